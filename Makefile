@@ -1,0 +1,43 @@
+# Everything runs from a virtual environment in .venv, made at first use; no root, no container.
+PYTHON ?= python3
+VENV := .venv
+SPECK := $(VENV)/bin/speck
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo up down test test-all lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Speck needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $(STAMP)
+
+# Build, train and evaluate a synthetic dataset in a real Airflow; DEMO_SEED=7 draws another one.
+demo: install
+	$(SPECK) demo
+
+# Airflow's web page with the DAGs of every file in dags/datasets/; prints its address, user and password.
+up: install
+	$(SPECK) up
+
+down: install
+	$(SPECK) down
+
+test: lint
+	$(VENV)/bin/python -m pytest -m 'not slow'
+
+test-all: lint
+	$(VENV)/bin/python -m pytest
+
+lint: install
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
+bench: install
+	$(VENV)/bin/python -m pytest tests/bench -s
+
+# Leaves the virtual environment and the store.
+clean:
+	rm -rf .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,40 @@
+"""`<name>_build` for every dataset file: source → snapshot, every night and whenever the source's Asset changes."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, chain
+from dataset_files import DEFAULTS, asset, nightly, read
+from operators import AnnounceOperator, StageOperator
+
+from etl.config import Config
+
+STAGES = ("split", "audit", "remap", "tile", "anchors", "publish")  # after ingest
+
+
+def build_dag(path: str, config: Config) -> DAG:
+    """Return the DAG that builds a snapshot of one dataset, a task per stage."""
+    with DAG(
+        f"{config.name}_build",
+        description=f"Build a snapshot of {config.name} from its source",
+        doc_md=__doc__,
+        # Without a start date a switched-on DAG waits for its next night instead of catching up on the last one.
+        schedule=AssetOrTimeSchedule(timetable=nightly(config), assets=[asset(config.name, "source")]),
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULTS,
+        tags=["speck", config.name],
+    ) as dag:
+        ingest = StageOperator(task_id="ingest", stage="ingest", config=path)
+        stages = {
+            stage: StageOperator(task_id=stage, stage=stage, config=path, work=ingest.output["work"])
+            for stage in STAGES
+        }
+        announce = AnnounceOperator(
+            task_id="announce", published=stages["publish"].output, outlets=[asset(config.name, "snapshot")]
+        )
+        chain(ingest, *stages.values(), announce)
+    return dag
+
+
+for _path, _config in read()[0].items():
+    globals()[f"{_config.name}_build"] = build_dag(_path, _config)

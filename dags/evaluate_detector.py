@@ -1,0 +1,44 @@
+"""`<name>_evaluate` for every dataset file: a new model → its figures on the snapshot's validation images."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+from dataset_files import DEFAULTS, asset, read
+from operators import EvaluateOperator, PlanEvaluation
+
+from etl.config import Config
+
+
+def evaluate_dag(path: str, config: Config) -> DAG:
+    """Return the DAG that judges one dataset's newest model on the original images."""
+    with DAG(
+        f"{config.name}_evaluate",
+        description=f"Evaluate the newest model of {config.name}",
+        doc_md=__doc__,
+        schedule=[asset(config.name, "model")],
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULTS | {"retries": 1},
+        tags=["speck", config.name],
+        params={
+            "model": Param(
+                None,
+                type=["null", "string"],
+                title="Model",
+                description="URI of the model; empty: the one that started the run, else the newest",
+            ),
+            "snapshot": Param(
+                None,
+                type=["null", "string"],
+                title="Snapshot",
+                description="URI of the snapshot to judge on; empty: the one the model was trained on",
+            ),
+        },
+    ) as dag:
+        plan = PlanEvaluation(task_id="plan", config=path)
+        EvaluateOperator(task_id="evaluate", config=path, plan=plan.output, pool="gpu")
+    return dag
+
+
+for _path, _config in read()[0].items():
+    globals()[f"{_config.name}_evaluate"] = evaluate_dag(_path, _config)

@@ -1,0 +1,54 @@
+"""`<name>_train` for every dataset file: a new snapshot → a model, unless too little has changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param
+from dataset_files import DEFAULTS, asset, read
+from operators import PlanTraining, TrainOperator
+
+from etl.config import Config
+
+
+def train_dag(path: str, config: Config) -> DAG:
+    """Return the DAG that trains one dataset's detector, one training at a time in the pool `gpu`."""
+    with DAG(
+        f"{config.name}_train",
+        description=f"Train a detector on the newest snapshot of {config.name}",
+        doc_md=__doc__,
+        schedule=[asset(config.name, "snapshot")],
+        catchup=False,
+        max_active_runs=1,
+        default_args=DEFAULTS | {"retries": 1},
+        tags=["speck", config.name],
+        params={
+            "snapshot": Param(
+                None,
+                type=["null", "string"],
+                title="Snapshot",
+                description="URI of the snapshot to train on; empty: the one that started the run, else the newest",
+            ),
+            "epochs": Param(
+                None,
+                type=["null", "integer"],
+                minimum=1,
+                title="Epochs",
+                description=f"In place of the dataset file's {config.train.epochs}",
+            ),
+        },
+    ) as dag:
+        plan = PlanTraining(task_id="plan", config=path)
+        TrainOperator(
+            task_id="train",
+            config=path,
+            plan=plan.output,
+            pool="gpu",
+            execution_timeout=timedelta(days=3),
+            outlets=[asset(config.name, "model")],
+        )
+    return dag
+
+
+for _path, _config in read()[0].items():
+    globals()[f"{_config.name}_train"] = train_dag(_path, _config)

@@ -1,0 +1,1 @@
+"""Speck's data side: from label files and images to a published snapshot."""

@@ -1,0 +1,84 @@
+"""Geometry of [N, 4] arrays of xyxy boxes, float pixels, half-open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Boxes = NDArray[np.float64]  # [N, 4]
+
+BUCKETS = ("very_tiny", "tiny", "small", "medium", "large")
+BUCKET_EDGES = (8.0, 16.0, 32.0, 96.0)  # lower edges of all but the first bucket, pixels of sqrt(w * h)
+
+
+def as_boxes(values: ArrayLike) -> Boxes:
+    """Return the values as a [N, 4] array; an empty sequence gives [0, 4]."""
+    return np.asarray(values, dtype=np.float64).reshape(-1, 4)
+
+
+def size(boxes: Boxes) -> Boxes:
+    """Return width and height [N, 2]; negative sides count as 0."""
+    return np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+
+
+def area(boxes: Boxes) -> NDArray[np.float64]:
+    """Return w * h [N]."""
+    side = size(boxes)
+    return side[:, 0] * side[:, 1]
+
+
+def side_length(boxes: Boxes) -> NDArray[np.float64]:
+    """Return sqrt(w * h) [N], the length by which boxes are put into size buckets."""
+    return np.sqrt(area(boxes))
+
+
+def bucket(lengths: ArrayLike) -> NDArray[np.int64]:
+    """Return the index into BUCKETS [N] of each length sqrt(w * h); lower edges belong to the upper bucket."""
+    return np.digitize(np.asarray(lengths, dtype=np.float64), BUCKET_EDGES)
+
+
+def clip(boxes: Boxes, window: Sequence[float]) -> Boxes:
+    """Return the boxes cut to the window [x0, y0, x1, y1]; a box outside becomes empty, not negative."""
+    x0, y0, x1, y1 = window
+    low, high = np.array([x0, y0, x0, y0]).T, np.array([x1, y1, x1, y1]).T
+    return np.minimum(np.maximum(boxes, low), high)
+
+
+def visibility(boxes: Boxes, window: Sequence[float]) -> NDArray[np.float64]:
+    """Return the share of each box's own area inside the window [N]; 0 for a box without area."""
+    own = area(boxes)
+    return np.divide(area(clip(boxes, window)), own, out=np.zeros_like(own), where=own > 0)
+
+
+def to_window(boxes: Boxes, window: Sequence[float], scale: float) -> Boxes:
+    """Return source-pixel boxes in the pixels of a sample cut at the window and resized by scale."""
+    return (boxes - np.array([window[0], window[1]] * 2, dtype=np.float64)) * scale
+
+
+def from_window(boxes: Boxes, window: Sequence[float], scale: float) -> Boxes:
+    """Return sample-pixel boxes in source pixels: the inverse of `to_window`."""
+    return boxes / scale + np.array([window[0], window[1]] * 2, dtype=np.float64)
+
+
+def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Return the pairwise shared area [N, M]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    side = np.maximum(high - low, 0.0)  # [N, M, 2]
+    shared: NDArray[np.float64] = side[..., 0] * side[..., 1]
+    return shared
+
+
+def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Return the pairwise intersection over union [N, M]; 0 where the union is empty."""
+    shared = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def hull(polygon: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the axis-aligned box of a polygon given as x y x y ..."""
+    xs, ys = polygon[0::2], polygon[1::2]
+    return min(xs), min(ys), max(xs), max(ys)

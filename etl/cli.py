@@ -1,0 +1,147 @@
+"""The `speck` commands that need no detector: data in, snapshot out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from etl.config import load
+from etl.errors import SpeckError
+
+log = logging.getLogger("speck")
+
+
+class Commands(TyperGroup):
+    """Commands whose expected failures are one message and an exit code, never a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command; a SpeckError ends it with the error's own exit code."""
+        try:
+            return super().invoke(ctx)
+        except SpeckError as error:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigFile = Annotated[Path, typer.Argument(help="The dataset's YAML file.", show_default=False)]
+SnapshotUri = Annotated[str, typer.Argument(help="The snapshot's URI, as `speck build` prints it.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(envvar="SPECK_SCHEDULER", help="A Dask scheduler, tcp://host:port; else local workers.", show_default=False),
+]
+Workers = Annotated[int | None, typer.Option(min=0, help="Local workers; 0 runs everything in this process.", show_default="one a core")]
+
+
+def start_logging() -> None:
+    """Send progress to standard error, a plain line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def answer(found: dict[str, Any], as_json: bool) -> None:
+    """Print a command's answer: a line per key, or one JSON object."""
+    if as_json:
+        typer.echo(json.dumps(found, sort_keys=True, ensure_ascii=False))
+        return
+    for key, value in found.items():
+        shown = ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{key:>16}  {shown}")
+
+
+@contextmanager
+def _cluster(scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    from etl import cluster
+
+    where = cluster.serial() if workers == 0 and scheduler is None else cluster.connect(scheduler, workers)
+    with where as connected:
+        yield connected
+
+
+@app.callback()
+def main() -> None:
+    """From a growing, messy dataset of small objects to a trained, measured detector."""
+    start_logging()
+
+
+@app.command("demo-data")
+def demo_data(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other scenes.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a synthetic aerial dataset with known truth."""
+    from etl import demo
+
+    answer(demo.write_dataset(folder, seed), as_json)
+
+
+@app.command()
+def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = None, as_json: Json = False) -> None:
+    """Measure a dataset's labels and images, without building anything; writes audit.html."""
+    from etl import jobs
+
+    settings = load(config)
+    with _cluster(scheduler, workers) as connected:
+        found = jobs.audit_source(settings, connected)
+    if as_json:
+        answer(found, True)
+        return
+    for finding in found["findings"]:
+        typer.echo(f"{finding['severity']:>8}  {finding['code']} ({finding['count']}): {finding['advice']}")
+    typer.echo(f"{found['images']} images, {found['annotations']} boxes; the whole audit: {found['html']}")
+
+
+@app.command()
+def build(
+    config: ConfigFile,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Build a snapshot of a dataset and print its URI."""
+    from etl import jobs
+
+    settings = load(config)
+    with _cluster(scheduler, workers) as connected:
+        answer(jobs.build(settings, connected), as_json)
+
+
+@app.command()
+def snapshots(config: ConfigFile, as_json: Json = False) -> None:
+    """List a dataset's published snapshots, oldest first."""
+    from etl import snapshot
+
+    answer({"snapshots": snapshot.history(load(config))}, as_json)
+
+
+@app.command()
+def anchors(snapshot: SnapshotUri, as_json: Json = False) -> None:
+    """Print the anchors fitted to a snapshot."""
+    from etl.snapshot import Snapshot
+
+    answer(Snapshot.open(snapshot).anchors, as_json)
+
+
+@app.command()
+def demo(
+    home: Annotated[Path | None, typer.Option(help="Where it works; made anew.", show_default=".demo in the checkout")] = None,
+    seed: Annotated[int, typer.Option(envvar="DEMO_SEED", min=0, help="Another seed draws other scenes.")] = 0,
+) -> None:
+    """Build, train and evaluate the demo dataset in a real Airflow, and print the figures."""
+    from etl import demo_run
+
+    raise typer.Exit(demo_run.run(home, seed))

@@ -1,0 +1,158 @@
+"""Where the parts of a stage run: in this process, on a local Dask cluster, or on a Dask scheduler at an address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, TypeVar
+
+from tqdm import tqdm
+
+from etl.errors import ConfigError, TaskError
+
+log = logging.getLogger("speck")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_RETRIES = 2
+_PROGRESS_SECONDS = 5.0
+
+
+class Cluster(Protocol):
+    """Runs a function over items and gives the results in the items' order."""
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """The address of the live dashboard, if there is one."""
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
+        """Return the function's result for each item, in the items' order; logs progress under the label."""
+
+    def cancel(self) -> None:
+        """Stop what is running; a map that is waiting raises TaskError."""
+
+
+class Progress:
+    """Shows how far a map has come and what remains: a bar on a terminal, lines in a log."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._start = self._last = time.monotonic()
+        self._bar = tqdm(total=total, desc=label, unit="part", leave=False) if sys.stderr.isatty() else None
+
+    def step(self) -> None:
+        """Count one finished item; a line is logged when the last is old enough, or all is done."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update()
+            if self._done == self._total:
+                self._bar.close()
+            return
+        now = time.monotonic()
+        if now - self._last < _PROGRESS_SECONDS and self._done < self._total:
+            return
+        self._last = now
+        rate = self._done / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / rate
+        log.info(
+            "%s: %d of %d parts (%d%%), %.1f parts/s, %.0f s left",
+            self._label, self._done, self._total, 100 * self._done // self._total, rate, left,
+        )  # fmt: skip
+
+
+class _Serial:
+    dashboard_link = None
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
+        progress = Progress(label, len(items))
+        results = []
+        for item in items:
+            results.append(function(item))
+            progress.step()
+        return results
+
+    def cancel(self) -> None:
+        """Nothing runs elsewhere: ending this process ends the work."""
+
+
+class _Dask:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._futures: list[Any] = []
+
+    @property
+    def dashboard_link(self) -> str | None:
+        return str(self._client.dashboard_link)
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
+        from dask.distributed import KilledWorker, as_completed
+        from distributed.client import FutureCancelledError
+
+        prefix = f"{label}-{uuid.uuid4().hex}"  # never meets the results of an earlier try
+        keys = [f"{prefix}-{number}" for number in range(len(items))]
+        self._futures = self._client.map(function, items, key=keys, pure=False, retries=_RETRIES)
+        progress = Progress(label, len(items))
+        try:
+            for _ in as_completed(self._futures, loop=self._client.loop):
+                progress.step()
+            results: list[Result] = [future.result() for future in self._futures]
+        except FutureCancelledError as error:
+            raise TaskError(f"{label}: cancelled") from error
+        except KilledWorker as error:
+            raise TaskError(f"{label}: a part kept killing its worker, probably for want of memory: {error}") from error
+        finally:
+            self._client.cancel(self._futures, force=True)
+            self._futures = []
+        return results
+
+    def cancel(self) -> None:
+        self._client.cancel(self._futures, force=True)
+
+
+def serial() -> AbstractContextManager[Cluster]:
+    """Return a cluster that runs everything in this process."""
+
+    @contextmanager
+    def here() -> Iterator[Cluster]:
+        yield _Serial()
+
+    return here()
+
+
+@contextmanager
+def connect(address: str | None = None, workers: int | None = None) -> Iterator[Cluster]:
+    """Yield the cluster at the address; without one a local cluster of worker processes, gone at the end."""
+    from dask.distributed import Client, LocalCluster
+
+    with ExitStack() as stack:
+        if address is None:
+            stack.enter_context(_hidden_main())
+            count = workers if workers is not None else os.cpu_count() or 1
+            where: Any = stack.enter_context(
+                LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR)
+            )
+        else:
+            where = address
+        try:
+            client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
+        except (OSError, ValueError) as error:
+            raise ConfigError("scheduler", "address", address, f"a Dask scheduler that answers ({error})") from error
+        log.info("Dask dashboard: %s", client.dashboard_link)
+        yield _Dask(client)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep spawned workers from running this process's script again: the `airflow` one cannot run inside a task."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

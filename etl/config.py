@@ -1,0 +1,382 @@
+"""One dataset file: every setting of its build, training and evaluation, checked before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from etl.errors import ConfigError
+
+FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names: text as written
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
+class Section(BaseModel):
+    """A part of the dataset file: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+Regex = Annotated[str, BeforeValidator(lambda value: _regex(value) if isinstance(value, str) else value)]
+
+
+class SplitRatios(Section):
+    """Shares of images held out, by group."""
+
+    val: Fraction = 0.2
+    test: Fraction = 0.0
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> SplitRatios:
+        if self.val + self.test >= 1:
+            raise ValueError("val + test must be below 1, the rest is train")
+        return self
+
+
+class SplitLists(Section):
+    """The images of each split: a folder, or a text file with one image path a line."""
+
+    train: Strings
+    val: Strings
+    test: Strings = ()
+
+
+class Source(Section):
+    """Where images and labels are and how they belong together."""
+
+    format: str
+    images: str
+    annotations: Strings = ()
+    categories: str | tuple[str, ...] | None = None
+    match: Regex | None = None
+    group: Regex | None = None
+    split: Literal["source"] | SplitRatios | SplitLists = SplitRatios()
+    max_rejects: Fraction = 0.05
+    max_megapixels: Annotated[float, Field(gt=0)] = 400
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in FORMATS and not re.fullmatch(r"[\w.]+:\w+", value):
+            raise ValueError(f"one of {', '.join(FORMATS)} or package.module:function")
+        return value
+
+
+class Ontology(Section):
+    """Which classes are trained, under which names; `re:` starts a pattern."""
+
+    keep: Strings = ()
+    drop: Strings = ()
+    rename: dict[str, str] = {}
+    merge: dict[str, Strings] = {}
+    min_side: Annotated[float, Field(ge=0)] = 0
+    dropped_as: Literal["background", "ignore"] = "background"
+
+
+class Tile(Section):
+    """How images are cut."""
+
+    size: Annotated[int, Field(ge=32)] | Literal["auto"] = 640
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    min_visibility: Annotated[float, Field(gt=0, le=1)] = 0.4
+    scales: Literal["auto"] | tuple[Annotated[float, Field(gt=0, le=1)], ...] = "auto"
+    negatives: Fraction = 0.25
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> Tile:
+        if isinstance(self.size, int) and self.size * (1 - self.overlap) < 16:
+            raise ValueError("size * (1 - overlap) must be at least 16 pixels, or tiles never advance")
+        return self
+
+
+class Augment(Section):
+    """Extra training samples; never made of val or test pixels."""
+
+    copies: Annotated[int, Field(ge=0, le=100)] = 1
+    rotate: Annotated[float, Field(ge=0, le=180)] = 15  # degrees
+    crop: bool = True
+    mosaic: Fraction = 0.5
+    copy_paste: Fraction = 0.5
+    quality: bool = True
+    oversample_small: Annotated[float, Field(ge=1, le=100)] = 2.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Shard(Section):
+    """How samples are stored."""
+
+    max_mb: Annotated[float, Field(gt=0)] = 256
+    jpeg: Literal["lossless", "encode"] = "lossless"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+
+
+class Anchors(Section):
+    """Prior boxes fitted to the tile boxes; null means the trained model's own."""
+
+    image_size: Positive | None = None
+    strides: tuple[Positive, ...] | None = None
+    per_level: Positive | Literal["auto"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Train(Section):
+    """How the detector is trained."""
+
+    model: str = "yolo26n"
+    weights: str = "auto"  # auto, scratch, or a file
+    epochs: Positive = 100
+    max_seconds: Annotated[float, Field(gt=0)] | None = None  # a budget in place of a number of epochs
+    image_size: Positive | None = None  # null: the tile size
+    batch: Positive | Literal["auto"] = "auto"
+    device: str = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    options: dict[str, bool | int | float | str] = {}  # further settings of the Ultralytics trainer
+
+
+class Merge(Section):
+    """How the detections of overlapping tiles become one set."""
+
+    method: Literal["nms"] = "nms"
+    metric: Literal["iou", "ios"] = "iou"
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Evaluate(Section):
+    """How a model is judged."""
+
+    merge: Merge = Merge()
+    confidence: Fraction = 0.001
+    size_reference: Literal["source", "network"] = "source"
+
+
+class Schedule(Section):
+    """When the nightly build starts."""
+
+    cron: str = "0 2 * * *"
+    timezone: str = "UTC"
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError("five cron fields: minute hour day month weekday")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("an IANA time zone such as UTC or Europe/Berlin") from error
+        return value
+
+
+class Watch(Section):
+    """How the source is watched for new data."""
+
+    poll_seconds: Positive = 300
+
+
+class Retrain(Section):
+    """When a new snapshot is worth a training."""
+
+    min_change: Fraction = 0.02
+
+
+class Gate(Section):
+    """What a new model must not make worse."""
+
+    metric: str = "AP_small"
+    max_regression: Fraction = 0.01
+    min_boxes: Annotated[int, Field(ge=0)] = 50
+
+
+class Retention(Section):
+    """How much history is kept."""
+
+    snapshots: Positive = 30
+    models: Positive = 10
+
+
+class Config(Section):
+    """One dataset file, resolved: paths absolute, variables expanded."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    store: str = "../../store"
+    source: Source
+    ontology: Ontology = Ontology()
+    tile: Tile = Tile()
+    augment: Augment = Augment()
+    shard: Shard = Shard()
+    anchors: Anchors = Anchors()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    schedule: Schedule = Schedule()
+    watch: Watch = Watch()
+    retrain: Retrain = Retrain()
+    gate: Gate = Gate()
+    retention: Retention = Retention()
+
+    @property
+    def home(self) -> str:
+        """The URI below which this dataset's part of the store lies."""
+        return f"{self.store.rstrip('/')}/{self.name}"
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the configuration as JSON-able data that `Config.model_validate` reads back."""
+        return self.model_dump(mode="json")
+
+
+def load(path: str | Path) -> Config:
+    """Return the checked configuration of a dataset file; ConfigError names file, key, found and expected."""
+    path = Path(path).expanduser()
+    return _validate(path, _expand(path, _parse(path)))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(path, "", "no such file", "a dataset file (YAML)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, "", error, "a readable UTF-8 YAML file") from error
+    try:
+        values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        texts = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - constructs strings only
+    except yaml.YAMLError as error:
+        raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
+    if not isinstance(values, dict):
+        raise ConfigError(path, "", type(values).__name__, "a mapping of settings")
+    for place in _NAMES:
+        _take_text(values, texts, place)
+    return values
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
+    """Put the text as written in the place of the parsed scalars below one key, in place."""
+    *path, last = place
+    for key in path:
+        values, texts = (values.get(key), texts.get(key)) if isinstance(values, dict) else (None, None)
+    if isinstance(values, dict) and values.get(last) is not None:
+        values[last] = _text_like(values[last], texts[last], numbers=("min_side",))
+
+
+def _text_like(value: Any, text: Any, numbers: tuple[str, ...]) -> Any:
+    if isinstance(text, dict):
+        by_text = dict(zip(text, value.values(), strict=True))
+        return {k: by_text[k] if k in numbers else _text_like(by_text[k], v, numbers) for k, v in text.items()}
+    if isinstance(text, list):
+        return [_text_like(v, t, numbers) for v, t in zip(value, text, strict=True)]
+    return text
+
+
+def _expand(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with ${NAME} expanded and relative paths made absolute, in `store` and `source` only."""
+    folder = path.resolve().parent
+    values = dict(values)
+    values["store"] = _path(folder, _substitute(path, "store", values.get("store", Config.model_fields["store"].default)))
+    if isinstance(values.get("source"), dict):
+        source = {key: _substitute(path, f"source.{key}", value) for key, value in values["source"].items()}
+        for key in ("images", "annotations"):
+            if key in source:
+                source[key] = _paths(folder, source[key])
+        if isinstance(source.get("categories"), str):
+            source["categories"] = _path(folder, source["categories"])
+        if isinstance(source.get("split"), dict) and "train" in source["split"]:
+            source["split"] = {key: _paths(folder, value) for key, value in source["split"].items()}
+        values["source"] = source
+    return values
+
+
+def _substitute(path: Path, key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _substitute(path, f"{key}.{k}", v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_substitute(path, key, v) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            raise ConfigError(path, key, f"${{{name}}}, which is not set", f"the environment variable {name} or a default")
+        return found
+
+    return _VARIABLE.sub(variable, value)
+
+
+def _paths(folder: Path, value: Any) -> Any:
+    return [_path(folder, v) for v in value] if isinstance(value, list) else _path(folder, value)
+
+
+def _path(folder: Path, value: Any) -> Any:
+    if not isinstance(value, str) or "://" in value:
+        return value
+    return os.path.normpath(folder / Path(value).expanduser())
+
+
+def _validate(path: Path, values: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        key = ".".join(str(part) for part in first["loc"])
+        more = f" (and {len(others)} more)" if others else ""
+        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        if first["type"] == "extra_forbidden":
+            found, expected = "an unknown key", f"one of {', '.join(_siblings(first['loc']))}"
+        else:
+            expected = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(path, key, found, expected + more) from error
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are known where an unknown one was found."""
+    model: Any = Config
+    for part in loc[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        annotation = field.annotation if field is not None else globals().get(str(part))
+        model = annotation if hasattr(annotation, "model_fields") else globals().get(str(part), annotation)
+    return sorted(getattr(model, "model_fields", {}))

@@ -1,0 +1,45 @@
+"""Everything Speck raises on purpose.
+
+SpeckError                 the run failed (exit code 1)
+├── SourceError            the source holds too much that cannot be used
+├── StoreError             something in the store is missing, damaged or held by another run
+├── TaskError              a task of a distributed run failed or was cancelled
+└── ConfigError            the command or the configuration is wrong (exit code 2)
+"""
+
+from __future__ import annotations
+
+
+class SpeckError(Exception):
+    """The run cannot go on; the message says why in words for the user."""
+
+    exit_code = 1
+
+
+class SourceError(SpeckError):
+    """The source is unusable as a whole, for example too many broken images."""
+
+
+class StoreError(SpeckError):
+    """A file of the store is missing, damaged or held by another run."""
+
+
+class TaskError(SpeckError):
+    """A task of a distributed run failed, was cancelled or kept killing its worker."""
+
+
+class ConfigError(SpeckError):
+    """The command or the configuration is wrong: names the file, the key, what was found and what was expected."""
+
+    exit_code = 2
+
+    def __init__(self, where: object, key: str, found: object, expected: str) -> None:
+        self.where, self.key, self.found, self.expected = str(where), key, found, expected
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        key = f" {self.key}:" if self.key else ""
+        return f"{self.where}:{key} found {self.found}, expected {self.expected}"
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
+        return type(self), (self.where, self.key, self.found, self.expected)

@@ -1,0 +1,307 @@
+"""What a user should do about a dataset: each finding with its severity, its count, its advice and where to look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from etl.schema import IMAGES, REJECTS
+
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
+NAMED = 20  # names listed with a finding
+
+_IN_TABLE = ("zero_size", "outside_image", "unknown_category")  # rejected boxes that the annotations table holds too
+
+# code: severity, advice; what needs more than a count is written out below.
+_PLAIN: dict[str, tuple[Severity, str]] = {
+    "zero_size": (
+        "warning",
+        "These boxes have no width or no height as written and are dropped: correct or delete them.",
+    ),
+    "outside_image": (
+        "warning",
+        "These boxes lie wholly outside their image and are dropped. Were the labels drawn on another size of "
+        "the image?",
+    ),
+    "clipped": (
+        "info",
+        "These boxes reach outside their image and are cut at its border. Look at a few: are they shifted?",
+    ),
+    "under_3px": (
+        "warning",
+        "One side of these boxes is under 3 source pixels: too little to learn from, and one pixel of drawing "
+        "error halves "
+        "their overlap. Check whether they are slips of the mouse; ontology.min_side drops them.",
+    ),
+    "duplicate_boxes": (
+        "warning",
+        "Pairs of boxes of one class overlap by more than 0.8: the same object labelled twice, so that one of "
+        "the two can "
+        "only be counted as missed. Delete one of each.",
+    ),
+    "difficult": ("info", "Boxes marked difficult are trained on and ignored in evaluation."),
+    "ignore_regions": ("info", "Crowd and ignore regions are painted out in training and ignored in evaluation."),
+    "crowded_images": (
+        "warning",
+        "These images hold more than 300 boxes, the usual limit of detections per image. Tiles hold fewer; for "
+        "whole images "
+        "raise max_det.",
+    ),
+    "empty_labels": ("info", "A label file is there and holds no box: used as background images."),
+    "mpo": ("info", "Multi-picture JPEGs, as some cameras write: their first picture is used."),
+    "extension_mismatch": (
+        "info",
+        "The bytes are of another format than the name says; the bytes count. Rename to be safe.",
+    ),
+    "exif_not_applied": (
+        "warning",
+        "EXIF asks to turn these images, but their labels were drawn on them unturned, so they are not turned. "
+        "A viewer "
+        "that obeys EXIF shows them turned: strip the tag.",
+    ),
+    "left_out": ("info", "Images kept out of every split, because they repeat or neighbour images of another split."),
+    "dark_images": ("info", "Very dark images: small objects drown in them. Are there enough of them to learn from?"),
+    "bright_images": ("info", "Overexposed images: small objects fade into the background."),
+    "flat_images": ("info", "Images almost without contrast: fog, a lens cap, a plain ground?"),
+    "blurred_images": (
+        "info",
+        "Images without fine detail, out of focus or shaken: boxes of few pixels are guesses there.",
+    ),
+}
+
+# What to do about rejects, by their reason; any other reason is reported as it is.
+_REJECTS: dict[str, tuple[Severity, str]] = {
+    "label_without_image": (
+        "warning",
+        "Label files without an image: is source.images the right folder, or source.match needed?",
+    ),
+    "missing_image": (
+        "warning",
+        "Images that the labels name and that are not there: restore them or drop their labels.",
+    ),
+    "broken_image": (
+        "warning",
+        "Images that do not decode to their end are left out: copy them again from their origin.",
+    ),
+    "unknown_category": (
+        "warning",
+        "Boxes of a class that is not in the list of classes are dropped: add it to source.categories, or pin "
+        "it with "
+        "`speck plan --update`.",
+    ),
+    "not_finite": ("warning", "Boxes with a coordinate that is no finite number are dropped: correct them."),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the audit is told beside the counts."""
+
+    tile_size: int
+    image_size: int
+    images: pa.Table = field(default_factory=IMAGES.empty_table)
+    rejects: pa.Table = field(default_factory=REJECTS.empty_table)
+    declared: Sequence[str] = ()  # the source's list of classes; empty when it has none
+    near_duplicates: Sequence[tuple[str, str]] = ()  # pairs of paths of images that look alike
+    found: Sequence[Mapping[str, Any]] = ()  # findings of other stages
+    splits: Sequence[str] = ("train", "val")  # that must not be empty
+    max_rejects: float = 0.05
+
+    @property
+    def unread_boxes(self) -> int:
+        """Boxes written in label files that no row of the annotations table stands for."""
+        reasons = zip(self.rejects["kind"].to_pylist(), self.rejects["reason"].to_pylist(), strict=True)
+        return sum(kind == "annotation" and reason not in _IN_TABLE for kind, reason in reasons)
+
+
+def finding(code: str, severity: Severity, count: int, advice: str, files: Sequence[str] = ()) -> dict[str, Any]:
+    """Return one finding."""
+    return {"code": code, "severity": severity, "count": count, "advice": advice, "files": list(files)[:NAMED]}
+
+
+def share(part: int, whole: int) -> float | None:
+    """Return part / whole to six digits; None of nothing."""
+    return round(part / whole, 6) if whole else None
+
+
+def findings(
+    audit: Mapping[str, Any], found: Mapping[str, int], files: Mapping[str, Sequence[str]], context: Context
+) -> list[dict[str, Any]]:
+    """Return every finding, the gravest and most frequent first; those of other stages stand in place of our own."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in (
+        *(dict(row) for row in context.found),
+        *_plain(found, files),
+        *_rejects(context, found),
+        *_images(audit, context, found, files),
+        *_sizes(audit),
+        *_classes(audit, context),
+        *_cells(audit),
+    ):
+        rows.setdefault((row["code"], row.get("split", "")), row)
+    return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
+
+
+def _plain(found: Mapping[str, int], files: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    for code, (severity, advice) in _PLAIN.items():
+        if found.get(code):
+            yield finding(code, severity, found[code], advice, files.get(code, ()))
+
+
+def _rejects(context: Context, found: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield one finding per reason, but none for boxes that the annotations table has already shown."""
+    rows = context.rejects.to_pylist()
+    by_reason: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_reason.setdefault(row["reason"], []).append(row)
+    for reason, members in sorted(by_reason.items()):
+        if reason in found:
+            continue
+        first = members[0]
+        other = f"Rejected {first['kind']}s: found {first['found']}, expected {first['expected']}."
+        severity, advice = _REJECTS.get(reason, ("warning", other))
+        yield finding(reason, severity, len(members), advice, sorted({row["where"] for row in members}))
+    lost = sum(row["kind"] == "image" for row in rows)
+    if lost and lost > context.max_rejects * (lost + context.images.num_rows):
+        advice = (
+            f"More than {100 * context.max_rejects:g} % of the images are unusable: the build stops "
+            "(source.max_rejects)."
+        )
+        yield finding("too_many_rejects", "critical", lost, advice)
+
+
+def _images(
+    audit: Mapping[str, Any], context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    table = context.images.select(["path", "sha256", "split"])
+    by_bytes: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        if row["sha256"] is not None:
+            by_bytes.setdefault(row["sha256"], []).append(row)
+    again = [sorted(rows, key=lambda row: row["path"]) for rows in by_bytes.values() if len(rows) > 1]
+    if again:
+        leaks = sum(len({row["split"] for row in rows} & {"train", "val", "test"}) > 1 for rows in again)
+        advice = "Images whose bytes equal another's: they count twice in training. Delete the copies."
+        if leaks:
+            advice += f" {leaks} are in several splits, so the evaluation flatters."
+        names = sorted(row["path"] for rows in again for row in rows[1:])
+        yield finding("duplicate_images", "critical" if leaks else "warning", len(names), advice, names)
+    if context.near_duplicates:
+        names = sorted({path for pair in context.near_duplicates for path in pair})
+        advice = (
+            "Pairs of images that look alike, such as neighbouring frames: keep each such scene in one split "
+            "(source.group)."
+        )
+        yield finding("near_duplicates", "info", len(context.near_duplicates), advice, names)
+    if missing := found.get("unlabelled_images", 0):
+        severity: Severity = "warning" if 5 * missing > audit["images"] else "info"
+        advice = (
+            "Images without a label file are used as background. Were they labelled at all? An unlabelled object "
+            "teaches the detector to miss it."
+        )
+        yield finding("unlabelled_images", severity, missing, advice, files.get("unlabelled_images", ()))
+    for split in context.splits:
+        if not audit["images_by_split"].get(split) and "unsplit" not in audit["images_by_split"]:
+            advice = (
+                f"No image is in {split}: give source.group a pattern that makes more and smaller groups, or "
+                "add images."
+            )
+            yield {**finding("empty_split", "critical", 0, advice), "split": split}
+
+
+def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    tiny, size, total = audit["tiny"]["network"], audit["image_size"], audit["objects"]
+    under_16, under_8 = tiny["under_16"] or 0.0, tiny["under_8"] or 0.0
+    very = sum(row["very_tiny"] for row in audit["sizes_network"].values())
+    many = very + sum(row["tiny"] for row in audit["sizes_network"].values())
+    if not many:
+        return
+    grave: Severity = "critical" if under_8 > 0.25 else "warning" if under_16 > 0.25 or under_8 > 0.05 else "info"
+    whole = audit["tiny"]["full_image"]["under_16"] or 0.0
+    needed = audit["resolution"]
+    advice = (
+        f"{100 * under_16:.1f} % of {total} boxes are under 16 px at the network ({100 * under_8:.1f} % under 8 "
+        "px) with tiles "
+        f"of {audit['tile_size']} px at image size {size}; without tiling it would be {100 * whole:.1f} %."
+    )
+    wanted = needed["8"]["tiled"]
+    if wanted is not None and wanted > size:
+        advice += (
+            f"19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to "
+            "match."
+        )
+    elif needed["16"]["tiled"] is not None and needed["16"]["tiled"] > size:
+        advice += (
+            f"19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
+            "helps too."
+        )
+    yield finding("tiny_labels", grave, many, advice)
+
+
+def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, Any]]:
+    used = Counter({name: sum(row.values()) for name, row in audit["classes"].items()})
+    declared = set(context.declared)
+    if unused := [name for name in context.declared if not used[name]]:
+        advice = (
+            f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
+            "cannot learn."
+        )
+        yield finding("unused_categories", "info", len(unused), advice)
+    if declared and (unknown := [name for name in used if name not in declared]):
+        advice = (
+            f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
+            "drop them."
+        )
+        yield finding("unknown_category", "warning", len(unknown), advice)
+    if digits := [name for name in used if name.isdigit()]:
+        advice = (
+            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names "
+            "them."
+        )
+        yield finding("digit_categories", "warning", len(digits), advice)
+    present = {name: number for name, number in used.items() if number}
+    most = max(present.values(), default=0)
+    if rare := sorted((number, name) for name, number in present.items() if 100 * number < most):
+        shown = _listed([f"{name} ({number})" for number, name in rare])
+        advice = (
+            f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop "
+            "them."
+        )
+        yield finding("class_imbalance", "warning", len(rare), advice)
+    held = [name for name, row in audit["classes"].items() if row.get("train") and not row.get("val")]
+    if held and audit["images_by_split"].get("val"):
+        advice = f"Classes in train and not in val: {_listed(held)}. Their figures will be empty."
+        yield finding("class_not_in_val", "warning", len(held), advice)
+
+
+def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    total = audit["objects"]
+    covered = audit["coverage"]["network"]["any"]
+    lost = None if covered["p3_p5"] is None else 1 - covered["p3_p5"]
+    if lost is not None and lost > 0.05:
+        advice = (
+            f"{100 * lost:.1f} % of the boxes are expected to hold no cell centre at stride 8: an assigner that "
+            "wants a centre "
+            "inside the box never trains on them. With a P2 level (stride 4) it is "
+            f"{100 * (1 - covered['p2_p5']):.1f} %."
+        )
+        yield finding("uncovered_boxes", "warning", round(lost * total), advice)
+    shared = audit["crowding"]["network"]["8"]
+    if shared["share"] is not None and shared["share"] > 0.02:
+        finer = audit["crowding"]["network"]["4"]["share"]
+        advice = (
+            f"{100 * shared['share']:.1f} % of the boxes have their centre in a stride-8 cell with another's, "
+            "where one cell must "
+            f"tell two objects; at stride 4 it is {100 * finer:.1f} %. A P2 level or a larger image size parts them."
+        )
+        yield finding("shared_cells", "warning", shared["boxes"], advice)
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

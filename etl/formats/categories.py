@@ -1,0 +1,89 @@
+"""Category names in the order of their ids: from a list, a names file or a data.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from etl.errors import ConfigError
+from etl.formats.text import decode
+
+_YAML = (".yaml", ".yml")
+_PLAIN = ("classes.txt", "classes.names", "obj.names", "names.txt")
+
+
+def names(source: bytes | Sequence[str], where: str) -> list[str]:
+    """Return the names of a list or of a file's content; ConfigError where they are no plain sequence of names."""
+    if not isinstance(source, bytes):
+        found = [name.strip() for name in source]
+    elif PurePosixPath(where).suffix.lower() in _YAML:
+        found = _from_yaml(source, where)
+    else:
+        found = _from_lines(source, where)
+    if "" in found:
+        raise ConfigError(where, f"line {found.index('') + 1}", "an empty name", "one name for every id")
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise ConfigError(where, "names", f"{twice[0]!r} twice", "every name once")
+    if not found:
+        raise ConfigError(where, "names", "no names", "at least one name")
+    return found
+
+
+def discover(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
+    """Return path and content of the names file nearest the root: YAML with `names`, else *.names or classes.txt."""
+    by_depth = sorted(files, key=lambda path: (path.count("/"), path))
+    for path in by_depth:
+        if PurePosixPath(path).suffix.lower() in _YAML:
+            document = yaml_mapping(files[path])
+            if document is not None and "names" in document:
+                return path, names(files[path], path)
+    for path in by_depth:
+        if PurePosixPath(path).suffix.lower() == ".names" or PurePosixPath(path).name.lower() in _PLAIN:
+            return path, names(files[path], path)
+    return None
+
+
+def yaml_mapping(data: bytes) -> dict[str, Any] | None:
+    """Return the mapping a YAML file holds, every scalar as the text written; None if it holds none."""
+    text = decode(data)
+    if text is None:
+        return None
+    try:
+        document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - constructs strings only
+    except (yaml.YAMLError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _from_yaml(data: bytes, where: str) -> list[str]:
+    document = yaml_mapping(data)
+    if document is None or "names" not in document:
+        raise ConfigError(where, "names", "no such key", "a YAML file with `names`, a list or {id: name}")
+    written = document["names"]
+    if isinstance(written, list) and all(isinstance(name, str) for name in written):
+        return [name.strip() for name in written]
+    if isinstance(written, dict) and all(isinstance(name, str) for name in written.values()):
+        by_id = {int(key): name.strip() for key, name in written.items() if key.isdecimal()}
+        if sorted(by_id) == list(range(len(written))):
+            return [by_id[index] for index in range(len(by_id))]
+        raise ConfigError(where, "names", f"ids {', '.join(written)}", f"ids 0 to {len(written) - 1} without gaps")
+    raise ConfigError(where, "names", type(written).__name__, "a list of names or {id: name}")
+
+
+def _from_lines(data: bytes, where: str) -> list[str]:
+    text = decode(data)
+    if text is None:
+        raise ConfigError(where, "", "undecodable bytes", "a text file with one name a line")
+    # Blank lines inside stay: dropping one would shift every id behind it.
+    return [
+        line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n") if text.strip()
+    ]
+
+
+def may_hold_names(path: str) -> bool:
+    """Return whether a file's name is one that `discover` looks into."""
+    name = PurePosixPath(path.lower())
+    return name.suffix in (*_YAML, ".names") or name.name in _PLAIN

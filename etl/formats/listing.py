@@ -1,0 +1,67 @@
+"""Which of the listed images a path written in some file means."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:")
+
+
+def relative(folder: str, written: str) -> str | None:
+    """Return the path as seen from the root, None when it is absolute or leaves the root."""
+    text = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
+    if not text or "\0" in text or _ABSOLUTE.match(text):
+        return None
+    path = posixpath.normpath(posixpath.join(folder, text))
+    return None if path in (".", "..") or path.startswith("../") else path
+
+
+class Listing:
+    """The images of a source, found by path, by its end or by stem; only listed ones are ever returned."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self._by_path = {unicodedata.normalize("NFC", image): image for image in sorted(images)}
+        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        for path in self._by_path:
+            name = posixpath.basename(path)
+            self._by_name[name].append(path)
+            self._by_stem[posixpath.splitext(name)[0]].append(path)
+
+    def at(self, path: str | None) -> str | None:
+        """Return the image at exactly this path."""
+        return None if path is None else self._by_path.get(path)
+
+    def ending(self, tail: str) -> list[str]:
+        """Return the images whose path is the tail or ends with it, as whole parts."""
+        found = self._by_name.get(posixpath.basename(tail), ())
+        return [self._by_path[path] for path in found if path == tail or path.endswith(f"/{tail}")]
+
+    def stem(self, stem: str) -> list[str]:
+        """Return the images with this stem, or with this path without extension at the end of theirs."""
+        stem = unicodedata.normalize("NFC", stem)
+        found = self._by_stem.get(posixpath.basename(stem), ())
+        cut = {path: posixpath.splitext(path)[0] for path in found}
+        return [self._by_path[path] for path in found if cut[path] == stem or cut[path].endswith(f"/{stem}")]
+
+    def below(self, folder: str) -> list[str]:
+        """Return the images in a folder and its subfolders; the empty folder is the root."""
+        start = "" if folder in ("", ".") else f"{folder}/"
+        return [image for path, image in self._by_path.items() if path.startswith(start)]
+
+    def nearest(self, written: str) -> str | None:
+        """Return the one image that shares the longest end with a path from someone else's machine."""
+        parts = [
+            part
+            for part in re.split(r"[\\/]", unicodedata.normalize("NFC", written.strip()))
+            if part not in ("", ".", "..")
+        ]
+        for start in range(len(parts)):
+            found = self.ending("/".join(parts[start:]))
+            if found:
+                return found[0] if len(found) == 1 else None
+        return None

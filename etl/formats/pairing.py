@@ -1,0 +1,144 @@
+"""Which label file belongs to which image."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
+from pathlib import PurePosixPath
+
+# Folders that only say what kind of file lies below them, in lower case.
+_KINDS = (
+    *("images", "image", "img", "imgs", "jpegimages", "pngimages", "labels", "label"),
+    *("annotations", "annotation", "anns", "ann", "xmls", "xml", "txt"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguity:
+    """Images and label files with one key of which none fits better than another."""
+
+    key: str
+    labels: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """What belongs together, and what does not; images in neither `pairs` nor `ambiguous` have no label file."""
+
+    pairs: dict[str, str]  # image -> label file, each at most once
+    unmatched_labels: list[str]
+    ambiguous: list[Ambiguity]
+
+
+def pair(labels: Sequence[str], images: Sequence[str], match: str | None) -> Pairing:
+    """Return the pairs of equal key, relative posix paths in and out, whatever the order they come in.
+
+    The key is the stem, or what `match` finds in the path without extension. Of several candidates the folder decides:
+    the same one, its twin (`images` for `labels`), then the longest common end and beginning.
+    """
+    key = _stem if match is None else _matcher(re.compile(match))
+    grouped: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    unmatched: list[str] = []
+    for label in sorted(labels):
+        if (found := key(label)) is None:
+            unmatched.append(label)
+        else:
+            grouped[found][0].append(label)
+    for image in sorted(images):
+        if (found := key(image)) is not None:
+            grouped[found][1].append(image)
+
+    pairs: dict[str, str] = {}
+    ambiguous: list[Ambiguity] = []
+    for found in sorted(grouped):
+        group = _resolve(*grouped[found])
+        pairs |= group.pairs
+        unmatched += group.labels
+        ambiguous += [Ambiguity(found, tuple(some), tuple(others)) for some, others in group.ties]
+    return Pairing(dict(sorted(pairs.items())), sorted(unmatched), ambiguous)
+
+
+def _stem(path: str) -> str | None:
+    return unicodedata.normalize("NFC", PurePosixPath(path).stem)
+
+
+def _matcher(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+    def key(path: str) -> str | None:
+        text = unicodedata.normalize("NFC", str(PurePosixPath(path).with_suffix("")))
+        found = pattern.search(text)
+        return None if found is None else found[1 if pattern.groups else 0]
+
+    return key
+
+
+def _folder(path: str) -> tuple[str, ...]:
+    return PurePosixPath(unicodedata.normalize("NFC", path)).parent.parts
+
+
+def _place(path: str) -> tuple[str, ...]:
+    """Return the folder's parts without those that only say what kind of file is in it."""
+    return tuple(
+        part for part in _folder(path) if part.lower() not in _KINDS and not part.lower().startswith("labeltxt")
+    )
+
+
+@dataclass(slots=True)
+class _Group:
+    """The labels and images of one key that are left, and what was found out about the others."""
+
+    labels: list[str]
+    images: list[str]
+    pairs: dict[str, str] = field(default_factory=dict)
+    ties: list[tuple[list[str], list[str]]] = field(default_factory=list)
+
+
+def _resolve(labels: list[str], images: list[str]) -> _Group:
+    if len(labels) == 1 == len(images):
+        return _Group([], [], {images[0]: labels[0]})
+    group = _take(_take(_Group(labels, images), _folder), _place)
+    if group.labels and group.images:
+        places = {path: _place(path) for path in (*labels, *images)}
+        deepest = max(map(len, places.values()))
+        # What all candidates share tells none of them apart.
+        ending = _shared([place[::-1] for place in places.values()])
+        start = _shared(places.values())
+        for last in range(deepest, -1, -1):
+            for first in range(deepest, -1, -1):
+                if last > ending or first > start:
+                    group = _take(group, partial(_ends, places, last, first))
+    if group.labels and group.images:
+        group = _Group([], [], group.pairs, [*group.ties, (group.labels, group.images)])
+    return group
+
+
+def _take(group: _Group, place: Callable[[str], Hashable]) -> _Group:
+    """Return the group without those that share a place: paired if they are two, else a tie; None is no place."""
+    at: defaultdict[Hashable, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, paths in enumerate((group.labels, group.images)):
+        for path in paths:
+            at[place(path)][side].append(path)
+    met = [(labels, images) for where, (labels, images) in at.items() if where is not None and labels and images]
+    taken = {path for labels, images in met for path in (*labels, *images)}
+    return _Group(
+        [path for path in group.labels if path not in taken],
+        [path for path in group.images if path not in taken],
+        group.pairs | {images[0]: labels[0] for labels, images in met if len(labels) == 1 == len(images)},
+        group.ties + [both for both in met if len(both[0]) > 1 or len(both[1]) > 1],
+    )
+
+
+def _shared(places: Iterable[Sequence[str]]) -> int:
+    """Return how many first parts all places have in common."""
+    return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False)))
+
+
+def _ends(places: Mapping[str, tuple[str, ...]], last: int, first: int, path: str) -> Hashable:
+    """Return the last and the first parts of a path's place, None if it has not so many."""
+    place = places[path]
+    return (place[len(place) - last :], place[:first]) if len(place) >= max(last, first) else None

@@ -1,0 +1,165 @@
+"""Pascal VOC XML: one file per image, boxes counted from 1 with both ends included."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree  # builds and writes; reading is defusedxml's
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+
+from etl.formats.labels import BadBox, ImageLabels, LabelBox
+from etl.formats.layout import Placed, category_index, placed, save
+from etl.formats.text import decode, excerpt, integer, numbers, shortest, unreadable
+
+SUFFIX = ".xml"
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FLAGS = ("difficult", "truncated", "occluded", "ignore", "crowd")
+_EXPECTED = "a VOC annotation without DTD or entities"
+
+
+def is_label(data: bytes) -> bool:
+    """Return whether an xml file looks like labels: it has an `annotation` element."""
+    text = decode(data)
+    return "<annotation" in text if text is not None else b"<annotation" in data
+
+
+def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
+    """Return the boxes of one file; what it says of the image's name and place is not used."""
+    try:
+        root, line_of = _parse(data)
+    except ElementTree.ParseError as error:
+        return unreadable(file, f"invalid XML: {error}", _EXPECTED)
+    except DefusedXmlException as error:
+        return unreadable(file, f"forbidden XML: {type(error).__name__}", _EXPECTED)
+    except (ValueError, LookupError) as error:  # an encoding the parser does not have
+        return unreadable(file, str(error), _EXPECTED)
+    if root.tag != "annotation":
+        return unreadable(file, f"<{root.tag}>", _EXPECTED)
+    entries = [_read_object(element, line_of.get(element)) for element in root.iterfind("object")]
+    return ImageLabels(
+        file,
+        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
+        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
+        declared_wh=_declared_wh(root),
+    )
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """A tree builder that remembers the line on which each object starts."""
+
+    parser: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line_of: dict[ElementTree.Element, int] = {}
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> ElementTree.Element:
+        element = super().start(tag, attrs)
+        if tag == "object":
+            self.line_of[element] = self.parser.CurrentLineNumber
+        return element
+
+
+def _parse(data: bytes) -> tuple[ElementTree.Element, Mapping[ElementTree.Element, int]]:
+    builder = _Builder()
+    parser = DefusedXMLParser(target=builder, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    builder.parser = parser.parser
+    text = decode(data)
+    parser.feed(data if text is None else text)  # text: a mark tells more than the declaration
+    root: ElementTree.Element = parser.close()
+    return root, builder.line_of
+
+
+def _declared_wh(root: ElementTree.Element) -> tuple[int, int] | None:
+    sides = numbers([(root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")])
+    width, height = map(integer, sides) if sides is not None else (None, None)
+    return (width, height) if width and height and width > 0 and height > 0 else None
+
+
+def _read_object(element: ElementTree.Element, line: int | None) -> LabelBox | BadBox:
+    name = (element.findtext("name") or "").strip()
+    written = [(element.findtext(f"bndbox/{side}") or "").strip() for side in _SIDES]
+    sides = numbers(written)
+    if sides is None:
+        found = ", ".join(f"{side} {text!r}" for side, text in zip(_SIDES, written, strict=True))
+        return BadBox("malformed_box", excerpt(found), "a bndbox of four finite numbers", line)
+    if not name:
+        return BadBox("missing_category", "no name", "an object with a name", line)
+    leaves = {child.tag: (child.text or "").strip() for child in element if len(child) == 0}
+    flags = {key: _flag(leaves[key]) for key in _FLAGS if key in leaves}
+    known = {key: value for key, value in flags.items() if value is not None}
+    xmin, ymin, xmax, ymax = sides
+    return LabelBox(
+        name,
+        (xmin - 1, ymin - 1, xmax, ymax),  # 1-based, last pixel included
+        line,
+        empty=xmax <= xmin or ymax <= ymin,
+        crowd=bool(known.get("crowd", 0)),
+        ignore=bool(known.get("ignore", 0)),
+        difficult=known.get("difficult", 0),
+        truncated=known.get("truncated", 0),
+        occluded=known.get("occluded", 0),
+        extra={k: v for k, v in leaves.items() if k != "name" and k not in known and v not in ("", "Unspecified")},
+    )
+
+
+def _flag(text: str) -> int | None:
+    value = numbers([text])
+    return integer(value[0]) if value is not None else None
+
+
+def image_file(name: str, split: str | None) -> str:
+    """Return where an image belongs in the written dataset, relative to its folder."""
+    return f"JPEGImages/{name}"
+
+
+def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequence[str]) -> list[Path]:
+    """Write an XML file per labelled image and the image list of each split.
+
+    A box up to 1 px wide has max <= min in this format and reads back as empty.
+    """
+    index = category_index(categories)
+    written, listed = [], defaultdict(list)
+    for image in placed(images, annotations):
+        if image.labelled:
+            label = (out / "Annotations" / image.name).with_suffix(SUFFIX)
+            written.append(save(label, _document(image, index)))
+        if image.split:
+            listed[image.split].append(str(Path(image.name).with_suffix("").as_posix()))
+    sets = out / "ImageSets" / "Main"
+    return [*written, *(save(sets / f"{k}.txt", "".join(f"{stem}\n" for stem in listed[k])) for k in sorted(listed))]
+
+
+def _document(image: Placed, index: Mapping[str, int]) -> str:
+    root = ElementTree.Element("annotation")
+    folder, _, filename = image_file(image.name, image.split).rpartition("/")
+    _add(root, {"folder": folder, "filename": filename})
+    size = {"width": image.row["width"], "height": image.row["height"], "depth": 3}
+    _add(ElementTree.SubElement(root, "size"), size)
+    _add(root, {"segmented": 0})
+    for box in image.boxes:
+        index[box["category"]]  # a category that is not to be written is an error
+        _add_object(root, box)
+    ElementTree.indent(root, "\t")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_object(root: ElementTree.Element, box: Mapping[str, Any]) -> None:
+    element = ElementTree.SubElement(root, "object")
+    ignored = {key: 1 for key in ("ignore", "crowd") if box[key]}
+    difficult = max(box["difficult"] or 0, int(bool(ignored)))
+    flags = {"truncated": box["truncated"] or 0, "occluded": box["occluded"] or 0, "difficult": difficult, **ignored}
+    _add(element, {"name": box["category"], "pose": "Unspecified", **flags})
+    ends = (box["x0"] + 1, box["y0"] + 1, box["x1"], box["y1"])
+    sides = {side: shortest(end) for side, end in zip(_SIDES, ends, strict=True)}
+    _add(ElementTree.SubElement(element, "bndbox"), sides)
+
+
+def _add(parent: ElementTree.Element, values: Mapping[str, object]) -> None:
+    for tag, value in values.items():
+        ElementTree.SubElement(parent, tag).text = str(value)

@@ -1,0 +1,102 @@
+"""YOLO txt: one normalised cxcywh box or polygon a line, classes by index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from etl.boxes import hull
+from etl.formats.labels import BadBox, ImageLabels, LabelBox
+from etl.formats.layout import Placed, category_index, placed, save
+from etl.formats.text import decode, excerpt, lines, malformed, numbers, shortest, unreadable
+
+SUFFIX = ".txt"
+_BOX = 5  # class cx cy w h
+_POLYGON = 7  # class and at least three points
+_EXPECTED = "class cx cy w h, or class and three or more points, finite and normalised"
+
+
+def is_label(data: bytes) -> bool:
+    """Return whether a txt file looks like labels: empty, or with a line of numbers long enough for a box."""
+    text = decode(data)
+    if text is None:
+        return False
+    rows = [line.split() for _, line in lines(text)]
+    return not rows or any(len(row) >= _BOX and numbers(row) is not None for row in rows)
+
+
+def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
+    """Return the boxes of one file in pixels of an image of this size; without names the class index is the name."""
+    text = decode(data)
+    if text is None:
+        return unreadable(file, "undecodable bytes")
+    entries = [_read_line(line, number, wh, names) for number, line in lines(text)]
+    return ImageLabels(
+        file,
+        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
+        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
+    )
+
+
+def _read_line(line: str, number: int, wh: tuple[int, int], names: Sequence[str] | None) -> LabelBox | BadBox:
+    values = numbers(line.split())
+    if values is None or not (len(values) == _BOX or (len(values) >= _POLYGON and len(values) % 2)):
+        return malformed(number, line, _EXPECTED)
+    category, *places = values
+    if not category.is_integer():
+        return malformed(number, line, _EXPECTED)
+    if category < 0 or (names is not None and category >= len(names)):
+        expected = "a class from 0" if names is None else f"a class from 0 to {len(names) - 1}"
+        return BadBox("unknown_category_id", excerpt(line), expected, number)
+    polygon = None
+    if len(values) == _BOX:
+        xyxy, empty = _cxcywh_to_xyxy(places, wh), places[2] <= 0 or places[3] <= 0
+    else:
+        polygon = tuple(place * wh[axis % 2] for axis, place in enumerate(places))
+        x0, y0, x1, y1 = hull(places)
+        xyxy, empty = hull(polygon), x1 <= x0 or y1 <= y0
+    if not all(map(math.isfinite, polygon or xyxy)):
+        return malformed(number, line, _EXPECTED)
+    name = str(int(category)) if names is None else names[int(category)]
+    return LabelBox(name, xyxy, number, empty=empty, polygon=polygon)
+
+
+def _cxcywh_to_xyxy(cxcywh: Sequence[float], wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    (cx, cy, w, h), (width, height) = cxcywh, wh
+    return (cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height
+
+
+def image_file(name: str, split: str | None) -> str:
+    """Return where an image belongs in the written dataset, relative to its folder."""
+    return f"images/{split}/{name}" if split else f"images/{name}"
+
+
+def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequence[str]) -> list[Path]:
+    """Write a label file per labelled image and data.yaml; ignore regions and crowds, unknown to YOLO, are left out."""
+    index = category_index(categories)
+    written = []
+    for image in placed(images, annotations):
+        if image.labelled:
+            label = out / image_file(image.name, image.split).replace("images/", "labels/", 1)
+            written.append(save(label.with_suffix(SUFFIX), _label_text(image, index)))
+    present = set(images["split"].to_pylist())
+    data: dict[str, object] = {"train": "images" if present == {None} else "images/train", "val": "images/val"}
+    if "test" in present:
+        data["test"] = "images/test"
+    data["names"] = dict(enumerate(categories))
+    return [*written, save(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))]
+
+
+def _label_text(image: Placed, index: dict[str, int]) -> str:
+    rows = []
+    for box in image.boxes:
+        if not (box["ignore"] or box["crowd"]):
+            x0, y0, x1, y1 = box["x0"], box["y0"], box["x1"], box["y1"]
+            width, height = image.row["width"], image.row["height"]
+            places = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
+            rows.append(f"{index[box['category']]} {' '.join(map(shortest, places))}\n")
+    return "".join(rows)

@@ -1,0 +1,233 @@
+"""What one worker does with one part of a dataset; results go back small, bytes go to the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from etl import augment, boxes, codec, formats, ingest, schema, shard, store, tile
+from etl.config import Config
+from etl.errors import SourceError
+from etl.formats.labels import ImageLabels
+from etl.ids import sample_id, seed_of
+from etl.plan import Plan
+
+BASE = "tile"  # the recipe kind of samples that are plain cut-outs
+
+
+@dataclass(frozen=True)
+class IngestPart:
+    """Some images of the source, with their label files (listed path, URI) or their labels already read."""
+
+    config: Config
+    images: tuple[str, ...]
+    label_files: dict[str, tuple[tuple[str, str], ...]]
+    labels: dict[str, tuple[ImageLabels, ...]]
+    categories: tuple[str, ...] | None
+
+
+def ingest_part(part: IngestPart) -> dict[str, pa.Table]:
+    """Return the tables images, annotations, ledger and rejects of the part's images."""
+    rows = ingest.Rows()
+    for path in part.images:
+        try:
+            data = store.read_bytes(store.join(part.config.source.images, path))
+            found, row = ingest.probe(path, data, part.config.source.max_megapixels)
+        except codec.UnreadableImageError as error:
+            rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
+            continue
+        labels = _labels(part, path, found.upright_wh)
+        if (contradiction := ingest.settle_size(row, found, labels)) is not None:
+            size = f"{row['width']}x{row['height']}"
+            rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
+            continue
+        ingest.add_image(rows, row, labels)
+    return {
+        "images": schema.table(schema.IMAGES, rows.images),
+        "annotations": schema.table(schema.ANNOTATIONS, rows.annotations),
+        "ledger": schema.table(schema.LEDGER, rows.ledger),
+        "rejects": schema.table(schema.REJECTS, rows.rejects),
+    }
+
+
+def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
+    if path in part.labels:
+        return part.labels[path]
+    reader = formats.reader(part.config.source.format)
+    return tuple(
+        reader.read_label(store.read_bytes(uri), listed, upright_wh, part.categories)
+        for listed, uri in part.label_files.get(path, ())
+    )
+
+
+@dataclass(frozen=True)
+class TilePart:
+    """Some images with the boxes that go on, to be made into samples below `uri`."""
+
+    config: Config
+    plan: Plan
+    uri: str
+    images: pa.Table
+    annotations: pa.Table
+
+
+def tile_part(part: TilePart) -> bool:
+    """Write the part's samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
+    if store.exists(f"{part.uri}.samples.parquet"):
+        return False
+    writer = _SampleWriter()
+    by_image: dict[str, list[dict[str, Any]]] = {}
+    for row in part.annotations.to_pylist():
+        by_image.setdefault(row["image_id"], []).append(row)
+    for image in part.images.to_pylist():
+        _make_samples(part, image, by_image.get(image["image_id"], []), writer)
+    store.write_bytes(f"{part.uri}.tar", b"".join(writer.blocks))
+    store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger))
+    store.write_table(f"{part.uri}.samples.parquet", writer.table())
+    return True
+
+
+class _SampleWriter:
+    """Gathers samples: their bytes in order, their index rows, their ledger rows."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.rows: list[dict[str, Any]] = []
+        self.lengths: list[int] = []
+        self.ledger: list[dict[str, Any]] = []
+        self._offset = 0
+
+    def add(self, row: dict[str, Any], image: bytes) -> None:
+        row |= {"size": len(image), "sha256": hashlib.sha256(image).hexdigest(), "offset": self._offset}
+        blocks, _ = shard.sample_blocks(row["sample_id"], image, _record(row))
+        self.blocks.append(blocks)
+        self.rows.append(row)
+        self.lengths.append(len(blocks))
+        self._offset += len(blocks)
+
+    def table(self) -> pa.Table:
+        """The index rows; `offset` and the extra column `length` are those of the sample's tar blocks."""
+        return schema.table(schema.SAMPLES, self.rows).append_column("length", pa.array(self.lengths, pa.int64()))
+
+
+def _record(row: dict[str, Any]) -> bytes:
+    names = ("sample_id", "split", "image_id", "x0", "y0", "x1", "y1", "scale", "width", "height", "recipe", "boxes", "ignore")
+    return json.dumps({name: row[name] for name in names}, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, Any]], writer: _SampleWriter) -> None:
+    config, plan = part.config, part.plan
+    data = store.read_bytes(store.join(config.source.images, image["path"]))
+    if hashlib.sha256(data).hexdigest() != image["sha256"]:
+        raise SourceError(f"{image['path']}: changed while the build was running; start it again")
+    pixels = codec.decode(data, image["exif_orientation"] if image["exif_applied"] else 1)
+    quality = (config.shard.quality, codec.chroma(data))
+    xyxy = boxes.as_boxes([[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows])
+    ignore = np.array([row["ignore"] for row in rows], dtype=bool)
+    sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
+    found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
+    weights = tile.weights(found, len(rows))
+    for cut in found:
+        name = sample_id(image["image_id"], cut.scale, cut.window, BASE, 0)
+        train = image["split"] == "train"
+        if train and cut.labelled.size == 0 and not tile.keeps_negative(name, plan.negatives):
+            continue
+        x0, y0, x1, y1 = cut.window
+        view = pixels[y0:y1, x0:x1]
+        base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
+        _add(writer, image, rows, base, codec.encode(_resized(view, cut), *quality), sides)
+        _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
+        if not train or cut.scale != 1:
+            continue
+        for copy in range(augment.copies(sides[cut.labelled], config.augment)):
+            extra = sample_id(image["image_id"], cut.scale, cut.window, augment.KIND, copy)
+            seed = seed_of(extra)
+            scene = augment.augment(pixels, xyxy, ignore, cut.window, plan.tile, config.augment, seed)
+            made = _Made(
+                extra, cut, augment.KIND, seed, scene.parameters, [name],
+                scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
+            )  # fmt: skip
+            _add(writer, image, rows, made, codec.encode(scene.pixels, *quality), sides)
+            _ledger(writer, "augment", extra, rows, scene.rows, scene.visibility, np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A sample before it is written."""
+
+    name: str
+    cut: tile.Tile
+    kind: str
+    seed: int
+    parameters: dict[str, Any]
+    parents: list[str]
+    boxes: boxes.Boxes
+    rows: Any
+    visibility: Any
+    ignore: boxes.Boxes
+    weights: Any | None
+
+
+def _resized(view: codec.Pixels, cut: tile.Tile) -> codec.Pixels:
+    return view if cut.scale == 1 else codec.resize(view, cut.size_wh)
+
+
+def _add(
+    writer: _SampleWriter, image: dict[str, Any], rows: list[dict[str, Any]], made: _Made, data: bytes, sides: Any
+) -> None:
+    sizes = np.bincount(boxes.bucket(sides[made.rows]), minlength=len(boxes.BUCKETS))
+    x0, y0, x1, y1 = made.cut.window
+    width, height = made.cut.size_wh
+    writer.add(
+        {
+            "sample_id": made.name,
+            "split": image["split"],
+            "image_id": image["image_id"],
+            "x0": x0, "y0": y0, "x1": x1, "y1": y1,
+            "scale": made.cut.scale,
+            "width": width,
+            "height": height,
+            "recipe": {
+                "kind": made.kind,
+                "seed": made.seed,
+                "parameters": json.dumps(made.parameters, sort_keys=True),
+                "parents": made.parents,
+            },
+            "boxes": [
+                {
+                    **_corners(made.boxes[number]),
+                    "category": rows[row]["category"],
+                    "annotation_id": rows[row]["annotation_id"],
+                    "visibility": float(made.visibility[number]),
+                    "weight": None if made.weights is None else float(made.weights[row]),
+                }
+                for number, row in enumerate(made.rows)
+            ],
+            "ignore": [_corners(box) for box in made.ignore],
+            "counts": dict(zip(boxes.BUCKETS, sizes.tolist(), strict=True)),
+        },
+        data,
+    )  # fmt: skip
+
+
+def _corners(box: Any) -> dict[str, float]:
+    return dict(zip(("x0", "y0", "x1", "y1"), (float(side) for side in box), strict=True))
+
+
+def _ledger(
+    writer: _SampleWriter, stage: str, sample: str, rows: list[dict[str, Any]], labelled: Any, visibility: Any, ignored: Any
+) -> None:
+    for row, seen in zip(labelled, visibility, strict=True):
+        rule = "whole" if seen >= 1 else "visible"
+        writer.ledger.append(
+            {**ingest.entry(rows[row]["annotation_id"], stage, "kept", rule, float(seen)), "sample_id": sample}
+        )
+    for row in ignored:
+        writer.ledger.append(
+            {**ingest.entry(rows[row]["annotation_id"], stage, "ignored", "min_visibility"), "sample_id": sample}
+        )

@@ -1,0 +1,68 @@
+"""The pinned choices of a dataset, and the windows its images are cut into."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+GRID = 16  # windows start on multiples of this, the largest JPEG block
+
+
+class Window(NamedTuple):
+    """A cut-out of an upright source image, in source pixels, half-open."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+class TilePlan(BaseModel):
+    """How every image of the dataset is cut; sizes in sample pixels, scale in sample pixels per source pixel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    overlap: float
+    min_visibility: float
+    scales: tuple[float, ...]
+
+    def windows(self, width: int, height: int, scale: float) -> list[Window]:
+        """Return the windows that cover an image at one scale, row by row."""
+        side = round(self.size / scale)
+        columns, rows = starts(width, side, self.overlap), starts(height, side, self.overlap)
+        return [Window(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]
+
+
+class Plan(BaseModel):
+    """What was chosen once, by looking at the whole dataset, and holds until it is updated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    split_salt: int
+    near_duplicates: bool  # images like a train image are left out of val and test
+    categories: tuple[str, ...]  # as the source names them
+    tile: TilePlan
+    negatives: float  # an empty train tile is kept when the fraction of its id is below this
+    codec: str  # name and version of what encodes samples
+
+
+def starts(length: int, side: int, overlap: float) -> list[int]:
+    """Return where windows of this side start along an axis, in pixels.
+
+    Multiples of 16 a step of floor16(side * (1 - overlap)) apart, the last at ceil16(length - side); a length
+    up to the side is one window.
+    """
+    if length <= side:
+        return [0]
+    step = floor16(side * (1 - overlap))
+    last = ceil((length - side) / GRID) * GRID
+    return [*range(0, last, step), last]
+
+
+def floor16(value: float) -> int:
+    """Return the largest multiple of 16 not above the value."""
+    return int(value + 1e-9) // GRID * GRID

@@ -1,0 +1,271 @@
+"""The end of a build: the audit's page, the assembly of samples into shards, and the snapshot that names them all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from etl import audit as auditing
+from etl import codec, ledger, network, parts, schema, shard, snapshot, store
+from etl import ingest as ingesting
+from etl import remap as remapping
+from etl import split as splitting
+from etl.plan import Plan
+from etl.report import audit_page
+from etl.work import Answer, Work
+
+log = logging.getLogger("speck")
+
+_THUMBNAILS = 6
+_THUMBNAIL_WIDTH = 560  # px
+_JPEG_OFFSET = 512  # of the image in its tar blocks
+_PROGRESS_SECONDS = 5.0
+
+
+def plan(work: Work) -> Plan:
+    """Return the plan the work's samples were made under."""
+    return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
+
+
+def train_boxes(work: Work) -> NDArray[np.float64]:
+    """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
+    found = []
+    for uri in store.read_json(work.path("tile", "parts.json")):
+        samples = store.read_table(f"{uri}.samples.parquet")
+        base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
+        boxes = pc.list_flatten(samples.filter(pc.and_(base, pc.equal(samples["split"], "train")))["boxes"]).combine_chunks()
+        corner = {side: pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1")}
+        found.append(np.column_stack([corner["x1"] - corner["x0"], corner["y1"] - corner["y0"]]))
+    return np.concatenate(found) if found else np.empty((0, 2))
+
+
+def thumbnails(work: Work, images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
+    """Return captions and JPEGs of the images with the most boxes, boxes drawn."""
+    counts = Counter(annotations["image_id"].to_pylist())
+    rows = sorted(images.to_pylist(), key=lambda row: (-counts[row["image_id"]], row["path"]))[:_THUMBNAILS]
+    pictures = []
+    for row in rows:
+        mine = annotations.filter(pc.equal(annotations["image_id"], row["image_id"]))
+        data = store.read_bytes(store.join(work.config.source.images, row["path"]))
+        pixels = codec.decode(data, row["exif_orientation"] if row["exif_applied"] else 1)
+        scale = min(_THUMBNAIL_WIDTH / pixels.shape[1], 1.0)
+        small = codec.resize(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
+        for corners in zip(*(mine[side].to_pylist() for side in ("x0", "y0", "x1", "y1")), strict=True):
+            x0, y0, x1, y1 = (round(side * scale) for side in corners)
+            cv2.rectangle(small, (x0, y0), (x1, y1), (255, 214, 10), 1)
+        pictures.append((f"{row['path']}: {counts[row['image_id']]} boxes", codec.encode(small, 80)))
+    return pictures
+
+
+def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) -> Answer:
+    """Write shards and tables, then the manifest, then make the snapshot the newest; the work folder goes last."""
+    start, cpu = time.perf_counter(), time.process_time()
+    home = work.config.home
+    chosen = plan(work)
+    images = work.read("split", "images")
+    samples, shards = _assemble(work, images)
+    events = _ledger(work)
+    annotations = work.read("ingest", "annotations")
+    final = ledger.final_outcomes(ingesting.written_ids(annotations, work.read("ingest", "ledger")), events)
+    tables = {
+        "images": images,
+        "annotations": annotations,
+        "rejects": work.read("ingest", "rejects"),
+        "ledger": ledger.in_order(pa.concat_tables([events, final])),
+        "samples": samples,
+    }
+    counts = _counts(tables, final, shards)
+    manifest = _write_snapshot(work, tables, shards, {**counts, "annotations": final.num_rows}, chosen, versions)
+    previous = snapshot.head(work.config)
+    change = _change(previous, annotations, images)
+    store.create_if_absent(store.join(home, "plan.json"), store.to_json(chosen.model_dump(mode="json")))
+    published = snapshot.publish(home, manifest, change)
+    store.delete(work.uri)
+    spent = {key: round(sum(answer[key] for answer in answers.values()), 2) for key in ("seconds", "cpu_seconds")}
+    return {
+        "snapshot": store.join(home, "snapshots", manifest["id"]),
+        "published": published,
+        **counts,
+        "annotations": final.num_rows,
+        "reused_samples": 0,
+        "change": change,
+        "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
+        "stages": {stage: answer["seconds"] for stage, answer in answers.items()}
+        | {"publish": round(time.perf_counter() - start, 2)},
+        "seconds": round(spent["seconds"] + time.perf_counter() - start, 2),
+        "cpu_seconds": round(spent["cpu_seconds"] + time.process_time() - cpu, 2),
+    }
+
+
+def _counts(tables: dict[str, pa.Table], final: pa.Table, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def tally(values: pa.ChunkedArray) -> dict[str, int]:
+        return dict(sorted(Counter(values.to_pylist()).items()))
+
+    samples = tables["samples"]
+    base = samples.filter(pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE))
+    return {
+        "images": tables["images"].num_rows,
+        "rejects": tally(tables["rejects"]["reason"]),
+        "ledger": ledger.counts(final),
+        "samples": tally(samples["split"]),
+        "base_tiles": tally(base["split"]),
+        "shards": len(shards),
+    }
+
+
+def _ledger(work: Work) -> pa.Table:
+    uris = store.read_json(work.path("tile", "parts.json"))
+    stages = [work.read(stage, "ledger") for stage in ("ingest", "split", "remap")]
+    return pa.concat_tables([*stages, *(store.read_table(f"{uri}.ledger.parquet") for uri in uris)])
+
+
+def _assemble(work: Work, images: pa.Table) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Write the shards; return the samples table and the shards' entries for the manifest."""
+    uris = store.read_json(work.path("tile", "parts.json"))
+    indexes = {uri: store.read_table(f"{uri}.samples.parquet") for uri in uris}
+    paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
+    max_bytes = int(work.config.shard.max_mb * 1_000_000)
+    tables, entries = [], []
+    with tempfile.TemporaryDirectory(prefix="speck-") as folder:
+        for split in schema.SPLITS:
+            places = _in_order(indexes, split, paths)
+            for number, members in enumerate(_shards(places, max_bytes)):
+                table, entry = _write_shard(work, Path(folder) / f"{split}-{number}.tar", split, members, indexes)
+                tables.append(table)
+                entries.append(entry)
+    return pa.concat_tables(tables) if tables else schema.SAMPLES.empty_table(), entries
+
+
+def _in_order(indexes: dict[str, pa.Table], split: str, paths: dict[str, str]) -> list[tuple[str, int, str, int]]:
+    """Return (part, row, image_id, bytes) of a split's samples, by image path, in the order their image made them."""
+    places = [
+        (paths[image], row, uri, image, length)
+        for uri, table in indexes.items()
+        for row, (image, length, where) in enumerate(
+            zip(*(table[name].to_pylist() for name in ("image_id", "length", "split")), strict=True)
+        )
+        if where == split
+    ]
+    return [(uri, row, image, length) for _, row, uri, image, length in sorted(places)]
+
+
+def _shards(places: list[tuple[str, int, str, int]], max_bytes: int) -> Iterator[list[tuple[str, int, str, int]]]:
+    """Yield the samples of each shard; a shard holds whole images."""
+    by_image = [list(group) for _, group in groupby(places, key=lambda place: place[2])]
+    sizes = [(group[0][2], sum(length for *_, length in group)) for group in by_image]
+    members: list[tuple[str, int, str, int]] = []
+    for group, starts in zip(by_image, shard.borders(sizes, max_bytes), strict=True):
+        if starts and members:
+            yield members
+            members = []
+        members += group
+    if members:
+        yield members
+
+
+def _write_shard(
+    work: Work, local: Path, split: str, members: list[tuple[str, int, str, int]], indexes: dict[str, pa.Table]
+) -> tuple[pa.Table, dict[str, Any]]:
+    writer = shard.ShardWriter(local)
+    tables = []
+    for uri, group in groupby(members, key=lambda place: place[0]):
+        data = store.read_bytes(f"{uri}.tar")
+        table = indexes[uri].take(pa.array([row for _, row, _, _ in group], pa.int64()))
+        offsets = []
+        for offset, length in zip(table["offset"].to_pylist(), table["length"].to_pylist(), strict=True):
+            offsets.append(writer.add(data[offset : offset + length]) + _JPEG_OFFSET)
+        tables.append(table.drop_columns(["length"]).set_column(_OFFSET, "offset", pa.array(offsets, pa.int64())))
+    written = writer.close()
+    uri = snapshot.shard_uri(work.config.home, written.sha256)
+    if not store.exists(uri):
+        store.upload(written.path, uri)
+    table = pa.concat_tables(tables)
+    table = table.set_column(_SHARD, "shard", pa.array([written.sha256] * table.num_rows, pa.string()))
+    log.info("publish: shard %s, %d samples, %.1f MB", written.sha256[:12], table.num_rows, written.size / 1e6)
+    return table, {"sha256": written.sha256, "bytes": written.size, "samples": table.num_rows, "split": split}
+
+
+_OFFSET = schema.SAMPLES.get_field_index("offset")
+_SHARD = schema.SAMPLES.get_field_index("shard")
+
+
+def _write_snapshot(
+    work: Work,
+    tables: dict[str, pa.Table],
+    shards: list[dict[str, Any]],
+    counts: dict[str, Any],
+    chosen: Plan,
+    versions: dict[str, int],
+) -> dict[str, Any]:
+    """Write the tables and reports below their snapshot's name and return the manifest, not yet written."""
+    entries = {}
+    for name, table in tables.items():
+        data = store.table_bytes(table)
+        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "rows": table.num_rows, "bytes": len(data), "data": data}
+    name = snapshot.snapshot_id(entries, shards)
+    folder = store.join(work.config.home, "snapshots", name)
+    for table_name, entry in entries.items():
+        store.write_bytes(store.join(folder, f"{table_name}.parquet"), entry.pop("data"))
+    for stage, file in (("anchors", "anchors.json"), ("audit", "audit.json"), ("audit", "audit.html")):
+        store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
+    return {
+        "id": name,
+        "dataset": work.config.name,
+        "tables": entries,
+        "shards": shards,
+        "counts": counts,
+        "categories": remapping.trained_categories(work.categories, work.config.ontology),
+        "config": work.config.resolved(),
+        "plan": chosen.model_dump(mode="json"),
+        "versions": versions,
+    }
+
+
+def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> dict[str, Any]:
+    """Return how many images and boxes came and went since a snapshot, and their share of its boxes."""
+    found: dict[str, Any] = {}
+    old = snapshot.Snapshot.open(previous) if previous is not None else None
+    for name, table, key in (("images", images, "image_id"), ("boxes", annotations, "annotation_id")):
+        now = set(table[key].to_pylist())
+        before = set(old.table("images" if name == "images" else "annotations")[key].to_pylist()) if old is not None else set()
+        found[name] = {"added": len(now - before), "removed": len(before - now)}
+        if name == "boxes":
+            moved = found[name]["added"] + found[name]["removed"]
+            found["share"] = round(moved / len(before), 6) if before else 1.0
+    return found
+
+
+def audit(work: Work, summaries: list[auditing.Summary], images: pa.Table, annotations: pa.Table) -> dict[str, Any]:
+    """Conclude the audit from its parts' summaries, write audit.json and audit.html, and return the audit."""
+    config = work.config
+    paths, hashes = images["path"].to_pylist(), images["phash"].to_pylist()
+    context = auditing.Context(
+        tile_size=network.tile_size(config),
+        image_size=network.image_size(config),
+        images=images,
+        rejects=work.read("ingest", "rejects"),
+        declared=work.categories,
+        near_duplicates=[(paths[a], paths[b]) for a, b in splitting.similar(hashes)],
+        found=store.read_json(work.path("split", "pins.json"))["findings"],
+        splits=(),  # the split stage reports those that are empty
+        max_rejects=config.source.max_rejects,
+    )
+    found = auditing.conclude(auditing.merge_all(summaries), context)
+    preview = remapping.preview(annotations, work.categories, config.ontology)
+    page = audit_page(found, preview, thumbnails(work, images, annotations), title=config.name)
+    store.write_json(work.path("audit", "audit.json"), found)
+    store.write_bytes(work.path("audit", "audit.html"), page.encode())
+    return found

@@ -1,0 +1,203 @@
+"""The audit as a page: what to do first, then the figures behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from etl.boxes import BUCKET_EDGES, BUCKETS
+from etl.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
+from etl.page import count, percent, render
+
+_PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
+_RANGES = ("< 8", "8–16", "16–32", "32–96", "≥ 96")  # px, of BUCKETS  # noqa: RUF001
+_MOST_CLASSES = 20
+_MOST_PICTURES = 6
+
+
+def audit_page(
+    audit: Mapping[str, Any],
+    ontology_preview: Sequence[Mapping[str, Any]] = (),
+    thumbnails: Sequence[tuple[str, bytes]] = (),
+    *,
+    title: str = "",
+) -> str:
+    """Return the audit as one HTML page; thumbnails are captions with the JPEG bytes of images with boxes drawn."""
+    classes = {name: sum(row.values()) for name, row in audit["classes"].items()}
+    return render(
+        "audit.html.j2",
+        title=title,
+        audit=audit,
+        buckets=BUCKETS,
+        facts=_facts(audit, classes),
+        sizes=list(_size_figures(audit)),
+        cells=list(_cell_figures(audit)),
+        labels=list(_label_figures(audit, classes)),
+        size_table=_size_table(audit["sizes_network_by_class"]),
+        size_head=["class", *(f"{name.replace('_', ' ')} {px} px" for name, px in zip(BUCKETS, _RANGES, strict=True))],
+        class_head=["class", *audit["images_by_split"], "all"],
+        class_table=_class_table(audit),
+        preview=[
+            [row["category"], row["becomes"] or "", row["rule"], count(row["boxes"]), count(row["images"])]
+            for row in ontology_preview
+        ],
+        thumbnails=list(thumbnails)[:_MOST_PICTURES],
+    )
+
+
+def _facts(audit: Mapping[str, Any], classes: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    images = audit["images_by_split"]
+    splits = ", ".join(f"{name.replace('_', ' ')} {count(number)}" for name, number in images.items())
+    unusable = audit["annotations"] - audit["objects"]
+    middle = audit["length_percentiles"]["source"]["50"]
+    seen = audit["length_percentiles"]["network"]["50"]
+    return [
+        ("Images", count(audit["images"]), splits),
+        ("Boxes", count(audit["annotations"]), f"{count(unusable)} not trained on" if unusable else "all usable"),
+        ("Classes", count(len(classes)), f"{sum(number > 0 for number in classes.values())} in use"),
+        ("Median side", _pixels(middle), f"√(w·h) in source pixels, {_pixels(seen)} at the network"),
+        ("Under 16 px", percent(audit["tiny"]["network"]["under_16"]), "of the boxes, as the network sees the tiles"),
+        ("Untiled", percent(audit["tiny"]["full_image"]["under_16"]), "under 16 px, were whole images shrunk to fit"),
+    ]
+
+
+def _pixels(value: float | None) -> str:
+    return "none" if value is None else f"{value:.0f} px"
+
+
+def _size_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
+    size, tile = audit["image_size"], audit["tile_size"]
+    spaces = {"source": "sizes", "tiles": "sizes_network", "whole image": "sizes_full_image"}
+    yield stacked_bars(
+        "What the network gets to see",
+        f"Boxes by √(w·h) in source pixels, in {tile} px tiles at network size {size}, and in whole images "
+        f"shrunk to {size}: "
+        "tiling decides how much of the two smallest groups is left.",
+        {name: _by_bucket(audit[key]) for name, key in spaces.items()},
+        [f"{px} px" for px in _RANGES],
+    )
+    yield _lengths(audit)
+    mine, coco = audit["coco"]["dataset"], audit["coco"]["coco"]
+    yield grouped_bars(
+        "Beside COCO",
+        "Per cent of the boxes that are small (under 32 px), medium (under 96 px) and large in source "
+        "pixels, here and in "
+        "COCO, on which the usual models and their settings were tuned.",
+        {name: [None if mine[name] is None else 100 * mine[name], 100 * coco[name]] for name in coco},
+        ["this dataset", "COCO"],
+    )
+    yield _width_height(audit["histograms"]["wh"])
+    if len(audit["sizes_network"]) > 1:
+        yield stacked_bars(
+            "The splits alike?",
+            "Boxes by size at the network in each split: where these differ, the figures on val say little "
+            "about train.",
+            {name.replace("_", " "): list(row.values()) for name, row in audit["sizes_network"].items()},
+            [f"{px} px" for px in _RANGES],
+        )
+
+
+def _by_bucket(sizes: Mapping[str, Mapping[str, int]]) -> list[int]:
+    return [sum(row[name] for row in sizes.values()) for name in BUCKETS]
+
+
+def _lengths(audit: Mapping[str, Any]) -> Figure:
+    bins = audit["histograms"]["length"]["network"]
+    first, last = _filled(bins["counts"])
+    edges = bins["edges"][first : last + 2]
+    marks = {f"{edge:.0f} px": edge for edge in BUCKET_EDGES[:2] if edges[0] < edge < edges[-1]}
+    fifth = audit["resolution"]["8"]["tiled"]
+    needed = "" if fifth is None else f" 19 in 20 boxes reach 8 px from network size {fifth} on."
+    return histogram(
+        "Box sizes at the network",
+        "Boxes by √(w·h) in network pixels, every bar half an octave wide; left of 8 px hardly anything is "
+        f"found.{needed}",
+        edges,
+        bins["counts"][first : last + 1],
+        unit="network px",
+        marks=marks,
+    )
+
+
+def _width_height(bins: Mapping[str, Any]) -> Figure:
+    counts, edges = bins["counts"], [0.0, *bins["edges"]]
+    left, right = _filled([sum(row[column] for row in counts) for column in range(len(edges))])
+    low, high = _filled([sum(row) for row in counts])
+    return heat_map(
+        "Width and height",
+        "Boxes by width and height in source pixels; each cell is half an octave wide and named by its lower edge. "
+        "Square boxes lie on the diagonal.",
+        [f"{edge:.3g}" for edge in edges[left : right + 1]],
+        [f"{edge:.3g}" for edge in edges[low : high + 1]][::-1],
+        [row[left : right + 1] for row in counts[low : high + 1]][::-1],
+        x_label="width, px",
+        y_label="height, px",
+    )
+
+
+def _filled(counts: Sequence[int]) -> tuple[int, int]:
+    """Return the first and the last bin that is not empty; the first bin alone when all are."""
+    filled = [index for index, number in enumerate(counts) if number]
+    return (filled[0], filled[-1]) if filled else (0, 0)
+
+
+def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
+    coverage, crowding = audit["coverage"], audit["crowding"]
+    strides = list(crowding["network"])
+    yield grouped_bars(
+        "Boxes that hold a cell centre",
+        "Per cent of the boxes expected to hold the centre of at least one feature cell, by stride, over all "
+        "positions: the "
+        "others give an assigner that wants a centre inside the box nothing to learn from.",
+        {f"stride {s}": [_hundred(coverage[space]["by_stride"][s]) for space in coverage] for s in strides},
+        ["tiles", "whole image"],
+    )
+    yield grouped_bars(
+        "Boxes that share a cell",
+        "Per cent of the boxes whose centre lies in one feature cell with another box's centre, by stride: "
+        "one cell must "
+        "then tell two objects apart.",
+        {f"stride {s}": [_hundred(crowding[space][s]["share"]) for space in crowding] for s in strides},
+        ["tiles", "whole image"],
+        digits=1,
+    )
+
+
+def _hundred(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _label_figures(audit: Mapping[str, Any], classes: Mapping[str, int]) -> Iterator[Figure]:
+    ranked = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    more = f" The {len(ranked) - _MOST_CLASSES} rarest are not drawn." if len(ranked) > _MOST_CLASSES else ""
+    yield bar_chart(
+        "Boxes by class", f"Usable boxes of each class, as the source names it.{more}", dict(ranked[:_MOST_CLASSES])
+    )
+    total = [0] * len(_PER_IMAGE)
+    for split in audit["boxes_per_image"]["histogram"].values():
+        for boxes, images in split.items():
+            total[sum(int(boxes) >= edge for edge in _PER_IMAGE) - 1] += images
+    _, last = _filled(total)
+    most = audit["boxes_per_image"]["percentiles"]["100"]
+    ends = [*_PER_IMAGE[1:], max(2000, (most or 0) + 1)]
+    yield histogram(
+        "Boxes per image",
+        f"Images by how many usable boxes they hold, from none (leftmost bar) to {count(most)}; the bars are "
+        "not equally wide.",
+        [0, *ends[: last + 1]],
+        total[: last + 1],
+        unit="boxes",
+    )
+
+
+def _size_table(sizes: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+    ranked = sorted(sizes.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    return [[name, *(count(row[bucket]) for bucket in BUCKETS)] for name, row in ranked]
+
+
+def _class_table(audit: Mapping[str, Any]) -> list[list[str]]:
+    splits = list(audit["images_by_split"])
+    return [
+        [name, *(count(row.get(split, 0)) for split in splits), count(sum(row.values()))]
+        for name, row in audit["classes"].items()
+    ]

@@ -1,0 +1,82 @@
+"""Shards: plain tar files of samples in the WebDataset convention, with borders that follow from content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from etl.ids import fraction
+
+VERSION = 1
+END = b"\0" * 1024  # two empty blocks close a tar
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A finished shard on this machine's disk."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+def member(name: str, data: bytes) -> bytes:
+    """Return one file as tar blocks: the same bytes whoever writes it and whenever."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    info.mode = 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % _BLOCK)
+
+
+def sample_blocks(key: str, image: bytes, record: bytes) -> tuple[bytes, int]:
+    """Return a sample as tar blocks, `<key>.jpg` and `<key>.json`, and the offset of the image in them."""
+    return member(f"{key}.jpg", image) + member(f"{key}.json", record), _BLOCK
+
+
+def borders(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:
+    """Yield, for each (image_id, bytes of its samples) in order, whether a new shard starts at it.
+
+    An image starts a shard by the hash of its id, with a chance that makes shards half of `max_bytes` on average, so that
+    new images move only the borders next to them; a shard that would pass `max_bytes` is closed before.
+    """
+    filled = 0
+    for number, (image_id, size) in enumerate(image_sizes):
+        content = fraction(f"border/{image_id}") < size / (max_bytes / 2)
+        start = number == 0 or content or filled + size > max_bytes
+        filled = size if start else filled + size
+        yield start
+
+
+class ShardWriter:
+    """Writes one shard to a local file, hashing as it goes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def add(self, blocks: bytes) -> int:
+        """Append a sample's blocks and return their offset."""
+        offset = self.size
+        self._file.write(blocks)
+        self._hash.update(blocks)
+        self.size += len(blocks)
+        return offset
+
+    def close(self) -> Written:
+        """Close the tar and return what was written."""
+        self.add(END)
+        self._file.close()
+        return Written(self._path, self._hash.hexdigest(), self.size)
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """Return the files of a shard by name."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {info.name: file.read() for info in tar if (file := tar.extractfile(info)) is not None}

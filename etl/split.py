@@ -1,0 +1,206 @@
+"""Which split each image belongs to: by group, before tiling, leak-proof, and the same ever after."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from etl.config import SplitRatios
+from etl.ids import fraction
+from etl.schema import IMAGES, LEFT_OUT, SPLITS
+
+VERSION = 1
+SALTS = 64
+BLOCK = 32  # numbered frames that stay together
+GUARD = 2  # frame numbers next to another split's block that are left out of val and test
+NEAR = 3  # differing bits of two perceptual hashes that count as the same view
+NEAR_SHARE = 0.2  # of a split: beyond it, leaving near-duplicates out would hollow the split
+_ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")
+_NUMBER = re.compile(r"^(.*?)(\d+)$")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where every image went, what was pinned on the way, and what the user should know."""
+
+    images: pa.Table  # with group, sequence, frame and split filled
+    salt: int
+    near_duplicates: bool  # near-duplicates of train images are left out
+    left_out: dict[str, str]  # image_id -> rule
+    findings: list[dict[str, Any]] = field(default_factory=list)
+
+
+def split(
+    images: pa.Table,
+    ratios: SplitRatios | None,
+    *,
+    group: str | None = None,
+    salt: int | None = None,
+    near_duplicates: bool | None = None,
+    given: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Return the split of each image.
+
+    `given` maps paths to the split their dataset came with, and is honoured, leaks and all; otherwise a group's split
+    follows from its name and the salt. A salt or near_duplicates of None is chosen here, to be pinned.
+    """
+    rows = [{**row, **_place(row["path"], group)} for row in images.to_pylist()]
+    if given is not None:
+        return _honour(rows, given, salt or 0)
+    assert ratios is not None
+    chosen = salt if salt is not None else _choose_salt(Counter(row["group"] for row in rows), ratios)
+    for row in rows:
+        row["split"] = _split_of(row["group"], chosen, ratios)
+    left_out = {**_frame_guard(rows), **_exact(rows)} if group is None else _exact(rows)
+    near, share = _near(rows, left_out)
+    drop_near = near_duplicates if near_duplicates is not None else share <= NEAR_SHARE
+    findings = []
+    if drop_near:
+        left_out |= near
+    elif near:
+        findings.append(_finding("leaking_splits", "critical", len(near), _SPLIT_BY_SCENE, _paths(rows, near)))
+    for row in rows:
+        if row["image_id"] in left_out:
+            row["split"] = LEFT_OUT
+    return Outcome(_table(rows), chosen, drop_near, left_out, findings + _empty_splits(rows, ratios))
+
+
+_SPLIT_BY_SCENE = (
+    "val or test images look like train images, too many to leave them out: set source.group to a pattern that "
+    "names the scene or flight, so that whole scenes go to one split"
+)
+
+
+def _place(path: str, pattern: str | None) -> dict[str, Any]:
+    """Return the group, sequence and frame number that an image's path speaks of."""
+    pure = PurePosixPath(path)
+    stem = _ROBOFLOW.sub("", pure.stem)
+    numbered = _NUMBER.match(stem)
+    name, number = (numbered[1], int(numbered[2])) if numbered and len(numbered[2]) < 16 else (stem, None)
+    sequence = (pure.parent / name).as_posix() if name else pure.parent.as_posix()
+    group = sequence if number is None else f"{sequence}#{number // BLOCK}"
+    if pattern is not None and (match := re.search(pattern, path)):
+        group = match[1] if match.re.groups and match[1] is not None else match[0]
+    return {"group": group, "sequence": sequence, "frame": number}
+
+
+def _split_of(group: str, salt: int, ratios: SplitRatios) -> str:
+    place = fraction(f"{salt}/{group}")
+    if place < ratios.test:
+        return "test"
+    return "val" if place < ratios.test + ratios.val else "train"
+
+
+def _choose_salt(groups: Counter[str], ratios: SplitRatios) -> int:
+    """Return the salt whose shares of images come nearest the asked ones with no asked split empty."""
+    asked = {"train": 1 - ratios.val - ratios.test, "val": ratios.val, "test": ratios.test}
+    total = sum(groups.values())
+
+    def badness(salt: int) -> tuple[int, float, int]:
+        shares: Counter[str] = Counter()
+        for group, count in groups.items():
+            shares[_split_of(group, salt, ratios)] += count
+        empty = sum(1 for name, share in asked.items() if share > 0 and shares[name] == 0)
+        return empty, round(sum(abs(shares[name] / total - share) for name, share in asked.items()), 9), salt
+
+    return min((badness(salt) for salt in range(ratios.seed, ratios.seed + SALTS)), default=(0, 0.0, ratios.seed))[2]
+
+
+def _frame_guard(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the val and test frames within GUARD numbers of a frame of their sequence in another split."""
+    where = {(row["sequence"], row["frame"]): row["split"] for row in rows if row["frame"] is not None}
+    guarded = {}
+    for row in rows:
+        if row["split"] == "train" or row["frame"] is None:
+            continue
+        near = (where.get((row["sequence"], row["frame"] + step)) for step in range(-GUARD, GUARD + 1))
+        if any(split is not None and split != row["split"] for split in near):
+            guarded[row["image_id"]] = "frame_guard"
+    return guarded
+
+
+def _exact(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the val and test images whose bytes are a train image's."""
+    train = {row["sha256"] for row in rows if row["split"] == "train"}
+    return {row["image_id"]: "duplicate_of_train" for row in rows if row["split"] != "train" and row["sha256"] in train}
+
+
+def _near(rows: Sequence[Mapping[str, Any]], left_out: Mapping[str, str]) -> tuple[dict[str, str], float]:
+    """Return the val and test images that look like a train image, and their largest share of a split."""
+    rows = [row for row in rows if row["image_id"] not in left_out]
+    found: dict[str, str] = {}
+    for a, b in similar([row["phash"] for row in rows]):
+        for one, other in ((rows[a], rows[b]), (rows[b], rows[a])):
+            if one["split"] != "train" and other["split"] == "train":
+                found[one["image_id"]] = "near_duplicate_of_train"
+    sizes = Counter(row["split"] for row in rows)
+    hit = Counter(row["split"] for row in rows if row["image_id"] in found)
+    return found, max((hit[name] / sizes[name] for name in hit), default=0.0)
+
+
+def similar(hashes: Sequence[int | None]) -> Iterator[tuple[int, int]]:
+    """Yield the index pairs of hashes at most NEAR bits apart, by banding: such a pair agrees in one 16-bit band."""
+    seen = set()
+    for shift in (0, 16, 32, 48):
+        bands: dict[int, list[int]] = defaultdict(list)
+        for index, value in enumerate(hashes):
+            if value is not None:
+                bands[(value >> shift) & 0xFFFF].append(index)
+        for members in bands.values():
+            for a, b in combinations(members, 2):
+                close = ((hashes[a] or 0) ^ (hashes[b] or 0)).bit_count() <= NEAR
+                if close and (a, b) not in seen:
+                    seen.add((a, b))
+                    yield a, b
+
+
+def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> Outcome:
+    left_out = {}
+    for row in rows:
+        row["split"] = given.get(row["path"], LEFT_OUT)
+        if row["split"] == LEFT_OUT:
+            left_out[row["image_id"]] = "not_in_own_split"
+    leaks = {**_exact(rows), **_near(rows, left_out)[0]}
+    findings = []
+    if leaks:
+        findings.append(
+            _finding(
+                "leaking_splits", "critical", len(leaks),
+                "the dataset's own split has val or test images that look like train images: "
+                "its figures will flatter; let Speck split by group instead", _paths(rows, leaks),
+            )  # fmt: skip
+        )
+    if left_out:
+        advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
+        findings.append(_finding("not_in_own_split", "warning", len(left_out), advice, _paths(rows, left_out)))
+    return Outcome(_table(rows), salt, near_duplicates=False, left_out=left_out, findings=findings)
+
+
+def _empty_splits(rows: Sequence[Mapping[str, Any]], ratios: SplitRatios) -> list[dict[str, Any]]:
+    asked = {"train": 1.0, "val": ratios.val, "test": ratios.test}
+    held = Counter(row["split"] for row in rows)
+    advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
+    return [
+        {**_finding("empty_split", "critical", 0, advice, []), "split": name}
+        for name in SPLITS
+        if asked[name] > 0 and held[name] == 0
+    ]
+
+
+def _finding(code: str, severity: str, count: int, advice: str, files: list[str]) -> dict[str, Any]:
+    return {"code": code, "severity": severity, "count": count, "advice": advice, "files": files[:20]}
+
+
+def _paths(rows: Sequence[Mapping[str, Any]], ids: Mapping[str, str]) -> list[str]:
+    return sorted(row["path"] for row in rows if row["image_id"] in ids)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["path"]), schema=IMAGES)

@@ -1,0 +1,196 @@
+"""Files of the store and the source, on any fsspec file system: whole files in, whole files out."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.errors import StoreError
+
+_ROW_GROUP = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file found in a listing; equal stamps mean unchanged bytes (time on a disk, etag in an object store)."""
+
+    path: str  # posix, relative to the listed folder
+    size: int
+    stamp: str
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of something below a URI."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path of a URI on this machine's disk, None for any other store."""
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    return None if "://" in uri else Path(uri)
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder is there now."""
+    fs, path = _open(uri)
+    return bool(fs.exists(path))
+
+
+def is_folder(uri: str) -> bool:
+    """Return whether the URI is a folder (in an object store: a prefix that holds something)."""
+    fs, path = _open(uri)
+    return bool(fs.isdir(path))
+
+
+def glob(uri: str) -> list[str]:
+    """Return the URIs that match a pattern, sorted."""
+    fs, path = _open(uri)
+    return sorted(_full(uri, found) for found in fs.glob(path))
+
+
+def listing(uri: str) -> list[FileInfo]:
+    """Return all files below a folder, sorted by path; hidden files and folders are passed over."""
+    fs, root = _open(uri)
+    root = root.rstrip("/")
+    files = []
+    for path, info in fs.find(root, detail=True).items():
+        relative = path[len(root) + 1 :]
+        if any(part.startswith(".") for part in relative.split("/")):
+            continue
+        stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+        files.append(FileInfo(relative, int(info["size"]), str(stamp)))
+    return sorted(files, key=lambda file: file.path)
+
+
+def modified(uri: str) -> datetime:
+    """Return when a file was last written."""
+    fs, path = _open(uri)
+    time: datetime = fs.modified(path)
+    return time
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a file's content; StoreError when it is not there."""
+    fs, path = _open(uri)
+    try:
+        content: bytes = fs.cat_file(path)
+    except FileNotFoundError as error:
+        raise StoreError(f"{uri}: no such file") from error
+    return content
+
+
+def read_range(uri: str, offset: int, size: int) -> bytes:
+    """Return `size` bytes from `offset` on."""
+    fs, path = _open(uri)
+    content: bytes = fs.cat_file(path, start=offset, end=offset + size)
+    return content
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file: a reader sees the old content or the new, never a part."""
+    fs, path = _open(uri)
+    if (local := local_path(uri)) is None:
+        fs.pipe_file(path, data)
+        return
+    local.parent.mkdir(parents=True, exist_ok=True)
+    partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(local)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def create_if_absent(uri: str, data: bytes) -> bool:
+    """Write a file unless it is there already; return whether it was written."""
+    fs, path = _open(uri)
+    if (local := local_path(uri)) is None:
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    local.parent.mkdir(parents=True, exist_ok=True)
+    partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}")
+    partial.write_bytes(data)
+    try:
+        os.link(partial, local)
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink()
+    return True
+
+
+def upload(local: Path, uri: str) -> None:
+    """Move a finished local file to its place in the store."""
+    fs, path = _open(uri)
+    if (target := local_path(uri)) is None:
+        fs.put_file(str(local), path)
+        local.unlink()
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    local.replace(target)
+
+
+def delete(uri: str) -> None:
+    """Remove a file or a folder with all it holds; nothing happens where nothing is."""
+    fs, path = _open(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def read_json(uri: str) -> Any:
+    """Return the value of a JSON file."""
+    return json.loads(read_bytes(uri))
+
+
+def to_json(value: Any) -> bytes:
+    """Return the one JSON form in which Speck writes a value."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write a JSON file whole."""
+    write_bytes(uri, to_json(value))
+
+
+def read_table(uri: str) -> pa.Table:
+    """Return the table of a Parquet file."""
+    return pq.read_table(pa.BufferReader(read_bytes(uri)))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Return the table as a Parquet file: the same bytes for the same rows."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_index=True)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write a table as Parquet."""
+    write_bytes(uri, table_bytes(table))
+
+
+def _open(uri: str) -> tuple[Any, str]:
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs, str(path)
+
+
+def _full(uri: str, path: str) -> str:
+    scheme, mark, _ = uri.partition("://")
+    return f"{scheme}://{path}" if mark else path

@@ -1,0 +1,250 @@
+"""Integer counts of one part of a dataset over fixed bins, so that any partition adds up to equal counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from etl import boxes as geometry
+from etl.boxes import BUCKETS, Boxes
+from etl.crowding import duplicate_pairs, shared_cells
+from etl.findings import NAMED
+
+STRIDES = (4, 8, 16, 32)
+SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed
+UNSPLIT = "unsplit"
+
+PER_OCTAVE = 16  # bins of sqrt(w * h)
+LENGTHS = np.exp2(np.arange(-4 * PER_OCTAVE, 14 * PER_OCTAVE + 1) / PER_OCTAVE)  # px
+SIDES = np.exp2(np.arange(0, 29) / 2)  # px, half octaves from 1 px
+ASPECTS = np.exp2(np.arange(-8, 9) / 2)  # w / h
+FIXED = 1 << 20  # fixed point of probabilities
+_CLIPPED = 0.01  # px: what reaches less far outside is rounding
+
+Key = tuple[str | int, ...]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of one part of a dataset, and the first few names behind each finding."""
+
+    counts: Mapping[Key, int] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def merge(a: Summary, b: Summary) -> Summary:
+    """Return the summary of both parts together; associative and commutative."""
+    return merge_all([a, b])
+
+
+def merge_all(summaries: Iterable[Summary]) -> Summary:
+    """Return the summary of all parts together; of none, the empty one."""
+    counts: Counter[Key] = Counter()
+    names: dict[str, tuple[str, ...]] = {}
+    for summary in summaries:
+        counts.update(summary.counts)
+        for code, files in summary.files.items():
+            names[code] = _first([*names.get(code, ()), *files])
+    return Summary(dict(counts), names)
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """Return the summary as JSON-able data, in canonical order."""
+    counts = sorted(([list(key), number] for key, number in summary.counts.items()), key=repr)
+    return {"counts": counts, "files": {code: list(names) for code, names in sorted(summary.files.items())}}
+
+
+def from_json(data: Mapping[str, Any]) -> Summary:
+    """Return the summary that `to_json` wrote."""
+    counts = {tuple(key): number for key, number in data["counts"]}
+    return Summary(counts, {code: tuple(names) for code, names in data["files"].items()})
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images, the annotations among which theirs are, and the sizes that turn source into network pixels."""
+
+    images: pa.Table
+    annotations: pa.Table
+    tile_size: int
+    image_size: int
+
+
+def summarize(part: Part) -> Summary:
+    """Return the summary of a part's images and of those of its annotations that lie on them."""
+    count = _Count(part)
+    count.count_images()
+    count.count_boxes()
+    count.count_objects()
+    return Summary(dict(count.counts), {code: _first(names) for code, names in count.files.items()})
+
+
+class _Count:
+    """The columns of one part as arrays, and the counts gathered from them."""
+
+    def __init__(self, part: Part) -> None:
+        images, annotations = part.images, part.annotations
+        self.counts: Counter[Key] = Counter()
+        self.files: dict[str, list[str]] = {}
+        self.images = images
+        self.paths: list[str] = images["path"].to_pylist()
+        self.splits = [split if split is not None else UNSPLIT for split in images["split"].to_pylist()]
+        self.wh = np.stack([images[name].to_numpy().astype(np.float64) for name in ("width", "height")], axis=1)
+        owner = pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks())
+        self.rows = annotations.filter(pc.is_valid(owner))
+        self.owner: Ints = owner.drop_null().to_numpy().astype(np.int64)
+        self.xyxy: Boxes = np.stack([self.rows[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
+        longest = self.wh.max(axis=1, initial=1.0)[self.owner]
+        self.scales = {  # network pixels per source pixel [N]
+            "source": np.ones(len(self.owner)),
+            "network": np.full(len(self.owner), part.image_size / part.tile_size),
+            "full_image": part.image_size / longest,
+        }
+
+    def find(self, code: str, hit: NDArray[np.bool_], name: Callable[[int], str]) -> None:
+        """Count the rows that are hit under a finding's code and keep the first names."""
+        if hit.any():
+            self.counts["found", code] += int(hit.sum())
+            self.files.setdefault(code, []).extend(name(int(row)) for row in np.flatnonzero(hit))
+
+    def count_images(self) -> None:
+        """Count the images by split, size and format, and find what is wrong with them before any box is looked at."""
+        columns = {name: self.images[name].to_pylist() for name in ("format", "exif_orientation", "exif_applied")}
+        self.counts.update(("images", split) for split in self.splits)
+        self.counts.update(("image_size", int(w), int(h)) for w, h in self.wh)
+        self.counts.update(("format", found or "unknown") for found in columns["format"])
+        turned = np.array([(orientation or 1) != 1 for orientation in columns["exif_orientation"]], dtype=bool)
+        kept = np.array([applied is False for applied in columns["exif_applied"]], dtype=bool)
+        self.find("exif_not_applied", turned & kept, self.paths.__getitem__)
+        self.find("mpo", np.array([found == "MPO" for found in columns["format"]], dtype=bool), self.paths.__getitem__)
+        wrong = [not _suffix_fits(path, found) for path, found in zip(self.paths, columns["format"], strict=True)]
+        self.find("extension_mismatch", np.array(wrong, dtype=bool), self.paths.__getitem__)
+        self.find("left_out", np.array([split == "left_out" for split in self.splits]), self.paths.__getitem__)
+        unlabelled = np.array([labelled is False for labelled in self.images["labelled"].to_pylist()], dtype=bool)
+        self.find("unlabelled_images", unlabelled, self.paths.__getitem__)
+        empty = ~unlabelled & (np.bincount(self.owner, minlength=len(self.paths)) == 0)
+        self.find("empty_labels", empty, self.paths.__getitem__)
+        for code, column, wrong_value in _QUALITY:
+            measured = self.images[column].to_pylist()
+            hit = np.array([value is not None and wrong_value(value) for value in measured], dtype=bool)
+            self.find(code, hit, self.paths.__getitem__)
+
+    def count_boxes(self) -> None:
+        """Count every box as written, and find what is wrong with it."""
+        self.counts["annotations",] += len(self.owner)
+        self.counts.update(("category", name) for name in self.rows["category"].to_pylist())
+        x0, y0, x1, y1 = self.xyxy.T
+        width, height = self.wh[self.owner].T if len(self.owner) else (np.empty(0), np.empty(0))
+        empty = (x1 <= x0) | (y1 <= y0)
+        outside = ~empty & ((x0 >= width) | (y0 >= height) | (x1 <= 0) | (y1 <= 0))
+        overflow = np.stack([-x0, -y0, x1 - width, y1 - height]).max(axis=0)
+        marked = pc.or_kleene(self.rows["crowd"], self.rows["ignore"]).fill_null(False)
+        region = np.array(marked.to_pylist(), dtype=bool)
+        difficult = self.rows["difficult"].fill_null(0).to_numpy() > 0
+        self.objects = ~empty & ~outside & ~region
+        self.find("zero_size", empty, self._place)
+        self.find("outside_image", outside, self._place)
+        self.find("clipped", ~empty & ~outside & (overflow > _CLIPPED), self._place)
+        self.find("under_3px", self.objects & (np.minimum(x1 - x0, y1 - y0) < 3), self._place)
+        self.find("difficult", difficult, self._place)
+        self.find("ignore_regions", ~empty & ~outside & region, self._place)
+
+    def count_objects(self) -> None:
+        """Count the boxes that can be trained on: by size in each space, by place, and by what stands in their way."""
+        chosen = np.flatnonzero(self.objects)
+        xyxy, owner = self.xyxy[chosen], self.owner[chosen]
+        splits, split = _coded(self.splits)
+        names, category = _coded(self.rows["category"].take(pa.array(chosen)).to_pylist())
+        side = geometry.size(xyxy)
+        length = geometry.side_length(xyxy)
+        for space, scale in self.scales.items():
+            seen = length * scale[chosen]
+            bucket = geometry.bucket(seen)
+            self._tally(("size", space), (splits, split[owner]), (names, category), (range(len(BUCKETS)), bucket))
+            bins = np.digitize(seen, LENGTHS)
+            self._tally(("length", space), (splits, split[owner]), (range(len(LENGTHS) + 1), bins))
+            if space != "source":
+                self._count_cells(space, xyxy, side, owner, bucket, scale[chosen])
+        half = np.digitize(side, SIDES)
+        self._tally(("wh",), (range(len(SIDES) + 1), half[:, 0]), (range(len(SIDES) + 1), half[:, 1]))
+        aspects = range(len(ASPECTS) + 1)
+        self._tally(("aspect",), (aspects, np.digitize(side[:, 0] / side[:, 1], ASPECTS)))
+        many = np.bincount(owner, minlength=len(self.paths))
+        self.counts.update(("per_image", name, int(number)) for name, number in zip(self.splits, many, strict=True))
+        self.find("crowded_images", many > 300, self.paths.__getitem__)
+        pairs = duplicate_pairs(xyxy, owner * max(len(names), 1) + category)
+        if len(pairs):
+            self.counts["found", "duplicate_boxes"] += len(pairs)
+            self.files["duplicate_boxes"] = [self._place(int(chosen[row])) for row in pairs[:, 1]]
+
+    def _count_cells(
+        self, space: str, xyxy: Boxes, side: Boxes, owner: Ints, bucket: Ints, scale: NDArray[np.float64]
+    ) -> None:
+        centres = (xyxy[:, :2] + xyxy[:, 2:]) / 2 * scale[:, None]
+        for stride in STRIDES:
+            covered = np.minimum(1.0, side * scale[:, None] / stride).prod(axis=1)
+            fixed = np.rint(covered * FIXED).astype(np.int64)
+            self._tally(("coverage", space, stride), (range(len(BUCKETS)), bucket), amounts=fixed)
+            pairs, sharing = shared_cells(centres, owner, stride)
+            self.counts["cell_pairs", space, stride] += pairs
+            self.counts["cell_boxes", space, stride] += sharing
+
+    @cached_property
+    def written(self) -> tuple[list[str | None], list[int | None]]:
+        """The label file and the line of each box."""
+        return self.rows["file"].to_pylist(), self.rows["line"].to_pylist()
+
+    def _place(self, row: int) -> str:
+        """Return where a box is written: its label file and line, else its image."""
+        file, line = self.written[0][row], self.written[1][row]
+        if file is None:
+            return self.paths[int(self.owner[row])]
+        return file if line is None else f"{file}:{line}"
+
+    def _tally(self, head: Key, *columns: tuple[Sequence[str | int], Ints], amounts: Ints | None = None) -> None:
+        """Add how often each combination of labels occurs, or the sum of the amounts over it."""
+        shape = tuple(max(len(labels), 1) for labels, _ in columns)
+        flat = np.ravel_multi_index(tuple(codes for _, codes in columns), shape)
+        places, inverse = np.unique(flat, return_inverse=True)
+        sums = np.zeros(len(places), dtype=np.int64)
+        np.add.at(sums, inverse, 1 if amounts is None else amounts)
+        for place, number in zip(places, sums, strict=True):
+            codes = np.unravel_index(place, shape)
+            key = (*head, *(labels[code] for (labels, _), code in zip(columns, codes, strict=True)))
+            self.counts[key] += int(number)
+
+
+_QUALITY: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("dark_images", "brightness", lambda luma: luma < 40),
+    ("bright_images", "brightness", lambda luma: luma > 215),
+    ("flat_images", "contrast", lambda deviation: deviation < 15),
+    ("blurred_images", "sharpness", lambda variance: variance < 20),
+)
+_SUFFIXES = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png", "apng"), "BMP": ("bmp",),
+    "TIFF": ("tif", "tiff"), "WEBP": ("webp",), "GIF": ("gif",),
+}  # fmt: skip
+
+
+def _suffix_fits(path: str, found: str | None) -> bool:
+    return found not in _SUFFIXES or path.rpartition(".")[2].lower() in _SUFFIXES[found]
+
+
+def _coded(values: Sequence[str]) -> tuple[list[str], Ints]:
+    """Return the distinct values in order, and the index of each value among them."""
+    labels = sorted(set(values))
+    places = {label: index for index, label in enumerate(labels)}
+    return labels, np.array([places[value] for value in values], dtype=np.int64)
+
+
+def _first(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names))[:NAMED])

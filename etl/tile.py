@@ -1,0 +1,80 @@
+"""What each window of an image shows of its boxes: labels, or regions that are neither label nor background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl import boxes as bx
+from etl.ids import fraction
+from etl.plan import TilePlan, Window
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One window of an image at one scale; boxes and ignore regions in sample pixels."""
+
+    window: Window
+    scale: float
+    labelled: NDArray[np.int64]  # [n] rows of the image's boxes
+    boxes: bx.Boxes  # [n, 4]
+    visibility: NDArray[np.float64]  # [n]
+    ignored: NDArray[np.int64]  # [m] rows of the image's boxes
+    ignore: bx.Boxes  # [m, 4]
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height of the sample in its own pixels."""
+        x0, y0, x1, y1 = self.window
+        return round((x1 - x0) * self.scale), round((y1 - y0) * self.scale)
+
+
+def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], plan: TilePlan) -> list[Tile]:
+    """Return every tile of an image with boxes [N, 4] in source pixels, of which `ignore` [N] are no labels.
+
+    A box is a label where at least `min_visibility` of its area is visible; any lesser visible part, and any visible part
+    of an ignored box, is an ignore region.
+    """
+    width, height = size_wh
+    image = bx.clip(boxes, (0, 0, width, height))
+    found = []
+    for scale in plan.scales:
+        for window in plan.windows(width, height, scale):
+            seen = bx.visibility(image, window)
+            visible = np.flatnonzero(seen > 0)
+            label = ~ignore[visible] & (seen[visible] >= plan.min_visibility)
+            labelled, ignored = visible[label], visible[~label]
+            cut = bx.to_window(bx.clip(image, window), window, scale)
+            found.append(Tile(window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored]))
+    return found
+
+
+def weights(tiles: Sequence[Tile], count: int) -> NDArray[np.float64]:
+    """Return 1/k for each of the image's `count` boxes, k being the tiles that label it; 0 where none does."""
+    times = np.zeros(count)
+    for tile in tiles:
+        times[tile.labelled] += 1
+    return np.divide(1.0, times, out=np.zeros(count), where=times > 0)
+
+
+def negative_threshold(empty: Sequence[str], labelled: int, share: float) -> float:
+    """Return the threshold on `fraction(sample_id)` below which an empty train tile is kept.
+
+    It keeps as many of the `empty` sample ids as make `share` of all train tiles, next to `labelled` tiles with boxes;
+    all of them where there are too few.
+    """
+    wanted = round(labelled * share / (1 - share)) if share < 1 else len(empty)
+    if wanted >= len(empty):
+        return 1.0
+    places = sorted(fraction(name) for name in empty)
+    return (places[wanted - 1] + places[wanted]) / 2 if wanted > 0 else 0.0
+
+
+def keeps_negative(sample_id: str, threshold: float) -> bool:
+    """Return whether an empty train tile is kept."""
+    return fraction(sample_id) < threshold

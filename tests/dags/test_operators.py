@@ -1,0 +1,126 @@
+"""The operator that runs training as a process of its own, against stand-ins for the interpreter it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+
+
+@pytest.fixture
+def operators(monkeypatch):
+    monkeypatch.syspath_prepend(str(DAGS))
+    import operators
+
+    return operators
+
+
+@pytest.fixture
+def trainer(operators, monkeypatch, tmp_path):
+    """Return a function that gives a TrainOperator whose command is a shell script."""
+
+    def make(script: str):
+        python = tmp_path / "python"
+        python.write_text("#!/bin/sh\n" + textwrap.dedent(script))
+        python.chmod(0o755)
+        monkeypatch.setenv("SPECK_TRAIN_PYTHON", str(python))
+        return operators.TrainOperator(task_id="train", config="a.yaml", plan={})
+
+    return make
+
+
+def test_the_last_line_of_standard_output_is_the_answer_and_all_lines_reach_the_log(trainer, capsys):
+    operator = trainer('echo "arguments: $*"; echo working >&2; echo; echo \'{"model": "m", "epochs": 3}\'')
+    assert operator.run("train", "a.yaml", "--snapshot", "s") == {"model": "m", "epochs": 3}
+    log = capsys.readouterr().out
+    assert "arguments: -m train.cli train a.yaml --snapshot s --json" in log
+    assert "] working " in log
+
+
+def test_a_failed_command_fails_the_task_with_its_last_lines(trainer, operators):
+    with pytest.raises(operators.AirflowException, match=r"exit code 1:\n(.*\n)*no memory left") as caught:
+        trainer("echo no memory left >&2; exit 1").run("train")
+    assert not isinstance(caught.value, operators.AirflowFailException)  # worth another try
+
+
+def test_a_wrong_configuration_is_not_tried_again(trainer, operators):
+    with pytest.raises(operators.AirflowFailException, match=r"a\.yaml: train\.model"):
+        trainer("echo 'a.yaml: train.model: found 3' >&2; exit 2").run("train")
+
+
+def test_a_command_that_says_nothing_is_an_error(trainer, operators):
+    with pytest.raises(operators.AirflowException, match="without a JSON answer"):
+        trainer("exit 0").run("train")
+
+
+def test_a_killed_task_takes_the_whole_process_group_with_it(operators, tmp_path):
+    """A task gets SIGTERM; the command ignores it and has a child: both must be gone when on_kill returns."""
+    pids = tmp_path / "pids"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntrap '' TERM\nsleep 300 &\necho $$ $! > '{pids}'\nwait; wait; sleep 300\n")
+    python.chmod(0o755)
+    task = textwrap.dedent(
+        f"""
+        import signal, sys
+        sys.path.insert(0, {str(DAGS)!r})
+        from operators import TrainOperator
+        operator = TrainOperator(task_id="train", config="a.yaml", plan={{}})
+        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+        operator.run("train")
+        """
+    )
+    environ = os.environ | {"SPECK_TRAIN_PYTHON": str(python)}
+    process = subprocess.Popen([sys.executable, "-c", task], env=environ, stderr=subprocess.DEVNULL)
+    started = _read_pids(pids)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)
+    assert _gone(started)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a process with its parent")
+def test_a_task_killed_by_force_leaves_no_training_behind(operators, tmp_path):
+    pids = tmp_path / "pids"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $$ $$ > '{pids}'\nexec sleep 300\n")
+    python.chmod(0o755)
+    task = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(DAGS)!r})
+        from operators import TrainOperator
+        TrainOperator(task_id="train", config="a.yaml", plan={{}}).run("train")
+        """
+    )
+    environ = os.environ | {"SPECK_TRAIN_PYTHON": str(python)}
+    process = subprocess.Popen([sys.executable, "-c", task], env=environ, stderr=subprocess.DEVNULL)
+    started = _read_pids(pids)
+    process.kill()
+    process.wait(timeout=30)
+    assert _gone(started)
+
+
+def _read_pids(path: Path) -> list[int]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.exists() and (text := path.read_text().split()):
+            return [int(pid) for pid in text]
+        time.sleep(0.05)
+    raise AssertionError("the command was not started")
+
+
+def _gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False

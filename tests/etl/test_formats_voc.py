@@ -1,0 +1,93 @@
+"""VOC XML becomes half-open boxes counted from 0; nothing it says of files is trusted."""
+
+import pytest
+
+from etl.formats import voc
+
+BOX = "<object><name>{name}</name><bndbox>{sides}</bndbox>{more}</object>"
+
+
+def document(*objects: str, size: str = "<size><width>640</width><height>480</height></size>") -> str:
+    return "<annotation><folder>RBC</folder><path>/home/pi/x.jpg</path>\n" + size + "\n".join(objects) + "</annotation>"
+
+
+def thing(xmin, ymin, xmax, ymax, name="RBC", more=""):
+    sides = f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
+    return BOX.format(name=name, sides=sides, more=more)
+
+
+def read(text: str | bytes):
+    return voc.read_label(text.encode() if isinstance(text, str) else text, "a.xml", (640, 480), None)
+
+
+def test_a_box_counted_from_one_becomes_half_open():
+    labels = read(document(thing(1, 1, 640, 480), thing("12.5", 3, 20, "30.25")))
+    assert [box.xyxy for box in labels.boxes] == [(0, 0, 640, 480), (11.5, 2, 20, 30.25)]
+    assert labels.declared_wh == (640, 480)
+
+
+@pytest.mark.parametrize("sides", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 5, 5, 9)])
+def test_emptiness_is_judged_on_the_numbers_of_the_file(sides):
+    assert read(document(thing(*sides))).boxes[0].empty
+
+
+def test_flags_are_read_and_the_rest_is_kept():
+    more = "<difficult>1</difficult><truncated>0</truncated><occluded>2</occluded><pose>Left</pose><note>far</note>"
+    (box,) = read(document(thing(1, 1, 9, 9, more=more))).boxes
+    assert (box.difficult, box.truncated, box.occluded, box.extra) == (1, 0, 2, {"pose": "Left", "note": "far"})
+
+
+def test_a_flag_that_is_no_number_is_kept_as_text():
+    (box,) = read(document(thing(1, 1, 9, 9, more="<truncated>Unknown</truncated>"))).boxes
+    assert (box.truncated, box.extra) == (0, {"truncated": "Unknown"})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (thing("nan", 1, 9, 9), "malformed_box"),
+        (thing("", 1, 9, 9), "malformed_box"),
+        ("<object><name>RBC</name></object>", "malformed_box"),
+        (thing(1, 1, 9, 9, name=" "), "missing_category"),
+    ],
+)
+def test_an_object_that_is_no_box_is_a_reject_with_its_line(text, reason):
+    labels = read(document("", text, thing(1, 1, 9, 9)))
+    assert [(bad.reason, bad.line) for bad in labels.bad] == [(reason, 3)]
+    assert len(labels.boxes) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE annotation [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>',
+        '<!DOCTYPE annotation [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><name>&x;</name></annotation>',
+        "<!DOCTYPE annotation><annotation/>",
+        "<annotation><object></annotation>",
+        "<svg/>",
+        "",
+        b"\x80\x81",
+        b'<?xml version="1.0" encoding="no-such"?><annotation>\xe9</annotation>',
+    ],
+)
+def test_entities_and_broken_xml_are_one_unreadable_label(text):
+    labels = read(text)
+    assert [bad.reason for bad in labels.bad] == ["unreadable_label"]
+    assert not labels.boxes
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_every_usual_encoding_is_read(encoding):
+    declared = "latin-1" if encoding == "latin-1" else "utf-8"  # wrong for the UTF-16 file: the mark tells more
+    text = f'<?xml version="1.0" encoding="{declared}"?>' + document(thing(1, 1, 9, 9, name="Kfé"))
+    assert read(text.encode(encoding)).boxes[0].category == "Kfé"
+
+
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
+def test_a_size_of_nothing_is_not_declared(size):
+    assert read(document(size=size)).declared_wh is None
+
+
+def test_other_xml_does_not_look_like_labels():
+    assert voc.is_label(document().encode())
+    assert not voc.is_label(b"<project/>")

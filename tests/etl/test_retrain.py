@@ -1,0 +1,49 @@
+"""Whether a new snapshot deserves a training."""
+
+from __future__ import annotations
+
+import pytest
+
+from etl.config import Config
+from etl.retrain import change, decide
+from etl.schema import ANNOTATIONS, table
+
+CONFIG = Config.model_validate(
+    {"name": "d", "source": {"format": "yolo", "images": "i"}, "retrain": {"min_change": 0.1}}
+)
+
+
+def boxes(*pairs: str):
+    """A table of boxes written as `image/box`."""
+    rows = [dict(zip(("image_id", "annotation_id"), pair.split("/"), strict=True)) for pair in pairs]
+    return table(ANNOTATIONS, rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (["a/1", "a/2"], ["a/1", "a/2"], 0.0),
+        (["a/1", "a/2"], ["a/1", "a/2", "b/3"], 0.5),
+        (["a/1", "a/2"], ["a/1"], 0.5),
+        (["a/1", "a/2"], ["a/1", "a/3"], 0.5),  # one box moved is one change
+        (["a/1", "a/2"], ["a/1", "b/3"], 1.0),  # one gone here, one new there are two
+        ([], ["a/1"], 1.0),
+    ],
+)
+def test_change_is_the_share_of_boxes_added_changed_or_removed(before, after, expected):
+    assert change(boxes(*before), boxes(*after)) == expected
+
+
+def test_too_little_change_under_equal_settings_is_no_reason():
+    assert decide(CONFIG, CONFIG.resolved(), 0.09) is None
+
+
+def test_enough_change_is_a_reason():
+    assert decide(CONFIG, CONFIG.resolved(), 0.1) == "10.0% of the boxes changed"
+
+
+def test_new_training_settings_are_a_reason_and_a_new_schedule_is_none():
+    other = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"epochs": 7})})
+    assert decide(other, CONFIG.resolved(), 0.0) == "new settings: train"
+    night = CONFIG.model_copy(update={"schedule": CONFIG.schedule.model_copy(update={"cron": "0 3 * * *"})})
+    assert decide(night, CONFIG.resolved(), 0.0) is None

@@ -1,0 +1,1 @@
+"""Speck's model side: training on a snapshot, tiled prediction, evaluation."""

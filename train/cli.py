@@ -1,0 +1,83 @@
+"""The `speck` command: every command of the data side, and training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from etl.cli import ConfigFile, Json, answer, app
+from etl.config import Config, load
+from etl.errors import ConfigError
+
+__all__ = ["app"]
+
+Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
+Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
+
+
+def _snapshot(config: Config, uri: str | None) -> Any:
+    from etl import snapshot
+
+    uri = uri or snapshot.head(config)
+    if uri is None:
+        raise ConfigError(config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first")
+    return snapshot.Snapshot.open(uri)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    snapshot: Snapshot = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="In place of the file's train.epochs.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a detector on a snapshot; on a GPU if there is one."""
+    settings = load(config)
+    if epochs is not None:
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
+    found = _snapshot(settings, snapshot)
+    from train import engine
+
+    answer(engine.train(settings, found), as_json)
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile,
+    snapshot: Snapshot = None,
+    model: Model = None,
+    detections: Annotated[
+        str | None, typer.Option(help="`truth`, or a COCO results file, in place of a model.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a model on the val images: full image, tiled, and both combined."""
+    settings = load(config)
+    found = _snapshot(settings, snapshot)
+    from train import evaluate as evaluation
+
+    result = evaluation.evaluate(settings, found, model, detections)
+    if as_json:
+        answer(result, True)
+        return
+    evaluation.print_table(result)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="The model's URI.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Where detections.json and the annotated images go.")] = Path("predictions"),
+    mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
+    as_json: Json = False,
+) -> None:
+    """Find objects in images, tile by tile as in training."""
+    from train import predict as prediction
+
+    answer(prediction.predict_files(model, images, out, mode), as_json)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,103 @@
+"""What Ultralytics needs before its import: no network, and torchvision's NMS where its compiled operators do not load.
+
+The torchvision wheel of the package index is built for CUDA; beside a CPU-only torch its operators are missing and
+`import torchvision` fails. `install` declares the two operators that the import asks for and implements `nms`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_HEAD = 128  # boxes settled at a time
+_library: torch.library.Library | None = None  # the operators live as long as this reference
+
+
+def install() -> None:
+    """Make `import ultralytics` work and stay offline and quiet; the real operators are used where they load."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    logging.getLogger("ultralytics").setLevel(logging.WARNING)
+    global _library
+    if "torchvision" in sys.modules or _library is not None or _operators_load():
+        return
+    _library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        _library.define(f"{name}{_SCHEMA}")
+    _library.impl("nms", nms, "CPU")
+    import torchvision
+
+    torchvision.extension._has_ops = lambda: True  # torchvision.ops.nms refuses to run without
+
+
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Return the indices [K] of the boxes [N, 4] xyxy kept by greedy suppression above the IoU, best score first."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    xyxy = boxes.detach()[order].float().cpu().numpy()
+    kept = [np.empty(0, np.int64)]
+    left = np.arange(len(xyxy))  # ranks, best first
+    while len(left):
+        head, left = left[:_HEAD], left[_HEAD:]
+        head = head[_greedy(xyxy[head], iou_threshold)]
+        kept.append(head)
+        left = left[~_covered(xyxy[left], xyxy[head], iou_threshold)]
+    return order[torch.from_numpy(np.concatenate(kept)).to(order.device)]
+
+
+def _operators_load() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return True  # nothing to mend: the import itself says what is missing
+    try:
+        for library in Path(spec.origin).parent.glob("_C*.*"):
+            torch.ops.load_library(str(library))
+    except OSError:
+        return False
+    return hasattr(torch.ops.torchvision, "nms")
+
+
+def _greedy(xyxy: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
+    """Return which of these few boxes, best first, greedy suppression keeps."""
+    overlap = _iou(xyxy[:, None], xyxy[None]) > iou_threshold  # [N, N]
+    keep = np.ones(len(xyxy), bool)
+    for rank in range(len(xyxy)):
+        if keep[rank]:
+            keep[rank + 1 :] &= ~overlap[rank, rank + 1 :]
+    return keep
+
+
+def _covered(xyxy: NDArray[np.float32], by: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
+    """Return which boxes [N, 4] overlap any of `by` [K, 4] above the IoU; only pairs that meet along x are compared."""
+    covered = np.zeros(len(xyxy), bool)
+    if not len(xyxy):
+        return covered
+    by_x = np.argsort(xyxy[:, 0], kind="stable")
+    x0 = xyxy[by_x, 0]
+    widest = float((xyxy[:, 2] - xyxy[:, 0]).max())
+    first = np.searchsorted(x0, by[:, 0] - max(widest, 0.0), side="left")
+    last = np.searchsorted(x0, by[:, 2], side="right")
+    counts = np.maximum(last - first, 0)
+    owner = np.repeat(np.arange(len(by)), counts)  # [pairs]
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    other = by_x[rank]
+    covered[other[_iou(by[owner], xyxy[other]) > iou_threshold]] = True
+    return covered
+
+
+def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    union = area_a + area_b - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

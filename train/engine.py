@@ -1,0 +1,315 @@
+"""One training run: a snapshot and a configuration in, a saved model out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from etl.config import Config
+from etl.errors import ConfigError, SpeckError
+from etl.snapshot import Snapshot
+from train import compat, model
+from train.data import ShardDataset, ShardReader, of_split
+
+compat.install()
+
+from ultralytics.cfg import get_cfg  # noqa: E402 - after the operators are there
+from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
+
+log = logging.getLogger("speck")
+
+OPTIONS = frozenset(
+    "agnostic_nms amp bgr box channels_last close_mosaic cls cls_pw cos_lr cutmix degrees deterministic dfl fliplr flipud"
+    " freeze hsv_h hsv_s hsv_v iou lr0 lrf max_det mixup momentum mosaic multi_scale nbs nms optimizer patience perspective"
+    " scale shear translate warmup_bias_lr warmup_epochs warmup_momentum weight_decay workers".split()
+)
+# The shards hold the augmented geometry already, and tiles are never resampled unless asked for.
+_DEFAULTS = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "patience": 100}
+_CPU_BATCH = 16
+_PROGRESS_SECONDS = 10.0
+_VALIDATION_SHARE = 0.1  # of the run's time
+_WARMUP_SHARE = 0.05  # of a time budget, at most
+_MANY_EPOCHS = 1000  # until the first epoch has told how many fit the budget
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything one training run needs, read and checked."""
+
+    train: pa.Table  # samples
+    val: pa.Table
+    home: str  # of the snapshot's shards
+    categories: tuple[str, ...]
+    architecture: model.Architecture
+    weights: str | None
+    image_size: int
+    tile_size: int
+    budget: float | None  # seconds
+    settings: dict[str, Any]  # of the Ultralytics trainer
+    warmup_epochs: float
+    nms_free: bool
+
+    @property
+    def scale(self) -> float:
+        """Network pixels per sample pixel."""
+        return self.image_size / self.tile_size
+
+
+def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dict[str, Any]:
+    """Return model (its URI below `home`), epochs, seconds and device of a finished training on the snapshot."""
+    start = time.monotonic()
+    run = prepare(config, snapshot)
+    with tempfile.TemporaryDirectory(prefix="speck-train-") as folder:
+        trainer = _Trainer(run, Path(folder))
+        log.info(
+            "training %s on %d samples (%d to validate), %d px, batch %s, %s, from %s",
+            config.train.model, len(run.train), len(run.val), run.image_size, trainer.args.batch,
+            _device_words(trainer.device), run.weights or "scratch",
+        )  # fmt: skip
+        trainer.train()
+    seconds = round(time.monotonic() - start, 1)
+    epochs, device = trainer.epoch + 1, trainer.device.type
+    meta = {
+        "dataset": config.name,
+        "snapshot": snapshot.id,
+        "categories": list(run.categories),
+        "model": config.train.model,
+        "image_size": run.image_size,
+        "tile": snapshot.plan.tile.model_dump(mode="json"),
+        "nms_free": run.nms_free,
+        "config": config.resolved(),
+        "trained": {
+            "epochs": epochs, "best_epoch": trainer.best_epoch, "seconds": seconds, "device": device,
+            "weights": run.weights or "scratch",
+        },
+    }  # fmt: skip
+    uri = model.save(trainer.best_module(), home or config.home, meta)
+    log.info("trained %d epochs in %.0f s, the best was epoch %d: %s", epochs, seconds, trainer.best_epoch, uri)
+    return {"model": uri, "epochs": epochs, "seconds": seconds, "device": device}
+
+
+def prepare(config: Config, snapshot: Snapshot) -> Run:
+    """Return the checked run; ConfigError for a split without samples or a setting that cannot be met."""
+    samples = snapshot.table("samples")
+    train_rows, val_rows = of_split(samples, "train"), of_split(samples, "val")
+    for name, rows in (("train", train_rows), ("val", val_rows)):
+        if not len(rows):
+            raise ConfigError(config.name, "source.split", f"no {name} samples in snapshot {snapshot.id}", "at least one")
+    architecture = model.resolve(config.train.model)
+    tile_size = snapshot.plan.tile.size
+    image_size = config.train.image_size or tile_size
+    options = _options(config, has_mosaics(samples))
+    nms_free = bool(architecture.get("end2end")) and options.pop("nms", None) is not True
+    device = _device(config)
+    budget = config.train.max_seconds
+    settings = {
+        **_DEFAULTS,
+        "imgsz": math.ceil(image_size / 32) * 32,
+        "epochs": config.train.epochs if budget is None else _MANY_EPOCHS,
+        "time": None if budget is None else budget / 3600,
+        "batch": _batch(config, device),
+        "device": device,
+        "seed": config.train.seed,
+        "amp": _precision(device),
+        "nms": False if nms_free else None,
+        "conf": 0.01,  # enough to choose the best epoch by, and far cheaper than 0.001
+        "workers": 2,
+        **options,
+    }
+    if multiprocessing.current_process().daemon:
+        settings["workers"] = 0  # daemons may not have children
+    return Run(
+        train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories), architecture=architecture,
+        weights=model.find_weights(config.train.weights, config.train.model), image_size=image_size, tile_size=tile_size,
+        budget=budget, settings=settings, warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free,
+    )  # fmt: skip
+
+
+def has_mosaics(samples: pa.Table) -> bool:
+    """Return whether the shards hold mosaics, which excludes the trainer's own."""
+    kinds = pc.struct_field(samples["recipe"], "kind")
+    return bool(pc.any(pc.equal(kinds, "mosaic")).as_py())
+
+
+def _options(config: Config, mosaics: bool) -> dict[str, Any]:
+    options = dict(config.train.options)
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ConfigError(config.name, f"train.options.{name}", "an unknown option", f"one of {', '.join(sorted(OPTIONS))}")
+        try:
+            get_cfg(overrides={name: value})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(config.name, f"train.options.{name}", repr(value), " ".join(str(error).split())) from error
+    if mosaics and options.get("mosaic"):
+        expected = "0, as the shards hold mosaics already (or augment.mosaic 0)"
+        raise ConfigError(config.name, "train.options.mosaic", options["mosaic"], expected)
+    return options
+
+
+def _device(config: Config) -> str:
+    asked = config.train.device
+    available = torch.cuda.is_available()
+    if asked == "auto":
+        if not available:
+            log.info("no GPU here: training on the CPU")
+        return "0" if available else "cpu"
+    if asked != "cpu" and asked != "mps" and not available:
+        raise ConfigError(config.name, "train.device", repr(asked), "auto or cpu: there is no GPU here")
+    return asked
+
+
+def _batch(config: Config, device: str) -> int:
+    if config.train.batch != "auto":
+        return config.train.batch
+    return _CPU_BATCH if device == "cpu" else -1  # -1: Ultralytics fits it to the GPU's memory
+
+
+def _precision(device: str) -> bool | str:
+    """Return bfloat16 where the GPU has it; plain float16 would want Ultralytics' check, which downloads a model."""
+    return "bf16" if device not in ("cpu", "mps") and torch.cuda.is_bf16_supported() else False
+
+
+def _device_words(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+class _Trainer(DetectionTrainer):  # type: ignore[misc]
+    """Ultralytics' trainer on shards: no files of its own, the best weights kept in memory, a time budget to the step."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run = run
+        self.best_epoch = 0
+        self._best: dict[str, torch.Tensor] = {}
+        self._validated = -1  # epoch
+        self._validating = 0.0  # seconds
+        self._progress = 0.0  # when last reported
+        self._steps = 0
+        settings = {
+            **run.settings, "warmup_epochs": 0.0 if run.budget else run.warmup_epochs, "model": "speck.yaml",
+            "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
+        }  # fmt: skip
+        threads = torch.get_num_threads()
+        try:
+            super().__init__(overrides=settings)
+        except ValueError as error:  # an impossible device, in many words
+            raise ConfigError("the training", "train.device", repr(settings["device"]), str(error).strip()) from error
+        torch.set_num_threads(threads)  # Ultralytics leaves one core idle, on a small machine half of them
+        self.model = model.build(run.architecture, run.categories)
+        if run.weights is not None:
+            log.info("%d tensors taken from %s", model.load_weights(self.model, run.weights), run.weights)
+        self.model = self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
+        self.add_callback("on_train_batch_start", _Trainer._set_rates)
+        self.add_callback("on_train_batch_end", _Trainer._report_step)
+        self.add_callback("on_val_batch_end", _report_validation(self))
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the names of the splits, which `build_dataset` knows."""
+        names = dict(enumerate(self.run.categories))
+        return {"train": "train", "val": "val", "nc": len(names), "names": names, "channels": 3}
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ShardDataset:
+        """Return the dataset of a split."""
+        return ShardDataset(
+            self.run.train if mode == "train" else self.run.val, ShardReader(self.run.home), self.run.categories,
+            scale=self.run.scale, imgsz=self.args.imgsz, batch_size=batch, augment=mode == "train", hyp=self.args,
+            prefix=f"{mode}: ", stride=32,
+        )  # fmt: skip
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch on the device, pixels in [0, 1], in the model's memory format."""
+        batch = super().preprocess_batch(batch)
+        batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        return batch
+
+    def validate(self) -> tuple[dict[str, float], float | None]:
+        """Return metrics and fitness, of an earlier epoch while validating has had its share of the run's time."""
+        elapsed = time.time() - self.train_time_start
+        last = self.stop or self.epoch + 1 >= self.epochs
+        if self._validating > _VALIDATION_SHARE * elapsed and not last:
+            return self.metrics, self.fitness
+        start = time.time()
+        metrics, fitness = super().validate()
+        self._validating += time.time() - start
+        self._validated = self.epoch
+        log.info(
+            "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
+            metrics["metrics/mAP50-95(B)"], len(self.run.val),
+        )  # fmt: skip
+        return metrics, fitness
+
+    def save_model(self) -> bool:
+        """Keep the averaged weights if this epoch's validation was the best so far; no file is written."""
+        if self._validated == self.epoch and self.fitness == self.best_fitness:
+            self.best_epoch = self.epoch + 1
+            self._best = {name: value.detach().cpu().clone() for name, value in self.ema.ema.state_dict().items()}
+        return False
+
+    def save_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Write no file: the log has the figures."""
+
+    def final_eval(self) -> None:
+        """Validate the last epoch if its turn had not come."""
+        if self._validated != self.epoch:
+            self.stop = True
+            self.metrics, self.fitness = self.validate()
+            self.save_model()
+
+    def best_module(self) -> torch.nn.Module:
+        """Return the detector with the best weights."""
+        module: torch.nn.Module = self.ema.ema
+        module.load_state_dict(self._best)
+        return module
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        if self.loss is not None and not self.loss.isfinite():
+            raise SpeckError(f"the loss is {self.loss.item()} in epoch {epoch + 1}: try a lower train.options.lr0")
+        return False
+
+    def _set_rates(self) -> None:
+        """Set the learning rates of this step from the share of the budget that is spent; without one, Ultralytics does."""
+        budget = self.run.budget
+        if budget is None:
+            return
+        spent = min((time.time() - self.train_time_start) / budget, 1.0)
+        warm_steps = self.run.warmup_epochs * len(self.train_loader)
+        warmth = min(max((self._steps + 1) / max(warm_steps, 1), spent / _WARMUP_SHARE), 1.0)
+        fall = (1 + math.cos(math.pi * spent)) / 2 if self.args.cos_lr else 1 - spent
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * warmth * (self.args.lrf + (1 - self.args.lrf) * fall)
+
+    def _report_step(self) -> None:
+        self._steps += 1
+        now = time.time()
+        if now - self._progress < _PROGRESS_SECONDS:
+            return
+        self._progress = now
+        elapsed = now - self.train_time_start
+        steps = len(self.train_loader)
+        left = self.run.budget - elapsed if self.run.budget else elapsed / self._steps * (steps * self.epochs - self._steps)
+        log.info(
+            "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self._steps - 1) % steps + 1, steps,
+            float(sum(self.tloss.values())), max(left, 0.0),
+        )  # fmt: skip
+
+
+def _report_validation(trainer: _Trainer) -> Any:
+    """Return a callback that keeps the log alive through a long validation."""
+
+    def report(validator: Any) -> None:
+        now = time.time()
+        if now - trainer._progress >= _PROGRESS_SECONDS:
+            trainer._progress = now
+            log.info("validating: %d of %d batches", validator.batch_i + 1, len(validator.dataloader))
+
+    return report

@@ -1,0 +1,238 @@
+"""A detector judged on the images held out: on each whole image, on tiles, and on both, with the page that shows it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from etl import boxes, codec, network, store
+from etl.config import Config
+from etl.errors import ConfigError
+from etl.plan import TilePlan
+from etl.snapshot import Snapshot
+from etl.truth import evaluation_truth, read_image
+from train import metrics, predict, report, results
+from train.merge import Detections, concatenate, merge
+from train.metrics import EVERY_CATEGORY, Truth
+from train.predict import MODES, Mode
+
+log = logging.getLogger("speck")
+
+PERFECT = "truth"  # in place of a file of detections: those of a model that makes no mistake
+_PROGRESS_SECONDS = 8.0
+
+Found = dict[Mode, Detections]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """An image to be judged on, with what is true of it."""
+
+    image_id: str
+    path: str
+    wh: tuple[int, int]
+    orientation: int  # EXIF, to decode it with
+    truth: Truth
+
+
+@dataclass(frozen=True)
+class Finder:
+    """What makes the detections of an image in each mode, and how large it sees the image."""
+
+    find: Callable[[Subject], tuple[Found, dict[Mode, float]]]  # detections and seconds
+    image_size: int
+    tile: TilePlan
+
+    def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
+        """Return the most network pixels per source pixel that a mode shows."""
+        if mode == "full_image":
+            return predict.full_image_ratio(self.image_size, image_wh)
+        return predict.tile_ratio(self.image_size, self.tile, predict.BASE_SCALE)
+
+
+def evaluate(
+    config: Config,
+    snapshot: Snapshot | str,
+    model: str | None = None,
+    detections: str | None = None,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Judge a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
+
+    Writes evaluation.json and evaluation.html beside the model, or below `out`, and returns the answer of
+    `speck evaluate`. ConfigError when there is nothing to judge, or nothing to judge it on.
+    """
+    snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
+    if (model is None) == (detections is None):
+        found = "neither" if model is None else "both"
+        raise ConfigError("speck evaluate", "--model, --detections", found, "one of them")
+    table, truth = evaluation_truth(snapshot, "val")
+    if not table.num_rows:
+        raise ConfigError(
+            snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"
+        )
+    if detections is None:
+        assert model is not None
+        finder, categories = _by_model(config, snapshot, model)
+        home = model.rstrip("/")
+    else:
+        categories = snapshot.categories
+        finder = _given(config, snapshot, detections, table, categories)
+        home = store.join(config.home, "evaluations", PurePosixPath(detections).stem)
+    home = home if out is None else out
+    subjects = subjects_of(table, truth, categories)
+    answer, examples = judge(subjects, finder, categories, config)
+    names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
+    answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
+    pictures = list(report.pictures(examples, subjects, lambda one: read_image(config, one.path, one.orientation)))
+    store.write_bytes(answer["html"], report.render(answer, pictures).encode())
+    store.write_json(store.join(home, "evaluation.json"), answer)
+    log.info("evaluation: AP50 %s, AP_small %s: %s", *(
+        "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
+    ), answer["html"])  # fmt: skip
+    return answer
+
+
+def judge(
+    subjects: Sequence[Subject], finder: Finder, categories: Sequence[str], config: Config
+) -> tuple[dict[str, Any], list[report.Example]]:
+    """Return the figures of each mode, and the objects found, missed and imagined that the page shows."""
+    found: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
+    seconds: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
+    for subject in _with_progress(subjects):
+        merged, spent = finder.find(subject)
+        for mode in MODES:
+            found[mode].append(merged[mode])
+            seconds[mode] += spent[mode]
+    truth = [subject.truth for subject in subjects]
+    log.info("evaluation: %d images, %d objects", len(subjects), sum(int(t.counted.sum()) for t in truth))
+    answer: dict[str, Any] = {}
+    for mode in MODES:
+        scale = None
+        if config.evaluate.size_reference == "network":
+            scale = [finder.scale(mode, subject.wh) for subject in subjects]
+        figures = metrics.average_precision(truth, found[mode], categories, scale=scale)
+        answer[mode] = {**figures, "seconds_per_image": round(seconds[mode] / len(subjects), 4)}
+    matched = [metrics.match(t, d) for t, d in zip(truth, found["combined"], strict=True)]
+    best = metrics.best_confidence(zip(truth, found["combined"], matched, strict=True))
+    answer |= {
+        "seconds_per_image": answer["combined"]["seconds_per_image"],
+        "images": len(subjects),
+        "size_reference": config.evaluate.size_reference,
+        "merge": config.evaluate.merge.model_dump(mode="json"),
+        "best_f1": best,
+    }
+    return answer, report.examples(subjects, found["combined"], categories, best["confidence"])
+
+
+def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) -> list[Subject]:
+    """Return the images in their order with their boxes; ConfigError for an object of none of the categories."""
+    index = {name: number for number, name in enumerate(categories)}
+    rows: dict[str, list[int]] = {image: [] for image in images["image_id"].to_pylist()}
+    for row, image in enumerate(truth["image_id"].to_pylist()):
+        rows[image].append(row)
+    xyxy = np.column_stack([truth[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]).reshape(-1, 4)
+    ignore, difficult = (np.array(truth[name].to_pylist(), dtype=np.bool_) for name in ("ignore", "difficult"))
+    category = np.array([index.get(name, EVERY_CATEGORY) for name in truth["category"].to_pylist()], dtype=np.int64)
+    area = np.array(truth["area"].to_pylist(), dtype=np.float64)  # null: not said
+    area = np.where(np.isnan(area), boxes.area(xyxy), area)
+    ignore |= category == EVERY_CATEGORY
+    subjects = []
+    for image in images.to_pylist():
+        mine = np.array(rows[image["image_id"]], dtype=np.int64)
+        mine = mine[boxes.area(xyxy[mine]) > 0]  # nothing of the others lies inside the image
+        subjects.append(
+            Subject(
+                image["image_id"],
+                image["path"],
+                (image["width"], image["height"]),
+                image["exif_orientation"],
+                Truth(xyxy[mine], category[mine], area[mine], ignore[mine], difficult[mine]),
+            )
+        )
+    return subjects
+
+
+def _by_model(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, list[str]]:
+    """Return a finder that runs the model at a URI, and the categories of snapshot and model together."""
+    from train import model as models
+
+    model = models.load(uri)
+    log.info("evaluation: model %s on %s", model.id, predict.place(model, config.train.device))
+    categories = [*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories)]
+    ours = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
+    settings = config.evaluate
+
+    def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
+        image = read_image(config, subject.path, subject.orientation)
+        start = time.perf_counter()
+        whole = predict.full_image(model, image, settings.confidence)
+        seen_whole = time.perf_counter()
+        base, *coarser = predict.scales_of(model.tile)
+        fine = predict.tiled(model, image, model.tile, [base], settings.confidence)
+        seen_fine = time.perf_counter()
+        coarse = predict.tiled(model, image, model.tile, coarser, settings.confidence)
+        seen = time.perf_counter()
+        passes: dict[Mode, tuple[list[Detections], float]] = {
+            "full_image": ([whole], seen_whole - start),
+            "tiled": ([fine], seen_fine - seen_whole),
+            "combined": ([whole, fine, coarse], seen - start),
+        }
+        found: Found = {}
+        spent: dict[Mode, float] = {}
+        for mode, (parts, took) in passes.items():
+            begin = time.perf_counter()
+            merged = merge(concatenate(parts), subject.wh, settings.merge)
+            spent[mode] = took + time.perf_counter() - begin
+            found[mode] = Detections(merged.xyxy, merged.score, ours[merged.category], merged.window)
+        return found, spent
+
+    return Finder(find, model.image_size, model.tile), categories
+
+
+def _given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table, categories: Sequence[str]) -> Finder:
+    """Return a finder of the truth itself, seen as the passes of a model would see it, or of a file's detections."""
+    plan = snapshot.plan.tile
+    untimed: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
+
+    def perfect(subject: Subject) -> tuple[Found, dict[Mode, float]]:
+        whole = results.truth_in_full(subject.truth, subject.wh)
+        base, *coarser = predict.scales_of(plan)
+        fine = results.truth_in_tiles(subject.truth, subject.wh, plan, [base])
+        coarse = results.truth_in_tiles(subject.truth, subject.wh, plan, coarser)
+        passes: Mapping[Mode, list[Detections]] = {
+            "full_image": [whole], "tiled": [fine], "combined": [whole, fine, coarse]
+        }  # fmt: skip
+        merged: Found = {
+            mode: merge(concatenate(parts), subject.wh, config.evaluate.merge) for mode, parts in passes.items()
+        }
+        return merged, untimed
+
+    if detections == PERFECT:
+        find = perfect
+    else:
+        everything = snapshot.table("images").sort_by("path")["image_id"].to_pylist()
+        read = results.read_results(detections, images, everything, categories)
+
+        def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
+            return dict.fromkeys(MODES, read[subject.image_id]), untimed  # as they are: merged by whoever made them
+
+    return Finder(find, network.image_size(config, plan.size), plan)
+
+
+def _with_progress(subjects: Sequence[Subject]) -> Iterator[Subject]:
+    start = said = time.monotonic()
+    for done, subject in enumerate(subjects):
+        now = time.monotonic()
+        if done and now - said >= _PROGRESS_SECONDS:
+            left = (now - start) / done * (len(subjects) - done)
+            log.info("evaluation: %d of %d images, %.0f s left", done, len(subjects), left)
+            said = now
+        yield subject

@@ -1,0 +1,296 @@
+"""Detections of overlapping tiles made into one set per image.
+
+Three steps: the pieces of an object larger than the overlap are stitched, what a tile border cut is dropped where
+another view holds the object whole, and of the detections that still overlap the best stays. Nothing here compares
+all pairs: neighbours are found on grids as coarse as the boxes are large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl import boxes
+from etl.boxes import Boxes
+from etl.config import Merge
+
+BORDER = 2.0  # a side this close to a tile border, in source pixels, may have been cut there
+COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
+ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
+_FIRST = 512  # best detections settled first; what crowds most is lost to them
+_PAIRS_AT_ONCE = 2**20  # candidates in memory at a time
+
+Index = NDArray[np.int64]
+Pairs = tuple[Index, Index]
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Boxes found in one image, and the window each was seen through; all in pixels of the upright image."""
+
+    xyxy: Boxes  # [N, 4]
+    score: NDArray[np.float64]  # [N]
+    category: Index  # [N], index into the model's categories
+    window: Boxes  # [N, 4], the tile, or the whole image
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
+        """Return the detections at these indices, or where a mask is true."""
+        return Detections(self.xyxy[index], self.score[index], self.category[index], self.window[index])
+
+
+def none() -> Detections:
+    """Return no detections."""
+    return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)))
+
+
+def concatenate(parts: Iterable[Detections]) -> Detections:
+    """Return all detections of the parts, in their order."""
+    parts = [none(), *parts]
+    return Detections(
+        np.concatenate([part.xyxy for part in parts]),
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.category for part in parts]),
+        np.concatenate([part.window for part in parts]),
+    )
+
+
+def merge(detections: Detections, image_wh: tuple[int, int], settings: Merge) -> Detections:
+    """Return one detection per object, best score first, from those of all windows of an image."""
+    stitched, cut = stitch(detections, cut_sides(detections, image_wh))
+    whole = drop_covered(stitched, np.any(cut, axis=1))
+    return whole.take(suppress(whole, settings.metric, settings.threshold))
+
+
+def cut_sides(detections: Detections, image_wh: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which sides [N, 4] lie on a border of their window that is not a border of the image."""
+    width, height = image_wh
+    window, limit = detections.window, np.array([0, 0, width, height], dtype=np.float64)
+    inner = np.concatenate([window[:, :2] > limit[:2], window[:, 2:] < limit[2:]], axis=1)
+    near: NDArray[np.bool_] = np.abs(detections.xyxy - window) <= BORDER
+    beyond = np.concatenate([detections.xyxy[:, :2] < window[:, :2], detections.xyxy[:, 2:] > window[:, 2:]], axis=1)
+    cut: NDArray[np.bool_] = inner & (near | beyond)
+    return cut
+
+
+def stitch(detections: Detections, cut: NDArray[np.bool_]) -> tuple[Detections, NDArray[np.bool_]]:
+    """Return the detections with the pieces of each object united, and which of their sides are still cut [N, 4]."""
+    links = [_links(detections, cut, axis) for axis in (0, 1)]
+    first, second = (np.concatenate([pair[i] for pair in links]) for i in (0, 1))
+    if not len(first):
+        return detections, cut
+    root = _components(len(detections), first, second)
+    order = np.argsort(root, kind="stable")
+    start = np.flatnonzero(np.diff(root[order], prepend=-1))
+
+    def extreme(values: NDArray[np.float64]) -> NDArray[np.float64]:  # [N, 4] -> [components, 4]
+        low = np.minimum.reduceat(values[order, :2], start)
+        return np.concatenate([low, np.maximum.reduceat(values[order, 2:], start)], axis=1)
+
+    xyxy = extreme(detections.xyxy)
+    component = np.empty(len(root), dtype=np.int64)
+    component[order] = np.repeat(np.arange(len(start)), np.diff(start, append=len(order)))
+    # A side that another piece reaches beyond is not the object's: the cut there is mended.
+    outermost = np.abs(detections.xyxy - xyxy[component]) <= BORDER
+    united = Detections(
+        xyxy,
+        np.maximum.reduceat(detections.score[order], start),
+        detections.category[order][start],
+        extreme(detections.window),
+    )
+    return united, np.logical_or.reduceat((cut & outermost)[order], start)
+
+
+def drop_covered(detections: Detections, is_cut: NDArray[np.bool_]) -> Detections:
+    """Return the detections without those cut by a tile border that a whole one of their category mostly covers."""
+    cut, whole = np.flatnonzero(is_cut), np.flatnonzero(~is_cut)
+    area = boxes.area(detections.xyxy)
+    dropped = np.zeros(len(detections), dtype=np.bool_)
+    for i, j in _near(detections, cut, whole):
+        shared = _shared(detections.xyxy[i], detections.xyxy[j])
+        dropped[i[shared >= COVERED * area[i]]] = True
+    return detections.take(~dropped)
+
+
+def suppress(detections: Detections, metric: str, threshold: float) -> Index:
+    """Return the indices that greedy non-maximum suppression within categories keeps, best score first.
+
+    `metric` is `iou` or `ios`, intersection over the smaller area; equal scores are ranked by coordinates.
+    """
+    xyxy, area = detections.xyxy, boxes.area(detections.xyxy)
+
+    alike = ceil(log2(1 / threshold)) if metric == "iou" else None  # sides further apart share too little
+
+    def too_close(a: Index, b: Index) -> Iterator[Pairs]:
+        for i, j in _near(detections, a, b, alike):
+            shared = _shared(xyxy[i], xyxy[j])
+            base = np.minimum(area[i], area[j]) if metric == "ios" else area[i] + area[j] - shared
+            close = (shared >= threshold * base) & (base > 0)
+            yield i[close], j[close]
+
+    order = np.lexsort((*xyxy.T[::-1], detections.category, -detections.score))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    kept = np.zeros(0, dtype=np.int64)
+    lost = np.zeros(len(order), dtype=np.bool_)
+    begin, at_once = 0, _FIRST
+    while begin < len(order):
+        batch = order[begin : begin + at_once]
+        begin, at_once = begin + at_once, at_once * 4
+        for i, _ in too_close(batch, kept):
+            lost[i] = True
+        batch = batch[~lost[batch]]
+        i, j = _joined((i[ahead], j[ahead]) for i, j in too_close(batch, batch) if (ahead := rank[i] < rank[j]).any())
+        _lose(lost, i, j, rank)
+        kept = np.concatenate([kept, batch[~lost[batch]]])
+    return kept
+
+
+def overlapping(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | None = None) -> Iterator[Pairs]:
+    """Yield the index pairs (i, j), each once, of boxes that touch or intersect and have the same key.
+
+    With `levels`, boxes whose longer sides differ by more powers of two may be left out.
+    """
+    a_level, b_level = _level(a), _level(b)
+    for level in np.union1d(a_level, b_level):
+        lowest = -1 if levels is None else level - levels
+        for a_index, b_index in (
+            (np.flatnonzero(a_level == level), np.flatnonzero((b_level <= level) & (b_level >= lowest))),
+            (np.flatnonzero((a_level < level) & (a_level >= lowest)), np.flatnonzero(b_level == level)),
+        ):
+            if len(a_index) and len(b_index):
+                for i, j in _join(a[a_index], b[b_index], a_key[a_index], b_key[b_index], 2.0**level):
+                    yield a_index[i], b_index[j]
+
+
+def _level(xyxy: Boxes) -> Index:
+    """Return the power of two [N] of the grid on which a box meets at most four cells; at least 8 px."""
+    side = np.maximum(boxes.size(xyxy).max(axis=1), 8.0)
+    level: Index = np.ceil(np.log2(side)).astype(np.int64)
+    return level
+
+
+def _join(a: Boxes, b: Boxes, a_key: Index, b_key: Index, cell: float) -> Iterator[Pairs]:
+    """Yield the index pairs of touching boxes with equal keys, none of them longer than a cell."""
+    a_owner, a_cells = _cells(a, a_key, cell)
+    b_owner, b_cells = _cells(b, b_key, cell)
+    low = np.minimum(a_cells.min(axis=0), b_cells.min(axis=0))
+    _, columns, rows = np.maximum(a_cells.max(axis=0), b_cells.max(axis=0)) - low + 1
+    factors = np.array([columns * rows, rows, 1])
+    a_code, b_code = (a_cells - low) @ factors, (b_cells - low) @ factors
+    order = np.argsort(b_code, kind="stable")
+    begin = np.searchsorted(b_code[order], a_code, side="left")
+    count = np.searchsorted(b_code[order], a_code, side="right") - begin
+    parts = np.searchsorted(np.cumsum(count), np.arange(_PAIRS_AT_ONCE, count.sum(), _PAIRS_AT_ONCE))
+    for some in np.split(np.arange(len(count)), parts):
+        entry = np.repeat(some, count[some])
+        offset = np.arange(len(entry)) - np.repeat(np.cumsum(count[some]) - count[some], count[some])
+        i, j = a_owner[entry], b_owner[order[begin[entry] + offset]]
+        corner = np.maximum(a[i, :2], b[j, :2])
+        meet = (corner <= np.minimum(a[i, 2:], b[j, 2:])).all(axis=1)
+        once = (np.floor(corner / cell).astype(np.int64) == a_cells[entry, 1:]).all(axis=1)  # in one cell only
+        yield i[meet & once], j[meet & once]
+
+
+def _cells(xyxy: Boxes, key: Index, cell: float) -> tuple[Index, Index]:
+    """Return the owner [M] and the (key, column, row) [M, 3] of every grid cell that a box meets."""
+    low, high = (np.floor(xyxy[:, side] / cell).astype(np.int64) for side in ([0, 1], [2, 3]))
+    owner = np.arange(len(xyxy))
+    owners, cells = [], []
+    for column in (0, 1):
+        for row in (0, 1):
+            met = (low[:, 0] + column <= high[:, 0]) & (low[:, 1] + row <= high[:, 1])
+            owners.append(owner[met])
+            cells.append(np.stack([key[met], low[met, 0] + column, low[met, 1] + row], axis=1))
+    return np.concatenate(owners), np.concatenate(cells)
+
+
+def _near(detections: Detections, a: Index, b: Index, levels: int | None = None) -> Iterator[Pairs]:
+    """Yield the pairs (of a, of b) of touching detections of one category."""
+    xyxy, category = detections.xyxy, detections.category
+    for i, j in overlapping(xyxy[a], xyxy[b], category[a], category[b], levels):
+        yield a[i], b[j]
+
+
+def _joined(parts: Iterable[Pairs]) -> Pairs:
+    parts = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)), *parts]
+    return np.concatenate([i for i, _ in parts]), np.concatenate([j for _, j in parts])
+
+
+def _shared(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Return the area [N] that each box shares with its partner."""
+    side = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
+    shared: NDArray[np.float64] = side[:, 0] * side[:, 1]
+    return shared
+
+
+def _lose(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> None:
+    """Mark, in place and best first, every detection that overlaps a better one not itself lost."""
+    order = np.argsort(rank[better], kind="stable")
+    better, worse = better[order], worse[order]
+    start = np.flatnonzero(np.diff(better, prepend=-1))
+    for begin, group in zip(start, np.split(worse, start[1:]), strict=False):
+        if not lost[better[begin]]:
+            lost[group] = True
+
+
+def _links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
+    """Return the pairs of pieces cut on facing sides along an axis (0: x, 1: y) that show one object.
+
+    Both must reach across the band their windows share: an object that ends inside it is whole in one of them.
+    """
+    xyxy, window = detections.xyxy, detections.window
+    low, high = axis, axis + 2
+    before, after = np.flatnonzero(cut[:, high]), np.flatnonzero(cut[:, low])
+    grown = detections.xyxy + np.array([-BORDER, -BORDER, BORDER, BORDER])  # windows may only touch
+    i, j = _joined(_near(replace(detections, xyxy=grown), before, after))
+    begin, end = window[j, low], window[i, high]  # the shared band
+    faces = (window[i, low] < begin) & (begin <= end) & (end < window[j, high])
+    crosses = (xyxy[i, low] <= begin + BORDER) & (xyxy[j, high] >= end - BORDER)
+    aligned = _iou_1d(xyxy[i][:, [1 - axis, 3 - axis]], xyxy[j][:, [1 - axis, 3 - axis]])
+    good = faces & crosses & (aligned >= ALIGNED)
+    return _one_to_one(i[good], j[good], aligned[good], window)
+
+
+def _iou_1d(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the intersection over union [N] of intervals [N, 2] and their partners; 0 for empty unions."""
+    shared = np.maximum(np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0]), 0.0)
+    union = (a[:, 1] - a[:, 0]) + (b[:, 1] - b[:, 0]) - shared
+    ratio: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratio
+
+
+def _one_to_one(i: Index, j: Index, aligned: NDArray[np.float64], window: Boxes) -> Pairs:
+    """Return the pairs, best aligned first, with each piece used once for every other window."""
+    taken: set[tuple[object, ...]] = set()
+    chosen = []
+    for pair in np.lexsort((j, i, -aligned)):
+        first, second = int(i[pair]), int(j[pair])
+        uses = {("i", first, tuple(window[second])), ("j", second, tuple(window[first]))}
+        if not uses & taken:
+            taken |= uses
+            chosen.append(pair)
+    index = np.array(chosen, dtype=np.int64)
+    return i[index], j[index]
+
+
+def _components(count: int, first: Index, second: Index) -> Index:
+    """Return for each of `count` items the smallest item it is linked to, directly or through others [count]."""
+    root = list(range(count))
+
+    def find(item: int) -> int:
+        while root[item] != item:
+            root[item] = root[root[item]]
+            item = root[item]
+        return item
+
+    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+        low, high = sorted((find(a), find(b)))
+        root[high] = low
+    return np.array([find(item) for item in range(count)], dtype=np.int64)

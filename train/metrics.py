@@ -1,0 +1,269 @@
+"""How well detections agree with the truth: COCO's average precision, also by the size of the object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl import boxes
+from etl.boxes import Boxes
+from train.merge import Detections
+
+EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
+MATCHED_IOU = 0.5  # from which a detection counts as having found an object, in counts and pictures
+
+_COMPARABLE = 100  # detections per image and category, what everyone else counts
+_COCO_SIZES = {"all": [0.0, 1e10], "small": [0.0, 32.0**2], "medium": [32.0**2, 96.0**2], "large": [96.0**2, 1e10]}
+_BUCKETS = {name: [float(i), float(i)] for i, name in enumerate(boxes.BUCKETS)}  # ranges of the bucket's number
+
+Metrics = dict[str, Any]
+Precision = NDArray[np.float64]  # [IoU threshold, recall threshold, category, size range, detections counted]
+Recall = NDArray[np.float64]  # [IoU threshold, category, size range, detections counted]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The labelled boxes of one image, pixels of the upright image."""
+
+    xyxy: Boxes  # [N, 4]
+    category: NDArray[np.int64]  # [N], index into the categories, or EVERY_CATEGORY
+    area: NDArray[np.float64]  # [N], as the label file says it (COCO: of the mask)
+    ignore: NDArray[np.bool_]  # [N], a region where no detection of any category is right or wrong
+    difficult: NDArray[np.bool_]  # [N], need not be found, and finding it is no mistake
+
+    def __len__(self) -> int:
+        return len(self.category)
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which objects must be found [N]."""
+        return ~(self.ignore | self.difficult)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Which detection found which object of one image."""
+
+    truth: NDArray[np.int64]  # [detections], index of the object found, -1 for a false alarm
+    neutral: NDArray[np.bool_]  # [detections], on something ignored: neither right nor wrong
+    found: NDArray[np.bool_]  # [truths]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Precision and recall of one evaluation, by the names of their size ranges."""
+
+    precision: Precision
+    recall: Recall
+    sizes: tuple[str, ...]
+
+    def ap(self, size: str, threshold: int | None = None, category: int | None = None) -> float | None:
+        """Return the mean precision over categories and recalls, at one IoU threshold (an index) or all."""
+        return _mean(_pick(self.precision[..., self.sizes.index(size), -1], threshold, category))
+
+    def ar(self, size: str, counted: int = -1) -> float | None:
+        """Return the mean recall over categories and thresholds, of so many (an index) detections."""
+        return _mean(self.recall[:, :, self.sizes.index(size), counted])
+
+
+def average_precision(
+    truth: Sequence[Truth],
+    detections: Sequence[Detections],
+    categories: Sequence[str],
+    *,
+    scale: Sequence[float] | None = None,
+    comparable: bool = False,
+) -> Metrics:
+    """Return COCO's figures, those by size bucket and those of each category; None where there is no truth.
+
+    Both sequences hold one entry per image. `scale` judges sizes at so many network pixels per source pixel.
+    With `comparable`, 100 detections count per image and category, ignore regions speak for their own category
+    alone, and the twelve COCO figures are those of pycocotools.
+    """
+    scales = np.ones(len(truth)) if scale is None else np.asarray(scale, dtype=np.float64)
+    most = max([_COMPARABLE, *map(len, truth), *map(len, detections)])
+    counted = [1, 10, _COMPARABLE, *([most] if most > _COMPARABLE and not comparable else [])]
+    images = list(zip(truth, detections, scales.tolist(), strict=True))
+    by_area = _evaluate(_areas(images), len(images), len(categories), _COCO_SIZES, counted, comparable)
+    by_bucket = _evaluate(_bucket_numbers(images), len(images), len(categories), _BUCKETS, counted[-1:], comparable)
+    figures: Metrics = {
+        "AP": by_area.ap("all"),
+        "AP50": by_area.ap("all", 0),
+        "AP75": by_area.ap("all", 5),
+        **{f"AP_{name}": by_bucket.ap(name) for name in boxes.BUCKETS[:2]},
+        **{f"AP_{name}": by_area.ap(name) for name in ("small", "medium", "large")},
+        **{f"AP50_{name}": by_bucket.ap(name, 0) for name in boxes.BUCKETS[:2]},
+        **{f"AP50_{name}": by_area.ap(name, 0) for name in ("small", "medium", "large")},
+        **{f"AR{number}": by_area.ar("all", i) for i, number in enumerate(counted[:3])},
+        "AR": by_area.ar("all"),
+        **{f"AR_{name}": by_bucket.ar(name) for name in boxes.BUCKETS[:2]},
+        **{f"AR_{name}": by_area.ar(name) for name in ("small", "medium", "large")},
+    }
+    numbers = _counts(truth, len(categories))
+    figures["categories"] = {
+        name: {
+            "AP": by_area.ap("all", category=i),
+            "AP50": by_area.ap("all", 0, i),
+            "AP_small": by_area.ap("small", category=i),
+            "boxes": int(numbers[i]),
+        }
+        for i, name in enumerate(categories)
+    }
+    figures["boxes"] = int(numbers.sum())
+    figures["buckets"] = _bucket_counts(truth, scales)
+    figures["max_detections"] = counted[-1]
+    return figures
+
+
+def match(truth: Truth, detections: Detections, threshold: float = MATCHED_IOU) -> Matches:
+    """Return which detections, best score first, find which counted objects of their category, one each."""
+    found = np.zeros(len(truth), dtype=np.bool_)
+    taken = np.full(len(detections), -1, dtype=np.int64)
+    neutral = np.zeros(len(detections), dtype=np.bool_)
+    same = detections.category[:, None] == truth.category[None, :]
+    overlap = np.where(same & truth.counted, boxes.iou(detections.xyxy, truth.xyxy), 0.0)  # [N, M]
+    shared = boxes.intersection(detections.xyxy, truth.xyxy)
+    inside = shared >= threshold * np.maximum(boxes.area(detections.xyxy), 1e-9)[:, None]
+    on_ignored = (inside & (truth.ignore | (same & truth.difficult))).any(axis=1)
+    for i in np.argsort(-detections.score, kind="stable"):
+        free = np.where(found, 0.0, overlap[i])
+        best = int(free.argmax()) if len(free) else -1
+        if best >= 0 and free[best] >= threshold:
+            taken[i], found[best] = best, True
+        else:
+            neutral[i] = on_ignored[i]
+    return Matches(taken, neutral, found)
+
+
+def best_confidence(matches: Iterable[tuple[Truth, Detections, Matches]]) -> Metrics:
+    """Return the confidence with the best F1 over all images, and precision and recall there; None without truth."""
+    scores, hits, total = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)], 0
+    for truth, detections, matched in matches:
+        judged = ~matched.neutral
+        scores.append(detections.score[judged])
+        hits.append(matched.truth[judged] >= 0)
+        total += int(truth.counted.sum())
+    score, hit = np.concatenate(scores), np.concatenate(hits)
+    if not total or not len(score):
+        return {"confidence": None, "precision": None, "recall": 0.0 if total else None, "F1": None}
+    order = np.argsort(-score, kind="stable")
+    right = np.cumsum(hit[order])
+    f1 = 2 * right / (np.arange(1, len(order) + 1) + total)
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # equal scores stand or fall together
+    best = int(last[f1[last].argmax()])
+    return {
+        "confidence": float(score[order[best]]),
+        "precision": float(right[best] / (best + 1)),
+        "recall": float(right[best] / total),
+        "F1": float(f1[best]),
+    }
+
+
+def _evaluate(
+    rows: Iterator[tuple[Truth, NDArray[np.float64], Detections, NDArray[np.float64]]],
+    images: int,
+    categories: int,
+    sizes: dict[str, list[float]],
+    counted: Sequence[int],
+    comparable: bool,
+) -> _Table:
+    """Return precision and recall for (truth, its size, detections, their size) of each image."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    labels: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for image, (truth, truth_size, found, found_size) in enumerate(rows):
+        labels += _labels(image, truth, truth_size, found, comparable)
+        results += _annotations(image, found.xyxy, found.category, found_size, found.score)
+    for entries in (labels, results):
+        for number, entry in enumerate(entries, start=1):  # from 1: COCO takes 0 for "no match"
+            entry["id"] = number
+    head = {"images": [{"id": i} for i in range(images)], "categories": [{"id": i} for i in range(categories)]}
+    truth_set, result_set = (COCO({**head, "annotations": entries}) for entries in (labels, results))
+    run = COCOeval_faster(truth_set, result_set, "bbox")
+    run.params.areaRng, run.params.areaRngLbl = list(sizes.values()), list(sizes)
+    run.params.maxDets = list(counted)
+    shape = (len(run.params.iouThrs), len(run.params.recThrs), categories, len(sizes), len(counted))
+    if not images or not categories:
+        return _Table(np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0), tuple(sizes))
+    run.evaluate()
+    run.accumulate()
+    precision, recall = (np.asarray(run.eval[name], dtype=np.float64) for name in ("precision", "recall"))
+    return _Table(precision.reshape(shape), recall.reshape(shape[0], *shape[2:]), tuple(sizes))
+
+
+def _labels(
+    image: int, truth: Truth, size: NDArray[np.float64], found: Detections, comparable: bool
+) -> list[dict[str, Any]]:
+    """Return the truth as COCO annotations; an ignore region stands once for each category detected in the image."""
+    own = (truth.category != EVERY_CATEGORY) & (comparable | ~truth.ignore)
+    entries = _annotations(image, truth.xyxy[own], truth.category[own], size[own])
+    for entry, counted in zip(entries, truth.counted[own].tolist(), strict=True):
+        entry["iscrowd"] = int(not counted)
+    for region in [] if comparable else np.flatnonzero(truth.ignore):
+        for category in np.unique(found.category):
+            entries += _annotations(image, truth.xyxy[[region]], category[None], size[[region]], crowd=1)
+    return entries
+
+
+def _annotations(
+    image: int,
+    xyxy: Boxes,
+    category: NDArray[np.int64],
+    size: NDArray[np.float64],
+    score: NDArray[np.float64] | None = None,
+    crowd: int = 0,
+) -> list[dict[str, Any]]:
+    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
+    scores = [0.0] * len(xywh) if score is None else score.tolist()
+    return [
+        {"image_id": image, "category_id": c, "bbox": box, "area": a, "iscrowd": crowd, "score": s}
+        for box, c, a, s in zip(xywh, category.tolist(), size.tolist(), scores, strict=True)
+    ]
+
+
+def _areas(
+    images: Iterable[tuple[Truth, Detections, float]],
+) -> Iterator[tuple[Truth, NDArray[np.float64], Detections, NDArray[np.float64]]]:
+    for truth, found, scale in images:
+        yield truth, truth.area * scale**2, found, boxes.area(found.xyxy) * scale**2
+
+
+def _bucket_numbers(
+    images: Iterable[tuple[Truth, Detections, float]],
+) -> Iterator[tuple[Truth, NDArray[np.float64], Detections, NDArray[np.float64]]]:
+    for truth, found, scale in images:
+        numbers = [boxes.bucket(boxes.side_length(xyxy) * scale) for xyxy in (truth.xyxy, found.xyxy)]
+        yield truth, numbers[0].astype(np.float64), found, numbers[1].astype(np.float64)
+
+
+def _pick(values: NDArray[np.float64], threshold: int | None, category: int | None) -> NDArray[np.float64]:
+    """Return the values [IoU threshold, recall, category] at one threshold and one category, where given."""
+    values = values if threshold is None else values[[threshold]]
+    return values if category is None else values[..., [category]]
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of what there is truth for; None when there is none."""
+    values = values[values > -1]
+    return float(np.mean(values)) if values.size else None
+
+
+def _counts(truth: Iterable[Truth], categories: int) -> NDArray[np.int64]:
+    """Return the number of counted objects of each category [categories]."""
+    numbers = np.zeros(categories, dtype=np.int64)
+    for image in truth:
+        numbers += np.bincount(image.category[image.counted], minlength=categories)
+    return numbers
+
+
+def _bucket_counts(truth: Iterable[Truth], scales: NDArray[np.float64]) -> dict[str, int]:
+    numbers = np.zeros(len(boxes.BUCKETS), dtype=np.int64)
+    for image, scale in zip(truth, scales.tolist(), strict=True):
+        counted = boxes.bucket(boxes.side_length(image.xyxy[image.counted]) * scale)
+        numbers += np.bincount(counted, minlength=len(boxes.BUCKETS))
+    return dict(zip(boxes.BUCKETS, numbers.tolist(), strict=True))

@@ -1,0 +1,208 @@
+"""Detectors: built from a name or a YAML, kept as safetensors beside a model.json, rebuilt without any pickle."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from etl import store
+from etl.errors import ConfigError, StoreError
+from etl.plan import TilePlan
+from train import compat
+
+compat.install()
+
+from ultralytics.nn import tasks  # noqa: E402 - after the operators are there
+from ultralytics.utils import ROOT, SETTINGS  # noqa: E402
+
+log = logging.getLogger("speck")
+Architecture = dict[str, Any]
+
+_SIZED = re.compile(r"^(yolo(?:v)?\d+)([nslmx])(.*)$")
+_ACTIVATION = re.compile(r"^(torch\.)?nn\.[A-Z]\w*\([\w\s=.,-]*\)$")
+_KEYS = frozenset({"nc", "scale", "scales", "backbone", "head", "end2end", "reg_max", "channels", "activation",
+                   "depth_multiple", "width_multiple"})  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A detector ready to run: float32, fused, in eval mode, on the CPU.
+
+    The network takes [B, 3, H, W] RGB in [0, 1], sides a multiple of `stride`; a tile of `tile.size` source pixels
+    (times its scale) covers `image_size` of them and is padded with grey (114) on the right and at the bottom.
+    It gives a tuple whose first item is [B, N, 6] xyxy, score, category when `nms_free`, else raw [B, 4 + C, N].
+    """
+
+    id: str
+    uri: str
+    module: torch.nn.Module = field(repr=False)
+    categories: tuple[str, ...]
+    image_size: int
+    tile: TilePlan
+    stride: int
+    nms_free: bool
+    meta: dict[str, Any] = field(repr=False)  # model.json
+
+
+def resolve(name: str) -> Architecture:
+    """Return the architecture of a name (yolo26n, yolo26n-p2, speck-micro, …) or of a model YAML's path."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError(path, "", "no such file", "a model YAML (train.model)")
+        return checked(_parse(path, path.read_text(encoding="utf-8")), str(path))
+    ours = {path.name.removesuffix(".yaml"): path for path in (resources.files("train") / "architectures").iterdir()}
+    if name in ours:
+        return checked(_parse(name, ours[name].read_text(encoding="utf-8")), name)
+    sized = _SIZED.match(name)
+    family, scale = (sized[1] + sized[3], sized[2]) if sized else (name, None)
+    theirs = _families()
+    if family not in theirs:
+        known = ", ".join([*sorted(ours), "yolo26n", "yolo26n-p2", "yolo11n", "yolov8s-p2"])
+        raise ConfigError("the model", "train.model", repr(name), f"a path to a YAML, or a name such as {known}")
+    architecture = _parse(name, theirs[family].read_text(encoding="utf-8"))
+    if scale is not None:
+        architecture["scale"] = scale
+    return checked(architecture, name)
+
+
+def build(architecture: Architecture, categories: Sequence[str]) -> torch.nn.Module:
+    """Return a new detector for these categories; its weights come from torch's random state."""
+    module = tasks.DetectionModel(copy.deepcopy(architecture), ch=3, nc=len(categories), verbose=False)
+    module.names = dict(enumerate(categories))
+    return module
+
+
+def find_weights(weights: str, name: str) -> str | None:
+    """Return the file or model to start from, None for scratch: `auto` takes `<model>.pt` if it is on this machine."""
+    if weights == "scratch":
+        return None
+    if weights == "auto":
+        places = [Path(f"{name}.pt"), Path(SETTINGS["weights_dir"]) / f"{name}.pt"]
+        return next((str(path) for path in places if path.is_file()), None)
+    if not store.exists(weights):
+        raise ConfigError("the model", "train.weights", repr(weights), "auto, scratch, or a file or model that exists")
+    return weights
+
+
+def load_weights(module: torch.nn.Module, source: str) -> int:
+    """Copy what fits of a checkpoint (.pt, .safetensors) or of a trained model into the detector; return the tensors."""
+    if source.endswith(".pt"):
+        # Rebuilds known layer classes only: a file that names any other is refused.
+        given, _ = tasks.torch_safe_load(source, safe_only=True)
+        origin = given.get("ema") or given.get("model")
+        if not isinstance(origin, torch.nn.Module):
+            raise ConfigError(source, "train.weights", "no model inside", "an Ultralytics detection checkpoint")
+        module.load(origin, verbose=False)
+        tensors = origin.float().state_dict()
+    else:
+        tensors = load_tensors(store.read_bytes(source if source.endswith(".safetensors") else _weights(source)))
+    own = module.state_dict()
+    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    if not source.endswith(".pt"):
+        module.load_state_dict(fitting, strict=False)
+    return len(fitting)
+
+
+def save(module: torch.nn.Module, home: str, meta: Mapping[str, Any]) -> str:
+    """Write the detector below `<home>/models` and return its URI; the id is of the weights, model.json comes last."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+    data = save_tensors({n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
+    number = hashlib.sha256(data).hexdigest()[:16]
+    uri = store.join(home, "models", number)
+    store.write_bytes(_weights(uri), data)
+    architecture = {key: value for key, value in _yaml(module).items() if key in _KEYS}
+    store.write_json(store.join(uri, "model.json"), {**meta, "id": number, "architecture": architecture})
+    return uri
+
+
+def load(uri: str) -> Model:
+    """Return the detector saved at a URI; StoreError when it is missing or its weights are not the ones saved."""
+    uri = uri.rstrip("/")
+    meta = store.read_json(store.join(uri, "model.json"))
+    data = store.read_bytes(_weights(uri))
+    if hashlib.sha256(data).hexdigest()[:16] != meta["id"]:
+        raise StoreError(f"{_weights(uri)}: damaged, its content is not that of model {meta['id']}")
+    with torch.random.fork_rng(devices=[]):  # the first weights are thrown away, the caller's random numbers stay
+        module = build(checked(meta["architecture"], uri), meta["categories"])
+    module.load_state_dict(load_tensors(data), strict=True)
+    module.end2end = bool(meta["nms_free"])
+    module = module.eval().fuse(verbose=False)
+    module.requires_grad_(False)
+    return Model(
+        id=meta["id"], uri=uri, module=module, categories=tuple(meta["categories"]), image_size=meta["image_size"],
+        tile=TilePlan.model_validate(meta["tile"]), stride=stride(module), nms_free=bool(meta["nms_free"]), meta=meta,
+    )  # fmt: skip
+
+
+def stride(module: torch.nn.Module) -> int:
+    """Return what the sides of the network's input must be a multiple of, in pixels."""
+    return max(int(module.stride.max()), 32)
+
+
+def checked(architecture: Architecture, where: str) -> Architecture:
+    """Return the architecture unless it names something else than a network layer: nothing in it is ever executed."""
+    layers = [*_layers(architecture, "backbone", where), *_layers(architecture, "head", where)]
+    for number, layer in enumerate(layers):
+        if not (isinstance(layer, list) and len(layer) == 4 and isinstance(layer[3], list)):
+            raise ConfigError(where, f"layer {number}", repr(layer), "[from, repeats, module, arguments]")
+        if not _is_layer(layer[2]):
+            raise ConfigError(where, f"layer {number}", repr(layer[2]), "the name of a torch.nn or Ultralytics layer")
+    if layers[-1][2] != "Detect":
+        raise ConfigError(where, "head", repr(layers[-1][2]), "Detect as the last layer")
+    activation = architecture.get("activation")
+    if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
+        raise ConfigError(where, "activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
+    return architecture
+
+
+def _layers(architecture: Architecture, key: str, where: str) -> list[Any]:
+    layers = architecture.get(key) if isinstance(architecture, dict) else None
+    if not isinstance(layers, list) or not layers:
+        raise ConfigError(where, key, repr(layers), "a list of layers")
+    return layers
+
+
+def _is_layer(name: object) -> bool:
+    if not isinstance(name, str):
+        return False
+    found = getattr(torch.nn, name[3:], None) if name.startswith("nn.") else getattr(tasks, name, None)
+    return isinstance(found, type) and issubclass(found, torch.nn.Module)
+
+
+def _parse(where: object, text: str) -> Architecture:
+    try:
+        architecture = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(where, "", " ".join(str(error).split()), "valid YAML") from error
+    if not isinstance(architecture, dict):
+        raise ConfigError(where, "", type(architecture).__name__, "a mapping with backbone and head")
+    architecture.setdefault("nc", 1)
+    return architecture
+
+
+def _families() -> dict[str, Path]:
+    """Return Ultralytics' detection architectures by the name they have without a size letter."""
+    return {path.stem: path for path in sorted((ROOT / "cfg" / "models").glob("*/yolo*.yaml"))}
+
+
+def _weights(uri: str) -> str:
+    return store.join(uri, "weights.safetensors")
+
+
+def _yaml(module: torch.nn.Module) -> Architecture:
+    architecture: Architecture = json.loads(json.dumps(module.yaml))
+    return architecture

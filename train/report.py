@@ -1,0 +1,182 @@
+"""The page of an evaluation: figures, what each way of looking gains, and pictures of hits and misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from etl import boxes, charts, codec, page
+from etl.codec import Pixels
+from train import draw, metrics
+from train.merge import Detections
+
+if TYPE_CHECKING:
+    from train.evaluate import Subject
+
+Kind = Literal["missed", "false", "found"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_OF_EACH_KIND = 12  # pictures
+_PICTURE_WH = (320, 240)
+_QUALITY = 82
+_MODES = {"full_image": "whole image", "tiled": "tiles", "combined": "combined"}
+_SIZES = {"AP": "all", **{f"AP_{name}": name.replace("_", " ") for name in boxes.BUCKETS}}
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One object found or missed, or one detection of nothing, and all boxes around it."""
+
+    kind: Kind
+    image: int  # index of the subject
+    xyxy: tuple[float, ...]
+    category: str
+    score: float | None
+    iou: float | None
+    around: boxes.Boxes  # [N, 4], truth and detections of the image
+    colours: tuple[draw.Colour, ...]  # [N]
+
+    @property
+    def side(self) -> float:
+        """Return sqrt(w * h) in source pixels."""
+        return float(boxes.side_length(boxes.as_boxes(self.xyxy))[0])
+
+    @property
+    def caption(self) -> str:
+        """Return what the picture shows in a few words."""
+        words = {"missed": "missed", "false": "false alarm", "found": "found"}
+        parts = [f"{self.category}, {self.side:.0f} px, {words[self.kind]}"]
+        parts += [] if self.score is None else [f"score {self.score:.2f}"]
+        parts += [] if self.iou is None else [f"IoU {self.iou:.2f}"]
+        return ", ".join(parts)
+
+
+def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) -> str:
+    """Return the evaluation page for the answer of `speck evaluate` and its (kind, caption, JPEG) pictures."""
+    by_kind = {kind: [(text, data) for k, text, data in pictures if k == kind] for kind in ("missed", "false", "found")}
+    return page.render(
+        "evaluation.html.j2",
+        folder=_TEMPLATES,
+        answer=answer,
+        modes=_MODES,
+        sizes=_size_rows(answer),
+        recalls=_recall_rows(answer),
+        categories=_category_rows(answer),
+        plots=_plots(answer),
+        pictures=by_kind,
+        network=answer["size_reference"] == "network",
+    )
+
+
+def examples(
+    subjects: Sequence[Subject], found: Sequence[Detections], categories: Sequence[str], confidence: float | None
+) -> list[Example]:
+    """Return the worst misses (largest first), false alarms (surest first) and hits (least exact first)."""
+    every: dict[Kind, list[tuple[float, int, Example]]] = {"missed": [], "false": [], "found": []}
+    for image, (subject, seen) in enumerate(zip(subjects, found, strict=True)):
+        shown = seen.take(seen.score >= (0.0 if confidence is None else confidence))
+        for badness, example in _of_image(image, subject, shown, categories):
+            every[example.kind].append((badness, len(every[example.kind]), example))
+    worst: list[Example] = []
+    for ranked in every.values():
+        worst += [example for *_, example in sorted(ranked, key=lambda item: (-item[0], item[1]))[:_OF_EACH_KIND]]
+    return worst
+
+
+def pictures(
+    chosen: Iterable[Example], subjects: Sequence[Subject], read: Callable[[Subject], Pixels]
+) -> Iterator[tuple[Kind, str, bytes]]:
+    """Yield (kind, caption, JPEG) of each example; every image is read once."""
+    chosen = list(chosen)
+    drawn: dict[int, tuple[Kind, str, bytes]] = {}
+    for image in sorted({example.image for example in chosen}):
+        pixels = read(subjects[image])
+        for number, example in enumerate(chosen):
+            if example.image == image:
+                window = draw.close_up_window(example.xyxy, subjects[image].wh, _PICTURE_WH)
+                close = draw.close_up(pixels, window, _PICTURE_WH, example.around, example.colours)
+                caption = f"{example.caption} · {subjects[image].path}"
+                drawn[number] = (example.kind, caption, codec.encode(close, _QUALITY))
+    yield from (drawn[number] for number in range(len(chosen)))
+
+
+def _of_image(
+    image: int, subject: Subject, shown: Detections, categories: Sequence[str]
+) -> Iterator[tuple[float, Example]]:
+    """Yield each object and false alarm of an image with how bad it is."""
+    truth, matched = subject.truth, metrics.match(subject.truth, shown)
+    counted = truth.counted
+    around = np.concatenate([truth.xyxy[counted], shown.xyxy])
+    colour = {True: draw.BLUE, False: draw.RED}
+    right = (matched.truth >= 0) | matched.neutral
+    colours = (*[draw.GREEN] * int(counted.sum()), *(colour[bool(hit)] for hit in right))
+
+    def example(kind: Kind, box: Any, category: int, score: float | None, iou: float | None) -> Example:
+        return Example(kind, image, tuple(map(float, box)), categories[category], score, iou, around, colours)
+
+    for i in np.flatnonzero(counted & ~matched.found):
+        box = truth.xyxy[i]
+        yield float(boxes.side_length(box[None])[0]), example("missed", box, int(truth.category[i]), None, None)
+    for i, (box, category, score) in enumerate(
+        zip(shown.xyxy, shown.category.tolist(), shown.score.tolist(), strict=True)
+    ):
+        if matched.truth[i] >= 0:
+            iou = float(boxes.iou(box[None], truth.xyxy[[matched.truth[i]]])[0, 0])
+            yield 1 - iou, example("found", box, category, score, iou)
+        elif not matched.neutral[i]:
+            yield score, example("false", box, category, score, None)
+
+
+def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
+    counts = answer["combined"]["buckets"]
+    objects = {"AP": answer["combined"]["boxes"], **{f"AP_{name}": counts[name] for name in boxes.BUCKETS}}
+    return [
+        [name, page.count(objects[key]), *(page.figures(answer[mode][key]) for mode in _MODES)]
+        for key, name in _SIZES.items()
+    ]
+
+
+def _recall_rows(answer: dict[str, Any]) -> list[list[str]]:
+    keys = {"AP50": "AP at IoU 0.5", "AP75": "AP at IoU 0.75", "AP50_small": "AP at IoU 0.5, small objects"}
+    keys |= {"AR100": "recall, 100 detections", "AR": "recall, all detections", "AR_small": "recall, small objects"}
+    return [[name, *(page.figures(answer[mode][key]) for mode in _MODES)] for key, name in keys.items()]
+
+
+def _category_rows(answer: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, figures in answer["combined"]["categories"].items():
+        others = [answer[mode]["categories"][name]["AP50"] for mode in ("full_image", "tiled")]
+        own = [figures[key] for key in ("AP50", "AP", "AP_small")]
+        rows.append([name, page.count(figures["boxes"]), *(page.figures(value) for value in (*others, *own))])
+    return rows
+
+
+def _plots(answer: dict[str, Any]) -> list[charts.Figure]:
+    modes = list(_MODES.values())
+    pixels = f"{answer['size_reference']} pixels"
+    ap = {name: [answer[mode][key] for mode in _MODES] for key, name in _SIZES.items()}
+    plots = [
+        charts.grouped_bars(
+            "AP by size of the object",
+            f"Average precision over IoU 0.5 to 0.95; the size is the square root of the box area in {pixels}. "
+            "A gap is a size without objects.",
+            ap,
+            modes,
+            digits=3,
+        )
+    ]
+    if answer["seconds_per_image"]:
+        seconds = {name: answer[mode]["seconds_per_image"] for mode, name in _MODES.items()}
+        plots.append(
+            charts.bar_chart(
+                "Seconds per image",
+                "The time for network and merging, without reading the image, on the device of this run.",
+                seconds,
+                texts={name: f"{value:.2f} s" for name, value in seconds.items()},
+            )
+        )
+    return plots

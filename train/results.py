@@ -1,0 +1,135 @@
+"""Detections that no model of ours made: the truth's own, to check the figures, and those of a COCO results file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from etl import boxes, store
+from etl.errors import ConfigError, StoreError
+from etl.plan import TilePlan
+from train.merge import Detections, concatenate, none
+from train.metrics import Truth
+
+_KEYS = ("image_id", "category_id", "bbox", "score")
+
+
+def truth_in_full(truth: Truth, image_wh: tuple[int, int]) -> Detections:
+    """Return every object that must be found, whole, as a perfect pass over the whole image would."""
+    xyxy, category = truth.xyxy[truth.counted], truth.category[truth.counted]
+    window = np.tile(np.array([0.0, 0.0, *image_wh]), (len(xyxy), 1))
+    return Detections(xyxy, np.ones(len(xyxy)), category, window)
+
+
+def truth_in_tiles(truth: Truth, image_wh: tuple[int, int], plan: TilePlan, scales: Sequence[float]) -> Detections:
+    """Return the visible part of every object in every tile, scored by its visibility, as a perfect model would."""
+    xyxy, category = truth.xyxy[truth.counted], truth.category[truth.counted]
+    parts = []
+    for scale in scales:
+        for window in plan.windows(*image_wh, scale):
+            visibility = boxes.visibility(xyxy, window)
+            seen = np.flatnonzero(visibility > 0)
+            views = np.tile(np.array(window, dtype=np.float64), (len(seen), 1))
+            parts.append(Detections(boxes.clip(xyxy, window)[seen], visibility[seen], category[seen], views))
+    return concatenate(parts)
+
+
+def read_results(
+    uri: str, images: pa.Table, exported: Sequence[str], categories: Sequence[str]
+) -> dict[str, Detections]:
+    """Return the detections of a COCO results file by our image id; images it does not name have none.
+
+    The file is a list of results, or a dataset file whose annotations have scores. A list's `image_id` is our id,
+    a path or a file name, or the number an export of this snapshot gave (from 1, in the order of `exported`
+    image ids); its `category_id` is a name, or a number from 1. A dataset file's own tables are used instead.
+    """
+    document = _document(uri)
+    if isinstance(document, dict):
+        results = _items(uri, document, "annotations")
+        names: Mapping[Any, Any] = {item.get("id"): item.get("file_name") for item in _items(uri, document, "images")}
+        kinds: Mapping[Any, Any] = {item.get("id"): item.get("name") for item in _items(uri, document, "categories")}
+    else:
+        results, names = _items(uri, {"results": document}, "results"), dict(enumerate(exported, start=1))
+        kinds = dict(enumerate(categories, start=1))
+    known = _image_names(images)
+    every = set(exported)
+    index = {name: number for number, name in enumerate(categories)}
+    rows: dict[str, list[tuple[list[float], float, int]]] = {}
+    for number, item in enumerate(results):
+        where = f"{uri}[{number}]"
+        box, score = _numbers(where, item)
+        image, kind = (_name(where, item, key) for key in ("image_id", "category_id"))
+        name, category = names.get(image, image), kinds.get(kind, kind)
+        if category not in index:
+            raise ConfigError(where, "category_id", repr(kind), f"a category of the snapshot: {', '.join(categories)}")
+        if (ours := known.get(str(name))) is not None:
+            rows.setdefault(ours, []).append((box, score, index[category]))
+        elif str(name) not in every:
+            raise ConfigError(where, "image_id", repr(image), "an id, a path or a file name of a validation image")
+    sizes = dict(zip(images["image_id"].to_pylist(), _sizes(images), strict=True))
+    return {image: _detections(rows[image], sizes[image]) if image in rows else none() for image in sizes}
+
+
+def _document(uri: str) -> Any:
+    try:
+        return json.loads(store.read_bytes(uri))
+    except (StoreError, OSError) as error:
+        raise ConfigError(uri, "--detections", "no such file", "`truth` or a COCO results file (JSON)") from error
+    except ValueError as error:
+        raise ConfigError(uri, "--detections", error, "valid JSON") from error
+
+
+def _items(uri: str, document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    items = document.get(key)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ConfigError(uri, key, type(items).__name__, "a list of objects")
+    return items
+
+
+def _numbers(where: str, item: Mapping[str, Any]) -> tuple[list[float], float]:
+    """Return xyxy and score of one result."""
+    if missing := [key for key in _KEYS if key not in item]:
+        raise ConfigError(where, missing[0], "nothing", f"a result with {', '.join(_KEYS)}")
+    try:
+        x, y, w, h = (float(value) for value in item["bbox"])
+        score = float(item["score"])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(where, "bbox, score", error, "numbers: [x, y, width, height] and a score") from error
+    if not np.isfinite([x, y, w, h, score]).all():
+        raise ConfigError(where, "bbox, score", "a number that is not finite", "finite numbers")
+    return [x, y, x + w, y + h], score
+
+
+def _name(where: str, item: Mapping[str, Any], key: str) -> str | int:
+    value = item[key]
+    if not isinstance(value, (str, int)):
+        raise ConfigError(where, key, repr(value), "a number or a text")
+    return value
+
+
+def _image_names(images: pa.Table) -> dict[str, str]:
+    """Return our image id by id, by path, and by file name and stem where only one image has it."""
+    ids, paths = images["image_id"].to_pylist(), images["path"].to_pylist()
+    known: dict[str, str] = {}
+    for names in ([PurePosixPath(path).stem for path in paths], [PurePosixPath(path).name for path in paths]):
+        times = Counter(names)
+        known |= {name: image for name, image in zip(names, ids, strict=True) if times[name] == 1}
+    return known | dict(zip(paths, ids, strict=True)) | {image: image for image in ids}
+
+
+def _sizes(images: pa.Table) -> list[tuple[int, int]]:
+    return list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
+
+
+def _detections(rows: Sequence[tuple[list[float], float, int]], image_wh: tuple[int, int]) -> Detections:
+    xyxy = boxes.as_boxes([box for box, _, _ in rows])
+    score: NDArray[np.float64] = np.array([score for _, score, _ in rows], dtype=np.float64)
+    category = np.array([category for _, _, category in rows], dtype=np.int64)
+    return Detections(xyxy, score, category, np.tile(np.array([0.0, 0.0, *image_wh]), (len(rows), 1)))
