@@ -8,6 +8,7 @@ from operators import AnnounceOperator, StageOperator
 
 from etl.config import Config
 
+WORK = "{{ ti.xcom_pull(task_ids='ingest')['work'] }}"
 STAGES = ("split", "audit", "remap", "tile", "anchors", "publish")  # after ingest
 
 
@@ -17,7 +18,6 @@ def build_dag(path: str, config: Config) -> DAG:
         f"{config.name}_build",
         description=f"Build a snapshot of {config.name} from its source",
         doc_md=__doc__,
-        # Without a start date a switched-on DAG waits for its next night instead of catching up on the last one.
         schedule=AssetOrTimeSchedule(timetable=nightly(config), assets=[asset(config.name, "source")]),
         catchup=False,
         max_active_runs=1,
@@ -25,10 +25,7 @@ def build_dag(path: str, config: Config) -> DAG:
         tags=["speck", config.name],
     ) as dag:
         ingest = StageOperator(task_id="ingest", stage="ingest", config=path)
-        stages = {
-            stage: StageOperator(task_id=stage, stage=stage, config=path, work=ingest.output["work"])
-            for stage in STAGES
-        }
+        stages = {stage: StageOperator(task_id=stage, stage=stage, config=path, work=WORK) for stage in STAGES}
         announce = AnnounceOperator(
             task_id="announce", published=stages["publish"].output, outlets=[asset(config.name, "snapshot")]
         )

@@ -17,6 +17,14 @@ _OPENER = build_opener(ProxyHandler({}))  # the server is on this machine: never
 _TIMEOUT_SECONDS = 30.0
 
 
+def message(entry: object) -> str:
+    """Return what one entry of a task log says, the error it carries included."""
+    if not isinstance(entry, dict):
+        return str(entry)
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
+    return "\n".join([str(entry.get("event", "")), *errors])
+
+
 class AirflowError(SpeckError):
     """Airflow refused a request or cannot be reached."""
 
@@ -98,7 +106,7 @@ class AirflowClient:
         """Return the lines of a task's log so far."""
         place = f"dags/{quote(dag)}/dagRuns/{quote(run)}/taskInstances/{quote(task)}/logs/{attempt}"
         entries = self.call("GET", place)["content"]
-        return [entry["event"] if isinstance(entry, dict) else str(entry) for entry in entries]
+        return [message(entry) for entry in entries]
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None, token: bool = True) -> Any:
         for left in reversed(range(self._retries)):

@@ -1,8 +1,8 @@
-"""Extra training samples: an image seen through a turned, mirrored, moved window, in other light, with small objects pasted.
+"""Extra training samples: an image through a turned, mirrored, moved window, in other light, with objects pasted.
 
-Geometry is ours, so that every box stays true: a sample is one affine view of the source image, boxes turn as the ellipses
-inside them (Kalra et al. 2021, "Towards Rotation Invariance in Object Detection"), and what the border cuts below the tile
-plan's visibility becomes an ignore region. Light, blur, noise and compression are Albumentations'.
+Geometry is ours, so that every box stays true: a sample is one affine view of the source image, boxes turn as the
+ellipses inside them (Kalra et al. 2021, "Towards Rotation Invariance in Object Detection"), and what the border cuts
+below the tile plan's visibility becomes an ignore region. Light, blur, noise and compression are Albumentations'.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Scene:
 
 
 def copies(sides: NDArray[np.float64], config: Augment) -> int:
-    """Return how many augmented samples a train tile gives whose labels have these sides sqrt(w * h) in source pixels."""
+    """Return how many augmented samples a train tile gives, by its labels' sides sqrt(w * h) in source pixels."""
     if sides.size == 0:
         return 0
     small = bool((sides < _SMALL).any())
@@ -61,7 +61,13 @@ def copies(sides: NDArray[np.float64], config: Augment) -> int:
 
 
 def augment(
-    source: Pixels, boxes: bx.Boxes, ignore: NDArray[np.bool_], window: Window, plan: TilePlan, config: Augment, seed: int
+    source: Pixels,
+    boxes: bx.Boxes,
+    ignore: NDArray[np.bool_],
+    window: Window,
+    plan: TilePlan,
+    config: Augment,
+    seed: int,
 ) -> Scene:
     """Return one augmented sample of a source image [H, W, 3] around a window; `boxes` [N, 4] are the image's."""
     rng = np.random.default_rng([config.seed, seed])
@@ -106,7 +112,12 @@ def look(source: Pixels, boxes: bx.Boxes, ignore: NDArray[np.bool_], view: View,
     pixel_centre = view.matrix.copy()  # OpenCV puts pixel centres on integers, boxes put them on halves
     pixel_centre[:, 2] += view.matrix[:, :2] @ (0.5, 0.5) - 0.5
     pixels = cv2.warpAffine(
-        source, pixel_centre, view.size_wh, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(GREY,) * 3
+        source,
+        pixel_centre,
+        view.size_wh,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(GREY,) * 3,
     )
     height, width = source.shape[:2]
     turned = turn_boxes(bx.clip(boxes, (0, 0, width, height)), view.matrix)
@@ -135,7 +146,6 @@ def paste_small(
     or an ignore region.
     """
     donors = _donors(source, boxes, ignore)
-    height, width = scene.pixels.shape[:2]
     pixels, taken = scene.pixels.copy(), [*scene.boxes, *scene.ignore]
     new_boxes, new_rows = [], []
     for donor in rng.permutation(donors)[:_PASTED]:
@@ -189,9 +199,7 @@ def _patch(source: Pixels, box: NDArray[np.float64]) -> tuple[Pixels, NDArray[np
     return source[y0:y1, x0:x1], box - np.array([x0, y0, x0, y0])
 
 
-def _free_place(
-    pixels: Pixels, patch: Pixels, taken: bx.Boxes, rng: np.random.Generator
-) -> tuple[int, int] | None:
+def _free_place(pixels: Pixels, patch: Pixels, taken: bx.Boxes, rng: np.random.Generator) -> tuple[int, int] | None:
     """Return the corner of the free place whose ground is most like the patch's border, of a few tried."""
     height, width = pixels.shape[:2]
     h, w = patch.shape[:2]
@@ -211,6 +219,7 @@ def _free_place(
 
 def _feather(height: int, width: int) -> NDArray[np.float32]:
     """Return an opacity [H, W] that is 1 inside the margin and fades to 0 at the border."""
+
     def ramp(length: int) -> NDArray[np.float32]:
         steps = np.minimum(np.arange(length), np.arange(length)[::-1]).astype(np.float32)
         return np.minimum((steps + 0.5) / _MARGIN, 1.0).astype(np.float32)
@@ -221,15 +230,15 @@ def _feather(height: int, width: int) -> NDArray[np.float32]:
 def disturb(pixels: Pixels, seed: int) -> Pixels:
     """Return the pixels in other light, blurred, noisy or compressed, as the seed has it."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news otherwise
-    import albumentations as A
+    import albumentations as alb
 
-    chain = A.Compose(
+    chain = alb.Compose(
         [
-            A.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.6),
-            A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.4),
-            A.OneOf([A.GaussianBlur(blur_limit=(3, 3), p=1), A.MotionBlur(blur_limit=(3, 3), p=1)], p=0.15),
-            A.GaussNoise(std_range=(0.01, 0.04), p=0.2),
-            A.ImageCompression(quality_range=(60, 95), p=0.2),
+            alb.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.6),
+            alb.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.4),
+            alb.OneOf([alb.GaussianBlur(blur_limit=(3, 3), p=1), alb.MotionBlur(blur_limit=(3, 3), p=1)], p=0.15),
+            alb.GaussNoise(std_range=(0.01, 0.04), p=0.2),
+            alb.ImageCompression(quality_range=(60, 95), p=0.2),
         ],
         seed=seed,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,11 +40,13 @@ def bucket(lengths: ArrayLike) -> NDArray[np.int64]:
     return np.digitize(np.asarray(lengths, dtype=np.float64), BUCKET_EDGES)
 
 
-def clip(boxes: Boxes, window: Sequence[float]) -> Boxes:
-    """Return the boxes cut to the window [x0, y0, x1, y1]; a box outside becomes empty, not negative."""
+def clip(boxes: Boxes, window: Sequence[float | NDArray[Any]]) -> Boxes:
+    """Return the boxes cut to a window x0 y0 x1 y1, or each to its own; a box outside becomes empty, not negative."""
     x0, y0, x1, y1 = window
+    # sides may be arrays [N]: a window for each box
     low, high = np.array([x0, y0, x0, y0]).T, np.array([x1, y1, x1, y1]).T
-    return np.minimum(np.maximum(boxes, low), high)
+    cut: Boxes = np.minimum(np.maximum(boxes, low), high)
+    return cut
 
 
 def visibility(boxes: Boxes, window: Sequence[float]) -> NDArray[np.float64]:

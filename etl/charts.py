@@ -61,10 +61,14 @@ def bar_chart(
 
 
 def stacked_bars(
-    title: str, caption: str, rows: Mapping[str, Sequence[float]], parts_named: Sequence[str]
+    title: str, caption: str, rows: Mapping[str, Sequence[float]], parts_named: Sequence[str], *, ordered: bool = False
 ) -> Figure:
-    """Return one bar of full length per row, cut into the shares of its parts, with a legend; empty rows stay blank."""
-    legend, top = _legend(parts_named)
+    """Return one bar of full length per row, cut into the shares of its parts, with a legend; empty rows stay blank.
+
+    Up to five ordered parts are coloured from the worst to the best.
+    """
+    palette = "o" if ordered and len(parts_named) <= 5 else "s"
+    legend, top = _legend(parts_named, palette)
     gutter = _gutter(rows)
     room = _WIDTH - gutter - 4
     parts = legend
@@ -75,7 +79,7 @@ def stacked_bars(
         for index, value in enumerate(values):
             long = room * _share(value, total)
             hover = f"{name}, {parts_named[index]}: {_short(value)}, {100 * _share(value, total):.1f} %"
-            parts.append(_rect(x, y, long, 19, index, hover))
+            parts.append(_rect(x, y, long, 19, index, hover, palette))
             if long > 26:
                 parts.append(_text(x + long / 2, y + 13, f"{100 * value / total:.0f} %", anchor="middle", kind="onbar"))
             x += long
@@ -90,7 +94,7 @@ def grouped_bars(
     highest = max([value for values in groups.values() for value in values if value is not None] + [0.0])
     high, base = 130.0, top + 14 + 130.0
     step = (_WIDTH - 8) / max(len(groups), 1)
-    wide = min(40.0, (step - 10) / max(len(series), 1))
+    wide = min(40.0, 0.85 * step / max(len(series), 1))
     parts = [*legend, _rule(4, base, _WIDTH - 4, base)]
     for place, (name, values) in enumerate(groups.items()):
         middle = 4 + step * (place + 0.5)
@@ -100,7 +104,7 @@ def grouped_bars(
                 continue
             x, tall = middle + wide * (index - len(values) / 2), high * _share(value, highest)
             hover = f"{name}, {series[index]}: {value:.{digits}f}"
-            parts.append(_rect(x + 1, base - tall, wide - 2, tall, index, hover))
+            parts.append(_rect(x + 0.04 * wide, base - tall, 0.92 * wide, tall, index, hover))
             if wide >= 20:
                 parts.append(_text(x + wide / 2, base - tall - 4, f"{value:.{digits}f}", anchor="middle", kind="tick"))
     return _figure(title, caption, parts, base + 24)
@@ -208,7 +212,8 @@ def heat_map(
             parts.append(_text(gutter - 6, top + tall * (i + 0.5) + 3.5, label, anchor="end", kind="tick", full=row))
         for j, column in enumerate(columns):
             depth = _share(values[i][j], highest) ** 0.5
-            box = f'x="{gutter + j * wide:.1f}" y="{top + i * tall:.1f}" width="{wide - 1:.1f}" height="{tall - 1:.1f}"'
+            left, high = gutter + j * wide, top + i * tall
+            box = f'x="{left:.1f}" y="{high:.1f}" width="{0.9 * wide:.1f}" height="{0.9 * tall:.1f}"'
             parts.append(f'<rect class="track" {box}/>')
             if depth > 0:
                 hover = escape(f"{row}, {column}: {_short(values[i][j])}")
@@ -235,16 +240,16 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}{hover}</text>'
 
 
-def _rect(x: float, y: float, wide: float, tall: float, colour: int, hover: str) -> str:
+def _rect(x: float, y: float, wide: float, tall: float, colour: int, hover: str, palette: str = "s") -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
-    return f'<rect class="s{colour % _COLOURS + 1}" {place}><title>{escape(hover)}</title></rect>'
+    return f'<rect class="{palette}{colour % _COLOURS + 1}" {place}><title>{escape(hover)}</title></rect>'
 
 
 def _rule(x0: float, y0: float, x1: float, y1: float) -> str:
     return f'<line class="rule" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>'
 
 
-def _legend(names: Sequence[str]) -> tuple[list[str], float]:
+def _legend(names: Sequence[str], palette: str = "s") -> tuple[list[str], float]:
     """Return the legend's parts, wrapped into lines, and where the plot may begin."""
     parts, x, y = [], 4.0, 4.0
     for index, name in enumerate(names):
@@ -252,7 +257,7 @@ def _legend(names: Sequence[str]) -> tuple[list[str], float]:
         wide = 18 + _LETTER * len(shown) + 12
         if x + wide > _WIDTH and x > 4:
             x, y = 4.0, y + 18
-        parts.append(_rect(x, y, 11, 11, index, name))
+        parts.append(_rect(x, y, 11, 11, index, name, palette))
         parts.append(_text(x + 16, y + 10, shown, kind="tick", full=name))
         x += wide
     return parts, y + 24

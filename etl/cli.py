@@ -22,7 +22,7 @@ log = logging.getLogger("speck")
 class Commands(TyperGroup):
     """Commands whose expected failures are one message and an exit code, never a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; a SpeckError ends it with the error's own exit code."""
         try:
             return super().invoke(ctx)
@@ -31,16 +31,22 @@ class Commands(TyperGroup):
             ctx.exit(error.exit_code)
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 
 ConfigFile = Annotated[Path, typer.Argument(help="The dataset's YAML file.", show_default=False)]
 SnapshotUri = Annotated[str, typer.Argument(help="The snapshot's URI, as `speck build` prints it.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 Scheduler = Annotated[
     str | None,
-    typer.Option(envvar="SPECK_SCHEDULER", help="A Dask scheduler, tcp://host:port; else local workers.", show_default=False),
+    typer.Option(
+        envvar="SPECK_SCHEDULER", help="A Dask scheduler, tcp://host:port; else local workers.", show_default=False
+    ),
 ]
-Workers = Annotated[int | None, typer.Option(min=0, help="Local workers; 0 runs everything in this process.", show_default="one a core")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Local workers; 0 runs everything in this process.", show_default="one a core")
+]
 
 
 def start_logging() -> None:
@@ -138,7 +144,9 @@ def anchors(snapshot: SnapshotUri, as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    home: Annotated[Path | None, typer.Option(help="Where it works; made anew.", show_default=".demo in the checkout")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Where it works; made anew.", show_default=".demo in the checkout")
+    ] = None,
     seed: Annotated[int, typer.Option(envvar="DEMO_SEED", min=0, help="Another seed draws other scenes.")] = 0,
 ) -> None:
     """Build, train and evaluate the demo dataset in a real Airflow, and print the figures."""

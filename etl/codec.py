@@ -96,11 +96,11 @@ def measure(data: bytes, found: Header) -> Measures:
         if _is_plain_jpeg(data):
             luma = _decode_jpeg(data, "GRAY", min_height=_MEASURED_SIDE, min_width=_MEASURED_SIDE, min_factor=1)[..., 0]
         else:
-            luma = cv2.cvtColor(_decode_other(data), cv2.COLOR_RGB2GRAY)
+            luma = np.asarray(cv2.cvtColor(_decode_other(data), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
             shrink = min(found.width, found.height) / _MEASURED_SIDE
             if shrink > 1:
                 size = (math.ceil(luma.shape[1] / shrink), math.ceil(luma.shape[0] / shrink))
-                luma = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+                luma = resize(luma, size)
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error
     laplacian = cv2.Laplacian(luma, cv2.CV_16S)
@@ -160,8 +160,6 @@ def _decode_other(data: bytes) -> Pixels:
             luma = np.clip(wide >> 8, 0, 255).astype(np.uint8)
             return np.repeat(luma[..., None], 3, axis=2)
         return np.array(image.convert("RGB"))
-
-
 
 
 def resize(pixels: Pixels, size_wh: tuple[int, int]) -> Pixels:

@@ -315,7 +315,9 @@ def _expand(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values with ${NAME} expanded and relative paths made absolute, in `store` and `source` only."""
     folder = path.resolve().parent
     values = dict(values)
-    values["store"] = _path(folder, _substitute(path, "store", values.get("store", Config.model_fields["store"].default)))
+    values["store"] = _path(
+        folder, _substitute(path, "store", values.get("store", Config.model_fields["store"].default))
+    )
     if isinstance(values.get("source"), dict):
         source = {key: _substitute(path, f"source.{key}", value) for key, value in values["source"].items()}
         for key in ("images", "annotations"):
@@ -341,7 +343,9 @@ def _substitute(path: Path, key: str, value: Any) -> Any:
         name, default = match.groups()
         found = os.environ.get(name) or default
         if found is None:
-            raise ConfigError(path, key, f"${{{name}}}, which is not set", f"the environment variable {name} or a default")
+            raise ConfigError(
+                path, key, f"${{{name}}}, which is not set", f"the environment variable {name} or a default"
+            )
         return found
 
     return _VARIABLE.sub(variable, value)

@@ -120,7 +120,7 @@ def _draw_night(seed: int, night: int, images: dict[str, int]) -> Iterator[_Pict
         index = _SITES.index(name)
         place = terrain.site(np.random.default_rng([seed, 1, index]))
         rng = np.random.default_rng([seed, 2, index, int(number)])
-        drawn = scene.draw(rng, place, 0 if stem in _BACKGROUND else int(rng.integers(20, 38)))
+        drawn = scene.draw(rng, place, 0 if stem in _BACKGROUND else int(rng.integers(24, 42)))
         yield _Picture(stem, _encode(drawn), tuple(_rounded(o) for o in drawn.objects))
         if time.monotonic() - reported > 5:
             _log.info("demo data: night %d, %d of %d images drawn", night, done + 1, len(stems))

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from etl import demo, stack
-from etl.airflow_client import ENDED, AirflowClient
+from etl.airflow_client import ENDED, AirflowClient, message
 from etl.errors import ConfigError, SpeckError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -238,7 +238,7 @@ def _event(line: str) -> str:
         entry = json.loads(line)
     except ValueError:
         return line
-    return str(entry.get("event", "")) if isinstance(entry, dict) else line
+    return message(entry)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

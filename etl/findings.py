@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from etl.page import percent
 from etl.schema import IMAGES, REJECTS
 
 Severity = Literal["critical", "warning", "info"]
@@ -72,10 +73,7 @@ _PLAIN: dict[str, tuple[Severity, str]] = {
         "info",
         "Images without fine detail, out of focus or shaken: boxes of few pixels are guesses there.",
     ),
-}
-
-# What to do about rejects, by their reason; any other reason is reported as it is.
-_REJECTS: dict[str, tuple[Severity, str]] = {
+    # reasons of rejects; any other reason is reported as it is
     "label_without_image": (
         "warning",
         "Label files without an image: is source.images the right folder, or source.match needed?",
@@ -119,7 +117,9 @@ class Context:
         return sum(kind == "annotation" and reason not in _IN_TABLE for kind, reason in reasons)
 
 
-def finding(code: str, severity: Severity, count: int, advice: str, files: Sequence[str] = ()) -> dict[str, Any]:
+def finding(
+    code: str, severity: Severity, advice: str, files: Sequence[str] = (), *, count: int
+) -> dict[str, Any]:
     """Return one finding."""
     return {"code": code, "severity": severity, "count": count, "advice": advice, "files": list(files)[:NAMED]}
 
@@ -136,8 +136,8 @@ def findings(
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for row in (
         *(dict(row) for row in context.found),
-        *_plain(found, files),
-        *_rejects(context, found),
+        *_plain(context, found, files),
+        *_rejects(context),
         *_images(audit, context, found, files),
         *_sizes(audit),
         *_classes(audit, context),
@@ -147,32 +147,31 @@ def findings(
     return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
 
 
-def _plain(found: Mapping[str, int], files: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
-    for code, (severity, advice) in _PLAIN.items():
-        if found.get(code):
-            yield finding(code, severity, found[code], advice, files.get(code, ()))
-
-
-def _rejects(context: Context, found: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield one finding per reason, but none for boxes that the annotations table has already shown."""
-    rows = context.rejects.to_pylist()
+def _plain(
+    context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what a count alone says: of the tables, or of the rejects where they hold more, as each reason is told."""
     by_reason: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in context.rejects.to_pylist():
         by_reason.setdefault(row["reason"], []).append(row)
-    for reason, members in sorted(by_reason.items()):
-        if reason in found:
-            continue
-        first = members[0]
-        other = f"Rejected {first['kind']}s: found {first['found']}, expected {first['expected']}."
-        severity, advice = _REJECTS.get(reason, ("warning", other))
-        yield finding(reason, severity, len(members), advice, sorted({row["where"] for row in members}))
-    lost = sum(row["kind"] == "image" for row in rows)
+    for code in sorted({*by_reason, *(code for code in found if code in _PLAIN)}):
+        rows = by_reason.get(code, [])
+        if len(rows) > found.get(code, 0):
+            first, names = rows[0], sorted({row["where"] for row in rows})
+            other = f"Rejected {first['kind']}s: found {first['found']}, expected {first['expected']}."
+            yield finding(code, *_PLAIN.get(code, ("warning", other)), names, count=len(rows))
+        else:
+            yield finding(code, *_PLAIN[code], files.get(code, ()), count=found[code])
+
+
+def _rejects(context: Context) -> Iterator[dict[str, Any]]:
+    lost = context.rejects["kind"].to_pylist().count("image")
     if lost and lost > context.max_rejects * (lost + context.images.num_rows):
         advice = (
             f"More than {100 * context.max_rejects:g} % of the images are unusable: the build stops "
             "(source.max_rejects)."
         )
-        yield finding("too_many_rejects", "critical", lost, advice)
+        yield finding("too_many_rejects", "critical", advice, count=lost)
 
 
 def _images(
@@ -190,28 +189,28 @@ def _images(
         if leaks:
             advice += f" {leaks} are in several splits, so the evaluation flatters."
         names = sorted(row["path"] for rows in again for row in rows[1:])
-        yield finding("duplicate_images", "critical" if leaks else "warning", len(names), advice, names)
+        yield finding("duplicate_images", "critical" if leaks else "warning", advice, names, count=len(names))
     if context.near_duplicates:
         names = sorted({path for pair in context.near_duplicates for path in pair})
         advice = (
             "Pairs of images that look alike, such as neighbouring frames: keep each such scene in one split "
             "(source.group)."
         )
-        yield finding("near_duplicates", "info", len(context.near_duplicates), advice, names)
+        yield finding("near_duplicates", "info", advice, names, count=len(context.near_duplicates))
     if missing := found.get("unlabelled_images", 0):
         severity: Severity = "warning" if 5 * missing > audit["images"] else "info"
         advice = (
             "Images without a label file are used as background. Were they labelled at all? An unlabelled object "
             "teaches the detector to miss it."
         )
-        yield finding("unlabelled_images", severity, missing, advice, files.get("unlabelled_images", ()))
+        yield finding("unlabelled_images", severity, advice, files.get("unlabelled_images", ()), count=missing)
     for split in context.splits:
         if not audit["images_by_split"].get(split) and "unsplit" not in audit["images_by_split"]:
             advice = (
                 f"No image is in {split}: give source.group a pattern that makes more and smaller groups, or "
                 "add images."
             )
-            yield {**finding("empty_split", "critical", 0, advice), "split": split}
+            yield {**finding("empty_split", "critical", advice, count=0), "split": split}
 
 
 def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -225,9 +224,9 @@ def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     whole = audit["tiny"]["full_image"]["under_16"] or 0.0
     needed = audit["resolution"]
     advice = (
-        f"{100 * under_16:.1f} % of {total} boxes are under 16 px at the network ({100 * under_8:.1f} % under 8 "
+        f"{percent(under_16)} of {total} boxes are under 16 px at the network ({percent(under_8)} under 8 "
         "px) with tiles "
-        f"of {audit['tile_size']} px at image size {size}; without tiling it would be {100 * whole:.1f} %."
+        f"of {audit['tile_size']} px at image size {size}; without tiling it would be {percent(whole)}."
     )
     wanted = needed["8"]["tiled"]
     if wanted is not None and wanted > size:
@@ -240,7 +239,7 @@ def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
             "helps too."
         )
-    yield finding("tiny_labels", grave, many, advice)
+    yield finding("tiny_labels", grave, advice, count=many)
 
 
 def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, Any]]:
@@ -251,19 +250,19 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
             f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
             "cannot learn."
         )
-        yield finding("unused_categories", "info", len(unused), advice)
+        yield finding("unused_categories", "info", advice, count=len(unused))
     if declared and (unknown := [name for name in used if name not in declared]):
         advice = (
             f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
             "drop them."
         )
-        yield finding("unknown_category", "warning", len(unknown), advice)
+        yield finding("unknown_category", "warning", advice, count=len(unknown))
     if digits := [name for name in used if name.isdigit()]:
         advice = (
             f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names "
             "them."
         )
-        yield finding("digit_categories", "warning", len(digits), advice)
+        yield finding("digit_categories", "warning", advice, count=len(digits))
     present = {name: number for name, number in used.items() if number}
     most = max(present.values(), default=0)
     if rare := sorted((number, name) for name, number in present.items() if 100 * number < most):
@@ -272,11 +271,11 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
             f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop "
             "them."
         )
-        yield finding("class_imbalance", "warning", len(rare), advice)
+        yield finding("class_imbalance", "warning", advice, count=len(rare))
     held = [name for name, row in audit["classes"].items() if row.get("train") and not row.get("val")]
     if held and audit["images_by_split"].get("val"):
         advice = f"Classes in train and not in val: {_listed(held)}. Their figures will be empty."
-        yield finding("class_not_in_val", "warning", len(held), advice)
+        yield finding("class_not_in_val", "warning", advice, count=len(held))
 
 
 def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -285,21 +284,23 @@ def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     lost = None if covered["p3_p5"] is None else 1 - covered["p3_p5"]
     if lost is not None and lost > 0.05:
         advice = (
-            f"{100 * lost:.1f} % of the boxes are expected to hold no cell centre at stride 8: an assigner that "
+            f"{percent(lost)} of the boxes are expected to hold no cell centre at stride 8: an assigner that "
             "wants a centre "
             "inside the box never trains on them. With a P2 level (stride 4) it is "
-            f"{100 * (1 - covered['p2_p5']):.1f} %."
+            f"{percent(1 - covered['p2_p5'])}."
         )
-        yield finding("uncovered_boxes", "warning", round(lost * total), advice)
+        yield finding("uncovered_boxes", "warning", advice, count=round(lost * total))
     shared = audit["crowding"]["network"]["8"]
     if shared["share"] is not None and shared["share"] > 0.02:
         finer = audit["crowding"]["network"]["4"]["share"]
         advice = (
-            f"{100 * shared['share']:.1f} % of the boxes have their centre in a stride-8 cell with another's, "
-            "where one cell must "
-            f"tell two objects; at stride 4 it is {100 * finer:.1f} %. A P2 level or a larger image size parts them."
+            f"{percent(shared['share'])} of the boxes have their centre in a stride-8 cell with another's, where one "
+            f"cell must tell two objects; at stride 4 it is {percent(finer)}. "
         )
-        yield finding("shared_cells", "warning", shared["boxes"], advice)
+        helps = "A P2 level or a larger image size parts them."
+        nested = "A finer grid hardly parts them: boxes that nest or repeat each other, see a few of the images."
+        advice += helps if 2 * finer < shared["share"] else nested
+        yield finding("shared_cells", "warning", advice, count=shared["boxes"])
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

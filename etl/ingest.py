@@ -56,7 +56,7 @@ def probe(path: str, data: bytes, max_megapixels: float) -> tuple[codec.Header, 
 
 
 def settle_size(row: Row, found: codec.Header, labels: Sequence[ImageLabels]) -> str | None:
-    """Decide, in place, whether EXIF turns the image, by the size its labels declare; return a contradiction or None."""
+    """Decide in place, by the size its labels declare, whether EXIF turns the image; return a contradiction or None."""
     declared = {label.declared_wh for label in labels if label.declared_wh is not None and min(label.declared_wh) > 0}
     stored, turned = (found.width, found.height), found.upright_wh
     if not declared or declared == {turned}:
@@ -74,7 +74,9 @@ def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
     ids = AnnotationIds(row["image_id"])
     for label in labels:
         for box in label.boxes:
-            _add_box(rows, row, ids.box(box.category, box.xyxy) if _finite(box) else ids.text(repr(box)), label.file, box)
+            _add_box(
+                rows, row, ids.box(box.category, box.xyxy) if _finite(box) else ids.text(repr(box)), label.file, box
+            )
         for bad in label.bad:
             rows.rejects.append(reject("annotation", place(label.file, bad.line), bad.reason, bad.found, bad.expected))
             rows.ledger.append(entry(ids.text(f"{bad.line} {bad.found}"), "ingest", "dropped", bad.reason))
@@ -147,7 +149,10 @@ def refuse_unknown(tables: dict[str, pa.Table], categories: Sequence[str]) -> di
     known = pc.or_(pc.is_in(annotations["category"], pa.array(categories, pa.string())), annotations["ignore"])
     unknown = annotations.filter(pc.invert(known)).select(["annotation_id", "category", "file", "line"]).to_pylist()
     expected = f"one of the {len(categories)} known classes"
-    rejects = [reject("annotation", place(row["file"], row["line"]), "unknown_category", row["category"], expected) for row in unknown]
+    rejects = [
+        reject("annotation", place(row["file"], row["line"]), "unknown_category", row["category"], expected)
+        for row in unknown
+    ]
     ledger = [entry(row["annotation_id"], "ingest", "dropped", "unknown_category") for row in unknown]
     return tables | {
         "rejects": pa.concat_tables([tables["rejects"], table(REJECTS, rejects)]),

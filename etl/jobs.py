@@ -1,7 +1,7 @@
 """One function per stage of a build: tables of the stage before in, tables and a small answer out.
 
-The stages meet in a work folder made by `ingest`; a stage whose answer is there already does nothing, so that a killed or
-retried build goes on where it stood.
+The stages meet in a work folder made by `ingest`; a stage whose answer is there already does nothing, so that a
+killed or retried build goes on where it stood.
 """
 
 from __future__ import annotations
@@ -16,14 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import anchors as anchoring
-from etl import audit as auditing
-from etl import augment, codec, network, parts, publishing, schema, shard, snapshot, store
-from etl import ingest as ingesting
-from etl import remap as remapping
-from etl import source as sources
-from etl import split as splitting
-from etl import tile as tiling
+from etl import (
+    anchors as anchoring,
+    audit as auditing,
+    augment,
+    codec,
+    ingest as ingesting,
+    network,
+    parts,
+    publishing,
+    remap as remapping,
+    schema,
+    shard,
+    snapshot,
+    source as sources,
+    split as splitting,
+    store,
+    tile as tiling,
+)
 from etl.boxes import as_boxes
 from etl.cluster import Cluster
 from etl.config import Config, SplitRatios
@@ -96,7 +106,13 @@ def ingest(config: Config, cluster: Cluster) -> Answer:
         for name, table in tables.items():
             work.write("ingest", name, table)
         own = dict(source.own_split) if source.own_split is not None else None
-        noted = {"config": config.resolved(), "plan": pinned, "categories": categories, "own_split": own, "boxes": boxes}
+        noted = {
+            "config": config.resolved(),
+            "plan": pinned,
+            "categories": categories,
+            "own_split": own,
+            "boxes": boxes,
+        }
         store.write_json(store.join(work.uri, "build.json"), noted)
         reasons = Counter(tables["rejects"]["reason"].to_pylist())
         return {"images": tables["images"].num_rows, "annotations": boxes, "rejects": dict(sorted(reasons.items()))}
@@ -227,7 +243,9 @@ def _ingest_parts(config: Config, source: sources.Source) -> list[parts.IngestPa
         parts.IngestPart(
             config=config,
             images=tuple(paths),
-            label_files={path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths},
+            label_files={
+                path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths
+            },
             labels={path: source.listed[path] for path in paths if path in source.listed},
             categories=source.categories,
         )
@@ -241,9 +259,13 @@ def _check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -
     totals = {"image": images + by_kind["image"].num_rows, "annotation": boxes}
     for kind, bad in by_kind.items():
         if bad.num_rows > config.source.max_rejects * totals[kind]:
-            places = Counter(where.rsplit(":", 1)[0] if kind == "annotation" else where for where in bad["where"].to_pylist())
+            places = Counter(
+                where.rsplit(":", 1)[0] if kind == "annotation" else where for where in bad["where"].to_pylist()
+            )
             worst = ", ".join(f"{place} ({count})" for place, count in places.most_common(5))
-            reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(bad["reason"].to_pylist()).most_common())
+            reasons = ", ".join(
+                f"{reason} {count}" for reason, count in Counter(bad["reason"].to_pylist()).most_common()
+            )
             raise SourceError(
                 f"{config.name}: {bad.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
                 f"more than source.max_rejects {config.source.max_rejects:g} allows; the worst: {worst}"
@@ -258,7 +280,12 @@ def _choose_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
     """Return the choices that hold from the first build on."""
     config, pins = work.config, store.read_json(work.path("split", "pins.json"))
     scales = (1.0,) if config.tile.scales == "auto" else config.tile.scales
-    cut = TilePlan(size=network.tile_size(config), overlap=config.tile.overlap, min_visibility=config.tile.min_visibility, scales=scales)
+    cut = TilePlan(
+        size=network.tile_size(config),
+        overlap=config.tile.overlap,
+        min_visibility=config.tile.min_visibility,
+        scales=scales,
+    )
     empty, labelled = [], 0
     train = images.filter(pc.equal(images["split"], "train"))
     for image, xyxy, ignore in _with_boxes(train, annotations):

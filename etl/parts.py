@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from etl import augment, boxes, codec, formats, ingest, schema, shard, store, tile
+from etl.boxes import Boxes
 from etl.config import Config
 from etl.errors import SourceError
 from etl.formats.labels import ImageLabels
@@ -44,7 +45,9 @@ def ingest_part(part: IngestPart) -> dict[str, pa.Table]:
         labels = _labels(part, path, found.upright_wh)
         if (contradiction := ingest.settle_size(row, found, labels)) is not None:
             size = f"{row['width']}x{row['height']}"
-            rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
+            rows.rejects.append(
+                schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say")
+            )
             continue
         ingest.add_image(rows, row, labels)
     return {
@@ -59,6 +62,8 @@ def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[I
     if path in part.labels:
         return part.labels[path]
     reader = formats.reader(part.config.source.format)
+    if isinstance(reader, formats.DatasetFormat):
+        return ()
     return tuple(
         reader.read_label(store.read_bytes(uri), listed, upright_wh, part.categories)
         for listed, uri in part.label_files.get(path, ())
@@ -77,7 +82,7 @@ class TilePart:
 
 
 def tile_part(part: TilePart) -> bool:
-    """Write the part's samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
+    """Write the samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
     if store.exists(f"{part.uri}.samples.parquet"):
         return False
     writer = _SampleWriter()
@@ -116,7 +121,21 @@ class _SampleWriter:
 
 
 def _record(row: dict[str, Any]) -> bytes:
-    names = ("sample_id", "split", "image_id", "x0", "y0", "x1", "y1", "scale", "width", "height", "recipe", "boxes", "ignore")
+    names = (
+        "sample_id",
+        "split",
+        "image_id",
+        "x0",
+        "y0",
+        "x1",
+        "y1",
+        "scale",
+        "width",
+        "height",
+        "recipe",
+        "boxes",
+        "ignore",
+    )
     return json.dumps({name: row[name] for name in names}, sort_keys=True, ensure_ascii=False).encode()
 
 
@@ -166,10 +185,10 @@ class _Made:
     seed: int
     parameters: dict[str, Any]
     parents: list[str]
-    boxes: boxes.Boxes
+    boxes: Boxes
     rows: Any
     visibility: Any
-    ignore: boxes.Boxes
+    ignore: Boxes
     weights: Any | None
 
 
@@ -220,7 +239,13 @@ def _corners(box: Any) -> dict[str, float]:
 
 
 def _ledger(
-    writer: _SampleWriter, stage: str, sample: str, rows: list[dict[str, Any]], labelled: Any, visibility: Any, ignored: Any
+    writer: _SampleWriter,
+    stage: str,
+    sample: str,
+    rows: list[dict[str, Any]],
+    labelled: Any,
+    visibility: Any,
+    ignored: Any,
 ) -> None:
     for row, seen in zip(labelled, visibility, strict=True):
         rule = "whole" if seen >= 1 else "visible"

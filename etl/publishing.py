@@ -18,11 +18,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from etl import audit as auditing
-from etl import codec, ledger, network, parts, schema, shard, snapshot, store
-from etl import ingest as ingesting
-from etl import remap as remapping
-from etl import split as splitting
+from etl import (
+    audit as auditing,
+    codec,
+    ingest as ingesting,
+    ledger,
+    network,
+    parts,
+    remap as remapping,
+    schema,
+    shard,
+    snapshot,
+    split as splitting,
+    store,
+)
 from etl.plan import Plan
 from etl.report import audit_page
 from etl.work import Answer, Work
@@ -46,8 +55,12 @@ def train_boxes(work: Work) -> NDArray[np.float64]:
     for uri in store.read_json(work.path("tile", "parts.json")):
         samples = store.read_table(f"{uri}.samples.parquet")
         base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
-        boxes = pc.list_flatten(samples.filter(pc.and_(base, pc.equal(samples["split"], "train")))["boxes"]).combine_chunks()
-        corner = {side: pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1")}
+        boxes = pc.list_flatten(
+            samples.filter(pc.and_(base, pc.equal(samples["split"], "train")))["boxes"]
+        ).combine_chunks()
+        corner = {
+            side: pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1")
+        }
         found.append(np.column_stack([corner["x1"] - corner["x0"], corner["y1"] - corner["y0"]]))
     return np.concatenate(found) if found else np.empty((0, 2))
 
@@ -214,7 +227,12 @@ def _write_snapshot(
     entries = {}
     for name, table in tables.items():
         data = store.table_bytes(table)
-        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "rows": table.num_rows, "bytes": len(data), "data": data}
+        entries[name] = {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "rows": table.num_rows,
+            "bytes": len(data),
+            "data": data,
+        }
     name = snapshot.snapshot_id(entries, shards)
     folder = store.join(work.config.home, "snapshots", name)
     for table_name, entry in entries.items():
@@ -240,7 +258,11 @@ def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> di
     old = snapshot.Snapshot.open(previous) if previous is not None else None
     for name, table, key in (("images", images, "image_id"), ("boxes", annotations, "annotation_id")):
         now = set(table[key].to_pylist())
-        before = set(old.table("images" if name == "images" else "annotations")[key].to_pylist()) if old is not None else set()
+        before = (
+            set(old.table("images" if name == "images" else "annotations")[key].to_pylist())
+            if old is not None
+            else set()
+        )
         found[name] = {"added": len(now - before), "removed": len(before - now)}
         if name == "boxes":
             moved = found[name]["added"] + found[name]["removed"]

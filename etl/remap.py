@@ -1,4 +1,4 @@
-"""What the ontology does to boxes: which classes are kept, dropped, renamed and merged, and which boxes are too small."""
+"""What the ontology does to boxes: which classes are kept, dropped, renamed, merged, and which boxes are too small."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
 
     def put(name: str, action: Action, key: str) -> None:
         if name in plan:
-            raise ConfigError("ontology", key, repr(name), f"a class that is not also under {plan[name].rule.split(':')[0]}")
+            raise ConfigError(
+                "ontology", key, repr(name), f"a class that is not also under {plan[name].rule.split(':')[0]}"
+            )
         plan[name] = action
 
     dropped = "ignored" if ontology.dropped_as == "ignore" else "dropped"
@@ -66,8 +68,8 @@ def trained_categories(categories: Sequence[str], ontology: Ontology) -> list[st
 def remap(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> tuple[pa.Table, pa.Table]:
     """Return the boxes that go on, under their new names, and the ledger of what was done to the others.
 
-    A box that is to be ignored (crowd, ignored region, dropped as ignore) goes on with `ignore` set: it becomes a region
-    the trainer paints out and the evaluation passes over.
+    A box that is to be ignored (crowd, ignored region, dropped as ignore) goes on with `ignore` set: it becomes a
+    region the trainer paints out and the evaluation passes over.
     """
     plan = actions(categories, ontology)
     names = annotations["category"].to_pylist()
@@ -84,7 +86,15 @@ def remap(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) 
         action = _action(plan, name, bool(ignore[index]), bool(crowd[index]), float(side[index]), ontology)
         if action.rule != "keep":
             value = float(side[index]) if action.rule == "min_side" else None
-            rows.append({"annotation_id": ids[index], "stage": "remap", "outcome": action.outcome, "rule": action.rule, "value": value})
+            rows.append(
+                {
+                    "annotation_id": ids[index],
+                    "stage": "remap",
+                    "outcome": action.outcome,
+                    "rule": action.rule,
+                    "value": value,
+                }
+            )
         if action.outcome != "dropped":
             keep.append(index)
             flags.append(action.outcome == "ignored")
@@ -113,9 +123,7 @@ def preview(annotations: pa.Table, categories: Sequence[str], ontology: Ontology
     ]
 
 
-def _action(
-    plan: dict[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology
-) -> Action:
+def _action(plan: dict[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology) -> Action:
     if ignore:
         return Action(None, "ignored", "ignored_region")
     action = plan[name]

@@ -75,6 +75,7 @@ def _size_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
         "tiling decides how much of the two smallest groups is left.",
         {name: _by_bucket(audit[key]) for name, key in spaces.items()},
         [f"{px} px" for px in _RANGES],
+        ordered=True,
     )
     yield _lengths(audit)
     mine, coco = audit["coco"]["dataset"], audit["coco"]["coco"]
@@ -94,6 +95,7 @@ def _size_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
             "about train.",
             {name.replace("_", " "): list(row.values()) for name, row in audit["sizes_network"].items()},
             [f"{px} px" for px in _RANGES],
+            ordered=True,
         )
 
 

@@ -41,8 +41,8 @@ def sample_blocks(key: str, image: bytes, record: bytes) -> tuple[bytes, int]:
 def borders(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:
     """Yield, for each (image_id, bytes of its samples) in order, whether a new shard starts at it.
 
-    An image starts a shard by the hash of its id, with a chance that makes shards half of `max_bytes` on average, so that
-    new images move only the borders next to them; a shard that would pass `max_bytes` is closed before.
+    An image starts a shard by the hash of its id, with a chance that makes shards half of `max_bytes` on average, so
+    that new images move only the borders next to them; a shard that would pass `max_bytes` is closed before.
     """
     filled = 0
     for number, (image_id, size) in enumerate(image_sizes):

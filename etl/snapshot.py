@@ -100,7 +100,7 @@ def load_plan(home: str) -> Plan | None:
 
 
 def publish(home: str, manifest: dict[str, Any], change: dict[str, Any]) -> bool:
-    """Make a written snapshot the newest: manifest, log entry, head, in that order; False if it is the newest already."""
+    """Make a written snapshot the newest: manifest, log entry, head, in this order; False if it is that already."""
     pointer = store.join(home, "head.json")
     previous = store.read_json(pointer) if store.exists(pointer) else None
     uri = store.join(home, "snapshots", manifest["id"], "manifest.json")
@@ -109,7 +109,12 @@ def publish(home: str, manifest: dict[str, Any], change: dict[str, Any]) -> bool
     if previous is not None and previous["snapshot"] == manifest["id"]:
         return False
     sequence = previous["sequence"] + 1 if previous is not None else 1
-    entry = {"snapshot": manifest["id"], "previous": previous and previous["snapshot"], "sequence": sequence, "change": change}
+    entry = {
+        "snapshot": manifest["id"],
+        "previous": previous and previous["snapshot"],
+        "sequence": sequence,
+        "change": change,
+    }
     store.write_json(store.join(home, "log", f"{sequence:08d}.json"), entry)
     store.write_json(pointer, {"snapshot": manifest["id"], "sequence": sequence})
     return True

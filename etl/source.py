@@ -11,8 +11,8 @@ from etl import formats, store
 from etl.codec import EXTENSIONS
 from etl.config import Config, SplitLists, SplitRatios
 from etl.errors import ConfigError
-from etl.formats import categories as names_of
-from etl.formats import splits
+from etl.formats import categories as names_of, splits
+from etl.formats.coco import NO_IMAGE
 from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair
 from etl.ids import digest, normal_path
@@ -60,11 +60,12 @@ def scan(config: Config) -> Source:
         if config.source.format == "yolo" and config.source.categories is None:
             declared = _names_beside(config)
     given = _given_categories(config)
+    unusable = {row["where"] for row in rejects}
     return Source(
-        images=images,
+        images=tuple(file for file in images if file.path not in unusable),
         labels=labels,
         sizes=sizes,
-        categories=tuple(given if given is not None else declared) if given or declared else None,
+        categories=tuple(given or declared or ()) or None,
         own_split=_own_split(config, contents, paths),
         paired=paired,
         listed=listed,
@@ -114,7 +115,9 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
         else:
             found = [place] if store.exists(place) else []
         if not found:
-            raise ConfigError(config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files")
+            raise ConfigError(
+                config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"
+            )
         for uri in found:
             folder, _, name = uri.rpartition("/")
             info = next((file for file in store.listing(folder) if file.path == name), None)
@@ -154,14 +157,15 @@ def _pair(
     config: Config, reader: Any, contents: Mapping[str, bytes], images: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[dict[str, str]]]:
     pairing = pair(list(contents), images, config.source.match)
-    rejects = []
-    for label in pairing.unmatched_labels:
-        if reader.is_label(contents[label]):
-            rejects.append(reject("file", label, "label_without_image", label, "an image of the same name"))
-    for tie in pairing.ambiguous:
-        for label in tie.labels:
-            found = ", ".join(tie.images)
-            rejects.append(reject("file", label, "ambiguous_label", found, "exactly one image of the same name"))
+    rejects = [
+        reject("file", label, "label_without_image", label, "an image of the same name")
+        for label in pairing.unmatched_labels
+        if reader.is_label(contents[label])
+    ]
+    for tie in pairing.ambiguous:  # whose labels an image's are is unknown, so it is no background either
+        for kind, mine, others in (("file", tie.labels, tie.images), ("image", tie.images, tie.labels)):
+            found = ", ".join(others)
+            rejects += [reject(kind, path, "ambiguous_label", found, "exactly one of the same name") for path in mine]
     return {image: (label,) for image, label in pairing.pairs.items()}, rejects
 
 
@@ -172,13 +176,19 @@ def _read_lists(
     listed: dict[str, tuple[ImageLabels, ...]] = {}
     rejects = []
     for path, written, labels in reader.read_dataset(files, images):
-        if path is None:
-            rejects.append(reject("image", f"{labels.file}: {written}", "missing_image", "no such file", "an image file"))
+        if written == NO_IMAGE:  # entries that belong to no image at all
+            rejects += [reject("annotation", labels.file, bad.reason, bad.found, bad.expected) for bad in labels.bad]
+        elif path is None:
+            rejects.append(
+                reject("image", f"{labels.file}: {written}", "missing_image", "no such file", "an image file")
+            )
         else:
             listed[path] = (*listed.get(path, ()), labels)
-    for path in images:
-        if path not in listed:
-            rejects.append(reject("file", path, "unlisted_image", "in no label file", "an entry that lists the image"))
+    rejects += [
+        reject("file", path, "unlisted_image", "in no label file", "an entry that lists the image")
+        for path in images
+        if path not in listed
+    ]
     declared = reader.categories(files) if hasattr(reader, "categories") else None
     return listed, declared, rejects
 

@@ -172,10 +172,13 @@ def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> 
     if leaks:
         findings.append(
             _finding(
-                "leaking_splits", "critical", len(leaks),
+                "leaking_splits",
+                "critical",
+                len(leaks),
                 "the dataset's own split has val or test images that look like train images: "
-                "its figures will flatter; let Speck split by group instead", _paths(rows, leaks),
-            )  # fmt: skip
+                "its figures will flatter; let Speck split by group instead",
+                _paths(rows, leaks),
+            )
         )
     if left_out:
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"

@@ -22,7 +22,7 @@ STRIDES = (4, 8, 16, 32)
 SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed
 UNSPLIT = "unsplit"
 
-PER_OCTAVE = 16  # bins of sqrt(w * h)
+PER_OCTAVE = 64  # bins of sqrt(w * h): 1.1 % wide
 LENGTHS = np.exp2(np.arange(-4 * PER_OCTAVE, 14 * PER_OCTAVE + 1) / PER_OCTAVE)  # px
 SIDES = np.exp2(np.arange(0, 29) / 2)  # px, half octaves from 1 px
 ASPECTS = np.exp2(np.arange(-8, 9) / 2)  # w / h
@@ -77,6 +77,7 @@ class Part:
     annotations: pa.Table
     tile_size: int
     image_size: int
+    dropped: frozenset[str] = frozenset()  # annotation_ids that were rejected on reading
 
 
 def summarize(part: Part) -> Summary:
@@ -95,7 +96,7 @@ class _Count:
         images, annotations = part.images, part.annotations
         self.counts: Counter[Key] = Counter()
         self.files: dict[str, list[str]] = {}
-        self.images = images
+        self.images, self.dropped = images, part.dropped
         self.paths: list[str] = images["path"].to_pylist()
         self.splits = [split if split is not None else UNSPLIT for split in images["split"].to_pylist()]
         self.wh = np.stack([images[name].to_numpy().astype(np.float64) for name in ("width", "height")], axis=1)
@@ -150,7 +151,8 @@ class _Count:
         marked = pc.or_kleene(self.rows["crowd"], self.rows["ignore"]).fill_null(False)
         region = np.array(marked.to_pylist(), dtype=bool)
         difficult = self.rows["difficult"].fill_null(0).to_numpy() > 0
-        self.objects = ~empty & ~outside & ~region
+        dropped = np.array([name in self.dropped for name in self.rows["annotation_id"].to_pylist()], dtype=bool)
+        self.objects = ~empty & ~outside & ~region & ~dropped
         self.find("zero_size", empty, self._place)
         self.find("outside_image", outside, self._place)
         self.find("clipped", ~empty & ~outside & (overflow > _CLIPPED), self._place)
@@ -227,7 +229,7 @@ _QUALITY: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("dark_images", "brightness", lambda luma: luma < 40),
     ("bright_images", "brightness", lambda luma: luma > 215),
     ("flat_images", "contrast", lambda deviation: deviation < 15),
-    ("blurred_images", "sharpness", lambda variance: variance < 20),
+    ("blurred_images", "sharpness", lambda variance: variance < 10),
 )
 _SUFFIXES = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png", "apng"), "BMP": ("bmp",),

@@ -57,7 +57,7 @@ def site(rng: Generator) -> Site:
     chosen = rng.permutation(len(palette))[: rng.integers(3, 6)]
     return Site(
         heading=float(rng.uniform(0, pi)),
-        scale=float(rng.uniform(0.88, 1.5)),
+        scale=float(rng.uniform(0.95, 1.55)),
         urban=urban,
         water=str(rng.choice(["canal", "shore", "pond"])),
         sun=(length * cos(sun), length * sin(sun)),

@@ -37,8 +37,8 @@ class Tile:
 def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], plan: TilePlan) -> list[Tile]:
     """Return every tile of an image with boxes [N, 4] in source pixels, of which `ignore` [N] are no labels.
 
-    A box is a label where at least `min_visibility` of its area is visible; any lesser visible part, and any visible part
-    of an ignored box, is an ignore region.
+    A box is a label where at least `min_visibility` of its area is visible; any lesser visible part, and any visible
+    part of an ignored box, is an ignore region.
     """
     width, height = size_wh
     image = bx.clip(boxes, (0, 0, width, height))

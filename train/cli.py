@@ -22,7 +22,9 @@ def _snapshot(config: Config, uri: str | None) -> Any:
 
     uri = uri or snapshot.head(config)
     if uri is None:
-        raise ConfigError(config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first")
+        raise ConfigError(
+            config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first"
+        )
     return snapshot.Snapshot.open(uri)
 
 

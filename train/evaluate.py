@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl import boxes, codec, network, store
+from etl import boxes, store
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.plan import TilePlan
@@ -66,20 +66,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judge a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
 
+    Without either the newest model is judged.
+
     Writes evaluation.json and evaluation.html beside the model, or below `out`, and returns the answer of
     `speck evaluate`. ConfigError when there is nothing to judge, or nothing to judge it on.
     """
     snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
-    if (model is None) == (detections is None):
-        found = "neither" if model is None else "both"
-        raise ConfigError("speck evaluate", "--model, --detections", found, "one of them")
+    if model is not None and detections is not None:
+        raise ConfigError("speck evaluate", "--model, --detections", "both", "one of them")
     table, truth = evaluation_truth(snapshot, "val")
     if not table.num_rows:
         raise ConfigError(
             snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"
         )
     if detections is None:
-        assert model is not None
+        model = newest_model(config) if model is None else model
         finder, categories = _by_model(config, snapshot, model)
         home = model.rstrip("/")
     else:
@@ -98,6 +99,30 @@ def evaluate(
         "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
     ), answer["html"])  # fmt: skip
     return answer
+
+
+def newest_model(config: Config) -> str:
+    """Return the URI of the model written last; ConfigError when the dataset has none."""
+    found = store.glob(store.join(config.home, "models", "*", "model.json"))
+    if not found:
+        raise ConfigError(config.name, "--model", "no model of this dataset", "a model: run `speck train` first")
+    return max(found, key=lambda uri: (store.modified(uri), uri)).rsplit("/", 1)[0]
+
+
+def print_table(answer: Mapping[str, Any]) -> None:
+    """Write the figures of an answer to standard output, for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{answer['dataset']}: {answer['images']} images, sizes in {answer['size_reference']} pixels")
+    for name in ("", *MODES):
+        table.add_column(name.replace("_", " "), justify="right" if name else "left")
+    for key in ("AP", "AP50", "AP75", *(f"AP_{name}" for name in boxes.BUCKETS), "AP50_small", "AR"):
+        table.add_row(key, *("-" if answer[mode][key] is None else f"{answer[mode][key]:.3f}" for mode in MODES))
+    table.add_row("seconds per image", *(f"{answer[mode]['seconds_per_image']:.2f}" for mode in MODES))
+    console = Console()
+    console.print(table)
+    console.print(answer["html"], soft_wrap=True)
 
 
 def judge(
@@ -224,7 +249,7 @@ def _given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table
         def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
             return dict.fromkeys(MODES, read[subject.image_id]), untimed  # as they are: merged by whoever made them
 
-    return Finder(find, network.image_size(config, plan.size), plan)
+    return Finder(find, config.train.image_size or plan.size, plan)
 
 
 def _with_progress(subjects: Sequence[Subject]) -> Iterator[Subject]:

@@ -101,19 +101,11 @@ def find_weights(weights: str, name: str) -> str | None:
 def load_weights(module: torch.nn.Module, source: str) -> int:
     """Copy what fits of a checkpoint (.pt, .safetensors) or of a trained model into the detector; return the tensors."""
     if source.endswith(".pt"):
-        # Rebuilds known layer classes only: a file that names any other is refused.
-        given, _ = tasks.torch_safe_load(source, safe_only=True)
-        origin = given.get("ema") or given.get("model")
-        if not isinstance(origin, torch.nn.Module):
-            raise ConfigError(source, "train.weights", "no model inside", "an Ultralytics detection checkpoint")
-        module.load(origin, verbose=False)
-        tensors = origin.float().state_dict()
-    else:
-        tensors = load_tensors(store.read_bytes(source if source.endswith(".safetensors") else _weights(source)))
-    own = module.state_dict()
-    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-    if not source.endswith(".pt"):
-        module.load_state_dict(fitting, strict=False)
+        origin = _checkpoint(source)
+        module.load(origin, verbose=False)  # finds equal categories by name
+        return len(_fitting(module, origin.state_dict()))
+    fitting = _fitting(module, load_tensors(store.read_bytes(source if source.endswith(".safetensors") else _weights(source))))
+    module.load_state_dict(fitting, strict=False)
     return len(fitting)
 
 
@@ -167,6 +159,23 @@ def checked(architecture: Architecture, where: str) -> Architecture:
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
         raise ConfigError(where, "activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
     return architecture
+
+
+def _checkpoint(path: str) -> torch.nn.Module:
+    """Return the model inside an Ultralytics checkpoint; known layer classes are rebuilt, a file with any other refused."""
+    try:
+        found, _ = tasks.torch_safe_load(path, safe_only=True)
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError("the model", "train.weights", path, "an Ultralytics checkpoint of tensors and layers only") from error
+    origin = found.get("ema") or found.get("model") if isinstance(found, dict) else None
+    if not isinstance(origin, torch.nn.Module):
+        raise ConfigError("the model", "train.weights", path, "an Ultralytics checkpoint with a model inside")
+    return origin.float()
+
+
+def _fitting(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    own = module.state_dict()
+    return {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
 
 
 def _layers(architecture: Architecture, key: str, where: str) -> list[Any]:

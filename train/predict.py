@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import ceil
-from typing import TYPE_CHECKING, Literal, TypeVar
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from etl import codec, store
 from etl.boxes import Boxes, as_boxes, clip
 from etl.codec import Pixels
 from etl.config import Evaluate
+from etl.errors import ConfigError
 from etl.plan import TilePlan, Window
+from train import draw
 from train.merge import Detections, concatenate, merge, suppress
 
 if TYPE_CHECKING:
     import torch
 
     from train.model import Model
+
+log = logging.getLogger("speck")
 
 Mode = Literal["full_image", "tiled", "combined"]
 MODES: tuple[Mode, ...] = ("full_image", "tiled", "combined")
@@ -31,6 +41,9 @@ _LARGEST_BATCH = 16  # views, on an accelerator; on a processor one at a time is
 _CANDIDATES = 8192  # of a raw output, best scores first
 _PER_VIEW = 300  # detections
 _RAW_IOU = 0.7  # above which two raw outputs of one view are one object, as Ultralytics has it
+_CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says better
+_MEGAPIXELS = 400.0  # of an image; larger ones are refused before they fill the memory
+_PROGRESS_SECONDS = 8.0
 
 Rows = NDArray[np.float64]  # [N, 6]: xyxy in network pixels, score, category
 _Item = TypeVar("_Item")
@@ -92,6 +105,61 @@ def full_image_ratio(image_size: int, image_wh: tuple[int, int]) -> float:
 def tile_ratio(image_size: int, plan: TilePlan, scale: float) -> float:
     """Return the network pixels per source pixel of a tile at a scale."""
     return scale * image_size / plan.size
+
+
+def predict_files(
+    model_uri: str, paths: Sequence[str | PathLike[str]], out_dir: str | PathLike[str], mode: str = "combined"
+) -> dict[str, Any]:
+    """Detect in image files, or folders of them; write detections.json (COCO) and an annotated JPEG of each image.
+
+    The file holds everything above `evaluate.confidence`; drawn and counted is what reaches the confidence at which
+    the model's evaluation had its best F1 (0.25 without one). Returns detections (the file), images, objects by
+    category, confidence, drawn (files) and unreadable [{file, reason}].
+    """
+    if mode not in MODES:
+        raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
+    from train import model as models
+
+    files = _image_files(paths)
+    model, out = models.load(model_uri), Path(out_dir)
+    log.info("predict: model %s on %s", model.id, place(model))
+    settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
+    confidence = _best_confidence(model_uri)
+    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [
+        {"id": number, "name": name} for number, name in enumerate(model.categories, start=1)
+    ]}  # fmt: skip
+    drawn: list[str] = []
+    unreadable: list[dict[str, str]] = []
+    said = time.monotonic()
+    for number, path in enumerate(files, start=1):
+        try:
+            image = _read(path)
+        except codec.UnreadableImageError as error:
+            unreadable.append({"file": str(path), "reason": str(error)})
+            continue
+        found = predict_image(model, image, mode, settings)
+        height, width = image.shape[:2]
+        document["images"].append({"id": number, "file_name": str(path), "width": width, "height": height})
+        first = len(document["annotations"]) + 1
+        document["annotations"] += _coco(found, number, first, model.categories)
+        picture = out / f"{path.stem}.jpg"
+        if str(picture) in drawn:
+            picture = out / f"{path.stem}-{number}.jpg"
+        store.write_bytes(str(picture), codec.encode(_annotated(image, found, model.categories, confidence), 90))
+        drawn.append(str(picture))
+        if time.monotonic() - said > _PROGRESS_SECONDS:
+            said = time.monotonic()
+            log.info("predict: %d of %d images", number, len(files))
+    store.write_json(str(out / "detections.json"), document)
+    shown = Counter(entry["category"] for entry in document["annotations"] if entry["score"] >= confidence)
+    return {
+        "detections": str(out / "detections.json"),
+        "images": len(document["images"]),
+        "objects": dict(sorted(shown.items())),
+        "confidence": confidence,
+        "drawn": drawn,
+        "unreadable": unreadable,
+    }
 
 
 def detect(model: Model, views: Iterable[Pixels], confidence: float) -> Iterator[Rows]:
@@ -167,3 +235,46 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _image_files(paths: Sequence[str | PathLike[str]]) -> list[Path]:
+    """Return the files, a folder standing for the images in it; ConfigError for what is not there."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += sorted(file for file in path.iterdir() if file.suffix.lower() in codec.EXTENSIONS)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ConfigError("speck predict", "IMAGE", f"{path}, which is not there", "image files or folders")
+    return files
+
+
+def _read(path: Path) -> Pixels:
+    data = path.read_bytes()
+    return codec.decode(data, codec.header(data, _MEGAPIXELS).orientation)
+
+
+def _best_confidence(model_uri: str) -> float:
+    evaluation = store.join(model_uri, "evaluation.json")
+    best = store.read_json(evaluation)["best_f1"]["confidence"] if store.exists(evaluation) else None
+    return _CONFIDENCE if best is None else float(best)
+
+
+def _coco(found: Detections, image: int, first: int, categories: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the detections as COCO annotations with scores and category names, numbered from `first`."""
+    xywh = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], axis=1).round(2).tolist()
+    return [
+        {
+            "id": first + i, "image_id": image, "category_id": kind + 1, "category": categories[kind], "bbox": box,
+            "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": round(score, 5),
+        }
+        for i, (box, kind, score) in enumerate(zip(xywh, found.category.tolist(), found.score.tolist(), strict=True))
+    ]  # fmt: skip
+
+
+def _annotated(image: Pixels, found: Detections, categories: Sequence[str], confidence: float) -> Pixels:
+    shown = found.take(found.score >= confidence)
+    colours = [draw.PALETTE[kind % len(draw.PALETTE)] for kind in shown.category.tolist()]
+    labels = [f"{categories[kind]} {score:.2f}" for kind, score in zip(shown.category, shown.score, strict=True)]
+    return draw.boxes_on(image, shown.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))

@@ -118,9 +118,9 @@ def _of_image(
     def example(kind: Kind, box: Any, category: int, score: float | None, iou: float | None) -> Example:
         return Example(kind, image, tuple(map(float, box)), categories[category], score, iou, around, colours)
 
-    for i in np.flatnonzero(counted & ~matched.found):
-        box = truth.xyxy[i]
-        yield float(boxes.side_length(box[None])[0]), example("missed", box, int(truth.category[i]), None, None)
+    for missed in np.flatnonzero(counted & ~matched.found):
+        box = truth.xyxy[missed]
+        yield float(boxes.side_length(box[None])[0]), example("missed", box, int(truth.category[missed]), None, None)
     for i, (box, category, score) in enumerate(
         zip(shown.xyxy, shown.category.tolist(), shown.score.tolist(), strict=True)
     ):

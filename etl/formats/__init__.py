@@ -21,7 +21,9 @@ from etl.formats.labels import ImageLabels
 class LabelFormat(Protocol):
     """A format with one label file per image."""
 
-    SUFFIX: str
+    @property
+    def SUFFIX(self) -> str:  # noqa: N802 - modules name it as the constant it is
+        """The end of its files' names, in lower case."""
 
     def is_label(self, data: bytes) -> bool:
         """Return whether a file with this suffix looks like labels at all."""
@@ -33,6 +35,10 @@ class LabelFormat(Protocol):
 @runtime_checkable
 class DatasetFormat(Protocol):
     """A format whose files list their images."""
+
+    @property
+    def SUFFIX(self) -> str:  # noqa: N802 - modules name it as the constant it is
+        """The end of its files' names; empty when any file may be one."""
 
     def read_dataset(
         self, files: Mapping[str, bytes], images: Sequence[str]

@@ -12,7 +12,7 @@ from etl.errors import ConfigError
 from etl.formats.text import decode
 
 _YAML = (".yaml", ".yml")
-_PLAIN = ("classes.txt", "classes.names", "obj.names", "names.txt")
+_PLAIN = ("classes.txt", "names.txt")
 
 
 def names(source: bytes | Sequence[str], where: str) -> list[str]:
@@ -34,14 +34,14 @@ def names(source: bytes | Sequence[str], where: str) -> list[str]:
 
 def discover(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
     """Return path and content of the names file nearest the root: YAML with `names`, else *.names or classes.txt."""
-    by_depth = sorted(files, key=lambda path: (path.count("/"), path))
+    by_depth = sorted(filter(may_hold_names, files), key=lambda path: (path.count("/"), path))
     for path in by_depth:
         if PurePosixPath(path).suffix.lower() in _YAML:
             document = yaml_mapping(files[path])
             if document is not None and "names" in document:
                 return path, names(files[path], path)
     for path in by_depth:
-        if PurePosixPath(path).suffix.lower() == ".names" or PurePosixPath(path).name.lower() in _PLAIN:
+        if PurePosixPath(path).suffix.lower() not in _YAML:
             return path, names(files[path], path)
     return None
 

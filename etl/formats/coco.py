@@ -13,7 +13,7 @@ from typing import Any
 from etl.errors import SourceError
 from etl.formats.coco_writer import image_file, write
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
-from etl.formats.listing import Listing, relative
+from etl.formats.listing import Listing, relative, split_named
 from etl.formats.text import decode, excerpt, integer
 
 __all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "resolve", "write"]
@@ -54,7 +54,8 @@ def categories(files: Mapping[str, bytes]) -> list[str]:
 def resolve(file: str, written: Iterable[str], listing: Listing) -> dict[str, str]:
     """Return the listed image of each file name: seen from the JSON file, from the root, else by its path's end.
 
-    Of several images with this end, the one in the folder that holds most of the file's images is meant.
+    Of several images with this end, the one in the folder that holds most of the file's images is meant; of such
+    folders, the one named for the split the file is named for.
     """
     found: dict[str, str] = {}
     options: dict[str, dict[str, str]] = {}  # name -> folder -> image
@@ -69,9 +70,11 @@ def resolve(file: str, written: Iterable[str], listing: Listing) -> dict[str, st
     votes = Counter(start for starts in options.values() for start in starts)
     for name, starts in options.items():
         most = max((votes[start] for start in starts), default=0)
-        best = [image for start, image in starts.items() if votes[start] == most]
+        best = [start for start in starts if votes[start] == most]
+        if len(best) > 1:
+            best = [start for start in best if split_named(start) == split_named(file)]
         if len(best) == 1:
-            found[name] = best[0]
+            found[name] = starts[best[0]]
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from etl.errors import ConfigError, SourceError
 from etl.formats.labels import ImageLabels
@@ -19,6 +20,7 @@ class CustomReader:
 
     name: str
     function: Callable[[Mapping[str, bytes], Sequence[str]], Iterable[Labels]]
+    SUFFIX: ClassVar[str] = ""  # any file may be one of its own
 
     def read_dataset(self, files: Mapping[str, bytes], images: Sequence[str]) -> Iterator[Labels]:
         """Yield what the function yields; SourceError for anything that is no labels of a listed image."""

@@ -9,6 +9,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")
+_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![a-z])")
+
+
+def split_named(path: str) -> str | None:
+    """Return the split that the innermost telling part of a path names: val for `DET-val/images`, None if none does."""
+    for part in reversed(path.lower().split("/")):
+        if match := _WORD.search(part):
+            return _WORDS[match[1]]
+    return None
 
 
 def relative(folder: str, written: str) -> str | None:

@@ -14,12 +14,10 @@ from etl.config import SplitLists
 from etl.errors import ConfigError
 from etl.formats import coco, yolo
 from etl.formats.categories import yaml_mapping
-from etl.formats.listing import Listing, relative
+from etl.formats.listing import Listing, relative, split_named
 from etl.formats.text import decode, lines
 from etl.schema import SPLITS
 
-_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![a-z])")
 _YAML_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _YAML = (".yaml", ".yml")
 
@@ -41,9 +39,8 @@ def own_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) ->
 
 def by_folder(images: Sequence[str]) -> dict[str, str]:
     """Return the split of every image below a folder named for one: `images/val`, `VisDrone2019-DET-val`."""
-    parts = {image: PurePosixPath(image).parent.parts for image in images}
-    words = {image: [split for part in reversed(parts[image]) if (split := _word(part))] for image in images}
-    return {image: words[image][0] for image in sorted(images) if words[image]}
+    named = {image: split_named(posixpath.dirname(image)) for image in sorted(images)}
+    return {image: split for image, split in named.items() if split is not None}
 
 
 def listed_split(lists: SplitLists, root: str, images: Sequence[str], texts: Mapping[str, bytes]) -> dict[str, str]:
@@ -78,11 +75,6 @@ def _below(path: str, base: str) -> str | None:
 def _merged(found: Found) -> dict[str, str]:
     split = {image: name for wanted in SPLITS for name, images in found if name == wanted for image in images}
     return dict(sorted(split.items()))
-
-
-def _word(text: str) -> str | None:
-    match = _WORD.search(text.lower())
-    return _WORDS[match[1]] if match else None
 
 
 def _listed(data: bytes, folder: str, listing: Listing, where: str) -> list[str]:
@@ -126,7 +118,10 @@ def _yaml_entry(entry: str, base: object, folder: str, files: Mapping[str, bytes
                 return _listed(files[place], posixpath.dirname(place), listing, place)
             if below := listing.below(place):
                 return below
-    return []
+    parts = plain.rstrip("/").split(
+        "/"
+    )  # where the images' root lies deeper than data.yaml, only the end of the folder is there
+    return next((below for start in range(1, len(parts)) if (below := listing.below("/".join(parts[start:])))), [])
 
 
 def _plain_lists(files: Mapping[str, bytes], listing: Listing) -> Found:
@@ -145,18 +140,23 @@ def _image_sets(files: Mapping[str, bytes], listing: Listing) -> Found:
         path = PurePosixPath(file)
         if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in (*SPLITS, "trainval") and path.suffix == ".txt":
             split = "train" if path.stem == "trainval" else path.stem  # val, if listed, comes before
-            found.append((split, _stems(files[file], path.parent.parent.parent.as_posix(), listing)))
+            found.append(
+                (split, _stems(files[file], posixpath.dirname(file.rpartition("ImageSets/Main/")[0]), listing))
+            )
     return found
 
 
 def _stems(data: bytes, folder: str, listing: Listing) -> list[str]:
+    """Return the images of a list of stems: those of JPEGImages beside the list, else the only one with the stem."""
+    beside = {posixpath.splitext(image)[0]: image for image in listing.below(posixpath.join(folder, "JPEGImages"))}
     inside = frozenset(listing.below(folder))
     found = []
     for _, line in lines(decode(data) or ""):
         options = listing.stem(line)
         options = [image for image in options if image in inside] or options
-        if len(options) == 1:
-            found.append(options[0])
+        image = beside.get(posixpath.join(folder, "JPEGImages", line)) or (options[0] if len(options) == 1 else None)
+        if image is not None:
+            found.append(image)
     return found
 
 
@@ -164,8 +164,6 @@ def _coco_files(files: Mapping[str, bytes], listing: Listing) -> Found:
     found: Found = []
     documents = {file: data for file, data in files.items() if file.lower().endswith(coco.SUFFIX)}
     for file, names in (coco.file_names(documents) if documents else {}).items():
-        path = PurePosixPath(file)
-        words = [split for part in (path.stem, *reversed(path.parent.parts)) if (split := _word(part))]
-        if words:
-            found.append((words[0], coco.resolve(file, names, listing).values()))
+        if split := split_named(file):
+            found.append((split, coco.resolve(file, names, listing).values()))
     return found

@@ -87,6 +87,13 @@ def finished(client, dag, run):
     return state, {name: task["state"] for name, task in client.tasks(dag, run).items()}
 
 
+def succeeded(client, dag, run):
+    """Wait for a run in which every task must succeed."""
+    _, tasks = finished(client, dag, run)
+    failed = [name for name, state in tasks.items() if state == "failed"]
+    assert set(tasks.values()) == {"success"}, (tasks, [client.log(dag, run, name)[-30:] for name in failed])
+
+
 def first_run(client, dag):
     return next(iter(wait_for(lambda: client.runs(dag), 60)))
 
@@ -101,10 +108,10 @@ def chain(airflow):
     due = {dag: client.runs(dag) for dag in client.dags()}
     assert due == {"tiny_build": {}, "tiny_evaluate": {}, "tiny_train": {}}, "a missed night was made up for"
     runs = {"tiny_build": client.trigger("tiny_build")}
-    finished(client, "tiny_build", runs["tiny_build"])
+    succeeded(client, "tiny_build", runs["tiny_build"])
     for dag in ("tiny_train", "tiny_evaluate"):
         runs[dag] = first_run(client, dag)
-        finished(client, dag, runs[dag])
+        succeeded(client, dag, runs[dag])
     return runs
 
 

@@ -57,9 +57,8 @@ def test_any_partition_of_the_images_in_any_order_gives_the_same_summary(
 ) -> None:
     splits = ("train", "val", None)
     images = schema.table(schema.IMAGES, [image(str(i), 1000 + i, 700, split=splits[i % 3]) for i in range(6)])
-    annotations = schema.table(
-        schema.ANNOTATIONS, [box(str(i), x, y, x + w, y + h, category=c, line=n) for n, (i, x, y, w, h, c) in enumerate(rows)]
-    )
+    written = [box(str(i), x, y, x + w, y + h, category=c, line=n) for n, (i, x, y, w, h, c) in enumerate(rows)]
+    annotations = schema.table(schema.ANNOTATIONS, written)
     whole = audit.summarize(audit.Part(images, annotations, 640, 960))
     parts = [
         audit.summarize(audit.Part(images.filter(pa.array([place == part for place in places])), annotations, 640, 960))
@@ -91,7 +90,7 @@ def test_the_needed_resolution_takes_the_fifth_percentile_to_8_and_16_pixels() -
     result = conclude([image("a")], [box("a", 30 * i, 0, 30 * i + 4, 4) for i in range(10)])
     assert result["resolution"]["8"]["tiled"] == 1280  # from 4 px at 640 to 8 px
     assert result["resolution"]["16"]["tiled"] == 2560
-    assert result["resolution"]["8"]["full_image"] == 3840  # 4 px shrink to 1.33
+    assert 3840 <= result["resolution"]["8"]["full_image"] <= 3840 * 1.02  # 4 px shrink to 1.33; bins of 1.1 %
 
 
 def test_boxes_without_area_or_place_are_findings_and_no_objects() -> None:
@@ -131,7 +130,8 @@ def test_rejects_are_findings_by_reason_and_unread_boxes_count_as_annotations() 
 
 
 def test_classes_unused_unnamed_undeclared_and_rare_are_findings() -> None:
-    rows = [box("a", 20 * (i % 90), 30 * (i // 90), 20 * (i % 90) + 18, 30 * (i // 90) + 20, line=i) for i in range(300)]
+    places = [(20 * (i % 90), 30 * (i // 90)) for i in range(300)]
+    rows = [box("a", x, y, x + 18, y + 20, line=line) for line, (x, y) in enumerate(places)]
     rows += [box("a", 0, 900, 20, 930, category="7"), box("a", 100, 900, 120, 930, category="tram")]
     result = conclude([image("a")], rows, declared=("car", "7", "ghost"))
     assert found(result, "unused_categories")["advice"].count("ghost") == 1
@@ -163,7 +163,7 @@ def test_images_are_judged_by_bytes_name_orientation_and_labels() -> None:
 
 
 def test_findings_of_other_stages_take_the_place_of_our_own() -> None:
-    theirs = {"code": "empty_split", "severity": "critical", "count": 0, "advice": "theirs", "files": [], "split": "val"}
+    theirs = {"code": "empty_split", "severity": "critical", "count": 0, "advice": "theirs", "split": "val"}
     result = conclude([image("a")], [], splits=("train", "val"), found=[theirs])
     assert [row["advice"] for row in result["findings"] if row["code"] == "empty_split"] == ["theirs"]
     assert result["findings"][0]["severity"] == "critical"
@@ -190,7 +190,9 @@ def test_coverage_is_the_mean_over_positions_of_holding_a_cell_centre() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 60), st.floats(0, 60)), max_size=30), st.sampled_from([4, 8, 32]))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.floats(0, 60), st.floats(0, 60)), max_size=30), st.sampled_from([4, 8, 32])
+)
 def test_shared_cells_are_all_pairs_of_centres_in_one_cell(rows: list[tuple[int, float, float]], stride: int) -> None:
     owner = np.array([row[0] for row in rows], dtype=np.int64)
     centres = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 2)
@@ -231,6 +233,7 @@ def test_the_eight_double_labels_of_a_real_dataset_are_found() -> None:
         width, height = (int(root.findtext(f"size/{name}", "0")) for name in ("width", "height"))
         images.append(image(file.stem, width, height))
         for line, item in enumerate(root.iter("object")):
-            x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{name}", "nan")) for name in ("xmin", "ymin", "xmax", "ymax"))
+            corners = (item.findtext(f"bndbox/{name}", "nan") for name in ("xmin", "ymin", "xmax", "ymax"))
+            x0, y0, x1, y1 = map(float, corners)
             rows.append(box(file.stem, x0 - 1, y0 - 1, x1, y1, category=item.findtext("name", ""), line=line))
     assert number(conclude(images, rows), "duplicate_boxes") == 8

@@ -35,6 +35,13 @@ def test_a_data_yaml_below_the_root_is_seen_from_its_folder():
     assert list(found.values()) == ["train", "train", "val"]
 
 
+def test_a_data_yaml_above_the_images_root_is_understood():
+    found = own_split(
+        "yolo", {"data.yaml": b"train: images/train\nval: images/val/\ntest: x/test/"}, ["train/a.jpg", "val/c.jpg"]
+    )
+    assert found == {"train/a.jpg": "train", "val/c.jpg": "val"}
+
+
 def test_plain_darknet_lists_count_where_there_is_no_data_yaml():
     files = {
         "train.txt": b"aerial/a.jpg\naerial/b.jpg\naerial/gone.jpg\n",

@@ -1,0 +1,167 @@
+import logging
+
+import numpy as np
+import pytest
+
+from etl import codec, schema, shard, store
+from etl.config import Config
+from etl.errors import ConfigError, SpeckError
+from etl.plan import Plan, TilePlan
+from etl.snapshot import Snapshot
+from train import compat, engine, model
+
+compat.install()
+
+COLOURS = {"red": (230, 40, 30), "blue": (30, 60, 230)}
+OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
+
+
+def scene(rng):
+    """A grey 64 px tile with one square of 12 px, and its box."""
+    name = ("red", "blue")[int(rng.integers(2))]
+    image = np.full((64, 64, 3), 128, np.uint8)
+    x, y = (int(side) for side in rng.integers(0, 52, 2))
+    image[y : y + 12, x : x + 12] = COLOURS[name]
+    return image, {"x0": x, "y0": y, "x1": x + 12, "y1": y + 12, "category": name, "annotation_id": "a", "visibility": 1}
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A function that publishes tiles of coloured squares and returns the snapshot."""
+
+    def publish(train=32, val=8, kind="tile"):
+        rng = np.random.default_rng(0)
+        home = tmp_path / "squares"
+        (home / "shards").mkdir(parents=True)
+        writer = shard.ShardWriter(tmp_path / "part.tar")
+        rows = []
+        for number in range(train + val):
+            image, box = scene(rng)
+            data = codec.encode(image, 95)
+            blocks, start = shard.sample_blocks(f"s{number:03d}", data, b"{}")
+            rows.append(
+                {
+                    "sample_id": f"s{number:03d}", "split": "train" if number < train else "val", "width": 64, "height": 64,
+                    "offset": writer.add(blocks) + start, "size": len(data), "boxes": [box], "ignore": [],
+                    "recipe": {"kind": kind, "seed": 0, "parameters": "{}", "parents": []},
+                }
+            )  # fmt: skip
+        done = writer.close()
+        store.upload(done.path, str(home / "shards" / f"{done.sha256}.tar"))
+        uri = str(home / "snapshots" / "abc")
+        store.write_table(
+            f"{uri}/samples.parquet", schema.table(schema.SAMPLES, [{**row, "shard": done.sha256} for row in rows])
+        )
+        tile = TilePlan(size=64, overlap=0.25, min_visibility=0.4, scales=(1.0,))
+        plan = Plan(split_salt=0, near_duplicates=False, categories=("blue", "red"), tile=tile, negatives=1.0, codec="c")
+        manifest = {"id": "abc", "categories": ["blue", "red"], "plan": plan.model_dump(mode="json")}
+        store.write_json(f"{uri}/manifest.json", manifest)
+        return Snapshot.open(uri)
+
+    return publish
+
+
+def config(tmp_path, **train):
+    settings = {"model": "speck-micro", "weights": "scratch", "epochs": 1, "batch": 8, "device": "cpu", **train}
+    return Config(name="squares", store=str(tmp_path), source={"format": "yolo", "images": "x"}, train=settings)
+
+
+def test_training_saves_a_model_that_loads_and_says_where_it_came_from(published, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "speck")
+    monkeypatch.chdir(tmp_path)
+    answer = engine.train(config(tmp_path, options=OPTIONS), published())
+    assert answer.keys() == {"model", "epochs", "seconds", "device"}
+    assert (answer["epochs"], answer["device"]) == (1, "cpu")
+    loaded = model.load(answer["model"])
+    assert loaded.categories == ("blue", "red")
+    assert (loaded.meta["snapshot"], loaded.meta["dataset"], loaded.image_size) == ("abc", "squares", 64)
+    assert loaded.meta["trained"]["weights"] == "scratch"
+    assert any("epoch 1, step" in text and "s left" in text for text in caplog.messages)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["squares"]
+    assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "shards", "snapshots"]
+
+
+@pytest.mark.slow
+def test_a_detector_learns_coloured_squares(published, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "speck")
+    engine.train(config(tmp_path, epochs=25, options=OPTIONS), published(train=64, val=16))
+    best = max(float(text.split("AP50 ")[1][:5]) for text in caplog.messages if "AP50" in text)
+    assert best > 0.7
+
+
+def test_equal_runs_give_equal_weights_and_another_seed_others(published, tmp_path):
+    snapshot = published(train=16)
+    first, again, other = (
+        engine.train(config(tmp_path, seed=seed, options=OPTIONS), snapshot)["model"] for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_a_time_budget_ends_the_run_within_an_epoch_and_lowers_the_rate_to_its_end(published, tmp_path, monkeypatch):
+    rates = []
+    report = engine._Trainer._report_step
+
+    def recorded(trainer):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        report(trainer)
+
+    monkeypatch.setattr(engine._Trainer, "_report_step", recorded)
+    answer = engine.train(config(tmp_path, epochs=1, max_seconds=4, options=OPTIONS), published())
+    assert answer["seconds"] < 60
+    assert 0 < rates[-1] < 0.3 * max(rates) <= 0.3 * OPTIONS["lr0"] * 1.01
+    assert model.load(answer["model"]).meta["trained"]["epochs"] == answer["epochs"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split):
+    with pytest.raises(ConfigError, match=f"no {split} samples in snapshot abc") as caught:
+        engine.train(config(tmp_path), published(**{split: 0}))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"learning_rate": 1}, "learning_rate"), ({"lr0": "fast"}, "lr0"), ({"mosaic": 7.0}, "mosaic"), ({"epochs": 3}, "epochs")],
+)
+def test_an_option_that_is_unknown_ours_or_impossible_is_named(published, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=rf"train\.options\.{message}"):
+        engine.prepare(config(tmp_path, options=options), published(train=1, val=1))
+
+
+def test_the_trainers_mosaic_is_off_and_refused_beside_mosaics_in_the_shards(published, tmp_path):
+    snapshot = published(train=2, val=2, kind="mosaic")
+    assert engine.prepare(config(tmp_path), snapshot).settings["mosaic"] == 0
+    with pytest.raises(ConfigError, match=r"train\.options\.mosaic"):
+        engine.prepare(config(tmp_path, options={"mosaic": 1.0}), snapshot)
+
+
+def test_the_trainers_mosaic_can_be_asked_for_where_the_shards_hold_none(published, tmp_path):
+    assert engine.prepare(config(tmp_path, options={"mosaic": 0.5}), published(2, 2)).settings["mosaic"] == 0.5
+
+
+@pytest.mark.parametrize(("options", "nms_free"), [({}, True), ({"nms": True}, False)])
+def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, options, nms_free):
+    run = engine.prepare(config(tmp_path, model="yolo26n-p2", options=options), published(2, 2))
+    assert run.nms_free is nms_free
+    assert run.settings["nms"] is (False if nms_free else None)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    snapshot = published(2, 2)
+    with pytest.raises(ConfigError, match=r"train\.device"):
+        engine.prepare(config(tmp_path, device="0"), snapshot)
+    assert engine.prepare(config(tmp_path, device="auto"), snapshot).settings["device"] == "cpu"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(published, tmp_path):
+    with pytest.raises(SpeckError, match="lr0"):
+        engine.train(config(tmp_path, epochs=3, options={**OPTIONS, "optimizer": "SGD", "lr0": 1e30}), published(train=16))
+
+
+def test_yolo26_trains_without_nms(published, tmp_path):
+    answer = engine.train(config(tmp_path, model="yolo26n-p2", options=OPTIONS), published(train=8, val=4))
+    assert model.load(answer["model"]).nms_free
