@@ -51,6 +51,8 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the stage's answer."""
+        # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
         from etl import cluster, jobs
 
         stage = getattr(jobs, self.stage)

@@ -137,7 +137,8 @@ def histogram(
     every = max(1, -(-len(edges) * 30 // int(right - left)))
     parts.append(_rule(left, base, right, base))
     for index in range(0, len(edges), every):
-        parts.append(_text(left + index * step, base + 14, _short(edges[index]), anchor="middle", kind="tick"))
+        x, anchor = (right + 6, "end") if index == len(edges) - 1 else (left + index * step, "middle")
+        parts.append(_text(x, base + 14, _short(edges[index]), anchor=anchor, kind="tick"))
     if unit:
         parts.append(_text((left + right) / 2, base + 29, unit, anchor="middle", kind="tick"))
     for name, value in (marks or {}).items():
@@ -291,7 +292,7 @@ def _place(edges: Sequence[float], value: float) -> float:
 
 def _ticks(highest: float) -> list[float]:
     """Return up to five round numbers above 0 and not above the highest."""
-    if highest <= 0:
+    if highest < 1e-200:  # nothing, and what would underflow
         return []
     rough = highest / 4
     unit = 10.0 ** floor(log10(rough))

@@ -272,10 +272,14 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
             "them."
         )
         yield finding("class_imbalance", "warning", advice, count=len(rare))
-    held = [name for name, row in audit["classes"].items() if row.get("train") and not row.get("val")]
-    if held and audit["images_by_split"].get("val"):
-        advice = f"Classes in train and not in val: {_listed(held)}. Their figures will be empty."
-        yield finding("class_not_in_val", "warning", advice, count=len(held))
+    for split, other, harm in (
+        ("train", "val", "Their figures will be empty."),
+        ("val", "train", "They are judged and never learned: split by other groups, or label more."),
+    ):
+        held = [name for name, row in audit["classes"].items() if row.get(split) and not row.get(other)]
+        if held and audit["images_by_split"].get(other):
+            advice = f"Classes in {split} and not in {other}: {_listed(held)}. {harm}"
+            yield finding(f"class_not_in_{other}", "warning", advice, count=len(held))
 
 
 def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -158,8 +158,9 @@ def audit(uri: str, cluster: Cluster) -> Answer:
         images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
         starts = [*range(0, images.num_rows, _AUDIT_IMAGES), images.num_rows]
         side = network.tile_size(work.config), network.image_size(work.config)
+        dropped = frozenset(work.dropped("ingest").to_pylist())
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
-        pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side) for piece in slices]
+        pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side, dropped) for piece in slices]
         found = publishing.audit(work, cluster.map(auditing.summarize, pieces, label="audit"), images, annotations)
         severities = Counter(finding["severity"] for finding in found["findings"])
         return {"findings": dict(sorted(severities.items())), "html": work.path("audit", "audit.html")}

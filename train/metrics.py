@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from etl import boxes
 from etl.boxes import Boxes
 from train.merge import Detections
+
+log = logging.getLogger(__name__)
 
 EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
 MATCHED_IOU = 0.5  # from which a detection counts as having found an object, in counts and pictures
@@ -184,7 +187,7 @@ def _evaluate(
             entry["id"] = number
     head = {"images": [{"id": i} for i in range(images)], "categories": [{"id": i} for i in range(categories)]}
     truth_set, result_set = (COCO({**head, "annotations": entries}) for entries in (labels, results))
-    run = COCOeval_faster(truth_set, result_set, "bbox")
+    run = COCOeval_faster(truth_set, result_set, "bbox", print_function=log.debug)
     run.params.areaRng, run.params.areaRngLbl = list(sizes.values()), list(sizes)
     run.params.maxDets = list(counted)
     shape = (len(run.params.iouThrs), len(run.params.recThrs), categories, len(sizes), len(counted))

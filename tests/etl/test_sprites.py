@@ -7,8 +7,7 @@ from math import ceil, floor, pi
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from etl import sprites
 
