@@ -26,10 +26,10 @@ down: install
 	$(SPECK) down
 
 test: lint
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(VENV)/bin/python -m pytest --ignore tests/bench -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --ignore tests/bench
 
 lint: install
 	$(VENV)/bin/python -m ruff check .

@@ -18,6 +18,7 @@ Pixels = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W] luma
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 # JPEG opens MPO, several JPEGs in one file, as well
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
 _MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
@@ -121,7 +122,8 @@ def perceptual_hash(luma: Pixels) -> int:
 
 def chroma(data: bytes) -> str:
     """Return the chroma sampling to encode samples of an image with: its own, so that no colour is lost twice."""
-    return "420" if _is_plain_jpeg(data) and simplejpeg.decode_jpeg_header(data)[3] == "420" else "444"
+    sampling = simplejpeg.decode_jpeg_header(data)[3] if _is_plain_jpeg(data) else "444"
+    return sampling if sampling in _SAMPLINGS else "444"
 
 
 def encode(pixels: Pixels, quality: int, sampling: str = "444") -> bytes:

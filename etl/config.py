@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator,
+)  # fmt: skip
+from pydantic_core import ErrorDetails
 
 from etl.errors import ConfigError
 
@@ -21,17 +25,22 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
 
 
-Strings = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+def _as_strings(value: object) -> object:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
+Listed = BeforeValidator(_as_tuple)
+Strings = Annotated[tuple[str, ...], BeforeValidator(_as_strings)]
 
 
 class Section(BaseModel):
-    """A part of the dataset file: frozen, and closed to unknown keys."""
+    """A part of the dataset file: frozen, and closed to unknown keys and to values of another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 def _regex(value: str) -> str:
@@ -73,7 +82,7 @@ class Source(Section):
     format: str
     images: str
     annotations: Strings = ()
-    categories: str | tuple[str, ...] | None = None
+    categories: str | Annotated[tuple[str, ...], Listed] | None = None
     match: Regex | None = None
     group: Regex | None = None
     split: Literal["source"] | SplitRatios | SplitLists = SplitRatios()
@@ -98,6 +107,14 @@ class Ontology(Section):
     min_side: Annotated[float, Field(ge=0)] = 0
     dropped_as: Literal["background", "ignore"] = "background"
 
+    @field_validator("keep", "drop", "rename", "merge")
+    @classmethod
+    def _patterns_compile(cls, value: Any, info: ValidationInfo) -> Any:
+        for name in chain(*value.values()) if info.field_name == "merge" else value:
+            if name.startswith("re:"):
+                _regex(name.removeprefix("re:"))
+        return value
+
 
 class Tile(Section):
     """How images are cut."""
@@ -105,7 +122,7 @@ class Tile(Section):
     size: Annotated[int, Field(ge=32)] | Literal["auto"] = 640
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.2
     min_visibility: Annotated[float, Field(gt=0, le=1)] = 0.4
-    scales: Literal["auto"] | tuple[Annotated[float, Field(gt=0, le=1)], ...] = "auto"
+    scales: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Listed] = "auto"
     negatives: Fraction = 0.25
 
     @model_validator(mode="after")
@@ -140,7 +157,7 @@ class Anchors(Section):
     """Prior boxes fitted to the tile boxes; null means the trained model's own."""
 
     image_size: Positive | None = None
-    strides: tuple[Positive, ...] | None = None
+    strides: Annotated[tuple[Positive, ...], Listed] | None = None
     per_level: Positive | Literal["auto"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -271,8 +288,8 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(path, "", error, "a readable UTF-8 YAML file") from error
     try:
         values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-        texts = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - constructs strings only
-    except yaml.YAMLError as error:
+        texts = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
     if not isinstance(values, dict):
         raise ConfigError(path, "", type(values).__name__, "a mapping of settings")
@@ -287,10 +304,19 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
-            seen.add(key.value)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _TextLoader(_StrictLoader):
+    """A loader that gives every scalar as the text written."""
+
+
+for _tag in ("null", "bool", "int", "float", "timestamp"):
+    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_yaml_str)
 
 
 def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
@@ -298,17 +324,13 @@ def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
     *path, last = place
     for key in path:
         values, texts = (values.get(key), texts.get(key)) if isinstance(values, dict) else (None, None)
-    if isinstance(values, dict) and values.get(last) is not None:
-        values[last] = _text_like(values[last], texts[last], numbers=("min_side",))
-
-
-def _text_like(value: Any, text: Any, numbers: tuple[str, ...]) -> Any:
-    if isinstance(text, dict):
-        by_text = dict(zip(text, value.values(), strict=True))
-        return {k: by_text[k] if k in numbers else _text_like(by_text[k], v, numbers) for k, v in text.items()}
-    if isinstance(text, list):
-        return [_text_like(v, t, numbers) for v, t in zip(value, text, strict=True)]
-    return text
+    if not isinstance(values, dict) or values.get(last) is None:
+        return
+    parsed, text = values[last], texts[last]
+    if isinstance(text, dict):  # the settings among names: numbers, and what is left empty
+        settings = {key: value for key, value in parsed.items() if key == "min_side" or value is None}
+        text = {key: settings.get(key, written) for key, written in text.items()}
+    values[last] = text
 
 
 def _expand(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -358,22 +380,41 @@ def _paths(folder: Path, value: Any) -> Any:
 def _path(folder: Path, value: Any) -> Any:
     if not isinstance(value, str) or "://" in value:
         return value
-    return os.path.normpath(folder / Path(value).expanduser())
+    return os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - an unknown user's home stays as written
 
 
 def _validate(path: Path, values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"])
-        more = f" (and {len(others)} more)" if others else ""
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])
-        if first["type"] == "extra_forbidden":
+        errors = [(_key(values, found), found) for found in error.errors()]
+        key, first = max(errors, key=lambda each: len(each[0]))  # of a choice of forms, the one that fits furthest
+        here = [found for place, found in errors if place == key]
+        found, expected = repr(first["input"]), " or ".join(dict.fromkeys(_expected(error) for error in here))
+        if first["type"] == "missing":
+            found, expected = "nothing", "a value"
+        elif first["type"] == "extra_forbidden":
             found, expected = "an unknown key", f"one of {', '.join(_siblings(first['loc']))}"
-        else:
-            expected = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(path, key, found, expected + more) from error
+        more = f" (and {len(errors) - len(here)} more)" if len(errors) > len(here) else ""
+        raise ConfigError(path, ".".join(key), found, expected + more) from error
+
+
+def _expected(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _key(values: Any, error: ErrorDetails) -> tuple[str, ...]:
+    """Return the keys that lead to an error, without the forms that were tried for a value on the way."""
+    key = []
+    for part in error["loc"]:
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        elif part != error["loc"][-1] or error["type"] != "missing":
+            continue
+        key.append(str(part))
+    return tuple(key)
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:

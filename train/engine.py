@@ -142,6 +142,13 @@ def has_mosaics(samples: pa.Table) -> bool:
     return bool(pc.any(pc.equal(kinds, "mosaic")).as_py())
 
 
+def rate(spent: float, warmth: float, *, final: float, cosine: bool) -> float:
+    """Return the share of the learning rate when this share of the budget is spent: up with warmth, down to `final`."""
+    spent = min(spent, 1.0)
+    fall = (1 + math.cos(math.pi * spent)) / 2 if cosine else 1 - spent
+    return min(warmth, 1.0) * (final + (1 - final) * fall)
+
+
 def _options(config: Config, mosaics: bool) -> dict[str, Any]:
     options = dict(config.train.options)
     for name, value in options.items():
@@ -281,12 +288,12 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         budget = self.run.budget
         if budget is None:
             return
-        spent = min((time.time() - self.train_time_start) / budget, 1.0)
+        spent = (time.time() - self.train_time_start) / budget
         warm_steps = self.run.warmup_epochs * len(self.train_loader)
-        warmth = min(max((self._steps + 1) / max(warm_steps, 1), spent / _WARMUP_SHARE), 1.0)
-        fall = (1 + math.cos(math.pi * spent)) / 2 if self.args.cos_lr else 1 - spent
+        warmth = max((self._steps + 1) / max(warm_steps, 1), spent / _WARMUP_SHARE)
+        share = rate(spent, warmth, final=self.args.lrf, cosine=self.args.cos_lr)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * warmth * (self.args.lrf + (1 - self.args.lrf) * fall)
+            group["lr"] = group["initial_lr"] * share
 
     def _report_step(self) -> None:
         self._steps += 1

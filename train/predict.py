@@ -118,8 +118,11 @@ def predict_files(
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
-    from train import model as models
+    from train import model as models  # first: it makes Ultralytics importable
 
+    from ultralytics.utils import patches  # isort: skip
+
+    patches._pil_plugins_registered = True  # else Ultralytics answers a broken image by installing a plugin for it
     files = _image_files(paths)
     model, out = models.load(model_uri), Path(out_dir)
     log.info("predict: model %s on %s", model.id, place(model))

@@ -134,6 +134,7 @@ def _of_image(
 def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
     counts = answer["combined"]["buckets"]
     objects = {"AP": answer["combined"]["boxes"], **{f"AP_{name}": counts[name] for name in boxes.BUCKETS}}
+    objects["AP_small"] = sum(counts[name] for name in boxes.BUCKETS[:3])  # as COCO has it
     return [
         [name, page.count(objects[key]), *(page.figures(answer[mode][key]) for mode in _MODES)]
         for key, name in _SIZES.items()

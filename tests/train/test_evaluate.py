@@ -1,0 +1,185 @@
+"""An evaluation from a published snapshot to its page, on a small dataset built for real."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from etl import cluster, codec, jobs
+from etl.config import Config, load
+from etl.errors import ConfigError
+from etl.snapshot import Snapshot
+from train import evaluate, predict
+
+MODES = predict.MODES
+WH = (300, 220)
+BUCKETS = ("AP_very_tiny", "AP_tiny", "AP_small", "AP_medium", "AP_large")
+
+
+def write_dataset(folder: Path, val: int) -> Path:
+    """Write images of three groups, each with objects of every size, the largest larger than a tile."""
+    rng = np.random.default_rng(0)
+    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    objects = [(5, 5, 6, 6), (30, 5, 12, 12), (60, 4, 25, 25), (118, 8, 22, 20), (10, 50, 150, 40), (180, 60, 110, 150)]
+    for number in range(6):
+        name = f"{'abc'[number % 3]}_{number}.jpg"
+        pixels = rng.integers(60, 120, (WH[1], WH[0], 3), dtype=np.uint8)
+        images.append({"id": number + 1, "file_name": name, "width": WH[0], "height": WH[1]})
+        for x, y, w, h in objects:
+            pixels[y : y + h, x : x + w] = (250, 250, 250)
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": number + 1,
+                "category_id": 1 + (w > 30),
+                "bbox": [x, y, w, h],
+            }
+            annotations.append({**entry, "area": w * h, "iscrowd": 0})
+        annotations.append({**entry, "id": len(annotations) + 1, "bbox": [5, 150, 100, 60], "iscrowd": 1})
+        (folder / name).write_bytes(codec.encode(pixels, 95))
+    document = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "small car"}, {"id": 2, "name": "bus"}],
+    }
+    (folder / "labels.json").write_text(json.dumps(document))
+    settings, share = folder / "made.yaml", 0.34 if val else 0.0
+    settings.write_text(
+        f"name: made\nstore: {folder}/store\n"
+        f"source: {{format: coco, images: ., annotations: ., group: '^([abc])_', split: {{val: {share}}}}}\n"
+        "tile: {size: 96, overlap: 0.25, scales: [1, 0.5]}\naugment: {copies: 0, mosaic: 0, copy_paste: 0}\n"
+        "train: {model: speck-micro, weights: scratch}\n"
+    )
+    return settings
+
+
+def built(folder: Path, val: int = 1) -> tuple[Config, Snapshot]:
+    config = load(write_dataset(folder, val))
+    with cluster.serial() as engine:
+        return config, Snapshot.open(jobs.build(config, engine)["snapshot"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Snapshot]:
+    return built(tmp_path_factory.mktemp("made"))
+
+
+def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    for mode in MODES:
+        assert {key: answer[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
+        assert answer[mode]["AP"] == 1.0 and answer[mode]["AR"] == 1.0
+    assert answer["combined"]["boxes"] == 6 * answer["images"]  # the crowd is none
+
+
+def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    page = Path(answer["html"]).read_text(encoding="utf-8")
+    assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
+    assert page.count("<figcaption>") >= page.count("<svg") > 0
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    saved = json.loads((Path(answer["html"]).parent / "evaluation.json").read_text())
+    assert saved["combined"]["AP"] == answer["combined"]["AP"]
+
+
+def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str, Any]]:
+    images, truth = evaluate.evaluation_truth(snapshot, "val")
+    paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
+    rows = []
+    for box in truth.to_pylist():
+        if not box["ignore"]:
+            bbox = [box["x0"], box["y0"], box["x1"] - box["x0"], box["y1"] - box["y0"]]
+            image = box["image_id"] if name == "id" else paths[box["image_id"]]
+            rows.append({"image_id": image, "category_id": box["category"], "bbox": bbox, "score": 0.9})
+    return rows
+
+
+@pytest.mark.parametrize("name", ["file_name", "id"])
+def test_a_results_file_is_judged_as_it_is(made: tuple[Config, Snapshot], name: str, tmp_path: Path) -> None:
+    config, snapshot = made
+    rows = detections_of(snapshot, name)
+    rows[0] = {**rows[0], "bbox": [0, 210, 5, 5]}  # one object missed, one false alarm
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(rows))
+    answer = evaluate.evaluate(config, snapshot, detections=str(file), out=str(tmp_path / "out"))
+    assert answer["combined"]["AP"] < 1.0
+    assert answer["combined"]["AP"] == answer["full_image"]["AP"] == answer["tiled"]["AP"]
+    page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    assert "false alarm, score 0.90" in page and "missed" in page
+
+
+def test_numbered_results_follow_the_export_of_the_snapshot(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+    config, snapshot = made
+    everything = snapshot.table("images").sort_by("path")["path"].to_pylist()
+    rows = [
+        {
+            **row,
+            "image_id": everything.index(row["image_id"]) + 1,
+            "category_id": snapshot.categories.index(row["category_id"]) + 1,
+        }
+        for row in detections_of(snapshot)
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(rows))
+    assert evaluate.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "{}",
+        '[{"image_id": 1}]',
+        '[{"image_id": "z", "category_id": "bus", "bbox": [0, 0, 1, 1], "score": 1}]',
+    ],
+)
+def test_a_broken_results_file_is_a_config_error(made: tuple[Config, Snapshot], text: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(str(file))):
+        evaluate.evaluate(*made, detections=str(file))
+
+
+def test_a_val_split_without_images_is_a_config_error(tmp_path: Path) -> None:
+    config, snapshot = built(tmp_path, val=0)
+    with pytest.raises(ConfigError, match="val split without images"):
+        evaluate.evaluate(config, snapshot, detections="truth")
+
+
+def test_without_any_model_the_command_says_to_train_one(made: tuple[Config, Snapshot]) -> None:
+    with pytest.raises(ConfigError, match="no model"):
+        evaluate.evaluate(*made)
+
+
+def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from train import model as models
+
+    config, snapshot = made
+    torch.manual_seed(0)
+    module = models.build(models.resolve("speck-micro"), snapshot.categories)
+    meta = {
+        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
+        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
+        "config": config.resolved(),
+    }  # fmt: skip
+    uri = models.save(module, str(tmp_path), meta)
+    answer = evaluate.evaluate(config, snapshot, uri)
+    assert answer["html"] == f"{uri}/evaluation.html" and Path(answer["html"]).is_file()
+    assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer["tiled"].keys()
+    assert answer["seconds_per_image"] > 0
+    assert evaluate.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
+
+
+def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(made: tuple[Config, Snapshot]) -> None:
+    config, snapshot = made
+    settings = config.evaluate.model_copy(update={"size_reference": "network"})
+    answer = evaluate.evaluate(config.model_copy(update={"evaluate": settings}), snapshot, detections="truth")
+    # 96 network pixels for 300 source pixels of the whole image, for 96 of a tile
+    assert answer["full_image"]["buckets"]["very_tiny"] > answer["tiled"]["buckets"]["very_tiny"]
+    assert answer["size_reference"] == "network"

@@ -1,0 +1,153 @@
+"""Detection through windows: a detector that sees perfectly finds every object of the whole image, once, in place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from etl import boxes, codec
+from etl.boxes import Boxes
+from etl.config import Evaluate
+from etl.errors import ConfigError
+from etl.plan import TilePlan
+from train import predict
+
+torch = pytest.importorskip("torch")
+from train.model import Model, build, resolve, save  # noqa: E402
+
+PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
+SETTINGS = Evaluate()
+COLOURS = np.array([[255, 0, 0], [0, 255, 0]], dtype=np.uint8)  # of categories 0 and 1
+
+
+class Spotter(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Boxes around the patches of each category's pure colour: right about every pixel it is shown."""
+
+    def __init__(self, nms_free: bool) -> None:
+        super().__init__()
+        self.nms_free = nms_free
+        self.sizes: list[tuple[int, ...]] = []
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: Any) -> tuple[Any, None]:
+        self.sizes.append(tuple(batch.shape))
+        found = [self._found(image.numpy()) for image in batch.permute(0, 2, 3, 1)]
+        rows = np.zeros((len(found), 60, 6))
+        for i, view in enumerate(found):
+            rows[i, : len(view)] = np.reshape(view, (-1, 6))
+        if self.nms_free:
+            return torch.from_numpy(rows), None
+        raw = np.zeros((len(found), 6, 60))
+        raw[:, :2] = (rows[..., :2] + rows[..., 2:4]).transpose(0, 2, 1) / 2
+        raw[:, 2:4] = (rows[..., 2:4] - rows[..., :2]).transpose(0, 2, 1)
+        for category in (0, 1):
+            raw[:, 4 + category] = np.where(rows[..., 5] == category, rows[..., 4], 0)
+        return torch.from_numpy(np.concatenate([raw, raw], axis=2)), None  # every object twice: suppression is due
+
+    def _found(self, image: NDArray[np.float32]) -> list[list[float]]:
+        rows = []
+        for category, colour in enumerate(COLOURS):
+            patch = (np.abs(image * 255 - colour).max(axis=2) < 1).astype(np.uint8)
+            _, _, stats, _ = cv2.connectedComponentsWithStats(patch)
+            rows += [[x, y, x + w, y + h, 0.9, category] for x, y, w, h, _ in stats[1:].tolist()]
+        return rows
+
+
+def spotter(nms_free: bool = True, image_size: int = 128) -> Model:
+    return Model("spotter", "", Spotter(nms_free), ("red", "green"), image_size, PLAN, 32, nms_free, {})
+
+
+def painted(wh: tuple[int, int], objects: list[tuple[int, int, int, int, int]]) -> NDArray[np.uint8]:
+    image = np.full((wh[1], wh[0], 3), 90, dtype=np.uint8)
+    for x0, y0, x1, y1, category in objects:
+        image[y0:y1, x0:x1] = COLOURS[category]
+    return image
+
+
+OBJECTS = [
+    (3, 5, 9, 11, 0),  # very tiny
+    (100, 20, 120, 34, 1),  # cut by a border, whole in the next tile
+    (60, 60, 210, 80, 0),  # larger than the overlap and than a tile
+    (40, 100, 56, 280, 1),  # the same, upright
+    (285, 190, 300, 200, 0),  # at the border of the image
+]
+WH = (300, 300)
+
+
+def as_rows(xyxy: Boxes, category: NDArray[np.int64]) -> list[tuple[float, ...]]:
+    return sorted((*map(float, box), float(c)) for box, c in zip(xyxy, category, strict=True))
+
+
+@pytest.mark.parametrize("nms_free", [True, False])
+def test_tiles_find_every_object_once_in_place(nms_free: bool) -> None:
+    found = predict.predict_image(spotter(nms_free), painted(WH, OBJECTS), "tiled", SETTINGS)
+    assert as_rows(found.xyxy, found.category) == sorted(tuple(map(float, row)) for row in OBJECTS)
+
+
+@pytest.mark.parametrize("mode", predict.MODES)
+def test_each_mode_finds_the_large_objects_near_their_place(mode: predict.Mode) -> None:
+    objects = [OBJECTS[2], OBJECTS[3]]
+    found = predict.predict_image(spotter(), painted(WH, objects), mode, SETTINGS)
+    truth = boxes.as_boxes([row[:4] for row in objects])
+    assert (boxes.iou(truth, found.xyxy).max(axis=1) > 0.7).all()
+
+
+def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
+    model = spotter()
+    seen: list[NDArray[np.float32]] = []
+    model.module.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone().numpy()))
+    image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
+    predict.tiled(model, image, PLAN, [1.0], 0.5)
+    first = (seen[0][0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(first[:100, :128], image[:, :128])
+    assert (first[100:] == 114).all()
+    assert {view.shape for view in seen} == {(1, 3, 128, 128)}
+
+
+def test_another_image_size_scales_tiles_and_returns_source_pixels() -> None:
+    model = spotter(image_size=256)
+    found = predict.predict_image(model, painted(WH, OBJECTS[1:2]), "tiled", SETTINGS)
+    assert {size[2:] for size in model.module.sizes} == {(256, 256)}
+    np.testing.assert_allclose(found.xyxy, [OBJECTS[1][:4]], atol=1.0)
+
+
+def test_an_image_smaller_than_a_tile_is_one_view() -> None:
+    model = spotter()
+    found = predict.predict_image(model, painted((50, 40), [(10, 10, 20, 20, 1)]), "tiled", SETTINGS)
+    assert len(model.module.sizes) == 1
+    assert as_rows(found.xyxy, found.category) == [(10, 10, 20, 20, 1)]
+
+
+def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = build(resolve("speck-micro"), ["car", "bus"])
+    meta = {
+        "dataset": "made", "snapshot": "none", "categories": ["car", "bus"], "model": "speck-micro", "image_size": 128,
+        "tile": PLAN.model_dump(mode="json"), "nms_free": False, "config": {"evaluate": {"confidence": 0.0}},
+    }  # fmt: skip
+    uri = save(module, str(tmp_path / "store"), meta)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a", "b"):
+        (pictures / f"{name}.jpg").write_bytes(codec.encode(painted((150, 90), OBJECTS[:1]), 95))
+    (pictures / "broken.jpg").write_bytes(b"no image")
+    answer = predict.predict_files(uri, [pictures], tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(image["file_name"]).name for image in document["images"]] == ["a.jpg", "b.jpg"]
+    assert document["annotations"], "a random network at confidence 0 sees something"
+    assert {"bbox", "score", "category", "category_id", "image_id"} <= document["annotations"][0].keys()
+    assert [Path(entry["file"]).name for entry in answer["unreadable"]] == ["broken.jpg"]
+    drawn = codec.decode((tmp_path / "out" / "a.jpg").read_bytes())
+    assert drawn.shape == (90, 150, 3)
+
+
+@pytest.mark.parametrize(("paths", "mode"), [(["/not/there.jpg"], "tiled"), ([], "sideways")])
+def test_a_wrong_command_is_a_config_error(paths: list[str], mode: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        predict.predict_files("nowhere", paths, tmp_path, mode)
