@@ -40,4 +40,4 @@ bench: install
 
 # Leaves the virtual environment and the store.
 clean:
-	rm -rf .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .demo .airflow build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

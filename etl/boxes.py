@@ -55,8 +55,8 @@ def visibility(boxes: Boxes, window: Sequence[float]) -> NDArray[np.float64]:
     return np.divide(area(clip(boxes, window)), own, out=np.zeros_like(own), where=own > 0)
 
 
-def to_window(boxes: Boxes, window: Sequence[float], scale: float) -> Boxes:
-    """Return source-pixel boxes in the pixels of a sample cut at the window and resized by scale."""
+def to_window(boxes: Boxes, window: Sequence[float], scale: float | NDArray[np.float64]) -> Boxes:
+    """Return source-pixel boxes in the pixels of a sample cut at the window and resized by scale, or by one a side."""
     return (boxes - np.array([window[0], window[1]] * 2, dtype=np.float64)) * scale
 
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from etl.config import load
-from etl.errors import SpeckError
+from etl.errors import ConfigError, SpeckError
 
 log = logging.getLogger("speck")
 
@@ -69,6 +69,15 @@ def answer(found: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
+def naming(config: Path) -> Iterator[None]:
+    """Make every wrong setting that is found later name the dataset file as well."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(config, error.key, error.found, error.expected) from error
+
+
+@contextmanager
 def _cluster(scheduler: str | None, workers: int | None) -> Iterator[Any]:
     from etl import cluster
 
@@ -101,7 +110,7 @@ def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = No
     from etl import jobs
 
     settings = load(config)
-    with _cluster(scheduler, workers) as connected:
+    with naming(config), _cluster(scheduler, workers) as connected:
         found = jobs.audit_source(settings, connected)
     if as_json:
         answer(found, True)
@@ -122,7 +131,7 @@ def build(
     from etl import jobs
 
     settings = load(config)
-    with _cluster(scheduler, workers) as connected:
+    with naming(config), _cluster(scheduler, workers) as connected:
         answer(jobs.build(settings, connected), as_json)
 
 
@@ -153,3 +162,30 @@ def demo(
     from etl import demo_run
 
     raise typer.Exit(demo_run.run(home, seed))
+
+
+_HOME = Path(__file__).resolve().parents[1] / ".airflow"
+AirflowHome = Annotated[Path, typer.Option(help="Airflow's folder.", show_default=".airflow in the checkout")]
+
+
+@app.command()
+def up(
+    home: AirflowHome = _HOME,
+    dags: Annotated[Path, typer.Option(help="The DAGs.", show_default="dags in the checkout")] = _HOME.parent / "dags",
+    port: Annotated[
+        int | None, typer.Option(help="Of the web UI.", show_default="the first free one from 8080")
+    ] = None,
+) -> None:
+    """Start Airflow on this machine and leave it running; prints its address, user and password."""
+    from etl import stack
+
+    running = stack.up(home, dags, port)
+    typer.echo(f"Airflow: {running.url}\nuser: {running.user}\npassword: {running.password}\nstop it with: make down")
+
+
+@app.command()
+def down(home: AirflowHome = _HOME) -> None:
+    """Stop the Airflow that `speck up` started, with everything it has running."""
+    from etl import stack
+
+    stack.down(home)

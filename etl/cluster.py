@@ -142,7 +142,7 @@ def connect(address: str | None = None, workers: int | None = None) -> Iterator[
         try:
             client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
         except (OSError, ValueError) as error:
-            raise ConfigError("scheduler", "address", address, f"a Dask scheduler that answers ({error})") from error
+            raise ConfigError("", "scheduler", address, f"a Dask scheduler that answers ({error})") from error
         log.info("Dask dashboard: %s", client.dashboard_link)
         yield _Dask(client)
 

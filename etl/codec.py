@@ -68,16 +68,19 @@ def header(data: bytes, max_megapixels: float) -> Header:
     """Return an image file's header; UnreadableImageError for what is no image, or too large a one."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            orientation = _orientation(image)
-            found = Header(image.width, image.height, str(image.format), image.mode, orientation)
+            # before the orientation, for which Pillow decodes the whole of a PNG without EXIF
+            if (megapixels := image.width * image.height / 1e6) > max_megapixels:
+                raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
+            return Header(image.width, image.height, str(image.format), image.mode, _orientation(image))
+    except UnreadableImageError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for bytes that are no image
         raise UnreadableImageError("broken_image", error or type(error).__name__, "a readable image") from error
-    if (megapixels := found.width * found.height / 1e6) > max_megapixels:
-        raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
-    return found
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # turned upright by Pillow itself
+        return 1
     value = image.getexif().get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -9,17 +9,24 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
-    BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator,
-)  # fmt: skip
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from etl import yaml_file
 from etl.errors import ConfigError
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
-_NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names: text as written
+_NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -47,7 +54,7 @@ def _regex(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
+        raise ValueError(f"a regular expression ({error})") from error
     return value
 
 
@@ -276,61 +283,7 @@ class Config(Section):
 def load(path: str | Path) -> Config:
     """Return the checked configuration of a dataset file; ConfigError names file, key, found and expected."""
     path = Path(path).expanduser()
-    return _validate(path, _expand(path, _parse(path)))
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(path, "", "no such file", "a dataset file (YAML)") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, "", error, "a readable UTF-8 YAML file") from error
-    try:
-        values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-        texts = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
-    if not isinstance(values, dict):
-        raise ConfigError(path, "", type(values).__name__, "a mapping of settings")
-    for place in _NAMES:
-        _take_text(values, texts, place)
-    return values
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _TextLoader(_StrictLoader):
-    """A loader that gives every scalar as the text written."""
-
-
-for _tag in ("null", "bool", "int", "float", "timestamp"):
-    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_yaml_str)
-
-
-def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
-    """Put the text as written in the place of the parsed scalars below one key, in place."""
-    *path, last = place
-    for key in path:
-        values, texts = (values.get(key), texts.get(key)) if isinstance(values, dict) else (None, None)
-    if not isinstance(values, dict) or values.get(last) is None:
-        return
-    parsed, text = values[last], texts[last]
-    if isinstance(text, dict):  # the settings among names: numbers, and what is left empty
-        settings = {key: value for key, value in parsed.items() if key == "min_side" or value is None}
-        text = {key: settings.get(key, written) for key, written in text.items()}
-    values[last] = text
+    return _validate(path, _expand(path, yaml_file.read(path, _NAMES)))
 
 
 def _expand(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -407,9 +360,7 @@ def _key(values: Any, error: ErrorDetails) -> tuple[str, ...]:
     """Return the keys that lead to an error, without the forms that were tried for a value on the way."""
     key = []
     for part in error["loc"]:
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+        if part in (range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()):
             values = values[part]
         elif part != error["loc"][-1] or error["type"] != "missing":
             continue
@@ -422,6 +373,6 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     model: Any = Config
     for part in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
-        annotation = field.annotation if field is not None else globals().get(str(part))
-        model = annotation if hasattr(annotation, "model_fields") else globals().get(str(part), annotation)
+        form = globals().get(re.findall(r"\w+", str(part))[-1])  # of a choice of forms, part names the one tried
+        model = field.annotation if field is not None else form
     return sorted(getattr(model, "model_fields", {}))

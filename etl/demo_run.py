@@ -23,7 +23,8 @@ MIN_AP50 = 0.40  # combined
 MIN_GAIN_SMALL = 0.10  # AP50_small of combined above that of full_image
 _OWNED = ".speck-demo"  # marks the folder as one that may be removed
 _POLL_SECONDS = 1.0
-_PROGRESS_SECONDS = 5.0
+_PROGRESS_SECONDS = 4.0  # between lines that differ
+_MAX_QUIET_SECONDS = 8.0  # between equal ones
 _PARSE_SECONDS = 120.0
 _RUN_SECONDS = 3600.0
 _MEASURES = (
@@ -43,11 +44,14 @@ class Watched:
 
     def follow(self, dag: str, run: str) -> dict[str, Any]:
         """Return what a run's tasks answered once it has ended, with progress lines; SpeckError if it failed."""
-        spoken = 0.0
+        said, when = "", 0.0
         while (state := self.client.state(dag, run)) not in ENDED:
-            if time.monotonic() - spoken >= _PROGRESS_SECONDS:
-                self.say(self.progress(dag, run))
-                spoken = time.monotonic()
+            quiet = time.monotonic() - when
+            if quiet >= _PROGRESS_SECONDS and (
+                (line := self.progress(dag, run)) != said or quiet >= _MAX_QUIET_SECONDS
+            ):
+                self.say(line)
+                said, when = line, time.monotonic()
             if time.monotonic() - self.start > _RUN_SECONDS:
                 raise SpeckError(f"{dag} has not ended after {_RUN_SECONDS:.0f} s")
             time.sleep(_POLL_SECONDS)
@@ -77,7 +81,8 @@ class Watched:
         """Return the states of a run's tasks and the newest log line of the one that runs."""
         parts, newest = [], ""
         for name, task in self.client.tasks(dag, run).items():
-            state = task["state"] or "waiting"
+            if (state := task["state"]) is None:
+                continue  # its turn has not come
             parts.append(f"{name} {task['duration']:.0f}s" if state == "success" else f"{name} {state}")
             if state == "running" and (lines := self.lines(dag, run, name, task["try_number"])):
                 newest = f" | {lines[-1].splitlines()[-1][:120]}"

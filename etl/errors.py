@@ -39,7 +39,8 @@ class ConfigError(SpeckError):
 
     def __str__(self) -> str:
         key = f" {self.key}:" if self.key else ""
-        return f"{self.where}:{key} found {self.found}, expected {self.expected}"
+        where = f"{self.where}:" if self.where else ""
+        return f"{where}{key} found {self.found}, expected {self.expected}".lstrip()
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
         return type(self), (self.where, self.key, self.found, self.expected)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +15,13 @@ import pyarrow.compute as pc
 
 from etl import codec
 from etl.formats.labels import ImageLabels, LabelBox
-from etl.ids import AnnotationIds, image_id, normal_path
+from etl.ids import AnnotationIds, image_id
 from etl.schema import LEDGER, REJECTS, reject, table
 
 VERSION = 1
 _TOLERANCE = 0.01  # px: a box that reaches less far outside its image is written with rounding, not wrongly
+
+_FARTHEST = 1e9  # px: no coordinate, and nothing computed of those below it overflows
 
 Row = dict[str, Any]
 
@@ -40,7 +43,7 @@ def probe(path: str, data: bytes, max_megapixels: float) -> tuple[codec.Header, 
     width, height = found.upright_wh
     row = {
         "image_id": image_id(path),
-        "path": normal_path(path),
+        "path": PurePosixPath(path).as_posix(),  # as on the disk: only the id is normalised
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": width,
         "height": height,
@@ -75,11 +78,15 @@ def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
     for label in labels:
         for box in label.boxes:
             _add_box(
-                rows, row, ids.box(box.category, box.xyxy) if _finite(box) else ids.text(repr(box)), label.file, box
+                rows,
+                row,
+                ids.box(box.category, box.xyxy) if _finite(box) else ids.text(repr((box.category, box.xyxy))),
+                label.file,
+                box,
             )
         for bad in label.bad:
             rows.rejects.append(reject("annotation", place(label.file, bad.line), bad.reason, bad.found, bad.expected))
-            rows.ledger.append(entry(ids.text(f"{bad.line} {bad.found}"), "ingest", "dropped", bad.reason))
+            rows.ledger.append(entry(ids.text(bad.found), "ingest", "dropped", bad.reason))
 
 
 def entry(annotation: str, stage: str, outcome: str, rule: str, value: float | None = None) -> Row:
@@ -93,7 +100,7 @@ def place(file: str, line: int | None) -> str:
 
 
 def _finite(box: LabelBox) -> bool:
-    return all(math.isfinite(side) for side in box.xyxy)
+    return all(abs(side) < _FARTHEST for side in box.xyxy)
 
 
 def _add_box(rows: Rows, image: Row, annotation: str, file: str, box: LabelBox) -> None:
@@ -144,19 +151,24 @@ def discovered(annotations: pa.Table) -> list[str]:
 
 
 def refuse_unknown(tables: dict[str, pa.Table], categories: Sequence[str]) -> dict[str, pa.Table]:
-    """Return the tables with every box of a class not among the categories rejected; its row stays, as written."""
-    annotations = tables["annotations"]
+    """Return the tables with every box of a class not among the categories rejected; its row stays, as written.
+
+    A box that was rejected before keeps its first reason.
+    """
+    annotations, ledger = tables["annotations"], tables["ledger"]
+    gone = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
     known = pc.or_(pc.is_in(annotations["category"], pa.array(categories, pa.string())), annotations["ignore"])
-    unknown = annotations.filter(pc.invert(known)).select(["annotation_id", "category", "file", "line"]).to_pylist()
+    passed = pc.or_(known, pc.is_in(annotations["annotation_id"], gone))
+    unknown = annotations.filter(pc.invert(passed)).select(["annotation_id", "category", "file", "line"]).to_pylist()
     expected = f"one of the {len(categories)} known classes"
     rejects = [
         reject("annotation", place(row["file"], row["line"]), "unknown_category", row["category"], expected)
         for row in unknown
     ]
-    ledger = [entry(row["annotation_id"], "ingest", "dropped", "unknown_category") for row in unknown]
+    dropped = [entry(row["annotation_id"], "ingest", "dropped", "unknown_category") for row in unknown]
     return tables | {
         "rejects": pa.concat_tables([tables["rejects"], table(REJECTS, rejects)]),
-        "ledger": pa.concat_tables([tables["ledger"], table(LEDGER, ledger)]),
+        "ledger": pa.concat_tables([ledger, table(LEDGER, dropped)]),
     }
 
 

@@ -100,6 +100,7 @@ def ingest(config: Config, cluster: Cluster) -> Answer:
         tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
         known = plan.categories if plan is not None and config.source.categories is None else source.categories
         categories = list(known) if known else ingesting.discovered(tables["annotations"])
+        remapping.actions(categories, config.ontology)  # a class that does not exist fails here, not stages later
         tables = ingesting.refuse_unknown(tables, categories)
         boxes = ingesting.boxes_written(tables)
         _check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)

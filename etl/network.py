@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from etl.config import Config
 
 DEFAULT_TILE = 640
-_LEVELS = (8, 16, 32)  # P3, P4, P5
+_STRIDES = {"speck-micro": (4, 8)}  # of the detection levels of the architectures in train/architectures
+_LEVELS = (8, 16, 32)  # P3, P4, P5 of the YOLO families
 
 
 def tile_size(config: Config) -> int:
@@ -20,9 +23,10 @@ def image_size(config: Config) -> int:
 
 
 def strides(config: Config) -> tuple[int, ...]:
-    """Return the strides of the detection levels, as configured or by the model's name (-p2 adds stride 4)."""
+    """Return the strides of the detection levels: as configured, else by the model's name (-p2 adds 4, -p6 adds 64)."""
     if config.anchors.strides is not None:
         return config.anchors.strides
-    if "speck" in config.train.model:
-        return (4, 8, 16)
-    return (4, *_LEVELS) if "-p2" in config.train.model else _LEVELS
+    name = PurePath(config.train.model).stem
+    if name in _STRIDES:
+        return _STRIDES[name]
+    return (*((4,) if "-p2" in name else ()), *_LEVELS, *((64,) if "-p6" in name else ()))

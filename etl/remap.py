@@ -36,7 +36,7 @@ def actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
     def put(name: str, action: Action, key: str) -> None:
         if name in plan:
             raise ConfigError(
-                "ontology", key, repr(name), f"a class that is not also under {plan[name].rule.split(':')[0]}"
+                "", f"ontology.{key}", repr(name), f"a class that is not also under {plan[name].rule.split(':')[0]}"
             )
         plan[name] = action
 
@@ -145,6 +145,6 @@ def _matching(patterns: Iterable[str], categories: Sequence[str], key: str) -> l
             hits = [name for name in categories if name == pattern]
         if not hits:
             near = get_close_matches(pattern, categories, n=3, cutoff=0.4) or list(categories)[:10]
-            raise ConfigError("ontology", key, repr(pattern), f"a class of the source, such as {', '.join(near)}")
+            raise ConfigError("", f"ontology.{key}", repr(pattern), f"a class of the source, such as {', '.join(near)}")
         found += [name for name in hits if name not in found]
     return found

@@ -47,7 +47,7 @@ def borders(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[
     filled = 0
     for number, (image_id, size) in enumerate(image_sizes):
         content = fraction(f"border/{image_id}") < size / (max_bytes / 2)
-        start = number == 0 or content or filled + size > max_bytes
+        start = number == 0 or content or filled + size + len(END) > max_bytes
         filled = size if start else filled + size
         yield start
 

@@ -101,7 +101,7 @@ def _split_of(group: str, salt: int, ratios: SplitRatios) -> str:
 def _choose_salt(groups: Counter[str], ratios: SplitRatios) -> int:
     """Return the salt whose shares of images come nearest the asked ones with no asked split empty."""
     asked = {"train": 1 - ratios.val - ratios.test, "val": ratios.val, "test": ratios.test}
-    total = sum(groups.values())
+    total = max(sum(groups.values()), 1)
 
     def badness(salt: int) -> tuple[int, float, int]:
         shares: Counter[str] = Counter()

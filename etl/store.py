@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -82,17 +85,18 @@ def modified(uri: str) -> datetime:
 def read_bytes(uri: str) -> bytes:
     """Return a file's content; StoreError when it is not there."""
     fs, path = _open(uri)
-    try:
+    with _found(uri):
         content: bytes = fs.cat_file(path)
-    except FileNotFoundError as error:
-        raise StoreError(f"{uri}: no such file") from error
     return content
 
 
 def read_range(uri: str, offset: int, size: int) -> bytes:
-    """Return `size` bytes from `offset` on."""
+    """Return `size` bytes from `offset` on; StoreError when they are not there."""
     fs, path = _open(uri)
-    content: bytes = fs.cat_file(path, start=offset, end=offset + size)
+    with _found(uri):
+        content: bytes = fs.cat_file(path, start=offset, end=offset + size)
+    if len(content) != size:
+        raise StoreError(f"{uri}: ends before byte {offset + size}")
     return content
 
 
@@ -125,13 +129,13 @@ def create_if_absent(uri: str, data: bytes) -> bool:
         return True
     local.parent.mkdir(parents=True, exist_ok=True)
     partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}")
-    partial.write_bytes(data)
     try:
+        partial.write_bytes(data)
         os.link(partial, local)
     except FileExistsError:
         return False
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     return True
 
 
@@ -143,7 +147,12 @@ def upload(local: Path, uri: str) -> None:
         local.unlink()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    local.replace(target)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        shutil.move(local, partial)  # the store may be another disk than the one of temporary files
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def delete(uri: str) -> None:
@@ -154,8 +163,11 @@ def delete(uri: str) -> None:
 
 
 def read_json(uri: str) -> Any:
-    """Return the value of a JSON file."""
-    return json.loads(read_bytes(uri))
+    """Return the value of a JSON file; StoreError when it is damaged."""
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise StoreError(f"{uri}: no JSON file: {error}") from error
 
 
 def to_json(value: Any) -> bytes:
@@ -169,8 +181,11 @@ def write_json(uri: str, value: Any) -> None:
 
 
 def read_table(uri: str) -> pa.Table:
-    """Return the table of a Parquet file."""
-    return pq.read_table(pa.BufferReader(read_bytes(uri)))
+    """Return the table of a Parquet file; StoreError when it is damaged."""
+    try:
+        return pq.read_table(pa.BufferReader(read_bytes(uri)))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{uri}: no Parquet file: {error}") from error
 
 
 def table_bytes(table: pa.Table) -> bytes:
@@ -187,8 +202,18 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 
 def _open(uri: str) -> tuple[Any, str]:
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # others write here, too
     return fs, str(path)
+
+
+@contextmanager
+def _found(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(f"{uri}: no such file") from error
+    except OSError as error:
+        raise StoreError(f"{uri}: {error}") from error
 
 
 def _full(uri: str, path: str) -> str:

@@ -30,8 +30,13 @@ class Tile:
     @property
     def size_wh(self) -> tuple[int, int]:
         """Width and height of the sample in its own pixels."""
-        x0, y0, x1, y1 = self.window
-        return round((x1 - x0) * self.scale), round((y1 - y0) * self.scale)
+        return sample_wh(self.window, self.scale)
+
+
+def sample_wh(window: Window, scale: float) -> tuple[int, int]:
+    """Return width and height of the sample that shows a window at a scale, in whole pixels."""
+    x0, y0, x1, y1 = window
+    return max(round((x1 - x0) * scale), 1), max(round((y1 - y0) * scale), 1)
 
 
 def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], plan: TilePlan) -> list[Tile]:
@@ -49,7 +54,9 @@ def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], 
             visible = np.flatnonzero(seen > 0)
             label = ~ignore[visible] & (seen[visible] >= plan.min_visibility)
             labelled, ignored = visible[label], visible[~label]
-            cut = bx.to_window(bx.clip(image, window), window, scale)
+            x0, y0, x1, y1 = window
+            true_scale = np.divide(sample_wh(window, scale) * 2, (x1 - x0, y1 - y0) * 2)  # samples have whole pixels
+            cut = bx.to_window(bx.clip(image, window), window, true_scale)
             found.append(Tile(window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored]))
     return found
 

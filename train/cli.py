@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from etl.cli import ConfigFile, Json, answer, app
+from etl.cli import ConfigFile, Json, answer, app, naming
 from etl.config import Config, load
 from etl.errors import ConfigError
 
@@ -39,10 +39,10 @@ def train(
     settings = load(config)
     if epochs is not None:
         settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
-    found = _snapshot(settings, snapshot)
     from train import engine
 
-    answer(engine.train(settings, found), as_json)
+    with naming(config):
+        answer(engine.train(settings, _snapshot(settings, snapshot)), as_json)
 
 
 @app.command()
@@ -57,10 +57,10 @@ def evaluate(
 ) -> None:
     """Judge a model on the val images: full image, tiled, and both combined."""
     settings = load(config)
-    found = _snapshot(settings, snapshot)
     from train import evaluate as evaluation
 
-    result = evaluation.evaluate(settings, found, model, detections)
+    with naming(config):
+        result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections)
     if as_json:
         answer(result, True)
         return

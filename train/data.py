@@ -68,7 +68,7 @@ class ShardReader:
         return {"_home": self._home, "_files": OrderedDict()}
 
 
-class ShardDataset(YOLODataset):  # type: ignore[misc]
+class ShardDataset(YOLODataset):
     """The samples of one split, each once an epoch, padded on the right and at the bottom to a square.
 
     A sample is scaled only when the image size differs from the tile size. Its ignore regions are painted grey

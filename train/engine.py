@@ -30,10 +30,13 @@ from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 log = logging.getLogger("speck")
 
 OPTIONS = frozenset(
-    "agnostic_nms amp bgr box channels_last close_mosaic cls cls_pw cos_lr cutmix degrees deterministic dfl fliplr flipud"
-    " freeze hsv_h hsv_s hsv_v iou lr0 lrf max_det mixup momentum mosaic multi_scale nbs nms optimizer patience perspective"
-    " scale shear translate warmup_bias_lr warmup_epochs warmup_momentum weight_decay workers".split()
-)
+    {
+        "agnostic_nms", "amp", "bgr", "box", "channels_last", "close_mosaic", "cls", "cls_pw", "cos_lr", "cutmix",
+        "degrees", "deterministic", "dfl", "fliplr", "flipud", "freeze", "hsv_h", "hsv_s", "hsv_v", "iou", "lr0", "lrf",
+        "max_det", "mixup", "momentum", "mosaic", "multi_scale", "nbs", "nms", "optimizer", "patience", "perspective",
+        "scale", "shear", "translate", "warmup_bias_lr", "warmup_epochs", "warmup_momentum", "weight_decay", "workers",
+    }
+)  # fmt: skip
 # The shards hold the augmented geometry already, and tiles are never resampled unless asked for.
 _DEFAULTS = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "patience": 100}
 _CPU_BATCH = 16
@@ -105,7 +108,8 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
     train_rows, val_rows = of_split(samples, "train"), of_split(samples, "val")
     for name, rows in (("train", train_rows), ("val", val_rows)):
         if not len(rows):
-            raise ConfigError(config.name, "source.split", f"no {name} samples in snapshot {snapshot.id}", "at least one")
+            found = f"no {name} samples in snapshot {snapshot.id}"
+            raise ConfigError(config.name, "source.split", found, "at least one")
     architecture = model.resolve(config.train.model)
     tile_size = snapshot.plan.tile.size
     image_size = config.train.image_size or tile_size
@@ -130,9 +134,10 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
     if multiprocessing.current_process().daemon:
         settings["workers"] = 0  # daemons may not have children
     return Run(
-        train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories), architecture=architecture,
-        weights=model.find_weights(config.train.weights, config.train.model), image_size=image_size, tile_size=tile_size,
-        budget=budget, settings=settings, warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free,
+        train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
+        architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
+        image_size=image_size, tile_size=tile_size, budget=budget, settings=settings,
+        warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free,
     )  # fmt: skip
 
 
@@ -152,12 +157,13 @@ def rate(spent: float, warmth: float, *, final: float, cosine: bool) -> float:
 def _options(config: Config, mosaics: bool) -> dict[str, Any]:
     options = dict(config.train.options)
     for name, value in options.items():
+        key = f"train.options.{name}"
         if name not in OPTIONS:
-            raise ConfigError(config.name, f"train.options.{name}", "an unknown option", f"one of {', '.join(sorted(OPTIONS))}")
+            raise ConfigError(config.name, key, "an unknown option", f"one of {', '.join(sorted(OPTIONS))}")
         try:
             get_cfg(overrides={name: value})
         except (TypeError, ValueError) as error:
-            raise ConfigError(config.name, f"train.options.{name}", repr(value), " ".join(str(error).split())) from error
+            raise ConfigError(config.name, key, repr(value), " ".join(str(error).split())) from error
     if mosaics and options.get("mosaic"):
         expected = "0, as the shards hold mosaics already (or augment.mosaic 0)"
         raise ConfigError(config.name, "train.options.mosaic", options["mosaic"], expected)
@@ -188,11 +194,13 @@ def _precision(device: str) -> bool | str:
 
 
 def _device_words(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
-class _Trainer(DetectionTrainer):  # type: ignore[misc]
-    """Ultralytics' trainer on shards: no files of its own, the best weights kept in memory, a time budget to the step."""
+class _Trainer(DetectionTrainer):
+    """Ultralytics' trainer on shards: no files of its own, the best weights in memory, a time budget to the step."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run = run
@@ -212,10 +220,10 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         except ValueError as error:  # an impossible device, in many words
             raise ConfigError("the training", "train.device", repr(settings["device"]), str(error).strip()) from error
         torch.set_num_threads(threads)  # Ultralytics leaves one core idle, on a small machine half of them
-        self.model = model.build(run.architecture, run.categories)
+        self.model: Any = model.build(run.architecture, run.categories)
         if run.weights is not None:
             log.info("%d tensors taken from %s", model.load_weights(self.model, run.weights), run.weights)
-        self.model = self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
+        self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
         self.add_callback("on_train_batch_start", _Trainer._set_rates)
         self.add_callback("on_train_batch_end", _Trainer._report_step)
         self.add_callback("on_val_batch_end", _report_validation(self))
@@ -284,7 +292,7 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         return False
 
     def _set_rates(self) -> None:
-        """Set the learning rates of this step from the share of the budget that is spent; without one, Ultralytics does."""
+        """Set this step's learning rates by the share of the budget spent; without a budget Ultralytics sets them."""
         budget = self.run.budget
         if budget is None:
             return
@@ -303,7 +311,8 @@ class _Trainer(DetectionTrainer):  # type: ignore[misc]
         self._progress = now
         elapsed = now - self.train_time_start
         steps = len(self.train_loader)
-        left = self.run.budget - elapsed if self.run.budget else elapsed / self._steps * (steps * self.epochs - self._steps)
+        pace = elapsed / self._steps
+        left = self.run.budget - elapsed if self.run.budget else pace * (steps * self.epochs - self._steps)
         log.info(
             "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self._steps - 1) % steps + 1, steps,
             float(sum(self.tloss.values())), max(left, 0.0),

@@ -241,7 +241,7 @@ def _lose(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> 
 
 
 def _links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
-    """Return the pairs of pieces cut on facing sides along an axis (0: x, 1: y) that show one object.
+    """Return the pairs of pieces, cut on facing sides by windows in line along an axis (0: x, 1: y), of one object.
 
     Both must reach across the band their windows share: an object that ends inside it is whole in one of them.
     """
@@ -251,10 +251,12 @@ def _links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
     grown = detections.xyxy + np.array([-BORDER, -BORDER, BORDER, BORDER])  # windows may only touch
     i, j = _joined(_near(replace(detections, xyxy=grown), before, after))
     begin, end = window[j, low], window[i, high]  # the shared band
+    across = [1 - axis, 3 - axis]
     faces = (window[i, low] < begin) & (begin <= end) & (end < window[j, high])
+    in_line = (window[i][:, across] == window[j][:, across]).all(axis=1)  # else they cut the object differently
     crosses = (xyxy[i, low] <= begin + BORDER) & (xyxy[j, high] >= end - BORDER)
-    aligned = _iou_1d(xyxy[i][:, [1 - axis, 3 - axis]], xyxy[j][:, [1 - axis, 3 - axis]])
-    good = faces & crosses & (aligned >= ALIGNED)
+    aligned = _iou_1d(xyxy[i][:, across], xyxy[j][:, across])
+    good = faces & in_line & crosses & (aligned >= ALIGNED)
     return _one_to_one(i[good], j[good], aligned[good], window)
 
 

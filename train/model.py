@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load as load_tensors, save as save_tensors
 
 from etl import store
 from etl.errors import ConfigError, StoreError
@@ -30,6 +29,7 @@ from ultralytics.utils import ROOT, SETTINGS  # noqa: E402
 
 log = logging.getLogger("speck")
 Architecture = dict[str, Any]
+Detector = Any  # ultralytics.nn.tasks.DetectionModel, a torch.nn.Module whose attributes have no types
 
 _SIZED = re.compile(r"^(yolo(?:v)?\d+)([nslmx])(.*)$")
 _ACTIVATION = re.compile(r"^(torch\.)?nn\.[A-Z]\w*\([\w\s=.,-]*\)$")
@@ -79,7 +79,7 @@ def resolve(name: str) -> Architecture:
     return checked(architecture, name)
 
 
-def build(architecture: Architecture, categories: Sequence[str]) -> torch.nn.Module:
+def build(architecture: Architecture, categories: Sequence[str]) -> Detector:
     """Return a new detector for these categories; its weights come from torch's random state."""
     module = tasks.DetectionModel(copy.deepcopy(architecture), ch=3, nc=len(categories), verbose=False)
     module.names = dict(enumerate(categories))
@@ -98,18 +98,19 @@ def find_weights(weights: str, name: str) -> str | None:
     return weights
 
 
-def load_weights(module: torch.nn.Module, source: str) -> int:
-    """Copy what fits of a checkpoint (.pt, .safetensors) or of a trained model into the detector; return the tensors."""
+def load_weights(module: Detector, source: str) -> int:
+    """Copy what fits of a checkpoint (.pt, .safetensors) or a saved model into the detector; return how many."""
     if source.endswith(".pt"):
         origin = _checkpoint(source)
         module.load(origin, verbose=False)  # finds equal categories by name
         return len(_fitting(module, origin.state_dict()))
-    fitting = _fitting(module, load_tensors(store.read_bytes(source if source.endswith(".safetensors") else _weights(source))))
+    uri = source if source.endswith(".safetensors") else _weights(source)
+    fitting = _fitting(module, load_tensors(store.read_bytes(uri)))
     module.load_state_dict(fitting, strict=False)
     return len(fitting)
 
 
-def save(module: torch.nn.Module, home: str, meta: Mapping[str, Any]) -> str:
+def save(module: Detector, home: str, meta: Mapping[str, Any]) -> str:
     """Write the detector below `<home>/models` and return its URI; the id is of the weights, model.json comes last."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     data = save_tensors({n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
@@ -132,7 +133,7 @@ def load(uri: str) -> Model:
         module = build(checked(meta["architecture"], uri), meta["categories"])
     module.load_state_dict(load_tensors(data), strict=True)
     module.end2end = bool(meta["nms_free"])
-    module = module.eval().fuse(verbose=False)
+    module = module.eval().fuse(verbose=False).to(memory_format=torch.channels_last)
     module.requires_grad_(False)
     return Model(
         id=meta["id"], uri=uri, module=module, categories=tuple(meta["categories"]), image_size=meta["image_size"],
@@ -140,7 +141,7 @@ def load(uri: str) -> Model:
     )  # fmt: skip
 
 
-def stride(module: torch.nn.Module) -> int:
+def stride(module: Detector) -> int:
     """Return what the sides of the network's input must be a multiple of, in pixels."""
     return max(int(module.stride.max()), 32)
 
@@ -162,14 +163,15 @@ def checked(architecture: Architecture, where: str) -> Architecture:
 
 
 def _checkpoint(path: str) -> torch.nn.Module:
-    """Return the model inside an Ultralytics checkpoint; known layer classes are rebuilt, a file with any other refused."""
+    """Return the model in an Ultralytics checkpoint; a file with anything but tensors and known layers is refused."""
+    expected = "an Ultralytics checkpoint of tensors and known layers"
     try:
         found, _ = tasks.torch_safe_load(path, safe_only=True)
     except (TypeError, RuntimeError) as error:
-        raise ConfigError("the model", "train.weights", path, "an Ultralytics checkpoint of tensors and layers only") from error
+        raise ConfigError("the model", "train.weights", path, expected) from error
     origin = found.get("ema") or found.get("model") if isinstance(found, dict) else None
     if not isinstance(origin, torch.nn.Module):
-        raise ConfigError("the model", "train.weights", path, "an Ultralytics checkpoint with a model inside")
+        raise ConfigError("the model", "train.weights", path, expected)
     return origin.float()
 
 
@@ -212,6 +214,6 @@ def _weights(uri: str) -> str:
     return store.join(uri, "weights.safetensors")
 
 
-def _yaml(module: torch.nn.Module) -> Architecture:
+def _yaml(module: Detector) -> Architecture:
     architecture: Architecture = json.loads(json.dumps(module.yaml))
     return architecture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from etl import stack
@@ -158,3 +159,17 @@ def test_the_training_form_refuses_what_it_does_not_know(airflow, chain):
     assert any(
         "unknown in conf: epoch; known: epochs, snapshot" in line for line in client.log("tiny_train", run, "plan")
     )
+
+
+def test_stopping_a_training_run_ends_its_process_within_seconds(airflow, chain):
+    client = airflow.client
+    run = client.trigger("tiny_train", {"epochs": 100_000})
+    wait_for(lambda: trainings(airflow), 60)
+    client.call("PATCH", f"dags/tiny_train/dagRuns/{run}", {"state": "failed"})
+    wait_for(lambda: not trainings(airflow), 30)
+    assert finished(client, "tiny_train", run) == ("failed", {"plan": "success", "train": "failed"})
+
+
+def trainings(airflow):
+    """Return the pids of the training processes that Airflow has running."""
+    return [pid for pid in airflow.processes() if "train.cli" in psutil.Process(pid).cmdline()]

@@ -3,8 +3,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from etl import codec, schema, shard, store
 from etl.errors import StoreError
@@ -30,7 +29,14 @@ def region(x0, y0, x1, y1):
 
 
 def sample(name, split="train", width=64, height=64, boxes=(), ignore=()):
-    return {"sample_id": name, "split": split, "width": width, "height": height, "boxes": list(boxes), "ignore": list(ignore)}
+    return {
+        "sample_id": name,
+        "split": split,
+        "width": width,
+        "height": height,
+        "boxes": list(boxes),
+        "ignore": list(ignore),
+    }
 
 
 @pytest.fixture
@@ -57,13 +63,21 @@ def dataset(samples, home, *, image_size=64, tile_size=64, augment=False, **hyp)
 
     plain = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, **hyp}
     return ShardDataset(
-        samples, ShardReader(str(home)), CATEGORIES, scale=image_size / tile_size, imgsz=-(-image_size // 32) * 32,
-        augment=augment, hyp=get_cfg(overrides=plain), batch_size=4,
+        samples,
+        ShardReader(str(home)),
+        CATEGORIES,
+        scale=image_size / tile_size,
+        imgsz=-(-image_size // 32) * 32,
+        augment=augment,
+        hyp=get_cfg(overrides=plain),
+        batch_size=4,
     )
 
 
 def test_a_sample_of_tile_size_comes_back_pixel_for_pixel(written, tmp_path):
-    samples = written(sample("a"), image=lambda w, h: np.random.default_rng(0).integers(0, 255, (h, w, 3), dtype=np.uint8))
+    samples = written(
+        sample("a"), image=lambda w, h: np.random.default_rng(0).integers(0, 255, (h, w, 3), dtype=np.uint8)
+    )
     row = samples.to_pylist()[0]
     stored = codec.decode(ShardReader(str(tmp_path)).read(row["shard"], row["offset"], row["size"]))
     item = dataset(samples, tmp_path)[0]
@@ -184,7 +198,10 @@ def test_worker_processes_give_the_same_samples_and_nothing_is_written(written, 
     alone, parallel = (
         list(DataLoader(data, batch_size=4, num_workers=workers, collate_fn=data.collate_fn)) for workers in (0, 2)
     )
-    assert all((a["img"] == b["img"]).all() and (a["bboxes"] == b["bboxes"]).all() for a, b in zip(alone, parallel, strict=True))
+    assert all(
+        (a["img"] == b["img"]).all() and (a["bboxes"] == b["bboxes"]).all()
+        for a, b in zip(alone, parallel, strict=True)
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 

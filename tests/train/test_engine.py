@@ -22,7 +22,15 @@ def scene(rng):
     image = np.full((64, 64, 3), 128, np.uint8)
     x, y = (int(side) for side in rng.integers(0, 52, 2))
     image[y : y + 12, x : x + 12] = COLOURS[name]
-    return image, {"x0": x, "y0": y, "x1": x + 12, "y1": y + 12, "category": name, "annotation_id": "a", "visibility": 1}
+    return image, {
+        "x0": x,
+        "y0": y,
+        "x1": x + 12,
+        "y1": y + 12,
+        "category": name,
+        "annotation_id": "a",
+        "visibility": 1,
+    }
 
 
 @pytest.fixture
@@ -41,8 +49,8 @@ def published(tmp_path):
             blocks, start = shard.sample_blocks(f"s{number:03d}", data, b"{}")
             rows.append(
                 {
-                    "sample_id": f"s{number:03d}", "split": "train" if number < train else "val", "width": 64, "height": 64,
-                    "offset": writer.add(blocks) + start, "size": len(data), "boxes": [box], "ignore": [],
+                    "sample_id": f"s{number:03d}", "split": "train" if number < train else "val", "width": 64,
+                    "height": 64, "offset": writer.add(blocks) + start, "size": len(data), "boxes": [box], "ignore": [],
                     "recipe": {"kind": kind, "seed": 0, "parameters": "{}", "parents": []},
                 }
             )  # fmt: skip
@@ -53,7 +61,9 @@ def published(tmp_path):
             f"{uri}/samples.parquet", schema.table(schema.SAMPLES, [{**row, "shard": done.sha256} for row in rows])
         )
         tile = TilePlan(size=64, overlap=0.25, min_visibility=0.4, scales=(1.0,))
-        plan = Plan(split_salt=0, near_duplicates=False, categories=("blue", "red"), tile=tile, negatives=1.0, codec="c")
+        plan = Plan(
+            split_salt=0, near_duplicates=False, categories=("blue", "red"), tile=tile, negatives=1.0, codec="c"
+        )
         manifest = {"id": "abc", "categories": ["blue", "red"], "plan": plan.model_dump(mode="json")}
         store.write_json(f"{uri}/manifest.json", manifest)
         return Snapshot.open(uri)
@@ -123,7 +133,12 @@ def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"learning_rate": 1}, "learning_rate"), ({"lr0": "fast"}, "lr0"), ({"mosaic": 7.0}, "mosaic"), ({"epochs": 3}, "epochs")],
+    [
+        ({"learning_rate": 1}, "learning_rate"),
+        ({"lr0": "fast"}, "lr0"),
+        ({"mosaic": 7.0}, "mosaic"),
+        ({"epochs": 3}, "epochs"),
+    ],
 )
 def test_an_option_that_is_unknown_ours_or_impossible_is_named(published, tmp_path, options, message):
     with pytest.raises(ConfigError, match=rf"train\.options\.{message}"):
@@ -161,7 +176,9 @@ def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path)
 
 def test_a_loss_that_is_not_finite_stops_the_run(published, tmp_path):
     with pytest.raises(SpeckError, match="lr0"):
-        engine.train(config(tmp_path, epochs=3, options={**OPTIONS, "optimizer": "SGD", "lr0": 1e30}), published(train=16))
+        engine.train(
+            config(tmp_path, epochs=3, options={**OPTIONS, "optimizer": "SGD", "lr0": 1e30}), published(train=16)
+        )
 
 
 @pytest.mark.slow

@@ -104,7 +104,8 @@ def test_known_names_resolve(name):
 
 def test_the_size_letter_chooses_the_width():
     small, large = (
-        sum(p.numel() for p in model.build(model.resolve(name), CATEGORIES).parameters()) for name in ("yolo26n", "yolo26s")
+        sum(p.numel() for p in model.build(model.resolve(name), CATEGORIES).parameters())
+        for name in ("yolo26n", "yolo26s")
     )
     assert small * 2 < large
 
@@ -145,7 +146,7 @@ def test_an_ultralytics_checkpoint_starts_a_model_and_a_foreign_pickle_does_not(
     module = trained(seed=0)
     assert model.load_weights(module, str(tmp_path / "good.pt")) > 0
     assert torch.equal(module.model[0].conv.weight, origin.model[0].conv.weight)
-    with pytest.raises(ConfigError, match="bad.pt"):
+    with pytest.raises(ConfigError, match=r"bad\.pt"):
         model.load_weights(module, str(tmp_path / "bad.pt"))
 
 
@@ -155,5 +156,5 @@ def test_weights_are_looked_for_before_work(tmp_path, monkeypatch):
     (tmp_path / "yolo26n.pt").write_bytes(b"")
     assert model.find_weights("auto", "yolo26n") == "yolo26n.pt"
     assert model.find_weights("scratch", "yolo26n") is None
-    with pytest.raises(ConfigError, match="train.weights"):
+    with pytest.raises(ConfigError, match=r"train\.weights"):
         model.find_weights("nowhere.pt", "yolo26n")

@@ -1,0 +1,84 @@
+"""A YAML file of settings as plain values, its class names as text: `0`, `no` and `1.5` stay as written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from etl.errors import ConfigError
+
+
+def read(path: Path, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """Return the settings of a file, scalars below the keys `names` as text; ConfigError if it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(path, "", "no such file", "a dataset file (YAML)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, "", error, "a readable UTF-8 YAML file") from error
+    try:
+        values, texts = _load(path, text, _StrictLoader), _load(path, text, _TextLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
+    if not isinstance(values, dict):
+        raise ConfigError(path, "", type(values).__name__, "a mapping of settings")
+    for place in names:
+        _take_text(values, texts, place)
+    return values
+
+
+def _load(path: Path, text: str, kind: type[_StrictLoader]) -> Any:
+    loader = kind(text)
+    loader.name = str(path)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
+    """Put the text as written in the place of the parsed scalars below one key, in place."""
+    *path, last = place
+    for key in path:
+        values, texts = (values.get(key), texts.get(key)) if isinstance(values, dict) else (None, None)
+    if not isinstance(values, dict) or values.get(last) is None:
+        return
+    parsed, text = values[last], texts[last]
+    if isinstance(text, dict):  # the settings among names: numbers, and what is left empty
+        settings = {key: value for key, value in parsed.items() if key == "min_side" or value is None}
+        text = {key: settings.get(key, written) for key, written in text.items()}
+    values[last] = text
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice and a value that holds itself."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        self.deep_construct = True
+        return super().construct_document(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ConfigError(
+                        self.name, key.value, f"it again on line {key.start_mark.line + 1}", "each key once"
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _TextLoader(_StrictLoader):
+    """A loader that gives every scalar as the text written."""
+
+
+def _written(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+for _tag in ("null", "bool", "int", "float", "timestamp"):
+    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _written)
