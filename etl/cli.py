@@ -140,7 +140,7 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     """List a dataset's published snapshots, oldest first."""
     from etl import snapshot
 
-    answer({"snapshots": snapshot.history(load(config))}, as_json)
+    answer({"snapshots": snapshot.history(load(config).home)}, as_json)
 
 
 @app.command()

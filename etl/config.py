@@ -13,7 +13,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -83,6 +85,22 @@ class SplitLists(Section):
     test: Strings = ()
 
 
+def _split_form(value: object) -> str | None:
+    if isinstance(value, SplitLists) or (isinstance(value, dict) and "train" in value):
+        return "SplitLists"
+    if isinstance(value, SplitRatios | dict):
+        return "SplitRatios"
+    return "source" if value == "source" else None
+
+
+Split = Annotated[
+    Annotated[Literal["source"], Tag("source")]
+    | Annotated[SplitRatios, Tag("SplitRatios")]
+    | Annotated[SplitLists, Tag("SplitLists")],
+    Discriminator(_split_form, "split", "`source`, shares {val, test, seed}, or lists {train, val, test}"),
+]
+
+
 class Source(Section):
     """Where images and labels are and how they belong together."""
 
@@ -92,7 +110,7 @@ class Source(Section):
     categories: str | Annotated[tuple[str, ...], Listed] | None = None
     match: Regex | None = None
     group: Regex | None = None
-    split: Literal["source"] | SplitRatios | SplitLists = SplitRatios()
+    split: Split = SplitRatios()
     max_rejects: Fraction = 0.05
     max_megapixels: Annotated[float, Field(gt=0)] = 400
 
@@ -373,6 +391,5 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     model: Any = Config
     for part in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
-        form = globals().get(re.findall(r"\w+", str(part))[-1])  # of a choice of forms, part names the one tried
-        model = field.annotation if field is not None else form
+        model = field.annotation if field is not None else globals().get(str(part))  # a form of several is a tag
     return sorted(getattr(model, "model_fields", {}))

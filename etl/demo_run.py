@@ -86,7 +86,7 @@ class Watched:
             parts.append(f"{name} {task['duration']:.0f}s" if state == "success" else f"{name} {state}")
             if state == "running" and (lines := self.lines(dag, run, name, task["try_number"])):
                 newest = f" | {lines[-1].splitlines()[-1][:120]}"
-        return f"{dag}: {', '.join(parts)}{newest}"
+        return f"{dag}: {', '.join(parts) or 'waiting'}{newest}"
 
     def lines(self, dag: str, run: str, task: str, attempt: int) -> list[str]:
         """Return what a task has logged so far."""

@@ -99,30 +99,30 @@ def load_plan(home: str) -> Plan | None:
     return Plan.model_validate(store.read_json(uri)) if store.exists(uri) else None
 
 
-def publish(home: str, manifest: dict[str, Any], change: dict[str, Any]) -> bool:
-    """Make a written snapshot the newest: manifest, log entry, head, in this order; False if it is that already."""
+def is_newest(home: str, snapshot: str) -> bool:
+    """Return whether the dataset's newest snapshot is the one of this id."""
     pointer = store.join(home, "head.json")
-    previous = store.read_json(pointer) if store.exists(pointer) else None
+    return store.exists(pointer) and store.read_json(pointer)["snapshot"] == snapshot
+
+
+def publish(home: str, manifest: dict[str, Any], note: dict[str, Any]) -> None:
+    """Make a written snapshot the newest: its manifest, an entry in the log with the note, the head, in this order."""
+    pointer = store.join(home, "head.json")
+    previous: dict[str, Any] = {"snapshot": None, "sequence": 0}
+    if store.exists(pointer):
+        previous = store.read_json(pointer)
     uri = store.join(home, "snapshots", manifest["id"], "manifest.json")
     if not store.exists(uri):
         store.write_json(uri, manifest)
-    if previous is not None and previous["snapshot"] == manifest["id"]:
-        return False
-    sequence = previous["sequence"] + 1 if previous is not None else 1
-    entry = {
-        "snapshot": manifest["id"],
-        "previous": previous and previous["snapshot"],
-        "sequence": sequence,
-        "change": change,
-    }
+    sequence = previous["sequence"] + 1
+    entry = {"snapshot": manifest["id"], "previous": previous["snapshot"], "sequence": sequence, **note}
     store.write_json(store.join(home, "log", f"{sequence:08d}.json"), entry)
     store.write_json(pointer, {"snapshot": manifest["id"], "sequence": sequence})
-    return True
 
 
-def history(config: Config) -> list[dict[str, Any]]:
-    """Return the log of the dataset's publications, oldest first."""
-    folder = store.join(config.home, "log")
+def history(home: str) -> list[dict[str, Any]]:
+    """Return the log of a dataset's publications, oldest first."""
+    folder = store.join(home, "log")
     if not store.exists(folder):
         return []
     return [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -105,24 +106,21 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
         uris[path], sizes[path] = uri, info
 
     for place in config.source.annotations or (config.source.images,):
-        if any(mark in place for mark in "*?["):
-            found = store.glob(place)
-        elif store.is_folder(place):
+        if store.is_folder(place):
             for file in store.listing(place):
                 if file.path.lower().endswith(suffix):
                     add(file.path, store.join(place, file.path), (file.size, file.stamp))
             continue
-        else:
-            found = [place] if store.exists(place) else []
+        found = store.glob(place) if any(mark in place for mark in "*?[") else [place] if store.exists(place) else []
         if not found:
             raise ConfigError(
                 config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"
             )
-        for uri in found:
-            folder, _, name = uri.rpartition("/")
-            info = next((file for file in store.listing(folder) if file.path == name), None)
-            relative = _below(uri, config.source.images) or name
-            add(relative, uri, (info.size, info.stamp) if info is not None else (0, ""))
+        for folder, uris_in in groupby(found, key=lambda uri: uri.rpartition("/")[0]):
+            infos = {file.path: (file.size, file.stamp) for file in store.listing(folder)}
+            for uri in uris_in:
+                name = uri.rpartition("/")[2]
+                add(_below(uri, config.source.images) or name, uri, infos.get(name, (0, "")))
     return dict(sorted(uris.items())), sizes
 
 

@@ -34,7 +34,7 @@ _HOST = "127.0.0.1"
 _STATE = "stack.json"
 _MARK = "SPECK_STACK"  # in the environment of every process of a stack, to its last descendant
 _START_SECONDS = 300.0
-_GRACE_SECONDS = (15.0, 5.0, 5.0)  # for the components, for what they left, after force
+_GRACE_SECONDS = (8.0, 5.0, 5.0)  # for the components, for what they left, after force
 
 
 @dataclass(frozen=True)

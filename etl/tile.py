@@ -55,8 +55,9 @@ def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], 
             label = ~ignore[visible] & (seen[visible] >= plan.min_visibility)
             labelled, ignored = visible[label], visible[~label]
             x0, y0, x1, y1 = window
-            true_scale = np.divide(sample_wh(window, scale) * 2, (x1 - x0, y1 - y0) * 2)  # samples have whole pixels
-            cut = bx.to_window(bx.clip(image, window), window, true_scale)
+            wh = sample_wh(window, scale)
+            true_scale = np.divide(wh * 2, (x1 - x0, y1 - y0) * 2)  # not quite `scale`: samples have whole pixels
+            cut = bx.clip(bx.to_window(bx.clip(image, window), window, true_scale), (0, 0, *wh))
             found.append(Tile(window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored]))
     return found
 

@@ -27,13 +27,22 @@ class Work:
 
     uri: str
 
+    @property
+    def build_id(self) -> str:
+        """The digest of all that the build depends on."""
+        return self.uri.rsplit("/", 1)[1]
+
+    @property
+    def exists(self) -> bool:
+        """Whether a build is in progress here."""
+        return store.exists(store.join(self.uri, "build.json"))
+
     @cached_property
     def build(self) -> dict[str, Any]:
         """What ingest noted for the other stages: config, plan (null before the first), categories, own_split."""
-        uri = store.join(self.uri, "build.json")
-        if not store.exists(uri):
+        if not self.exists:
             raise StoreError(f"{self.uri}: no build in progress here; run ingest first")
-        return dict(store.read_json(uri))
+        return dict(store.read_json(store.join(self.uri, "build.json")))
 
     @cached_property
     def config(self) -> Config:

@@ -38,7 +38,7 @@ def train(
     """Train a detector on a snapshot; on a GPU if there is one."""
     settings = load(config)
     if epochs is not None:
-        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs, "max_seconds": None})})
     from train import engine
 
     with naming(config):

@@ -125,11 +125,11 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         "batch": _batch(config, device),
         "device": device,
         "seed": config.train.seed,
-        "amp": _precision(device),
         "nms": False if nms_free else None,
         "conf": 0.01,  # enough to choose the best epoch by, and far cheaper than 0.001
         "workers": 2,
         **options,
+        "amp": _precision(device) if options.get("amp", True) else False,
     }
     if multiprocessing.current_process().daemon:
         settings["workers"] = 0  # daemons may not have children

@@ -31,8 +31,9 @@ def configured(name: str, data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def published_bytes(home: Path) -> dict[str, bytes]:
-    """Every published file but those that name the store's place."""
+    """Every published file but those that name the store's place or tell how long it took."""
     files = (path for path in home.rglob("*") if path.is_file() and path.name != "manifest.json")
+    files = (path for path in files if path.parent.name != "log")
     return {path.relative_to(home).as_posix(): path.read_bytes() for path in files}
 
 
@@ -243,3 +244,15 @@ def test_no_absolute_path_enters_a_published_file_but_the_manifest(scene: Path, 
             with tarfile.open(fileobj=io.BytesIO(data)) as tar:
                 assert all(info.mtime == 0 and "/" not in info.name for info in tar)
         assert str(scene.parent).encode() not in data, name
+
+
+def test_a_publish_that_dies_after_publishing_gives_its_answer_to_the_retry(scene: Path, tmp_path: Path) -> None:
+    config = load(scene).model_copy(update={"store": str(tmp_path)})
+    with cluster.serial() as here:
+        work = jobs.ingest(config, here)["work"]
+        jobs.split(work)
+        jobs.audit(work, here)
+        jobs.remap(work)
+        jobs.tile(work, here)
+        jobs.anchors(work)
+        assert jobs.publish(work) == jobs.publish(work)

@@ -174,6 +174,11 @@ def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path)
     assert engine.prepare(config(tmp_path, device="auto"), snapshot).settings["device"] == "cpu"
 
 
+@pytest.mark.parametrize("amp", [True, False])
+def test_the_cpu_computes_in_full_precision(published, tmp_path, amp):
+    assert engine.prepare(config(tmp_path, options={"amp": amp}), published(2, 2)).settings["amp"] is False
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(published, tmp_path):
     with pytest.raises(SpeckError, match="lr0"):
         engine.train(
