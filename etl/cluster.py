@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import time
 import types
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -22,6 +24,7 @@ Result = TypeVar("Result")
 
 _RETRIES = 2
 _PROGRESS_SECONDS = 5.0
+_KNOCK_SECONDS = 10.0
 
 
 class Cluster(Protocol):
@@ -138,11 +141,9 @@ def connect(address: str | None = None, workers: int | None = None) -> Iterator[
                 LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR)
             )
         else:
+            _knock(address)
             where = address
-        try:
-            client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
-        except (OSError, ValueError) as error:
-            raise ConfigError("", "scheduler", address, f"a Dask scheduler that answers ({error})") from error
+        client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
         log.info("Dask dashboard: %s", client.dashboard_link)
         yield _Dask(client)
 
@@ -156,3 +157,18 @@ def _hidden_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def _knock(address: str) -> None:
+    """Fail in a word where no scheduler listens; a Dask client that fails leaves a traceback behind."""
+    url = urlsplit(address)
+    try:
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None:
+        raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786")
+    try:
+        socket.create_connection((host, port), timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        raise TaskError(f"no Dask scheduler answers at {address}: {error}") from error

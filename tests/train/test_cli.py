@@ -1,0 +1,108 @@
+"""The `speck` command as a user meets it: exit codes, messages, answers; in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+
+def speck(*arguments: object, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "train.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environ}, check=False)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Four grey images with one box each, one group each, in a folder with a blank in its name."""
+    folder = tmp_path / "my images"
+    folder.mkdir()
+    for name in "abcd":
+        cv2.imwrite(str(folder / f"{name}_1.png"), np.full((96, 128, 3), ord(name), np.uint8))
+        (folder / f"{name}_1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (folder / "classes.txt").write_text("thing\n")
+    path = tmp_path / "things.yaml"
+    path.write_text(
+        "name: things\nstore: store\nsource: {format: yolo, images: my images}\n"
+        "tile: {size: 64}\naugment: {copies: 0}\n"
+    )
+    return path
+
+
+def test_build_runs_from_any_folder_and_ends_with_one_json_object(dataset: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = speck("build", dataset, "--workers", 0, "--json", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    promised = "snapshot images annotations rejects ledger samples base_tiles shards reused_samples seconds cpu_seconds"
+    assert answer.keys() >= set(promised.split())
+    assert answer["snapshot"].startswith(str(tmp_path / "store" / "things" / "snapshots"))
+    assert (answer["images"], answer["annotations"], answer["ledger"]) == (4, 4, {"kept": 4})
+    assert not any(elsewhere.iterdir())
+
+
+def test_audit_answers_in_json_and_leaves_a_page(dataset: Path) -> None:
+    done = speck("audit", dataset, "--workers", 0, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer.keys() >= {"images", "annotations", "sizes", "findings", "coverage", "crowding", "html"}
+    assert "<html" in Path(answer["html"]).read_text()
+    assert all(finding.keys() >= {"code", "severity", "count", "advice"} for finding in answer["findings"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("tile: {size: 64}", "tile: {sise: 64}"), "tile.sise: found an unknown key"),
+        (("tile: {size: 64}", "tile: {size: big}"), "tile.size: found 'big'"),
+        (("images: my images", "images: nowhere"), "source.images: found no folder"),
+        (("name: things", "name: [things"), "expected valid YAML"),
+        (("tile:", "ontology: {drop: [think]}\ntile:"), "found 'think', expected a class of the source, such as thing"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_exits_2_with_one_message_naming_it(dataset: Path, change: tuple[str, str], message: str) -> None:
+    dataset.write_text(dataset.read_text().replace(*change))
+    done = speck("build", dataset, "--workers", 0)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    [line] = [line for line in done.stderr.splitlines() if "Error" in line]
+    assert str(dataset) in line
+    assert message in line
+    assert "Traceback" not in done.stderr
+
+
+def test_training_without_a_snapshot_exits_2_and_says_what_to_do(dataset: Path) -> None:
+    done = speck("train", dataset)
+    assert done.returncode == 2
+    assert "run `speck build` first" in done.stderr
+
+
+def test_an_unknown_command_exits_2(dataset: Path) -> None:
+    assert speck("biuld", dataset).returncode == 2
+
+
+@pytest.mark.parametrize(("address", "code"), [("not-an-address", 2), ("tcp://127.0.0.1:9", 1)])
+def test_a_wrong_scheduler_is_a_wrong_command_and_a_silent_one_a_failed_run(
+    dataset: Path, address: str, code: int
+) -> None:
+    done = speck("build", dataset, "--scheduler", address)
+    assert done.returncode == code
+    assert address in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_commands_that_need_no_detector_start_without_torch() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom train.cli import app\n"
+        "assert CliRunner().invoke(app, ['build', '--help']).exit_code == 0\n"
+        "print(sorted({'torch', 'ultralytics', 'dask', 'airflow', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
