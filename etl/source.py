@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
@@ -204,12 +205,15 @@ def _own_split(config: Config, contents: Mapping[str, bytes], images: Sequence[s
 
 
 def _split_files(config: Config, contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the files that may tell a dataset's own split: its label files, and small lists beside its images."""
-    files = dict(contents)
-    for root in {config.source.images, config.source.images.rsplit("/", 1)[0]}:
-        for file in store.listing(root):
-            if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
-                files[file.path] = store.read_bytes(store.join(root, file.path))
+    """Return the files that may tell a dataset's own split: its label files, and the lists in and beside its images."""
+    files, root = dict(contents), config.source.images
+    for file in store.listing(root):
+        if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
+            files[file.path] = store.read_bytes(store.join(root, file.path))
+    beside = root.rstrip("/").rpartition("/")[0]  # may hold other datasets: its own files only, and VOC's lists
+    for pattern in ("*.txt", "*.yaml", "*.yml", "ImageSets/Main/*.txt"):
+        for uri in store.glob(store.join(escape(beside), pattern)):
+            files.setdefault(uri.removeprefix(f"{beside}/"), store.read_bytes(uri))
     return files
 
 

@@ -10,6 +10,7 @@ from etl.plan import TilePlan, Window
 
 PLAN = TilePlan(size=64, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 STILL = Augment(rotate=0, crop=False, copy_paste=0, quality=False)
+MIDDLE = Window(48, 32, 112, 96)
 NOTHING_IGNORED = np.zeros(3, bool)
 
 
@@ -22,7 +23,7 @@ def squares(width: int = 160, height: int = 120) -> tuple[np.ndarray, bx.Boxes]:
     return pixels, boxes
 
 
-def made(config: Augment, seed: int, window: Window = Window(48, 32, 112, 96)) -> aug.Scene:
+def made(config: Augment, seed: int, window: Window = MIDDLE) -> aug.Scene:
     pixels, boxes = squares()
     return aug.augment(pixels, boxes, NOTHING_IGNORED, window, PLAN, config, seed)
 
@@ -117,7 +118,9 @@ def test_a_pasted_object_lies_on_no_other_box_or_region(seed: int) -> None:
 
 
 def test_objects_are_pasted_at_all() -> None:
-    assert sum("pasted" in made(STILL.model_copy(update={"copy_paste": 1.0}), seed).parameters for seed in range(10)) > 5
+    assert (
+        sum("pasted" in made(STILL.model_copy(update={"copy_paste": 1.0}), seed).parameters for seed in range(10)) > 5
+    )
 
 
 def test_ignored_boxes_are_regions_and_no_donors() -> None:

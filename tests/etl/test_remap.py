@@ -73,9 +73,12 @@ def test_a_pattern_matches_whole_names_only() -> None:
 @pytest.mark.parametrize(
     "ontology",
     [
-        Ontology(drop=("cars",)), Ontology(rename={"carr": "x"}), Ontology(merge={"x": ("cra",)}), Ontology(keep=("ca",)),
+        Ontology(drop=("cars",)),
+        Ontology(rename={"carr": "x"}),
+        Ontology(merge={"x": ("cra",)}),
+        Ontology(keep=("ca",)),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_class_lists_near_names(ontology: Ontology) -> None:
     with pytest.raises(ConfigError, match=r"found '.*', expected a class of the source, such as car") as caught:
         actions(CLASSES, ontology)
