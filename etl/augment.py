@@ -120,7 +120,8 @@ def look(source: Pixels, boxes: bx.Boxes, ignore: NDArray[np.bool_], view: View,
         borderValue=(GREY,) * 3,
     )
     height, width = source.shape[:2]
-    turned = turn_boxes(bx.clip(boxes, (0, 0, width, height)), view.matrix)
+    inside = bx.clip(boxes, (0, 0, width, height))
+    turned = np.where(ignore[:, None], turn_regions(inside, view.matrix), turn_boxes(inside, view.matrix))
     frame = (0, 0, *view.size_wh)
     seen = bx.visibility(turned, frame)
     cut = bx.clip(turned, frame)
@@ -134,6 +135,13 @@ def turn_boxes(boxes: bx.Boxes, matrix: NDArray[np.float64]) -> bx.Boxes:
     """Return the axis-aligned hulls [N, 4] of the ellipses inscribed in the boxes, after an affine map [2, 3]."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
     half = np.sqrt((bx.size(boxes) / 2) ** 2 @ (matrix[:, :2] ** 2).T)
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def turn_regions(boxes: bx.Boxes, matrix: NDArray[np.float64]) -> bx.Boxes:
+    """Return the axis-aligned hulls [N, 4] of whole boxes, corners and all, after an affine map [2, 3]."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
+    half = bx.size(boxes) / 2 @ np.abs(matrix[:, :2]).T
     return np.concatenate([centre - half, centre + half], axis=1)
 
 

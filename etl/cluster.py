@@ -143,7 +143,10 @@ def connect(address: str | None = None, workers: int | None = None) -> Iterator[
         else:
             _knock(address)
             where = address
-        client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
+        try:
+            client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
+        except ValueError as error:  # another protocol, such as the dashboard's http
+            raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786") from error
         log.info("Dask dashboard: %s", client.dashboard_link)
         yield _Dask(client)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W] luma
 
@@ -74,6 +74,8 @@ def header(data: bytes, max_megapixels: float) -> Header:
             return Header(image.width, image.height, str(image.format), image.mode, _orientation(image))
     except UnreadableImageError:
         raise
+    except UnidentifiedImageError as error:  # whose own words hold an address in memory
+        raise UnreadableImageError("broken_image", "no image of a known format", "a readable image") from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for bytes that are no image
         raise UnreadableImageError("broken_image", error or type(error).__name__, "a readable image") from error
 

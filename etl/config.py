@@ -154,6 +154,8 @@ class Tile(Section):
     def _moves_on(self) -> Tile:
         if isinstance(self.size, int) and self.size * (1 - self.overlap) < 16:
             raise ValueError("size * (1 - overlap) must be at least 16 pixels, or tiles never advance")
+        if self.scales != "auto" and not 0 < len(self.scales) == len(set(self.scales)):
+            raise ValueError("scales must be `auto`, or one or more numbers, each once")
         return self
 
 

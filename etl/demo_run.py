@@ -227,14 +227,13 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _wait_for_dags(client: AirflowClient) -> None:
-    limit = time.monotonic() + _PARSE_SECONDS
-    while missing := set(DAGS).difference(client.dags()):
-        if time.monotonic() > limit:
-            errors = "\n".join(client.import_errors().values())
-            raise SpeckError(
-                f"Airflow has not read {', '.join(sorted(missing))} within {_PARSE_SECONDS:.0f} s\n{errors}"
-            )
-        time.sleep(_POLL_SECONDS)
+    missing = set(DAGS)
+    for _ in stack.beats("it has read the DAGs", _PARSE_SECONDS):
+        missing = set(DAGS).difference(client.dags())
+        if not missing:
+            return
+    errors = "\n".join(client.import_errors().values())
+    raise SpeckError(f"Airflow has not read {', '.join(sorted(missing))} within {_PARSE_SECONDS:.0f} s\n{errors}")
 
 
 def _event(line: str) -> str:

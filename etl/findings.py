@@ -117,9 +117,7 @@ class Context:
         return sum(kind == "annotation" and reason not in _IN_TABLE for kind, reason in reasons)
 
 
-def finding(
-    code: str, severity: Severity, advice: str, files: Sequence[str] = (), *, count: int
-) -> dict[str, Any]:
+def finding(code: str, severity: Severity, advice: str, files: Sequence[str] = (), *, count: int) -> dict[str, Any]:
     """Return one finding."""
     return {"code": code, "severity": severity, "count": count, "advice": advice, "files": list(files)[:NAMED]}
 
@@ -147,9 +145,7 @@ def findings(
     return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
 
 
-def _plain(
-    context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]
-) -> Iterator[dict[str, Any]]:
+def _plain(context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
     """Yield what a count alone says: of the tables, or of the rejects where they hold more, as each reason is told."""
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for row in context.rejects.to_pylist():
@@ -231,8 +227,7 @@ def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     wanted = needed["8"]["tiled"]
     if wanted is not None and wanted > size:
         advice += (
-            f"19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to "
-            "match."
+            f"19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to match."
         )
     elif needed["16"]["tiled"] is not None and needed["16"]["tiled"] > size:
         advice += (
@@ -259,8 +254,7 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
         yield finding("unknown_category", "warning", advice, count=len(unknown))
     if digits := [name for name in used if name.isdigit()]:
         advice = (
-            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names "
-            "them."
+            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
         )
         yield finding("digit_categories", "warning", advice, count=len(digits))
     present = {name: number for name, number in used.items() if number}
@@ -268,8 +262,7 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
     if rare := sorted((number, name) for name, number in present.items() if 100 * number < most):
         shown = _listed([f"{name} ({number})" for number, name in rare])
         advice = (
-            f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop "
-            "them."
+            f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
         )
         yield finding("class_imbalance", "warning", advice, count=len(rare))
     for split, other, harm in (

@@ -74,24 +74,29 @@ def build(config: Config, cluster: Cluster) -> Answer:
 
 def audit_source(config: Config, cluster: Cluster) -> Answer:
     """Audit a source without building from it; returns the answer of `speck audit`."""
-    work = Work(ingest(config, cluster)["work"])
+    work = Work(ingest(config, cluster, purpose="audit")["work"])
     split(work.uri)
     audit(work.uri, cluster)
     found = dict(store.read_json(work.path("audit", "audit.json")))
     html = store.join(config.home, "audit", "audit.html")
     store.write_bytes(html, store.read_bytes(work.path("audit", "audit.html")))
-    store.delete(work.uri)
+    work.delete()
     return {**found, "html": html}
 
 
-def ingest(config: Config, cluster: Cluster) -> Answer:
-    """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from."""
+def ingest(config: Config, cluster: Cluster, *, purpose: str = "build") -> Answer:
+    """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from.
+
+    Runs of another purpose work in a folder of their own, which they may delete while a build goes on.
+    """
     source = sources.scan(config)
     plan = snapshot.load_plan(config.home)
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
-    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec.codec_name())[:16]
+    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec.codec_name(), purpose)[:16]
     work = Work(store.join(config.home, "work", build_id))
+    if not work.exists:
+        store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
 
     def run() -> Answer:
         log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
@@ -190,7 +195,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         images = work.read("split", "images")
         images = images.filter(pc.is_in(images["split"], pa.array(schema.SPLITS)))
         annotations = work.read("remap", "annotations")
-        plan = work.pinned if work.pinned is not None else _choose_plan(work, images, annotations)
+        plan = _choose_plan(work, images, annotations) if work.pinned is None else _as_configured(work.pinned, work)
         if plan.codec != codec.codec_name():
             raise SourceError(f"the plan encodes with {plan.codec}, this machine has {codec.codec_name()}")
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
@@ -260,7 +265,7 @@ def _ingest_parts(config: Config, source: sources.Source) -> list[parts.IngestPa
 def _check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:
     """Raise SourceError, naming the worst files, when more is rejected than the configuration allows."""
     by_kind = {kind: rejects.filter(pc.equal(rejects["kind"], kind)) for kind in ("image", "annotation")}
-    totals = {"image": images + by_kind["image"].num_rows, "annotation": boxes}
+    totals = {"image": images + by_kind["image"].num_rows, "annotation": max(boxes, by_kind["annotation"].num_rows)}
     for kind, bad in by_kind.items():
         if bad.num_rows > config.source.max_rejects * totals[kind]:
             places = Counter(
@@ -280,16 +285,26 @@ def _boxes_of(images: pa.Table, annotations: pa.Table) -> pa.Table:
     return annotations.filter(pc.is_in(annotations["image_id"], images["image_id"].combine_chunks()))
 
 
+def _tile_plan(config: Config, *, size: int, scales: tuple[float, ...]) -> TilePlan:
+    """Return how the configuration has images cut, with this size and these scales where it says `auto`."""
+    return TilePlan(
+        size=size if config.tile.size == "auto" else config.tile.size,
+        overlap=config.tile.overlap,
+        min_visibility=config.tile.min_visibility,
+        scales=scales if config.tile.scales == "auto" else config.tile.scales,
+    )
+
+
+def _as_configured(plan: Plan, work: Work) -> Plan:
+    """Return the pinned plan with what the configuration says outright in place of what it said when it was pinned."""
+    cut = _tile_plan(work.config, size=plan.tile.size, scales=plan.tile.scales)
+    return plan.model_copy(update={"tile": cut, "categories": tuple(work.categories)})
+
+
 def _choose_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
     """Return the choices that hold from the first build on."""
     config, pins = work.config, store.read_json(work.path("split", "pins.json"))
-    scales = (1.0,) if config.tile.scales == "auto" else config.tile.scales
-    cut = TilePlan(
-        size=network.tile_size(config),
-        overlap=config.tile.overlap,
-        min_visibility=config.tile.min_visibility,
-        scales=scales,
-    )
+    cut = _tile_plan(config, size=network.tile_size(config), scales=(1.0,))
     empty, labelled = [], 0
     train = images.filter(pc.equal(images["split"], "train"))
     for image, xyxy, ignore in _with_boxes(train, annotations):

@@ -121,7 +121,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
     store.create_if_absent(store.join(home, "plan.json"), store.to_json(chosen.model_dump(mode="json")))
     if published:
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
-    store.delete(work.uri)
+    work.delete()
     return answer
 
 

@@ -50,11 +50,15 @@ def actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
         for found in _matching(names, categories, "merge"):
             put(found, Action(new, "kept" if found == new else "merged", f"merge:{new}"), "merge")
     keep = set(_matching(ontology.keep, categories, "keep"))
+    if both := sorted(name for name in keep if name in plan and plan[name].category is None):
+        raise ConfigError("", "ontology.keep", repr(both[0]), "a class that is not also under drop")
     for name in categories:
         if name in plan:
             continue
         wanted = not keep or name in keep
         plan[name] = Action(name, "kept", "keep") if wanted else Action(None, dropped, "not_kept")
+    if plan and all(action.category is None for action in plan.values()):
+        raise ConfigError("", "ontology", "every class dropped", "at least one class to learn")
     return plan
 
 

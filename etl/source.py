@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
@@ -36,9 +37,10 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """A digest that changes when a file comes, goes or changes."""
+        """A digest that changes when a file comes, goes or changes, or says other class names or another split."""
         images = [[file.path, file.size, file.stamp] for file in self.images]
-        return digest(images, sorted([path, *info] for path, info in self.sizes.items()))
+        labels = sorted([path, *info] for path, info in self.sizes.items())
+        return digest(images, labels, self.categories, self.own_split)
 
 
 def scan(config: Config) -> Source:
@@ -46,9 +48,10 @@ def scan(config: Config) -> Source:
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
-    images = tuple(file for file in store.listing(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS)
-    if not images:
+    found = [file for file in store.listing(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
+    if not found:
         raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
+    images, nameless = _with_ids(found)
     reader = formats.reader(config.source.format)
     labels, sizes = _label_files(config, reader.SUFFIX)
     paths = [file.path for file in images]
@@ -71,8 +74,27 @@ def scan(config: Config) -> Source:
         own_split=_own_split(config, contents, paths),
         paired=paired,
         listed=listed,
-        rejects=tuple(rejects),
+        rejects=(*nameless, *rejects),
     )
+
+
+def _with_ids(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], list[dict[str, str]]]:
+    """Return the images whose names give each an id of its own, and the rejects of the others."""
+    twins = Counter(normal_path(file.path) for file in files)
+    kept, rejects = [], []
+    for file in files:
+        if (name := _shown(file.path)) != file.path:
+            rejects.append(reject("image", name, "undecodable_name", name, "a file name in UTF-8"))
+        elif twins[normal_path(name)] > 1:  # differ in how accents are composed, which an id does not tell
+            rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
+        else:
+            kept.append(file)
+    return kept, rejects
+
+
+def _shown(path: str) -> str:
+    """Return the path as text that every table can hold: bytes that are no UTF-8 escaped."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 class _Contents(Mapping[str, bytes]):
@@ -101,7 +123,7 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
     sizes: dict[str, tuple[int, str]] = {}
 
     def add(path: str, uri: str, info: tuple[int, str]) -> None:
-        path = normal_path(path)
+        path = normal_path(_shown(path))
         while path in uris and uris[path] != uri:  # two roots with equal names below them
             path = f"{PurePosixPath(uri.removesuffix('/' + path)).name}/{path}"
         uris[path], sizes[path] = uri, info
@@ -112,7 +134,7 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
                 if file.path.lower().endswith(suffix):
                     add(file.path, store.join(place, file.path), (file.size, file.stamp))
             continue
-        found = store.glob(place) if any(mark in place for mark in "*?[") else [place] if store.exists(place) else []
+        found = [place] if store.exists(place) else store.glob(place) if any(mark in place for mark in "*?[") else []
         if not found:
             raise ConfigError(
                 config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"

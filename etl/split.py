@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from etl.config import SplitRatios
-from etl.ids import fraction
-from etl.schema import IMAGES, LEFT_OUT, SPLITS
+from etl.ids import fraction, normal_path
+from etl.schema import IMAGES, LEFT_OUT
 
 VERSION = 1
 SALTS = 64
@@ -69,7 +69,8 @@ def split(
     for row in rows:
         if row["image_id"] in left_out:
             row["split"] = LEFT_OUT
-    return Outcome(_table(rows), chosen, drop_near, left_out, findings + _empty_splits(rows, ratios))
+    asked = [name for name, share in (("train", 1.0), ("val", ratios.val), ("test", ratios.test)) if share > 0]
+    return Outcome(_table(rows), chosen, drop_near, left_out, findings + _empty_splits(rows, asked))
 
 
 _SPLIT_BY_SCENE = (
@@ -80,6 +81,7 @@ _SPLIT_BY_SCENE = (
 
 def _place(path: str, pattern: str | None) -> dict[str, Any]:
     """Return the group, sequence and frame number that an image's path speaks of."""
+    path = normal_path(path)
     pure = PurePosixPath(path)
     stem = _ROBOFLOW.sub("", pure.stem)
     numbered = _NUMBER.match(stem)
@@ -183,18 +185,14 @@ def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> 
     if left_out:
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
         findings.append(_finding("not_in_own_split", "warning", len(left_out), advice, _paths(rows, left_out)))
+    findings += _empty_splits(rows, ("train", "val"))
     return Outcome(_table(rows), salt, near_duplicates=False, left_out=left_out, findings=findings)
 
 
-def _empty_splits(rows: Sequence[Mapping[str, Any]], ratios: SplitRatios) -> list[dict[str, Any]]:
-    asked = {"train": 1.0, "val": ratios.val, "test": ratios.test}
+def _empty_splits(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[dict[str, Any]]:
     held = Counter(row["split"] for row in rows)
     advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
-    return [
-        {**_finding("empty_split", "critical", 0, advice, []), "split": name}
-        for name in SPLITS
-        if asked[name] > 0 and held[name] == 0
-    ]
+    return [{**_finding("empty_split", "critical", 0, advice, []), "split": name} for name in asked if held[name] == 0]
 
 
 def _finding(code: str, severity: str, count: int, advice: str, files: list[str]) -> dict[str, Any]:

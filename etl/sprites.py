@@ -71,20 +71,28 @@ def hull(sprite: Sprite) -> Box:
 
 def visible_hull(sprite: Sprite, width: int, height: int) -> Box | None:
     """Return the axis-aligned box of what of the parts lies inside the image; None when nothing does."""
-    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    visible: list[Points] = []
-    for part in sprite.parts:
-        if part.points.min() >= 0 and part.points[:, 0].max() <= width and part.points[:, 1].max() <= height:
-            visible.append(part.points)
-            continue
-        area, points = cv2.intersectConvexConvex(part.points.astype(np.float32), frame)
-        if area > 0:
-            visible.append(np.asarray(points, np.float64).reshape(-1, 2))
+    visible = [points for part in sprite.parts if len(points := _inside(part.points, width, height))]
     if not visible:
         return None
     points = np.concatenate(visible)
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
-    return max(float(x0), 0.0), max(float(y0), 0.0), min(float(x1), width), min(float(y1), height)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _inside(points: Points, width: int, height: int) -> Points:
+    """Return the corners of a convex polygon cut to the image, side after side (Sutherland & Hodgman 1974)."""
+    for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        kept: list[NDArray[np.float64]] = []
+        for a, b in zip(np.roll(points, 1, axis=0), points, strict=True):
+            from_a, from_b = sign * (a[axis] - limit), sign * (b[axis] - limit)  # positive inside
+            if (from_a < 0) != (from_b < 0):
+                crossing = a + (b - a) * from_a / (from_a - from_b)
+                crossing[axis] = limit
+                kept.append(crossing)
+            if from_b >= 0:
+                kept.append(b)
+        points = np.array(kept).reshape(-1, 2)
+    return points
 
 
 def coverage(points: Points, width: int, height: int) -> tuple[slice, slice, NDArray[np.float32]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ import psutil  # type: ignore[import-untyped]
 
 from etl.airflow_client import AirflowClient, AirflowError
 from etl.errors import ConfigError, SpeckError
+
+log = logging.getLogger("speck")
 
 COMPONENTS: dict[str, tuple[str, ...]] = {
     "api-server": ("api-server",),
@@ -34,6 +37,7 @@ _HOST = "127.0.0.1"
 _STATE = "stack.json"
 _MARK = "SPECK_STACK"  # in the environment of every process of a stack, to its last descendant
 _START_SECONDS = 300.0
+_PROGRESS_SECONDS = 5.0
 _GRACE_SECONDS = (8.0, 5.0, 5.0)  # for the components, for what they left, after force
 
 
@@ -88,7 +92,7 @@ def up(home: Path, dags: Path, port: int | None = None, extra: Mapping[str, str]
     _write_state(stack)
     try:
         _migrate(home, environ)
-        processes = {name: _start(home, name, environ) for name in COMPONENTS}
+        processes = {name: _start(home, name, arguments, environ) for name, arguments in COMPONENTS.items()}
         stack.components.update({name: process.pid for name, process in processes.items()})
         _write_state(stack)
         _wait_until_healthy(stack, processes)
@@ -190,26 +194,30 @@ def _password(home: Path) -> str:
 
 
 def _migrate(home: Path, environ: Mapping[str, str]) -> None:
-    log = _log(home, "migrate")
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "airflow", "db", "migrate"]
-        code = subprocess.run(
-            command,
-            env=environ,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
-    if code != 0:
-        raise SpeckError(f"airflow db migrate ended with exit code {code}:\n{_tail(log)}")
+    process = _start(home, "migrate", ("db", "migrate"), environ)
+    for _ in beats("its database is made", _START_SECONDS):
+        if process.poll() is not None:
+            break
+    process.kill()
+    if (code := process.wait()) != 0:
+        raise SpeckError(f"airflow db migrate ended with exit code {code}:\n{_tail(_log(home, 'migrate'))}")
 
 
-def _start(home: Path, name: str, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def beats(what: str, seconds: float) -> Iterator[float]:
+    """Yield the seconds waited, twice a second until the time is up, and say every few seconds what is waited for."""
+    start = said = time.monotonic()
+    while (now := time.monotonic()) - start < seconds:
+        if now - said >= _PROGRESS_SECONDS:
+            said = now
+            log.info("Airflow: waiting until %s, %.0f s", what, now - start)
+        yield now - start
+        time.sleep(0.5)
+
+
+def _start(home: Path, name: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with _log(home, name).open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "airflow", *COMPONENTS[name]],
+            [sys.executable, "-m", "airflow", *arguments],
             env=environ,
             cwd=home,
             stdin=subprocess.DEVNULL,
@@ -221,9 +229,8 @@ def _start(home: Path, name: str, environ: Mapping[str, str]) -> subprocess.Pope
 
 def _wait_until_healthy(stack: Stack, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
     client = AirflowClient(stack.url, stack.user, stack.password, retries=1)
-    deadline = time.monotonic() + _START_SECONDS
     health: dict[str, str | None] = {}
-    while time.monotonic() < deadline:
+    for _ in beats("all components are healthy", _START_SECONDS):
         for name, process in processes.items():
             if process.poll() is not None:
                 raise SpeckError(
@@ -235,7 +242,6 @@ def _wait_until_healthy(stack: Stack, processes: Mapping[str, subprocess.Popen[b
             health = {}  # not listening yet
         if len(health) >= len(COMPONENTS) and set(health.values()) == {"healthy"}:
             return
-        time.sleep(0.5)
     raise SpeckError(f"Airflow is not healthy after {_START_SECONDS:.0f} s: {health}; its logs: {stack.home / 'logs'}")
 
 

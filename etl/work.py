@@ -87,6 +87,11 @@ class Work:
         log.info("%s: %s", stage, ", ".join(f"{key} {value}" for key, value in answer.items()))
         return answer
 
+    def delete(self) -> None:
+        """Remove the folder, what makes it a build first: a rest that a kill leaves behind is none."""
+        store.delete(store.join(self.uri, "build.json"))
+        store.delete(self.uri)
+
     def dropped(self, *stages: str) -> pa.Array:
         """Return the ids of the boxes that these stages dropped."""
         ledgers = pa.concat_tables([self.read(stage, "ledger") for stage in stages])

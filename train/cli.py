@@ -14,6 +14,7 @@ from etl.errors import ConfigError
 __all__ = ["app"]
 
 Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
+_MODEL = "a model's URI, as `speck train` prints it"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
 
 
@@ -25,7 +26,16 @@ def _snapshot(config: Config, uri: str | None) -> Any:
         raise ConfigError(
             config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first"
         )
+    _expect(uri, "manifest.json", "--snapshot", "a snapshot's URI, as `speck build` prints it")
     return snapshot.Snapshot.open(uri)
+
+
+def _expect(uri: str, file: str, key: str, expected: str) -> None:
+    """Raise ConfigError unless a file lies below a URI that the command names."""
+    from etl import store
+
+    if not store.exists(store.join(uri, file)):
+        raise ConfigError("speck", key, f"{uri}, which has no {file}", expected)
 
 
 @app.command()
@@ -38,7 +48,8 @@ def train(
     """Train a detector on a snapshot; on a GPU if there is one."""
     settings = load(config)
     if epochs is not None:
-        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs, "max_seconds": None})})
+        shorter = settings.train.model_copy(update={"epochs": epochs, "max_seconds": None})
+        settings = settings.model_copy(update={"train": shorter})
     from train import engine
 
     with naming(config):
@@ -60,6 +71,8 @@ def evaluate(
     from train import evaluate as evaluation
 
     with naming(config):
+        if model is not None:
+            _expect(model, "model.json", "--model", _MODEL)
         result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections)
     if as_json:
         answer(result, True)
@@ -78,6 +91,7 @@ def predict(
     """Find objects in images, tile by tile as in training."""
     from train import predict as prediction
 
+    _expect(model, "model.json", "MODEL", _MODEL)
     answer(prediction.predict_files(model, images, out, mode), as_json)
 
 

@@ -1,7 +1,8 @@
-"""What Ultralytics needs before its import: no network, and torchvision's NMS where its compiled operators do not load.
+"""Ultralytics imported without its side effects, and torchvision's NMS where its compiled operators do not load.
 
-The torchvision wheel of the package index is built for CUDA; beside a CPU-only torch its operators are missing and
-`import torchvision` fails. `install` declares the two operators that the import asks for and implements `nms`.
+No network, no settings file in the home of a user who has none, and Pillow as it was. The torchvision wheel of the
+package index is built for CUDA; beside a CPU-only torch its operators are missing and `import torchvision` fails.
+`install` declares the two operators that the import asks for and implements `nms`.
 """
 
 from __future__ import annotations
@@ -10,23 +11,44 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _HEAD = 128  # boxes settled at a time
 _library: torch.library.Library | None = None  # the operators live as long as this reference
+_settings: tempfile.TemporaryDirectory[str] | None = None  # deleted when the process ends
 
 
 def install() -> None:
-    """Make `import ultralytics` work and stay offline and quiet; the real operators are used where they load."""
+    """Import Ultralytics, offline and quiet; the real operators are used where they load."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     logging.getLogger("ultralytics").setLevel(logging.WARNING)
+    _mend_torchvision()
+    _keep_settings_out_of_home()
+    from ultralytics.utils import patches
+
+    if Image.open is patches.image_open:  # it answers a broken image by installing a plugin for it
+        Image.open = patches._image_open
+
+
+def _keep_settings_out_of_home() -> None:
+    """Give Ultralytics a folder of its own for the settings it writes on import, unless the user has some."""
+    global _settings
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    if "YOLO_CONFIG_DIR" not in os.environ and not (config / "Ultralytics" / "settings.json").exists():
+        _settings = tempfile.TemporaryDirectory(prefix="speck-ultralytics-")
+        os.environ["YOLO_CONFIG_DIR"] = _settings.name
+
+
+def _mend_torchvision() -> None:
     global _library
     if "torchvision" in sys.modules or _library is not None or _operators_load():
         return

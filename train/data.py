@@ -116,12 +116,15 @@ class ShardDataset(YOLODataset):
         image = self.ims[i]
         if image is None:
             image = pad(self._resized(self._painted(i)), self.imgsz)
-            if self.augment and self.max_buffer_length > 1:
+            if self._in_mosaics:
                 self._remember(i, image)
+        if self.ims[i] is not None:
+            image = image.copy()  # the colour augmentation works in place
         return image, (self.imgsz, self.imgsz), (self.imgsz, self.imgsz)
 
     def build_transforms(self, hyp: Any) -> Any:
         """Return the augmentation; without geometry in it no pixel is resampled and no box is filtered."""
+        self._in_mosaics = bool(self.augment and hyp.mosaic)
         if self._has_geometry(hyp):
             return super().build_transforms(hyp)
         last = Format(
@@ -154,7 +157,7 @@ class ShardDataset(YOLODataset):
         """Keep the latest images for the mosaic, which draws its other three from them."""
         self.ims[i], self.im_hw0[i], self.im_hw[i] = image, image.shape[:2], image.shape[:2]
         self.buffer.append(i)
-        if len(self.buffer) >= self.max_buffer_length:
+        if 1 < len(self.buffer) >= self.max_buffer_length:
             old = self.buffer.pop(0)
             self.ims[old] = self.im_hw0[old] = self.im_hw[old] = None
 

@@ -21,7 +21,9 @@ PALETTE: tuple[Colour, ...] = (BLUE, (255, 159, 10), GREEN, (191, 90, 242), RED,
 def boxes_on(image: Pixels, xyxy: Boxes, colours: Sequence[Colour], labels: Sequence[str], width: int = 1) -> Pixels:
     """Return the image with each box outlined from outside, so that a small object stays visible, and named."""
     drawn = np.ascontiguousarray(image).copy()
-    for box, colour, label in zip(xyxy, colours, labels, strict=True):
+    outside = 4 * width  # far enough for a side beyond the image to stay hidden
+    limit = np.array([image.shape[1], image.shape[0]] * 2) + outside
+    for box, colour, label in zip(np.clip(xyxy, -outside, limit), colours, labels, strict=True):
         x0, y0 = (int(side) - 1 for side in np.floor(box[:2]))
         x1, y1 = (int(side) for side in np.ceil(box[2:]))
         cv2.rectangle(drawn, (x0, y0), (x1, y1), colour, width)

@@ -37,8 +37,9 @@ OPTIONS = frozenset(
         "scale", "shear", "translate", "warmup_bias_lr", "warmup_epochs", "warmup_momentum", "weight_decay", "workers",
     }
 )  # fmt: skip
+_OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD")
 # The shards hold the augmented geometry already, and tiles are never resampled unless asked for.
-_DEFAULTS = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "patience": 100}
+_DEFAULTS = {"scale": 0.0, "translate": 0.0, "patience": 100}
 _CPU_BATCH = 16
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
@@ -113,12 +114,15 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
     architecture = model.resolve(config.train.model)
     tile_size = snapshot.plan.tile.size
     image_size = config.train.image_size or tile_size
-    options = _options(config, has_mosaics(samples))
-    nms_free = bool(architecture.get("end2end")) and options.pop("nms", None) is not True
+    mosaics = has_mosaics(samples)
+    options = _options(config, mosaics)
+    with_nms = options.pop("nms", None) is True
+    nms_free = bool(architecture.get("end2end")) and not with_nms
     device = _device(config)
     budget = config.train.max_seconds
     settings = {
         **_DEFAULTS,
+        "mosaic": 0.0 if mosaics else config.augment.mosaic,
         "imgsz": math.ceil(image_size / 32) * 32,
         "epochs": config.train.epochs if budget is None else _MANY_EPOCHS,
         "time": None if budget is None else budget / 3600,
@@ -164,6 +168,8 @@ def _options(config: Config, mosaics: bool) -> dict[str, Any]:
             get_cfg(overrides={name: value})
         except (TypeError, ValueError) as error:
             raise ConfigError(config.name, key, repr(value), " ".join(str(error).split())) from error
+    if (optimizer := options.get("optimizer", "auto")) not in _OPTIMIZERS:  # Ultralytics looks when training starts
+        raise ConfigError(config.name, "train.options.optimizer", repr(optimizer), f"one of {', '.join(_OPTIMIZERS)}")
     if mosaics and options.get("mosaic"):
         expected = "0, as the shards hold mosaics already (or augment.mosaic 0)"
         raise ConfigError(config.name, "train.options.mosaic", options["mosaic"], expected)

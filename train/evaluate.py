@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl import boxes, store
+from etl import boxes, codec, store
 from etl.config import Config
-from etl.errors import ConfigError
+from etl.errors import ConfigError, SourceError
 from etl.plan import TilePlan
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth, read_image
@@ -52,9 +52,9 @@ class Finder:
 
     def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
         """Return the most network pixels per source pixel that a mode shows."""
-        if mode == "full_image":
-            return predict.full_image_ratio(self.image_size, image_wh)
-        return predict.tile_ratio(self.image_size, self.tile, predict.BASE_SCALE)
+        whole = predict.full_image_ratio(self.image_size, image_wh)
+        fine = predict.tile_ratio(self.image_size, self.tile, predict.BASE_SCALE)
+        return {"full_image": whole, "tiled": fine, "combined": max(whole, fine)}[mode]
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def evaluate(
     answer, examples = judge(subjects, finder, categories, config)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
     answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
-    pictures = list(report.pictures(examples, subjects, lambda one: read_image(config, one.path, one.orientation)))
+    pictures = list(report.pictures(examples, subjects, lambda one: _pixels(config, one)))
     store.write_bytes(answer["html"], report.render(answer, pictures).encode())
     store.write_json(store.join(home, "evaluation.json"), answer)
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(
@@ -196,7 +196,7 @@ def _by_model(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
     settings = config.evaluate
 
     def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
-        image = read_image(config, subject.path, subject.orientation)
+        image = _pixels(config, subject)
         start = time.perf_counter()
         whole = predict.full_image(model, image, settings.confidence)
         seen_whole = time.perf_counter()
@@ -243,13 +243,24 @@ def _given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table
     if detections == PERFECT:
         find = perfect
     else:
-        everything = snapshot.table("images").sort_by("path")["image_id"].to_pylist()
-        read = results.read_results(detections, images, everything, categories)
+        exported = snapshot.table("images").sort_by("path")
+        read = results.read_results(detections, images, exported, config.source.images, categories)
 
         def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
             return dict.fromkeys(MODES, read[subject.image_id]), untimed  # as they are: merged by whoever made them
 
     return Finder(find, config.train.image_size or plan.size, plan)
+
+
+def _pixels(config: Config, subject: Subject) -> codec.Pixels:
+    """Return a subject's image, upright; SourceError when it is no longer the one of the snapshot."""
+    try:
+        image = read_image(config, subject.path, subject.orientation)
+    except codec.UnreadableImageError as error:
+        raise SourceError(f"{subject.path}: {error}") from error
+    if (wh := (image.shape[1], image.shape[0])) != subject.wh:
+        raise SourceError(f"{subject.path}: now {wh[0]} x {wh[1]} pixels, {subject.wh[0]} x {subject.wh[1]} when built")
+    return image
 
 
 def _with_progress(subjects: Sequence[Subject]) -> Iterator[Subject]:

@@ -62,7 +62,7 @@ def resolve(name: str) -> Architecture:
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ConfigError(path, "", "no such file", "a model YAML (train.model)")
+            raise ConfigError("the model", f"train.model {path}", "no such file", "a model YAML (train.model)")
         return checked(_parse(path, path.read_text(encoding="utf-8")), str(path))
     ours = {path.name.removesuffix(".yaml"): path for path in (resources.files("train") / "architectures").iterdir()}
     if name in ours:
@@ -147,18 +147,22 @@ def stride(module: Detector) -> int:
 
 
 def checked(architecture: Architecture, where: str) -> Architecture:
-    """Return the architecture unless it names something else than a network layer: nothing in it is ever executed."""
+    """Return the architecture (read from `where`) if it names network layers alone: nothing in it is ever executed."""
     layers = [*_layers(architecture, "backbone", where), *_layers(architecture, "head", where)]
     for number, layer in enumerate(layers):
         if not (isinstance(layer, list) and len(layer) == 4 and isinstance(layer[3], list)):
-            raise ConfigError(where, f"layer {number}", repr(layer), "[from, repeats, module, arguments]")
+            raise ConfigError(
+                "the model", f"{where}: layer {number}", repr(layer), "[from, repeats, module, arguments]"
+            )
         if not _is_layer(layer[2]):
-            raise ConfigError(where, f"layer {number}", repr(layer[2]), "the name of a torch.nn or Ultralytics layer")
+            raise ConfigError(
+                "the model", f"{where}: layer {number}", repr(layer[2]), "the name of a torch.nn or Ultralytics layer"
+            )
     if layers[-1][2] != "Detect":
-        raise ConfigError(where, "head", repr(layers[-1][2]), "Detect as the last layer")
+        raise ConfigError("the model", f"{where}: head", repr(layers[-1][2]), "Detect as the last layer")
     activation = architecture.get("activation")
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
-        raise ConfigError(where, "activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
+        raise ConfigError("the model", f"{where}: activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
     return architecture
 
 
@@ -183,7 +187,7 @@ def _fitting(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> di
 def _layers(architecture: Architecture, key: str, where: str) -> list[Any]:
     layers = architecture.get(key) if isinstance(architecture, dict) else None
     if not isinstance(layers, list) or not layers:
-        raise ConfigError(where, key, repr(layers), "a list of layers")
+        raise ConfigError("the model", f"{where}: {key}", repr(layers), "a list of layers")
     return layers
 
 
@@ -198,9 +202,11 @@ def _parse(where: object, text: str) -> Architecture:
     try:
         architecture = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(where, "", " ".join(str(error).split()), "valid YAML") from error
+        raise ConfigError("the model", f"train.model {where}", " ".join(str(error).split()), "valid YAML") from error
     if not isinstance(architecture, dict):
-        raise ConfigError(where, "", type(architecture).__name__, "a mapping with backbone and head")
+        raise ConfigError(
+            "the model", f"train.model {where}", type(architecture).__name__, "a mapping with backbone and head"
+        )
     architecture.setdefault("nc", 1)
     return architecture
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import chain, count, islice
 from math import ceil
 from os import PathLike
 from pathlib import Path
@@ -114,15 +114,12 @@ def predict_files(
 
     The file holds everything above `evaluate.confidence`; drawn and counted is what reaches the confidence at which
     the model's evaluation had its best F1 (0.25 without one). Returns detections (the file), images, objects by
-    category, confidence, drawn (files) and unreadable [{file, reason}].
+    category, confidence, drawn (files) and unreadable [{file, reason}]; ConfigError when no image can be read.
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
-    from train import model as models  # first: it makes Ultralytics importable
+    from train import model as models
 
-    from ultralytics.utils import patches  # isort: skip
-
-    patches._pil_plugins_registered = True  # else Ultralytics answers a broken image by installing a plugin for it
     files = _image_files(paths)
     model, out = models.load(model_uri), Path(out_dir)
     log.info("predict: model %s on %s", model.id, place(model))
@@ -133,11 +130,13 @@ def predict_files(
     ]}  # fmt: skip
     drawn: list[str] = []
     unreadable: list[dict[str, str]] = []
+    taken = {file.resolve() for file in files}
     said = time.monotonic()
     for number, path in enumerate(files, start=1):
         try:
             image = _read(path)
         except codec.UnreadableImageError as error:
+            log.warning("predict: %s: %s", path, error)
             unreadable.append({"file": str(path), "reason": str(error)})
             continue
         found = predict_image(model, image, mode, settings)
@@ -145,14 +144,18 @@ def predict_files(
         document["images"].append({"id": number, "file_name": str(path), "width": width, "height": height})
         first = len(document["annotations"]) + 1
         document["annotations"] += _coco(found, number, first, model.categories)
-        picture = out / f"{path.stem}.jpg"
-        if str(picture) in drawn:
-            picture = out / f"{path.stem}-{number}.jpg"
+        picture = _free_name(out, path.stem, taken)
+        taken.add(picture.resolve())
         store.write_bytes(str(picture), codec.encode(_annotated(image, found, model.categories, confidence), 90))
         drawn.append(str(picture))
         if time.monotonic() - said > _PROGRESS_SECONDS:
             said = time.monotonic()
             log.info("predict: %d of %d images", number, len(files))
+    if not drawn:
+        reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
+        raise ConfigError(
+            "speck predict", "IMAGE", reasons or "a folder without images", "at least one image that can be read"
+        )
     store.write_json(str(out / "detections.json"), document)
     shown = Counter(entry["category"] for entry in document["annotations"] if entry["score"] >= confidence)
     return {
@@ -253,8 +256,17 @@ def _image_files(paths: Sequence[str | PathLike[str]]) -> list[Path]:
     return files
 
 
+def _free_name(out: Path, stem: str, taken: Set[Path]) -> Path:
+    """Return where a picture goes: not over an image that was given, nor over the picture of another."""
+    names = (out / f"{stem}{end}.jpg" for end in chain([""], (f"-{number}" for number in count(2))))
+    return next(name for name in names if name.resolve() not in taken)
+
+
 def _read(path: Path) -> Pixels:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise codec.UnreadableImageError("unreadable_file", error.strerror, "a file that can be read") from error
     return codec.decode(data, codec.header(data, _MEGAPIXELS).orientation)
 
 

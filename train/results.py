@@ -42,37 +42,39 @@ def truth_in_tiles(truth: Truth, image_wh: tuple[int, int], plan: TilePlan, scal
 
 
 def read_results(
-    uri: str, images: pa.Table, exported: Sequence[str], categories: Sequence[str]
+    uri: str, images: pa.Table, exported: pa.Table, root: str, categories: Sequence[str]
 ) -> dict[str, Detections]:
     """Return the detections of a COCO results file by our image id; images it does not name have none.
 
     The file is a list of results, or a dataset file whose annotations have scores. A list's `image_id` is our id,
-    a path or a file name, or the number an export of this snapshot gave (from 1, in the order of `exported`
-    image ids); its `category_id` is a name, or a number from 1. A dataset file's own tables are used instead.
+    a path (as ours, or below the `root` of all images) or a file name, or the number an export of this snapshot gave
+    (from 1, in the order of the `exported` images, by path); its `category_id` is a name, or a number from 1. A
+    dataset file's own tables are used instead. What is said of exported images that are not judged is passed over.
     """
+    ids, paths = exported["image_id"].to_pylist(), exported["path"].to_pylist()
     document = _document(uri)
     if isinstance(document, dict):
         results = _items(uri, document, "annotations")
-        names: Mapping[Any, Any] = {item.get("id"): item.get("file_name") for item in _items(uri, document, "images")}
-        kinds: Mapping[Any, Any] = {item.get("id"): item.get("name") for item in _items(uri, document, "categories")}
+        names: Mapping[str | int, str | int] = _named(uri, document, "images", "file_name")
+        kinds: Mapping[str | int, str | int] = _named(uri, document, "categories", "name")
     else:
-        results, names = _items(uri, {"results": document}, "results"), dict(enumerate(exported, start=1))
+        results, names = _items(uri, {"results": document}, "results"), dict(enumerate(ids, start=1))
         kinds = dict(enumerate(categories, start=1))
     known = _image_names(images)
-    every = set(exported)
+    every, below = {*ids, *paths}, root.rstrip("/") + "/"
     index = {name: number for number, name in enumerate(categories)}
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
     for number, item in enumerate(results):
         where = f"{uri}[{number}]"
         box, score = _numbers(where, item)
         image, kind = (_name(where, item, key) for key in ("image_id", "category_id"))
-        name, category = names.get(image, image), kinds.get(kind, kind)
+        name, category = str(names.get(image, image)).removeprefix(below), kinds.get(kind, kind)
         if category not in index:
-            raise ConfigError(where, "category_id", repr(kind), f"a category of the snapshot: {', '.join(categories)}")
-        if (ours := known.get(str(name))) is not None:
+            raise _wrong(where, "category_id", repr(kind), f"a category of the snapshot: {', '.join(categories)}")
+        if (ours := known.get(name)) is not None:
             rows.setdefault(ours, []).append((box, score, index[category]))
-        elif str(name) not in every:
-            raise ConfigError(where, "image_id", repr(image), "an id, a path or a file name of a validation image")
+        elif name not in every:
+            raise _wrong(where, "image_id", repr(image), "an id, a path or a file name of a validation image")
     sizes = dict(zip(images["image_id"].to_pylist(), _sizes(images), strict=True))
     return {image: _detections(rows[image], sizes[image]) if image in rows else none() for image in sizes}
 
@@ -81,36 +83,47 @@ def _document(uri: str) -> Any:
     try:
         return json.loads(store.read_bytes(uri))
     except (StoreError, OSError) as error:
-        raise ConfigError(uri, "--detections", "no such file", "`truth` or a COCO results file (JSON)") from error
+        raise _wrong(uri, "", "no such file", "`truth` or a COCO results file (JSON)") from error
     except ValueError as error:
-        raise ConfigError(uri, "--detections", error, "valid JSON") from error
+        raise _wrong(uri, "", error, "valid JSON") from error
 
 
 def _items(uri: str, document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     items = document.get(key)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ConfigError(uri, key, type(items).__name__, "a list of objects")
+        raise _wrong(uri, key, type(items).__name__, "a list of objects")
     return items
+
+
+def _named(uri: str, document: Mapping[str, Any], table: str, key: str) -> dict[str | int, str | int]:
+    """Return the names by id of a dataset file's own table."""
+    entries = [(f"{uri}: {table}[{i}]", item) for i, item in enumerate(_items(uri, document, table))]
+    return {_name(where, item, "id"): _name(where, item, key) for where, item in entries}
+
+
+def _wrong(where: str, key: str, found: object, expected: str) -> ConfigError:
+    """Return the error of a results file: it is named in the key, as others put their own file first."""
+    return ConfigError("speck evaluate", f"--detections {where}{key and ': '}{key}", found, expected)
 
 
 def _numbers(where: str, item: Mapping[str, Any]) -> tuple[list[float], float]:
     """Return xyxy and score of one result."""
     if missing := [key for key in _KEYS if key not in item]:
-        raise ConfigError(where, missing[0], "nothing", f"a result with {', '.join(_KEYS)}")
+        raise _wrong(where, missing[0], "nothing", f"a result with {', '.join(_KEYS)}")
     try:
         x, y, w, h = (float(value) for value in item["bbox"])
         score = float(item["score"])
     except (TypeError, ValueError) as error:
-        raise ConfigError(where, "bbox, score", error, "numbers: [x, y, width, height] and a score") from error
-    if not np.isfinite([x, y, w, h, score]).all():
-        raise ConfigError(where, "bbox, score", "a number that is not finite", "finite numbers")
+        raise _wrong(where, "bbox, score", error, "numbers: [x, y, width, height] and a score") from error
+    if not np.isfinite([x, y, x + w, y + h, score]).all() or min(w, h) < 0:
+        raise _wrong(where, "bbox, score", f"{item['bbox']}, {score}", "finite numbers, width and height 0 or more")
     return [x, y, x + w, y + h], score
 
 
 def _name(where: str, item: Mapping[str, Any], key: str) -> str | int:
-    value = item[key]
+    value = item.get(key)
     if not isinstance(value, (str, int)):
-        raise ConfigError(where, key, repr(value), "a number or a text")
+        raise _wrong(where, key, repr(value), "a number or a text")
     return value
 
 

@@ -69,7 +69,7 @@ def reader(name: str) -> LabelFormat | DatasetFormat:
     if ":" in name:
         return custom.load(name)
     known = ", ".join([*_PER_IMAGE, "coco"])
-    raise ConfigError("source.format", "", repr(name), f"one of {known} or package.module:function")
+    raise ConfigError("", "source.format", repr(name), f"one of {known} or package.module:function")
 
 
 def writer(name: str) -> Writer:

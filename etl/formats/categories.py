@@ -24,11 +24,11 @@ def names(source: bytes | Sequence[str], where: str) -> list[str]:
     else:
         found = _from_lines(source, where)
     if "" in found:
-        raise ConfigError(where, f"line {found.index('') + 1}", "an empty name", "one name for every id")
+        raise ConfigError("", f"{where}: line {found.index('') + 1}", "an empty name", "one name for every id")
     if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise ConfigError(where, "names", f"{twice[0]!r} twice", "every name once")
+        raise ConfigError("", f"{where}: names", f"{twice[0]!r} twice", "every name once")
     if not found:
-        raise ConfigError(where, "names", "no names", "at least one name")
+        raise ConfigError("", f"{where}: names", "no names", "at least one name")
     return found
 
 
@@ -61,7 +61,7 @@ def yaml_mapping(data: bytes) -> dict[str, Any] | None:
 def _from_yaml(data: bytes, where: str) -> list[str]:
     document = yaml_mapping(data)
     if document is None or "names" not in document:
-        raise ConfigError(where, "names", "no such key", "a YAML file with `names`, a list or {id: name}")
+        raise ConfigError("", f"{where}: names", "no such key", "a YAML file with `names`, a list or {id: name}")
     written = document["names"]
     if isinstance(written, list) and all(isinstance(name, str) for name in written):
         return [name.strip() for name in written]
@@ -69,14 +69,16 @@ def _from_yaml(data: bytes, where: str) -> list[str]:
         by_id = {int(key): name.strip() for key, name in written.items() if key.isdecimal()}
         if sorted(by_id) == list(range(len(written))):
             return [by_id[index] for index in range(len(by_id))]
-        raise ConfigError(where, "names", f"ids {', '.join(written)}", f"ids 0 to {len(written) - 1} without gaps")
-    raise ConfigError(where, "names", type(written).__name__, "a list of names or {id: name}")
+        raise ConfigError(
+            "", f"{where}: names", f"ids {', '.join(written)}", f"ids 0 to {len(written) - 1} without gaps"
+        )
+    raise ConfigError("", f"{where}: names", type(written).__name__, "a list of names or {id: name}")
 
 
 def _from_lines(data: bytes, where: str) -> list[str]:
     text = decode(data)
     if text is None:
-        raise ConfigError(where, "", "undecodable bytes", "a text file with one name a line")
+        raise ConfigError("", where, "undecodable bytes", "a text file with one name a line")
     # Blank lines inside stay: dropping one would shift every id behind it.
     return [
         line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n") if text.strip()

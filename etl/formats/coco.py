@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ __all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "resolve", "wri
 SUFFIX = ".json"
 NO_IMAGE = ""  # the file name under which entries are reported that belong to no listed image
 _REQUIRED = ("images", "annotations")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _COLUMNS = ("difficult", "truncated", "occluded")
 _KNOWN = frozenset(("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation", "track_id"))
 
@@ -122,10 +124,13 @@ def _parse(file: str, data: bytes) -> Any:
     if text is None:
         raise SourceError(f"{file}:1: not JSON: neither UTF-8 nor marked UTF-16")
     try:
-        return json.loads(text, parse_constant=str)
+        document = json.loads(text, parse_constant=str)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()  # fails for half a character, which no table can hold
+        return document
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting without measure
+    except (ValueError, RecursionError) as error:  # half a character, a number or a nesting without measure
         raise SourceError(f"{file}:1: not JSON to be read: {error}") from error
 
 

@@ -47,7 +47,7 @@ def load(name: str) -> CustomReader:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ConfigError("source.format", name, error, _EXPECTED) from error
+        raise ConfigError("", "source.format", f"{name!r}: {error}", _EXPECTED) from error
     if not callable(found):
-        raise ConfigError("source.format", name, type(found).__name__, _EXPECTED)
+        raise ConfigError("", "source.format", f"{name!r}, a {type(found).__name__}", _EXPECTED)
     return CustomReader(name, found)

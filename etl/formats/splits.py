@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from etl.config import SplitLists
@@ -21,7 +21,7 @@ from etl.schema import SPLITS
 _YAML_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _YAML = (".yaml", ".yml")
 
-Found = list[tuple[str, Iterable[str]]]  # split and its images
+Found = list[tuple[str, Collection[str]]]  # split and its images
 
 
 def own_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str]:
@@ -61,7 +61,9 @@ def listed_split(lists: SplitLists, root: str, images: Sequence[str], texts: Map
                 found.append((split, listing.below(inside)))
             else:
                 expected = f"a folder below {root} or a text file with one image path a line"
-                raise ConfigError("source.split", split, repr(entry), expected)
+                raise ConfigError("", f"source.split.{split}", repr(entry), expected)
+            if not found[-1][1]:
+                raise ConfigError("", f"source.split.{split}", f"no image in {entry!r}", "images of the source")
     return _merged(found)
 
 
@@ -81,7 +83,7 @@ def _listed(data: bytes, folder: str, listing: Listing, where: str) -> list[str]
     """Return the images of a list, one path a line, as seen from its folder, from the root, or by their end."""
     text = decode(data)
     if text is None:
-        raise ConfigError(where, "", "undecodable bytes", "a text file with one image path a line")
+        raise ConfigError("", where, "undecodable bytes", "a text file with one image path a line")
     found = []
     for _, line in lines(text):
         image = listing.at(relative(folder, line)) or listing.at(relative("", line)) or listing.nearest(line)

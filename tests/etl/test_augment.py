@@ -166,3 +166,14 @@ def test_light_and_noise_keep_shape_and_the_source_unchanged() -> None:
 )
 def test_tiles_with_small_objects_give_more_copies(sides: list[float], config: Augment, expected: int) -> None:
     assert aug.copies(np.array(sides), config) == expected
+
+
+@given(st.floats(-180, 180))
+def test_an_ignored_region_keeps_its_corners_when_turned(degrees: float) -> None:
+    pixels, _ = squares()
+    region, turn = bx.as_boxes([[60, 50, 90, 60]]), np.deg2rad(degrees)
+    matrix = np.array([[np.cos(turn), -np.sin(turn), 80], [np.sin(turn), np.cos(turn), 80]])
+    seen = aug.look(pixels, region, np.ones(1, bool), aug.View(matrix, (200, 200), {}), 0.4)
+    corners = np.array([[60, 50], [90, 50], [60, 60], [90, 60]]) @ matrix[:, :2].T + matrix[:, 2]
+    expected = bx.clip(bx.as_boxes([*corners.min(0), *corners.max(0)]), (0, 0, 200, 200))
+    np.testing.assert_allclose(seen.ignore, expected[bx.area(expected) > 0], atol=1e-9)

@@ -256,3 +256,39 @@ def test_a_publish_that_dies_after_publishing_gives_its_answer_to_the_retry(scen
         jobs.tile(work, here)
         jobs.anchors(work)
         assert jobs.publish(work) == jobs.publish(work)
+
+
+def test_settings_said_outright_hold_over_the_pinned_plan(scene: Path, tmp_path: Path) -> None:
+    config = load(scene).model_copy(update={"store": str(tmp_path)})
+    first = Snapshot.open(str(built(config)["snapshot"]))
+    names = [*first.plan.categories, "another"]
+    changed = config.model_copy(
+        update={
+            "tile": config.tile.model_copy(update={"size": 96, "min_visibility": 0.7}),
+            "source": config.source.model_copy(update={"categories": tuple(names)}),
+        }
+    )
+    second = Snapshot.open(str(built(changed)["snapshot"]))
+    assert max(second.table("samples")["width"].to_pylist()) == 96
+    assert second.plan.tile.min_visibility == 0.7
+    assert list(second.plan.categories) == second.categories == names
+    assert second.plan.split_salt == first.plan.split_salt
+    assert Snapshot.open(str(built(config)["snapshot"])).id == first.id
+
+
+def test_the_rest_of_a_work_folder_is_no_earlier_try(scene: Path, tmp_path: Path) -> None:
+    config = load(scene).model_copy(update={"store": str(tmp_path)})
+    with cluster.serial() as here:
+        work = jobs.ingest(config, here)["work"]
+        jobs.split(work)
+        for lost in ("build.json", "ingest/images.parquet", "split/images.parquet"):
+            store.delete(f"{work}/{lost}")  # as far as a killed deletion got
+        assert jobs.build(config, here)["images"] == 8
+
+
+def test_an_audit_leaves_the_work_of_a_build_alone(scene: Path, tmp_path: Path) -> None:
+    config = load(scene).model_copy(update={"store": str(tmp_path)})
+    with cluster.serial() as here:
+        work = jobs.ingest(config, here)["work"]
+        jobs.audit_source(config, here)
+        assert jobs.split(work)["images"]

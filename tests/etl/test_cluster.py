@@ -152,17 +152,33 @@ def test_progress_is_a_line_in_a_log_with_what_remains(
     assert "s left" in caplog.text
 
 
-@pytest.mark.parametrize("address", ["nowhere://1", "tcp://no port"])
-def test_an_address_of_no_scheduler_is_a_wrong_configuration(address: str) -> None:
-    with pytest.raises(ConfigError, match="a Dask scheduler that answers") as caught, clusters.connect(address):
+@pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1", "tcp://host:no-port", ""])
+def test_an_address_that_is_none_is_a_wrong_command(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"an address such as tcp://") as caught, clusters.connect(address):
         pass
-    assert caught.value.found == address
+    assert caught.value.found == repr(address)
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_a_wrong_configuration() -> None:
+def test_a_scheduler_that_does_not_answer_fails_the_run_in_words() -> None:
     with socket.socket() as taken:  # bound and never listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match="a Dask scheduler that answers"), clusters.connect(address):
+        with pytest.raises(TaskError, match=f"no Dask scheduler answers at {address}"), clusters.connect(address):
             pass
+
+
+def test_the_address_of_a_dashboard_is_a_wrong_command() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dashboard:
+        address = f"http://127.0.0.1:{dashboard.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"an address such as tcp://"), clusters.connect(address):
+            pass
+
+
+def test_a_scheduler_elsewhere_runs_the_parts() -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp") as elsewhere,
+        clusters.connect(elsewhere.scheduler_address) as connected,
+    ):
+        assert connected.map(late_first(), range(3), label="squares") == [(0, 0), (1, 1), (2, 4)]

@@ -205,3 +205,9 @@ def test_reducing_averages_the_area() -> None:
     checks = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((2, 2)))[..., None].repeat(3, 2).astype(np.uint8) * 200
     assert codec.resize(checks, (4, 4)).shape == (4, 4, 3)
     np.testing.assert_array_equal(codec.resize(checks, (4, 4)), 100)
+
+
+def test_what_is_no_image_is_said_in_the_same_words_each_time() -> None:
+    with pytest.raises(codec.UnreadableImageError) as caught:
+        codec.header(b"no image", 1)
+    assert caught.value.found == "no image of a known format"  # Pillow names an address in memory

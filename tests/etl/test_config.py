@@ -39,6 +39,8 @@ def test_everything_but_the_source_has_a_default(dataset) -> None:
         ("tile: {size: 31}", "tile.size", "31", "greater than or equal to 32 or 'auto'"),
         ("tile: {scales: [0.5, 2]}", "tile.scales.1", "2", "less than or equal to 1"),
         ("tile: {size: 32, overlap: 0.9}", "tile", "{'size': 32, 'overlap': 0.9}", "at least 16 pixels"),
+        ("tile: {scales: []}", "tile", "{'scales': []}", "one or more numbers"),
+        ("tile: {scales: [1, 1.0]}", "tile", "{'scales': [1, 1.0]}", "each once"),
         ("train: {epochs: 0}", "train.epochs", "0", "greater than 0"),
         ("train: {epochs: yes}", "train.epochs", "True", "a valid integer"),
         ("train: {epochs: '5'}", "train.epochs", "'5'", "a valid integer"),

@@ -50,3 +50,9 @@ def test_the_names_file_nearest_the_root_is_found():
     assert discover({"x.names": b"car", "README.txt": b"hello"}) == ("x.names", ["car"])
     assert discover({"labels/classes.txt": b"car"}) == ("labels/classes.txt", ["car"])
     assert discover({"train.txt": b"a.jpg"}) is None
+
+
+def test_a_wrong_names_file_is_named_in_the_key_which_a_command_keeps() -> None:
+    with pytest.raises(ConfigError) as caught:
+        names(b"names: [a, a]", "/data/data.yaml")
+    assert (caught.value.where, caught.value.key) == ("", "/data/data.yaml: names")

@@ -167,6 +167,7 @@ def test_every_usual_encoding_is_read(encoding):
         (b'{"images": [],\n "annotations": [,]}', r"bad\.json:2: not JSON"),
         (b"\x80\x81", r"bad\.json:1: not JSON"),
         (b"[" * 200_000, r"bad\.json:1: not JSON"),
+        (b'{"images": [],\n "annotations": [], "x": "\\uD83D"}', r"bad\.json:1: not JSON to be read"),
         (b'{"images": []}', r"bad\.json has no list 'annotations'"),
         (b"[1, 2]", r"bad\.json has no list 'images' and no list 'annotations'"),
     ],
@@ -190,3 +191,9 @@ def test_all_categories_are_listed_by_id_used_or_not():
     second = document(categories=[{"id": 2, "name": 1.5}, {"id": 9, "name": "truck"}])
     files = {"a.json": json.dumps(document()).encode(), "b.json": json.dumps(second).encode()}
     assert coco.categories(files) == ["0", "1.5", "unused", "truck"]
+
+
+def test_a_character_written_in_two_halves_is_one():
+    text = json.dumps(document(categories=[{"id": 1, "name": "\U0001f697"}]))
+    assert "\\ud83d" in text
+    assert coco.categories({"a.json": text.encode()}) == ["\U0001f697"]

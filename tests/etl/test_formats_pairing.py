@@ -1,7 +1,6 @@
 """Labels and images are joined by key, then by folder; a real tie is said, never guessed."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from etl.formats.pairing import pair
 

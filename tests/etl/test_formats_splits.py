@@ -111,5 +111,10 @@ def test_configured_lists_are_folders_or_files_below_the_images():
 
 
 def test_a_configured_folder_elsewhere_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"source\.split: train"):
+    with pytest.raises(ConfigError, match=r"source\.split\.train"):
         listed_split(SplitLists(train="/elsewhere", val="/data/x/val"), "/data/x", IMAGES, {})
+
+
+def test_a_configured_folder_without_an_image_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"source\.split\.val: found no image in '/data/x/vla'"):
+        listed_split(SplitLists(train="/data/x/images", val="/data/x/vla"), "/data/x", IMAGES, {})

@@ -154,3 +154,12 @@ def test_the_dry_run_counts_what_the_run_does() -> None:
     }  # fmt: skip
     assert (told_first["cyclist"]["becomes"], told_first["truck"]["boxes"]) == (None, 0)
     assert remap(rows, CLASSES, ontology)[0].num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("ontology", "found"),
+    [(Ontology(keep=("car",), drop=("car",)), "'car'"), (Ontology(drop=("re:.*",)), "every class dropped")],
+)
+def test_an_ontology_that_contradicts_itself_or_leaves_nothing_is_refused(ontology: Ontology, found: str) -> None:
+    with pytest.raises(ConfigError, match=found):
+        actions(["car", "bus"], ontology)

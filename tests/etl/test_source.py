@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,35 @@ def test_the_fingerprint_changes_with_every_file_and_only_then(tmp_path: Path) -
     (tmp_path / "b.jpg").unlink()
     seen.append(scanned(tmp_path).fingerprint)
     assert len(set(seen)) == len(seen)
+
+
+def test_the_fingerprint_changes_with_the_class_names_and_the_split(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "a.txt": BOX, "b.jpg": b"", "names.names": b"car\n", "val.lst": b"b.jpg\n"})
+    split = {"train": [str(tmp_path / "val.lst")], "val": [str(tmp_path / "val.lst")]}
+    seen = [scanned(tmp_path, categories=str(tmp_path / "names.names"), split=split).fingerprint]
+    laid_out(tmp_path, {"names.names": b"bus\n"})
+    seen.append(scanned(tmp_path, categories=str(tmp_path / "names.names"), split=split).fingerprint)
+    laid_out(tmp_path, {"val.lst": b"a.jpg\n"})
+    seen.append(scanned(tmp_path, categories=str(tmp_path / "names.names"), split=split).fingerprint)
+    assert len(set(seen)) == 3
+
+
+def test_images_whose_names_give_no_id_of_their_own_are_rejects(tmp_path: Path) -> None:
+    composed, apart = unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")
+    laid_out(tmp_path, {"a.jpg": b"", composed: b"", apart: b""})
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")).write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_bytes(BOX)
+    found = scanned(tmp_path)
+    assert [image.path for image in found.images] == ["a.jpg"]
+    assert told(found) == {
+        ("image", "\\udcff.jpg", "undecodable_name"),
+        ("file", "\\udcff.txt", "label_without_image"),
+        ("image", composed, "ambiguous_name"),
+        ("image", apart, "ambiguous_name"),
+    }
+    assert found.fingerprint
+
+
+def test_a_label_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "all[1].json": coco("a.jpg")})
+    assert set(scanned(tmp_path, format="coco", annotations=str(tmp_path / "all[1].json")).listed) == {"a.jpg"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -193,3 +194,13 @@ def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
 def test_a_clean_split_of_its_own_has_no_findings() -> None:
     outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "val"})
     assert outcome.findings == []
+
+
+def test_a_split_of_its_own_that_stays_empty_is_a_finding() -> None:
+    outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "test"})
+    assert [(found["code"], found["split"]) for found in outcome.findings] == [("empty_split", "val")]
+
+
+def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
+    assert placed(unicodedata.normalize("NFD", "é/é_5.jpg")) == placed(unicodedata.normalize("NFC", "é/é_5.jpg"))
+    assert placed(unicodedata.normalize("NFD", "é/5.jpg"), "^é") == ("é", "é", 5)

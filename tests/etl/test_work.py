@@ -101,3 +101,10 @@ def test_the_usable_boxes_are_those_that_no_asked_stage_dropped(tmp_path: Path) 
     assert work.usable("ingest")["annotation_id"].to_pylist() == ["b", "c", "d"]
     assert work.usable("ingest", "split")["annotation_id"].to_pylist() == ["b", "d"]
     assert sorted(work.dropped("ingest", "split").to_pylist()) == ["a", "c", "unreadable"]
+
+
+def test_a_deleted_folder_is_no_build_before_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, gone = begun(tmp_path / "work"), []
+    monkeypatch.setattr(store, "delete", gone.append)
+    work.delete()
+    assert gone == [f"{work.uri}/build.json", work.uri]

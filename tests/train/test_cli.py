@@ -84,6 +84,27 @@ def test_training_without_a_snapshot_exits_2_and_says_what_to_do(dataset: Path) 
     assert "run `speck build` first" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "--snapshot", "nowhere"), ("evaluate", "--snapshot", "nowhere"), ("evaluate", "--model", "nowhere")],
+)
+def test_a_snapshot_or_model_that_is_not_there_exits_2(dataset: Path, arguments: tuple[str, ...]) -> None:
+    assert speck("build", dataset, "--workers", 0).returncode == 0
+    done = speck(arguments[0], dataset, *arguments[1:])
+    assert done.returncode == 2
+    assert f"{arguments[1]}: found nowhere" in done.stderr and "Traceback" not in done.stderr
+    assert speck("predict", "nowhere", dataset).returncode == 2
+
+
+def test_a_wrong_results_file_exits_2_and_is_named(dataset: Path, tmp_path: Path) -> None:
+    assert speck("build", dataset, "--workers", 0).returncode == 0
+    file = tmp_path / "results.json"
+    file.write_text('[{"image_id": 1}]')
+    done = speck("evaluate", dataset, "--detections", file)
+    assert done.returncode == 2
+    assert str(dataset) in done.stderr and f"{file}[0]: category_id: found nothing" in done.stderr
+
+
 def test_an_unknown_command_exits_2(dataset: Path) -> None:
     assert speck("biuld", dataset).returncode == 2
 

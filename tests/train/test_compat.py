@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -85,3 +86,26 @@ def test_ultralytics_imports_in_a_fresh_interpreter_and_torchvision_suppresses()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[1, 2] true"
+
+
+@pytest.mark.parametrize("has_settings", [False, True])
+def test_ultralytics_leaves_home_and_pillow_as_they_were(tmp_path, has_settings):
+    settings = tmp_path / "home" / ".config" / "Ultralytics" / "settings.json"
+    if has_settings:
+        settings.parent.mkdir(parents=True)
+        settings.write_text("{}")
+    code = (
+        "from PIL import Image\nopening = Image.open\n"
+        "from train import compat; compat.install()\n"
+        "from ultralytics.utils import SETTINGS_FILE\n"
+        "assert Image.open is opening\nprint(SETTINGS_FILE)"
+    )
+    environ = {k: v for k, v in os.environ.items() if k not in ("YOLO_CONFIG_DIR", "XDG_CONFIG_HOME")}
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "tmp").mkdir()
+    environ |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.strip() == str(settings)) is has_settings
+    assert (tmp_path / "home" / ".config" / "Ultralytics").exists() is has_settings
+    assert not any(path.name.startswith("speck") for path in (tmp_path / "tmp").iterdir())

@@ -211,3 +211,29 @@ def test_the_trainers_mosaic_works_on_shards(written, tmp_path):
     items = [data[n] for n in range(6)]
     assert all(item["img"].shape == (3, 64, 64) for item in items)
     assert max(len(item["cls"]) for item in items) > 1
+
+
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_colour_changes_of_one_epoch_are_not_in_the_pixels_of_the_next(written, tmp_path, mosaic):
+    samples = written(*(sample(name) for name in "abcd"))
+    data = dataset(samples, tmp_path, augment=True, mosaic=mosaic, hsv_h=0.5, hsv_s=0.9, hsv_v=0.9)
+    before = [data.load_image(i)[0].copy() for i in range(len(data))]
+    for closed in (False, True):
+        for i in (0, 1, 2, 3, 3, 2, 1, 0):
+            _ = data[i]
+        assert all(np.array_equal(data.load_image(i)[0], image) for i, image in enumerate(before))
+        if not closed:
+            data.close_mosaic(data_hyp(mosaic))
+
+
+def data_hyp(mosaic):
+    from ultralytics.cfg import get_cfg
+
+    return get_cfg(overrides={"mosaic": mosaic, "scale": 0.0, "translate": 0.0, "hsv_s": 0.9, "hsv_v": 0.9})
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_trainers_mosaic_works_on_however_few_samples(written, tmp_path, count):
+    samples = written(*(sample(str(i), boxes=[box(8, 8, 40, 40)]) for i in range(count)))
+    data = dataset(samples, tmp_path, augment=True, mosaic=1.0)
+    assert {tuple(data[i]["img"].shape) for i in range(count)} == {(3, 64, 64)}

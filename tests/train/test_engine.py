@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from etl import codec, schema, shard, store
-from etl.config import Config
+from etl.config import Augment, Config
 from etl.errors import ConfigError, SpeckError
 from etl.plan import Plan, TilePlan
 from etl.snapshot import Snapshot
@@ -138,6 +138,7 @@ def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split):
         ({"lr0": "fast"}, "lr0"),
         ({"mosaic": 7.0}, "mosaic"),
         ({"epochs": 3}, "epochs"),
+        ({"optimizer": "Adan"}, "optimizer"),
     ],
 )
 def test_an_option_that_is_unknown_ours_or_impossible_is_named(published, tmp_path, options, message):
@@ -152,13 +153,21 @@ def test_the_trainers_mosaic_is_off_and_refused_beside_mosaics_in_the_shards(pub
         engine.prepare(config(tmp_path, options={"mosaic": 1.0}), snapshot)
 
 
-def test_the_trainers_mosaic_can_be_asked_for_where_the_shards_hold_none(published, tmp_path):
-    assert engine.prepare(config(tmp_path, options={"mosaic": 0.5}), published(2, 2)).settings["mosaic"] == 0.5
+@pytest.mark.parametrize(
+    ("augment", "options", "mosaic"),
+    [({}, {}, 0.5), ({"mosaic": 0.2}, {}, 0.2), ({"mosaic": 0.2}, {"mosaic": 0.7}, 0.7)],
+)
+def test_the_trainer_makes_the_mosaics_that_the_shards_do_not_hold(published, tmp_path, augment, options, mosaic):
+    settings = config(tmp_path, options=options).model_copy(update={"augment": Augment(**augment)})
+    assert engine.prepare(settings, published(2, 2)).settings["mosaic"] == mosaic
 
 
-@pytest.mark.parametrize(("options", "nms_free"), [({}, True), ({"nms": True}, False)])
-def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, options, nms_free):
-    run = engine.prepare(config(tmp_path, model="yolo26n-p2", options=options), published(2, 2))
+@pytest.mark.parametrize(
+    ("name", "options", "nms_free"),
+    [("yolo26n-p2", {}, True), ("yolo26n-p2", {"nms": True}, False), ("yolov8n", {"nms": False}, False)],
+)
+def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, name, options, nms_free):
+    run = engine.prepare(config(tmp_path, model=name, options=options), published(2, 2))
     assert run.nms_free is nms_free
     assert run.settings["nms"] is (False if nms_free else None)
 

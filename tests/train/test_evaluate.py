@@ -12,7 +12,7 @@ import pytest
 
 from etl import cluster, codec, jobs
 from etl.config import Config, load
-from etl.errors import ConfigError
+from etl.errors import ConfigError, SourceError
 from etl.snapshot import Snapshot
 from train import evaluate, predict
 
@@ -99,6 +99,42 @@ def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str,
     return rows
 
 
+def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    rows = [{**row, "bbox": [-1e12, 5, 3e12, 9]} for row in detections_of(made[1])]
+    file.write_text(json.dumps(rows))
+    assert evaluate.evaluate(*made, detections=str(file))["combined"]["AP"] == 0.0
+
+
+def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
+    made: tuple[Config, Snapshot], tmp_path: Path
+) -> None:
+    config, snapshot = made
+    rows = detections_of(snapshot)
+    rows.append({**rows[0], "image_id": next(iter(set(snapshot.table("images")["path"].to_pylist()) - paths(rows)))})
+    names = sorted(paths(rows))
+    kinds = dict(enumerate(snapshot.categories))
+    document = {
+        "images": [{"id": i, "file_name": f"{config.source.images}/{name}"} for i, name in enumerate(names)],
+        "categories": [{"id": i, "name": name} for i, name in kinds.items()],
+        "annotations": [
+            {
+                **row,
+                "image_id": names.index(row["image_id"]),
+                "category_id": snapshot.categories.index(row["category_id"]),
+            }
+            for row in rows
+        ],
+    }
+    file = tmp_path / "detections.json"
+    file.write_text(json.dumps(document))
+    assert evaluate.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+
+
+def paths(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["image_id"] for row in rows}
+
+
 @pytest.mark.parametrize("name", ["file_name", "id"])
 def test_a_results_file_is_judged_as_it_is(made: tuple[Config, Snapshot], name: str, tmp_path: Path) -> None:
     config, snapshot = made
@@ -135,7 +171,15 @@ def test_numbered_results_follow_the_export_of_the_snapshot(made: tuple[Config, 
         "nonsense",
         "{}",
         '[{"image_id": 1}]',
+        "null",
+        "[3]",
         '[{"image_id": "z", "category_id": "bus", "bbox": [0, 0, 1, 1], "score": 1}]',
+        '[{"image_id": 1, "category_id": "bus", "bbox": [0, 0, -1, 1], "score": 1}]',
+        '[{"image_id": 1, "category_id": "bus", "bbox": [1e308, 0, 1e308, 1], "score": 1}]',
+        '[{"image_id": 1, "category_id": "bus", "bbox": [0, 0, 1], "score": 1}]',
+        '[{"image_id": [], "category_id": "bus", "bbox": [0, 0, 1, 1], "score": 1}]',
+        '{"images": [{"id": []}], "categories": [], "annotations": []}',
+        '{"images": [], "categories": [{"id": 1, "name": ["bus"]}], "annotations": []}',
     ],
 )
 def test_a_broken_results_file_is_a_config_error(made: tuple[Config, Snapshot], text: str, tmp_path: Path) -> None:
@@ -176,6 +220,22 @@ def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config,
     assert evaluate.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"no image", "broken_image"),
+        (codec.encode(np.zeros((30, 20, 3), np.uint8), 90), "now 20 x 30 pixels, 300 x 220 when built"),
+    ],
+)
+def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: Path, data: bytes, message: str) -> None:
+    config, snapshot = built(tmp_path)
+    images, _ = evaluate.evaluation_truth(snapshot, "val")
+    name = images["path"][0].as_py()
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SourceError, match=f"{name}: .*{message}"):
+        evaluate.evaluate(config, snapshot, detections="truth")
+
+
 def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(made: tuple[Config, Snapshot]) -> None:
     config, snapshot = made
     settings = config.evaluate.model_copy(update={"size_reference": "network"})
@@ -183,3 +243,9 @@ def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(m
     # 96 network pixels for 300 source pixels of the whole image, for 96 of a tile
     assert answer["full_image"]["buckets"]["very_tiny"] > answer["tiled"]["buckets"]["very_tiny"]
     assert answer["size_reference"] == "network"
+
+
+def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
+    finder = evaluate.Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
+    assert [finder.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
+    assert [finder.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]

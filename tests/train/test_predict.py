@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from etl import boxes, codec
 from etl.boxes import Boxes
@@ -124,14 +125,19 @@ def test_an_image_smaller_than_a_tile_is_one_view() -> None:
     assert as_rows(found.xyxy, found.category) == [(10, 10, 20, 20, 1)]
 
 
-def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> None:
+def saved(folder: Path) -> str:
+    """Save a random network that reports everything, and return its URI."""
     torch.manual_seed(0)
     module = build(resolve("speck-micro"), ["car", "bus"])
     meta = {
         "dataset": "made", "snapshot": "none", "categories": ["car", "bus"], "model": "speck-micro", "image_size": 128,
         "tile": PLAN.model_dump(mode="json"), "nms_free": False, "config": {"evaluate": {"confidence": 0.0}},
     }  # fmt: skip
-    uri = save(module, str(tmp_path / "store"), meta)
+    return save(module, str(folder), meta)
+
+
+def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> None:
+    uri = saved(tmp_path / "store")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for name in ("a", "b"):
@@ -145,6 +151,40 @@ def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> 
     assert [Path(entry["file"]).name for entry in answer["unreadable"]] == ["broken.jpg"]
     drawn = codec.decode((tmp_path / "out" / "a.jpg").read_bytes())
     assert drawn.shape == (90, 150, 3)
+
+
+def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "a-2.jpg"):
+        cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    answer = predict.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path)
+    assert len({Path(file).resolve() for file in answer["drawn"]} - before.keys()) == 3
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("broken.jpg", b"no image", r"broken\.jpg: broken_image"), ("notes.txt", b"", "a folder without images")],
+)
+def test_nothing_that_can_be_read_is_a_config_error_that_says_why(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        predict.predict_files(saved(tmp_path / "store"), [tmp_path / "given"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1", "CMYK", "I;16"])
+def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    grey = Image.new("L", (40, 30), 90)
+    wide = Image.fromarray(np.full((30, 40), 90 << 8, np.uint16))
+    (wide if mode == "I;16" else grey.convert("RGB").convert(mode)).save(path)
+    pixels = predict._read(path)
+    assert pixels.shape == (30, 40, 3)
+    assert mode == "1" or abs(int(pixels.mean()) - 90) <= 2
 
 
 @pytest.mark.parametrize(("paths", "mode"), [(["/not/there.jpg"], "tiled"), ([], "sideways")])
