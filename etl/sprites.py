@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, cos, floor, pi, sin
+from math import cos, pi, sin
 
 import cv2
 import numpy as np
@@ -97,8 +97,10 @@ def _inside(points: Points, width: int, height: int) -> Points:
 
 def coverage(points: Points, width: int, height: int) -> tuple[slice, slice, NDArray[np.float32]] | None:
     """Return rows, columns and the share of each of their pixels inside the polygon; None outside the image."""
-    x0, y0 = max(floor(points[:, 0].min()), 0), max(floor(points[:, 1].min()), 0)
-    x1, y1 = min(ceil(points[:, 0].max()), width), min(ceil(points[:, 1].max()), height)
+    points = _inside(points, width, height)  # cv2 draws a polygon that reaches outside inexactly
+    if not len(points):
+        return None
+    (x0, y0), (x1, y1) = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int)
     if x1 <= x0 or y1 <= y0:
         return None
     fine = np.zeros(((y1 - y0) * SUPERSAMPLING, (x1 - x0) * SUPERSAMPLING), np.uint8)
