@@ -33,6 +33,7 @@ test-all: lint
 
 lint: install
 	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
 
 bench: install

@@ -195,7 +195,7 @@ class Train(Section):
     model: str = "yolo26n"
     weights: str = "auto"  # auto, scratch, or a file
     epochs: Positive = 100
-    max_seconds: Annotated[float, Field(gt=0)] | None = None  # a budget in place of a number of epochs
+    max_seconds: Annotated[float, Field(gt=0)] | None = None  # a budget: training ends with it or the epochs
     image_size: Positive | None = None  # null: the tile size
     batch: Positive | Literal["auto"] = "auto"
     device: str = "auto"

@@ -44,7 +44,7 @@ _CPU_BATCH = 16
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
 _WARMUP_SHARE = 0.05  # of a time budget, at most
-_MANY_EPOCHS = 1000  # until the first epoch has told how many fit the budget
+_MANY_EPOCHS = 1000  # Ultralytics' count in a run with a budget; ours ends it
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Run:
     weights: str | None
     image_size: int
     tile_size: int
-    budget: float | None  # seconds
+    epochs: int
+    budget: float | None  # seconds, if the run may end before its epochs do
     settings: dict[str, Any]  # of the Ultralytics trainer
     warmup_epochs: float
     nms_free: bool
@@ -140,7 +141,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
     return Run(
         train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
         architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
-        image_size=image_size, tile_size=tile_size, budget=budget, settings=settings,
+        image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=budget, settings=settings,
         warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free,
     )  # fmt: skip
 
@@ -232,6 +233,7 @@ class _Trainer(DetectionTrainer):
         self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
         self.add_callback("on_train_batch_start", _Trainer._set_rates)
         self.add_callback("on_train_batch_end", _Trainer._report_step)
+        self.add_callback("on_fit_epoch_end", _Trainer._stop_in_time)
         self.add_callback("on_val_batch_end", _report_validation(self))
 
     def get_dataset(self) -> dict[str, Any]:
@@ -302,12 +304,18 @@ class _Trainer(DetectionTrainer):
         budget = self.run.budget
         if budget is None:
             return
-        spent = (time.time() - self.train_time_start) / budget
+        seconds = (time.time() - self.train_time_start) / budget
+        spent = max(seconds, self._steps / (self.run.epochs * len(self.train_loader)))
         warm_steps = self.run.warmup_epochs * len(self.train_loader)
         warmth = max((self._steps + 1) / max(warm_steps, 1), spent / _WARMUP_SHARE)
         share = rate(spent, warmth, final=self.args.lrf, cosine=self.args.cos_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
+
+    def _stop_in_time(self) -> None:
+        """End a run with a budget at its last epoch; Ultralytics makes as many as fit the time."""
+        if self.run.budget is not None and self.epoch + 1 >= self.run.epochs:
+            self.stop = True
 
     def _report_step(self) -> None:
         self._steps += 1
@@ -318,7 +326,8 @@ class _Trainer(DetectionTrainer):
         elapsed = now - self.train_time_start
         steps = len(self.train_loader)
         pace = elapsed / self._steps
-        left = self.run.budget - elapsed if self.run.budget else pace * (steps * self.epochs - self._steps)
+        left = pace * (steps * self.run.epochs - self._steps)
+        left = left if self.run.budget is None else min(left, self.run.budget - elapsed)
         log.info(
             "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self._steps - 1) % steps + 1, steps,
             float(sum(self.tloss.values())), max(left, 0.0),

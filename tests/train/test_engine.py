@@ -113,6 +113,11 @@ def test_a_time_budget_ends_the_run_whatever_the_epochs(published, tmp_path):
     assert model.load(answer["model"]).meta["trained"]["best_epoch"] == 1
 
 
+def test_a_time_budget_that_is_not_needed_ends_with_the_epochs(published, tmp_path):
+    answer = engine.train(config(tmp_path, epochs=2, max_seconds=600, options=OPTIONS), published())
+    assert answer["epochs"] == 2
+
+
 @pytest.mark.parametrize("cosine", [False, True])
 def test_the_rate_rises_with_warmth_and_falls_to_its_end_with_the_budget(cosine):
     cold, warm, half, end, late = (
