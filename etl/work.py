@@ -23,7 +23,7 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """`<store>/<dataset>/work/<build_id>`; the configuration and plan are those the build was begun with."""
+    """`work/<build_id>` of a dataset; the configuration and plan are those the build was begun with."""
 
     uri: str
 
