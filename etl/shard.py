@@ -27,15 +27,24 @@ class Written:
 
 def member(name: str, data: bytes) -> bytes:
     """Return one file as tar blocks: the same bytes whoever writes it and whenever."""
+    return b"".join(_pieces(name, data))
+
+
+def _pieces(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     info.mode = 0o644
-    return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % _BLOCK)
+    return info.tobuf(tarfile.USTAR_FORMAT), data, b"\0" * (-len(data) % _BLOCK)
 
 
 def sample_blocks(key: str, image: bytes, record: bytes) -> tuple[bytes, int]:
     """Return a sample as tar blocks, `<key>.jpg` and `<key>.json`, and the offset of the image in them."""
-    return member(f"{key}.jpg", image) + member(f"{key}.json", record), _BLOCK
+    return b"".join(sample_pieces(key, image, record)), _BLOCK
+
+
+def sample_pieces(key: str, image: bytes, record: bytes) -> tuple[bytes, ...]:
+    """Return a sample's tar blocks in pieces, the image as it is: nothing large is copied."""
+    return *_pieces(f"{key}.jpg", image), *_pieces(f"{key}.json", record)
 
 
 def borders(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:
