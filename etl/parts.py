@@ -124,23 +124,14 @@ class _SampleWriter:
         return schema.table(schema.SAMPLES, self.rows).append_column("length", pa.array(self.lengths, pa.int64()))
 
 
+_RECORDED = (
+    "sample_id", "split", "image_id", "x0", "y0", "x1", "y1", "scale", "width", "height", "recipe", "boxes", "ignore",
+)  # fmt: skip
+_to_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 def _record(row: dict[str, Any]) -> bytes:
-    names = (
-        "sample_id",
-        "split",
-        "image_id",
-        "x0",
-        "y0",
-        "x1",
-        "y1",
-        "scale",
-        "width",
-        "height",
-        "recipe",
-        "boxes",
-        "ignore",
-    )
-    return json.dumps({name: row[name] for name in names}, sort_keys=True, ensure_ascii=False).encode()
+    return _to_json({name: row[name] for name in _RECORDED}).encode()
 
 
 def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, Any]], writer: _SampleWriter) -> None:
@@ -151,6 +142,7 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
     xyxy = boxes.as_boxes([[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows])
     ignore = np.array([row["ignore"] for row in rows], dtype=bool)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
+    buckets = boxes.bucket(sides)
     found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
     weights = tile.weights(found, len(rows))
     train = image["split"] == "train"
@@ -165,7 +157,7 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
     cutter = Cutter(data, orientation, name=plan.codec, quality=config.shard.quality, tiles=tiles)
     for name, cut in kept:
         base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
-        _add(writer, image, rows, base, cutter.tile(cut), sides)
+        _add(writer, image, rows, base, cutter.tile(cut), buckets)
         _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
         if not train or cut.scale != 1:
             continue
@@ -177,7 +169,7 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
                 extra, cut, augment.KIND, seed, scene.parameters, [name],
                 scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
             )  # fmt: skip
-            _add(writer, image, rows, made, cutter.encode(scene.pixels), sides)
+            _add(writer, image, rows, made, cutter.encode(scene.pixels), buckets)
             _ledger(writer, "augment", extra, rows, scene.rows, scene.visibility, np.empty(0, np.int64))
 
 
@@ -199,9 +191,9 @@ class _Made:
 
 
 def _add(
-    writer: _SampleWriter, image: dict[str, Any], rows: list[dict[str, Any]], made: _Made, data: bytes, sides: Any
+    writer: _SampleWriter, image: dict[str, Any], rows: list[dict[str, Any]], made: _Made, data: bytes, buckets: Any
 ) -> None:
-    sizes = np.bincount(boxes.bucket(sides[made.rows]), minlength=len(boxes.BUCKETS))
+    sizes = np.bincount(buckets[made.rows], minlength=len(boxes.BUCKETS))
     x0, y0, x1, y1 = made.cut.window
     width, height = made.cut.size_wh
     writer.add(
