@@ -133,7 +133,9 @@ def chroma(data: bytes) -> str:
 
 def encode(pixels: Pixels, quality: int, sampling: str = "444") -> bytes:
     """Return the JPEG of an RGB image [H, W, 3]."""
-    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", sampling)
+    if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:  # rows may lie apart, as those of a window do
+        pixels = np.ascontiguousarray(pixels)
+    data: bytes = simplejpeg.encode_jpeg(pixels, quality, "RGB", sampling)
     return data
 
 

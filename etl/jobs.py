@@ -20,8 +20,8 @@ from etl import (
     anchors as anchoring,
     audit as auditing,
     augment,
-    codec,
     ingest as ingesting,
+    lossless,
     network,
     parts,
     publishing,
@@ -93,7 +93,8 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build") -> Answe
     plan = snapshot.load_plan(config.home)
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
-    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec.codec_name(), purpose)[:16]
+    codec = lossless.choose(config.shard.jpeg, plan.codec if plan is not None else None)
+    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec, purpose)[:16]
     work = Work(store.join(config.home, "work", build_id))
     if not work.exists:
         store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
@@ -196,8 +197,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         images = images.filter(pc.is_in(images["split"], pa.array(schema.SPLITS)))
         annotations = work.read("remap", "annotations")
         plan = _choose_plan(work, images, annotations) if work.pinned is None else _as_configured(work.pinned, work)
-        if plan.codec != codec.codec_name():
-            raise SourceError(f"the plan encodes with {plan.codec}, this machine has {codec.codec_name()}")
+        lossless.announce(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         pieces = list(_tile_parts(work, plan, images, annotations))
         fresh = cluster.map(parts.tile_part, pieces, label="tile")
@@ -298,7 +298,8 @@ def _tile_plan(config: Config, *, size: int, scales: tuple[float, ...]) -> TileP
 def _as_configured(plan: Plan, work: Work) -> Plan:
     """Return the pinned plan with what the configuration says outright in place of what it said when it was pinned."""
     cut = _tile_plan(work.config, size=plan.tile.size, scales=plan.tile.scales)
-    return plan.model_copy(update={"tile": cut, "categories": tuple(work.categories)})
+    codec = lossless.choose(work.config.shard.jpeg, plan.codec)
+    return plan.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
 
 
 def _choose_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
@@ -319,7 +320,7 @@ def _choose_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
         categories=tuple(work.categories),
         tile=cut,
         negatives=tiling.negative_threshold(empty, labelled, config.tile.negatives),
-        codec=codec.codec_name(),
+        codec=lossless.choose(config.shard.jpeg, None),
     )
 
 

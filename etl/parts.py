@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from etl import augment, boxes, codec, formats, ingest, schema, shard, store, tile
+from etl import augment, boxes, codec, formats, ingest, lossless, memory, schema, shard, store, tile
 from etl.boxes import Boxes
 from etl.config import Config
+from etl.cutter import Cutter
 from etl.errors import SourceError
 from etl.formats.labels import ImageLabels
 from etl.ids import sample_id, seed_of
@@ -85,23 +86,25 @@ def tile_part(part: TilePart) -> bool:
     """Write the samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
     if store.exists(f"{part.uri}.samples.parquet"):
         return False
-    writer = _SampleWriter()
+    lossless.require(part.plan.codec)
+    memory.keep_freed()
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in part.annotations.to_pylist():
         by_image.setdefault(row["image_id"], []).append(row)
-    for image in part.images.to_pylist():
-        _make_samples(part, image, by_image.get(image["image_id"], []), writer)
-    store.write_bytes(f"{part.uri}.tar", b"".join(writer.blocks))
+    with store.writing(f"{part.uri}.tar") as file:
+        writer = _SampleWriter(file)
+        for image in part.images.to_pylist():
+            _make_samples(part, image, by_image.get(image["image_id"], []), writer)
     store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger))
     store.write_table(f"{part.uri}.samples.parquet", writer.table())
     return True
 
 
 class _SampleWriter:
-    """Gathers samples: their bytes in order, their index rows, their ledger rows."""
+    """Writes samples one after the other to a file and gathers their index rows and ledger rows."""
 
-    def __init__(self) -> None:
-        self.blocks: list[bytes] = []
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self.rows: list[dict[str, Any]] = []
         self.lengths: list[int] = []
         self.ledger: list[dict[str, Any]] = []
@@ -109,34 +112,26 @@ class _SampleWriter:
 
     def add(self, row: dict[str, Any], image: bytes) -> None:
         row |= {"size": len(image), "sha256": hashlib.sha256(image).hexdigest(), "offset": self._offset}
-        blocks, _ = shard.sample_blocks(row["sample_id"], image, _record(row))
-        self.blocks.append(blocks)
+        pieces = shard.sample_pieces(row["sample_id"], image, _record(row))
+        self._file.writelines(pieces)
+        length = sum(map(len, pieces))
         self.rows.append(row)
-        self.lengths.append(len(blocks))
-        self._offset += len(blocks)
+        self.lengths.append(length)
+        self._offset += length
 
     def table(self) -> pa.Table:
         """The index rows; `offset` and the extra column `length` are those of the sample's tar blocks."""
         return schema.table(schema.SAMPLES, self.rows).append_column("length", pa.array(self.lengths, pa.int64()))
 
 
+_RECORDED = (
+    "sample_id", "split", "image_id", "x0", "y0", "x1", "y1", "scale", "width", "height", "recipe", "boxes", "ignore",
+)  # fmt: skip
+_to_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 def _record(row: dict[str, Any]) -> bytes:
-    names = (
-        "sample_id",
-        "split",
-        "image_id",
-        "x0",
-        "y0",
-        "x1",
-        "y1",
-        "scale",
-        "width",
-        "height",
-        "recipe",
-        "boxes",
-        "ignore",
-    )
-    return json.dumps({name: row[name] for name in names}, sort_keys=True, ensure_ascii=False).encode()
+    return _to_json({name: row[name] for name in _RECORDED}).encode()
 
 
 def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, Any]], writer: _SampleWriter) -> None:
@@ -144,34 +139,37 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
     data = store.read_bytes(store.join(config.source.images, image["path"]))
     if hashlib.sha256(data).hexdigest() != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
-    pixels = codec.decode(data, image["exif_orientation"] if image["exif_applied"] else 1)
-    quality = (config.shard.quality, codec.chroma(data))
     xyxy = boxes.as_boxes([[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows])
     ignore = np.array([row["ignore"] for row in rows], dtype=bool)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
+    buckets = boxes.bucket(sides)
     found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
     weights = tile.weights(found, len(rows))
-    for cut in found:
-        name = sample_id(image["image_id"], cut.scale, cut.window, BASE, 0)
-        train = image["split"] == "train"
-        if train and cut.labelled.size == 0 and not tile.keeps_negative(name, plan.negatives):
-            continue
-        x0, y0, x1, y1 = cut.window
-        view = pixels[y0:y1, x0:x1]
+    train = image["split"] == "train"
+    names = [sample_id(image["image_id"], cut.scale, cut.window, BASE, 0) for cut in found]
+    kept = [
+        (name, cut)
+        for name, cut in zip(names, found, strict=True)
+        if not train or cut.labelled.size or tile.keeps_negative(name, plan.negatives)
+    ]
+    orientation = image["exif_orientation"] if image["exif_applied"] else 1
+    tiles = [cut for _, cut in kept]
+    cutter = Cutter(data, orientation, name=plan.codec, quality=config.shard.quality, tiles=tiles)
+    for name, cut in kept:
         base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
-        _add(writer, image, rows, base, codec.encode(_resized(view, cut), *quality), sides)
+        _add(writer, image, rows, base, cutter.tile(cut), buckets)
         _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
         if not train or cut.scale != 1:
             continue
         for copy in range(augment.copies(sides[cut.labelled], config.augment)):
             extra = sample_id(image["image_id"], cut.scale, cut.window, augment.KIND, copy)
             seed = seed_of(extra)
-            scene = augment.augment(pixels, xyxy, ignore, cut.window, plan.tile, config.augment, seed)
+            scene = augment.augment(cutter.pixels, xyxy, ignore, cut.window, plan.tile, config.augment, seed)
             made = _Made(
                 extra, cut, augment.KIND, seed, scene.parameters, [name],
                 scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
             )  # fmt: skip
-            _add(writer, image, rows, made, codec.encode(scene.pixels, *quality), sides)
+            _add(writer, image, rows, made, cutter.encode(scene.pixels), buckets)
             _ledger(writer, "augment", extra, rows, scene.rows, scene.visibility, np.empty(0, np.int64))
 
 
@@ -192,14 +190,10 @@ class _Made:
     weights: Any | None
 
 
-def _resized(view: codec.Pixels, cut: tile.Tile) -> codec.Pixels:
-    return view if cut.scale == 1 else codec.resize(view, cut.size_wh)
-
-
 def _add(
-    writer: _SampleWriter, image: dict[str, Any], rows: list[dict[str, Any]], made: _Made, data: bytes, sides: Any
+    writer: _SampleWriter, image: dict[str, Any], rows: list[dict[str, Any]], made: _Made, data: bytes, buckets: Any
 ) -> None:
-    sizes = np.bincount(boxes.bucket(sides[made.rows]), minlength=len(boxes.BUCKETS))
+    sizes = np.bincount(buckets[made.rows], minlength=len(boxes.BUCKETS))
     x0, y0, x1, y1 = made.cut.window
     width, height = made.cut.size_wh
     writer.add(

@@ -27,15 +27,45 @@ class Written:
 
 def member(name: str, data: bytes) -> bytes:
     """Return one file as tar blocks: the same bytes whoever writes it and whenever."""
+    return b"".join(_pieces(name, data))
+
+
+def _pieces(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+    return _header(name, len(data)), data, b"\0" * (-len(data) % _BLOCK)
+
+
+def _full_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
-    info.size = len(data)
+    info.size = size
     info.mode = 0o644
-    return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % _BLOCK)
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+_EMPTY = _full_header("", 0)
+_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 135), slice(148, 154)  # fields of a header
+_EMPTY_SUM = int(_EMPTY[_CHECKSUM], 8) - sum(_EMPTY[_SIZE])
+
+
+def _header(name: str, size: int) -> bytes:
+    """Return what tarfile makes of a name and a size, in a tenth of its time."""
+    field, digits = name.encode("ascii", "replace"), b"%011o" % size
+    if len(field) > 100 or len(digits) > 11 or not name.isascii():
+        return _full_header(name, size)
+    header = bytearray(_EMPTY)
+    header[_NAME] = field.ljust(100, b"\0")
+    header[_SIZE] = digits
+    header[_CHECKSUM] = b"%06o" % (_EMPTY_SUM + sum(field) + sum(digits))
+    return bytes(header)
 
 
 def sample_blocks(key: str, image: bytes, record: bytes) -> tuple[bytes, int]:
     """Return a sample as tar blocks, `<key>.jpg` and `<key>.json`, and the offset of the image in them."""
-    return member(f"{key}.jpg", image) + member(f"{key}.json", record), _BLOCK
+    return b"".join(sample_pieces(key, image, record)), _BLOCK
+
+
+def sample_pieces(key: str, image: bytes, record: bytes) -> tuple[bytes, ...]:
+    """Return a sample's tar blocks in pieces, the image as it is: nothing large is copied."""
+    return *_pieces(f"{key}.jpg", image), *_pieces(f"{key}.json", record)
 
 
 def borders(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import fsspec
 import pyarrow as pa
@@ -102,15 +103,29 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file: a reader sees the old content or the new, never a part."""
-    fs, path = _open(uri)
-    if (local := local_path(uri)) is None:
+    if local_path(uri) is None:
+        fs, path = _open(uri)
         fs.pipe_file(path, data)
+        return
+    with writing(uri) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """Yield a file to write piece by piece; it takes its place when the block ends, and not at all if it fails."""
+    if (local := local_path(uri)) is None:
+        with tempfile.NamedTemporaryFile(prefix="speck-") as file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            fs, path = _open(uri)
+            fs.put_file(file.name, path)
         return
     local.parent.mkdir(parents=True, exist_ok=True)
     partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(local)

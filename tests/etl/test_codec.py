@@ -168,6 +168,18 @@ def test_encoding_is_deterministic_and_close(sampling: str) -> None:
     assert codec.chroma(data) == sampling
 
 
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda p: p[5:20, 3:35], lambda p: p[:, ::-1], lambda p: p[::-1], lambda p: p.swapaxes(0, 1),
+        lambda p: p[:, ::2], lambda p: p[..., ::-1],
+    ],
+)  # fmt: skip
+def test_a_view_is_encoded_like_its_copy(look) -> None:
+    view = look(picture())
+    assert codec.encode(view, 95) == codec.encode(view.copy(), 95)
+
+
 def test_samples_of_a_grey_or_png_image_keep_full_colour() -> None:
     assert codec.chroma(stored(picture(), "JPEG", "L")) == "444"
     assert codec.chroma(stored(picture(), "PNG")) == "444"

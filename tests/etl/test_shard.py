@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from etl import shard
 
@@ -92,3 +92,12 @@ def test_equal_samples_make_equal_shards(tmp_path: Path) -> None:
         writer.add(shard.sample_blocks("k", b"image", b"{}")[0])
         written.append(writer.close().sha256)
     assert written[0] == written[1]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40), st.binary(max_size=600))
+@example("a" * 100, b"a name that just fits")
+def test_a_member_is_what_tarfile_writes(name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o644
+    padding = b"\0" * (-len(data) % 512)
+    assert shard.member(name, data) == info.tobuf(tarfile.USTAR_FORMAT) + data + padding

@@ -225,3 +225,18 @@ def test_only_a_folder_of_this_machine_has_a_local_path() -> None:
     assert store.local_path("/a/b") == Path("/a/b")
     assert store.local_path("file:///a/b") == Path("/a/b")
     assert store.local_path("s3://bucket/a") is None
+
+
+def test_a_file_written_piece_by_piece_appears_whole_or_not_at_all(home: str) -> None:
+    uri = store.join(home, "sub", "a.tar")
+    with store.writing(uri) as file:
+        file.write(b"one ")
+        assert not store.exists(uri)
+        file.write(b"two")
+    assert store.read_bytes(uri) == b"one two"
+    with pytest.raises(ZeroDivisionError), store.writing(uri) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert store.read_bytes(uri) == b"one two"
+    if (folder := store.local_path(home)) is not None:
+        assert [path.name for path in (folder / "sub").iterdir()] == ["a.tar"]

@@ -1,0 +1,26 @@
+"""What a worker asks of the C allocator before it cuts many images."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for its settings
+_SINGLE = 32 * 2**20  # bytes; no higher value is allowed
+_KEPT = 256 * 2**20  # bytes
+
+
+@cache
+def keep_freed() -> None:
+    """Let this process keep up to 256 MiB of freed memory for the next image.
+
+    Handing every image's buffers back to the system and faulting them in again takes a fifth of the CPU time of
+    lossless tiling. Nothing happens where the C library is not glibc.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        library.mallopt(_MMAP_THRESHOLD, _SINGLE)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)
