@@ -26,6 +26,7 @@ from etl import (
     parts,
     publishing,
     remap as remapping,
+    reuse,
     schema,
     shard,
     snapshot,
@@ -61,9 +62,9 @@ _AUDIT_IMAGES = 2_000  # in one part
 _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # what a build depends on
 
 
-def build(config: Config, cluster: Cluster) -> Answer:
-    """Run every stage and return the answer of `speck build`."""
-    work = ingest(config, cluster)["work"]
+def build(config: Config, cluster: Cluster, *, plan: Plan | None = None) -> Answer:
+    """Run every stage and return the answer of `speck build`; a plan given is used in place of the pinned one."""
+    work = ingest(config, cluster, plan=plan)["work"]
     split(work)
     audit(work, cluster)
     remap(work)
@@ -84,13 +85,13 @@ def audit_source(config: Config, cluster: Cluster) -> Answer:
     return {**found, "html": html}
 
 
-def ingest(config: Config, cluster: Cluster, *, purpose: str = "build") -> Answer:
+def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None) -> Answer:
     """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from.
 
     Runs of another purpose work in a folder of their own, which they may delete while a build goes on.
     """
     source = sources.scan(config)
-    plan = snapshot.load_plan(config.home)
+    plan = plan or snapshot.load_plan(config.home)
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
     build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec.codec_name(), purpose)[:16]
@@ -199,10 +200,12 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         if plan.codec != codec.codec_name():
             raise SourceError(f"the plan encodes with {plan.codec}, this machine has {codec.codec_name()}")
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
-        pieces = list(_tile_parts(work, plan, images, annotations))
+        known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS))
+        changed = images.filter(pc.invert(pc.is_in(images["image_id"], known)))
+        pieces = list(_tile_parts(work, plan, changed, annotations))
         fresh = cluster.map(parts.tile_part, pieces, label="tile")
         store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
-        return {"parts": len(pieces), "parts_reused": fresh.count(False)}
+        return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
 
     return work.once("tile", run)
 
