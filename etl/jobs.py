@@ -28,6 +28,7 @@ from etl import (
     remap as remapping,
     reuse,
     schema,
+    seen,
     shard,
     snapshot,
     source as sources,
@@ -101,11 +102,16 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
 
     def run() -> Answer:
         log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
-        pieces = cluster.map(parts.ingest_part, _ingest_parts(config, source), label="ingest")
-        tables = {name: pa.concat_tables([piece[name] for piece in pieces]) for name in pieces[0]}
+        wanted = seen.keys(config, source)
+        known = seen.recall(config, wanted)
+        fresh = cluster.map(
+            parts.ingest_part, _ingest_parts(config, source, set(known["path"].to_pylist())), label="ingest"
+        )
+        rows = seen.in_order(list(wanted), [known, *fresh])
+        tables = seen.tables(rows)
         tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
-        known = plan.categories if plan is not None and config.source.categories is None else source.categories
-        categories = list(known) if known else ingesting.discovered(tables["annotations"])
+        names = plan.categories if plan is not None and config.source.categories is None else source.categories
+        categories = list(names) if names else ingesting.discovered(tables["annotations"])
         remapping.actions(categories, config.ontology)  # a class that does not exist fails here, not stages later
         tables = ingesting.refuse_unknown(tables, categories)
         boxes = ingesting.boxes_written(tables)
@@ -121,8 +127,15 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
             "boxes": boxes,
         }
         store.write_json(store.join(work.uri, "build.json"), noted)
+        if known.num_rows < len(wanted):
+            seen.remember(config, wanted, rows)
         reasons = Counter(tables["rejects"]["reason"].to_pylist())
-        return {"images": tables["images"].num_rows, "annotations": boxes, "rejects": dict(sorted(reasons.items()))}
+        return {
+            "images": tables["images"].num_rows,
+            "images_unchanged": known.num_rows,
+            "annotations": boxes,
+            "rejects": dict(sorted(reasons.items())),
+        }
 
     return {"work": work.uri, **work.once("ingest", run)}
 
@@ -242,10 +255,12 @@ def publish(uri: str) -> Answer:
     return publishing.publish(work, VERSIONS, answers)
 
 
-def _ingest_parts(config: Config, source: sources.Source) -> list[parts.IngestPart]:
+def _ingest_parts(config: Config, source: sources.Source, known: set[str]) -> list[parts.IngestPart]:
     groups: list[list[str]] = [[]]
     filled = 0
     for file in source.images:
+        if file.path in known:
+            continue
         if groups[-1] and filled + file.size > _INGEST_BYTES:
             groups.append([])
             filled = 0
@@ -262,6 +277,7 @@ def _ingest_parts(config: Config, source: sources.Source) -> list[parts.IngestPa
             categories=source.categories,
         )
         for paths in groups
+        if paths
     ]
 
 
