@@ -22,6 +22,7 @@ from etl import (
     augment,
     codec,
     ingest as ingesting,
+    lease,
     network,
     parts,
     publishing,
@@ -65,13 +66,14 @@ _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train
 
 def build(config: Config, cluster: Cluster, *, plan: Plan | None = None) -> Answer:
     """Run every stage and return the answer of `speck build`; a plan given is used in place of the pinned one."""
-    work = ingest(config, cluster, plan=plan)["work"]
-    split(work)
-    audit(work, cluster)
-    remap(work)
-    tile(work, cluster)
-    anchors(work)
-    return publish(work)
+    with lease.held(config.home):
+        work = ingest(config, cluster, plan=plan)["work"]
+        split(work)
+        audit(work, cluster)
+        remap(work)
+        tile(work, cluster)
+        anchors(work)
+        return publish(work)
 
 
 def audit_source(config: Config, cluster: Cluster) -> Answer:
@@ -96,9 +98,7 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
     build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec.codec_name(), purpose)[:16]
-    work = Work(store.join(config.home, "work", build_id))
-    if not work.exists:
-        store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
+    work = Work(store.join(config.home, "work", build_id if purpose == "build" else f"{purpose}-{build_id}"))
 
     def run() -> Answer:
         log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
@@ -137,7 +137,10 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
             "rejects": dict(sorted(reasons.items())),
         }
 
-    return {"work": work.uri, **work.once("ingest", run)}
+    with work.leased():
+        if not work.exists:
+            store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
+        return {"work": work.uri, **work.once("ingest", run)}
 
 
 def split(uri: str) -> Answer:
@@ -251,8 +254,9 @@ def publish(uri: str) -> Answer:
     work = Work(uri)
     if (earlier := publishing.earlier_answer(work)) is not None:
         return earlier
-    answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
-    return publishing.publish(work, VERSIONS, answers)
+    with work.leased(last=True):
+        answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
+        return publishing.publish(work, VERSIONS, answers)
 
 
 def _ingest_parts(config: Config, source: sources.Source, known: set[str]) -> list[parts.IngestPart]:

@@ -20,6 +20,7 @@ from etl import (
     audit as auditing,
     codec,
     ingest as ingesting,
+    lease,
     ledger,
     network,
     parts,
@@ -114,6 +115,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         "seconds": round(spent["seconds"] + time.perf_counter() - start, 2),
         "cpu_seconds": round(spent["cpu_seconds"] + time.process_time() - cpu, 2),
     }
+    lease.confirm(home)
     store.create_if_absent(store.join(home, "plan.json"), store.to_json(chosen.model_dump(mode="json")))
     if published:
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
