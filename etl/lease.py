@@ -142,7 +142,7 @@ def _renew(uri: str, mine: dict[str, Any], done: threading.Event) -> None:
 
 def _is_mine(uri: str, mine: Mapping[str, Any]) -> bool:
     try:
-        return _parsed(store.read_bytes(uri)).get("token") == mine["token"]
+        return bool(_parsed(store.read_bytes(uri)).get("token") == mine["token"])
     except StoreError:
         return False
 

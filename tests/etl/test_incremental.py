@@ -2,67 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from etl import cluster, jobs, store
+from etl import store
 from etl.config import Config
-from etl.plan import Plan
 from etl.snapshot import Snapshot, load_plan
-
-Boxes = list[tuple[int, int, int, int, int]]  # category, x0, y0, width, height in pixels
-W, H = 150, 100
-
-
-@dataclasses.dataclass
-class Dataset:
-    """A YOLO dataset that grows: images of noise, each with its boxes."""
-
-    folder: Path
-
-    def put(self, name: str, boxes: Boxes, seed: int) -> None:
-        path = self.folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (H, W, 3), dtype=np.uint8))
-        self.label(name, boxes)
-
-    def label(self, name: str, boxes: Boxes) -> None:
-        lines = [f"{c} {(x + w / 2) / W} {(y + h / 2) / H} {w / W} {h / H}" for c, x, y, w, h in boxes]
-        (self.folder / f"{name}.txt").write_text("\n".join(lines))
-
-    def remove(self, name: str) -> None:
-        (self.folder / f"{name}.png").unlink()
-        (self.folder / f"{name}.txt").unlink()
-
-    def config(self, home: Path, **sections: Any) -> Config:
-        source = {"format": "yolo", "images": str(self.folder), "categories": ["car", "bus"], "max_rejects": 1.0}
-        values = {"name": "grown", "store": str(home), "source": source, "tile": {"size": 64, "scales": [1.0, 0.5]}}
-        return Config.model_validate({**values, "shard": {"max_mb": 0.12}, **sections})
-
-
-def boxes_of(seed: int) -> Boxes:
-    rng = np.random.default_rng([7, seed])
-    return [
-        (
-            int(rng.integers(2)),
-            int(rng.integers(0, W - 30)),
-            int(rng.integers(0, H - 30)),
-            *map(int, rng.integers(4, 30, 2)),
-        )
-        for _ in range(rng.integers(0, 5))
-    ]
-
-
-def built(config: Config, plan: Plan | None = None) -> dict[str, Any]:
-    with cluster.serial() as here:
-        return jobs.build(config, here, plan=plan)
 
 
 def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
@@ -74,45 +23,42 @@ def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
     return files
 
 
-def assert_equals_a_full_build(config: Config, answer: dict[str, Any], fresh: Path) -> None:
-    full = built(config.model_copy(update={"store": str(fresh)}), load_plan(config.home))
+def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, Any], fresh: Path) -> None:
+    full = dataset.build(config.model_copy(update={"store": str(fresh)}), load_plan(config.home))
     assert full["reused_samples"] == 0
     assert files_of(answer) == files_of(full)
     assert answer["snapshot"].rsplit("/")[-1] == full["snapshot"].rsplit("/")[-1]
 
 
 @pytest.fixture
-def grown(tmp_path: Path) -> tuple[Dataset, Config, dict[str, Any]]:
+def grown(dataset: Any, tmp_path: Path) -> tuple[Any, Config, dict[str, Any]]:
     """A dataset of ten images, built once."""
-    dataset = Dataset(tmp_path / "data")
-    for number in range(10):
-        dataset.put(f"{chr(97 + number)}_5", boxes_of(number), number)
     config = dataset.config(tmp_path / "store")
-    return dataset, config, built(config)
+    return dataset, config, dataset.build(config)
 
 
 def test_added_images_cost_only_themselves_and_give_the_bytes_of_a_full_build(
-    grown: tuple[Dataset, Config, dict[str, Any]], tmp_path: Path
+    grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path
 ) -> None:
     dataset, config, first = grown
     for number in (20, 21):
-        dataset.put(f"m{number}_1", boxes_of(number), number)
-    second = built(config)
+        dataset.put(f"m{number}_1", dataset.boxes(number), number)
+    second = dataset.build(config)
     assert second["reused_samples"] == sum(first["samples"].values()) > 0
-    assert_equals_a_full_build(config, second, tmp_path / "fresh")
+    assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
 
 
 @pytest.mark.parametrize(
     "change", ["pixels", "boxes", "removed", "renamed_class", "dropped_class", "quality", "copies"]
 )
 def test_a_change_redoes_what_it_touches_and_gives_the_bytes_of_a_full_build(
-    grown: tuple[Dataset, Config, dict[str, Any]], tmp_path: Path, change: str
+    grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path, change: str
 ) -> None:
     dataset, config, first = grown
     if change == "pixels":
-        dataset.put("c_5", boxes_of(2), 99)
+        dataset.put("c_5", dataset.boxes(2), 99)
     elif change == "boxes":
-        dataset.label("c_5", [*boxes_of(2), (1, 40, 40, 12, 9)])
+        dataset.label("c_5", [*dataset.boxes(2), (1, 40, 40, 12, 9)])
     elif change == "removed":
         dataset.remove("c_5")
     elif change == "renamed_class":
@@ -124,8 +70,8 @@ def test_a_change_redoes_what_it_touches_and_gives_the_bytes_of_a_full_build(
     else:
         config = dataset.config(tmp_path / "store", augment={"copies": 0})
     before = Snapshot.open(str(first["snapshot"])).table("samples").to_pylist()
-    second = built(config)
-    assert_equals_a_full_build(config, second, tmp_path / "fresh")
+    second = dataset.build(config)
+    assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
     c_5 = next(
         row["image_id"]
         for row in Snapshot.open(str(first["snapshot"])).table("images").to_pylist()
@@ -146,28 +92,28 @@ def test_a_change_redoes_what_it_touches_and_gives_the_bytes_of_a_full_build(
 
 
 def test_shards_whose_members_stay_are_neither_read_nor_written_again(
-    grown: tuple[Dataset, Config, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    grown: tuple[Any, Config, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, config, first = grown
-    dataset.put("zz_1", boxes_of(30), 30)
+    dataset.put("zz_1", dataset.boxes(30), 30)
     read: list[str] = []
     real = store.read_range
     monkeypatch.setattr(store, "read_range", lambda uri, *rest: read.append(uri) or real(uri, *rest))
-    second = Snapshot.open(str(built(config)["snapshot"]))
+    second = Snapshot.open(str(dataset.build(config)["snapshot"]))
     old = {entry["sha256"] for entry in Snapshot.open(str(first["snapshot"])).manifest["shards"]}
     kept = old & {entry["sha256"] for entry in second.manifest["shards"]}
     assert len(kept) >= len(old) - 1 > 1
     assert not [uri for uri in read if any(name in uri for name in kept)]
 
 
-def test_samples_of_a_lost_shard_are_made_again(grown: tuple[Dataset, Config, dict[str, Any]], tmp_path: Path) -> None:
+def test_samples_of_a_lost_shard_are_made_again(grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path) -> None:
     dataset, config, first = grown
     gone = Snapshot.open(str(first["snapshot"])).manifest["shards"][0]
     store.delete(f"{config.home}/shards/{gone['sha256']}.tar")
-    dataset.put("zz_1", boxes_of(30), 30)
-    second = built(config)
+    dataset.put("zz_1", dataset.boxes(30), 30)
+    second = dataset.build(config)
     assert second["reused_samples"] == sum(first["samples"].values()) - gone["samples"]
-    assert_equals_a_full_build(config, second, tmp_path / "fresh")
+    assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
 
 
 NAMES = [f"{folder}{letter}_{number}" for folder in ("", "x/") for letter in "abc" for number in (1, 2)]
@@ -181,19 +127,20 @@ Image = st.integers(0, 50)
 )
 def test_any_growth_gives_the_bytes_of_a_full_build(
     tmp_path_factory: pytest.TempPathFactory,
+    growing: Any,
     first: dict[str, int],
     changes: dict[str, tuple[int, int] | None],
 ) -> None:
     folder = tmp_path_factory.mktemp("growth")
-    dataset = Dataset(folder / "data")
+    dataset = growing(folder / "data")
     for name, seed in first.items():
-        dataset.put(name, boxes_of(seed), seed)
+        dataset.put(name, dataset.boxes(seed), seed)
     config = dataset.config(folder / "store")
-    built(config)
+    dataset.build(config)
     for name, change in changes.items():
         if change is not None:
-            dataset.put(name, boxes_of(change[0]), change[1])
+            dataset.put(name, dataset.boxes(change[0]), change[1])
         elif name in first and len(list(dataset.folder.rglob("*.png"))) > 1:
             dataset.remove(name)
-    assert_equals_a_full_build(config, built(config), folder / "fresh")
+    assert_equals_a_full_build(dataset, config, dataset.build(config), folder / "fresh")
     shutil.rmtree(folder)
