@@ -217,8 +217,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
             raise SourceError(f"the plan encodes with {plan.codec}, this machine has {codec.codec_name()}")
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS))
-        changed = images.filter(pc.invert(pc.is_in(images["image_id"], known)))
-        pieces = list(_tile_parts(work, plan, changed, annotations))
+        pieces = list(_tile_parts(work, plan, images, annotations, known))
         fresh = cluster.map(parts.tile_part, pieces, label="tile")
         store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
         return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
@@ -358,12 +357,15 @@ def _with_boxes(images: pa.Table, annotations: pa.Table) -> Iterator[tuple[dict[
         yield image, as_boxes(corners[mine]), ignore[mine]
 
 
-def _tile_parts(work: Work, plan: Plan, images: pa.Table, annotations: pa.Table) -> Iterator[parts.TilePart]:
-    """Yield the images of each split in path order, cut where enough pixels are gathered."""
-    pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
-    splits = images["split"].to_pylist()
+def _tile_parts(
+    work: Work, plan: Plan, images: pa.Table, annotations: pa.Table, known: pa.Array
+) -> Iterator[parts.TilePart]:
+    """Yield the images of each split but the known ones, in path order, cut where enough pixels are gathered."""
+    changed = images.filter(pc.invert(pc.is_in(images["image_id"], known)))
+    pixels = np.multiply(changed["width"].to_numpy(), changed["height"].to_numpy(), dtype=np.int64)
+    splits = changed["split"].to_pylist()
     start, filled = 0, 0
-    order = sorted(range(images.num_rows), key=lambda row: (schema.SPLITS.index(splits[row]), row))
+    order = sorted(range(changed.num_rows), key=lambda row: (schema.SPLITS.index(splits[row]), row))
     cuts = []
     for place, row in enumerate(order):
         fresh = place > start and (splits[row] != splits[order[place - 1]] or filled + pixels[row] > _TILE_PIXELS)
@@ -373,7 +375,7 @@ def _tile_parts(work: Work, plan: Plan, images: pa.Table, annotations: pa.Table)
         filled += int(pixels[row])
     cuts.append((start, len(order)))
     for begin, end in cuts:
-        mine = images.take(pa.array(order[begin:end], pa.int64()))
+        mine = changed.take(pa.array(order[begin:end], pa.int64()))
         if mine.num_rows:
             name = digest(mine["image_id"].to_pylist())[:16]
             yield parts.TilePart(work.config, plan, work.path("tile", name), mine, _boxes_of(mine, annotations))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from etl import store
+from etl import cluster, jobs, store
 from etl.config import Config
+from etl.errors import StoreError
 from etl.snapshot import Snapshot, load_plan
 
 
@@ -104,6 +105,28 @@ def test_shards_whose_members_stay_are_neither_read_nor_written_again(
     kept = old & {entry["sha256"] for entry in second.manifest["shards"]}
     assert len(kept) >= len(old) - 1 > 1
     assert not [uri for uri in read if any(name in uri for name in kept)]
+
+
+def test_a_damaged_sample_is_not_copied_into_a_new_shard(grown: tuple[Any, Config, dict[str, Any]]) -> None:
+    dataset, config, first = grown
+    snapshot = Snapshot.open(str(first["snapshot"]))
+    dataset.remove("c_5")
+    row = snapshot.table("samples").to_pylist()[-1]
+    path = Path(snapshot.shard_uri(row["shard"]))
+    data = bytearray(path.read_bytes())
+    data[row["offset"] + 50] ^= 1
+    path.write_bytes(data)
+    config = config.model_copy(update={"shard": config.shard.model_copy(update={"max_mb": 5.0})})  # other borders
+    with pytest.raises(StoreError, match=f"sample {row['sample_id']} is damaged"):
+        dataset.build(config)
+
+
+def test_workers_with_nothing_to_do_change_nothing(grown: tuple[Any, Config, dict[str, Any]]) -> None:
+    _, config, first = grown
+    with cluster.connect(workers=1) as here:
+        again = jobs.build(config, here)
+    assert again["reused_samples"] == sum(first["samples"].values())
+    assert (again["snapshot"], again["published"]) == (first["snapshot"], False)
 
 
 def test_samples_of_a_lost_shard_are_made_again(grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path) -> None:
