@@ -144,6 +144,66 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
 
 
 @app.command()
+def verify(snapshot: SnapshotUri, as_json: Json = False) -> None:
+    """Check every table, shard and sample of a snapshot against its hash; exit code 1 when anything is amiss."""
+    from etl import verify as verifying
+    from etl.snapshot import Snapshot
+
+    found = verifying.verify(Snapshot.open(snapshot))
+    if as_json:
+        answer(found, True)
+    else:
+        for bad in found["bad"]:
+            typer.echo(f"{bad['what']:>8}  {bad['name']}: {bad['reason']}")
+        typer.echo(f"{found['samples']} samples in {found['shards']} shards, {len(found['bad'])} things amiss")
+    if found["bad"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="The earlier snapshot's URI.", show_default=False)],
+    after: Annotated[str, typer.Argument(help="The later snapshot's URI.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Tell what changed between two snapshots: images, and boxes by class and size."""
+    from etl import difference
+    from etl.snapshot import Snapshot
+
+    found = difference.difference(Snapshot.open(before), Snapshot.open(after))
+    if as_json:
+        answer(found, True)
+        return
+    answer({"images": found["images"]}, False)
+    for change, classes in found["boxes"].items():
+        for category, sizes in classes.items():
+            answer({f"boxes {change}": {category: sum(sizes.values()), **sizes}}, False)
+
+
+@app.command()
+def gc(config: ConfigFile, as_json: Json = False) -> None:
+    """Remove what the retention of a dataset does not keep, and what nothing refers to any more."""
+    from etl import retention
+
+    answer(retention.collect(load(config)), as_json)
+
+
+@app.command()
+def export(
+    snapshot: SnapshotUri,
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    name: Annotated[str, typer.Option("--format", help="yolo, coco or webdataset.", show_default=False)],
+    raw: Annotated[bool, typer.Option("--raw", help="Leave what is neither label nor background unmarked.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a snapshot's samples as a dataset for another trainer."""
+    from etl import export as exporting
+    from etl.snapshot import Snapshot
+
+    answer(exporting.export(Snapshot.open(snapshot), name, out, raw=raw), as_json)
+
+
+@app.command()
 def anchors(snapshot: SnapshotUri, as_json: Json = False) -> None:
     """Print the anchors fitted to a snapshot."""
     from etl.snapshot import Snapshot

@@ -34,6 +34,10 @@ class Rows:
     ledger: list[Row] = field(default_factory=list)
     rejects: list[Row] = field(default_factory=list)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many rows there are by now, by table."""
+        return {name: len(rows) for name, rows in vars(self).items()}
+
 
 def probe(path: str, data: bytes, max_megapixels: float) -> tuple[codec.Header, Row]:
     """Return an image's header and the columns its bytes alone decide; UnreadableImageError when it is unusable."""

@@ -21,12 +21,15 @@ from etl import (
     audit as auditing,
     augment,
     ingest as ingesting,
+    lease,
     lossless,
     network,
     parts,
     publishing,
     remap as remapping,
+    reuse,
     schema,
+    seen,
     shard,
     snapshot,
     source as sources,
@@ -61,15 +64,16 @@ _AUDIT_IMAGES = 2_000  # in one part
 _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # what a build depends on
 
 
-def build(config: Config, cluster: Cluster) -> Answer:
-    """Run every stage and return the answer of `speck build`."""
-    work = ingest(config, cluster)["work"]
-    split(work)
-    audit(work, cluster)
-    remap(work)
-    tile(work, cluster)
-    anchors(work)
-    return publish(work)
+def build(config: Config, cluster: Cluster, *, plan: Plan | None = None) -> Answer:
+    """Run every stage and return the answer of `speck build`; a plan given is used in place of the pinned one."""
+    with lease.held(config.home):
+        work = ingest(config, cluster, plan=plan)["work"]
+        split(work)
+        audit(work, cluster)
+        remap(work)
+        tile(work, cluster)
+        anchors(work)
+        return publish(work)
 
 
 def audit_source(config: Config, cluster: Cluster) -> Answer:
@@ -84,28 +88,31 @@ def audit_source(config: Config, cluster: Cluster) -> Answer:
     return {**found, "html": html}
 
 
-def ingest(config: Config, cluster: Cluster, *, purpose: str = "build") -> Answer:
+def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None) -> Answer:
     """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from.
 
     Runs of another purpose work in a folder of their own, which they may delete while a build goes on.
     """
     source = sources.scan(config)
-    plan = snapshot.load_plan(config.home)
+    plan = plan or snapshot.load_plan(config.home)
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
     codec = lossless.choose(config.shard.jpeg, plan.codec if plan is not None else None)
     build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec, purpose)[:16]
-    work = Work(store.join(config.home, "work", build_id))
-    if not work.exists:
-        store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
+    work = Work(store.join(config.home, "work", build_id if purpose == "build" else f"{purpose}-{build_id}"))
 
     def run() -> Answer:
         log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
-        pieces = cluster.map(parts.ingest_part, _ingest_parts(config, source), label="ingest")
-        tables = {name: pa.concat_tables([piece[name] for piece in pieces]) for name in pieces[0]}
+        wanted = seen.keys(config, source)
+        known = seen.recall(config, wanted)
+        fresh = cluster.map(
+            parts.ingest_part, _ingest_parts(config, source, set(known["path"].to_pylist())), label="ingest"
+        )
+        rows = seen.in_order(list(wanted), [known, *fresh])
+        tables = seen.tables(rows)
         tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
-        known = plan.categories if plan is not None and config.source.categories is None else source.categories
-        categories = list(known) if known else ingesting.discovered(tables["annotations"])
+        names = plan.categories if plan is not None and config.source.categories is None else source.categories
+        categories = list(names) if names else ingesting.discovered(tables["annotations"])
         remapping.actions(categories, config.ontology)  # a class that does not exist fails here, not stages later
         tables = ingesting.refuse_unknown(tables, categories)
         boxes = ingesting.boxes_written(tables)
@@ -121,10 +128,20 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build") -> Answe
             "boxes": boxes,
         }
         store.write_json(store.join(work.uri, "build.json"), noted)
+        if known.num_rows < len(wanted):
+            seen.remember(config, wanted, rows)
         reasons = Counter(tables["rejects"]["reason"].to_pylist())
-        return {"images": tables["images"].num_rows, "annotations": boxes, "rejects": dict(sorted(reasons.items()))}
+        return {
+            "images": tables["images"].num_rows,
+            "images_unchanged": known.num_rows,
+            "annotations": boxes,
+            "rejects": dict(sorted(reasons.items())),
+        }
 
-    return {"work": work.uri, **work.once("ingest", run)}
+    with work.leased():
+        if not work.exists:
+            store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
+        return {"work": work.uri, **work.once("ingest", run)}
 
 
 def split(uri: str) -> Answer:
@@ -199,10 +216,11 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         plan = _choose_plan(work, images, annotations) if work.pinned is None else _as_configured(work.pinned, work)
         lossless.announce(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
-        pieces = list(_tile_parts(work, plan, images, annotations))
+        known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS))
+        pieces = list(_tile_parts(work, plan, images, annotations, known))
         fresh = cluster.map(parts.tile_part, pieces, label="tile")
         store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
-        return {"parts": len(pieces), "parts_reused": fresh.count(False)}
+        return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
 
     return work.once("tile", run)
 
@@ -235,14 +253,17 @@ def publish(uri: str) -> Answer:
     work = Work(uri)
     if (earlier := publishing.earlier_answer(work)) is not None:
         return earlier
-    answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
-    return publishing.publish(work, VERSIONS, answers)
+    with work.leased(last=True):
+        answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
+        return publishing.publish(work, VERSIONS, answers)
 
 
-def _ingest_parts(config: Config, source: sources.Source) -> list[parts.IngestPart]:
+def _ingest_parts(config: Config, source: sources.Source, known: set[str]) -> list[parts.IngestPart]:
     groups: list[list[str]] = [[]]
     filled = 0
     for file in source.images:
+        if file.path in known:
+            continue
         if groups[-1] and filled + file.size > _INGEST_BYTES:
             groups.append([])
             filled = 0
@@ -259,6 +280,7 @@ def _ingest_parts(config: Config, source: sources.Source) -> list[parts.IngestPa
             categories=source.categories,
         )
         for paths in groups
+        if paths
     ]
 
 
@@ -336,12 +358,15 @@ def _with_boxes(images: pa.Table, annotations: pa.Table) -> Iterator[tuple[dict[
         yield image, as_boxes(corners[mine]), ignore[mine]
 
 
-def _tile_parts(work: Work, plan: Plan, images: pa.Table, annotations: pa.Table) -> Iterator[parts.TilePart]:
-    """Yield the images of each split in path order, cut where enough pixels are gathered."""
-    pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
-    splits = images["split"].to_pylist()
+def _tile_parts(
+    work: Work, plan: Plan, images: pa.Table, annotations: pa.Table, known: pa.Array
+) -> Iterator[parts.TilePart]:
+    """Yield the images of each split but the known ones, in path order, cut where enough pixels are gathered."""
+    changed = images.filter(pc.invert(pc.is_in(images["image_id"], known)))
+    pixels = np.multiply(changed["width"].to_numpy(), changed["height"].to_numpy(), dtype=np.int64)
+    splits = changed["split"].to_pylist()
     start, filled = 0, 0
-    order = sorted(range(images.num_rows), key=lambda row: (schema.SPLITS.index(splits[row]), row))
+    order = sorted(range(changed.num_rows), key=lambda row: (schema.SPLITS.index(splits[row]), row))
     cuts = []
     for place, row in enumerate(order):
         fresh = place > start and (splits[row] != splits[order[place - 1]] or filled + pixels[row] > _TILE_PIXELS)
@@ -351,7 +376,7 @@ def _tile_parts(work: Work, plan: Plan, images: pa.Table, annotations: pa.Table)
         filled += int(pixels[row])
     cuts.append((start, len(order)))
     for begin, end in cuts:
-        mine = images.take(pa.array(order[begin:end], pa.int64()))
+        mine = changed.take(pa.array(order[begin:end], pa.int64()))
         if mine.num_rows:
             name = digest(mine["image_id"].to_pylist())[:16]
             yield parts.TilePart(work.config, plan, work.path("tile", name), mine, _boxes_of(mine, annotations))

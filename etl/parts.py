@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from etl import augment, boxes, codec, formats, ingest, lossless, memory, schema, shard, store, tile
+from etl import augment, boxes, codec, formats, ingest, lossless, memory, schema, seen, shard, store, tile
 from etl.boxes import Boxes
 from etl.config import Config
 from etl.cutter import Cutter
@@ -33,30 +33,29 @@ class IngestPart:
     categories: tuple[str, ...] | None
 
 
-def ingest_part(part: IngestPart) -> dict[str, pa.Table]:
-    """Return the tables images, annotations, ledger and rejects of the part's images."""
+def ingest_part(part: IngestPart) -> pa.Table:
+    """Return the rows for the tables images, annotations, ledger and rejects, image by image."""
     rows = ingest.Rows()
+    ends = []
     for path in part.images:
-        try:
-            data = store.read_bytes(store.join(part.config.source.images, path))
-            found, row = ingest.probe(path, data, part.config.source.max_megapixels)
-        except codec.UnreadableImageError as error:
-            rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
-            continue
-        labels = _labels(part, path, found.upright_wh)
-        if (contradiction := ingest.settle_size(row, found, labels)) is not None:
-            size = f"{row['width']}x{row['height']}"
-            rows.rejects.append(
-                schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say")
-            )
-            continue
-        ingest.add_image(rows, row, labels)
-    return {
-        "images": schema.table(schema.IMAGES, rows.images),
-        "annotations": schema.table(schema.ANNOTATIONS, rows.annotations),
-        "ledger": schema.table(schema.LEDGER, rows.ledger),
-        "rejects": schema.table(schema.REJECTS, rows.rejects),
-    }
+        _ingest_image(part, path, rows)
+        ends.append(rows.counts())
+    return seen.by_image(part.images, rows, ends)
+
+
+def _ingest_image(part: IngestPart, path: str, rows: ingest.Rows) -> None:
+    try:
+        data = store.read_bytes(store.join(part.config.source.images, path))
+        found, row = ingest.probe(path, data, part.config.source.max_megapixels)
+    except codec.UnreadableImageError as error:
+        rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
+        return
+    labels = _labels(part, path, found.upright_wh)
+    if (contradiction := ingest.settle_size(row, found, labels)) is not None:
+        size = f"{row['width']}x{row['height']}"
+        rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
+        return
+    ingest.add_image(rows, row, labels)
 
 
 def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
@@ -241,10 +240,10 @@ def _ledger(
     visibility: Any,
     ignored: Any,
 ) -> None:
-    for row, seen in zip(labelled, visibility, strict=True):
-        rule = "whole" if seen >= 1 else "visible"
+    for row, share in zip(labelled, visibility, strict=True):
+        rule = "whole" if share >= 1 else "visible"
         writer.ledger.append(
-            {**ingest.entry(rows[row]["annotation_id"], stage, "kept", rule, float(seen)), "sample_id": sample}
+            {**ingest.entry(rows[row]["annotation_id"], stage, "kept", rule, float(share)), "sample_id": sample}
         )
     for row in ignored:
         writer.ledger.append(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -19,15 +16,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import (
+    assembly,
     audit as auditing,
     codec,
     ingest as ingesting,
+    lease,
     ledger,
     network,
     parts,
     remap as remapping,
-    schema,
-    shard,
+    reuse,
     snapshot,
     split as splitting,
     store,
@@ -40,7 +38,6 @@ log = logging.getLogger("speck")
 
 _THUMBNAILS = 6
 _THUMBNAIL_WIDTH = 560  # px
-_JPEG_OFFSET = 512  # of the image in its tar blocks
 _PROGRESS_SECONDS = 5.0
 
 
@@ -52,8 +49,7 @@ def plan(work: Work) -> Plan:
 def train_boxes(work: Work) -> NDArray[np.float64]:
     """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
     found = []
-    for uri in store.read_json(work.path("tile", "parts.json")):
-        samples = store.read_table(f"{uri}.samples.parquet")
+    for samples in assembly.indexes(work):
         base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
         boxes = pc.list_flatten(
             samples.filter(pc.and_(base, pc.equal(samples["split"], "train")))["boxes"]
@@ -89,8 +85,9 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
     home = work.config.home
     chosen = plan(work)
     images = work.read("split", "images")
-    samples, shards = _assemble(work, images)
-    events = _ledger(work)
+    made = assembly.assemble(work, images)
+    samples, shards = made.samples, made.shards
+    events = pa.concat_tables([*(work.read(stage, "ledger") for stage in ("ingest", "split", "remap")), made.events])
     annotations = work.read("ingest", "annotations")
     final = ledger.final_outcomes(ingesting.written_ids(annotations, work.read("ingest", "ledger")), events)
     tables = {
@@ -110,7 +107,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         "published": published,
         **counts,
         "annotations": final.num_rows,
-        "reused_samples": 0,
+        "reused_samples": made.reused,
         "change": _change(previous, annotations, images),
         "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
         "stages": {stage: found["seconds"] for stage, found in answers.items()}
@@ -118,6 +115,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         "seconds": round(spent["seconds"] + time.perf_counter() - start, 2),
         "cpu_seconds": round(spent["cpu_seconds"] + time.process_time() - cpu, 2),
     }
+    lease.confirm(home)
     store.create_if_absent(store.join(home, "plan.json"), store.to_json(chosen.model_dump(mode="json")))
     if published:
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
@@ -148,82 +146,6 @@ def _counts(tables: dict[str, pa.Table], final: pa.Table, shards: Sequence[dict[
     }
 
 
-def _ledger(work: Work) -> pa.Table:
-    uris = store.read_json(work.path("tile", "parts.json"))
-    stages = [work.read(stage, "ledger") for stage in ("ingest", "split", "remap")]
-    return pa.concat_tables([*stages, *(store.read_table(f"{uri}.ledger.parquet") for uri in uris)])
-
-
-def _assemble(work: Work, images: pa.Table) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Write the shards; return the samples table and the shards' entries for the manifest."""
-    uris = store.read_json(work.path("tile", "parts.json"))
-    indexes = {uri: store.read_table(f"{uri}.samples.parquet") for uri in uris}
-    paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
-    max_bytes = int(work.config.shard.max_mb * 1_000_000)
-    tables, entries = [], []
-    with tempfile.TemporaryDirectory(prefix="speck-") as folder:
-        for split in schema.SPLITS:
-            places = _in_order(indexes, split, paths)
-            for number, members in enumerate(_shards(places, max_bytes)):
-                table, entry = _write_shard(work, Path(folder) / f"{split}-{number}.tar", split, members, indexes)
-                tables.append(table)
-                entries.append(entry)
-    return pa.concat_tables(tables) if tables else schema.SAMPLES.empty_table(), entries
-
-
-def _in_order(indexes: dict[str, pa.Table], split: str, paths: dict[str, str]) -> list[tuple[str, int, str, int]]:
-    """Return (part, row, image_id, bytes) of a split's samples, by image path, in the order their image made them."""
-    places = [
-        (paths[image], row, uri, image, length)
-        for uri, table in indexes.items()
-        for row, (image, length, where) in enumerate(
-            zip(*(table[name].to_pylist() for name in ("image_id", "length", "split")), strict=True)
-        )
-        if where == split
-    ]
-    return [(uri, row, image, length) for _, row, uri, image, length in sorted(places)]
-
-
-def _shards(places: list[tuple[str, int, str, int]], max_bytes: int) -> Iterator[list[tuple[str, int, str, int]]]:
-    """Yield the samples of each shard; a shard holds whole images."""
-    by_image = [list(group) for _, group in groupby(places, key=lambda place: place[2])]
-    sizes = [(group[0][2], sum(length for *_, length in group)) for group in by_image]
-    members: list[tuple[str, int, str, int]] = []
-    for group, starts in zip(by_image, shard.borders(sizes, max_bytes), strict=True):
-        if starts and members:
-            yield members
-            members = []
-        members += group
-    if members:
-        yield members
-
-
-def _write_shard(
-    work: Work, local: Path, split: str, members: list[tuple[str, int, str, int]], indexes: dict[str, pa.Table]
-) -> tuple[pa.Table, dict[str, Any]]:
-    writer = shard.ShardWriter(local)
-    tables = []
-    for uri, group in groupby(members, key=lambda place: place[0]):
-        data = store.read_bytes(f"{uri}.tar")
-        table = indexes[uri].take(pa.array([row for _, row, _, _ in group], pa.int64()))
-        offsets = []
-        for offset, length in zip(table["offset"].to_pylist(), table["length"].to_pylist(), strict=True):
-            offsets.append(writer.add(data[offset : offset + length]) + _JPEG_OFFSET)
-        tables.append(table.drop_columns(["length"]).set_column(_OFFSET, "offset", pa.array(offsets, pa.int64())))
-    written = writer.close()
-    uri = snapshot.shard_uri(work.config.home, written.sha256)
-    if not store.exists(uri):
-        store.upload(written.path, uri)
-    table = pa.concat_tables(tables)
-    table = table.set_column(_SHARD, "shard", pa.array([written.sha256] * table.num_rows, pa.string()))
-    log.info("publish: shard %s, %d samples, %.1f MB", written.sha256[:12], table.num_rows, written.size / 1e6)
-    return table, {"sha256": written.sha256, "bytes": written.size, "samples": table.num_rows, "split": split}
-
-
-_OFFSET = schema.SAMPLES.get_field_index("offset")
-_SHARD = schema.SAMPLES.get_field_index("shard")
-
-
 def _write_snapshot(
     work: Work,
     tables: dict[str, pa.Table],
@@ -246,7 +168,8 @@ def _write_snapshot(
     folder = store.join(work.config.home, "snapshots", name)
     for table_name, entry in entries.items():
         store.write_bytes(store.join(folder, f"{table_name}.parquet"), entry.pop("data"))
-    for stage, file in (("anchors", "anchors.json"), ("audit", "audit.json"), ("audit", "audit.html")):
+    besides = (("tile", reuse.FILE), ("anchors", "anchors.json"), ("audit", "audit.json"), ("audit", "audit.html"))
+    for stage, file in besides:
         store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
     return {
         "id": name,

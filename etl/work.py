@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import store
+from etl import lease, store
 from etl.config import Config
 from etl.errors import StoreError
 from etl.plan import Plan
@@ -73,6 +74,16 @@ class Work:
 
     def once(self, stage: str, run: Callable[[], Answer]) -> Answer:
         """Return the stage's answer: the one an earlier try left, else of `run`, kept for a later try."""
+        with self.leased():
+            return self._once(stage, run)
+
+    def leased(self, *, last: bool = False) -> AbstractContextManager[None]:
+        """Hold the dataset's lease for a stage; work of another purpose than a build needs none."""
+        if "-" in self.build_id:
+            return nullcontext()
+        return lease.held(self.uri.rsplit("/", 2)[0], self.build_id, last=last)
+
+    def _once(self, stage: str, run: Callable[[], Answer]) -> Answer:
         uri = self.path(stage, "answer.json")
         if store.exists(uri):
             log.info("%s: done by an earlier try", stage)

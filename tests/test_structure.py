@@ -19,6 +19,7 @@ VOCABULARY = {"config", "yaml_file", "errors", "schema", "ids", "boxes", "plan",
 STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
 RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "publishing", "jobs", "truth", "cli"}
+RIM |= {"reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
 ABOVE_JOBS = {"cli", "demo_run", "stack"}  # the command line, and what it starts
 
 MAX_LINES = 400

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from math import ceil, floor
 from typing import Any
 
 import cv2
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from etl import codec, store
 from etl.boxes import Boxes
 from etl.errors import StoreError
+from etl.paint import GREY, paint
 from etl.snapshot import shard_uri
 from train import compat
 
@@ -25,7 +25,6 @@ compat.install()
 from ultralytics.data.augment import Compose, Format, RandomFlip, RandomHSV  # noqa: E402 - after the operators
 from ultralytics.data.dataset import YOLODataset  # noqa: E402
 
-GREY = 114  # the value Ultralytics pads with
 Pixels = NDArray[np.uint8]
 _OPEN_SHARDS = 64
 _SIDES = ("x0", "y0", "x1", "y1")
@@ -165,19 +164,6 @@ class ShardDataset(YOLODataset):
 def of_split(samples: pa.Table, split: str) -> pa.Table:
     """Return the samples of a split by sample_id, whatever order they were written in."""
     return samples.filter(pc.equal(samples["split"], split)).sort_by("sample_id")
-
-
-def paint(image: Pixels, ignore: Boxes, labelled: Boxes) -> Pixels:
-    """Return the image with every pixel an ignore region [M, 4] touches grey, but none that a labelled box touches."""
-    if not len(ignore):
-        return image
-    mask = np.zeros(image.shape[:2], bool)
-    for value, regions in ((True, ignore), (False, labelled)):
-        for x0, y0, x1, y1 in regions:
-            mask[max(floor(y0), 0) : max(ceil(y1), 0), max(floor(x0), 0) : max(ceil(x1), 0)] = value
-    painted = image.copy()
-    painted[mask] = GREY
-    return painted
 
 
 def pad(image: Pixels, side: int) -> Pixels:

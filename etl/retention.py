@@ -1,0 +1,103 @@
+"""Clean-up: what the retention of a dataset no longer keeps, and what nothing refers to any more."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from etl import lease, snapshot, store
+from etl.config import Config
+from etl.errors import StoreError
+
+log = logging.getLogger("speck")
+
+_POINTERS = ("model", "champion", "previous", "predecessor")  # of champion.json that name a model
+_AUDIT_HOURS = 24  # after which the work of an audit, which takes no lease, is a dead one's
+
+
+def collect(config: Config) -> dict[str, Any]:
+    """Remove old snapshots, the shards no kept one needs and the work of dead builds; return the answer of `speck gc`.
+
+    The newest `retention.snapshots` stay, and whatever head, champion and its predecessor stand for. It holds the
+    dataset's lease itself, and so never works beside a build: StoreError, naming the owner, while one runs.
+    """
+    with lease.held(config.home):
+        return _collect(config)
+
+
+def _collect(config: Config) -> dict[str, Any]:
+    home = config.home
+    files = {folder: _listing(home, folder) for folder in ("snapshots", "shards", "work")}
+    there = {path.split("/")[0] for path in files["snapshots"]}
+    published = {name for name in there if f"{name}/manifest.json" in files["snapshots"]}
+    kept = wanted(config) & published
+    needed = {
+        f"{entry['sha256']}.tar"
+        for name in sorted(kept)
+        for entry in snapshot.Snapshot.open(store.join(home, "snapshots", name)).manifest["shards"]
+    }
+    gone = sorted(there - kept)
+    for name in gone:
+        folder = store.join(home, "snapshots", name)
+        store.delete(store.join(folder, "manifest.json"))  # first: what is half removed is no snapshot
+        store.delete(folder)
+        log.info("gc: removed snapshot %s", name)
+    shards = sorted(files["shards"].keys() - needed)
+    for name in shards:
+        store.delete(store.join(home, "shards", name))
+    work = sorted({path.split("/")[0] for path in files["work"]})
+    work = [name for name in work if _is_dead(store.join(home, "work", name))]
+    for name in work:
+        store.delete(store.join(home, "work", name, "build.json"))
+        store.delete(store.join(home, "work", name))
+    freed = sum(size for path, size in files["snapshots"].items() if path.split("/")[0] in gone)
+    freed += sum(files["shards"][name] for name in shards)
+    freed += sum(size for path, size in files["work"].items() if path.split("/")[0] in work)
+    removed = {"snapshots": gone, "shards": len(shards), "work": len(work), "bytes": freed}
+    return {"kept": len(kept), "removed": removed}
+
+
+def wanted(config: Config) -> set[str]:
+    """Return the ids of the snapshots that must stay."""
+    newest: list[str] = []
+    for entry in reversed(snapshot.history(config.home)):
+        if entry["snapshot"] not in newest:
+            newest.append(entry["snapshot"])
+    found = set(newest[: config.retention.snapshots])
+    if (head := snapshot.head(config)) is not None:
+        found.add(head.rsplit("/", 1)[1])
+    return found | {name for model in _champions(config.home) if (name := _snapshot_of(config.home, model)) is not None}
+
+
+def _champions(home: str) -> list[str]:
+    """Return the names of the champion and its predecessor."""
+    uri = store.join(home, "champion.json")
+    if not store.exists(uri):
+        return []
+    said = store.read_json(uri)
+    return [str(said[key]).rstrip("/").rsplit("/", 1)[-1] for key in _POINTERS if said.get(key)]
+
+
+def _snapshot_of(home: str, model: str) -> str | None:
+    try:
+        said = store.read_json(store.join(home, "models", model, "model.json"))
+    except StoreError:  # the model itself is gone
+        return None
+    return str(said["snapshot"]).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _listing(home: str, folder: str) -> dict[str, int]:
+    uri = store.join(home, folder)
+    return {file.path: file.size for file in store.listing(uri)} if store.exists(uri) else {}
+
+
+def _is_dead(work: str) -> bool:
+    """Return whether no one works in a folder any more: a build would hold the lease, an audit is done within a day."""
+    if "-" not in work.rsplit("/", 1)[1]:
+        return True
+    mark = store.join(work, "build.json")
+    if not store.exists(mark):
+        return False
+    age = datetime.now(UTC) - store.modified(mark).astimezone(UTC)
+    return age > timedelta(hours=_AUDIT_HOURS)

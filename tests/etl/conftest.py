@@ -1,0 +1,82 @@
+"""A small dataset that grows, for the tests of what happens from build to build."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from etl import cluster, jobs
+from etl.config import Config
+from etl.plan import Plan
+
+Boxes = list[tuple[int, int, int, int, int]]  # category, x0, y0, width, height in pixels
+W, H = 150, 100
+
+
+@dataclasses.dataclass
+class Dataset:
+    """A YOLO dataset that grows: images of noise, each with its boxes."""
+
+    folder: Path
+
+    def put(self, name: str, boxes: Boxes, seed: int) -> None:
+        path = self.folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (H, W, 3), dtype=np.uint8))
+        self.label(name, boxes)
+
+    def label(self, name: str, boxes: Boxes) -> None:
+        lines = [f"{c} {(x + w / 2) / W} {(y + h / 2) / H} {w / W} {h / H}" for c, x, y, w, h in boxes]
+        (self.folder / f"{name}.txt").write_text("\n".join(lines))
+
+    def remove(self, name: str) -> None:
+        (self.folder / f"{name}.png").unlink()
+        (self.folder / f"{name}.txt").unlink()
+
+    def config(self, home: Path, **sections: Any) -> Config:
+        source = {"format": "yolo", "images": str(self.folder), "categories": ["car", "bus"], "max_rejects": 1.0}
+        values = {"name": "grown", "store": str(home), "source": source, "tile": {"size": 64, "scales": [1.0, 0.5]}}
+        return Config.model_validate({**values, "shard": {"max_mb": 0.12}, **sections})
+
+    @staticmethod
+    def boxes(seed: int) -> Boxes:
+        """Up to four boxes that follow from the seed."""
+        rng = np.random.default_rng([7, seed])
+        places = rng.integers(0, (2, W - 30, H - 30), (rng.integers(0, 5), 3))
+        return [(int(c), int(x), int(y), *map(int, rng.integers(4, 30, 2))) for c, x, y in places]
+
+    @staticmethod
+    def build(config: Config, plan: Plan | None = None) -> dict[str, Any]:
+        with cluster.serial() as here:
+            return jobs.build(config, here, plan=plan)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Ten images with their boxes, below tmp_path/data."""
+    found = Dataset(tmp_path / "data")
+    for number in range(10):
+        found.put(f"{chr(97 + number)}_5", found.boxes(number), number)
+    return found
+
+
+@pytest.fixture(scope="session")
+def growing() -> Callable[[Path], Dataset]:
+    """Makes an empty dataset in a folder."""
+    return Dataset
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Undo what a command run in this process does to the log: its stream ends with the test."""
+    log = logging.getLogger("speck")
+    before = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.level, log.propagate = before

@@ -1,0 +1,119 @@
+"""A build killed at any moment leaves nothing half done: a rerun publishes what an undisturbed build does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SEED = 5
+
+
+def command(folder: Path, workers: int) -> list[str]:
+    return [sys.executable, "-m", "train.cli", "build", str(folder / "d.yaml"), "--workers", str(workers), "--json"]
+
+
+def dataset_file(data: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "d.yaml").write_text(
+        f"name: d\nstore: {folder / 'store'}\nsource: {{format: yolo, images: {data}, categories: [car, bus]}}\n"
+        "tile: {size: 64}\nshard: {max_mb: 0.2}\n"
+    )
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    """Every byte of the store but the log, what the manifest says of places, and the reader's memory."""
+    home = folder / "store" / "d"
+    files = {path.relative_to(home).as_posix(): path for path in home.rglob("*") if path.is_file()}
+    assert not [name for name in files if name.startswith(("work/", "lock"))]
+    return {
+        name: path.read_bytes()
+        for name, path in files.items()
+        if not name.startswith("log/") and path.name != "manifest.json"
+    }
+
+
+def first_written(home: Path, process: subprocess.Popen[bytes]) -> float:
+    """Wait until the build has taken its lease."""
+    deadline = time.monotonic() + 60
+    while not (home / "lock.json").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def build_seconds(folder: Path, workers: int) -> float:
+    """Return how long an undisturbed build works, from its lease to its end."""
+    process = subprocess.Popen(command(folder, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = first_written(folder / "store" / "d", process)
+    assert process.wait() == 0
+    return time.monotonic() - start
+
+
+def kill_and_rerun(data: Path, folder: Path, workers: int, times: int) -> dict[str, bytes]:
+    """Kill the build, and every process of it, at random moments; then let it end; return what it published."""
+    dataset_file(data, folder / "whole")
+    seconds = build_seconds(folder / "whole", workers)
+    expected = published(folder / "whole")
+    moments = random.Random(SEED)
+    for number in range(times):
+        here = folder / str(number)
+        dataset_file(data, here)
+        process = subprocess.Popen(
+            command(here, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        first_written(here / "store" / "d", process)
+        time.sleep(moments.uniform(0, seconds))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        rerun = subprocess.run(command(here, workers), capture_output=True, text=True, check=False)
+        assert rerun.returncode == 0, rerun.stderr
+        assert published(here) == expected, f"kill {number}"
+    return expected
+
+
+def test_a_rerun_after_a_kill_publishes_the_same_bytes(dataset: Any, tmp_path: Path) -> None:
+    assert kill_and_rerun(dataset.folder, tmp_path / "runs", 0, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_rerun_after_each_of_twenty_kills_publishes_the_same_bytes(
+    dataset: Any, tmp_path: Path, workers: int
+) -> None:
+    for number in range(30):
+        dataset.put(f"more{number}_1", dataset.boxes(60 + number), 60 + number)
+    assert kill_and_rerun(dataset.folder, tmp_path / "runs", workers, 20)
+
+
+def test_of_two_builds_at_once_one_wins_and_the_other_says_who(dataset: Any, tmp_path: Path) -> None:
+    for number in range(30):
+        dataset.put(f"more{number}_1", dataset.boxes(60 + number), 60 + number)
+    folder = tmp_path / "one"
+    dataset_file(dataset.folder, folder)
+    first = subprocess.Popen(command(folder, 0), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    first_written(folder / "store" / "d", first)
+    errors: list[subprocess.CompletedProcess[str]] = []
+    second = threading.Thread(
+        target=lambda: errors.append(subprocess.run(command(folder, 0), capture_output=True, text=True, check=False))
+    )
+    second.start()
+    os.kill(first.pid, signal.SIGSTOP)  # as slow as it takes for the second to come
+    second.join()
+    os.kill(first.pid, signal.SIGCONT)
+    out, _ = first.communicate()
+    assert errors[0].returncode == 1
+    assert errors[0].stderr.splitlines()[-1].startswith("StoreError: ")
+    assert f"process {first.pid} on " in errors[0].stderr
+    assert first.returncode == 0
+    assert json.loads(out.splitlines()[-1])["published"]

@@ -1,0 +1,106 @@
+"""Clean-up removes what is old and unused, and nothing that something stands on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import cluster, jobs, retention, store
+from etl.errors import StoreError
+from etl.snapshot import Snapshot, head
+from etl.verify import verify
+
+
+@pytest.fixture
+def grown(dataset: Any, tmp_path: Path) -> tuple[Any, list[str]]:
+    """Four snapshots of a dataset of which two are to be kept; the configuration and their URIs."""
+    config = dataset.config(tmp_path / "store", retention={"snapshots": 2})
+    found = []
+    for number in range(4):
+        dataset.put(f"n{number}_1", dataset.boxes(40 + number), 40 + number)
+        dataset.put("c_5", dataset.boxes(2), 50 + number)
+        found.append(dataset.build(config)["snapshot"])
+    return config, found
+
+
+def kept(config: Any) -> set[str]:
+    return {path.parent.as_posix() for path in Path(config.home).glob("snapshots/*/manifest.json")}
+
+
+def shards(config: Any) -> set[str]:
+    return {path.stem for path in Path(config.home).glob("shards/*.tar")}
+
+
+def needed(uris: set[str]) -> set[str]:
+    return {entry["sha256"] for uri in uris for entry in Snapshot.open(uri).manifest["shards"]}
+
+
+def test_the_newest_snapshots_stay_whole_and_the_rest_goes_with_its_shards(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    before = shards(config)
+    answer = retention.collect(config)
+    assert kept(config) == set(found[2:])
+    assert shards(config) == needed(set(found[2:])) < before
+    assert answer["removed"]["snapshots"] == sorted(uri.rsplit("/", 1)[1] for uri in found[:2])
+    assert answer["removed"]["shards"] == len(before) - len(shards(config))
+    assert answer["removed"]["bytes"] > 0
+    assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in found[2:])
+    assert not list(Path(config.home).glob("lock.json*"))
+    again = retention.collect(config)
+    assert again["removed"] == {"snapshots": [], "shards": 0, "work": 0, "bytes": 0}
+
+
+def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    for name, uri in (("m0", found[0]), ("m1", found[1])):
+        store.write_json(f"{config.home}/models/{name}/model.json", {"snapshot": uri})
+    store.write_json(f"{config.home}/champion.json", {"model": f"{config.home}/models/m1", "previous": "m0"})
+    retention.collect(config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1})}))
+    assert kept(config) == {found[0], found[1], found[3]}
+    store.write_json(f"{config.home}/champion.json", {"model": "m1", "previous": None})
+    retention.collect(config)
+    assert kept(config) == {found[1], found[3]}
+
+
+def test_a_head_that_was_built_before_the_others_stays(grown: tuple[Any, list[str]], dataset: Any) -> None:
+    config, found = grown
+    for number in range(1, 4):
+        dataset.remove(f"n{number}_1")
+    dataset.put("c_5", dataset.boxes(2), 50)
+    assert dataset.build(config)["snapshot"] == found[0] == head(config)
+    retention.collect(config)
+    assert kept(config) == {found[0], found[3]}
+
+
+def test_nothing_is_removed_beside_a_running_build(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    store.write_json(
+        f"{config.home}/lock.json",
+        {"host": "elsewhere", "pid": 7, "token": "t", "build": "b", "busy": True, "expires": time.time() + 50},
+    )
+    with pytest.raises(StoreError, match="process 7 on elsewhere"):
+        retention.collect(config)
+    assert kept(config) == set(found)
+
+
+def test_the_work_of_a_dead_build_goes_and_that_of_an_audit_stays(grown: tuple[Any, list[str]], dataset: Any) -> None:
+    config, _ = grown
+    dataset.put("z_1", [], 60)
+    with cluster.serial() as here:
+        build = jobs.ingest(config, here)["work"]
+        audit = jobs.ingest(config, here, purpose="audit")["work"]
+    store.delete(f"{config.home}/lock.json")  # as when it expired
+    assert retention.collect(config)["removed"]["work"] == 1
+    assert not store.exists(build)
+    assert store.exists(f"{audit}/build.json")
+
+
+def test_a_snapshot_that_was_half_removed_goes(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    Path(found[2], "manifest.json").unlink()
+    retention.collect(config)
+    assert not Path(found[2]).exists()
+    assert kept(config) == {found[3]}
