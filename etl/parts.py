@@ -154,7 +154,7 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
     for cut in found:
         name = sample_id(image["image_id"], cut.scale, cut.window, BASE, 0)
         train = image["split"] == "train"
-        if train and cut.labelled.size == 0 and not tile.keeps_negative(name, plan.negatives):
+        if train and cut.labelled.size == 0 and not tile.keeps_negative(name, cut.near, plan):
             continue
         x0, y0, x1, y1 = cut.window
         view = pixels[y0:y1, x0:x1]
