@@ -16,10 +16,9 @@ def show(found: Mapping[str, Any], console: Console | None = None) -> None:
     console.print(_candidates(found["candidates"]))
     scales = ", ".join(f"{scale:g}" for scale in tile["scales"])
     console.print(
-        f"{'pinned' if found['pinned'] else 'plan'}: tiles of {tile['size']} px, overlap {tile['overlap']:g}, "
-    )
-    console.print(
-        f"scales {scales}; {found['never_whole']} of {found['boxes']} objects whole in no tile; {plan['codec']}"
+        f"{'pinned' if found['pinned'] else 'new'} plan: tiles of {tile['size']} px at scales {scales}, overlap "
+        f"{tile['overlap']:g}; {found['never_whole']} of {found['boxes']} objects whole in no tile; {plan['codec']}",
+        soft_wrap=True,
     )
     console.print(f"reason: {found['reason']}", soft_wrap=True)
     for key, (before, after) in found["changes"].items():
@@ -77,7 +76,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> Table:
                 row["tiles"],
                 f"{row['pixels'] / 1e6:,.1f}",
                 "-" if row["smallest"] is None else f"{row['smallest']:.1f}",
-                row["reason"],
+                row["reason"].split(":")[0],
             )
             for row in rows
         ),

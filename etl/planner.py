@@ -28,7 +28,7 @@ from etl.plan import GRID, TilePlan, starts, step_of
 SIZES = tuple(range(256, 1281, 32))  # px: candidates of `size: auto`
 SMALLEST = 8.0  # network px that the 5th percentile of the objects' sizes should reach
 PERCENTILE = 5
-COUNTED = 256  # train images, at most, that the cost is counted on
+COUNTED = 128  # train images, at most, that the cost is counted on
 _PREFERRED = 640  # px: the size nearest to it, of those that cost the same
 _AT_ONCE = 64  # boxes
 
@@ -96,11 +96,12 @@ def needed_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
     extent = bx.size(objects.xyxy)
     if not (left := ~_held(plan, 1.0, extent, objects)).any():
         return (1.0,)
-    longest = objects.image_wh[objects.owner[left]].max()
-    ladder = np.array([0.5**k for k in range(1, ceil(log2(longest / plan.size)) + 1)])  # the last: whole images
+    length = objects.image_wh[objects.owner[left]].max(axis=1)
+    ladder = np.array([0.5**k for k in range(1, ceil(log2(length.max() / plan.size)) + 1)])
+    cuts = length > plan.size / (2 * ladder[:, None])  # [K, n] the next finer scale does not show the image whole
     shown = extent[left].max(axis=1) * ladder[:, None]  # [K, n] sample px
     held = np.stack([_held(plan, scale, extent, objects)[left] for scale in ladder.tolist()])
-    fits = np.unique(held & (shown >= plan.overlap * plan.size / 2), axis=1)  # [K, kinds of need]
+    fits = np.unique(held & cuts & (shown >= plan.overlap * plan.size / 2), axis=1)  # [K, kinds of need]
     chosen = [1.0]
     while fits.shape[1]:  # coarser is cheaper: of the need that ends first, the coarsest scale
         row = min(np.flatnonzero(need)[-1] for need in fits.T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -37,6 +38,7 @@ log = logging.getLogger("speck")
 UPDATE = "plan-update"  # the purpose of a work that looks at the source as if nothing had been pinned but the splits
 _PAYS = 0.1  # share of the pixels that a new plan must save to be worth a whole rebuild
 _DRIFT = 0.02  # of the share of empty train tiles
+_PROGRESS_SECONDS = 8.0
 
 
 class Tables(NamedTuple):
@@ -315,6 +317,11 @@ def _with_boxes(
     rows: dict[str, list[int]] = {}
     for number, image in enumerate(annotations["image_id"].to_pylist()):
         rows.setdefault(image, []).append(number)
-    for image in images.select(["image_id", "width", "height", "split"]).to_pylist():
+    start = said = time.monotonic()
+    for done, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
+        if (now := time.monotonic()) - said >= _PROGRESS_SECONDS:
+            left = (now - start) / done * (images.num_rows - done)
+            log.info("plan: %d of %d images, %.0f s left", done, images.num_rows, left)
+            said = now
         mine = rows.get(image["image_id"], [])
         yield image, bx.as_boxes(corners[mine]), ignore[mine]

@@ -36,7 +36,7 @@ def scenes(draw: st.DrawFn, images: int = 3, longest: int = 700) -> planner.Obje
         width, height = draw(st.integers(10, longest)), draw(st.integers(10, longest))
         wh.append((width, height))
         rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-        size = np.exp(rng.uniform(np.log(0.5), 0, (draw(st.integers(0, 5)), 2)) * 1.0) ** rng.integers(1, 7)
+        size = np.exp(rng.uniform(np.log(0.5), 0, (draw(st.integers(0, 5)), 2))) ** rng.integers(1, 7)
         size *= (width, height)
         low = rng.uniform(0, 1, size.shape) * ((width, height) - size)
         found.append(np.concatenate([low, np.minimum(low + size, (width, height))], axis=1).tolist())
@@ -95,7 +95,10 @@ def test_no_scale_is_there_that_no_object_needs(scene: planner.Objects, size: in
 
 
 def serves(scene: planner.Objects, size: int, overlap: float, scales: tuple[float, ...]) -> bool:
-    """Whether each object is held by scale 1, or by a coarser one that still shows it half an overlap long."""
+    """Whether each object is held by scale 1, or by a coarser one that still shows it half an overlap long.
+
+    A scale coarser than the finest that shows its image in one window is no answer.
+    """
     for owner, box in zip(scene.owner.tolist(), scene.xyxy, strict=True):
         image, extent = scene.image_wh[owner], box[2:] - box[:2]
 
@@ -104,7 +107,11 @@ def serves(scene: planner.Objects, size: int, overlap: float, scales: tuple[floa
             step = int(side * (1 - overlap) + 1e-9) // 16 * 16
             return bool(((extent <= side - step) | (image <= side)).all())
 
-        large = [scale for scale in scales[1:] if extent.max() * scale >= overlap * size / 2]
+        large = [
+            scale
+            for scale in scales[1:]
+            if extent.max() * scale >= overlap * size / 2 and image.max() > size / (2 * scale)
+        ]
         if not holds(1.0) and not any(holds(scale) for scale in large):
             return False
     return True
@@ -142,6 +149,10 @@ def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
         if shortfall[size] == min(shortfall.values())
         for coarser in subsets([0.5**k for k in range(1, ceil(log2(max(scene.image_wh.max() / size, 1))) + 1)])
         if serves(scene, size, overlap, (1.0, *coarser))
+        and not any(  # nor a scale for show: one more would only dilute the empty tiles with smaller ones
+            serves(scene, size, overlap, (1.0, *(scale for scale in coarser if scale != dropped)))
+            for dropped in coarser
+        )
     ]
     cost = epoch_pixels(scene, cut(best.size, overlap, *best.scales), 0.25, image_size)
     assert cost <= 1.05 * min(every) + 1

@@ -131,6 +131,16 @@ def test_larger_objects_that_come_later_are_a_finding_and_an_update_makes_them_w
     assert not [row for row in third.audit["findings"] if row["code"].startswith("replan")]
 
 
+def test_scales_that_are_configured_hold_and_objects_too_large_for_them_are_a_finding(source: Path) -> None:
+    config = load(source / "d.yaml")
+    config = config.model_copy(update={"tile": config.tile.model_copy(update={"scales": (1.0,)})})
+    draw(source / "images", "z_1", [(100, 100, 200)])
+    _, snapshot = built(config)
+    assert snapshot.plan.tile.scales == (1.0,)
+    (finding,) = [row for row in snapshot.audit["findings"] if row["code"] == "replan_whole"]
+    assert (finding["count"], "set tile.scales to auto" in finding["advice"]) == (1, True)
+
+
 def test_an_update_discovers_new_classes_and_leaves_what_is_configured(source: Path) -> None:
     config = load(source / "d.yaml")
     _, first = built(config)
@@ -174,7 +184,7 @@ def test_a_build_under_a_given_plan_equals_the_one_that_chose_it(source: Path, t
 def test_the_command_prints_tables_or_one_object(source: Path) -> None:
     told = CliRunner().invoke(app, ["plan", str(source / "d.yaml"), "--workers", "0"])
     assert told.exit_code == 0, told.output
-    for word in ("Tile sizes", "chosen: as configured", "Ontology", "Splits", "Empty train tiles", "an epoch"):
+    for word in ("Tile sizes", "reason: chosen: as configured", "Ontology", "Splits", "Empty train tiles", "an epoch"):
         assert word in told.stdout
     as_json = CliRunner().invoke(app, ["plan", str(source / "d.yaml"), "--workers", "0", "--json", "--update"])
     answer = json.loads(as_json.stdout.splitlines()[-1])
