@@ -121,18 +121,42 @@ def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = No
 
 
 @app.command()
-def build(
+def plan(
     config: ConfigFile,
+    update: Annotated[bool, typer.Option("--update", help="Choose anew what `auto` pinned, and pin it.")] = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Build a snapshot of a dataset and print its URI."""
-    from etl import jobs
+    """Say what ontology, split, tiling and augmentation would do, with counts, cost and reasons."""
+    from etl import jobs, plan_report
 
     settings = load(config)
     with naming(config), _cluster(scheduler, workers) as connected:
-        answer(jobs.build(settings, connected), as_json)
+        found = jobs.plan_source(settings, connected, update=update)
+    if as_json:
+        answer(found, True)
+        return
+    plan_report.show(found)
+
+
+@app.command()
+def build(
+    config: ConfigFile,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    plan: Annotated[
+        str | None, typer.Option(help="A plan.json to build under.", show_default="the pinned one, or a new one")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a snapshot of a dataset and print its URI."""
+    from etl import jobs, planning
+
+    settings = load(config)
+    given = planning.load_plan(plan) if plan is not None else None
+    with naming(config), _cluster(scheduler, workers) as connected:
+        answer(jobs.build(settings, connected, plan=given), as_json)
 
 
 @app.command()

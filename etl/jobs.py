@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from etl import (
     lossless,
     network,
     parts,
+    planning,
     publishing,
     remap as remapping,
     reuse,
@@ -37,12 +37,11 @@ from etl import (
     store,
     tile as tiling,
 )
-from etl.boxes import as_boxes
 from etl.cluster import Cluster
 from etl.config import Config, SplitRatios
 from etl.errors import SourceError
-from etl.ids import digest, sample_id
-from etl.plan import Plan, TilePlan
+from etl.ids import digest
+from etl.plan import Plan
 from etl.work import Answer, Work
 
 log = logging.getLogger("speck")
@@ -65,7 +64,10 @@ _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train
 
 
 def build(config: Config, cluster: Cluster, *, plan: Plan | None = None) -> Answer:
-    """Run every stage and return the answer of `speck build`; a plan given is used in place of the pinned one."""
+    """Run every stage and return the answer of `speck build`.
+
+    A plan given here holds for this build in place of the pinned one, and is pinned where none is.
+    """
     with lease.held(config.home):
         work = ingest(config, cluster, plan=plan)["work"]
         split(work)
@@ -88,13 +90,28 @@ def audit_source(config: Config, cluster: Cluster) -> Answer:
     return {**found, "html": html}
 
 
+def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> Answer:
+    """Say what a build would make of a source; returns the answer of `speck plan`, and pins a new plan if asked to."""
+    purpose = planning.UPDATE if update else "plan"
+    work = Work(ingest(config, cluster, purpose=purpose)["work"])
+    try:
+        split(work.uri)
+        remap(work.uri)
+        found = planning.preview(work, update=update)
+        if update:
+            planning.pin(config, Plan.model_validate(found["plan"]))
+    finally:
+        work.delete()
+    return found
+
+
 def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None) -> Answer:
     """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from.
 
     Runs of another purpose work in a folder of their own, which they may delete while a build goes on.
     """
     source = sources.scan(config)
-    plan = plan or snapshot.load_plan(config.home)
+    plan = snapshot.load_plan(config.home) if plan is None else plan
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
     codec = lossless.choose(config.shard.jpeg, plan.codec if plan is not None else None)
@@ -111,7 +128,8 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
         rows = seen.in_order(list(wanted), [known, *fresh])
         tables = seen.tables(rows)
         tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
-        names = plan.categories if plan is not None and config.source.categories is None else source.categories
+        pins = plan is not None and config.source.categories is None and purpose != planning.UPDATE
+        names = plan.categories if plan is not None and pins else source.categories
         categories = list(names) if names else ingesting.discovered(tables["annotations"])
         remapping.actions(categories, config.ontology)  # a class that does not exist fails here, not stages later
         tables = ingesting.refuse_unknown(tables, categories)
@@ -181,7 +199,8 @@ def audit(uri: str, cluster: Cluster) -> Answer:
     def run() -> Answer:
         images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
         starts = [*range(0, images.num_rows, _AUDIT_IMAGES), images.num_rows]
-        side = network.tile_size(work.config), network.image_size(work.config)
+        size = planning.tile_size(work)
+        side = size, network.image_size(work.config, size)
         dropped = frozenset(work.dropped("ingest").to_pylist())
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
         pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side, dropped) for piece in slices]
@@ -213,7 +232,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         images = work.read("split", "images")
         images = images.filter(pc.is_in(images["split"], pa.array(schema.SPLITS)))
         annotations = work.read("remap", "annotations")
-        plan = _choose_plan(work, images, annotations) if work.pinned is None else _as_configured(work.pinned, work)
+        plan = planning.plan_of(work, images, annotations)
         lossless.announce(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS))
@@ -231,7 +250,7 @@ def anchors(uri: str) -> Answer:
 
     def run() -> Answer:
         config, plan = work.config, publishing.plan(work)
-        side = config.anchors.image_size or network.image_size(config)
+        side = config.anchors.image_size or network.image_size(config, plan.tile.size)
         wh = publishing.train_boxes(work) * (side / plan.tile.size)
         fitted = anchoring.fit(
             wh,
@@ -305,57 +324,6 @@ def _check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -
 
 def _boxes_of(images: pa.Table, annotations: pa.Table) -> pa.Table:
     return annotations.filter(pc.is_in(annotations["image_id"], images["image_id"].combine_chunks()))
-
-
-def _tile_plan(config: Config, *, size: int, scales: tuple[float, ...]) -> TilePlan:
-    """Return how the configuration has images cut, with this size and these scales where it says `auto`."""
-    return TilePlan(
-        size=size if config.tile.size == "auto" else config.tile.size,
-        overlap=config.tile.overlap,
-        min_visibility=config.tile.min_visibility,
-        scales=scales if config.tile.scales == "auto" else config.tile.scales,
-    )
-
-
-def _as_configured(plan: Plan, work: Work) -> Plan:
-    """Return the pinned plan with what the configuration says outright in place of what it said when it was pinned."""
-    cut = _tile_plan(work.config, size=plan.tile.size, scales=plan.tile.scales)
-    codec = lossless.choose(work.config.shard.jpeg, plan.codec)
-    return plan.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
-
-
-def _choose_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
-    """Return the choices that hold from the first build on."""
-    config, pins = work.config, store.read_json(work.path("split", "pins.json"))
-    cut = _tile_plan(config, size=network.tile_size(config), scales=(1.0,))
-    empty, labelled = [], 0
-    train = images.filter(pc.equal(images["split"], "train"))
-    for image, xyxy, ignore in _with_boxes(train, annotations):
-        for found in tiling.tiles((image["width"], image["height"]), xyxy, ignore, cut):
-            if found.labelled.size:
-                labelled += 1
-            else:
-                empty.append(sample_id(image["image_id"], found.scale, found.window, parts.BASE, 0))
-    return Plan(
-        split_salt=pins["split_salt"],
-        near_duplicates=pins["near_duplicates"],
-        categories=tuple(work.categories),
-        tile=cut,
-        negatives=tiling.negative_threshold(empty, labelled, config.tile.negatives),
-        codec=lossless.choose(config.shard.jpeg, None),
-    )
-
-
-def _with_boxes(images: pa.Table, annotations: pa.Table) -> Iterator[tuple[dict[str, Any], Any, Any]]:
-    """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]."""
-    corners = np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
-    ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
-    rows: dict[str, list[int]] = {}
-    for number, image in enumerate(annotations["image_id"].to_pylist()):
-        rows.setdefault(image, []).append(number)
-    for image in images.select(["image_id", "width", "height"]).to_pylist():
-        mine = rows.get(image["image_id"], [])
-        yield image, as_boxes(corners[mine]), ignore[mine]
 
 
 def _tile_parts(

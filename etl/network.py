@@ -11,14 +11,14 @@ _STRIDES = {"speck-micro": (4, 8)}  # of the detection levels of the architectur
 _LEVELS = (8, 16, 32)  # P3, P4, P5 of the YOLO families
 
 
-def tile_size(config: Config) -> int:
-    """Return the side of a tile in pixels, as configured."""
-    return config.tile.size if config.tile.size != "auto" else DEFAULT_TILE
+def tile_size(config: Config, chosen: int = DEFAULT_TILE) -> int:
+    """Return the side of a tile in pixels: as configured, else the one chosen."""
+    return config.tile.size if config.tile.size != "auto" else chosen
 
 
-def image_size(config: Config) -> int:
+def image_size(config: Config, chosen: int = DEFAULT_TILE) -> int:
     """Return the side of the network's input in pixels: as configured, else the tile's, up to a multiple of 32."""
-    wanted = config.train.image_size or tile_size(config)
+    wanted = config.train.image_size or tile_size(config, chosen)
     return -(-wanted // 32) * 32
 
 

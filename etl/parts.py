@@ -149,7 +149,7 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
     kept = [
         (name, cut)
         for name, cut in zip(names, found, strict=True)
-        if not train or cut.labelled.size or tile.keeps_negative(name, plan.negatives)
+        if not train or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
     ]
     orientation = image["exif_orientation"] if image["exif_applied"] else 1
     tiles = [cut for _, cut in kept]

@@ -29,9 +29,18 @@ class TilePlan(BaseModel):
     min_visibility: float
     scales: tuple[float, ...]
 
+    def side(self, scale: float) -> int:
+        """Return the side of a window at a scale, in source pixels."""
+        return round(self.size / scale)
+
     def windows(self, width: int, height: int, scale: float) -> list[Window]:
-        """Return the windows that cover an image at one scale, row by row."""
-        side = round(self.size / scale)
+        """Return the windows that cover an image at one scale, row by row.
+
+        None where a finer scale of the plan shows the whole image in one window: nothing is cut there.
+        """
+        if any(finer > scale and max(width, height) <= self.side(finer) for finer in self.scales):
+            return []
+        side = self.side(scale)
         columns, rows = starts(width, side, self.overlap), starts(height, side, self.overlap)
         return [Window(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]
 
@@ -46,7 +55,8 @@ class Plan(BaseModel):
     near_duplicates: bool  # images like a train image are left out of val and test
     categories: tuple[str, ...]  # as the source names them
     tile: TilePlan
-    negatives: float  # an empty train tile is kept when the fraction of its id is below this
+    negatives: float  # an empty train tile near an object is kept when the fraction of its id is below this
+    negatives_far: float | None = None  # the same of one far from any object; null: as near
     codec: str  # name and version of what encodes samples
 
 
@@ -58,9 +68,13 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
     """
     if length <= side:
         return [0]
-    step = floor16(side * (1 - overlap))
     last = ceil((length - side) / GRID) * GRID
-    return [*range(0, last, step), last]
+    return [*range(0, last, step_of(side, overlap)), last]
+
+
+def step_of(side: int, overlap: float) -> int:
+    """Return how far apart windows of this side start, at most; an object up to side - step is whole in one of them."""
+    return floor16(side * (1 - overlap))
 
 
 def floor16(value: float) -> int:

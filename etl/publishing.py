@@ -24,6 +24,7 @@ from etl import (
     ledger,
     network,
     parts,
+    planning,
     remap as remapping,
     reuse,
     snapshot,
@@ -108,6 +109,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         **counts,
         "annotations": final.num_rows,
         "reused_samples": made.reused,
+        "negatives": planning.negatives(work.config, chosen, samples),
         "change": _change(previous, annotations, images),
         "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
         "stages": {stage: found["seconds"] for stage, found in answers.items()}
@@ -205,15 +207,16 @@ def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> di
 def audit(work: Work, summaries: list[auditing.Summary], images: pa.Table, annotations: pa.Table) -> dict[str, Any]:
     """Conclude the audit from its parts' summaries, write audit.json and audit.html, and return the audit."""
     config = work.config
+    size = planning.tile_size(work)
     paths, hashes = images["path"].to_pylist(), images["phash"].to_pylist()
     context = auditing.Context(
-        tile_size=network.tile_size(config),
-        image_size=network.image_size(config),
+        tile_size=size,
+        image_size=network.image_size(config, size),
         images=images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
         near_duplicates=[(paths[a], paths[b]) for a, b in splitting.similar(hashes)],
-        found=store.read_json(work.path("split", "pins.json"))["findings"],
+        found=[*store.read_json(work.path("split", "pins.json"))["findings"], *planning.findings(work)],
         splits=(),  # the split stage reports those that are empty
         max_rejects=config.source.max_rejects,
     )

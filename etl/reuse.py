@@ -48,10 +48,8 @@ def keys(
         [config.shard.jpeg, config.shard.quality],
         [versions[stage] for stage in _STAGES],
     ]
-    of_split = {
-        split: digest(shared, [plan.negatives, config.augment.model_dump(mode="json")] if split == "train" else None)
-        for split in schema.SPLITS
-    }
+    of_train = [plan.negatives, plan.negatives_far, config.augment.model_dump(mode="json")]
+    of_split = {split: digest(shared, of_train if split == "train" else None) for split in schema.SPLITS}
     boxes = _by_image(annotations)
     rows = [row for row in images.select(list(_IMAGE)).to_pylist() if row["split"] in of_split]
     own = {row["image_id"]: digest(_seen(row), boxes.get(row["image_id"], []), of_split[row["split"]]) for row in rows}

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.ids import fraction
-from etl.plan import TilePlan, Window
+from etl.plan import Plan, TilePlan, Window
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Tile:
     visibility: NDArray[np.float64]  # [n]
     ignored: NDArray[np.int64]  # [m] rows of the image's boxes
     ignore: bx.Boxes  # [m, 4]
+    near: bool  # a box to be labelled touches the window, or lies less than half its side away
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -47,6 +48,7 @@ def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], 
     """
     width, height = size_wh
     image = bx.clip(boxes, (0, 0, width, height))
+    wanted = image[~ignore & (bx.area(image) > 0)]
     found = []
     for scale in plan.scales:
         for window in plan.windows(width, height, scale):
@@ -58,7 +60,8 @@ def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], 
             wh = sample_wh(window, scale)
             true_scale = np.divide(wh * 2, (x1 - x0, y1 - y0) * 2)  # not quite `scale`: samples have whole pixels
             cut = bx.clip(bx.to_window(bx.clip(image, window), window, true_scale), (0, 0, *wh))
-            found.append(Tile(window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored]))
+            near = bool(bx.area(bx.clip(wanted, _around(window))).any())
+            found.append(Tile(window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored], near))
     return found
 
 
@@ -70,19 +73,32 @@ def weights(tiles: Sequence[Tile], count: int) -> NDArray[np.float64]:
     return np.divide(1.0, times, out=np.zeros(count), where=times > 0)
 
 
-def negative_threshold(empty: Sequence[str], labelled: int, share: float) -> float:
-    """Return the threshold on `fraction(sample_id)` below which an empty train tile is kept.
+def negative_thresholds(near: Sequence[str], far: Sequence[str], labelled: int, share: float) -> tuple[float, float]:
+    """Return the thresholds on `fraction(sample_id)` below which empty train tiles near and far from objects are kept.
 
-    It keeps as many of the `empty` sample ids as make `share` of all train tiles, next to `labelled` tiles with boxes;
-    all of them where there are too few.
+    They keep as many of these sample ids as make `share` of all train tiles, next to `labelled` tiles with boxes, near
+    and far ones in the proportion they occur in; all of them where there are too few.
     """
-    wanted = round(labelled * share / (1 - share)) if share < 1 else len(empty)
-    if wanted >= len(empty):
+    empty = len(near) + len(far)
+    wanted = min(round(labelled * share / (1 - share)), empty) if share < 1 else empty
+    of_near = round(wanted * len(near) / empty) if empty else 0
+    return _threshold(near, of_near), _threshold(far, wanted - of_near)
+
+
+def _threshold(names: Sequence[str], wanted: int) -> float:
+    if wanted >= len(names):
         return 1.0
-    places = sorted(fraction(name) for name in empty)
+    places = sorted(fraction(name) for name in names)
     return (places[wanted - 1] + places[wanted]) / 2 if wanted > 0 else 0.0
 
 
-def keeps_negative(sample_id: str, threshold: float) -> bool:
-    """Return whether an empty train tile is kept."""
-    return fraction(sample_id) < threshold
+def keeps_negative(sample_id: str, near: bool, plan: Plan) -> bool:
+    """Return whether an empty train tile, near an object or far from any, is kept."""
+    of_far = plan.negatives if plan.negatives_far is None else plan.negatives_far
+    return fraction(sample_id) < (plan.negatives if near else of_far)
+
+
+def _around(window: Window) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = window
+    room = max(x1 - x0, y1 - y0) / 2
+    return x0 - room, y0 - room, x1 + room, y1 + room

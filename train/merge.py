@@ -18,7 +18,7 @@ from etl import boxes
 from etl.boxes import Boxes
 from etl.config import Merge
 
-BORDER = 2.0  # a side this close to a tile border, in source pixels, may have been cut there
+BORDER = 2.0  # a side this close to a tile border, in the view's pixels or in source pixels, may have been cut there
 COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
 ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
 _FIRST = 512  # best detections settled first; what crowds most is lost to them
@@ -36,13 +36,20 @@ class Detections:
     score: NDArray[np.float64]  # [N]
     category: Index  # [N], index into the model's categories
     window: Boxes  # [N, 4], the tile, or the whole image
+    grain: NDArray[np.float64] | None = None  # [N], source pixels per pixel of the view, at least 1; None: 1
+
+    @property
+    def border(self) -> NDArray[np.float64]:
+        """Return how close to a tile border a side may have been cut there [N], in source pixels."""
+        return BORDER * (np.ones(len(self)) if self.grain is None else self.grain)
 
     def __len__(self) -> int:
         return len(self.score)
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
         """Return the detections at these indices, or where a mask is true."""
-        return Detections(self.xyxy[index], self.score[index], self.category[index], self.window[index])
+        grain = None if self.grain is None else self.grain[index]
+        return Detections(self.xyxy[index], self.score[index], self.category[index], self.window[index], grain)
 
 
 def none() -> Detections:
@@ -58,6 +65,7 @@ def concatenate(parts: Iterable[Detections]) -> Detections:
         np.concatenate([part.score for part in parts]),
         np.concatenate([part.category for part in parts]),
         np.concatenate([part.window for part in parts]),
+        np.concatenate([np.ones(len(part)) if part.grain is None else part.grain for part in parts]),
     )
 
 
@@ -73,7 +81,7 @@ def cut_sides(detections: Detections, image_wh: tuple[int, int]) -> NDArray[np.b
     width, height = image_wh
     window, limit = detections.window, np.array([0, 0, width, height], dtype=np.float64)
     inner = np.concatenate([window[:, :2] > limit[:2], window[:, 2:] < limit[2:]], axis=1)
-    near: NDArray[np.bool_] = np.abs(detections.xyxy - window) <= BORDER
+    near: NDArray[np.bool_] = np.abs(detections.xyxy - window) <= detections.border[:, None]
     beyond = np.concatenate([detections.xyxy[:, :2] < window[:, :2], detections.xyxy[:, 2:] > window[:, 2:]], axis=1)
     cut: NDArray[np.bool_] = inner & (near | beyond)
     return cut
@@ -97,12 +105,13 @@ def stitch(detections: Detections, cut: NDArray[np.bool_]) -> tuple[Detections, 
     component = np.empty(len(root), dtype=np.int64)
     component[order] = np.repeat(np.arange(len(start)), np.diff(start, append=len(order)))
     # A side that another piece reaches beyond is not the object's: the cut there is mended.
-    outermost = np.abs(detections.xyxy - xyxy[component]) <= BORDER
+    outermost = np.abs(detections.xyxy - xyxy[component]) <= detections.border[:, None]
     united = Detections(
         xyxy,
         np.maximum.reduceat(detections.score[order], start),
         detections.category[order][start],
         extreme(detections.window),
+        np.maximum.reduceat(detections.border[order], start) / BORDER,
     )
     return united, np.logical_or.reduceat((cut & outermost)[order], start)
 
@@ -248,13 +257,14 @@ def _links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
     xyxy, window = detections.xyxy, detections.window
     low, high = axis, axis + 2
     before, after = np.flatnonzero(cut[:, high]), np.flatnonzero(cut[:, low])
-    grown = detections.xyxy + np.array([-BORDER, -BORDER, BORDER, BORDER])  # windows may only touch
+    border = detections.border
+    grown = detections.xyxy + border[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])  # windows may only touch
     i, j = _joined(_near(replace(detections, xyxy=grown), before, after))
     begin, end = window[j, low], window[i, high]  # the shared band
     across = [1 - axis, 3 - axis]
     faces = (window[i, low] < begin) & (begin <= end) & (end < window[j, high])
     in_line = (window[i][:, across] == window[j][:, across]).all(axis=1)  # else they cut the object differently
-    crosses = (xyxy[i, low] <= begin + BORDER) & (xyxy[j, high] >= end - BORDER)
+    crosses = (xyxy[i, low] <= begin + border[i]) & (xyxy[j, high] >= end - border[j])
     aligned = _iou_1d(xyxy[i][:, across], xyxy[j][:, across])
     good = faces & in_line & crosses & (aligned >= ALIGNED)
     return _one_to_one(i[good], j[good], aligned[good], window)

@@ -216,7 +216,8 @@ def _in_source(rows: Rows, window: Window, ratio: float) -> Detections:
     good = np.isfinite(rows).all(axis=1) & (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
     rows, xyxy = rows[good], xyxy[good]
     seen_through = np.tile(np.array(window, dtype=np.float64), (len(rows), 1))
-    return Detections(xyxy, rows[:, 4], rows[:, 5].astype(np.int64), seen_through)
+    grain = np.full(len(rows), max(1 / ratio, 1.0))
+    return Detections(xyxy, rows[:, 4], rows[:, 5].astype(np.int64), seen_through, grain)
 
 
 def _settled(found: NDArray[np.float64], confidence: float) -> Rows:

@@ -37,7 +37,8 @@ def truth_in_tiles(truth: Truth, image_wh: tuple[int, int], plan: TilePlan, scal
             visibility = boxes.visibility(xyxy, window)
             seen = np.flatnonzero(visibility > 0)
             views = np.tile(np.array(window, dtype=np.float64), (len(seen), 1))
-            parts.append(Detections(boxes.clip(xyxy, window)[seen], visibility[seen], category[seen], views))
+            cut = boxes.clip(xyxy, window)[seen]
+            parts.append(Detections(cut, visibility[seen], category[seen], views, np.full(len(seen), 1 / scale)))
     return concatenate(parts)
 
 

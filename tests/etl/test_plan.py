@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
+from etl import boxes as bx
 from etl.plan import GRID, Plan, TilePlan, Window, floor16, starts
 
 SIDE = st.integers(32, 1400)
@@ -45,6 +46,39 @@ def test_no_window_leaves_the_image_and_no_two_are_alike(width: int, height: int
         assert 0 <= x0 < x1 <= width
         assert 0 <= y0 < y1 <= height
         assert max(x1 - x0, y1 - y0) <= round(640 / scale)
+
+
+@given(LENGTH, LENGTH, SIDE, OVERLAP, st.sampled_from([(1.0,), (1.0, 0.5), (1.0, 0.25, 0.125), (0.5, 1.0)]))
+@settings(max_examples=60, deadline=None)
+def test_every_scale_covers_the_image_unless_a_finer_one_shows_it_in_one_window(
+    width: int, height: int, size: int, overlap: float, scales: tuple[float, ...]
+) -> None:
+    cut = plan(size, overlap, *scales)
+    for scale in scales:
+        found = cut.windows(width, height, scale)
+        columns, rows = (sorted({(each[a], each[a + 2]) for each in found}) for a in (0, 1))
+        if any(len(cut.windows(width, height, finer)) == 1 for finer in scales if finer > scale):
+            assert found == []
+            continue
+        assert {(x, y) for x, y, *_ in found} == {(x, y) for x, _ in columns for y, _ in rows}, "a full grid"
+        for spans, length in ((columns, width), (rows, height)):
+            assert (spans[0][0], spans[-1][1]) == (0, length)
+            assert all(after[0] <= before[1] for before, after in pairwise(spans))
+            assert all(start % GRID == 0 for start, _ in spans)
+
+
+@given(
+    st.lists(st.integers(0, 2000 * 64), min_size=4, max_size=4),
+    st.sampled_from([1.0, 0.5, 0.25]),
+    st.integers(0, 60),
+    st.integers(0, 60),
+)
+def test_boxes_map_from_tile_to_image_and_back_exactly(corners: list[int], scale: float, column: int, row: int) -> None:
+    box = bx.as_boxes([[value / 64 for value in corners]])  # exact in binary, as every window and power of two is
+    window = Window(16 * column, 16 * row, 16 * column + 640, 16 * row + 640)
+    in_tile = bx.to_window(box, window, scale)
+    assert bx.from_window(in_tile, window, scale).tolist() == box.tolist()
+    assert bx.to_window(bx.from_window(in_tile, window, scale), window, scale).tolist() == in_tile.tolist()
 
 
 def test_windows_cover_an_image_row_by_row() -> None:

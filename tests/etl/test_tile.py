@@ -6,8 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
 from etl.ids import fraction
-from etl.plan import TilePlan, Window
-from etl.tile import keeps_negative, negative_threshold, sample_wh, tiles, weights
+from etl.plan import Plan, TilePlan, Window
+from etl.tile import keeps_negative, negative_thresholds, sample_wh, tiles, weights
 
 
 def plan(size: int = 64, overlap: float = 0.25, visible: float = 0.4, scales: tuple[float, ...] = (1.0,)) -> TilePlan:
@@ -117,16 +117,41 @@ def test_a_sample_has_whole_pixels_and_at_least_one(window: Window, scale: float
     assert sample_wh(window, scale) == wh
 
 
-@given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]))
-def test_empty_tiles_kept_make_the_asked_share_or_all_there_are(empty: int, labelled: int, share: float) -> None:
-    names = [f"tile {number}" for number in range(empty)]
-    threshold = negative_threshold(names, labelled, share)
-    kept = sum(keeps_negative(name, threshold) for name in names)
-    assert kept == (empty if share == 1 else min(empty, round(labelled * share / (1 - share))))
+def pinned(near: float, far: float | None) -> Plan:
+    names = {"split_salt": 0, "near_duplicates": True, "categories": (), "tile": plan(), "codec": "c"}
+    return Plan(negatives=near, negatives_far=far, **names)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]))
+def test_empty_tiles_kept_make_the_asked_share_in_proportion_or_all_there_are(
+    near: int, far: int, labelled: int, share: float
+) -> None:
+    names = {True: [f"near {number}" for number in range(near)], False: [f"far {number}" for number in range(far)]}
+    under = pinned(*negative_thresholds(names[True], names[False], labelled, share))
+    kept = {where: sum(keeps_negative(name, where, under) for name in names[where]) for where in names}
+    empty = near + far
+    assert sum(kept.values()) == (empty if share == 1 else min(empty, round(labelled * share / (1 - share))))
+    assert abs(kept[True] * far - kept[False] * near) <= 0.5 * empty, "within half a tile of the proportion"
 
 
 def test_which_empty_tile_is_kept_depends_on_its_id_alone() -> None:
     names = [f"tile {number}" for number in range(40)]
-    threshold = negative_threshold(names, 20, 0.25)
-    assert threshold == negative_threshold(names[::-1], 20, 0.25)
-    assert keeps_negative("new", threshold) == (fraction("new") < threshold)
+    near, far = negative_thresholds(names, names[:20], 20, 0.25)
+    assert (near, far) == negative_thresholds(names[::-1], names[19::-1], 20, 0.25)
+    assert keeps_negative("new", True, pinned(near, far)) == (fraction("new") < near)
+    assert keeps_negative("new", False, pinned(near, far)) == (fraction("new") < far)
+    assert keeps_negative("new", False, pinned(near, None)) == (fraction("new") < near), "as older plans have it"
+
+
+def test_a_tile_is_near_an_object_less_than_half_its_side_away() -> None:
+    object_at_end = bx.as_boxes([[290, 10, 300, 20]])
+    found = tiles((300, 64), object_at_end, np.array([False]), plan(overlap=0.0))
+    assert [(tile.window.x0, tile.near) for tile in found] == [
+        (0, False),
+        (64, False),
+        (128, False),
+        (192, False),
+        (240, True),
+    ]
+    assert [tile.near for tile in tiles((300, 64), object_at_end, np.array([True]), plan(overlap=0.0))] == [False] * 5
+    assert tiles((300, 64), bx.as_boxes([[280, 10, 290, 20]]), np.array([False]), plan(overlap=0.0))[3].near

@@ -125,6 +125,21 @@ def test_a_cut_detection_goes_when_a_whole_one_covers_seven_tenths_of_it(cover: 
     assert len(merge(other, (224, 100), NMS)) == 2
 
 
+@pytest.mark.parametrize(("grain", "left"), [(1.0, 2), (4.0, 1)])
+def test_how_near_a_border_may_have_cut_is_counted_in_pixels_of_the_view(grain: float, left: int) -> None:
+    # 6 source px off the border at x = 128: one and a half pixels of a view at a quarter of the scale.
+    seen = detections([[90, 0, 122, 20], [90, 0, 140, 20]], [0.9, 0.2], [[0, 0, 128, 100], [0, 0, 512, 100]])
+    coarse = replace(seen, grain=np.array([grain, 1.0]))
+    assert len(merge(coarse, (512, 100), Merge(threshold=0.9))) == left
+
+
+def test_the_grain_of_a_view_goes_where_its_detections_go() -> None:
+    seen = detections([[0, 0, 9, 9], [20, 0, 29, 9]], [0.9, 0.8], [[0, 0, 99, 99]] * 2)
+    coarse = concatenate([seen, replace(seen, grain=np.array([4.0, 8.0]))])
+    assert coarse.border.tolist() == [BORDER, BORDER, 4 * BORDER, 8 * BORDER]
+    assert coarse.take(np.array([3, 0])).border.tolist() == [8 * BORDER, BORDER]
+
+
 def test_a_detection_at_the_border_of_the_image_is_whole() -> None:
     at_edge, cover = [0.0, 0, 10, 20], [0.0, 0, 40, 40]
     seen = detections([at_edge, cover], [0.9, 0.2], [[0, 0, 128, 100], [0, 0, 128, 100]])

@@ -18,6 +18,7 @@ from etl.config import Evaluate
 from etl.errors import ConfigError
 from etl.plan import TilePlan
 from train import predict
+from train.merge import BORDER
 
 torch = pytest.importorskip("torch")
 from train.model import Model, build, resolve, save  # noqa: E402
@@ -97,6 +98,20 @@ def test_each_mode_finds_the_large_objects_near_their_place(mode: predict.Mode) 
     found = predict.predict_image(spotter(), painted(WH, objects), mode, SETTINGS)
     truth = boxes.as_boxes([row[:4] for row in objects])
     assert (boxes.iou(truth, found.xyxy).max(axis=1) > 0.7).all()
+
+
+@pytest.mark.parametrize("wh", [(300, 300), (128, 100)])
+def test_coarser_scales_show_whole_what_no_tile_of_scale_1_does(wh: tuple[int, int]) -> None:
+    plan = PLAN.model_copy(update={"scales": (1.0, 0.5, 0.25)})
+    model, large = spotter(), (8, 8, wh[0] - 8, wh[1] - 8, 0)
+    found = predict.tiled(model, painted(wh, [large]), plan, predict.scales_of(plan), 0.5)
+    one_view = max(wh) <= PLAN.size
+    assert len(model.module.sizes) == (1 if one_view else 9 + 4 + 1), "no scale repeats an image seen in one view"
+    whole = boxes.iou(boxes.as_boxes([large[:4]]), found.xyxy)[0]
+    assert whole.max() > 0.95
+    assert set(np.round(found.border / BORDER)) == ({1.0} if one_view else {1.0, 2.0, 4.0})
+    (only,) = predict.predict_image(model, painted(wh, [large]), "combined", SETTINGS, plan).xyxy
+    assert boxes.iou(boxes.as_boxes([large[:4]]), only[None]).item() > 0.95
 
 
 def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
