@@ -21,7 +21,9 @@ from etl import (
     audit as auditing,
     augment,
     codec,
+    donors,
     ingest as ingesting,
+    lending,
     network,
     parts,
     publishing,
@@ -349,8 +351,11 @@ def _tile_parts(work: Work, plan: Plan, images: pa.Table, annotations: pa.Table)
             start, filled = place, 0
         filled += int(pixels[row])
     cuts.append((start, len(order)))
+    ring = donors.ring(images, annotations) if work.config.augment.copies else []
     for begin, end in cuts:
         mine = images.take(pa.array(order[begin:end], pa.int64()))
         if mine.num_rows:
             name = digest(mine["image_id"].to_pylist())[:16]
-            yield parts.TilePart(work.config, plan, work.path("tile", name), mine, _boxes_of(mine, annotations))
+            loans = lending.loans(ring, mine, images, annotations)
+            boxes = _boxes_of(mine, annotations)
+            yield parts.TilePart(work.config, plan, work.path("tile", name), mine, boxes, loans)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl import augment, boxes, codec, formats, ingest, schema, shard, store, tile
+from etl import augment, boxes, codec, formats, ingest, lending, schema, shard, store, tile
 from etl.boxes import Boxes
 from etl.config import Config
 from etl.errors import SourceError
 from etl.formats.labels import ImageLabels
 from etl.ids import sample_id, seed_of
 from etl.plan import Plan
+from etl.view import Picture
 
 BASE = "tile"  # the recipe kind of samples that are plain cut-outs
 
@@ -79,6 +80,7 @@ class TilePart:
     uri: str
     images: pa.Table
     annotations: pa.Table
+    loans: lending.Loans
 
 
 def tile_part(part: TilePart) -> bool:
@@ -86,11 +88,12 @@ def tile_part(part: TilePart) -> bool:
     if store.exists(f"{part.uri}.samples.parquet"):
         return False
     writer = _SampleWriter()
+    lender = lending.Lender(part.loans, lambda image: _read(part.config, image)[1])
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in part.annotations.to_pylist():
         by_image.setdefault(row["image_id"], []).append(row)
     for image in part.images.to_pylist():
-        _make_samples(part, image, by_image.get(image["image_id"], []), writer)
+        _make_samples(part, image, by_image.get(image["image_id"], []), lender, writer)
     store.write_bytes(f"{part.uri}.tar", b"".join(writer.blocks))
     store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger))
     store.write_table(f"{part.uri}.samples.parquet", writer.table())
@@ -139,18 +142,26 @@ def _record(row: dict[str, Any]) -> bytes:
     return json.dumps({name: row[name] for name in names}, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, Any]], writer: _SampleWriter) -> None:
-    config, plan = part.config, part.plan
+def _read(config: Config, image: dict[str, Any]) -> tuple[bytes, codec.Pixels]:
+    """Return an image's file and its pixels as its labels were drawn on them."""
     data = store.read_bytes(store.join(config.source.images, image["path"]))
     if hashlib.sha256(data).hexdigest() != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
-    pixels = codec.decode(data, image["exif_orientation"] if image["exif_applied"] else 1)
+    return data, codec.decode(data, image["exif_orientation"] if image["exif_applied"] else 1)
+
+
+def _make_samples(
+    part: TilePart, image: dict[str, Any], rows: lending.Rows, lender: lending.Lender, writer: _SampleWriter
+) -> None:
+    config, plan = part.config, part.plan
+    data, pixels = _read(config, image)
     quality = (config.shard.quality, codec.chroma(data))
-    xyxy = boxes.as_boxes([[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows])
-    ignore = np.array([row["ignore"] for row in rows], dtype=bool)
-    sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
-    found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
+    own = Picture(image["image_id"], pixels, lending.corners(rows), lending.ignored(rows))
+    sides = boxes.side_length(boxes.clip(own.boxes, (0, 0, image["width"], image["height"])))
+    found = tile.tiles((image["width"], image["height"]), own.boxes, own.ignore, plan.tile)
     weights = tile.weights(found, len(rows))
+    donors = lender.pictures(own.image_id, len(rows))
+    all_rows, all_sides = [*rows, *lender.rows(own.image_id)], np.concatenate([sides, lender.sides(own.image_id)])
     for cut in found:
         name = sample_id(image["image_id"], cut.scale, cut.window, BASE, 0)
         train = image["split"] == "train"
@@ -164,15 +175,16 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
         if not train or cut.scale != 1:
             continue
         for copy in range(augment.copies(sides[cut.labelled], config.augment)):
-            extra = sample_id(image["image_id"], cut.scale, cut.window, augment.KIND, copy)
-            seed = seed_of(extra)
-            scene = augment.augment(pixels, xyxy, ignore, cut.window, plan.tile, config.augment, seed)
+            extra = {kind: sample_id(own.image_id, cut.scale, cut.window, kind, copy) for kind in augment.KINDS}
+            kind = augment.kind(extra[augment.MOSAIC], cut.window, config.augment)
+            seed = seed_of(extra[kind])
+            scene = augment.augment(own, donors, kind, cut.window, plan.tile, config.augment, seed)
             made = _Made(
-                extra, cut, augment.KIND, seed, scene.parameters, [name],
+                extra[kind], cut, kind, seed, scene.parameters, [name],
                 scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
             )  # fmt: skip
-            _add(writer, image, rows, made, codec.encode(scene.pixels, *quality), sides)
-            _ledger(writer, "augment", extra, rows, scene.rows, scene.visibility, np.empty(0, np.int64))
+            _add(writer, image, all_rows, made, codec.encode(scene.pixels, *quality), all_sides)
+            _ledger(writer, "augment", extra[kind], all_rows, scene.rows, scene.visibility, scene.ignored)
 
 
 @dataclass(frozen=True)

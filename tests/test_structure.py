@@ -18,7 +18,20 @@ PACKAGES = ("etl", "train", "dags")
 VOCABULARY = {"config", "yaml_file", "errors", "schema", "ids", "boxes", "plan", "assigner"}
 STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
-RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "publishing", "jobs", "truth", "cli"}
+RIM = {
+    "store",
+    "cluster",
+    "snapshot",
+    "source",
+    "work",
+    "parts",
+    "lending",
+    "contact",
+    "publishing",
+    "jobs",
+    "truth",
+    "cli",
+}
 ABOVE_JOBS = {"cli", "demo_run", "stack"}  # the command line, and what it starts
 
 MAX_LINES = 400
