@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Lender:
         for row in loans.annotations.to_pylist():
             self._boxes.setdefault(row["image_id"], []).append(row)
 
-        @lru_cache(maxsize=2 * SLOTS)
+        @lru_cache(maxsize=SLOTS)
         def pixels(image: str) -> Pixels:
             return read(self._images[image])
 
@@ -71,7 +71,7 @@ class Lender:
         """Return an image's donors, each read when it is asked for, their boxes numbered from `first`."""
         found: list[Callable[[], Picture]] = []
         for name in self._donors.get(image, ()):
-            found.append(partial(self._picture, name, first))
+            found.append(cache(partial(self._picture, name, first)))
             first += len(self._boxes[name])
         return found
 

@@ -11,6 +11,7 @@ from etl.plan import TilePlan, Window
 from etl.view import Picture, Scene
 
 PLAN = TilePlan(size=128, overlap=0.2, min_visibility=0.4, scales=(1.0,))
+MIDDLE = Window(112, 64, 240, 192)
 COLOURS = {"own": (200, 40, 40), "first": (40, 200, 40), "second": (40, 40, 200)}
 
 
@@ -23,7 +24,7 @@ def picture(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> Pic
     return Picture(name, pixels, boxes, np.zeros(3, bool), first)
 
 
-def made(seed: int, window: Window = Window(112, 64, 240, 192), rotate: float = 0, donors: int = 2) -> Scene:
+def made(seed: int, window: Window = MIDDLE, rotate: float = 0, donors: int = 2) -> Scene:
     lenders = [lambda: picture("first", 3), lambda: picture("second", 6)][:donors]
     return mosaic(picture("own", 0), lenders, window, PLAN, Augment(rotate=rotate), np.random.default_rng(seed))
 
