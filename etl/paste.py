@@ -18,7 +18,7 @@ MOST = 8  # objects pasted into one sample
 _BUCKETS = 3  # of the size buckets lie below SMALL
 _SCALE = (0.8, 1.25)
 _MIN_SIDE = 3.0  # px
-_TRIES = 24
+_TRIES = 16
 _MARGIN = 2  # px of surroundings a pasted object brings along, feathered away
 _UNLIKE = 40.0  # difference in colour and its spread, of 255, from which ground is not similar
 _CHUNK = 256
@@ -128,16 +128,16 @@ def _free_place(pixels: Pixels, patch: Pixels, taken: bx.Boxes, rng: np.random.G
     h, w = patch.shape[:2]
     if h >= height or w >= width:
         return None
-    like = _border(patch)
+    wanted_mean, wanted_deviation = cv2.meanStdDev(_border(patch)[None])
     best, least = None, _UNLIKE
     for x, y in zip(rng.integers(width - w, size=_TRIES), rng.integers(height - h, size=_TRIES), strict=True):
         if taken.size and bx.intersection(bx.as_boxes([x, y, x + w, y + h]), taken).any():
             continue
-        ground = pixels[y : y + h, x : x + w]
-        if (_border(ground) == GREY).all(axis=1).any():  # beyond the image
+        ground = _border(pixels[y : y + h, x : x + w])
+        if (ground == GREY).all(axis=1).any():  # beyond the image
             continue
-        colour = np.abs(ground.mean(axis=(0, 1)) - like.mean(axis=0)).mean()
-        difference = float(colour + np.abs(ground.std(axis=(0, 1)) - like.std(axis=0)).mean())
+        mean, deviation = cv2.meanStdDev(ground[None])
+        difference = float(np.abs(mean - wanted_mean).mean() + np.abs(deviation - wanted_deviation).mean())
         if difference < least:
             best, least = (int(x), int(y)), difference
     return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections import Counter, defaultdict
@@ -182,4 +183,8 @@ def test_random_datasets_do_hold_mosaics_pastes_and_every_outcome() -> None:
         assert set(snapshot.manifest["counts"]["ledger"]) == {"kept", "clipped", "dropped", "ignored", "merged"}
         recipes = snapshot.table("samples")["recipe"].to_pylist()
         assert {recipe["kind"] for recipe in recipes} == {"tile", "augment", "mosaic"}
+        page = Path(snapshot.uri, "samples.html").read_bytes()  # the contact sheet
+        assert page.count(b"<img") == 12
+        listed = {"sha256": hashlib.sha256(page).hexdigest(), "bytes": len(page)}
+        assert snapshot.manifest["pages"] == {"samples.html": listed}
         assert any(json.loads(recipe["parameters"]).get("pasted") for recipe in recipes)

@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from etl import augment as aug, boxes as bx, disturb
 from etl.config import Augment
+from etl.ids import digest
 from etl.plan import TilePlan, Window
 from etl.view import Picture, Scene
 
@@ -185,3 +186,18 @@ def test_some_samples_are_occluded() -> None:
     scene = made(STILL, 1)
     found = [disturb.occlude(scene, 0.4, np.random.default_rng(seed)) for seed in range(40)]
     assert 3 < sum(bool(one.parameters.get("cutouts")) for one in found) < 25
+
+
+def test_what_is_made_changes_only_with_the_version() -> None:
+    """The golden digest; when it changes, raise augment.VERSION and write the new one here."""
+    config = Augment(copy_paste=1)
+    scenes = [
+        aug.augment(picture(), [lent, lent], kind, MIDDLE, PLAN, config, seed)
+        for seed in range(4)
+        for kind in aug.KINDS
+    ]
+    found = [
+        [scene.rows.tolist(), scene.boxes.round(3).tolist(), scene.ignore.round(3).tolist(), scene.parameters]
+        for scene in scenes
+    ]
+    assert (aug.VERSION, digest(found)[:16]) == (2, "c9dc7e446f451cba")
