@@ -19,8 +19,10 @@ from etl import (
     anchors as anchoring,
     audit as auditing,
     augment,
+    donors,
     ingest as ingesting,
     lease,
+    lending,
     lossless,
     network,
     parts,
@@ -235,8 +237,9 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         plan = planning.plan_of(work, images, annotations)
         lossless.announce(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
-        known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS))
-        pieces = list(_tile_parts(work, plan, images, annotations, known))
+        lenders = donors.lending(images, annotations, work.config.augment)
+        known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS, lenders))
+        pieces = list(_tile_parts(work, plan, images, annotations, lenders, known))
         fresh = cluster.map(parts.tile_part, pieces, label="tile")
         store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
         return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
@@ -327,7 +330,7 @@ def _boxes_of(images: pa.Table, annotations: pa.Table) -> pa.Table:
 
 
 def _tile_parts(
-    work: Work, plan: Plan, images: pa.Table, annotations: pa.Table, known: pa.Array
+    work: Work, plan: Plan, images: pa.Table, annotations: pa.Table, lenders: donors.Donors, known: pa.Array
 ) -> Iterator[parts.TilePart]:
     """Yield the images of each split but the known ones, in path order, cut where enough pixels are gathered."""
     changed = images.filter(pc.invert(pc.is_in(images["image_id"], known)))
@@ -347,4 +350,6 @@ def _tile_parts(
         mine = changed.take(pa.array(order[begin:end], pa.int64()))
         if mine.num_rows:
             name = digest(mine["image_id"].to_pylist())[:16]
-            yield parts.TilePart(work.config, plan, work.path("tile", name), mine, _boxes_of(mine, annotations))
+            loans = lending.loans(lenders, mine, images, annotations)
+            boxes = _boxes_of(mine, annotations)
+            yield parts.TilePart(work.config, plan, work.path("tile", name), mine, boxes, loans)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from etl import augment, boxes, codec, formats, ingest, lossless, memory, schema, seen, shard, store, tile
+from etl import augment, boxes, codec, formats, ingest, lending, lossless, memory, schema, seen, shard, store, tile
 from etl.boxes import Boxes
 from etl.config import Config
 from etl.cutter import Cutter
@@ -18,6 +18,7 @@ from etl.errors import SourceError
 from etl.formats.labels import ImageLabels
 from etl.ids import sample_id, seed_of
 from etl.plan import Plan
+from etl.view import Picture
 
 BASE = "tile"  # the recipe kind of samples that are plain cut-outs
 
@@ -79,6 +80,7 @@ class TilePart:
     uri: str
     images: pa.Table
     annotations: pa.Table
+    loans: lending.Loans
 
 
 def tile_part(part: TilePart) -> bool:
@@ -87,13 +89,14 @@ def tile_part(part: TilePart) -> bool:
         return False
     lossless.require(part.plan.codec)
     memory.keep_freed()
+    lender = lending.Lender(part.loans, lambda image: codec.decode(_read(part.config, image), _orientation(image)))
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in part.annotations.to_pylist():
         by_image.setdefault(row["image_id"], []).append(row)
     with store.writing(f"{part.uri}.tar") as file:
         writer = _SampleWriter(file)
         for image in part.images.to_pylist():
-            _make_samples(part, image, by_image.get(image["image_id"], []), writer)
+            _make_samples(part, image, by_image.get(image["image_id"], []), lender, writer)
     store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger))
     store.write_table(f"{part.uri}.samples.parquet", writer.table())
     return True
@@ -133,27 +136,39 @@ def _record(row: dict[str, Any]) -> bytes:
     return _to_json({name: row[name] for name in _RECORDED}).encode()
 
 
-def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, Any]], writer: _SampleWriter) -> None:
-    config, plan = part.config, part.plan
+def _read(config: Config, image: dict[str, Any]) -> bytes:
+    """Return an image's file; SourceError when it is another than the one its labels were read for."""
     data = store.read_bytes(store.join(config.source.images, image["path"]))
     if hashlib.sha256(data).hexdigest() != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
-    xyxy = boxes.as_boxes([[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows])
-    ignore = np.array([row["ignore"] for row in rows], dtype=bool)
+    return data
+
+
+def _orientation(image: dict[str, Any]) -> int:
+    return int(image["exif_orientation"]) if image["exif_applied"] else 1
+
+
+def _make_samples(
+    part: TilePart, image: dict[str, Any], rows: lending.Rows, lender: lending.Lender, writer: _SampleWriter
+) -> None:
+    config, plan, own = part.config, part.plan, image["image_id"]
+    data = _read(config, image)
+    xyxy, ignore = lending.corners(rows), lending.ignored(rows)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
-    buckets = boxes.bucket(sides)
     found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
     weights = tile.weights(found, len(rows))
     train = image["split"] == "train"
-    names = [sample_id(image["image_id"], cut.scale, cut.window, BASE, 0) for cut in found]
+    names = [sample_id(own, cut.scale, cut.window, BASE, 0) for cut in found]
     kept = [
         (name, cut)
         for name, cut in zip(names, found, strict=True)
         if not train or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
     ]
-    orientation = image["exif_orientation"] if image["exif_applied"] else 1
     tiles = [cut for _, cut in kept]
-    cutter = Cutter(data, orientation, name=plan.codec, quality=config.shard.quality, tiles=tiles)
+    cutter = Cutter(data, _orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
+    donors = lender.pictures(own, len(rows))
+    all_rows = [*rows, *lender.rows(own)]
+    buckets = boxes.bucket(np.concatenate([sides, lender.sides(own)]))
     for name, cut in kept:
         base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
         _add(writer, image, rows, base, cutter.tile(cut), buckets)
@@ -161,15 +176,17 @@ def _make_samples(part: TilePart, image: dict[str, Any], rows: list[dict[str, An
         if not train or cut.scale != 1:
             continue
         for copy in range(augment.copies(sides[cut.labelled], config.augment)):
-            extra = sample_id(image["image_id"], cut.scale, cut.window, augment.KIND, copy)
-            seed = seed_of(extra)
-            scene = augment.augment(cutter.pixels, xyxy, ignore, cut.window, plan.tile, config.augment, seed)
+            picture = Picture(own, cutter.pixels, xyxy, ignore)
+            extra = {kind: sample_id(own, cut.scale, cut.window, kind, copy) for kind in augment.KINDS}
+            kind = augment.kind(extra[augment.MOSAIC], cut.window, config.augment)
+            seed = seed_of(extra[kind])
+            scene = augment.augment(picture, donors, kind, cut.window, plan.tile, config.augment, seed)
             made = _Made(
-                extra, cut, augment.KIND, seed, scene.parameters, [name],
+                extra[kind], cut, kind, seed, scene.parameters, [name],
                 scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
             )  # fmt: skip
-            _add(writer, image, rows, made, cutter.encode(scene.pixels), buckets)
-            _ledger(writer, "augment", extra, rows, scene.rows, scene.visibility, np.empty(0, np.int64))
+            _add(writer, image, all_rows, made, cutter.encode(scene.pixels), buckets)
+            _ledger(writer, "augment", extra[kind], all_rows, scene.rows, scene.visibility, scene.ignored)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from etl import (
     assembly,
     audit as auditing,
     codec,
+    contact,
     ingest as ingesting,
     lease,
     ledger,
@@ -173,17 +174,27 @@ def _write_snapshot(
     besides = (("tile", reuse.FILE), ("anchors", "anchors.json"), ("audit", "audit.json"), ("audit", "audit.html"))
     for stage, file in besides:
         store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
+    sheet = _contact_sheet(work, tables["samples"])
+    store.write_bytes(store.join(folder, contact.FILE), sheet)
     return {
         "id": name,
         "dataset": work.config.name,
         "tables": entries,
         "shards": shards,
+        "pages": {contact.FILE: {"sha256": hashlib.sha256(sheet).hexdigest(), "bytes": len(sheet)}},
         "counts": counts,
         "categories": remapping.trained_categories(work.categories, work.config.ontology),
         "config": work.config.resolved(),
         "plan": chosen.model_dump(mode="json"),
         "versions": versions,
     }
+
+
+def _contact_sheet(work: Work, samples: pa.Table) -> bytes:
+    shown = contact.choose(samples, parts.BASE)
+    uris = [snapshot.shard_uri(work.config.home, row["shard"]) for row in shown]
+    data = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, shown, strict=True)]
+    return contact.page(work.config.name, zip(shown, data, strict=True))
 
 
 def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from etl import schema, shard, store
 from etl.config import Config
+from etl.donors import Donors
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.plan import Plan
@@ -35,7 +36,7 @@ def keys(
     plan: Plan,
     config: Config,
     versions: Mapping[str, int],
-    donors: Mapping[str, Sequence[str]] | None = None,
+    donors: Donors,
 ) -> pa.Table:
     """Return a digest of all that decides the bytes of each image's samples, by image_id.
 
@@ -53,7 +54,7 @@ def keys(
     boxes = _by_image(annotations)
     rows = [row for row in images.select(list(_IMAGE)).to_pylist() if row["split"] in of_split]
     own = {row["image_id"]: digest(_seen(row), boxes.get(row["image_id"], []), of_split[row["split"]]) for row in rows}
-    found = {name: digest(key, [own[d] for d in (donors or {}).get(name, ())]) for name, key in own.items()}
+    found = {name: digest(key, [own[d] for d in donors.get(name, ())]) for name, key in own.items()}
     return pa.table({"image_id": sorted(found), "key": [found[name] for name in sorted(found)]}, schema=KEYS)
 
 

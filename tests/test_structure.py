@@ -18,8 +18,8 @@ PACKAGES = ("etl", "train", "dags")
 VOCABULARY = {"config", "yaml_file", "errors", "schema", "ids", "boxes", "plan", "assigner"}
 STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger", "planner"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
-RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "planning", "publishing", "jobs", "truth", "cli"}
-RIM |= {"reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
+RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "lending", "contact", "planning", "publishing"}
+RIM |= {"jobs", "truth", "cli", "reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
 ABOVE_JOBS = {"cli", "demo_run", "stack"}  # the command line, and what it starts
 
 MAX_LINES = 400

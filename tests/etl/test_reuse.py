@@ -38,7 +38,7 @@ def keys(what: Given, donors: dict[str, list[str]] | None = None) -> dict[str, s
         Plan(tile=TilePlan(**what["tile"]), **what["plan"]),
         config,
         what["versions"],
-        donors,
+        donors or {},
     )
     assert table["image_id"].to_pylist() == sorted(table["image_id"].to_pylist())
     return dict(zip(table["image_id"].to_pylist(), table["key"].to_pylist(), strict=True))
