@@ -125,9 +125,8 @@ def findings(work: Work) -> list[dict[str, Any]]:
 def negatives(config: Config, plan: Plan, samples: pa.Table) -> dict[str, float | None]:
     """Return the asked and the found share of empty tiles among the train base tiles; a drift is told in the log."""
     base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
-    train = samples.filter(pc.and_(base, pc.equal(samples["split"], "train")))
-    empty = pc.sum(pc.equal(pc.list_value_length(train["boxes"]), 0)).as_py() or 0
-    found = round(empty / train.num_rows, 6) if train.num_rows else None
+    labels = pc.list_value_length(samples["boxes"]).filter(pc.and_(base, pc.equal(samples["split"], "train")))
+    found = round(pc.mean(pc.equal(labels, 0)).as_py(), 6) if len(labels) else None
     asked = config.tile.negatives
     more_to_have = plan.negatives < 1 or (plan.negatives_far is not None and plan.negatives_far < 1)
     if found is not None and (found > asked + _DRIFT or (found < asked - _DRIFT and more_to_have)):

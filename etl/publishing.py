@@ -138,13 +138,13 @@ def _counts(tables: dict[str, pa.Table], final: pa.Table, shards: Sequence[dict[
         return dict(sorted(Counter(values.to_pylist()).items()))
 
     samples = tables["samples"]
-    base = samples.filter(pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE))
+    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
     return {
         "images": tables["images"].num_rows,
         "rejects": tally(tables["rejects"]["reason"]),
         "ledger": ledger.counts(final),
         "samples": tally(samples["split"]),
-        "base_tiles": tally(base["split"]),
+        "base_tiles": tally(samples["split"].filter(base)),
         "shards": len(shards),
     }
 

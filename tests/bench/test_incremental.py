@@ -24,7 +24,7 @@ ALLOWED = 2.0  # CPU seconds on top
 
 
 class Frames:
-    """Parts of aerial_cars' pictures, mirrored by turns, with the boxes that lie in them whole: as many as asked for."""
+    """Parts of aerial_cars' pictures, mirrored by turns, with the boxes that lie in them whole."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         folder.mkdir()
