@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SEED = 5
@@ -58,8 +61,24 @@ def build_seconds(folder: Path, workers: int) -> float:
     return time.monotonic() - start
 
 
-def kill_and_rerun(data: Path, folder: Path, workers: int, times: int) -> dict[str, bytes]:
-    """Kill the build, and every process of it, at random moments; then let it end; return what it published."""
+def kill_all(process: subprocess.Popen[bytes], _: random.Random) -> None:
+    """Kill the build and every process of it."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_a_worker(process: subprocess.Popen[bytes], chance: random.Random) -> None:
+    """Kill one of the processes that the build started, which may end it or not."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    if started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chance.choice(started).kill()
+    process.wait(timeout=300)
+
+
+def kill_and_rerun(
+    data: Path, folder: Path, workers: int, times: int, kill: Callable[..., None] = kill_all
+) -> dict[str, bytes]:
+    """Kill at random moments, rerun the build, and return what it published: the same each time."""
     dataset_file(data, folder / "whole")
     seconds = build_seconds(folder / "whole", workers)
     expected = published(folder / "whole")
@@ -73,7 +92,7 @@ def kill_and_rerun(data: Path, folder: Path, workers: int, times: int) -> dict[s
         first_written(here / "store" / "d", process)
         time.sleep(moments.uniform(0, seconds))
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process, moments)
         process.wait()
         rerun = subprocess.run(command(here, workers), capture_output=True, text=True, check=False)
         assert rerun.returncode == 0, rerun.stderr
@@ -94,6 +113,14 @@ def test_a_rerun_after_each_of_twenty_kills_publishes_the_same_bytes(
     for number in range(30):
         dataset.put(f"more{number}_1", dataset.boxes(60 + number), 60 + number)
     assert kill_and_rerun(dataset.folder, tmp_path / "runs", workers, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_worker_killed_at_any_of_ten_moments_changes_no_byte(dataset: Any, tmp_path: Path) -> None:
+    for number in range(30):
+        dataset.put(f"more{number}_1", dataset.boxes(60 + number), 60 + number)
+    assert kill_and_rerun(dataset.folder, tmp_path / "runs", 2, 10, kill_a_worker)
 
 
 def test_of_two_builds_at_once_one_wins_and_the_other_says_who(dataset: Any, tmp_path: Path) -> None:
