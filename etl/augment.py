@@ -7,30 +7,21 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from etl.config import Augment
 from etl.disturb import disturb, occlude
 from etl.ids import fraction
 from etl.mosaic import MIN_SIDE, mosaic
-from etl.paste import SMALL, paste_small
+from etl.paste import paste_small
 from etl.plan import TilePlan, Window
 from etl.view import Picture, Scene, choose_pose, inside, look, view_at
 
-VERSION = 2
+VERSION = 3
 KIND = "augment"
 MOSAIC = "mosaic"
 KINDS = (KIND, MOSAIC)
 _SHIFT = 0.25  # of the window's side: how far a crop moves
 _ZOOM = (0.8, 1.25)
-
-
-def copies(sides: NDArray[np.float64], config: Augment) -> int:
-    """Return how many augmented samples a train tile gives, by its labels' sides sqrt(w * h) in source pixels."""
-    if sides.size == 0:
-        return 0
-    small = bool((sides < SMALL).any())
-    return round(config.copies * (config.oversample_small if small else 1.0))
 
 
 def kind(name: str, window: Window, config: Augment) -> str:

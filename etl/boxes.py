@@ -12,6 +12,8 @@ Boxes = NDArray[np.float64]  # [N, 4]
 
 BUCKETS = ("very_tiny", "tiny", "small", "medium", "large")
 BUCKET_EDGES = (8.0, 16.0, 32.0, 96.0)  # lower edges of all but the first bucket, pixels of sqrt(w * h)
+SMALL_BUCKETS = 3  # are below SMALL
+SMALL = BUCKET_EDGES[SMALL_BUCKETS - 1]  # px of sqrt(w * h): COCO's border between small and medium
 
 
 def as_boxes(values: ArrayLike) -> Boxes:

@@ -14,7 +14,6 @@ from etl.view import Picture, Scene, choose_pose, inside, look, view_at
 
 MIN_SIDE = 64  # px: a lesser window is no room for four views
 _CENTRE = (0.3, 0.7)  # of the sample's side
-_SMALL = 32.0  # px: a view is put around such an object `oversample_small` times as often
 _SPREAD = 0.9  # of the room an object has in its view
 
 
@@ -94,6 +93,6 @@ def _object(
         return np.concatenate([point, point])
     height, width = picture.pixels.shape[:2]
     boxes = bx.clip(picture.boxes[rows], (0, 0, width, height))
-    weight = np.where(bx.side_length(boxes) < _SMALL, config.oversample_small, 1.0)
+    weight = np.where(bx.side_length(boxes) < bx.SMALL, config.oversample_small, 1.0)
     chosen: NDArray[np.float64] = boxes[rng.choice(rows.size, p=weight / weight.sum())]
     return chosen

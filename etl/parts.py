@@ -10,7 +10,22 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from etl import augment, boxes, codec, formats, ingest, lending, lossless, memory, schema, seen, shard, store, tile
+from etl import (
+    augment,
+    boxes,
+    codec,
+    formats,
+    ingest,
+    lending,
+    lossless,
+    memory,
+    oversample,
+    schema,
+    seen,
+    shard,
+    store,
+    tile,
+)  # fmt: skip
 from etl.boxes import Boxes
 from etl.config import Config
 from etl.cutter import Cutter
@@ -175,7 +190,7 @@ def _make_samples(
         _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
         if not train or cut.scale != 1:
             continue
-        for copy in range(augment.copies(sides[cut.labelled], config.augment)):
+        for copy in range(oversample.copies(name, sides[cut.labelled], plan.rate)):
             picture = Picture(own, cutter.pixels, xyxy, ignore)
             extra = {kind: sample_id(own, cut.scale, cut.window, kind, copy) for kind in augment.KINDS}
             kind = augment.kind(extra[augment.MOSAIC], cut.window, config.augment)

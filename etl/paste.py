@@ -13,9 +13,7 @@ from etl import boxes as bx
 from etl.codec import Pixels
 from etl.view import GREY, Picture, Scene
 
-SMALL = 32.0  # px: the side length below which an object is oversampled and pasted
 MOST = 8  # objects pasted into one sample
-_BUCKETS = 3  # of the size buckets lie below SMALL
 _SCALE = (0.8, 1.25)
 _MIN_SIDE = 3.0  # px
 _TRIES = 16
@@ -30,12 +28,12 @@ def wanted(sides: NDArray[np.float64], boost: float) -> NDArray[np.int64]:
     As many as bring the small ones to `boost` times their number, bucket by bucket, in all at most 8; where that is
     none, one of the size it has most of.
     """
-    counts = np.bincount(bx.bucket(sides), minlength=len(bx.BUCKETS))[:_BUCKETS]
+    counts = np.bincount(bx.bucket(sides), minlength=len(bx.BUCKETS))[: bx.SMALL_BUCKETS]
     more: NDArray[np.int64] = np.floor(counts * (boost - 1) + 0.5).astype(np.int64)
     while more.sum() > MOST:
         more[int(np.argmax(more))] -= 1
     if more.sum() == 0:
-        more[int(np.argmax(counts)) if counts.any() else _BUCKETS - 1] = 1
+        more[int(np.argmax(counts)) if counts.any() else bx.SMALL_BUCKETS - 1] = 1
     return more
 
 
@@ -91,7 +89,7 @@ def pasteable(picture: Picture) -> NDArray[np.int64]:
     height, width = picture.pixels.shape[:2]
     boxes, room = picture.boxes, _MARGIN + 1
     whole = (boxes[:, :2] >= room).all(1) & (boxes[:, 2] <= width - room) & (boxes[:, 3] <= height - room)
-    small = (bx.side_length(boxes) < SMALL) & (bx.size(boxes) >= _MIN_SIDE / _SCALE[0]).all(1)
+    small = (bx.side_length(boxes) < bx.SMALL) & (bx.size(boxes) >= _MIN_SIDE / _SCALE[0]).all(1)
     rows = np.flatnonzero(whole & small & ~picture.ignore)
     alone = []
     for start in range(0, rows.size, _CHUNK):  # [chunk, N] at a time: a crowded image holds thousands

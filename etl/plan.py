@@ -45,6 +45,26 @@ class TilePlan(BaseModel):
         return [Window(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]
 
 
+class Rate(BaseModel):
+    """How many augmented samples train tiles give on average: base * exp(slope * share of small labels) <= most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: float
+    slope: float
+    most: float
+
+
+class Policy(BaseModel):
+    """How tiles become train samples beyond being cut, and what sizes that was to bring about."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: str  # digest of the configuration it answers
+    rate: Rate
+    sizes: dict[str, int]  # labels of all train samples by size bucket, as forecast when it was chosen
+
+
 class Plan(BaseModel):
     """What was chosen once, by looking at the whole dataset, and holds until it is updated."""
 
@@ -57,7 +77,13 @@ class Plan(BaseModel):
     tile: TilePlan
     negatives: float  # an empty train tile near an object is kept when the fraction of its id is below this
     negatives_far: float | None = None  # the same of one far from any object; null: as near
+    policy: Policy | None = None  # null in plans of before there was one: chosen by the next build
     codec: str  # name and version of what encodes samples
+
+    @property
+    def rate(self) -> Rate:
+        """How many augmented samples train tiles give; none without a policy."""
+        return self.policy.rate if self.policy is not None else Rate(base=0.0, slope=0.0, most=0.0)
 
 
 def starts(length: int, side: int, overlap: float) -> list[int]:

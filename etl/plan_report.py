@@ -50,11 +50,20 @@ def show(found: Mapping[str, Any], console: Console | None = None) -> None:
         )
     )
     sizes = found["sizes"]
+    labels = max(sum(sizes["base_tiles"].values()), 1)
     console.print(
         _table(
-            "Boxes of train tiles, by size in the source",
-            ("size", "base tiles", "with copies"),
-            ((bucket, count, sizes["with_copies"][bucket]) for bucket, count in sizes["base_tiles"].items()),
+            "Labels of train samples, by size in the source, before and after augmentation",
+            ("size", "base tiles", "share", "asked", "forecast"),
+            (
+                (
+                    bucket,
+                    count,
+                    f"{count / labels:.1%}",
+                    *(f"{sizes[kind][bucket]:.1%}" for kind in ("asked", "forecast")),
+                )
+                for bucket, count in sizes["base_tiles"].items()
+            ),
         )
     )
     cost = found["cost"]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from etl import (
-    augment,
     boxes as bx,
     lossless,
     network,
-    parts,
+    oversample,
     planner,
+    policy,
     remap as remapping,
     schema,
     snapshot,
@@ -29,35 +26,31 @@ from etl import (
 )
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
-from etl.ids import fraction, sample_id
+from etl.ids import fraction
 from etl.plan import Plan, TilePlan
+from etl.survey import EmptyTile, Survey, Tables
 from etl.work import Answer, Work
 
 log = logging.getLogger("speck")
 
 UPDATE = "plan-update"  # the purpose of a work that looks at the source as if nothing had been pinned but the splits
 _PAYS = 0.1  # share of the pixels that a new plan must save to be worth a whole rebuild
-_DRIFT = 0.02  # of the share of empty train tiles
-_PROGRESS_SECONDS = 8.0
-
-
-class Tables(NamedTuple):
-    """The images of every split and the boxes that go on to tiling."""
-
-    images: pa.Table
-    annotations: pa.Table
 
 
 def plan_of(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
     """Return the plan of a build: the pinned one where the configuration says nothing else, or a new one."""
-    if work.pinned is not None:
-        cut = _as_configured(work.config, work.pinned.tile)
-        codec = lossless.choose(work.config.shard.jpeg, work.pinned.codec)
-        return work.pinned.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
-    tables = Tables(images, annotations)
-    plan = _chosen(work, tables, tile_plan(work, tables))
-    log.info("plan: tiles of %d px at scales %s", plan.tile.size, ", ".join(f"{scale:g}" for scale in plan.tile.scales))
-    return plan
+    tables, pinned = Tables(images, annotations), work.pinned
+    if pinned is None:
+        plan = _chosen(work, tile_plan(work, tables))
+        scales = ", ".join(f"{scale:g}" for scale in plan.tile.scales)
+        log.info("plan: tiles of %d px at scales %s", plan.tile.size, scales)
+    else:
+        codec = lossless.choose(work.config.shard.jpeg, pinned.codec)
+        cut = _as_configured(work.config, pinned.tile)
+        plan = pinned.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
+    if policy.answers(plan, work.config):
+        return plan
+    return policy.chosen(plan, work.config, tables, Survey(tables, plan.tile))
 
 
 def tile_size(work: Work) -> int:
@@ -122,18 +115,13 @@ def findings(work: Work) -> list[dict[str, Any]]:
     ]
 
 
-def negatives(config: Config, plan: Plan, samples: pa.Table) -> dict[str, float | None]:
-    """Return the asked and the found share of empty tiles among the train base tiles; a drift is told in the log."""
-    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
-    labels = pc.list_value_length(samples["boxes"]).filter(pc.and_(base, pc.equal(samples["split"], "train")))
-    found = round(pc.mean(pc.equal(labels, 0)).as_py(), 6) if len(labels) else None
-    asked = config.tile.negatives
-    more_to_have = plan.negatives < 1 or (plan.negatives_far is not None and plan.negatives_far < 1)
-    if found is not None and (found > asked + _DRIFT or (found < asked - _DRIFT and more_to_have)):
-        log.warning(
-            "%.1f %% of the train tiles are empty, not %.1f %%: `speck plan --update`", found * 100, asked * 100
-        )
-    return {"asked": asked, "found": found}
+def keep(work: Work, plan: Plan) -> None:
+    """Pin the plan of a build where none is, or its policy where that was chosen anew for another configuration."""
+    uri = store.join(work.config.home, "plan.json")
+    if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
+        return
+    if work.pinned == snapshot.load_plan(work.config.home) and work.pinned.policy != plan.policy:
+        pin(work.config, policy.pinned_anew(work.pinned, plan))
 
 
 def pin(config: Config, plan: Plan) -> None:
@@ -159,10 +147,13 @@ def preview(work: Work, *, update: bool = False) -> Answer:
     tables = _tables(work)
     candidates = _candidates(config, objects_of(tables))
     best = planner.picked(candidates)
-    new = _chosen(work, tables, _cut_of(config, best))
+    new = _chosen(work, _cut_of(config, best))
+    survey = Survey(tables, new.tile)
+    new = policy.chosen(new, config, tables, survey)
     plan = new if pinned is None or update else plan_of(work, *tables)
+    if plan.tile != new.tile:
+        survey = Survey(tables, plan.tile)
     before = snapshot.load_plan(config.home)
-    counts = _Counts(tables, plan, config)
     images = work.read("split", "images")
     return {
         "plan": plan.model_dump(mode="json"),
@@ -177,72 +168,42 @@ def preview(work: Work, *, update: bool = False) -> Answer:
         "images": dict(sorted(Counter(images["split"].to_pylist()).items())),
         "annotations": work.build["boxes"],
         "boxes": tables.annotations.num_rows,
-        **counts.answer,
+        **_outlook(survey, plan, config),
     }
 
 
-class _Counts:
-    """What a plan makes of the tables, counted tile by tile without a pixel read."""
+def _outlook(survey: Survey, plan: Plan, config: Config) -> Answer:
+    """Return what a plan makes of the tiles of its cut."""
+    kept = [tile for tile in survey.empty if tiling.keeps_negative(tile.name, tile.near, plan)]
+    copies = [(tile, oversample.copies(tile.name, tile.sides, plan.rate)) for tile in survey.giving]
+    extra = sum(count for _, count in copies)
+    train = len(survey.labelled) + len(kept)
+    pixels = sum(tile.pixels for tile in survey.labelled) + sum(tile.pixels for tile in kept)
+    pixels += sum(tile.pixels * count for tile, count in copies)
+    before = dict(zip(bx.BUCKETS, (int(count) for count in survey.sizes), strict=True))
+    side = network.image_size(config, plan.tile.size)
 
-    def __init__(self, tables: Tables, plan: Plan, config: Config) -> None:
-        self.plan, self.config = plan, config
-        self.tiles: Counter[str] = Counter()
-        self.empty: Counter[tuple[str, bool]] = Counter()  # train tiles near objects or far, kept or not
-        self.extra = self.pixels = 0
-        self.before, self.after = (np.zeros(len(bx.BUCKETS), dtype=np.int64) for _ in range(2))
-        self.whole = np.zeros(2, dtype=np.int64)  # objects, and those whole in a tile
-        for image, xyxy, ignore in _with_boxes(*tables):
-            self._image(image, xyxy, ignore)
+    def by_place(tiles: list[EmptyTile]) -> dict[str, int]:
+        near = sum(tile.near for tile in tiles)
+        return {"near": near, "far": len(tiles) - near}
 
-    def _image(self, image: Mapping[str, Any], xyxy: bx.Boxes, ignore: NDArray[np.bool_]) -> None:
-        wh = image["width"], image["height"]
-        inside = bx.clip(xyxy, (0, 0, *wh))
-        sides, train = bx.side_length(inside), image["split"] == "train"
-        whole = np.zeros(len(xyxy), dtype=np.bool_)
-        for cut in tiling.tiles(wh, xyxy, ignore, self.plan.tile):
-            whole[cut.labelled[cut.visibility >= 1]] = True
-            if train and not cut.labelled.size:
-                name = sample_id(image["image_id"], cut.scale, cut.window, parts.BASE, 0)
-                kept = tiling.keeps_negative(name, cut.near, self.plan)
-                self.empty["near" if cut.near else "far", kept] += 1
-                if not kept:
-                    continue
-            self.tiles[image["split"]] += 1
-            if train:
-                copies = augment.copies(sides[cut.labelled], self.config.augment) if cut.scale == 1 else 0
-                sizes = np.bincount(bx.bucket(sides[cut.labelled]), minlength=len(bx.BUCKETS))
-                self.before += sizes
-                self.after += sizes * (1 + copies)
-                self.extra += copies
-                self.pixels += cut.size_wh[0] * cut.size_wh[1] * (1 + copies)
-        wanted = ~ignore & (sides > 0)
-        self.whole += (int(wanted.sum()), int(whole[wanted].sum()))
-
-    @property
-    def answer(self) -> Answer:
-        kept = {where: self.empty[where, True] for where in ("near", "far")}
-        samples = self.tiles["train"] + self.extra
-        side = network.image_size(self.config, self.plan.tile.size)
-        return {
-            "base_tiles": {split: self.tiles[split] for split in schema.SPLITS},
-            "negatives": {
-                "asked": self.config.tile.negatives,
-                "share": round(sum(kept.values()) / self.tiles["train"], 6) if self.tiles["train"] else None,
-                "kept": kept,
-                "empty": {where: kept[where] + self.empty[where, False] for where in kept},
-            },
-            "sizes": {
-                "base_tiles": dict(zip(bx.BUCKETS, self.before.tolist(), strict=True)),
-                "with_copies": dict(zip(bx.BUCKETS, self.after.tolist(), strict=True)),
-            },
-            "never_whole": int(self.whole[0] - self.whole[1]),
-            "cost": {
-                "samples": samples,
-                "copies": self.extra,
-                "decoded_pixels": self.pixels,
-                "trained_pixels": samples * side**2,
-            },
-        }
+    return {
+        "base_tiles": {split: train if split == "train" else survey.held_out[split] for split in schema.SPLITS},
+        "negatives": {
+            "asked": config.tile.negatives,
+            "share": round(len(kept) / train, 6) if train else None,
+            "kept": by_place(kept),
+            "empty": by_place(survey.empty),
+        },
+        "sizes": {"base_tiles": before, **policy.told(before, config, plan)},
+        "never_whole": survey.objects - survey.whole,
+        "cost": {
+            "samples": train + extra,
+            "copies": extra,
+            "decoded_pixels": pixels,
+            "trained_pixels": (train + extra) * side**2,
+        },
+    }
 
 
 def _candidates(config: Config, objects: planner.Objects) -> list[planner.Candidate]:
@@ -267,26 +228,15 @@ def _as_configured(config: Config, pinned: TilePlan) -> TilePlan:
     )
 
 
-def _chosen(work: Work, tables: Tables, cut: TilePlan) -> Plan:
-    """Return the choices that hold from now on."""
+def _chosen(work: Work, cut: TilePlan) -> Plan:
+    """Return the choices that hold from now on, but for the policy."""
     pins = store.read_json(work.path("split", "pins.json"))
-    empty: dict[bool, list[str]] = {True: [], False: []}  # near objects, far from any
-    labelled = 0
-    train = tables.images.filter(pc.equal(tables.images["split"], "train"))
-    for image, xyxy, ignore in _with_boxes(train, tables.annotations):
-        for found in tiling.tiles((image["width"], image["height"]), xyxy, ignore, cut):
-            if found.labelled.size:
-                labelled += 1
-            else:
-                empty[found.near].append(sample_id(image["image_id"], found.scale, found.window, parts.BASE, 0))
-    near, far = tiling.negative_thresholds(empty[True], empty[False], labelled, work.config.tile.negatives)
     return Plan(
         split_salt=pins["split_salt"],
         near_duplicates=pins["near_duplicates"],
         categories=tuple(work.categories),
         tile=cut,
-        negatives=near,
-        negatives_far=far,
+        negatives=1.0,
         codec=lossless.choose(work.config.shard.jpeg, None),
     )
 
@@ -306,22 +256,3 @@ def _tables(work: Work) -> Tables:
     images = images.filter(pc.is_in(images["split"], pa.array(schema.SPLITS)))
     annotations, _ = remapping.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
     return Tables(images, annotations)
-
-
-def _with_boxes(
-    images: pa.Table, annotations: pa.Table
-) -> Iterator[tuple[dict[str, Any], bx.Boxes, NDArray[np.bool_]]]:
-    """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]."""
-    corners = np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
-    ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
-    rows: dict[str, list[int]] = {}
-    for number, image in enumerate(annotations["image_id"].to_pylist()):
-        rows.setdefault(image, []).append(number)
-    start = said = time.monotonic()
-    for done, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
-        if (now := time.monotonic()) - said >= _PROGRESS_SECONDS:
-            left = (now - start) / done * (images.num_rows - done)
-            log.info("plan: %d of %d images, %.0f s left", done, images.num_rows, left)
-            said = now
-        mine = rows.get(image["image_id"], [])
-        yield image, bx.as_boxes(corners[mine]), ignore[mine]

@@ -26,6 +26,7 @@ from etl import (
     network,
     parts,
     planning,
+    policy,
     remap as remapping,
     reuse,
     snapshot,
@@ -110,7 +111,8 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         **counts,
         "annotations": final.num_rows,
         "reused_samples": made.reused,
-        "negatives": planning.negatives(work.config, chosen, samples),
+        "negatives": policy.negatives(work.config, chosen, samples),
+        "sizes": policy.sizes(work.config, chosen, samples),
         "change": _change(previous, annotations, images),
         "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
         "stages": {stage: found["seconds"] for stage, found in answers.items()}
@@ -119,7 +121,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         "cpu_seconds": round(spent["cpu_seconds"] + time.process_time() - cpu, 2),
     }
     lease.confirm(home)
-    store.create_if_absent(store.join(home, "plan.json"), store.to_json(chosen.model_dump(mode="json")))
+    planning.keep(work, chosen)
     if published:
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
     work.delete()

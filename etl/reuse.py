@@ -49,7 +49,8 @@ def keys(
         [config.shard.jpeg, config.shard.quality],
         [versions[stage] for stage in _STAGES],
     ]
-    of_train = [plan.negatives, plan.negatives_far, config.augment.model_dump(mode="json")]
+    settings = [part.model_dump(mode="json") for part in (plan.rate, config.augment)]
+    of_train = [plan.negatives, plan.negatives_far, *settings]
     of_split = {split: digest(shared, of_train if split == "train" else None) for split in schema.SPLITS}
     boxes = _by_image(annotations)
     rows = [row for row in images.select(list(_IMAGE)).to_pylist() if row["split"] in of_split]

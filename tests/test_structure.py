@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("etl", "train", "dags")
 
 VOCABULARY = {"config", "yaml_file", "errors", "schema", "ids", "boxes", "plan", "assigner"}
-STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger", "planner"}
+STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger", "planner", "oversample"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
 RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "lending", "contact", "planning", "publishing"}
+RIM |= {"survey", "forecast", "policy"}
 RIM |= {"jobs", "truth", "cli", "reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
 ABOVE_JOBS = {"cli", "demo_run", "stack"}  # the command line, and what it starts
 

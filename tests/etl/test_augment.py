@@ -122,21 +122,6 @@ def test_light_and_noise_keep_shape_and_the_source_unchanged() -> None:
     assert any(not np.array_equal(found, pixels) for found in changed)
 
 
-@pytest.mark.parametrize(
-    ("sides", "config", "expected"),
-    [
-        ([], Augment(copies=3), 0),
-        ([50.0], Augment(copies=1, oversample_small=2), 1),
-        ([50.0, 31.9], Augment(copies=1, oversample_small=2), 2),
-        ([32.0], Augment(copies=1, oversample_small=2), 1),
-        ([10.0], Augment(copies=0), 0),
-        ([10.0], Augment(copies=2, oversample_small=1), 2),
-    ],
-)
-def test_tiles_with_small_objects_give_more_copies(sides: list[float], config: Augment, expected: int) -> None:
-    assert aug.copies(np.array(sides), config) == expected
-
-
 @given(st.floats(0, 1), st.integers(0, 3))
 @settings(max_examples=20)
 def test_mosaics_are_as_many_as_asked(share: float, seed: int) -> None:

@@ -90,7 +90,32 @@ def test_extra_samples_are_told_as_they_are_made(source: Path) -> None:
     told, (answer, _) = planned(config), built(config)
     assert told["cost"]["samples"] == answer["samples"]["train"] > answer["base_tiles"]["train"]
     assert told["cost"]["copies"] == answer["samples"]["train"] - answer["base_tiles"]["train"]
-    assert sum(told["sizes"]["with_copies"].values()) > sum(told["sizes"]["base_tiles"].values())
+    assert told["sizes"] == {key: answer["sizes"][key] for key in ("base_tiles", "asked", "forecast")}
+    assert sum(Plan.model_validate(told["plan"]).policy.sizes.values()) > sum(told["sizes"]["base_tiles"].values())
+
+
+def test_a_changed_policy_is_chosen_anew_and_pinned(source: Path) -> None:
+    config = load(source / "d.yaml")
+    _, first = built(config)
+    changed = config.model_copy(update={"tile": config.tile.model_copy(update={"negatives": 0.1})})
+    assert planned(changed)["changes"].keys() == {"negatives", "negatives_far", "policy"}
+    answer, second = built(changed)
+    assert answer["negatives"]["found"] == pytest.approx(0.1, abs=0.005)
+    assert planning.load_plan(f"{first.home}/plan.json") == second.plan != first.plan
+    draw(source / "images", "z_1", SMALL)
+    assert built(changed)[1].plan == second.plan
+
+
+def test_sizes_that_drift_from_the_forecast_are_told(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load(source / "d.yaml")
+    answer, _ = built(config)
+    assert answer["sizes"]["found"] == answer["sizes"]["forecast"]
+    assert "not the" not in caplog.text
+    for number in range(6):
+        draw(source / "images", f"z{number}x_1", [(100, 100, 60), (300, 300, 60)])
+    answer, _ = built(config)
+    assert answer["sizes"]["found"]["medium"] > answer["sizes"]["forecast"]["medium"] + 0.02
+    assert "% forecast when the plan was made: `speck plan --update`" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.4])

@@ -1,0 +1,80 @@
+"""What augmentation will make of a dataset's sizes, by acting it out without pixels; and the rate that steers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from etl import augment, boxes as bx, donors, lending, oversample
+from etl.config import Config
+from etl.ids import fraction, sample_id, seed_of
+from etl.plan import Rate, TilePlan
+from etl.survey import LabelledTile, histogram
+from etl.view import Picture
+
+_ACTED_OUT = 300  # augmented samples at most
+_TRIED = 150  # the same, while a rate is sought
+_ROUNDS = 2  # the rate is chosen, acted out, and chosen again knowing what came of it
+
+Counts = NDArray[np.float64]
+
+
+class Stage:
+    """Acts out the geometry of augmented samples on black pictures."""
+
+    def __init__(
+        self, tiles: Sequence[LabelledTile], images: pa.Table, annotations: pa.Table, cut: TilePlan, config: Config
+    ) -> None:
+        """Take the tiles that may give samples, with the images and usable boxes of the whole dataset."""
+        lenders = donors.lending(images, annotations, config.augment)
+        self._tiles = tiles
+        self._lender = lending.Lender(lending.loans(lenders, images, images, annotations), _black)
+        self._images: Mapping[str, dict[str, Any]] = {row["image_id"]: row for row in images.to_pylist()}
+        self._rows: dict[str, lending.Rows] = {}
+        for row in annotations.to_pylist():
+            self._rows.setdefault(row["image_id"], []).append(row)
+        self._cut, self._config = cut, config.augment.model_copy(update={"quality": False})  # it moves no label
+
+    def rate(self, before: Counts) -> Rate:
+        """Return the rate that comes nearest the asked histogram, given the labels by size [5] of all base tiles."""
+        labels = np.array([_small_and_other(histogram(tile.sides)) for tile in self._tiles]).reshape(-1, 2)
+        share = labels[:, 0] / np.maximum(labels.sum(axis=1), 1)
+        rate = oversample.choose(_small_and_other(before), labels, self._config)
+        for _ in range(_ROUNDS if self._config.copies else 0):
+            used = (oversample.average(rate, share)[:, None] * labels).sum(axis=0)
+            gain = np.divide(_small_and_other(self.play(rate, _TRIED)), used, out=np.ones(2), where=used > 0)
+            rate = oversample.choose(_small_and_other(before), labels, self._config, (float(gain[0]), float(gain[1])))
+        return rate
+
+    def play(self, rate: Rate, most: int = _ACTED_OUT) -> Counts:
+        """Return the labels by size bucket [5] of all augmented samples, reckoned from at most so many of them."""
+        wanted = [
+            (tile, copy) for tile in self._tiles for copy in range(oversample.copies(tile.name, tile.sides, rate))
+        ]
+        some = sorted(wanted, key=lambda one: fraction(f"forecast:{one[1]}:{one[0].name}"))[:most]
+        found = sum((self._labels(tile, copy) for tile, copy in some), np.zeros(len(bx.BUCKETS)))
+        return found * (len(wanted) / len(some)) if some else found
+
+    def _labels(self, tile: LabelledTile, copy: int) -> Counts:
+        rows = self._rows[tile.image]
+        pixels = _black(self._images[tile.image])
+        picture = Picture(tile.image, pixels, lending.corners(rows), lending.ignored(rows))
+        names = {kind: sample_id(tile.image, 1.0, tile.window, kind, copy) for kind in augment.KINDS}
+        kind = augment.kind(names[augment.MOSAIC], tile.window, self._config)
+        lent = self._lender.pictures(tile.image, len(rows))
+        scene = augment.augment(picture, lent, kind, tile.window, self._cut, self._config, seed_of(names[kind]))
+        inside = bx.clip(picture.boxes, (0, 0, *pixels.shape[1::-1]))
+        sides = np.concatenate([bx.side_length(inside), self._lender.sides(tile.image)])
+        return histogram(sides[scene.rows])
+
+
+def _black(image: Mapping[str, Any]) -> NDArray[np.uint8]:
+    return np.zeros((image["height"], image["width"], 3), np.uint8)
+
+
+def _small_and_other(counts: Counts) -> Counts:
+    return np.array([counts[: bx.SMALL_BUCKETS].sum(), counts[bx.SMALL_BUCKETS :].sum()])
