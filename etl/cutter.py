@@ -1,4 +1,4 @@
-"""The JPEG samples of one image: its own coefficients where they can be kept, else its pixels encoded again."""
+"""The JPEG samples of one image: its own coefficients where they can be kept, else encoded again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from etl import codec, lossless
+from etl.planes import Planes
 from etl.tile import Tile
 
 
@@ -15,14 +16,18 @@ class Cutter:
     def __init__(self, data: bytes, orientation: int, *, name: str, quality: int, tiles: Sequence[Tile]) -> None:
         """Cut those of the tiles that can be lossless at once; `name` is the codec's."""
         self._data, self._orientation, self._quality = data, orientation, quality
-        stored = orientation == 1 and lossless.is_lossless(name)
-        windows = [tile.window for tile in tiles if tile.scale == 1] if stored else []
+        self._name = name if orientation == 1 else ""  # only what is stored upright is used as it is stored
+        windows = [tile.window for tile in tiles if tile.scale == 1] if lossless.is_lossless(self._name) else []
         self._lossless = lossless.cut(data, windows)
 
     @cached_property
     def pixels(self) -> codec.Pixels:
         """The upright image [H, W, 3] RGB."""
-        return codec.decode(self._data, self._orientation)
+        return codec.decode(self._data, self._orientation) if self._planes is None else self._planes.rgb
+
+    @cached_property
+    def _planes(self) -> Planes | None:
+        return None if self._lossless else lossless.planes(self._data, self._name)
 
     @cached_property
     def _chroma(self) -> str:
@@ -32,6 +37,8 @@ class Cutter:
         """Return the JPEG of one of the tiles."""
         if tile.scale == 1 and tile.window in self._lossless:
             return self._lossless[tile.window]
+        if tile.scale == 1 and self._planes is not None:
+            return self._planes.encode(tile.window, self._quality)
         x0, y0, x1, y1 = tile.window
         view = self.pixels[y0:y1, x0:x1]
         return self.encode(view if tile.scale == 1 else codec.resize(view, tile.size_wh))

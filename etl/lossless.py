@@ -14,6 +14,7 @@ import simplejpeg
 from etl import codec
 from etl.errors import TaskError
 from etl.plan import Window
+from etl.planes import Planes, decode
 
 if TYPE_CHECKING:
     from turbojpeg import TurboJPEG
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("speck")
 
 _NAME = "lossless-turbojpeg-"
+_PLANES = "planes-turbojpeg-"  # nothing is lossless, but tiles are encoded from the planes of their image
 _BASELINE = 0xC0  # start of a frame that is sequential, Huffman-coded and of 8 bits
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables and a reserved marker
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
@@ -44,9 +46,9 @@ def choose(jpeg: Literal["lossless", "encode"], pinned: str | None) -> str:
     """Return the name and version of what makes samples: the pinned one, or what this machine has; equal names give
     equal bytes. With `encode` nothing is cut losslessly, whatever is pinned."""
     if pinned is not None:
-        return pinned if jpeg == "lossless" else pinned.rpartition("+")[2]
-    library = _library() if jpeg == "lossless" else None
-    return codec.codec_name() if library is None else f"{_NAME}{library[1]}+{codec.codec_name()}"
+        return pinned if jpeg == "lossless" else pinned.replace(_NAME, _PLANES)
+    library, prefix = _library(), _NAME if jpeg == "lossless" else _PLANES
+    return codec.codec_name() if library is None else f"{prefix}{library[1]}+{codec.codec_name()}"
 
 
 def is_lossless(name: str) -> bool:
@@ -71,8 +73,9 @@ def announce(jpeg: Literal["lossless", "encode"], name: str, quality: int) -> No
 
 def require(name: str) -> None:
     """Raise TaskError, naming this machine and what it lacks, unless it makes the bytes of this codec."""
-    if name != (here := choose("lossless" if is_lossless(name) else "encode", None)):
-        lack = "; PyTurboJPEG or libturbojpeg is missing" if is_lossless(name) and not is_lossless(here) else ""
+    here = choose("lossless" if is_lossless(name) else "encode", None) if "+" in name else codec.codec_name()
+    if name != here:
+        lack = "; PyTurboJPEG or libturbojpeg is missing" if "+" in name and "+" not in here else ""
         raise TaskError(f"the plan makes samples with {name}, {platform.node()} has {here}{lack}")
 
 
@@ -92,6 +95,12 @@ def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:
         log.warning("tile: an image is encoded again, libturbojpeg cannot cut it: %s", error)
         return {}
     return found
+
+
+def planes(data: bytes, name: str) -> Planes | None:
+    """Return the planes to encode tiles of an image as stored from, where a codec does so; None: from its pixels."""
+    library = _library() if name.startswith((_NAME, _PLANES)) else None
+    return None if library is None else decode(data, library[0])
 
 
 def _can_be_cut(data: bytes) -> bool:

@@ -1,0 +1,148 @@
+"""What the benchmarks share: sides in processes of their own, interleaved rounds, and one way to print a ratio."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+ROUNDS = 7
+DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
+
+Work = Callable[[Path], object]  # does one round in a folder
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one round cost."""
+
+    cpu: float  # seconds of the process, all its threads
+    wall: float
+
+
+def spent(run: Callable[[], object]) -> Spent:
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    return Spent(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+class Side:
+    """One side of a comparison in a process of its own: what one side does to its allocator, the other never sees.
+
+    `prepare` runs there once and returns what every round calls with a folder; clocks start after it.
+    """
+
+    def __init__(self, prepare: Callable[[], Work]) -> None:
+        self._pipe, there = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("fork").Process(target=_serve, args=(prepare, there), daemon=True)
+        self._process.start()
+        there.close()
+        self._answer()
+
+    def __call__(self, folder: Path) -> Spent:
+        self._pipe.send(folder)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("a side has ended: see its traceback on standard error") from None
+
+    def close(self) -> None:
+        with suppress(OSError):  # it has ended
+            self._pipe.send(None)
+        self._process.join(timeout=30)
+
+
+def _serve(prepare: Callable[[], Work], pipe: Connection) -> None:
+    cv2.setNumThreads(1)  # sides are measured in the work they do
+    work = prepare()
+    pipe.send(None)
+    while (folder := pipe.recv()) is not None:
+        pipe.send(spent(lambda folder=folder: work(folder)))
+    os._exit(0)  # nothing of the parent's is torn down twice
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How two rows of figures compare, pair by pair."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Ratio:
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, {self.pairs} pairs)"
+
+    def beside(self, target: float, *, at_most: bool = False) -> str:
+        """Return the ratio with its target and whether it is met."""
+        met = self.median <= target if at_most else self.median >= target
+        return f"{self}; target {'<=' if at_most else '>='} {target:g}: {'met' if met else 'missed'}"
+
+
+def interleaved(sides: Mapping[str, Callable[[], Spent]], rounds: int = ROUNDS) -> dict[str, list[Spent]]:
+    """Return what each side spent in each round, all sides in turn; a round before them warms up and is left out."""
+    found: dict[str, list[Spent]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, run in sides.items():
+            cost = run()
+            if number:
+                found[name].append(cost)
+    return found
+
+
+class Bench:
+    """Helpers of a benchmark, as the fixture `bench`."""
+
+    Ratio = Ratio
+    spent = staticmethod(spent)
+    interleaved = staticmethod(interleaved)
+    datasets = DATASETS
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], stack: ExitStack) -> None:
+        self._capsys, self._stack = capsys, stack
+
+    def side(self, prepare: Callable[[], Work]) -> Side:
+        """Return a side of a comparison, ended with the test."""
+        side = Side(prepare)
+        self._stack.callback(side.close)
+        return side
+
+    def ratio(self, above: Sequence[Spent], below: Sequence[Spent], clock: str = "cpu") -> Ratio:
+        """Return how two sides compare, round by round, by `cpu` or `wall` seconds."""
+        return Ratio.of([getattr(a, clock) / getattr(b, clock) for a, b in zip(above, below, strict=True)])
+
+    def cpu(self, costs: Sequence[Spent]) -> float:
+        """Return the median of CPU seconds."""
+        return statistics.median(cost.cpu for cost in costs)
+
+    def wall(self, costs: Sequence[Spent]) -> float:
+        """Return the median of seconds that passed."""
+        return statistics.median(cost.wall for cost in costs)
+
+    def say(self, *lines: str) -> None:
+        """Print lines past pytest's capture."""
+        with self._capsys.disabled():
+            print("", *lines, sep="\n")
+
+
+@pytest.fixture
+def bench(capsys: pytest.CaptureFixture[str]) -> Iterator[Bench]:
+    with ExitStack() as stack:
+        yield Bench(capsys, stack)
