@@ -19,7 +19,6 @@ from etl.work import Work
 
 log = logging.getLogger("speck")
 
-_JPEG_OFFSET = 512  # of the image in its tar blocks
 _EXTRA = ["origin", "start", "length"]
 
 
@@ -116,7 +115,7 @@ def _write_shard(
     if not store.exists(uri):
         store.upload(written.path, uri)
     ends = np.cumsum(rows["length"].to_numpy())
-    offsets = pa.array(ends - rows["length"].to_numpy() + _JPEG_OFFSET, pa.int64())
+    offsets = pa.array(ends - rows["length"].to_numpy() + shard.IMAGE_OFFSET, pa.int64())
     names = pa.array([written.sha256] * rows.num_rows, pa.string())
     rows = rows.set_column(rows.schema.get_field_index("offset"), "offset", offsets)
     rows = rows.set_column(rows.schema.get_field_index("shard"), "shard", names)

@@ -241,6 +241,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS, lenders))
         pieces = list(_tile_parts(work, plan, images, annotations, lenders, known))
         fresh = cluster.map(parts.tile_part, pieces, label="tile")
+        store.settle(work.uri)
         store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
         return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
 

@@ -29,7 +29,7 @@ from etl import (
 from etl.boxes import Boxes
 from etl.config import Config
 from etl.cutter import Cutter
-from etl.errors import SourceError
+from etl.errors import SourceError, StoreError
 from etl.formats.labels import ImageLabels
 from etl.ids import sample_id, seed_of
 from etl.plan import Plan
@@ -100,7 +100,7 @@ class TilePart:
 
 def tile_part(part: TilePart) -> bool:
     """Write the samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
-    if store.exists(f"{part.uri}.samples.parquet"):
+    if _is_there(part.uri):
         return False
     lossless.require(part.plan.codec)
     memory.keep_freed()
@@ -108,13 +108,32 @@ def tile_part(part: TilePart) -> bool:
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in part.annotations.to_pylist():
         by_image.setdefault(row["image_id"], []).append(row)
-    with store.writing(f"{part.uri}.tar") as file:
+    with store.writing(f"{part.uri}.tar", durable=False) as file:
         writer = _SampleWriter(file)
         for image in part.images.to_pylist():
             _make_samples(part, image, by_image.get(image["image_id"], []), lender, writer)
-    store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger))
-    store.write_table(f"{part.uri}.samples.parquet", writer.table())
+    store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger), durable=False)
+    store.write_table(f"{part.uri}.samples.parquet", writer.table(), durable=False)
     return True
+
+
+_PLACE = ("offset", "size", "sha256")
+
+
+def _is_there(uri: str) -> bool:
+    """Return whether an earlier try left a part: all of it, for the machine may have failed before it was on disk."""
+    if not store.exists(f"{uri}.samples.parquet"):
+        return False
+    try:
+        samples = store.read_table(f"{uri}.samples.parquet")
+        store.read_table(f"{uri}.ledger.parquet")
+        data = memoryview(store.read_bytes(f"{uri}.tar"))
+    except StoreError:
+        return False
+    return all(
+        hashlib.sha256(data[start + shard.IMAGE_OFFSET :][:size]).hexdigest() == sha256
+        for start, size, sha256 in zip(*(samples[name].to_pylist() for name in _PLACE), strict=True)
+    )
 
 
 class _SampleWriter:

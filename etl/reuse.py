@@ -27,7 +27,6 @@ _IMAGE = ("image_id", "sha256", "width", "height", "exif_orientation", "exif_app
 _BOX = ("annotation_id", "category", "x0", "y0", "x1", "y1", "crowd", "ignore", "difficult", "truncated", "occluded")
 _EVENTS = pa.array(["tile", "augment"])  # ledger stages that speak of samples
 _RUN_BYTES = 64_000_000  # read at once
-_JPEG_OFFSET = 512  # of the image in its tar blocks
 
 
 def keys(
@@ -111,7 +110,7 @@ def kept_samples(work: Work) -> pa.Table:
         return located(schema.SAMPLES.empty_table(), [], [], [])
     samples = before.table("samples").cast(schema.SAMPLES)
     names = samples["shard"].to_pylist()
-    starts = samples["offset"].to_numpy() - _JPEG_OFFSET
+    starts = samples["offset"].to_numpy() - shard.IMAGE_OFFSET
     ends = {entry["sha256"]: entry["bytes"] - len(shard.END) for entry in before.manifest["shards"]}
     lengths = np.empty(len(names), np.int64)
     for name, group in groupby(sorted(range(len(names)), key=lambda row: (names[row], starts[row])), names.__getitem__):
@@ -169,7 +168,7 @@ def check(rows: pa.Table, data: bytes) -> None:
     for name, size, sha256, length in zip(
         *(rows[name].to_pylist() for name in ("sample_id", "size", "sha256", "length")), strict=True
     ):
-        image = data[base + _JPEG_OFFSET : base + _JPEG_OFFSET + size]
+        image = data[base + shard.IMAGE_OFFSET : base + shard.IMAGE_OFFSET + size]
         if hashlib.sha256(image).hexdigest() != sha256:
             raise StoreError(f"sample {name} is damaged in {rows['origin'][0]}: see `speck verify`")
         base += length

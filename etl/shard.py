@@ -14,6 +14,7 @@ from etl.ids import fraction
 VERSION = 1
 END = b"\0" * 1024  # two empty blocks close a tar
 _BLOCK = 512
+IMAGE_OFFSET = _BLOCK  # of the image in its sample's blocks
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,11 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 @contextmanager
-def writing(uri: str) -> Iterator[BinaryIO]:
-    """Yield a file to write piece by piece; it takes its place when the block ends, and not at all if it fails."""
+def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a file to write piece by piece; it takes its place when the block ends, and not at all if it fails.
+
+    What is not durable may be lost or torn when the machine loses power before `settle`.
+    """
     if (local := local_path(uri)) is None:
         with tempfile.NamedTemporaryFile(prefix="speck-") as file:
             yield cast(BinaryIO, file)
@@ -127,7 +130,8 @@ def writing(uri: str) -> Iterator[BinaryIO]:
         with partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         partial.replace(local)
     finally:
         partial.unlink(missing_ok=True)
@@ -211,11 +215,18 @@ def table_bytes(table: pa.Table) -> bytes:
     return data
 
 
-def write_table(uri: str, table: pa.Table) -> None:
+def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
     """Write a table of work in progress as Parquet, in a third of the time that the smallest form takes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="lz4", use_dictionary=False, write_statistics=False)
-    write_bytes(uri, sink.getvalue().to_pybytes())
+    with writing(uri, durable=durable) as file:
+        file.write(sink.getvalue())
+
+
+def settle(uri: str) -> None:
+    """Have everything written below a URI outlast a loss of power."""
+    if local_path(uri) is not None:
+        os.sync()
 
 
 def _open(uri: str) -> tuple[Any, str]:

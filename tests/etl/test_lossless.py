@@ -138,11 +138,12 @@ def test_damaged_bytes_never_raise(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("jpeg_setting", "pinned", "expected"),
     [
-        ("encode", None, codec.codec_name()),
+        ("encode", None, HERE.replace("lossless-", "planes-")),
         ("lossless", None, HERE),
         ("lossless", "simplejpeg-1.0", "simplejpeg-1.0"),
         ("lossless", "lossless-turbojpeg-9.9+simplejpeg-1.0", "lossless-turbojpeg-9.9+simplejpeg-1.0"),
-        ("encode", "lossless-turbojpeg-9.9+simplejpeg-1.0", "simplejpeg-1.0"),
+        ("encode", "lossless-turbojpeg-9.9+simplejpeg-1.0", "planes-turbojpeg-9.9+simplejpeg-1.0"),
+        ("encode", "simplejpeg-1.0", "simplejpeg-1.0"),
     ],
 )
 def test_the_codec_is_the_pinned_one_or_what_is_here(jpeg_setting, pinned: str | None, expected: str) -> None:
@@ -275,7 +276,10 @@ def test_each_kind_of_file_is_cut_encoded_again_or_rejected_by_name(zoo: Config,
         assert len(stored[path]) > 1
         for (x0, y0, x1, y1), data in stored[path]:
             own = codec.encode(upright[y0:y1, x0:x1], 95, codec.chroma((Path(zoo.source.images) / path).read_bytes()))
-            assert data == own, path
+            loss, loss_of_own = (
+                np.abs(decoded(jpeg) - upright[y0:y1, x0:x1].astype(int)).mean() for jpeg in (data, own)
+            )
+            assert data == own or loss <= loss_of_own * 1.02, path  # from its planes, or its pixels
 
 
 @needs_library
@@ -291,7 +295,7 @@ def test_encode_in_the_configuration_encodes_also_under_a_plan_that_pins_lossles
     first = built(zoo)
     again = zoo.model_copy(update={"shard": zoo.shard.model_copy(update={"jpeg": "encode", "quality": 60})})
     second = built(again)
-    assert (first.plan.codec, second.plan.codec) == (HERE, codec.codec_name())
+    assert (first.plan.codec, second.plan.codec) == (HERE, HERE.replace("lossless-", "planes-"))
     assert not exact(zoo, "a_420.jpg", tiles_of(second)["a_420.jpg"])
 
 

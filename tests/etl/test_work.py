@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from etl import schema, store
+from etl import cluster, jobs, schema, store
 from etl.config import Config
 from etl.errors import SourceError, StoreError
 from etl.plan import Plan, TilePlan
@@ -108,3 +109,24 @@ def test_a_deleted_folder_is_no_build_before_it_is_gone(tmp_path: Path, monkeypa
     monkeypatch.setattr(store, "delete", gone.append)
     work.delete()
     assert gone == [f"{work.uri}/build.json", work.uri]
+
+
+def test_what_a_power_failure_tore_in_a_work_folder_is_made_again(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_TILE_PIXELS", 20_000)  # an image or two in a part
+    expected = dataset.build(dataset.config(tmp_path / "whole"))["snapshot"].rsplit("/", 1)[1]
+    config = dataset.config(tmp_path / "store")
+    with cluster.serial() as here:
+        work = str(jobs.ingest(config, here)["work"])
+        jobs.split(work)
+        jobs.remap(work)
+        jobs.tile(work, here)
+        tars = sorted(Path(work).glob("tile/*.tar"))
+        for path, torn in zip(tars, (b"", tars[1].read_bytes()[:-2000]), strict=False):
+            path.write_bytes(torn)
+        (Path(work) / "tile" / "answer.json").unlink()
+        assert jobs.tile(work, here)["parts_reused"] == len(tars) - 2
+        jobs.audit(work, here)
+        jobs.anchors(work)
+        assert jobs.publish(work)["snapshot"].rsplit("/", 1)[1] == expected
