@@ -276,9 +276,8 @@ def test_each_kind_of_file_is_cut_encoded_again_or_rejected_by_name(zoo: Config,
         assert len(stored[path]) > 1
         for (x0, y0, x1, y1), data in stored[path]:
             own = codec.encode(upright[y0:y1, x0:x1], 95, codec.chroma((Path(zoo.source.images) / path).read_bytes()))
-            loss, loss_of_own = (
-                np.abs(decoded(jpeg) - upright[y0:y1, x0:x1].astype(int)).mean() for jpeg in (data, own)
-            )
+            shown = upright[y0:y1, x0:x1].astype(int)
+            loss, loss_of_own = (np.abs(decoded(tile) - shown).mean() for tile in (data, own))
             assert data == own or loss <= loss_of_own * 1.02, path  # from its planes, or its pixels
 
 
