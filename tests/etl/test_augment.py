@@ -185,4 +185,4 @@ def test_what_is_made_changes_only_with_the_version() -> None:
         [scene.rows.tolist(), scene.boxes.round(3).tolist(), scene.ignore.round(3).tolist(), scene.parameters]
         for scene in scenes
     ]
-    assert (aug.VERSION, digest(found)[:16]) == (2, "c9dc7e446f451cba")
+    assert (aug.VERSION, digest(found)[:16]) == (3, "c9dc7e446f451cba")
