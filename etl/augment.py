@@ -13,10 +13,11 @@ from etl.disturb import disturb, occlude
 from etl.ids import fraction
 from etl.mosaic import MIN_SIDE, mosaic
 from etl.paste import paste_small
+from etl.picture import Picture
 from etl.plan import TilePlan, Window
-from etl.view import Picture, Scene, choose_pose, inside, look, view_at
+from etl.view import Scene, choose_pose, inside, look, view_at
 
-VERSION = 3
+VERSION = 4
 KIND = "augment"
 MOSAIC = "mosaic"
 KINDS = (KIND, MOSAIC)

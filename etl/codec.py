@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
-_MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
+MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
 Image.MAX_IMAGE_PIXELS = None  # judged against the dataset's own max_megapixels, before any pixel is decoded
 
@@ -64,10 +64,11 @@ def codec_name() -> str:
     return f"simplejpeg-{simplejpeg.__version__}"
 
 
-def header(data: bytes, max_megapixels: float) -> Header:
+def header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
     """Return an image file's header; UnreadableImageError for what is no image, or too large a one."""
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             # before the orientation, for which Pillow decodes the whole of a PNG without EXIF
             if (megapixels := image.width * image.height / 1e6) > max_megapixels:
                 raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
@@ -100,21 +101,29 @@ def measure(data: bytes, found: Header) -> Measures:
     """Return the measures of an image, from a version decoded at reduced size; fails like `decode`."""
     try:
         if _is_plain_jpeg(data):
-            luma = _decode_jpeg(data, "GRAY", min_height=_MEASURED_SIDE, min_width=_MEASURED_SIDE, min_factor=1)[..., 0]
+            luma = _decode_jpeg(data, "GRAY", min_height=MEASURED_SIDE, min_width=MEASURED_SIDE, min_factor=1)[..., 0]
         else:
-            luma = np.asarray(cv2.cvtColor(_decode_other(data), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-            shrink = min(found.width, found.height) / _MEASURED_SIDE
-            if shrink > 1:
-                size = (math.ceil(luma.shape[1] / shrink), math.ceil(luma.shape[0] / shrink))
-                luma = resize(luma, size)
+            luma = to_measure(_decode_other(data))
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error
+    return measures_of(luma, found.orientation)
+
+
+def to_measure(pixels: Pixels) -> Pixels:
+    """Return the luma [h, w] of an image [H, W, 3] at the size that measures are taken at."""
+    luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    shrink = min(luma.shape) / MEASURED_SIDE
+    return resize(luma, (math.ceil(luma.shape[1] / shrink), math.ceil(luma.shape[0] / shrink))) if shrink > 1 else luma
+
+
+def measures_of(luma: Pixels, orientation: int) -> Measures:
+    """Return the measures of an image from its luma [h, w] as stored."""
     laplacian = cv2.Laplacian(luma, cv2.CV_16S)
     return Measures(
         brightness=round(float(luma.mean(dtype=np.float64)), 2),
         contrast=round(float(luma.std(dtype=np.float64)), 2),
         sharpness=round(float(laplacian.var(dtype=np.float64)), 1),
-        phash=perceptual_hash(upright(luma, found.orientation)),
+        phash=perceptual_hash(upright(luma, orientation)),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from etl import augment, boxes as bx, donors, lending, oversample
 from etl.config import Config
 from etl.ids import fraction, sample_id, seed_of
+from etl.picture import Picture
 from etl.plan import Rate, TilePlan
 from etl.survey import LabelledTile, histogram
-from etl.view import Picture
 
 _ACTED_OUT = 300  # augmented samples at most
 _TRIED = 150  # the same, while a rate is sought
@@ -37,6 +38,7 @@ class Stage:
         self._rows: dict[str, lending.Rows] = {}
         for row in annotations.to_pylist():
             self._rows.setdefault(row["image_id"], []).append(row)
+        self._cast = cache(self._find_cast)
         self._cut, self._config = cut, config.augment.model_copy(update={"quality": False})  # it moves no label
 
     def rate(self, before: Counts) -> Rate:
@@ -59,21 +61,24 @@ class Stage:
         found = sum((self._labels(tile, copy) for tile, copy in some), np.zeros(len(bx.BUCKETS)))
         return found * (len(wanted) / len(some)) if some else found
 
+    def _find_cast(self, image: str) -> tuple[Picture, list[Callable[[], Picture]]]:
+        """Return an image, and its donors."""
+        rows = self._rows[image]
+        own = Picture(image, _black(self._images[image]), lending.corners(rows), lending.ignored(rows))
+        return own, self._lender.pictures(image, len(rows))
+
     def _labels(self, tile: LabelledTile, copy: int) -> Counts:
-        rows = self._rows[tile.image]
-        pixels = _black(self._images[tile.image])
-        picture = Picture(tile.image, pixels, lending.corners(rows), lending.ignored(rows))
+        picture, lent = self._cast(tile.image)
         names = {kind: sample_id(tile.image, 1.0, tile.window, kind, copy) for kind in augment.KINDS}
         kind = augment.kind(names[augment.MOSAIC], tile.window, self._config)
-        lent = self._lender.pictures(tile.image, len(rows))
         scene = augment.augment(picture, lent, kind, tile.window, self._cut, self._config, seed_of(names[kind]))
-        inside = bx.clip(picture.boxes, (0, 0, *pixels.shape[1::-1]))
+        inside = bx.clip(picture.boxes, (0, 0, *picture.pixels.shape[1::-1]))
         sides = np.concatenate([bx.side_length(inside), self._lender.sides(tile.image)])
         return histogram(sides[scene.rows])
 
 
 def _black(image: Mapping[str, Any]) -> NDArray[np.uint8]:
-    return np.zeros((image["height"], image["width"], 3), np.uint8)
+    return np.broadcast_to(np.uint8(0), (image["height"], image["width"], 3))
 
 
 def _small_and_other(counts: Counts) -> Counts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from etl import codec
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
+from etl.original import Original
 from etl.schema import LEDGER, REJECTS, reject, table
 
 VERSION = 1
@@ -39,15 +39,15 @@ class Rows:
         return {name: len(rows) for name, rows in vars(self).items()}
 
 
-def probe(path: str, data: bytes, max_megapixels: float) -> tuple[codec.Header, Row]:
-    """Return an image's header and the columns its bytes alone decide; UnreadableImageError when it is unusable."""
-    found = codec.header(data, max_megapixels)
-    measures = codec.measure(data, found)
+def probe(path: str, file: Original, max_megapixels: float) -> tuple[codec.Header, Row]:
+    """Return an image's header and the columns its file alone decides; UnreadableImageError when it is unusable."""
+    found = file.header(max_megapixels)
+    measures = file.measure(found)
     width, height = found.upright_wh
     row = {
         "image_id": image_id(path),
         "path": PurePosixPath(path).as_posix(),  # as on the disk: only the id is normalised
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": file.sha256,
         "width": width,
         "height": height,
         "format": found.format,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from etl import boxes
 from etl.codec import Pixels
 from etl.donors import SLOTS, Donors
-from etl.view import Picture
+from etl.picture import Picture
 
 Rows = list[dict[str, Any]]
 

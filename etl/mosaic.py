@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.config import Augment
+from etl.picture import Picture
 from etl.plan import TilePlan, Window
-from etl.view import Picture, Scene, choose_pose, inside, look, view_at
+from etl.view import Scene, choose_pose, inside, look, view_at
 
 MIN_SIDE = 64  # px: a lesser window is no room for four views
 _CENTRE = (0.3, 0.7)  # of the sample's side

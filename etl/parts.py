@@ -32,8 +32,9 @@ from etl.cutter import Cutter
 from etl.errors import SourceError, StoreError
 from etl.formats.labels import ImageLabels
 from etl.ids import sample_id, seed_of
+from etl.original import Original
+from etl.picture import Picture
 from etl.plan import Plan
-from etl.view import Picture
 
 BASE = "tile"  # the recipe kind of samples that are plain cut-outs
 
@@ -61,8 +62,8 @@ def ingest_part(part: IngestPart) -> pa.Table:
 
 def _ingest_image(part: IngestPart, path: str, rows: ingest.Rows) -> None:
     try:
-        data = store.read_bytes(store.join(part.config.source.images, path))
-        found, row = ingest.probe(path, data, part.config.source.max_megapixels)
+        file = Original(store.content(store.join(part.config.source.images, path)))
+        found, row = ingest.probe(path, file, part.config.source.max_megapixels)
     except codec.UnreadableImageError as error:
         rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
         return
@@ -104,7 +105,7 @@ def tile_part(part: TilePart) -> bool:
         return False
     lossless.require(part.plan.codec)
     memory.keep_freed()
-    lender = lending.Lender(part.loans, lambda image: codec.decode(_read(part.config, image), _orientation(image)))
+    lender = lending.Lender(part.loans, lambda image: _read(part.config, image).pixels(_orientation(image)))
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in part.annotations.to_pylist():
         by_image.setdefault(row["image_id"], []).append(row)
@@ -170,12 +171,12 @@ def _record(row: dict[str, Any]) -> bytes:
     return _to_json({name: row[name] for name in _RECORDED}).encode()
 
 
-def _read(config: Config, image: dict[str, Any]) -> bytes:
+def _read(config: Config, image: dict[str, Any]) -> Original:
     """Return an image's file; SourceError when it is another than the one its labels were read for."""
-    data = store.read_bytes(store.join(config.source.images, image["path"]))
-    if hashlib.sha256(data).hexdigest() != image["sha256"]:
+    file = Original(store.content(store.join(config.source.images, image["path"])))
+    if file.sha256 != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
-    return data
+    return file
 
 
 def _orientation(image: dict[str, Any]) -> int:
@@ -186,7 +187,7 @@ def _make_samples(
     part: TilePart, image: dict[str, Any], rows: lending.Rows, lender: lending.Lender, writer: _SampleWriter
 ) -> None:
     config, plan, own = part.config, part.plan, image["image_id"]
-    data = _read(config, image)
+    file = _read(config, image)
     xyxy, ignore = lending.corners(rows), lending.ignored(rows)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
     found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
@@ -199,18 +200,20 @@ def _make_samples(
         if not train or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
     ]
     tiles = [cut for _, cut in kept]
-    cutter = Cutter(data, _orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
+    cutter = Cutter(file, _orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
     donors = lender.pictures(own, len(rows))
     all_rows = [*rows, *lender.rows(own)]
     buckets = boxes.bucket(np.concatenate([sides, lender.sides(own)]))
+    picture = None
     for name, cut in kept:
         base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
         _add(writer, image, rows, base, cutter.tile(cut), buckets)
         _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
+        cutter.rest()
         if not train or cut.scale != 1:
             continue
         for copy in range(oversample.copies(name, sides[cut.labelled], plan.rate)):
-            picture = Picture(own, cutter.pixels, xyxy, ignore)
+            picture = picture or Picture(own, cutter.pixels, xyxy, ignore)
             extra = {kind: sample_id(own, cut.scale, cut.window, kind, copy) for kind in augment.KINDS}
             kind = augment.kind(extra[augment.MOSAIC], cut.window, config.augment)
             seed = seed_of(extra[kind])

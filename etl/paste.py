@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.codec import Pixels
-from etl.view import GREY, Picture, Scene
+from etl.picture import MARGIN, Picture
+from etl.view import GREY, Scene
 
 MOST = 8  # objects pasted into one sample
 _SCALE = (0.8, 1.25)
-_MIN_SIDE = 3.0  # px
 _TRIES = 16
-_MARGIN = 2  # px of surroundings a pasted object brings along, feathered away
 _UNLIKE = 40.0  # difference in colour and its spread, of 255, from which ground is not similar
-_CHUNK = 256
 
 
 def wanted(sides: NDArray[np.float64], boost: float) -> NDArray[np.int64]:
@@ -72,39 +70,24 @@ def _choose(
     pictures: Sequence[Picture], numbers: NDArray[np.int64], rng: np.random.Generator
 ) -> list[tuple[Picture, int]]:
     """Return random objects, as many of each size bucket as asked, of any small size where there are none of it."""
-    found = [(picture, int(row)) for picture in pictures for row in pasteable(picture)]
-    if not found:
+    owner = np.repeat(np.arange(len(pictures)), [picture.pasteable.size for picture in pictures])
+    if owner.size == 0:
         return []
-    sizes = np.array([bx.bucket(bx.side_length(picture.boxes[row][None]))[0] for picture, row in found])
+    rows = np.concatenate([picture.pasteable for picture in pictures])
+    sizes = np.concatenate([picture.pasteable_sizes for picture in pictures])
     chosen = []
     for bucket, number in enumerate(numbers):
         fitting = np.flatnonzero(sizes == bucket)
-        fitting = fitting if fitting.size else np.arange(len(found))
-        chosen += [found[place] for place in rng.choice(fitting, int(number))]
+        fitting = fitting if fitting.size else np.arange(owner.size)
+        chosen += [(pictures[owner[place]], int(rows[place])) for place in rng.choice(fitting, int(number))]
     return chosen
-
-
-def pasteable(picture: Picture) -> NDArray[np.int64]:
-    """Return the rows of the small labels that lie whole in the picture, no other box within their margin."""
-    height, width = picture.pixels.shape[:2]
-    boxes, room = picture.boxes, _MARGIN + 1
-    whole = (boxes[:, :2] >= room).all(1) & (boxes[:, 2] <= width - room) & (boxes[:, 3] <= height - room)
-    small = (bx.side_length(boxes) < bx.SMALL) & (bx.size(boxes) >= _MIN_SIDE / _SCALE[0]).all(1)
-    rows = np.flatnonzero(whole & small & ~picture.ignore)
-    alone = []
-    for start in range(0, rows.size, _CHUNK):  # [chunk, N] at a time: a crowded image holds thousands
-        some = rows[start : start + _CHUNK]
-        shared = bx.intersection(boxes[some] + np.array([-room, -room, room, room]), boxes)
-        shared[np.arange(some.size), some] = 0
-        alone.append(some[shared.max(axis=1) == 0])
-    return np.concatenate(alone) if alone else rows
 
 
 def _patch(picture: Picture, row: int, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.float64], dict[str, Any]]:
     """Return an object with a margin around it, resized and maybe mirrored, and its box in the patch's own pixels."""
     box = picture.boxes[row]
-    x0, y0 = np.floor(box[:2]).astype(int) - _MARGIN
-    x1, y1 = np.ceil(box[2:]).astype(int) + _MARGIN
+    x0, y0 = np.floor(box[:2]).astype(int) - MARGIN
+    x1, y1 = np.ceil(box[2:]).astype(int) + MARGIN
     patch, inner = picture.pixels[y0:y1, x0:x1], box - np.array([x0, y0, x0, y0])
     scale = float(np.exp(rng.uniform(*np.log(_SCALE))))
     before = np.array(patch.shape[1::-1])
@@ -151,6 +134,6 @@ def _feather(height: int, width: int) -> NDArray[np.float32]:
 
     def ramp(length: int) -> NDArray[np.float32]:
         steps = np.minimum(np.arange(length), np.arange(length)[::-1]).astype(np.float32)
-        return np.minimum((steps + 0.5) / _MARGIN, 1.0).astype(np.float32)
+        return np.minimum((steps + 0.5) / MARGIN, 1.0).astype(np.float32)
 
     return np.minimum.outer(ramp(height), ramp(width))

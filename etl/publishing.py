@@ -33,8 +33,10 @@ from etl import (
     split as splitting,
     store,
 )
+from etl.original import reduce
 from etl.plan import Plan
 from etl.report import audit_page
+from etl.truth import read_image
 from etl.work import Answer, Work
 
 log = logging.getLogger("speck")
@@ -71,10 +73,9 @@ def thumbnails(work: Work, images: pa.Table, annotations: pa.Table) -> list[tupl
     pictures = []
     for row in rows:
         mine = annotations.filter(pc.equal(annotations["image_id"], row["image_id"]))
-        data = store.read_bytes(store.join(work.config.source.images, row["path"]))
-        pixels = codec.decode(data, row["exif_orientation"] if row["exif_applied"] else 1)
+        pixels = read_image(work.config, row["path"], row["exif_orientation"] if row["exif_applied"] else 1)
         scale = min(_THUMBNAIL_WIDTH / pixels.shape[1], 1.0)
-        small = codec.resize(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
+        small = reduce(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
         for corners in zip(*(mine[side].to_pylist() for side in ("x0", "y0", "x1", "y1")), strict=True):
             x0, y0, x1, y1 = (round(side * scale) for side in corners)
             cv2.rectangle(small, (x0, y0), (x1, y1), (255, 214, 10), 1)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from etl.errors import StoreError
 
 _ROW_GROUP = 100_000
+_BIG = 64 * 2**20  # bytes of a file that is not taken into memory as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,16 @@ def read_bytes(uri: str) -> bytes:
     with _found(uri):
         content: bytes = fs.cat_file(path)
     return content
+
+
+def content(uri: str) -> bytes | Path:
+    """Return a file's content, or the place of a big file that lies on this machine's disk; StoreError when it is not
+    there."""
+    local = local_path(uri)
+    if local is None:
+        return read_bytes(uri)
+    with _found(uri):
+        return local if local.stat().st_size > _BIG else local.read_bytes()
 
 
 def read_range(uri: str, offset: int, size: int) -> bytes:

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from etl import boxes, codec, remap, store
 from etl.config import Config
+from etl.original import Original
 from etl.snapshot import Snapshot
 
 IMAGE_COLUMNS = ("image_id", "path", "width", "height", "exif_orientation")
@@ -44,7 +45,7 @@ def evaluation_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, 
 
 def read_image(config: Config, path: str, orientation: int) -> codec.Pixels:
     """Return a source image [H, W, 3] RGB, upright."""
-    return codec.decode(store.read_bytes(store.join(config.source.images, path)), orientation)
+    return Original(store.content(store.join(config.source.images, path))).pixels(orientation)
 
 
 def _clipped(annotations: pa.Table, images: pa.Table) -> dict[str, np.ndarray]:

@@ -16,22 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from etl import boxes as bx
 from etl.codec import Pixels
 from etl.config import Augment
+from etl.picture import Picture
 from etl.plan import Window
 
 GREY = 114  # what lies outside the image, as detectors pad it
+_AROUND = 2  # px that interpolation reads beyond a view
 _TINY = 16.0  # px: a box with a side length below this grows by no more than _GROWTH when it is turned
 _GROWTH = 1.0  # px
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A source image to make samples of, with its boxes."""
-
-    image_id: str
-    pixels: Pixels  # [H, W, 3]
-    boxes: bx.Boxes  # [N, 4] source pixels
-    ignore: NDArray[np.bool_]  # [N] no labels
-    first: int = 0  # the number of its first box where several pictures' boxes are numbered through
 
 
 @dataclass(frozen=True)
@@ -123,16 +114,6 @@ def inside(centre: NDArray[np.float64], size_wh: ArrayLike, picture: Picture) ->
 
 def look(picture: Picture, view: View, min_visibility: float) -> Scene:
     """Return what a view shows of a picture and its boxes."""
-    pixel_centre = view.matrix.copy()  # OpenCV puts pixel centres on integers, boxes put them on halves
-    pixel_centre[:, 2] += view.matrix[:, :2] @ (0.5, 0.5) - 0.5
-    pixels = cv2.warpAffine(
-        picture.pixels,
-        pixel_centre,
-        view.size_wh,
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(GREY,) * 3,
-    )
     height, width = picture.pixels.shape[:2]
     whole = bx.clip(picture.boxes, (0, 0, width, height))
     ellipses, regions = turn_boxes(whole, view.matrix), turn_regions(whole, view.matrix)
@@ -142,7 +123,7 @@ def look(picture: Picture, view: View, min_visibility: float) -> Scene:
     labelled = np.flatnonzero(label)
     ignored = np.flatnonzero(~label & (bx.visibility(regions, frame) > 0))
     return Scene(
-        pixels.astype(np.uint8),
+        _warp(picture.pixels, view),
         bx.clip(ellipses, frame)[labelled],
         labelled + picture.first,
         seen[labelled],
@@ -150,6 +131,29 @@ def look(picture: Picture, view: View, min_visibility: float) -> Scene:
         ignored + picture.first,
         view.parameters,
     )
+
+
+def _warp(pixels: Pixels, view: View) -> Pixels:
+    """Return what a view shows, of that part of the pixels alone: OpenCV takes no image beyond 32,767 px a side."""
+    linear, offset = view.matrix[:, :2], view.matrix[:, 2]
+    corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * view.size_wh
+    there = (corners - offset) @ np.linalg.inv(linear).T
+    whole = np.array(pixels.shape[1::-1])
+    low = np.clip(np.floor(there.min(axis=0)).astype(int) - _AROUND, 0, whole)
+    high = np.clip(np.ceil(there.max(axis=0)).astype(int) + _AROUND, 0, whole)
+    if (low >= high).any():
+        return np.full((*view.size_wh[::-1], 3), GREY, np.uint8)
+    # OpenCV puts pixel centres on integers, boxes put them on halves
+    moved = np.column_stack([linear, offset + linear @ (low + 0.5) - 0.5])
+    shown = cv2.warpAffine(
+        pixels[low[1] : high[1], low[0] : high[0]],
+        moved,
+        view.size_wh,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(GREY,) * 3,
+    )
+    return np.asarray(shown, dtype=np.uint8)
 
 
 def turn_boxes(boxes: bx.Boxes, matrix: NDArray[np.float64]) -> bx.Boxes:

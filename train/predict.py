@@ -21,6 +21,7 @@ from etl.boxes import Boxes, as_boxes, clip
 from etl.codec import Pixels
 from etl.config import Evaluate
 from etl.errors import ConfigError
+from etl.original import Original
 from etl.plan import TilePlan, Window
 from train import draw
 from train.merge import Detections, concatenate, merge, suppress
@@ -265,10 +266,10 @@ def _free_name(out: Path, stem: str, taken: Set[Path]) -> Path:
 
 def _read(path: Path) -> Pixels:
     try:
-        data = path.read_bytes()
+        file = Original(store.content(str(path)))
     except OSError as error:
         raise codec.UnreadableImageError("unreadable_file", error.strerror, "a file that can be read") from error
-    return codec.decode(data, codec.header(data, _MEGAPIXELS).orientation)
+    return file.pixels(file.header(_MEGAPIXELS).orientation)
 
 
 def _best_confidence(model_uri: str) -> float:

@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+
+from etl import lending, parts
+from etl.config import Config
+from etl.plan import Plan
 
 ROUNDS = 7
 DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
+
+PART_PIXELS = 12_000_000  # as a build cuts its parts
 
 Work = Callable[[Path], object]  # does one round in a folder
 
@@ -74,6 +83,58 @@ def _serve(prepare: Callable[[], Work], pipe: Connection) -> None:
     os._exit(0)  # nothing of the parent's is torn down twice
 
 
+FRAME = (1280, 720)
+
+
+class Frames:
+    """Parts of aerial_cars' pictures, mirrored by turns, with the boxes that lie in them whole."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._pictures = [path for path in sorted(data.glob("*.jpg")) if path.with_suffix(".txt").exists()]
+
+    def write(self, name: str, number: int) -> None:
+        """Write frame `number`: the same pixels and boxes whatever its name."""
+        rng = np.random.default_rng(number)
+        path = self._pictures[number % len(self._pictures)]
+        pixels = cv2.imread(str(path))
+        high, wide = pixels.shape[:2]
+        width, height = FRAME
+        x0, y0 = int(rng.integers(0, wide - width + 1)), int(rng.integers(0, high - height + 1))
+        lines = [line.split() for line in path.with_suffix(".txt").read_text().splitlines() if line.strip()]
+        rows = np.array([[float(value) for value in line] for line in lines]).reshape(-1, 5)
+        centre, size = rows[:, 1:3] * (wide, high) - (x0, y0), rows[:, 3:] * (wide, high)
+        here = ((centre - size / 2 >= 0) & (centre + size / 2 <= (width, height))).all(axis=1)
+        part = pixels[y0 : y0 + height, x0 : x0 + width]
+        if number % 2:
+            part, centre = part[:, ::-1], np.column_stack([width - centre[:, 0], centre[:, 1]])
+        cv2.imwrite(str(self._folder / f"{name}.jpg"), part, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        boxes = np.column_stack([rows[here, 0], centre[here] / FRAME, size[here] / FRAME])
+        text = "".join(f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:]) + "\n" for row in boxes)
+        (self._folder / f"{name}.txt").write_text(text)
+
+
+def parts_of(config: Config, plan: Plan, images: pa.Table, annotations: pa.Table, out: Path) -> list[parts.TilePart]:
+    """The images in parts of the size a build gives to a worker at once."""
+    pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
+    starts, filled = [0], 0
+    for row, size in enumerate(pixels):
+        if filled and filled + size > PART_PIXELS:
+            starts.append(row)
+            filled = 0
+        filled += int(size)
+    slices = [images.slice(start, end - start) for start, end in zip(starts, [*starts[1:], len(pixels)], strict=True)]
+    return [
+        parts.TilePart(
+            config, plan, str(out / str(number)), piece,
+            annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())),
+            lending.Loans({}, images.slice(0, 0), annotations.slice(0, 0)),
+        )
+        for number, piece in enumerate(slices)
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Ratio:
     """How two rows of figures compare, pair by pair."""
@@ -111,6 +172,8 @@ class Bench:
     """Helpers of a benchmark, as the fixture `bench`."""
 
     Ratio = Ratio
+    Frames = Frames
+    parts_of = staticmethod(parts_of)
     spent = staticmethod(spent)
     interleaved = staticmethod(interleaved)
     datasets = DATASETS

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from etl import cluster, codec, jobs, lending, lossless, parts
+from etl import cluster, codec, jobs, lossless, parts
 from etl.config import Config, load
-from etl.plan import Plan, TilePlan
+from etl.plan import TilePlan
 from etl.snapshot import Snapshot
 
 REPEATS = 4  # of the data in each half of a pair: more than 60 s of work in all
-PART_PIXELS = 12_000_000  # as a build cuts its parts
 PLAN = TilePlan(size=640, overlap=0.2, min_visibility=0.3, scales=(1.0,))
 
 
@@ -37,27 +35,7 @@ def opencv_loop(paths: list[Path], out: Path) -> None:
             cv2.imwrite(str(out / f"{path.stem}-{x0}-{y0}.jpg"), pixels[y0:y1, x0:x1], [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def parts_of(config: Config, plan: Plan, images: pa.Table, annotations: pa.Table, out: Path) -> list[parts.TilePart]:
-    """The images in parts of the size a build gives to a worker at once."""
-    pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
-    starts, filled = [0], 0
-    for row, size in enumerate(pixels):
-        if filled and filled + size > PART_PIXELS:
-            starts.append(row)
-            filled = 0
-        filled += int(size)
-    slices = [images.slice(start, end - start) for start, end in zip(starts, [*starts[1:], len(pixels)], strict=True)]
-    return [
-        parts.TilePart(
-            config, plan, str(out / str(number)), piece,
-            annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())),
-            lending.Loans({}, images.slice(0, 0), annotations.slice(0, 0)),
-        )
-        for number, piece in enumerate(slices)
-    ]  # fmt: skip
-
-
-def our_tiling(config: Config, name: str) -> Callable[[Path], object]:
+def our_tiling(bench: Any, config: Config, name: str) -> Callable[[Path], object]:
     """Build once; return what cuts every JPEG's tiles, also those the loop writes and a plan would leave out."""
     with cluster.serial() as here:
         snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
@@ -67,7 +45,7 @@ def our_tiling(config: Config, name: str) -> Callable[[Path], object]:
 
     def run(folder: Path) -> None:
         for turn in range(REPEATS):
-            for piece in parts_of(config, plan, images, annotations, folder / str(turn)):
+            for piece in bench.parts_of(config, plan, images, annotations, folder / str(turn)):
                 parts.tile_part(piece)
 
     return run
@@ -90,7 +68,7 @@ def test_tiling_beside_an_opencv_loop(
     without = {"augment": config.augment.model_copy(update={"copies": 0})}
     config = config.model_copy(update=without | {"shard": config.shard.model_copy(update={"jpeg": jpeg})})
     paths = jpegs(real_data / "aerial_cars")
-    ours = bench.side(lambda: our_tiling(config, name))
+    ours = bench.side(lambda: our_tiling(bench, config, name))
     loop = bench.side(lambda: lambda folder: [opencv_loop(paths, folder / str(turn)) for turn in range(REPEATS)])
 
     def turn(side: Callable[[Path], Any], name: str) -> Any:

@@ -9,9 +9,10 @@ from hypothesis.strategies import composite
 from etl import augment as aug, boxes as bx
 from etl.config import Augment
 from etl.mosaic import mosaic
+from etl.picture import Picture
 from etl.plan import TilePlan, Window
 from etl.tile import sample_wh, tiles
-from etl.view import Picture, Pose, look, view_at
+from etl.view import Pose, look, view_at
 
 WIDE, HIGH = 220, 180  # of a scene
 ROUNDING = 1e-6  # px

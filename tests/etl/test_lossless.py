@@ -20,6 +20,7 @@ from etl.boxes import as_boxes
 from etl.config import Config, load
 from etl.cutter import Cutter
 from etl.errors import TaskError
+from etl.original import Original
 from etl.plan import TilePlan, Window
 from etl.snapshot import Snapshot
 from etl.tile import tiles
@@ -317,7 +318,7 @@ def test_an_image_is_decoded_only_when_a_sample_needs_its_pixels() -> None:
         [tile for tile in tiles((333, 251), as_boxes([]), np.empty(0, bool), plan) if tile.scale == scale]
         for scale in plan.scales
     )
-    cutter = Cutter(data, 1, name=HERE, quality=95, tiles=fine + coarse)
+    cutter = Cutter(Original(data), 1, name=HERE, quality=95, tiles=fine + coarse)
     cut = [cutter.tile(tile) for tile in fine]
     assert "pixels" not in vars(cutter)
     assert {len(cut)} == {len(set(cut))}
@@ -329,7 +330,7 @@ def test_an_image_is_decoded_only_when_a_sample_needs_its_pixels() -> None:
 def test_a_turned_image_is_cut_from_its_upright_pixels(name: str) -> None:
     plan = TilePlan(size=160, overlap=0.2, min_visibility=0.4, scales=(1.0,))
     found = tiles((251, 333), as_boxes([]), np.empty(0, bool), plan)
-    cutter = Cutter(CUTTABLE["4:4:4"], 6, name=name, quality=95, tiles=found)
+    cutter = Cutter(Original(CUTTABLE["4:4:4"]), 6, name=name, quality=95, tiles=found)
     upright = codec.decode(CUTTABLE["4:4:4"], 6)
     for tile in found:
         x0, y0, x1, y1 = tile.window

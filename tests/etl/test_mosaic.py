@@ -7,8 +7,9 @@ from hypothesis import given, settings, strategies as st
 from etl import boxes as bx
 from etl.config import Augment
 from etl.mosaic import mosaic
+from etl.picture import Picture
 from etl.plan import TilePlan, Window
-from etl.view import Picture, Scene
+from etl.view import Scene
 
 PLAN = TilePlan(size=128, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 MIDDLE = Window(112, 64, 240, 192)

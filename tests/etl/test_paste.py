@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
-from etl.paste import MOST, paste_small, pasteable, wanted
-from etl.view import GREY, Picture, Scene
+from etl.paste import MOST, paste_small, wanted
+from etl.picture import Picture
+from etl.view import GREY, Scene
 
 
 def picture(name: str = "lender", first: int = 5, ground: int = 90) -> Picture:
@@ -101,9 +102,9 @@ def test_only_small_whole_lone_labels_are_pasted() -> None:
     ignore = np.array([False] * 6)
     pixels = np.zeros((160, 160, 3), np.uint8)
     # whole and alone; at the border; two within each other's margin; too thin; too large
-    assert pasteable(Picture("p", pixels, bx.as_boxes(boxes), ignore)).tolist() == [0]
+    assert Picture("p", pixels, bx.as_boxes(boxes), ignore).pasteable.tolist() == [0]
     ignore[0] = True
-    assert pasteable(Picture("p", pixels, bx.as_boxes(boxes), ignore)).size == 0
+    assert Picture("p", pixels, bx.as_boxes(boxes), ignore).pasteable.size == 0
 
 
 def test_many_pastes_raise_the_share_of_small_objects_as_far_as_asked() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx, view
 from etl.config import Augment
+from etl.picture import Picture
 from etl.plan import Window
 
 
@@ -52,7 +53,7 @@ def test_an_ignored_region_keeps_its_corners_when_turned(degrees: float) -> None
     pixels = np.zeros((120, 160, 3), np.uint8)
     region, turn = bx.as_boxes([[60, 50, 90, 60]]), np.deg2rad(degrees)
     matrix = np.array([[np.cos(turn), -np.sin(turn), 80], [np.sin(turn), np.cos(turn), 80]])
-    seen = view.look(view.Picture("p", pixels, region, np.ones(1, bool)), view.View(matrix, (200, 200), {}), 0.4)
+    seen = view.look(Picture("p", pixels, region, np.ones(1, bool)), view.View(matrix, (200, 200), {}), 0.4)
     corners = np.array([[60, 50], [90, 50], [60, 60], [90, 60]]) @ matrix[:, :2].T + matrix[:, 2]
     expected = bx.clip(bx.as_boxes([*corners.min(0), *corners.max(0)]), (0, 0, 200, 200))
     np.testing.assert_allclose(seen.ignore, expected[bx.area(expected) > 0], atol=1e-9)
@@ -68,7 +69,7 @@ def test_an_ignored_region_keeps_its_corners_when_turned(degrees: float) -> None
 @settings(deadline=None)
 def test_no_box_below_16_px_grows_by_more_than_a_pixel_when_it_is_turned(corners: list, zoom: float, seed: int) -> None:
     boxes = bx.as_boxes([[x, y, x + w, y + h] for x, y, w, h in corners])
-    picture = view.Picture("p", np.zeros((100, 100, 3), np.uint8), boxes, np.zeros(len(boxes), bool))
+    picture = Picture("p", np.zeros((100, 100, 3), np.uint8), boxes, np.zeros(len(boxes), bool))
     pose = view.choose_pose(picture, Window(16, 16, 80, 80), Augment(rotate=180), np.random.default_rng(seed), zoom)
     assert abs(pose.angle) <= 180
     turned = bx.size(view.turn_boxes(boxes, view.view_at(np.array([48.0, 48.0]), (64, 64), pose).matrix))
@@ -81,7 +82,7 @@ def test_no_box_below_16_px_grows_by_more_than_a_pixel_when_it_is_turned(corners
 
 def test_boxes_that_bear_it_are_turned_as_far_as_asked() -> None:
     for box in ([40, 40, 50, 50], [40, 30, 60, 70]):  # square; or large
-        picture = view.Picture("p", np.zeros((100, 100, 3), np.uint8), bx.as_boxes(box), np.zeros(1, bool))
+        picture = Picture("p", np.zeros((100, 100, 3), np.uint8), bx.as_boxes(box), np.zeros(1, bool))
         rng = np.random.default_rng(0)
         poses = [view.choose_pose(picture, Window(16, 16, 80, 80), Augment(rotate=15), rng, 1.0) for _ in range(200)]
         assert max(abs(pose.angle) for pose in poses) > 14
@@ -89,7 +90,7 @@ def test_boxes_that_bear_it_are_turned_as_far_as_asked() -> None:
 
 @given(st.floats(-50, 200), st.floats(-50, 200), st.floats(10, 150), st.floats(10, 150))
 def test_a_view_that_fits_is_kept_inside_the_picture(x: float, y: float, w: float, h: float) -> None:
-    picture = view.Picture("p", np.zeros((90, 120, 3), np.uint8), bx.as_boxes([]), np.zeros(0, bool))
+    picture = Picture("p", np.zeros((90, 120, 3), np.uint8), bx.as_boxes([]), np.zeros(0, bool))
     cx, cy = view.inside(np.array([x, y]), (w, h), picture)
     for centre, size, whole in ((cx, w, 120), (cy, h, 90)):
         assert (

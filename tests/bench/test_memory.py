@@ -1,0 +1,103 @@
+"""The peak memory of a worker: flat in the number of images, and bounded for an image larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import pyvips
+
+from etl import cluster, jobs
+from etl.config import Config
+
+FEW, MANY = 100, 10_000
+FLAT = 1.15
+MIB = 2**20
+WIDTH, HEIGHT = 30_000, 20_000
+LIMIT = 1024  # MiB
+
+
+class Worker:
+    """A single worker of a Dask cluster, watched from the outside."""
+
+    def __init__(self, here: cluster.Cluster) -> None:
+        self.cluster = here
+        children = psutil.Process().children(recursive=True)
+        self._process = max(children, key=lambda child: child.memory_info().rss)  # others track resources
+
+    def peak(self) -> float:
+        """The most memory it has had resident since it started, file pages included, MiB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+
+
+@contextmanager
+def worker() -> Iterator[Worker]:
+    with cluster.connect(workers=1) as here:
+        yield Worker(here)
+
+
+def config_of(folder: Path, megapixels: float = 400) -> Config:
+    source = {"format": "yolo", "images": str(folder), "categories": ["a"], "max_megapixels": megapixels}
+    return Config.model_validate(
+        {"name": folder.name, "store": str(folder.with_name(f"{folder.name}-store")), "source": source}
+    )
+
+
+def write_images(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        rough = rng.integers(256, size=(9, 12, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:05d}.jpg"), cv2.resize(rough, (640, 480)))
+        lines = (f"0 {x:.4f} {y:.4f} 0.02 0.03" for x, y in rng.uniform(0.1, 0.9, (8, 2)))
+        (folder / f"{number:05d}.txt").write_text("\n".join(lines))
+
+
+@pytest.mark.timeout(1800)
+def test_memory_is_flat_in_the_number_of_images(tmp_path: Path, bench: Any) -> None:
+    peaks = {}
+    for count in (FEW, MANY):
+        write_images(tmp_path / str(count), count)
+        with worker() as one:
+            built = jobs.build(config_of(tmp_path / str(count)), one.cluster)
+            peaks[count] = one.peak()
+        assert built["images"] == count
+    ratio = peaks[MANY] / peaks[FEW]
+    bench.say(
+        f"peak of a worker: {peaks[FEW]:.0f} MiB with {FEW} images, {peaks[MANY]:.0f} MiB with {MANY:,}: "
+        f"{ratio:.2f}; target <= {FLAT}: {'met' if ratio <= FLAT else 'missed'}"
+    )
+    assert ratio <= FLAT
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", ["png", "tiled tif", "striped tif"])
+def test_memory_is_bounded_for_a_large_image(tmp_path: Path, kind: str, bench: Any) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    noise = pyvips.Image.perlin(WIDTH, HEIGHT, cell_size=512, uchar=True)
+    fine = pyvips.Image.gaussnoise(WIDTH, HEIGHT, mean=0, sigma=6)
+    image = (noise * 0.5 + 60 + fine).cast("uchar").bandjoin([noise, noise]).copy(interpretation="srgb")
+    path = folder / f"scene.{kind[-3:]}"
+    image.write_to_file(str(path), **{"tile": True, "compression": "lzw"} if kind == "tiled tif" else {})
+    places = np.random.default_rng(0).uniform(0.01, 0.99, (3000, 2))
+    text = "\n".join(f"0 {x:.6f} {y:.6f} {24 / WIDTH:.7f} {20 / HEIGHT:.7f}" for x, y in places)
+    path.with_suffix(".txt").write_text(text)
+    with worker() as one:
+        built = jobs.build(config_of(folder, 700), one.cluster)
+        peak = one.peak()
+    assert built["images"] == 1
+    assert sum(built["samples"].values()) > 1000
+    bench.say(
+        f"peak of a worker for one {kind} of {WIDTH} x {HEIGHT}, {path.stat().st_size / MIB:.0f} MiB on disk, "
+        f"{built['samples']}: {peak:.0f} MiB; target <= {LIMIT}: {'met' if peak <= LIMIT else 'missed'}"
+    )
+    assert peak <= LIMIT

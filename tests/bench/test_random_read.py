@@ -1,0 +1,45 @@
+"""Reading any sample's bytes and boxes from the shards beside decoding it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etl import cluster, codec, jobs
+from etl.config import load
+from etl.snapshot import Snapshot
+from train.data import ShardReader, of_split, struct_lists
+
+READS = 1000
+ROUNDS = 7
+WANTED = 0.05
+
+
+def test_reading_a_random_sample_beside_decoding_it(real_data: Path, tmp_path: Path, monkeypatch, bench: Any) -> None:
+    monkeypatch.setenv("SPECK_DATA", str(real_data))
+    monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
+    config = load(bench.datasets / "aerial_cars.yaml")
+    with cluster.connect(workers=2) as here:
+        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+    samples = of_split(snapshot.table("samples"), "train")
+    reader = ShardReader(snapshot.home)
+    places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
+    boxes, ignore = (struct_lists(samples[name]) for name in ("boxes", "ignore"))
+    chosen = np.random.default_rng(0).integers(samples.num_rows, size=READS).tolist()
+    reads, decodes = [], []
+    for number in range(ROUNDS + 1):
+        read = bench.spent(lambda: [(reader.read(*places[row]), boxes[row], ignore[row]) for row in chosen])
+        data = [reader.read(*places[row]) for row in chosen]
+        decode = bench.spent(lambda data=data: [codec.decode(one) for one in data])
+        if number:
+            reads.append(read)
+            decodes.append(decode)
+    ratio = bench.ratio(reads, decodes, "wall")
+    bench.say(
+        f"{READS} random samples of {samples.num_rows}: bytes and boxes {bench.wall(reads) / READS * 1e3:.3f} ms, "
+        f"decoding {bench.wall(decodes) / READS * 1e3:.2f} ms each",
+        f"  share of its decode time: {ratio.beside(WANTED, at_most=True)}",
+    )
+    assert ratio.median <= WANTED
