@@ -201,7 +201,7 @@ def _images(
         )
         yield finding("unlabelled_images", severity, advice, files.get("unlabelled_images", ()), count=missing)
     for split in context.splits:
-        if not audit["images_by_split"].get(split) and "unsplit" not in audit["images_by_split"]:
+        if not any(audit["images_by_split"].get(name) for name in (split, "divided", "unsplit")):
             advice = (
                 f"No image is in {split}: give source.group a pattern that makes more and smaller groups, or "
                 "add images."

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl import augment, boxes as bx, donors, lending, oversample
+from etl import augment, boxes as bx, donors, lending, oversample, region
 from etl.config import Config
 from etl.ids import fraction, sample_id, seed_of
 from etl.picture import Picture
@@ -38,6 +38,7 @@ class Stage:
         self._rows: dict[str, lending.Rows] = {}
         for row in annotations.to_pylist():
             self._rows.setdefault(row["image_id"], []).append(row)
+        self._split = config.source.split
         self._cast = cache(self._find_cast)
         self._cut, self._config = cut, config.augment.model_copy(update={"quality": False})  # it moves no label
 
@@ -64,15 +65,20 @@ class Stage:
     def _find_cast(self, image: str) -> tuple[Picture, list[Callable[[], Picture]]]:
         """Return an image, and its donors."""
         rows = self._rows[image]
-        own = Picture(image, _black(self._images[image]), lending.corners(rows), lending.ignored(rows))
+        row = self._images[image]
+        own = Picture(image, _black(row), lending.corners(rows), lending.ignored(rows))
+        own = own.part(region.of_split(row, "train", self._split), self._cut.min_visibility)
         return own, self._lender.pictures(image, len(rows))
 
     def _labels(self, tile: LabelledTile, copy: int) -> Counts:
         picture, lent = self._cast(tile.image)
         names = {kind: sample_id(tile.image, 1.0, tile.window, kind, copy) for kind in augment.KINDS}
         kind = augment.kind(names[augment.MOSAIC], tile.window, self._config)
-        scene = augment.augment(picture, lent, kind, tile.window, self._cut, self._config, seed_of(names[kind]))
-        inside = bx.clip(picture.boxes, (0, 0, *picture.pixels.shape[1::-1]))
+        scene = augment.augment(
+            picture, lent, kind, picture.inside(tile.window), self._cut, self._config, seed_of(names[kind])
+        )
+        row = self._images[tile.image]
+        inside = bx.clip(lending.corners(self._rows[tile.image]), (0, 0, row["width"], row["height"]))
         sides = np.concatenate([bx.side_length(inside), self._lender.sides(tile.image)])
         return histogram(sides[scene.rows])
 

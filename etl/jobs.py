@@ -28,6 +28,7 @@ from etl import (
     parts,
     planning,
     publishing,
+    region,
     remap as remapping,
     reuse,
     schema,
@@ -176,6 +177,7 @@ def split(uri: str) -> Answer:
             group=source.group,
             salt=work.pinned.split_salt if work.pinned is not None else None,
             near_duplicates=work.pinned.near_duplicates if work.pinned is not None else None,
+            divided=work.pinned.divided if work.pinned is not None else None,
             given=work.build["own_split"],
         )
         boxes = work.usable("ingest")
@@ -184,9 +186,17 @@ def split(uri: str) -> Answer:
             for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
             if image in outcome.left_out
         ]
+        rows += [
+            ingesting.entry(box, "split", "dropped", "guard_band") for box in _between(work, outcome.images, boxes)
+        ]
         work.write("split", "images", outcome.images)
         work.write("split", "ledger", schema.table(schema.LEDGER, rows))
-        pins = {"split_salt": outcome.salt, "near_duplicates": outcome.near_duplicates, "findings": outcome.findings}
+        pins = {
+            "split_salt": outcome.salt,
+            "near_duplicates": outcome.near_duplicates,
+            "divided": outcome.divided,
+            "findings": outcome.findings,
+        }
         store.write_json(work.path("split", "pins.json"), pins)
         counts = Counter(outcome.images["split"].to_pylist())
         return {"images": dict(sorted(counts.items())), "findings": len(outcome.findings)}
@@ -232,7 +242,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
 
     def run() -> Answer:
         images = work.read("split", "images")
-        images = images.filter(pc.is_in(images["split"], pa.array(schema.SPLITS)))
+        images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
         annotations = work.read("remap", "annotations")
         plan = planning.plan_of(work, images, annotations)
         lossless.announce(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
@@ -326,6 +336,19 @@ def _check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -
             )
 
 
+def _between(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:
+    """Return the ids of the boxes on divided images that lie in no region at all."""
+    split = work.config.source.split
+    divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}
+    found = []
+    for box in boxes.filter(pc.is_in(boxes["image_id"], pa.array([*divided], pa.string()))).to_pylist():
+        x0, y0, x1, y1 = (box[side] for side in ("x0", "y0", "x1", "y1"))
+        windows = (part.window for part in region.of(divided[box["image_id"]], split))
+        if not any(x0 < w.x1 and w.x0 < x1 and y0 < w.y1 and w.y0 < y1 for w in windows):
+            found.append(box["annotation_id"])
+    return found
+
+
 def _boxes_of(images: pa.Table, annotations: pa.Table) -> pa.Table:
     return annotations.filter(pc.is_in(annotations["image_id"], images["image_id"].combine_chunks()))
 
@@ -338,7 +361,7 @@ def _tile_parts(
     pixels = np.multiply(changed["width"].to_numpy(), changed["height"].to_numpy(), dtype=np.int64)
     splits = changed["split"].to_pylist()
     start, filled = 0, 0
-    order = sorted(range(changed.num_rows), key=lambda row: (schema.SPLITS.index(splits[row]), row))
+    order = sorted(range(changed.num_rows), key=lambda row: (schema.USED.index(splits[row]), row))
     cuts = []
     for place, row in enumerate(order):
         fresh = place > start and (splits[row] != splits[order[place - 1]] or filled + pixels[row] > _TILE_PIXELS)

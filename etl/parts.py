@@ -20,6 +20,7 @@ from etl import (
     lossless,
     memory,
     oversample,
+    region,
     schema,
     seen,
     shard,
@@ -190,34 +191,36 @@ def _make_samples(
     file = _read(config, image)
     xyxy, ignore = lending.corners(rows), lending.ignored(rows)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
-    found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile)
+    regions = region.of(image, config.source.split)
+    found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile, regions)
     weights = tile.weights(found, len(rows))
-    train = image["split"] == "train"
     names = [sample_id(own, cut.scale, cut.window, BASE, 0) for cut in found]
     kept = [
         (name, cut)
         for name, cut in zip(names, found, strict=True)
-        if not train or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
+        if cut.split != "train" or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
     ]
     tiles = [cut for _, cut in kept]
     cutter = Cutter(file, _orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
     donors = lender.pictures(own, len(rows))
     all_rows = [*rows, *lender.rows(own)]
     buckets = boxes.bucket(np.concatenate([sides, lender.sides(own)]))
-    picture = None
+    picture: Picture | None = None
     for name, cut in kept:
         base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
         _add(writer, image, rows, base, cutter.tile(cut), buckets)
         _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
         cutter.rest()
-        if not train or cut.scale != 1:
+        if cut.split != "train" or cut.scale != 1:
             continue
         for copy in range(oversample.copies(name, sides[cut.labelled], plan.rate)):
-            picture = picture or Picture(own, cutter.pixels, xyxy, ignore)
+            if picture is None:
+                whole = Picture(own, cutter.pixels, xyxy, ignore)
+                picture = whole.part(region.of_split(image, "train", config.source.split), plan.tile.min_visibility)
             extra = {kind: sample_id(own, cut.scale, cut.window, kind, copy) for kind in augment.KINDS}
             kind = augment.kind(extra[augment.MOSAIC], cut.window, config.augment)
             seed = seed_of(extra[kind])
-            scene = augment.augment(picture, donors, kind, cut.window, plan.tile, config.augment, seed)
+            scene = augment.augment(picture, donors, kind, picture.inside(cut.window), plan.tile, config.augment, seed)
             made = _Made(
                 extra[kind], cut, kind, seed, scene.parameters, [name],
                 scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
@@ -252,7 +255,7 @@ def _add(
     writer.add(
         {
             "sample_id": made.name,
-            "split": image["split"],
+            "split": made.cut.split,
             "image_id": image["image_id"],
             "x0": x0, "y0": y0, "x1": x1, "y1": y1,
             "scale": made.cut.scale,

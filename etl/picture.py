@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.codec import Pixels
+from etl.plan import Window
 
 MARGIN = 2  # px of surroundings a copied object brings along
 MIN_SIDE = 3.75  # px
@@ -25,6 +26,25 @@ class Picture:
     boxes: bx.Boxes  # [N, 4] source pixels
     ignore: NDArray[np.bool_]  # [N] no labels
     first: int = 0  # the number of its first box where several pictures' boxes are numbered through
+    corner: tuple[int, int] = (0, 0)  # where it lies in the image, x and y
+
+    def part(self, window: Window, min_visibility: float) -> Picture:
+        """Return what lies in a window, the picture itself if all of it does.
+
+        A box of which less than `min_visibility` lies in the window is no label there.
+        """
+        height, width = self.pixels.shape[:2]
+        x0, y0, x1, y1 = window
+        if (x1 - x0, y1 - y0) == (width, height):
+            return self
+        seen = bx.visibility(bx.clip(self.boxes, (0, 0, width, height)), window)
+        boxes, ignore = bx.to_window(self.boxes, window, 1.0), self.ignore | (seen < min_visibility)
+        return Picture(self.image_id, self.pixels[y0:y1, x0:x1], boxes, ignore, self.first, (x0, y0))
+
+    def inside(self, window: Window) -> Window:
+        """Return a window of the image in the picture's own pixels."""
+        x, y = self.corner
+        return Window(window.x0 - x, window.y0 - y, window.x1 - x, window.y1 - y)
 
     @cached_property
     def pasteable(self) -> NDArray[np.int64]:

@@ -73,6 +73,7 @@ class Plan(BaseModel):
     version: Literal[1] = 1
     split_salt: int
     near_duplicates: bool  # images like a train image are left out of val and test
+    divided: tuple[str, ...] = ()  # ids of the images whose regions belong to several splits
     categories: tuple[str, ...]  # as the source names them
     tile: TilePlan
     negatives: float  # an empty train tile near an object is kept when the fraction of its id is below this

@@ -50,7 +50,7 @@ def plan_of(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
         plan = pinned.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
     if policy.answers(plan, work.config):
         return plan
-    return policy.chosen(plan, work.config, tables, Survey(tables, plan.tile))
+    return policy.chosen(plan, work.config, tables, Survey(tables, plan.tile, work.config.source.split))
 
 
 def tile_size(work: Work) -> int:
@@ -75,7 +75,7 @@ def objects_of(tables: Tables) -> planner.Objects:
     images, annotations = tables
     ids, splits = images["image_id"].to_pylist(), images["split"].to_pylist()
     wh = np.column_stack([images[name].to_numpy().astype(np.int64) for name in ("width", "height")]).reshape(-1, 2)
-    train = [row for row, split in enumerate(splits) if split == "train"]
+    train = [row for row, split in enumerate(splits) if split in ("train", schema.DIVIDED)]
     counted = sorted(sorted(train, key=lambda row: fraction(ids[row]))[: planner.COUNTED])
     row_of = {image: row for row, image in enumerate(ids)}
     owner = np.array([row_of.get(image, -1) for image in annotations["image_id"].to_pylist()], dtype=np.int64)
@@ -148,11 +148,11 @@ def preview(work: Work, *, update: bool = False) -> Answer:
     candidates = _candidates(config, objects_of(tables))
     best = planner.picked(candidates)
     new = _chosen(work, _cut_of(config, best))
-    survey = Survey(tables, new.tile)
+    survey = Survey(tables, new.tile, work.config.source.split)
     new = policy.chosen(new, config, tables, survey)
     plan = new if pinned is None or update else plan_of(work, *tables)
     if plan.tile != new.tile:
-        survey = Survey(tables, plan.tile)
+        survey = Survey(tables, plan.tile, work.config.source.split)
     before = snapshot.load_plan(config.home)
     images = work.read("split", "images")
     return {
@@ -234,6 +234,7 @@ def _chosen(work: Work, cut: TilePlan) -> Plan:
     return Plan(
         split_salt=pins["split_salt"],
         near_duplicates=pins["near_duplicates"],
+        divided=tuple(pins["divided"]),
         categories=tuple(work.categories),
         tile=cut,
         negatives=1.0,
@@ -253,6 +254,6 @@ def _changes(before: Plan, after: Plan) -> dict[str, Any]:
 def _tables(work: Work) -> Tables:
     """Return what goes on to tiling, before or after remap has written it."""
     images = work.read("split", "images")
-    images = images.filter(pc.is_in(images["split"], pa.array(schema.SPLITS)))
+    images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
     annotations, _ = remapping.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
     return Tables(images, annotations)

@@ -229,7 +229,9 @@ def audit(work: Work, summaries: list[auditing.Summary], images: pa.Table, annot
         images=images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
-        near_duplicates=[(paths[a], paths[b]) for a, b in splitting.similar(hashes)],
+        near_duplicates=[
+            (paths[a[0]], paths[other]) for a, b in splitting.similar(hashes) for other in b if other != a[0]
+        ],
         found=[*store.read_json(work.path("split", "pins.json"))["findings"], *planning.findings(work)],
         splits=(),  # the split stage reports those that are empty
         max_rejects=config.source.max_rejects,

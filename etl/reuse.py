@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema, shard, store
-from etl.config import Config
+from etl.config import Config, SplitRatios
 from etl.donors import Donors
 from etl.errors import StoreError
 from etl.ids import digest
@@ -51,6 +51,8 @@ def keys(
     settings = [part.model_dump(mode="json") for part in (plan.rate, config.augment)]
     of_train = [plan.negatives, plan.negatives_far, *settings]
     of_split = {split: digest(shared, of_train if split == "train" else None) for split in schema.SPLITS}
+    if isinstance(config.source.split, SplitRatios):
+        of_split[schema.DIVIDED] = digest(shared, of_train, config.source.split.model_dump(mode="json"))
     boxes = _by_image(annotations)
     rows = [row for row in images.select(list(_IMAGE)).to_pylist() if row["split"] in of_split]
     own = {row["image_id"]: digest(_seen(row), boxes.get(row["image_id"], []), of_split[row["split"]]) for row in rows}

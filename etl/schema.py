@@ -12,6 +12,8 @@ import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
 LEFT_OUT = "left_out"  # images kept out of every split because they would leak
+DIVIDED = "divided"  # the split of an image whose regions belong to several, see etl.region
+USED = (*SPLITS, DIVIDED)  # what samples are made of
 OUTCOMES = ("kept", "clipped", "dropped", "ignored", "merged")
 FINAL = "final"  # the ledger stage that holds each box's final outcome, once
 

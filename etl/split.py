@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import PurePosixPath
@@ -12,16 +12,20 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl import region
 from etl.config import SplitRatios
 from etl.ids import fraction, normal_path
-from etl.schema import IMAGES, LEFT_OUT
+from etl.schema import DIVIDED, IMAGES, LEFT_OUT
 
-VERSION = 1
+VERSION = 2
 SALTS = 64
 BLOCK = 32  # numbered frames that stay together
 GUARD = 2  # frame numbers next to another split's block that are left out of val and test
 NEAR = 3  # differing bits of two perceptual hashes that count as the same view
 NEAR_SHARE = 0.2  # of a split: beyond it, leaving near-duplicates out would hollow the split
+_HELD_OUT = ("val", "test")
+Row = Mapping[str, Any]
+
 _ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")
 _NUMBER = re.compile(r"^(.*?)(\d+)$")
 
@@ -33,6 +37,7 @@ class Outcome:
     images: pa.Table  # with group, sequence, frame and split filled
     salt: int
     near_duplicates: bool  # near-duplicates of train images are left out
+    divided: tuple[str, ...]  # ids of the images whose regions belong to several splits
     left_out: dict[str, str]  # image_id -> rule
     findings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -44,12 +49,14 @@ def split(
     group: str | None = None,
     salt: int | None = None,
     near_duplicates: bool | None = None,
+    divided: Collection[str] | None = None,
     given: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Return the split of each image.
 
     `given` maps paths to the split their dataset came with, and is honoured, leaks and all; otherwise a group's split
-    follows from its name and the salt. A salt or near_duplicates of None is chosen here, to be pinned.
+    follows from its name and the salt. What is None of salt, near_duplicates and divided (ids of images) is chosen
+    here, to be pinned.
     """
     rows = [{**row, **_place(row["path"], group)} for row in images.to_pylist()]
     if given is not None:
@@ -58,10 +65,14 @@ def split(
     chosen = salt if salt is not None else _choose_salt(Counter(row["group"] for row in rows), ratios)
     for row in rows:
         row["split"] = _split_of(row["group"], chosen, ratios)
+    chosen_ones = _divide(rows, ratios, _to_divide(rows, ratios) if divided is None else divided)
     left_out = {**_frame_guard(rows), **_exact(rows)} if group is None else _exact(rows)
+    left_out |= _like_divided(rows)
     near, share = _near(rows, left_out)
     drop_near = near_duplicates if near_duplicates is not None else share <= NEAR_SHARE
     findings = []
+    if chosen_ones:
+        findings.append(_finding("region_split", "info", len(chosen_ones), _DIVIDED, _paths(rows, chosen_ones)))
     if drop_near:
         left_out |= near
     elif near:
@@ -70,12 +81,18 @@ def split(
         if row["image_id"] in left_out:
             row["split"] = LEFT_OUT
     asked = [name for name, share in (("train", 1.0), ("val", ratios.val), ("test", ratios.test)) if share > 0]
-    return Outcome(_table(rows), chosen, drop_near, left_out, findings + _empty_splits(rows, asked))
+    findings += [] if chosen_ones else _empty_splits(rows, asked)
+    return Outcome(_table(rows), chosen, drop_near, tuple(sorted(chosen_ones)), left_out, findings)
 
 
 _SPLIT_BY_SCENE = (
     "val or test images look like train images, too many to leave them out: set source.group to a pattern that "
     "names the scene or flight, so that whole scenes go to one split"
+)
+
+_DIVIDED = (
+    "too few images to give each split one: each is divided into regions with a guard band between them. Figures of a "
+    "neighbouring region flatter; add images of other scenes"
 )
 
 
@@ -115,7 +132,44 @@ def _choose_salt(groups: Counter[str], ratios: SplitRatios) -> int:
     return min((badness(salt) for salt in range(ratios.seed, ratios.seed + SALTS)), default=(0, 0.0, ratios.seed))[2]
 
 
-def _frame_guard(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _to_divide(rows: Sequence[Row], ratios: SplitRatios) -> list[str]:
+    """Return the ids of all images where they are too few to give each split one, and none shows a scene of another."""
+    asked = 1 + (ratios.val > 0) + (ratios.test > 0)
+    alone = len({row["group"] for row in rows}) == len(rows)
+    if not alone or len({row["split"] for row in rows}) in (0, asked):
+        return []
+    found = [row["image_id"] for row in rows if region.divide(row["width"], row["height"], ratios)]
+    return found if len(found) == len(rows) else []
+
+
+def _divide(rows: Sequence[dict[str, Any]], ratios: SplitRatios, chosen: Collection[str]) -> dict[str, str]:
+    """Give the chosen images the split of divided ones; return their ids."""
+    found = {}
+    for row in rows:
+        if row["image_id"] in chosen and region.divide(row["width"], row["height"], ratios):
+            row["split"] = DIVIDED
+            found[row["image_id"]] = DIVIDED
+    return found
+
+
+def _like_divided(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the images that may show what several splits of a divided image show."""
+    whole = [row for row in rows if row["split"] == DIVIDED]
+    if not whole:
+        return {}
+    groups, contents = {row["group"] for row in whole}, {row["sha256"] for row in whole}
+    found = {
+        row["image_id"]
+        for row in rows
+        if row["split"] != DIVIDED and (row["group"] in groups or row["sha256"] in contents)
+    }
+    for ones, others in _either_way(rows):
+        if any(other["split"] == DIVIDED for other in others):
+            found |= {one["image_id"] for one in ones if one["split"] != DIVIDED}
+    return dict.fromkeys(found, "like_divided")
+
+
+def _frame_guard(rows: Sequence[Row]) -> dict[str, str]:
     """Return the val and test frames within GUARD numbers of a frame of their sequence in another split."""
     where = {(row["sequence"], row["frame"]): row["split"] for row in rows if row["frame"] is not None}
     guarded = {}
@@ -128,39 +182,55 @@ def _frame_guard(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return guarded
 
 
-def _exact(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _exact(rows: Sequence[Row]) -> dict[str, str]:
     """Return the val and test images whose bytes are a train image's."""
     train = {row["sha256"] for row in rows if row["split"] == "train"}
-    return {row["image_id"]: "duplicate_of_train" for row in rows if row["split"] != "train" and row["sha256"] in train}
+    return {
+        row["image_id"]: "duplicate_of_train" for row in rows if row["split"] in _HELD_OUT and row["sha256"] in train
+    }
 
 
-def _near(rows: Sequence[Mapping[str, Any]], left_out: Mapping[str, str]) -> tuple[dict[str, str], float]:
+def _near(rows: Sequence[Row], left_out: Mapping[str, str]) -> tuple[dict[str, str], float]:
     """Return the val and test images that look like a train image, and their largest share of a split."""
     rows = [row for row in rows if row["image_id"] not in left_out]
     found: dict[str, str] = {}
-    for a, b in similar([row["phash"] for row in rows]):
-        for one, other in ((rows[a], rows[b]), (rows[b], rows[a])):
-            if one["split"] != "train" and other["split"] == "train":
-                found[one["image_id"]] = "near_duplicate_of_train"
+    for ones, others in _either_way(rows):
+        if any(other["split"] == "train" for other in others):
+            found |= {one["image_id"]: "near_duplicate_of_train" for one in ones if one["split"] in _HELD_OUT}
     sizes = Counter(row["split"] for row in rows)
     hit = Counter(row["split"] for row in rows if row["image_id"] in found)
     return found, max((hit[name] / sizes[name] for name in hit), default=0.0)
 
 
-def similar(hashes: Sequence[int | None]) -> Iterator[tuple[int, int]]:
-    """Yield the index pairs of hashes at most NEAR bits apart, by banding: such a pair agrees in one 16-bit band."""
+def _either_way(rows: Sequence[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Yield rows with the rows that look like them."""
+    for a, b in similar([row["phash"] for row in rows]):
+        ones, others = [rows[index] for index in a], [rows[index] for index in b]
+        yield ones, others
+        if a is not b:
+            yield others, ones
+
+
+def similar(hashes: Sequence[int | None]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the indices of every two hashes at most NEAR bits apart, and twice those of a hash that several have.
+
+    By banding: two such hashes agree in one of their 16-bit bands.
+    """
+    places: dict[int, list[int]] = defaultdict(list)
+    for index, value in enumerate(hashes):
+        if value is not None:
+            places[value].append(index)
+    yield from ((same, same) for same in places.values() if len(same) > 1)
     seen = set()
     for shift in (0, 16, 32, 48):
         bands: dict[int, list[int]] = defaultdict(list)
-        for index, value in enumerate(hashes):
-            if value is not None:
-                bands[(value >> shift) & 0xFFFF].append(index)
+        for value in places:
+            bands[(value >> shift) & 0xFFFF].append(value)
         for members in bands.values():
             for a, b in combinations(members, 2):
-                close = ((hashes[a] or 0) ^ (hashes[b] or 0)).bit_count() <= NEAR
-                if close and (a, b) not in seen:
+                if (a ^ b).bit_count() <= NEAR and (a, b) not in seen:
                     seen.add((a, b))
-                    yield a, b
+                    yield places[a], places[b]
 
 
 def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> Outcome:
@@ -186,10 +256,10 @@ def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> 
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
         findings.append(_finding("not_in_own_split", "warning", len(left_out), advice, _paths(rows, left_out)))
     findings += _empty_splits(rows, ("train", "val"))
-    return Outcome(_table(rows), salt, near_duplicates=False, left_out=left_out, findings=findings)
+    return Outcome(_table(rows), salt, near_duplicates=False, divided=(), left_out=left_out, findings=findings)
 
 
-def _empty_splits(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[dict[str, Any]]:
+def _empty_splits(rows: Sequence[Row], asked: Sequence[str]) -> list[dict[str, Any]]:
     held = Counter(row["split"] for row in rows)
     advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
     return [{**_finding("empty_split", "critical", 0, advice, []), "split": name} for name in asked if held[name] == 0]
@@ -199,7 +269,7 @@ def _finding(code: str, severity: str, count: int, advice: str, files: list[str]
     return {"code": code, "severity": severity, "count": count, "advice": advice, "files": files[:20]}
 
 
-def _paths(rows: Sequence[Mapping[str, Any]], ids: Mapping[str, str]) -> list[str]:
+def _paths(rows: Sequence[Row], ids: Mapping[str, str]) -> list[str]:
     return sorted(row["path"] for row in rows if row["image_id"] in ids)
 
 

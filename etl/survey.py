@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl import boxes as bx, parts, tile as tiling
+from etl import boxes as bx, parts, region, tile as tiling
 from etl.ids import sample_id
 from etl.plan import TilePlan, Window
 
@@ -50,23 +50,31 @@ class EmptyTile(NamedTuple):
 class Survey:
     """The tiles of every image, and how its objects fare in them."""
 
-    def __init__(self, tables: Tables, cut: TilePlan) -> None:
+    def __init__(self, tables: Tables, cut: TilePlan, split: object) -> None:
+        """Take the images and their boxes; `split` is the configuration's `source.split`."""
         self.held_out: Counter[str] = Counter()  # tiles of val and test
         self.labelled: list[LabelledTile] = []
         self.empty: list[EmptyTile] = []
         self.sizes = np.zeros(len(bx.BUCKETS))  # labels of train tiles by size
         self.objects = self.whole = 0  # objects to be found, and those whole in a tile
         for image, xyxy, ignore in _with_boxes(*tables):
-            self._add(image, xyxy, ignore, cut)
+            self._add(image, region.of(image, split), xyxy, ignore, cut)
 
-    def _add(self, image: Mapping[str, Any], xyxy: bx.Boxes, ignore: NDArray[np.bool_], cut: TilePlan) -> None:
+    def _add(
+        self,
+        image: Mapping[str, Any],
+        regions: Sequence[region.Region],
+        xyxy: bx.Boxes,
+        ignore: NDArray[np.bool_],
+        cut: TilePlan,
+    ) -> None:
         wh = image["width"], image["height"]
         sides = bx.side_length(bx.clip(xyxy, (0, 0, *wh)))
         whole = np.zeros(len(xyxy), dtype=np.bool_)
-        for tile in tiling.tiles(wh, xyxy, ignore, cut):
+        for tile in tiling.tiles(wh, xyxy, ignore, cut, regions):
             whole[tile.labelled[tile.visibility >= 1]] = True
-            if image["split"] != "train":
-                self.held_out[image["split"]] += 1
+            if tile.split != "train":
+                self.held_out[tile.split] += 1
                 continue
             name = sample_id(image["image_id"], tile.scale, tile.window, parts.BASE, 0)
             pixels = tile.size_wh[0] * tile.size_wh[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from etl import boxes as bx
 from etl.ids import fraction
 from etl.plan import Plan, TilePlan, Window
+from etl.region import Region
 
 VERSION = 2
 
@@ -19,6 +20,7 @@ VERSION = 2
 class Tile:
     """One window of an image at one scale; boxes and ignore regions in sample pixels."""
 
+    split: str
     window: Window
     scale: float
     labelled: NDArray[np.int64]  # [n] rows of the image's boxes
@@ -40,18 +42,24 @@ def sample_wh(window: Window, scale: float) -> tuple[int, int]:
     return max(round((x1 - x0) * scale), 1), max(round((y1 - y0) * scale), 1)
 
 
-def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], plan: TilePlan) -> list[Tile]:
+def tiles(
+    size_wh: tuple[int, int],
+    boxes: bx.Boxes,
+    ignore: NDArray[np.bool_],
+    plan: TilePlan,
+    regions: Sequence[Region] | None = None,
+) -> list[Tile]:
     """Return every tile of an image with boxes [N, 4] in source pixels, of which `ignore` [N] are no labels.
 
     A box is a label where at least `min_visibility` of its area is visible; any lesser visible part, and any visible
-    part of an ignored box, is an ignore region.
+    part of an ignored box, is an ignore region. No tile reaches beyond its region; without any, all are train tiles.
     """
     width, height = size_wh
     image = bx.clip(boxes, (0, 0, width, height))
     wanted = image[~ignore & (bx.area(image) > 0)]
     found = []
-    for scale in plan.scales:
-        for window in plan.windows(width, height, scale):
+    for split, frame in regions or [Region("train", Window(0, 0, width, height))]:
+        for scale, window in _windows(frame, plan):
             seen = bx.visibility(image, window)
             visible = np.flatnonzero(seen > 0)
             label = ~ignore[visible] & (seen[visible] >= plan.min_visibility)
@@ -61,8 +69,17 @@ def tiles(size_wh: tuple[int, int], boxes: bx.Boxes, ignore: NDArray[np.bool_], 
             true_scale = np.divide(wh * 2, (x1 - x0, y1 - y0) * 2)  # not quite `scale`: samples have whole pixels
             cut = bx.clip(bx.to_window(bx.clip(image, window), window, true_scale), (0, 0, *wh))
             near = bool(bx.area(bx.clip(wanted, _around(window))).any())
-            found.append(Tile(window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored], near))
+            found.append(
+                Tile(split, window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored], near)
+            )
     return found
+
+
+def _windows(frame: Window, plan: TilePlan) -> Iterator[tuple[float, Window]]:
+    x, y = frame.x0, frame.y0
+    for scale in plan.scales:
+        for x0, y0, x1, y1 in plan.windows(frame.x1 - x, frame.y1 - y, scale):
+            yield scale, Window(x0 + x, y0 + y, x1 + x, y1 + y)
 
 
 def weights(tiles: Sequence[Tile], count: int) -> NDArray[np.float64]:

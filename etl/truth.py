@@ -6,23 +6,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import boxes, codec, remap, store
+from etl import boxes, codec, region, remap, schema, store
 from etl.config import Config
 from etl.original import Original
+from etl.plan import Window
 from etl.snapshot import Snapshot
 
-IMAGE_COLUMNS = ("image_id", "path", "width", "height", "exif_orientation")
+IMAGE_COLUMNS = ("image_id", "path", "width", "height", "exif_orientation", *Window._fields)
 
 
 def evaluation_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, pa.Table]:
     """Return the split's images and the boxes to find in them.
 
-    Images by path, with the orientation to decode them with. Boxes under the names the ontology gives them, clipped to
-    their image, with `area` as the label file has it; `ignore` boxes and `difficult` ones are to be passed over. Boxes
+    Images by path, with the orientation to decode them with, and the window x0 y0 x1 y1 of each that belongs to the
+    split: of most the whole. Boxes under the names the ontology gives them, clipped to their window and in its pixels,
+    with `area` as the label file has it; `ignore` boxes and `difficult` ones are to be passed over, and those that lie
+    in the window by less than the plan's min_visibility. Boxes
     that no tile labels are truth as well: they are in the image.
     """
     images = snapshot.table("images")
-    images = images.filter(pc.equal(images["split"], split)).sort_by("path")
+    images = images.filter(pc.is_in(images["split"], pa.array([split, schema.DIVIDED]))).sort_by("path")
+    images = _windows(images, split, snapshot.config)
     turn = pc.if_else(images["exif_applied"], images["exif_orientation"], pa.scalar(1, pa.int8()))
     images = images.set_column(images.schema.get_field_index("exif_orientation"), "exif_orientation", turn)
     ledger = snapshot.table("ledger")
@@ -35,8 +39,8 @@ def evaluation_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, 
     )
     truth = pa.table(
         {
-            **{name: found[name] for name in ("annotation_id", "image_id", "category", "area", "ignore")},
-            **_clipped(found, images),
+            **{name: found[name] for name in ("annotation_id", "image_id", "category", "area")},
+            **_clipped(found, images, snapshot.plan.tile.min_visibility),
             "difficult": pc.greater(found["difficult"], 0),
         }
     )
@@ -48,10 +52,23 @@ def read_image(config: Config, path: str, orientation: int) -> codec.Pixels:
     return Original(store.content(store.join(config.source.images, path))).pixels(orientation)
 
 
-def _clipped(annotations: pa.Table, images: pa.Table) -> dict[str, np.ndarray]:
+def _windows(images: pa.Table, split: str, config: Config) -> pa.Table:
+    """Return the images with the part of each that belongs to a split."""
+    windows = [region.of_split(row, split, config.source.split) for row in images.to_pylist()]
+    for name in Window._fields:
+        images = images.append_column(name, pa.array([getattr(window, name) for window in windows], pa.int32()))
+    return images
+
+
+def _clipped(annotations: pa.Table, images: pa.Table, min_visibility: float) -> dict[str, np.ndarray]:
+    """Return the boxes in their windows, and which are to be passed over: too little of them lies in the window."""
     place = pc.index_in(annotations["image_id"], images["image_id"].combine_chunks())
     width, height = (images[side].take(place).to_numpy() for side in ("width", "height"))
-    xyxy = np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
-    zero = np.zeros_like(width)
-    inside = boxes.clip(xyxy, (zero, zero, width, height)) if len(xyxy) else xyxy
-    return dict(zip(("x0", "y0", "x1", "y1"), inside.T, strict=True))
+    x0, y0, x1, y1 = (images[side].take(place).to_numpy() for side in Window._fields)
+    xyxy = boxes.as_boxes(np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]))
+    inside = boxes.clip(xyxy, (np.zeros_like(width), np.zeros_like(width), width, height))
+    shown = boxes.clip(inside, (x0, y0, x1, y1))
+    cut = boxes.area(shown) < min_visibility * boxes.area(inside)
+    corners = shown - np.column_stack([x0, y0] * 2)
+    ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool) | cut
+    return dict(zip(("x0", "y0", "x1", "y1", "ignore"), (*corners.T, ignore), strict=True))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from etl import boxes, codec, store
 from etl.config import Config
 from etl.errors import ConfigError, SourceError
-from etl.plan import TilePlan
+from etl.plan import TilePlan, Window
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth, read_image
 from train import metrics, predict, report, results
@@ -37,9 +37,15 @@ class Subject:
 
     image_id: str
     path: str
-    wh: tuple[int, int]
+    image_wh: tuple[int, int]
+    window: Window  # what of it is judged
     orientation: int  # EXIF, to decode it with
     truth: Truth
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height of what is judged."""
+        return self.window.x1 - self.window.x0, self.window.y1 - self.window.y0
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) ->
                 image["image_id"],
                 image["path"],
                 (image["width"], image["height"]),
+                Window(*(image[side] for side in Window._fields)),
                 image["exif_orientation"],
                 Truth(xyxy[mine], category[mine], area[mine], ignore[mine], difficult[mine]),
             )
@@ -253,14 +260,16 @@ def _given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table
 
 
 def _pixels(config: Config, subject: Subject) -> codec.Pixels:
-    """Return a subject's image, upright; SourceError when it is no longer the one of the snapshot."""
+    """Return what is judged of a subject's image, upright; SourceError when it is no longer the one of the snapshot."""
     try:
         image = read_image(config, subject.path, subject.orientation)
     except codec.UnreadableImageError as error:
         raise SourceError(f"{subject.path}: {error}") from error
-    if (wh := (image.shape[1], image.shape[0])) != subject.wh:
-        raise SourceError(f"{subject.path}: now {wh[0]} x {wh[1]} pixels, {subject.wh[0]} x {subject.wh[1]} when built")
-    return image
+    if (wh := (image.shape[1], image.shape[0])) != subject.image_wh:
+        before = " x ".join(map(str, subject.image_wh))
+        raise SourceError(f"{subject.path}: now {wh[0]} x {wh[1]} pixels, {before} when built")
+    x0, y0, x1, y1 = subject.window
+    return image[y0:y1, x0:x1]
 
 
 def _with_progress(subjects: Sequence[Subject]) -> Iterator[Subject]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from etl import boxes, store
 from etl.errors import ConfigError, StoreError
-from etl.plan import TilePlan
+from etl.plan import TilePlan, Window
 from train.merge import Detections, concatenate, none
 from train.metrics import Truth
 
@@ -62,6 +62,8 @@ def read_results(
         results, names = _items(uri, {"results": document}, "results"), dict(enumerate(ids, start=1))
         kinds = dict(enumerate(categories, start=1))
     known = _image_names(images)
+    windows = dict(zip(images["image_id"].to_pylist(), _windows(images), strict=True))
+    sizes = dict(zip(images["image_id"].to_pylist(), _sizes(images), strict=True))
     every, below = {*ids, *paths}, root.rstrip("/") + "/"
     index = {name: number for number, name in enumerate(categories)}
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
@@ -73,11 +75,11 @@ def read_results(
         if category not in index:
             raise _wrong(where, "category_id", repr(kind), f"a category of the snapshot: {', '.join(categories)}")
         if (ours := known.get(name)) is not None:
-            rows.setdefault(ours, []).append((box, score, index[category]))
+            if _in(windows[ours], box, sizes[ours]):
+                rows.setdefault(ours, []).append((box, score, index[category]))
         elif name not in every:
             raise _wrong(where, "image_id", repr(image), "an id, a path or a file name of a validation image")
-    sizes = dict(zip(images["image_id"].to_pylist(), _sizes(images), strict=True))
-    return {image: _detections(rows[image], sizes[image]) if image in rows else none() for image in sizes}
+    return {image: _detections(rows[image], windows[image]) if image in rows else none() for image in windows}
 
 
 def _document(uri: str) -> Any:
@@ -142,8 +144,20 @@ def _sizes(images: pa.Table) -> list[tuple[int, int]]:
     return list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
 
 
-def _detections(rows: Sequence[tuple[list[float], float, int]], image_wh: tuple[int, int]) -> Detections:
-    xyxy = boxes.as_boxes([box for box, _, _ in rows])
+def _windows(images: pa.Table) -> list[Window]:
+    return [Window(*corners) for corners in zip(*(images[side].to_pylist() for side in Window._fields), strict=True)]
+
+
+def _detections(rows: Sequence[tuple[list[float], float, int]], window: Window) -> Detections:
+    """Return detections in the pixels of a window of their image."""
+    xyxy = boxes.to_window(boxes.as_boxes([box for box, _, _ in rows]), window, 1.0)
     score: NDArray[np.float64] = np.array([score for _, score, _ in rows], dtype=np.float64)
     category = np.array([category for _, _, category in rows], dtype=np.int64)
-    return Detections(xyxy, score, category, np.tile(np.array([0.0, 0.0, *image_wh]), (len(rows), 1)))
+    frame = np.array([0.0, 0.0, window.x1 - window.x0, window.y1 - window.y0])
+    return Detections(xyxy, score, category, np.tile(frame, (len(rows), 1)))
+
+
+def _in(window: Window, box: Sequence[float], image_wh: tuple[int, int]) -> bool:
+    """Return whether a detection is judged: not where its centre lies in another part of a divided image."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return window == (0, 0, *image_wh) or (window.x0 <= x < window.x1 and window.y0 <= y < window.y1)

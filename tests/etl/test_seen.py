@@ -63,14 +63,14 @@ def ingested(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def images_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     read: list[str] = []
-    real = store.read_bytes
+    real = store.content
 
-    def noting(uri: str) -> bytes:
+    def noting(uri: str) -> bytes | Path:
         if uri.endswith(".png"):
             read.append(Path(uri).name)
         return real(uri)
 
-    monkeypatch.setattr(store, "read_bytes", noting)
+    monkeypatch.setattr(store, "content", noting)
     return read
 
 

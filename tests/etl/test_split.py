@@ -4,6 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations, product
 
 import pyarrow as pa
 import pytest
@@ -22,7 +23,8 @@ def images(paths: Sequence[str], same: dict[str, str] | None = None, phash: dict
         content = (same or {}).get(path, path)
         look = (phash or {}).get(path, seed_of(f"look of {content}"))
         sha = hashlib.sha256(content.encode()).hexdigest()
-        rows.append({"image_id": image_id(path), "path": path, "sha256": sha, "phash": look})
+        size = {"width": 640, "height": 480}
+        rows.append({"image_id": image_id(path), "path": path, "sha256": sha, "phash": look, **size})
     return schema.table(schema.IMAGES, rows)
 
 
@@ -161,6 +163,14 @@ def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
     assert "val" not in where(pinned).values()
 
 
+def pairs_of(hashes: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The pairs of indices that `similar` speaks of."""
+    found = []
+    for a, b in splitting.similar(hashes):
+        found += combinations(a, 2) if a is b else [(min(pair), max(pair)) for pair in product(a, b)]
+    return found
+
+
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.integers(0, 2**64 - 1))
 def test_similar_finds_exactly_the_pairs_three_bits_apart(hashes: list[int], base: int) -> None:
     hashes += [base, base ^ 1, base ^ (1 << 17 | 1 << 33 | 1 << 60), base ^ (1 << 1 | 1 << 17 | 1 << 33 | 1 << 60)]
@@ -170,13 +180,13 @@ def test_similar_finds_exactly_the_pairs_three_bits_apart(hashes: list[int], bas
         for b in range(a + 1, len(hashes))
         if (hashes[a] ^ hashes[b]).bit_count() <= 3
     }
-    found = list(splitting.similar(hashes))
+    found = pairs_of(hashes)
     assert len(found) == len(set(found))
     assert set(found) == expected
 
 
 def test_an_image_without_a_hash_is_like_no_other() -> None:
-    assert list(splitting.similar([None, None, 0])) == []
+    assert pairs_of([None, None, 0]) == []
 
 
 def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
@@ -204,3 +214,51 @@ def test_a_split_of_its_own_that_stays_empty_is_a_finding() -> None:
 def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
     assert placed(unicodedata.normalize("NFD", "é/é_5.jpg")) == placed(unicodedata.normalize("NFC", "é/é_5.jpg"))
     assert placed(unicodedata.normalize("NFD", "é/5.jpg"), "^é") == ("é", "é", 5)
+
+
+def test_thousands_of_equal_hashes_are_one_group() -> None:
+    (pair,) = splitting.similar([7] * 20_000)
+    assert len(pair[0]) == len(pair[1]) == 20_000
+
+
+def big(paths: Sequence[str], wh: tuple[int, int] = (4000, 3000), **look: dict[str, str]) -> pa.Table:
+    rows = [{**row, "width": wh[0], "height": wh[1]} for row in images(paths, **look).to_pylist()]
+    return pa.Table.from_pylist(rows, schema=schema.IMAGES)
+
+
+def test_a_single_big_image_is_divided() -> None:
+    outcome = split(big(["ortho.tif"]), SplitRatios())
+    assert where(outcome) == {"ortho.tif": schema.DIVIDED}
+    assert outcome.divided == (image_id("ortho.tif"),)
+    assert [finding["code"] for finding in outcome.findings] == ["region_split"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        images(["ortho.tif"]),  # too small for regions
+        big(["flight_1.jpg", "flight_2.jpg"]),  # of one group: the second may show the ground of the first
+    ],
+)
+def test_what_cannot_be_divided_has_an_empty_split(table: pa.Table) -> None:
+    outcome = split(table, SplitRatios())
+    assert schema.DIVIDED not in where(outcome).values()
+    assert [finding["code"] for finding in outcome.findings] == ["empty_split"]
+
+
+def test_a_divided_image_stays_divided_and_what_shows_its_ground_is_left_out() -> None:
+    first = split(big(["a/ortho.tif"]), SplitRatios())
+    paths = ["a/ortho.tif", "copy.tif", "like.tif", *SCENES]
+    looks = {"a/ortho.tif": 5, "like.tif": 7}
+    later = split(
+        big(paths, same={"copy.tif": "a/ortho.tif"}, phash=looks), SplitRatios(), salt=first.salt, divided=first.divided
+    )
+    found = where(later)
+    assert found["a/ortho.tif"] == schema.DIVIDED
+    assert later.left_out == {image_id("copy.tif"): "like_divided", image_id("like.tif"): "like_divided"}
+    assert {found[path] for path in SCENES} == {"train", "val"}
+    assert found.items() >= where(split(big(SCENES), SplitRatios(), salt=first.salt)).items()
+
+
+def test_nothing_is_divided_that_the_plan_does_not_name() -> None:
+    assert where(split(big(["ortho.tif"]), SplitRatios(), salt=0, divided=())) != {"ortho.tif": schema.DIVIDED}
