@@ -45,14 +45,14 @@ class Lender:
 
     def __init__(self, loans: Loans, read: Callable[[dict[str, Any]], Pixels]) -> None:
         self._donors = loans.donors
-        self._images = {row["image_id"]: row for row in loans.images.to_pylist()}
+        images = self._images = {row["image_id"]: row for row in loans.images.to_pylist()}
         self._boxes: dict[str, Rows] = {}
         for row in loans.annotations.to_pylist():
             self._boxes.setdefault(row["image_id"], []).append(row)
 
         @lru_cache(maxsize=SLOTS)
         def pixels(image: str) -> Pixels:
-            return read(self._images[image])
+            return read(images[image])  # not of `self`, which this would keep alive
 
         self._pixels = pixels
 

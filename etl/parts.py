@@ -116,6 +116,7 @@ def tile_part(part: TilePart) -> bool:
             _make_samples(part, image, by_image.get(image["image_id"], []), lender, writer)
     store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger), durable=False)
     store.write_table(f"{part.uri}.samples.parquet", writer.table(), durable=False)
+    memory.tidy()
     return True
 
 

@@ -1,0 +1,120 @@
+"""Tiling with labels against SAHI's `slice_coco` on the same images and tiles, by CPU seconds.
+
+SAHI is no dependency: SPECK_SAHI names a folder that holds it, made with
+`pip install --no-deps --target FOLDER sahi==0.12.8 shapely`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from PIL import Image
+
+from etl import cluster, jobs, lossless, parts
+from etl.config import Config, load
+from etl.plan import TilePlan
+from etl.snapshot import Snapshot
+
+PLAN = TilePlan(size=640, overlap=0.2, min_visibility=0.3, scales=(1.0,))
+QUALITY = 95
+
+
+def write_coco(images: pa.Table, annotations: pa.Table, path: Path) -> None:
+    """Write the images and boxes as a COCO file."""
+    numbers = {name: number for number, name in enumerate(images["image_id"].to_pylist(), start=1)}
+    classes = sorted(set(annotations["category"].to_pylist()))
+    boxes = []
+    for row in annotations.to_pylist():
+        if row["image_id"] in numbers:
+            bbox = [row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"]]
+            boxes.append({
+                "id": len(boxes) + 1, "image_id": numbers[row["image_id"]], "bbox": bbox, "area": bbox[2] * bbox[3],
+                "category_id": classes.index(row["category"]) + 1, "iscrowd": 0,
+            })  # fmt: skip
+    listed = [
+        {"id": numbers[row["image_id"]], "file_name": row["path"], "width": row["width"], "height": row["height"]}
+        for row in images.to_pylist()
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+    path.write_text(json.dumps({"images": listed, "annotations": boxes, "categories": categories}))
+
+
+def ours(bench: Any, config: Config, images: pa.Table, snapshot: Snapshot) -> Callable[[Path], object]:
+    update = {"negatives": 1.0, "negatives_far": 1.0, "tile": PLAN, "codec": lossless.choose("lossless", None)}
+    plan = snapshot.plan.model_copy(update=update)
+    pieces = bench.parts_of(config, plan, images, snapshot.table("annotations"), Path("part"))
+
+    def run(folder: Path) -> None:
+        for number, piece in enumerate(pieces):
+            parts.tile_part(parts.TilePart(**{**vars(piece), "uri": str(folder / str(number))}))
+
+    return run
+
+
+def sahi(folder: str, coco: Path, images: Path, extension: str | None) -> Callable[[Path], object]:
+    """Slice with SAHI, JPEGs at the quality of the other side: it leaves Pillow's own, 75."""
+    sys.path.insert(0, folder)
+    from sahi.slicing import slice_coco
+
+    save = Image.Image.save
+
+    def save_well(image: Image.Image, path: Any, *args: Any, **options: Any) -> None:
+        if str(path).endswith(".jpg"):
+            options["quality"] = QUALITY
+        save(image, path, *args, **options)
+
+    Image.Image.save = save_well  # type: ignore[method-assign]
+    return lambda out: slice_coco(
+        str(coco), str(images), "sliced", str(out), slice_height=640, slice_width=640, out_ext=extension
+    )
+
+
+@pytest.mark.parametrize(
+    ("extension", "wanted", "rounds"), [(".jpg", 2.0, 7), (None, 40.0, 2)], ids=["jpeg", "default"]
+)
+def test_tiling_beside_sahi(
+    extension: str | None, wanted: int, rounds: int, real_data: Path, tmp_path: Path, monkeypatch, bench: Any
+) -> None:
+    if not (folder := os.environ.get("SPECK_SAHI")):
+        pytest.skip("SPECK_SAHI names no folder with SAHI: see this file's first lines")
+    monkeypatch.setenv("SPECK_DATA", str(real_data))
+    monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
+    config = load(bench.datasets / "aerial_cars.yaml")
+    config = config.model_copy(update={"augment": config.augment.model_copy(update={"copies": 0})})
+    with cluster.serial() as here:
+        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+    images = snapshot.table("images")
+    images = images.filter(pc.is_in(images["format"], pa.array(["JPEG", "MPO"])))
+    write_coco(images, snapshot.table("annotations"), tmp_path / "coco.json")
+    sides = {
+        "ours": bench.side(lambda: ours(bench, config, images, snapshot)),
+        "sahi": bench.side(lambda: sahi(folder, tmp_path / "coco.json", Path(config.source.images), extension)),
+    }
+
+    def turn(name: str) -> Any:
+        (tmp_path / name).mkdir()
+        cost = sides[name](tmp_path / name)
+        written = sum(1 for _ in (tmp_path / name).iterdir())
+        shutil.rmtree(tmp_path / name)
+        assert written > images.num_rows or name == "ours"
+        return cost
+
+    found = bench.interleaved({name: lambda name=name: turn(name) for name in sides}, rounds)
+    ratio = bench.ratio(found["sahi"], found["ours"])
+    version = next(d.version for d in importlib.metadata.distributions(path=[folder]) if d.name == "sahi")
+    bench.say(
+        f"SAHI {version} slice_coco, {extension or 'its own format'}: {images.num_rows} images, "
+        f"{bench.cpu(found['sahi']):.2f} CPU-s, ours {bench.cpu(found['ours']):.2f}",
+        f"  times as fast as SAHI: {ratio.beside(wanted)}",
+    )
+    assert ratio.median > wanted * 0.75
