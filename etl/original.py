@@ -31,8 +31,9 @@ class Original:
     Other formats than PNG, TIFF and WebP are decoded in memory whatever their size.
     """
 
-    def __init__(self, content: bytes | Path) -> None:
-        self._content = content
+    def __init__(self, content: bytes | Path, like: tuple[int, int, str] | None = None) -> None:
+        """Take the content, and width, height and format where they are known already."""
+        self._content, self._like = content, like
 
     def _open(self) -> io.BytesIO | io.BufferedReader:
         return io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content.open("rb")
@@ -51,8 +52,8 @@ class Original:
     @cached_property
     def is_large(self) -> bool:
         """Whether the image is decoded by way of the disk: by its size alone, so that every machine does the same."""
-        found = self.header(float("inf"))
-        return found.width * found.height >= LARGE and found.format in _FORMATS
+        width, height, kind = self._like or _like(self.header(float("inf")))
+        return width * height >= LARGE and kind in _FORMATS
 
     @cached_property
     def data(self) -> bytes:
@@ -106,6 +107,10 @@ class Original:
         grey = image.bands < 3  # and maybe alpha, which is left out
         image = image.extract_band(0).bandjoin([image.extract_band(0)] * 2) if grey else image.extract_band(0, n=3)
         return _turned(image, orientation)
+
+
+def _like(found: Header) -> tuple[int, int, str]:
+    return found.width, found.height, found.format
 
 
 def let_go(pixels: Pixels) -> None:

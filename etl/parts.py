@@ -175,7 +175,8 @@ def _record(row: dict[str, Any]) -> bytes:
 
 def _read(config: Config, image: dict[str, Any]) -> Original:
     """Return an image's file; SourceError when it is another than the one its labels were read for."""
-    file = Original(store.content(store.join(config.source.images, image["path"])))
+    like = image["width"], image["height"], image["format"]
+    file = Original(store.content(store.join(config.source.images, image["path"])), like)
     if file.sha256 != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
     return file
