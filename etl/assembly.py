@@ -105,10 +105,13 @@ def _write_shard(
     writer = shard.ShardWriter(local)
     done = 0
     for origin, start, lengths in reuse.runs(rows):
-        data = store.read_range(origin, start, sum(lengths))
         if origin in before:
+            data = store.read_range(origin, start, sum(lengths))
             reuse.check(rows.slice(done, len(lengths)), data)
-        writer.add(data)
+            writer.add(data)
+        else:
+            for piece in store.read_pieces(origin, start, sum(lengths)):
+                writer.add(piece)
         done += len(lengths)
     written = writer.close()
     uri = snapshot.shard_uri(home, written.sha256)

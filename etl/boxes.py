@@ -51,6 +51,14 @@ def clip(boxes: Boxes, window: Sequence[float | NDArray[Any]]) -> Boxes:
     return cut
 
 
+def touches(boxes: Boxes, window: Sequence[float]) -> NDArray[np.bool_]:
+    """Return which boxes [N] share area with a window x0 y0 x1 y1."""
+    (bx0, by0, bx1, by1), (x0, y0, x1, y1) = boxes.T, window
+    shared: NDArray[np.bool_] = np.minimum(bx1, x1) > np.maximum(bx0, x0)
+    shared &= np.minimum(by1, y1) > np.maximum(by0, y0)
+    return shared
+
+
 def visibility(boxes: Boxes, window: Sequence[float]) -> NDArray[np.float64]:
     """Return the share of each box's own area inside the window [N]; 0 for a box without area."""
     own = area(boxes)

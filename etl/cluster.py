@@ -23,6 +23,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _RETRIES = 2
+_PROFILE = {
+    "distributed.worker.profile.interval": "100ms",
+    "distributed.worker.profile.cycle": "60s",  # a worker keeps the calls it saw in each of an hour's cycles
+}
 _PROGRESS_SECONDS = 5.0
 _KNOCK_SECONDS = 10.0
 
@@ -101,10 +105,12 @@ class _Dask:
         keys = [f"{prefix}-{number}" for number in range(len(items))]
         self._futures = self._client.map(function, items, key=keys, pure=False, retries=_RETRIES)
         progress = Progress(label, len(items))
+        results: dict[str, Result] = {}
         try:
-            for _ in as_completed(self._futures, loop=self._client.loop):
+            for future in as_completed(self._futures, loop=self._client.loop):
+                results[future.key] = future.result()
+                future.release()  # else workers keep its item, too
                 progress.step()
-            results: list[Result] = [future.result() for future in self._futures]
         except FutureCancelledError as error:
             raise TaskError(f"{label}: cancelled") from error
         except KilledWorker as error:
@@ -112,7 +118,7 @@ class _Dask:
         finally:
             self._client.cancel(self._futures, force=True)
             self._futures = []
-        return results
+        return [results[key] for key in keys]
 
     def cancel(self) -> None:
         self._client.cancel(self._futures, force=True)
@@ -131,10 +137,12 @@ def serial() -> AbstractContextManager[Cluster]:
 @contextmanager
 def connect(address: str | None = None, workers: int | None = None) -> Iterator[Cluster]:
     """Yield the cluster at the address; without one a local cluster of worker processes, gone at the end."""
+    import dask
     from dask.distributed import Client, LocalCluster
 
     with ExitStack() as stack:
         if address is None:
+            stack.enter_context(dask.config.set(_PROFILE))
             stack.enter_context(_hidden_main())
             count = workers if workers is not None else os.cpu_count() or 1
             where: Any = stack.enter_context(

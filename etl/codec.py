@@ -118,13 +118,20 @@ def to_measure(pixels: Pixels) -> Pixels:
 
 def measures_of(luma: Pixels, orientation: int) -> Measures:
     """Return the measures of an image from its luma [h, w] as stored."""
-    laplacian = cv2.Laplacian(luma, cv2.CV_16S)
+    mean, deviation = _moments(luma)
+    _, roughness = _moments(cv2.Laplacian(luma, cv2.CV_16S))
     return Measures(
-        brightness=round(float(luma.mean(dtype=np.float64)), 2),
-        contrast=round(float(luma.std(dtype=np.float64)), 2),
-        sharpness=round(float(laplacian.var(dtype=np.float64)), 1),
+        brightness=round(mean, 2),
+        contrast=round(deviation, 2),
+        sharpness=round(roughness**2, 1),
         phash=perceptual_hash(upright(luma, orientation)),
     )
+
+
+def _moments(values: cv2.typing.MatLike) -> tuple[float, float]:
+    """Return mean and standard deviation."""
+    mean, deviation = cv2.meanStdDev(values)
+    return mean.item(), deviation.item()
 
 
 def perceptual_hash(luma: Pixels) -> int:

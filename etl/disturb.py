@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from dataclasses import replace
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 
@@ -53,9 +57,7 @@ def occlude(scene: Scene, min_visibility: float, rng: np.random.Generator) -> Sc
 
 def disturb(pixels: Pixels, seed: int) -> Pixels:
     """Return the pixels in other light, blurred, noisy or compressed, as the seed has it."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news otherwise
-    import albumentations as alb
-
+    alb = _albumentations()
     chain = alb.Compose(
         [
             alb.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.2, p=0.6),
@@ -68,3 +70,16 @@ def disturb(pixels: Pixels, seed: int) -> Pixels:
     )
     disturbed: Pixels = chain(image=pixels)["image"]
     return disturbed
+
+
+@cache
+def _albumentations() -> ModuleType:
+    """Import the library without torch, which it would load to make tensors: a second and 130 MB of every worker."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news otherwise
+    if "torch" in sys.modules:
+        return importlib.import_module("albumentations")
+    sys.modules["torch"] = None  # type: ignore[assignment]  # as where it is not installed
+    try:
+        return importlib.import_module("albumentations")
+    finally:
+        del sys.modules["torch"]

@@ -17,7 +17,7 @@ from etl.ids import AnnotationIds, image_id
 from etl.original import Original
 from etl.schema import LEDGER, REJECTS, reject, table
 
-VERSION = 1
+VERSION = 2
 _TOLERANCE = 0.01  # px: a box that reaches less far outside its image is written with rounding, not wrongly
 
 _FARTHEST = 1e9  # px: no coordinate, and nothing computed of those below it overflows

@@ -92,8 +92,8 @@ class ShardWriter:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def add(self, blocks: bytes) -> int:
-        """Append a sample's blocks and return their offset."""
+    def add(self, blocks: bytes | memoryview) -> int:
+        """Append blocks of samples and return their offset."""
         offset = self.size
         self._file.write(blocks)
         self._hash.update(blocks)

@@ -22,6 +22,7 @@ from etl.errors import StoreError
 
 _ROW_GROUP = 100_000
 _BIG = 64 * 2**20  # bytes of a file that is not taken into memory as a whole
+_PIECE = 2**18  # bytes that stay in a core's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,21 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
     if len(content) != size:
         raise StoreError(f"{uri}: ends before byte {offset + size}")
     return content
+
+
+def read_pieces(uri: str, offset: int, size: int) -> Iterator[bytes | memoryview]:
+    """Yield `size` bytes from `offset` on in pieces that are to be used at once: the next one takes their place."""
+    if (local := local_path(uri)) is None:
+        yield read_range(uri, offset, size)
+        return
+    buffer = memoryview(bytearray(min(size, _PIECE)))
+    with _found(uri), local.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while size and (count := file.readinto(buffer[: min(size, _PIECE)])):
+            yield buffer[:count]
+            size -= count
+    if size:
+        raise StoreError(f"{uri}: ends {size} bytes too early")
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -56,21 +56,21 @@ def tiles(
     """
     width, height = size_wh
     image = bx.clip(boxes, (0, 0, width, height))
-    wanted = image[~ignore & (bx.area(image) > 0)]
+    wanted = image[~ignore]
     found = []
     for split, frame in regions or [Region("train", Window(0, 0, width, height))]:
         for scale, window in _windows(frame, plan):
-            seen = bx.visibility(image, window)
-            visible = np.flatnonzero(seen > 0)
-            label = ~ignore[visible] & (seen[visible] >= plan.min_visibility)
-            labelled, ignored = visible[label], visible[~label]
+            visible = np.flatnonzero(bx.touches(image, window))
+            here = image[visible]
+            seen = bx.visibility(here, window)
+            label = ~ignore[visible] & (seen >= plan.min_visibility)
             x0, y0, x1, y1 = window
             wh = sample_wh(window, scale)
             true_scale = np.divide(wh * 2, (x1 - x0, y1 - y0) * 2)  # not quite `scale`: samples have whole pixels
-            cut = bx.clip(bx.to_window(bx.clip(image, window), window, true_scale), (0, 0, *wh))
-            near = bool(bx.area(bx.clip(wanted, _around(window))).any())
+            cut = bx.clip(bx.to_window(bx.clip(here, window), window, true_scale), (0, 0, *wh))
+            near = bool(bx.touches(wanted, _around(window)).any())
             found.append(
-                Tile(split, window, scale, labelled, cut[labelled], seen[labelled], ignored, cut[ignored], near)
+                Tile(split, window, scale, visible[label], cut[label], seen[label], visible[~label], cut[~label], near)
             )
     return found
 

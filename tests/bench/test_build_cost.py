@@ -13,7 +13,7 @@ from etl import cluster, jobs, parts, publishing
 from etl.config import Config
 from etl.snapshot import Snapshot
 
-FRAMES = 160
+FRAMES = 600
 WANTED = 1.4
 
 
