@@ -10,22 +10,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-VERSION = 1
+from etl.anchor_search import Floats, Limits, Sizes, refine, search, settle
+
+VERSION = 2
 RATIO = 4.0  # how many times larger or smaller a side may be
 MOST_PER_LEVEL = 6
 MIN_GAIN = 0.001  # share of boxes one more anchor per level must bring within reach to be worth it
 
-Floats = NDArray[np.float64]
-Score = tuple[float, float]  # best possible recall, fitness
-
-_MOST_ROWS = 4096  # of the table the search looks at; the result is measured on every box
-_FULL = (1000, 5)  # generations, starts
-_QUICK = (150, 3)
+_DISTINCT = 100_000  # boxes up to which equal ones are counted together
+_FINE, _COARSE = 4096, 512  # sizes that stand for all in the search; the result is measured on every box
+_PER_OCTAVE = 32  # sizes of the finest grid
+_WEIGHT = 2.0**-20  # weights are whole multiples of it: their sums do not depend on the order
+_SIDES = (2.0**-8, 2.0**20)  # px, between which sizes have a place in a grid
+_ROUNDING = 0.0015  # of the logarithm of an anchor's side: it is rounded to 1/100 px
+_CHUNK = 2**15  # boxes measured at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class AnchorFit:
     bpr: float | None  # share of boxes within reach of an anchor; None without boxes
     aat: float | None  # anchors within reach of a box, on average
     fitness: float | None  # mean over boxes of the best agreement, 0 where out of reach
-    bpr_curve: tuple[tuple[int, float], ...]  # anchors per level, best possible recall of a quick fit
+    bpr_curve: tuple[tuple[int, float], ...]  # anchors per level and their best possible recall, where `auto` chose
+    fitness_alone: tuple[float, float] | None  # recall and fitness, had they been evolved on for fitness alone
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -49,27 +53,25 @@ class AnchorFit:
 
 
 @dataclass(frozen=True)
-class _Boxes:
-    """Distinct sizes in canonical order, so that the order they came in changes no bit."""
-
-    wh: Floats  # [N, 2]
-    weights: Floats  # [N], sums to the number of boxes
-
-
-@dataclass(frozen=True)
 class _Levels:
     strides: tuple[int, ...]
     per_level: int
     image_size: int
 
     @property
-    def count(self) -> int:
-        return len(self.strides) * self.per_level
+    def floors(self) -> Floats:
+        """The smallest side of each anchor [k]: half its level's stride, but not above the image."""
+        sides = np.repeat(np.array(self.strides, dtype=np.float64) / 2, self.per_level)
+        return np.minimum(sides, self.image_size)
 
     @property
-    def floors(self) -> Floats:
-        """The smallest side of each anchor [k, 1]: half its level's stride."""
-        return np.repeat(np.array(self.strides, dtype=np.float64) / 2, self.per_level)[:, None]
+    def limits(self) -> Limits:
+        return Limits(np.log(self.floors), float(np.log(self.image_size)))
+
+
+class _Boxes(NamedTuple):
+    wh: Floats  # [N, 2]
+    weights: Floats  # [N], sums to the number of boxes
 
 
 def fit(
@@ -90,23 +92,28 @@ def fit(
     steps = tuple(sorted(int(stride) for stride in strides))
     if not steps or steps[0] <= 0:
         raise ValueError("strides must be positive and at least one")
-    boxes = _distinct(wh, weights)
+    boxes = _good(wh, weights)
     if not len(boxes.wh):
         return _guess(_Levels(steps, 3 if per_level == "auto" else per_level, image_size))
-    coarse = _coarse(boxes)
-    curve = tuple(_curve(boxes, coarse, steps, image_size, seed, None if per_level == "auto" else per_level))
+    fine, coarse = _grid(boxes, _FINE), _grid(boxes, _COARSE, certain=0.5)
+    curve = tuple(_curve(fine, coarse, steps, image_size, seed)) if per_level == "auto" else ()
     levels = _Levels(steps, _enough(curve) if per_level == "auto" else per_level, image_size)
-    anchors, _ = _search(boxes, coarse, levels, seed, *_FULL)
+    rng = np.random.default_rng([seed, levels.per_level])
+    found = search(coarse, fine, levels.limits, rng)
+    alone = refine(coarse, levels.limits, found, rng, recall=0.0)
+    anchors = _rounded(found, levels)
     bpr, aat, fitness = measure(anchors, boxes.wh, boxes.weights)
+    lone_bpr, _, lone_fitness = measure(_rounded(alone, levels), np.exp(fine.logs), fine.weights)
     return AnchorFit(
         anchors=_by_level(anchors, levels),
         strides=steps,
         image_size=image_size,
-        boxes=round(float(boxes.weights.sum())),
+        boxes=round(_sum(boxes.weights)),
         bpr=bpr,
         aat=aat,
         fitness=fitness,
         bpr_curve=curve,
+        fitness_alone=(lone_bpr, lone_fitness),
         seconds=perf_counter() - started,
     )
 
@@ -114,16 +121,32 @@ def fit(
 def measure(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Return best possible recall, anchors within reach per box and fitness of anchors [k, 2] on boxes [N > 0, 2]."""
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
+    pairs = np.asarray(anchors, dtype=np.float64).reshape(-1, 2)
+    best, reached = np.empty(len(sides)), np.empty(len(sides))
+    for start in range(0, len(sides), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        best[part], reached[part] = _agreement(pairs, *np.ascontiguousarray(sides[part].T))
+    hit = best > 1 / RATIO
     weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64)
-    best, reached = np.zeros(len(sides)), np.zeros(len(sides))
-    for anchor in np.asarray(anchors, dtype=np.float64).reshape(-1, 2):
-        ratio = sides / anchor
-        agreement = np.minimum(ratio, 1 / ratio).min(axis=1)
+    total = _sum(weight)
+    bpr, aat, fitness = (_sum(weight * value) / total for value in (hit, reached, best * hit))
+    return min(bpr, 1.0), aat, min(fitness, 1.0)
+
+
+def _agreement(anchors: Floats, w: Floats, h: Floats) -> tuple[Floats, Floats]:
+    """Return each box's best agreement with an anchor [N], and how many are within its reach [N]."""
+    best, reached = np.zeros(len(w)), np.zeros(len(w))
+    for a, b in anchors:
+        across, down = w / a, h / b
+        agreement = np.minimum(np.minimum(across, 1 / across), np.minimum(down, 1 / down))
         reached += agreement > 1 / RATIO
         np.maximum(best, agreement, out=best)
-    total, hit = float(weight.sum()), best > 1 / RATIO
-    bpr, aat, fitness = (float((weight * value).sum()) / total for value in (hit, reached, best * hit))
-    return min(bpr, 1.0), aat, min(fitness, 1.0)
+    return best, reached
+
+
+def _sum(values: NDArray[Any]) -> float:
+    """Return the sum, whatever the order."""
+    return float(np.sort(values).sum(dtype=np.float64))
 
 
 def to_json(fitted: AnchorFit) -> dict[str, Any]:
@@ -139,6 +162,7 @@ def to_json(fitted: AnchorFit) -> dict[str, Any]:
         "aat": fitted.aat,
         "fitness": fitted.fitness,
         "bpr_curve": [list(point) for point in fitted.bpr_curve],
+        "fitness_alone": None if fitted.fitness_alone is None else list(fitted.fitness_alone),
     }
 
 
@@ -153,45 +177,65 @@ def log_form(fitted: AnchorFit) -> str:
     return f"AutoAnchor: {figures}, {fitted.fitness:.4f} fitness, {fitted.boxes} boxes\n{where}"
 
 
-def _distinct(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
-    """Return the distinct sizes with their weights, those without area or weight left out."""
+def _good(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
+    """Return the boxes with area and weight; up to 100,000 of them with equal ones counted together."""
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
     weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
     if len(weight) != len(sides):
         raise ValueError(f"{len(sides)} boxes but {len(weight)} weights")
     good = np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1) & (weight > 0)
-    return _grouped(sides[good], weight[good])
+    sides, weight = sides[good], np.rint(weight[good] / _WEIGHT) * _WEIGHT
+    if len(sides) > _DISTINCT:
+        return _Boxes(sides, weight)
+    distinct, which = np.unique(sides, axis=0, return_inverse=True)
+    return _Boxes(distinct, _counts(which.ravel(), weight))
 
 
-def _grouped(sides: Floats, weight: Floats) -> _Boxes:
-    order = np.lexsort((weight, sides[:, 1], sides[:, 0]))  # the weights too: sums must not depend on the order
-    sides, weight = sides[order], weight[order]
-    new = np.ones(len(sides), dtype=bool)
-    new[1:] = (sides[1:] != sides[:-1]).any(axis=1)
-    return _Boxes(sides[new], np.add.reduceat(weight, np.flatnonzero(new)) if len(sides) else weight)
+def _grid(boxes: _Boxes, most: int, certain: float = 1.0) -> Sizes:
+    """Return at most about this many sizes that stand for all: their own, or those of the finest grid that small.
 
-
-def _coarse(boxes: _Boxes) -> _Boxes:
-    """Return at most a few thousand sizes that stand for all: the finest grid of part octaves that is small enough."""
-    per_octave = 32
-    while len(boxes.wh) > _MOST_ROWS:
-        cells = np.round(np.log2(boxes.wh) * per_octave)
-        smaller = _grouped(np.exp2(cells / per_octave), boxes.weights)
-        if len(smaller.wh) <= _MOST_ROWS or per_octave <= 4:
-            return smaller
+    A size is within reach where this share of its cell is, on its way out.
+    """
+    per_octave, cell = _PER_OCTAVE, 0.0
+    while len(boxes.wh) > most and per_octave >= 4:
+        boxes, cell = _cells(boxes, per_octave), float(np.log(2)) / per_octave
         per_octave //= 2
-    return boxes
+    reach = float(np.log(RATIO)) - (cell / 2 + _ROUNDING) * certain
+    return Sizes(np.log(boxes.wh), boxes.weights / boxes.weights.sum(), reach)
+
+
+def _cells(boxes: _Boxes, per_octave: int) -> _Boxes:
+    """Return the filled cells of a grid of part octaves, by their middle, with the weights of the boxes in them."""
+    places = np.floor(np.log2(np.clip(boxes.wh, *_SIDES)) * per_octave).astype(np.int64)
+    low = places.min(axis=0)
+    places -= low
+    span = int(places[:, 1].max()) + 1
+    weights = _counts(places[:, 0] * span + places[:, 1], boxes.weights)
+    filled = np.flatnonzero(weights)
+    middles = np.stack(np.divmod(filled, span), axis=1) + low + 0.5  # so that coarser cells hold whole ones
+    return _Boxes(np.exp2(middles / per_octave), weights[filled])
+
+
+def _counts(places: NDArray[np.int64], weights: Floats) -> Floats:
+    return np.bincount(places, weights).astype(np.float64)
+
+
+def _rounded(logs: Floats, levels: _Levels) -> Floats:
+    """Return the anchors to 1/100 px, where their limits let them."""
+    return np.clip(np.exp(logs).round(2), levels.floors[:, None], levels.image_size)
 
 
 def _curve(
-    boxes: _Boxes, coarse: _Boxes, strides: tuple[int, ...], image_size: int, seed: int, wanted: int | None
+    fine: Sizes, coarse: Sizes, strides: tuple[int, ...], image_size: int, seed: int
 ) -> Iterator[tuple[int, float]]:
-    """Yield best possible recall by anchors per level, up to the asked number or to where more gains too little."""
+    """Yield best possible recall by anchors per level, up to where one more gains too little."""
     before = -1.0
-    for per_level in range(1, (MOST_PER_LEVEL if wanted is None else wanted) + 1):
-        _, (bpr, _) = _search(boxes, coarse, _Levels(strides, per_level, image_size), seed, *_QUICK)
+    for per_level in range(1, MOST_PER_LEVEL + 1):
+        levels = _Levels(strides, per_level, image_size)
+        found = search(coarse, fine, levels.limits, np.random.default_rng([seed, per_level]))
+        bpr, _, _ = measure(_rounded(found, levels), np.exp(fine.logs), fine.weights)
         yield per_level, bpr
-        if wanted is None and bpr - before < MIN_GAIN:
+        if bpr - before < MIN_GAIN:
             return
         before = bpr
 
@@ -204,92 +248,6 @@ def _enough(curve: Sequence[tuple[int, float]]) -> int:
     return curve[-1][0]
 
 
-def _search(
-    boxes: _Boxes, coarse: _Boxes, levels: _Levels, seed: int, generations: int, starts: int
-) -> tuple[Floats, Score]:
-    """Return the best anchors [k, 2] over several starts, and their score on every box."""
-    logs = np.log(coarse.wh)
-
-    def attempt(start: int) -> tuple[Floats, Score]:
-        rng = np.random.default_rng([seed, levels.per_level, start])
-        first = _spread(logs, levels.count) if start == 0 else _k_means(logs, coarse.weights, levels.count, rng)
-        anchors = _evolve(logs, coarse.weights, _settle(np.exp(first), levels), levels, generations, rng)
-        bpr, _, fitness = measure(anchors, boxes.wh, boxes.weights)
-        return anchors, (bpr, fitness)
-
-    return max((attempt(start) for start in range(starts)), key=lambda found: found[1])
-
-
-def _spread(logs: Floats, count: int) -> Floats:
-    """Return points [count, 2] far apart, each the one farthest from those before: within twice the best reach."""
-    chosen = [(logs.min(axis=0) + logs.max(axis=0)) / 2]
-    nearest = np.abs(logs - chosen[0]).max(axis=1)
-    while len(chosen) < count:
-        chosen.append(logs[int(nearest.argmax())])
-        nearest = np.minimum(nearest, np.abs(logs - chosen[-1]).max(axis=1))
-    return np.array(chosen)
-
-
-def _k_means(logs: Floats, weights: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Return weighted k-means centres [count, 2] of log sizes; the first ones drawn far apart (k-means++)."""
-    centres = np.empty((count, 2))
-    nearest = np.ones(len(logs))
-    for index in range(count):
-        mass = np.cumsum(weights * nearest)
-        mass = np.cumsum(weights) if mass[-1] <= 0 else mass  # fewer distinct sizes than centres
-        place = int(np.searchsorted(mass, rng.random() * mass[-1], side="right"))
-        centres[index] = logs[min(place, len(logs) - 1)]
-        away = ((logs - centres[index]) ** 2).sum(axis=1)
-        nearest = away if index == 0 else np.minimum(nearest, away)
-    for _ in range(30):
-        owner = ((logs[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)  # [N]
-        total = np.bincount(owner, weights, minlength=count)
-        moved = centres.copy()
-        for axis in (0, 1):
-            summed = np.bincount(owner, weights * logs[:, axis], minlength=count)
-            moved[:, axis] = np.divide(summed, total, out=centres[:, axis].copy(), where=total > 0)
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
-    return centres
-
-
-def _evolve(
-    logs: Floats, weights: Floats, anchors: Floats, levels: _Levels, generations: int, rng: np.random.Generator
-) -> Floats:
-    """Return anchors reached by random changes, of which only those are kept that make the score no worse."""
-    best = _score(logs, weights, anchors)
-    shape = (generations, levels.count, 2)
-    strength = rng.choice([0.02, 0.1, 0.4], size=(generations, 1, 1))
-    chosen = rng.random(shape) < rng.choice([1.5 / levels.count, 0.9], size=(generations, 1, 1))
-    for change in np.exp(rng.normal(size=shape) * strength * chosen):
-        candidate = _settle(anchors * change, levels)
-        score = _score(logs, weights, candidate)
-        if score >= best:
-            anchors, best = candidate, score
-    return anchors
-
-
-def _score(logs: Floats, weights: Floats, anchors: Floats) -> Score:
-    nearest = np.full(len(logs), np.inf)
-    for w, h in np.log(anchors):
-        np.minimum(nearest, np.maximum(np.abs(logs[:, 0] - w), np.abs(logs[:, 1] - h)), out=nearest)
-    hit = weights * (nearest < np.log(RATIO) - 1e-9)  # strictly within reach, also after rounding
-    return float(hit.sum()), float((hit * np.exp(-nearest)).sum())
-
-
-def _settle(anchors: Floats, levels: _Levels) -> Floats:
-    """Return the anchors by area, to 1/100 px, none above the image or below half its level's stride."""
-    highest = np.maximum(levels.floors, levels.image_size)
-    for _ in range(levels.count + 1):  # raising one may change the order by area, but only ever upwards
-        anchors = anchors[np.lexsort((anchors[:, 0], anchors.prod(axis=1)))]
-        raised: Floats = np.clip(anchors, levels.floors, highest).round(2)
-        if np.array_equal(raised, anchors):
-            break
-        anchors = raised
-    return np.clip(anchors, levels.floors, highest)
-
-
 def _by_level(anchors: Floats, levels: _Levels) -> tuple[tuple[tuple[float, float], ...], ...]:
     rows = [(float(w), float(h)) for w, h in anchors]
     return tuple(tuple(rows[i : i + levels.per_level]) for i in range(0, len(rows), levels.per_level))
@@ -299,5 +257,5 @@ def _guess(levels: _Levels) -> AnchorFit:
     """Return square anchors of one to two and a half times each stride, for want of boxes."""
     steps = 2.5 ** (np.arange(levels.per_level) / max(levels.per_level, 1))
     sides = np.concatenate([stride * steps for stride in levels.strides])
-    anchors = _settle(np.stack([sides, sides], axis=1), levels)
-    return AnchorFit(_by_level(anchors, levels), levels.strides, levels.image_size, 0, None, None, None, ())
+    anchors = _rounded(settle(np.log(np.stack([sides, sides], axis=1))[None], levels.limits)[0], levels)
+    return AnchorFit(_by_level(anchors, levels), levels.strides, levels.image_size, 0, None, None, None, (), None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl import anchors
+from etl import anchor_search, anchors
 
 STRIDES = (8, 16, 32)
 
@@ -120,13 +120,39 @@ def test_the_json_keeps_no_time_and_the_log_form_has_the_known_figures() -> None
     assert "anchors/target" in text and "Best Possible Recall (BPR)" in text and "n=9, img_size=640" in text
 
 
-def test_evolution_ends_no_worse_than_it_began() -> None:
+def test_refining_ends_no_worse_than_it_began_and_within_the_limits() -> None:
     wh = boxes_like_cars(300, seed=5)
-    logs, weights = np.log(wh), np.ones(300)
-    levels = anchors._Levels(STRIDES, 3, 640)
-    first = anchors._settle(np.exp(anchors._k_means(logs, weights, 9, np.random.default_rng(1))), levels)
-    last = anchors._evolve(logs, weights, first, levels, 200, np.random.default_rng(2))
-    assert anchors._score(logs, weights, last) >= anchors._score(logs, weights, first)
+    sizes = anchor_search.Sizes(np.log(wh), np.full(300, 1 / 300), np.log(4))
+    limits = anchor_search.Limits(np.log(np.repeat([4.0, 8.0, 16.0], 3)), np.log(640))
+    first = anchor_search.settle(np.log(wh[None, :9]), limits)
+    last = anchor_search.refine(sizes, limits, first[0], np.random.default_rng(2))
+    assert anchor_search.score(sizes, last[None]) > anchor_search.score(sizes, first)
+    assert (last >= limits.floors[:, None]).all() and (last <= limits.ceiling).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.1, 2000), st.floats(0.1, 2000)), min_size=9, max_size=9))
+def test_settled_anchors_are_by_area_and_within_their_limits(wh: list[tuple[float, float]]) -> None:
+    limits = anchor_search.Limits(np.log(np.repeat([4.0, 8.0, 16.0], 3)), np.log(640))
+    settled = anchor_search.settle(np.log([wh]), limits)[0]
+    assert (settled >= limits.floors[:, None]).all() and (settled <= limits.ceiling).all()
+    assert (np.diff(settled.sum(axis=1)) >= -1e-12).all()
+
+
+def test_a_hundred_thousand_boxes_are_reached_like_the_few_that_stand_for_them() -> None:
+    wh = np.clip(boxes_like_cars(120_000), 2, 640)
+    fitted = anchors.fit(wh, image_size=640, strides=(4, 8, 16), per_level=3)
+    assert fitted.bpr == 1.0
+    assert fitted == anchors.fit(wh[::-1], image_size=640, strides=(4, 8, 16), per_level=3)
+
+
+def test_recall_is_never_traded_and_the_report_says_what_fitness_alone_would_cost() -> None:
+    wh = np.exp(np.random.default_rng(3).normal(3.2, 0.9, (1500, 2))).clip(2, 640)
+    fitted = anchors.fit(wh, image_size=640, strides=(4, 4, 4), per_level=3)
+    assert fitted.fitness_alone is not None and fitted.bpr is not None and fitted.fitness is not None
+    recall, fitness = fitted.fitness_alone
+    assert recall < fitted.bpr
+    assert fitness > fitted.fitness
 
 
 def test_very_many_boxes_take_seconds() -> None:

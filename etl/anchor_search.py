@@ -1,0 +1,153 @@
+"""The search for anchors: k-means++ starts, each evolved anchor by anchor, by patterns of ever smaller changes.
+
+Sizes and anchors are logarithms of (w, h): there an anchor reaches a box within a ratio R when the larger difference of
+their coordinates is below log R, and they agree by exp(-difference). Moving one anchor leaves the others' best
+agreement with every box as it is, so that one pass over the boxes judges a whole pattern of moves, for all starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RECALL_FIRST = 1000.0  # what recall counts where fitness counts 1
+_STARTS = ((6, 0.3), (3, 0.12), (1, 0.05))  # how many go on, by steps of about this much
+_SWEEPS = 4  # of each
+_FINISH = (0.12, 0.08, 0.06, 0.04, 0.025, 0.015, 0.01, 0.006)
+_TRIES = 4  # as long as a box stays out of reach
+_WIDE = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])  # steps of a pattern along each side
+_NARROW = np.array([-1.0, 0.0, 1.0])
+
+
+class Sizes(NamedTuple):
+    """Box sizes that stand for others, as logarithms."""
+
+    logs: Floats  # [N, 2]
+    weights: Floats  # [N], sums to 1
+    reach: float  # a box nearer than this to an anchor is reached by it
+
+
+class Limits(NamedTuple):
+    """What anchors may be, as logarithms."""
+
+    floors: Floats  # [k] the smallest side of the k-th smallest anchor by area
+    ceiling: float
+
+
+def search(coarse: Sizes, fine: Sizes, limits: Limits, rng: np.random.Generator) -> Floats:
+    """Return the best anchors [k, 2], recall first, then fitness: starts on coarse sizes, finished on fine ones."""
+    best: Floats = np.empty((len(limits.floors), 2))
+    worth = -np.inf
+    for _ in range(_TRIES):
+        starts = range(_STARTS[0][0])
+        found = np.stack([_spread(coarse, len(limits.floors), rng, drawn=start > 0) for start in starts])
+        for count, step in _STARTS:
+            scores, found = _evolve(coarse, limits, found[:count], [step] * _SWEEPS, _WIDE, rng, RECALL_FIRST)
+            found = found[np.argsort(-scores, kind="stable")]
+        anchors = refine(fine, limits, found[0], rng)
+        if (now := float(score(fine, anchors[None])[0])) > worth:
+            best, worth = anchors, now
+        if (_agreements(fine, best[None]).max(axis=1) > np.exp(-fine.reach)).all():
+            break
+    return best
+
+
+def refine(
+    sizes: Sizes, limits: Limits, anchors: Floats, rng: np.random.Generator, recall: float = RECALL_FIRST
+) -> Floats:
+    """Return anchors [k, 2] no worse for these sizes, a few small steps away."""
+    return _evolve(sizes, limits, anchors[None], _FINISH, _NARROW, rng, recall)[1][0]
+
+
+def score(sizes: Sizes, anchors: Floats, recall: float = RECALL_FIRST) -> Floats:
+    """Return the score [S] of each start's anchors [S, k, 2]."""
+    return _worth(sizes, _agreements(sizes, anchors).max(axis=1), recall)
+
+
+def settle(anchors: Floats, limits: Limits) -> Floats:
+    """Return anchors [S, k, 2] by area, none below its floor or above the ceiling."""
+    for _ in range(anchors.shape[1]):  # raising one may change the order by area, but only ever upwards
+        order = np.argsort(anchors.sum(axis=2), axis=1, kind="stable")
+        anchors = np.take_along_axis(anchors, order[..., None], axis=1)
+        raised = np.clip(anchors, limits.floors[:, None], limits.ceiling)
+        if np.array_equal(raised, anchors):
+            break
+        anchors = raised
+    return np.clip(anchors, limits.floors[:, None], limits.ceiling)
+
+
+def _evolve(
+    sizes: Sizes,
+    limits: Limits,
+    anchors: Floats,
+    steps: Sequence[float],
+    pattern: Floats,
+    rng: np.random.Generator,
+    recall: float,
+) -> tuple[Floats, Floats]:
+    """Return the best score [S] and anchors [S, k, 2] that each start has come to."""
+    kept = settle(anchors, limits)
+    best = score(sizes, kept, recall)
+    for step in steps:
+        moved = settle(_sweep(sizes, limits, kept, pattern * step, rng, recall), limits)
+        now = score(sizes, moved, recall)
+        better = now > best
+        best, kept = np.where(better, now, best), np.where(better[:, None, None], moved, kept)
+    return best, kept
+
+
+def _sweep(
+    sizes: Sizes, limits: Limits, anchors: Floats, pattern: Floats, rng: np.random.Generator, recall: float
+) -> Floats:
+    """Return the anchors [S, k, 2] after each, in some order, has made its best move of the pattern [G] by [G]."""
+    anchors = anchors.copy()
+    starts, count, _ = anchors.shape
+    rows = np.arange(starts)
+    agreements = _agreements(sizes, anchors)
+    for j in rng.permutation(count):
+        others = np.delete(agreements, j, axis=1).max(axis=1, initial=0.0)  # [S, N]
+        moves = pattern * rng.uniform(0.5, 1.5)
+        places = np.clip(anchors[:, j, :, None] + moves, limits.floors[j], limits.ceiling)  # [S, 2, G]
+        along = np.exp(-np.abs(sizes.logs.T[:, None] - places[..., None]))  # [S, 2, G, N]
+        mine = np.minimum(along[:, 0, :, None], along[:, 1, None])  # [S, G, G, N]
+        worth = _worth(sizes, np.maximum(mine, others[:, None, None]), recall).reshape(starts, -1)
+        x, y = np.divmod(worth.argmax(axis=1), len(pattern))
+        agreements[:, j] = mine[rows, x, y]
+        anchors[:, j] = np.stack([places[rows, 0, x], places[rows, 1, y]], axis=1)
+    return anchors
+
+
+def _agreements(sizes: Sizes, anchors: Floats) -> Floats:
+    """Return how well each anchor [S, k, 2] agrees with each size: [S, k, N]."""
+    across, down = np.abs(sizes.logs.T[:, None, None] - np.moveaxis(anchors, 2, 0)[..., None])  # [S, k, N] each
+    agreements: Floats = np.exp(-np.maximum(across, down))
+    return agreements
+
+
+def _worth(sizes: Sizes, agreement: Floats, recall: float) -> Floats:
+    """Return the score of the best agreements [..., N]."""
+    worth: Floats = np.einsum("...n,n", (agreement + recall) * (agreement > np.exp(-sizes.reach)), sizes.weights)
+    return worth
+
+
+def _spread(sizes: Sizes, count: int, rng: np.random.Generator, *, drawn: bool) -> Floats:
+    """Return points [count, 2] far apart: drawn by weight and distance (k-means++), or each the farthest of all."""
+    logs = sizes.logs
+    chosen = np.empty((count, 2))
+    nearest = np.ones(len(logs))
+    for index in range(count):
+        if drawn:
+            mass = np.cumsum(sizes.weights * nearest)
+            mass = np.cumsum(sizes.weights) if mass[-1] <= 0 else mass  # fewer sizes than anchors
+            place = min(int(np.searchsorted(mass, rng.random() * mass[-1], side="right")), len(logs) - 1)
+            chosen[index] = logs[place]
+        else:
+            chosen[index] = logs[int(nearest.argmax())] if index else (logs.min(axis=0) + logs.max(axis=0)) / 2
+        away = np.abs(logs - chosen[index]).max(axis=1) ** 2
+        nearest = away if index == 0 else np.minimum(nearest, away)
+    return chosen
