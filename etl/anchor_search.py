@@ -61,7 +61,9 @@ def refine(
     sizes: Sizes, limits: Limits, anchors: Floats, rng: np.random.Generator, recall: float = RECALL_FIRST
 ) -> Floats:
     """Return anchors [k, 2] no worse for these sizes, a few small steps away."""
-    return _evolve(sizes, limits, anchors[None], _FINISH, _NARROW, rng, recall)[1][0]
+    _, found = _evolve(sizes, limits, anchors[None], _FINISH, _NARROW, rng, recall)
+    refined: Floats = found[0]
+    return refined
 
 
 def score(sizes: Sizes, anchors: Floats, recall: float = RECALL_FIRST) -> Floats:

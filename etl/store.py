@@ -22,7 +22,7 @@ from etl.errors import StoreError
 
 _ROW_GROUP = 100_000
 _BIG = 64 * 2**20  # bytes of a file that is not taken into memory as a whole
-_PIECE = 2**18  # bytes that stay in a core's cache
+_PIECE = 2**16  # bytes that stay in a core's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def create_if_absent(uri: str, data: bytes) -> bool:
 
 
 def upload(local: Path, uri: str) -> None:
-    """Move a finished local file to its place in the store."""
+    """Move a finished local file to its place in the store, to outlast a loss of power."""
     fs, path = _open(uri)
     if (target := local_path(uri)) is None:
         fs.put_file(str(local), path)
@@ -196,6 +196,8 @@ def upload(local: Path, uri: str) -> None:
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         shutil.move(local, partial)  # the store may be another disk than the one of temporary files
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
