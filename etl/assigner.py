@@ -1,0 +1,143 @@
+"""Which feature cells a box may be learnt from, under the assigners of known detectors.
+
+Sizes are network pixels. A level of stride s has the centre of a cell at every s / 2 + k s. What a box can get depends
+on where it happens to lie, and augmentation moves it; shares and means are therefore over all positions.
+
+- `point_in_box`: every cell whose centre lies in the box (FCOS and its kin, Tian et al. 1904.01355, without ranges).
+- `tal`: the same after sides below the second stride are raised to it (TOOD, Feng et al. 2108.07755, as Ultralytics has
+  it since 8.4).
+- `ratio`: every anchor whose sides differ from the box's by less than a factor of 4, in three cells (YOLOv5).
+- `max_iou`: every anchor whose IoU with the box reaches 0.5 (RetinaNet, Lin et al. 1708.02002, without the rescue of
+  the best anchor).
+- `nwd`: the same with a normalised Gaussian Wasserstein distance of 0.7 and a constant of 12.7 px (Wang et al.
+  2110.13389).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.boxes import Boxes, size
+
+Floats = NDArray[np.float64]
+
+NAMES = ("point_in_box", "tal", "ratio", "max_iou", "nwd")
+RATIO = 4.0  # of sides, YOLOv5's anchor_t
+RATIO_CELLS = 3  # the box's own and the two nearest
+IOU, NWD = 0.5, 0.7  # from which an anchor is positive
+NWD_SCALE = 12.7  # px: the mean size of AI-TOD's objects
+_STEPS = 32  # positions per pixel, or per cell and axis
+
+
+@dataclass(frozen=True)
+class Chances:
+    """What boxes of given sizes get, over all positions."""
+
+    covered: Floats  # [N] share of the positions in which a box gets a candidate
+    candidates: Floats  # [N] how many it gets on average
+
+
+def raised(wh: Floats, strides: Sequence[int]) -> Floats:
+    """Return the sides [N, 2] as `tal` takes them: those below the second stride are raised to it."""
+    return np.maximum(wh, least_side(strides))
+
+
+def least_side(strides: Sequence[int]) -> int:
+    """Return the side below which `tal` enlarges a box."""
+    return strides[1] if len(strides) > 1 else strides[0]
+
+
+def centres(size_wh: tuple[int, int], strides: Sequence[int]) -> Floats:
+    """Return the cell centres [P, 2] of an input of this size, level by level, row by row."""
+    levels = []
+    for stride in strides:
+        columns, rows = (np.arange(stride / 2, side, stride) for side in size_wh)
+        levels.append(np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2))
+    return np.concatenate(levels)
+
+
+def mask(name: str, boxes: Boxes, points: Floats, strides: Sequence[int]) -> NDArray[np.bool_]:
+    """Return which cell centres [P, 2] are candidates of which boxes [N, 4]: [N, P]; of the assigners by centres."""
+    if name not in ("point_in_box", "tal"):
+        raise ValueError(f"{name}: not an assigner by cell centres")
+    middle, side = (boxes[:, :2] + boxes[:, 2:]) / 2, size(boxes)
+    half = (raised(side, strides) if name == "tal" else side) / 2
+    apart = np.abs(points - middle[:, None])  # [N, P, 2]
+    return np.asarray((apart < half[:, None]).all(axis=2))
+
+
+def chances(
+    name: str, wh: Floats, strides: Sequence[int], anchors: Sequence[Sequence[Sequence[float]]] = ()
+) -> Chances:
+    """Return what boxes of sizes wh [N, 2] get from an assigner; `anchors` [level][k](w, h) where it has any."""
+    if name == "point_in_box":
+        return _by_centres(wh, tuple(strides))
+    if name == "tal":
+        return _by_centres(raised(wh, strides), tuple(strides))
+    if name not in NAMES:
+        raise ValueError(f"no assigner {name}; there are {', '.join(NAMES)}")
+    covered, candidates = np.zeros(len(wh)), np.zeros(len(wh))
+    for stride, level in zip(strides, anchors, strict=True):
+        for anchor in np.asarray(level, dtype=np.float64):
+            share, mean = _of_anchor(name, wh, anchor, stride)
+            covered = np.maximum(covered, share)  # at least: anchors may take turns
+            candidates += mean
+    return Chances(covered, candidates)
+
+
+def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Chances:
+    """Return how often boxes hold a centre of any level: by inclusion and exclusion over the levels."""
+    covered = np.zeros(len(wh))
+    for count in range(1, len(strides) + 1):
+        for levels in combinations(strides, count):
+            held = np.searchsorted(_gaps(levels), wh, side="right") / len(_gaps(levels))  # [N, 2] of the positions
+            covered -= (-1) ** count * held.prod(axis=1)
+    candidates = sum((wh / stride).prod(axis=1) for stride in strides)
+    return Chances(np.clip(covered, 0, 1), np.asarray(candidates, dtype=np.float64))
+
+
+@cache
+def _gaps(strides: tuple[int, ...]) -> Floats:
+    """Return how long a side must be to hold a centre of every level, for evenly spread starts; sorted."""
+    period = int(np.lcm.reduce(strides))
+    start = (np.arange(period * _STEPS) + 0.5) / _STEPS
+    return np.sort(np.max([(stride / 2 - start) % stride for stride in strides], axis=0))
+
+
+def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floats, Floats]:
+    """Return the share of the positions [N] in which the anchor's nearest cell reaches a box, and how many cells do."""
+    if name == "ratio":
+        ratio = wh / anchor
+        hit = np.maximum(ratio, 1 / ratio).max(axis=1) < RATIO
+        return hit.astype(np.float64), RATIO_CELLS * hit
+    reach = (wh + anchor) / 2  # beyond, boxes do not meet; for nwd, what the threshold leaves of the distance
+    if name == "nwd":
+        left = (NWD_SCALE * np.log(1 / NWD)) ** 2 - ((wh - anchor) ** 2).sum(axis=1) / 4
+        reach = np.sqrt(np.maximum(left, 0.0))[:, None].repeat(2, axis=1)
+    steps = (np.arange(_STEPS) + 0.5) / _STEPS
+
+    def positive(across: Floats, down: Floats) -> NDArray[np.bool_]:
+        """Whether offsets [N, G] by [N, G] of the anchor from the box make it positive: [N, G, G]."""
+        x, y = across[:, :, None], down[:, None]
+        if name == "nwd":
+            return np.asarray(x**2 + y**2 < (reach[:, :1] ** 2)[..., None])
+        shared = _shared(wh[:, :1], anchor[0], across)[:, :, None] * _shared(wh[:, 1:], anchor[1], down)[:, None]
+        whole = (wh.prod(axis=1) + anchor.prod())[:, None, None] - shared
+        return np.asarray(shared >= IOU * whole)
+
+    cell = np.broadcast_to(steps * stride / 2, (len(wh), _STEPS))
+    share = positive(cell, cell).mean(axis=(1, 2))
+    inside = positive(steps * reach[:, :1], steps * reach[:, 1:]).mean(axis=(1, 2))
+    return share, inside * 4 * reach.prod(axis=1) / stride**2
+
+
+def _shared(side: Floats, anchor: float, offset: Floats) -> Floats:
+    """Return the length that a side and an anchor's share when their middles lie this far apart."""
+    shared: Floats = np.clip((side + anchor) / 2 - offset, 0.0, np.minimum(side, anchor))
+    return shared
