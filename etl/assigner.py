@@ -27,12 +27,14 @@ from etl.boxes import Boxes, size
 
 Floats = NDArray[np.float64]
 
-NAMES = ("point_in_box", "tal", "ratio", "max_iou", "nwd")
+WITH_ANCHORS = ("ratio", "max_iou", "nwd")
+NAMES = ("point_in_box", "tal", *WITH_ANCHORS)
 RATIO = 4.0  # of sides, YOLOv5's anchor_t
 RATIO_CELLS = 3  # the box's own and the two nearest
 IOU, NWD = 0.5, 0.7  # from which an anchor is positive
 NWD_SCALE = 12.7  # px: the mean size of AI-TOD's objects
-_STEPS = 32  # positions per pixel, or per cell and axis
+_STEPS = 32  # positions per pixel
+_OFFSETS = 16  # of an anchor from a box, per axis
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floa
     if name == "nwd":
         left = (NWD_SCALE * np.log(1 / NWD)) ** 2 - ((wh - anchor) ** 2).sum(axis=1) / 4
         reach = np.sqrt(np.maximum(left, 0.0))[:, None].repeat(2, axis=1)
-    steps = (np.arange(_STEPS) + 0.5) / _STEPS
+    steps = (np.arange(_OFFSETS) + 0.5) / _OFFSETS
 
     def positive(across: Floats, down: Floats) -> NDArray[np.bool_]:
         """Whether offsets [N, G] by [N, G] of the anchor from the box make it positive: [N, G, G]."""
@@ -131,7 +133,7 @@ def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floa
         whole = (wh.prod(axis=1) + anchor.prod())[:, None, None] - shared
         return np.asarray(shared >= IOU * whole)
 
-    cell = np.broadcast_to(steps * stride / 2, (len(wh), _STEPS))
+    cell = np.broadcast_to(steps * stride / 2, (len(wh), _OFFSETS))
     share = positive(cell, cell).mean(axis=(1, 2))
     inside = positive(steps * reach[:, :1], steps * reach[:, 1:]).mean(axis=(1, 2))
     return share, inside * 4 * reach.prod(axis=1) / stride**2

@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etl.boxes import BUCKETS
-from etl.findings import NAMED, Context, findings, share
+from etl.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation
+from etl.findings import NAMED, Context, share
+from etl.outliers import outliers
 from etl.tally import (
     ASPECTS,
-    FIXED,
+    LEAST,
     LENGTHS,
+    NMS,
     PER_OCTAVE,
     SIDES,
     SPACES,
@@ -27,12 +30,14 @@ from etl.tally import (
     merge_all,
     summarize,
 )
+from etl.verdict import findings
 
 __all__ = ["VERSION", "Context", "Part", "Summary", "conclude", "merge", "merge_all", "summarize"]
 
-VERSION = 1
+VERSION = 2
 COCO = {"small": 0.41, "medium": 0.34, "large": 0.24}  # shares of COCO's boxes by size
 PERCENTILES = (5, 25, 50, 75, 95)
+CAPS = (100, 300)  # usual limits of detections per image
 
 
 def conclude(summary: Summary, context: Context) -> dict[str, Any]:
@@ -59,13 +64,23 @@ def conclude(summary: Summary, context: Context) -> dict[str, Any]:
             str(goal): {
                 "tiled": _needed(context.image_size, goal, marks["network"]["5"]),
                 "full_image": _needed(context.image_size, goal, marks["full_image"]["5"]),
+                **_ways(context.tile_size, goal, marks["network"]["5"]),
             }
             for goal in (8, 16)
         },
         "coco": _beside_coco(counts),
         "boxes_per_image": _per_image(counts),
         "crowding": {space: _crowding(counts, space) for space in SPACES[1:]},
-        "coverage": {space: _coverage(counts, space) for space in SPACES[1:]},
+        "coverage": {
+            "assigner": context.assigner,
+            "strides": list(context.strides),
+            "network": by_assigner(grid(counts, "network"), context.image_size),
+            "full_image": by_assigner(grid(counts, "full_image"), context.image_size, ("point_in_box", "tal")),
+            **_configured(counts, context),
+        },
+        "neighbours": _neighbours(counts),
+        "localisation": localisation(lengths["source"]),
+        "outliers": outliers(counts, summary.extremes, context.image_size / context.tile_size),
         "histograms": {
             "length": {space: _half_octaves(lengths[space]) for space in SPACES},
             "wh": {"edges": SIDES.tolist(), "counts": _grid(counts)},
@@ -194,21 +209,48 @@ def _crowding(counts: Mapping[Key, int], space: str) -> dict[str, dict[str, floa
     }
 
 
-def _coverage(counts: Mapping[Key, int], space: str) -> dict[str, Any]:
-    """Return the share of boxes expected to hold a cell centre: by stride, by bucket, and on any of the levels."""
-    number: Counter[str] = Counter()
-    for row in _sizes(counts, space, 2).values():
-        number.update(row)
-
-    def expected(stride: int, buckets: Sequence[str]) -> float | None:
-        fixed = sum(counts.get(("coverage", space, stride, BUCKETS.index(name)), 0) for name in buckets)
-        return share(fixed, sum(number[name] for name in buckets) * FIXED)
-
+def _configured(counts: Mapping[Key, int], context: Context) -> dict[str, Any]:
+    """Return what the configured model's assigner gives, and the cheapest change after which 99 % get a candidate."""
+    boxes = grid(counts, "network")
+    fitted = anchors_of(context.assigner, boxes, context.image_size, context.strides)
+    change = cheapest(boxes, context.assigner, context.strides, fitted)
     return {
-        "any": {"p3_p5": expected(8, BUCKETS), "p2_p5": expected(4, BUCKETS)},  # the finest level decides
-        "by_stride": {str(stride): expected(stride, BUCKETS) for stride in STRIDES},
-        "by_bucket": {name: {str(stride): expected(stride, [name]) for stride in STRIDES} for name in BUCKETS},
+        "configured": coverage(boxes, context.assigner, context.strides, fitted),
+        "change": None if change is None else change._asdict(),
     }
+
+
+def _neighbours(counts: Mapping[Key, int]) -> dict[str, Any]:
+    """Return what boxes lose to others of their image."""
+    total = sum(_lengths(counts, "source"))
+    away = [counts.get(("nearest", index), 0) for index in range(len(LENGTHS) + 1)]
+    beyond = {
+        cap: sum(max(int(key[2]) - cap, 0) * number for key, number in counts.items() if key[0] == "per_image")
+        for cap in CAPS
+    }
+    return {
+        "contested": {str(least): contested(counts, least) for least in LEAST},
+        "nms_recall": {str(at): share(total - counts.get(("suppressed", str(at)), 0), total) for at in NMS},
+        "cap_recall": {str(cap): share(total - number, total) for cap, number in beyond.items()},
+        "nearest_px": {str(q): _percentile(away, q) for q in PERCENTILES},
+        **{code: _pairs(counts, code) for code in ("on_one_object", "within")},
+    }
+
+
+def _pairs(counts: Mapping[Key, int], code: str) -> list[list[str | int]]:
+    rows = sorted((-number, str(key[1]), str(key[2])) for key, number in counts.items() if key[0] == code)
+    return [[a, b, -number] for number, a, b in rows[:NAMED]]
+
+
+def _ways(tile_size: int, goal: int, fifth: float | None) -> dict[str, float | int | None]:
+    """Return by what factor the 5th percentile misses the goal, the tile size that makes up for it and its cost.
+
+    The factor is that of the capture resolution or of the input size, too; each costs its square in pixels.
+    """
+    if fifth is None:
+        return {"factor": None, "tile_size": None, "cost": None}
+    factor = max(goal / fifth, 1.0)
+    return {"factor": round(factor, 2), "tile_size": int(tile_size / factor / 16) * 16, "cost": round(factor**2, 2)}
 
 
 def _largest(table: Mapping[str, int]) -> dict[str, int]:

@@ -1,46 +1,81 @@
-"""How the boxes of one image stand in each other's way: near-equal boxes, and centres that share a feature cell."""
+"""How the boxes of one image stand in each other's way: what they share, and what no detector could tell apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from etl.boxes import Boxes, area
 
 Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 DUPLICATE_IOU = 0.8
 _SIDE = 1 << 20  # more cells than any image has along an axis
 _ROWS = 1 << 20  # pairs looked at together
+_FAR = 1e9  # px between images
 
 
-def duplicate_pairs(boxes: Boxes, groups: Indices) -> Indices:
-    """Return the index pairs [K, 2] of boxes of one group [N] that overlap by more than DUPLICATE_IOU, in order."""
-    order = np.lexsort((boxes[:, 0], groups))
-    sorted_boxes, owner = boxes[order], groups[order]
-    found = [_alike(sorted_boxes, pairs) for pairs in _candidates(sorted_boxes, owner)]
-    pairs: Indices = np.sort(order[np.concatenate([np.empty((0, 2), dtype=np.int64), *found])], axis=1)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+def meetings(boxes: Boxes, owner: Indices) -> Iterator[Indices]:
+    """Yield the index pairs [P, 2] of the boxes [N, 4] of one owner [N] that share area, each once, lower index first.
 
-
-def _candidates(boxes: Boxes, owner: Indices) -> Iterator[Indices]:
-    """Yield index pairs [P, 2] whose left sides are near enough; the boxes come by owner, then left side."""
-    # An overlap above DUPLICATE_IOU leaves at most the rest of the width between the left sides.
-    reach = boxes[:, 0] + (1 - DUPLICATE_IOU + 1e-9) * (boxes[:, 2] - boxes[:, 0])
-    borders = [0, *(np.flatnonzero(owner[1:] != owner[:-1]) + 1).tolist(), len(owner)]
+    A sweep along x: only boxes whose sides meet there are compared.
+    """
+    order = np.lexsort((boxes[:, 0], owner))
+    swept, owners = boxes[order], owner[order]
+    borders = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]
+    last = np.empty(len(owners), dtype=np.int64)
     for start, end in pairwise(borders):
-        if end - start < 2:
-            continue
-        last = start + np.searchsorted(boxes[start:end, 0], reach[start:end], side="right")  # exclusive
-        first = np.arange(start, end)
-        many = np.maximum(last - first - 1, 0)
-        for part in _parts(many):
-            left = np.repeat(first[part], many[part])
-            step = np.arange(len(left)) - np.repeat(np.cumsum(many[part]) - many[part], many[part])
-            yield np.stack([left, left + 1 + step], axis=1)
+        last[start:end] = start + np.searchsorted(swept[start:end, 0], swept[start:end, 2], side="left")
+    first = np.arange(len(owners))
+    many = np.maximum(last - first - 1, 0)
+    for part in _parts(many):
+        left = np.repeat(first[part], many[part])
+        step = np.arange(len(left)) - np.repeat(np.cumsum(many[part]) - many[part], many[part])
+        right = left + 1 + step
+        meet = (swept[left, 1] < swept[right, 3]) & (swept[right, 1] < swept[left, 3])
+        yield np.sort(order[np.stack([left[meet], right[meet]], axis=1)], axis=1)
+
+
+def shared_area(boxes: Boxes, pairs: Indices) -> Floats:
+    """Return the area [P] that the boxes of each pair [P, 2] share."""
+    a, b = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
+    side = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    return np.asarray(np.maximum(side, 0.0).prod(axis=1))
+
+
+def overlaps(boxes: Boxes, pairs: Indices) -> tuple[Floats, Floats]:
+    """Return IoU [P] and intersection over the smaller box [P] of the boxes of each pair [P, 2]."""
+    shared, own = shared_area(boxes, pairs), area(boxes)
+    a, b = own[pairs[:, 0]], own[pairs[:, 1]]
+    return shared / np.maximum(a + b - shared, 1e-12), shared / np.maximum(np.minimum(a, b), 1e-12)
+
+
+def suppressed(pairs: Indices, iou: Floats, thresholds: Sequence[float]) -> list[int]:
+    """Return how many boxes greedy NMS removes at each threshold, all scores equal: the earlier box stays."""
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    found = []
+    for threshold in thresholds:
+        near = order[iou[order] > threshold]
+        gone: set[int] = set()
+        for keeper, other in pairs[near].tolist():
+            if keeper not in gone:
+                gone.add(other)
+        found.append(len(gone))
+    return found
+
+
+def nearest(centres: Floats, owner: Indices) -> Floats:
+    """Return the distance [N] of each centre [N, 2] to the next one of its owner [N]; infinite where it is alone."""
+    if len(centres) < 2:
+        return np.full(len(centres), np.inf)
+    places = np.column_stack([centres, owner * _FAR])
+    away = cKDTree(places).query(places, k=2)[0][:, 1]
+    return np.where(away < _FAR / 2, away, np.inf)
 
 
 def _parts(many: Indices) -> Iterator[slice]:
@@ -50,14 +85,6 @@ def _parts(many: Indices) -> Iterator[slice]:
         end = begin + max(1, int(np.searchsorted(np.cumsum(many[begin:]), _ROWS, side="right")))
         yield slice(begin, end)
         begin = end
-
-
-def _alike(boxes: Boxes, pairs: Indices) -> Indices:
-    a, b = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
-    side = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = np.maximum(side, 0.0).prod(axis=1)
-    alike: Indices = pairs[shared > DUPLICATE_IOU * (area(a) + area(b) - shared)]
-    return alike
 
 
 def shared_cells(centres: NDArray[np.float64], owner: Indices, stride: float) -> tuple[int, int]:

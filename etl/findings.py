@@ -1,15 +1,13 @@
-"""What a user should do about a dataset: each finding with its severity, its count, its advice and where to look."""
+"""Findings of an audit that a count of files or boxes alone gives: severity, count, advice and where to look."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from etl.page import percent
 from etl.schema import IMAGES, REJECTS
 
 Severity = Literal["critical", "warning", "info"]
@@ -44,6 +42,16 @@ _PLAIN: dict[str, tuple[Severity, str]] = {
         "Pairs of boxes of one class overlap by more than 0.8: the same object labelled twice, so that one of "
         "the two can "
         "only be counted as missed. Delete one of each.",
+    ),
+    "nested_boxes": (
+        "info",
+        "Boxes that lie almost wholly in a larger one of their class: parts labelled beside the whole, or groups "
+        "beside their members? Label one or the other.",
+    ),
+    "several_classes": (
+        "warning",
+        "Boxes of two classes on one object (IoU above 0.5): each is a false alarm of the other. Keep one of them, or "
+        "merge the classes (ontology.merge).",
     ),
     "difficult": ("info", "Boxes marked difficult are trained on and ignored in evaluation."),
     "ignore_regions": ("info", "Crowd and ignore regions are painted out in training and ignored in evaluation."),
@@ -102,6 +110,8 @@ class Context:
 
     tile_size: int
     image_size: int
+    assigner: str = "tal"  # of the configured model
+    strides: Sequence[int] = (8, 16, 32)  # of its levels
     images: pa.Table = field(default_factory=IMAGES.empty_table)
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     declared: Sequence[str] = ()  # the source's list of classes; empty when it has none
@@ -127,25 +137,7 @@ def share(part: int, whole: int) -> float | None:
     return round(part / whole, 6) if whole else None
 
 
-def findings(
-    audit: Mapping[str, Any], found: Mapping[str, int], files: Mapping[str, Sequence[str]], context: Context
-) -> list[dict[str, Any]]:
-    """Return every finding, the gravest and most frequent first; those of other stages stand in place of our own."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in (
-        *(dict(row) for row in context.found),
-        *_plain(context, found, files),
-        *_rejects(context),
-        *_images(audit, context, found, files),
-        *_sizes(audit),
-        *_classes(audit, context),
-        *_cells(audit),
-    ):
-        rows.setdefault((row["code"], row.get("split", "")), row)
-    return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
-
-
-def _plain(context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+def plain(context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
     """Yield what a count alone says: of the tables, or of the rejects where they hold more, as each reason is told."""
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for row in context.rejects.to_pylist():
@@ -160,7 +152,7 @@ def _plain(context: Context, found: Mapping[str, int], files: Mapping[str, Seque
             yield finding(code, *_PLAIN[code], files.get(code, ()), count=found[code])
 
 
-def _rejects(context: Context) -> Iterator[dict[str, Any]]:
+def of_rejects(context: Context) -> Iterator[dict[str, Any]]:
     lost = context.rejects["kind"].to_pylist().count("image")
     if lost and lost > context.max_rejects * (lost + context.images.num_rows):
         advice = (
@@ -170,7 +162,7 @@ def _rejects(context: Context) -> Iterator[dict[str, Any]]:
         yield finding("too_many_rejects", "critical", advice, count=lost)
 
 
-def _images(
+def of_images(
     audit: Mapping[str, Any], context: Context, found: Mapping[str, int], files: Mapping[str, Sequence[str]]
 ) -> Iterator[dict[str, Any]]:
     table = context.images.select(["path", "sha256", "split"])
@@ -207,99 +199,3 @@ def _images(
                 "add images."
             )
             yield {**finding("empty_split", "critical", advice, count=0), "split": split}
-
-
-def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    tiny, size, total = audit["tiny"]["network"], audit["image_size"], audit["objects"]
-    under_16, under_8 = tiny["under_16"] or 0.0, tiny["under_8"] or 0.0
-    very = sum(row["very_tiny"] for row in audit["sizes_network"].values())
-    many = very + sum(row["tiny"] for row in audit["sizes_network"].values())
-    if not many:
-        return
-    grave: Severity = "critical" if under_8 > 0.25 else "warning" if under_16 > 0.25 or under_8 > 0.05 else "info"
-    whole = audit["tiny"]["full_image"]["under_16"] or 0.0
-    needed = audit["resolution"]
-    advice = (
-        f"{percent(under_16)} of {total} boxes are under 16 px at the network ({percent(under_8)} under 8 "
-        "px) with tiles "
-        f"of {audit['tile_size']} px at image size {size}; without tiling it would be {percent(whole)}."
-    )
-    wanted = needed["8"]["tiled"]
-    if wanted is not None and wanted > size:
-        advice += (
-            f"19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to match."
-        )
-    elif needed["16"]["tiled"] is not None and needed["16"]["tiled"] > size:
-        advice += (
-            f"19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
-            "helps too."
-        )
-    yield finding("tiny_labels", grave, advice, count=many)
-
-
-def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, Any]]:
-    used = Counter({name: sum(row.values()) for name, row in audit["classes"].items()})
-    declared = set(context.declared)
-    if unused := [name for name in context.declared if not used[name]]:
-        advice = (
-            f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
-            "cannot learn."
-        )
-        yield finding("unused_categories", "info", advice, count=len(unused))
-    if declared and (unknown := [name for name in used if name not in declared]):
-        advice = (
-            f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
-            "drop them."
-        )
-        yield finding("unknown_category", "warning", advice, count=len(unknown))
-    if digits := [name for name in used if name.isdigit()]:
-        advice = (
-            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
-        )
-        yield finding("digit_categories", "warning", advice, count=len(digits))
-    present = {name: number for name, number in used.items() if number}
-    most = max(present.values(), default=0)
-    if rare := sorted((number, name) for name, number in present.items() if 100 * number < most):
-        shown = _listed([f"{name} ({number})" for number, name in rare])
-        advice = (
-            f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
-        )
-        yield finding("class_imbalance", "warning", advice, count=len(rare))
-    for split, other, harm in (
-        ("train", "val", "Their figures will be empty."),
-        ("val", "train", "They are judged and never learned: split by other groups, or label more."),
-    ):
-        held = [name for name, row in audit["classes"].items() if row.get(split) and not row.get(other)]
-        if held and audit["images_by_split"].get(other):
-            advice = f"Classes in {split} and not in {other}: {_listed(held)}. {harm}"
-            yield finding(f"class_not_in_{other}", "warning", advice, count=len(held))
-
-
-def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    total = audit["objects"]
-    covered = audit["coverage"]["network"]["any"]
-    lost = None if covered["p3_p5"] is None else 1 - covered["p3_p5"]
-    if lost is not None and lost > 0.05:
-        advice = (
-            f"{percent(lost)} of the boxes are expected to hold no cell centre at stride 8: an assigner that "
-            "wants a centre "
-            "inside the box never trains on them. With a P2 level (stride 4) it is "
-            f"{percent(1 - covered['p2_p5'])}."
-        )
-        yield finding("uncovered_boxes", "warning", advice, count=round(lost * total))
-    shared = audit["crowding"]["network"]["8"]
-    if shared["share"] is not None and shared["share"] > 0.02:
-        finer = audit["crowding"]["network"]["4"]["share"]
-        advice = (
-            f"{percent(shared['share'])} of the boxes have their centre in a stride-8 cell with another's, where one "
-            f"cell must tell two objects; at stride 4 it is {percent(finer)}. "
-        )
-        helps = "A P2 level or a larger image size parts them."
-        nested = "A finer grid hardly parts them: boxes that nest or repeat each other, see a few of the images."
-        advice += helps if 2 * finer < shared["share"] else nested
-        yield finding("shared_cells", "warning", advice, count=shared["boxes"])
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

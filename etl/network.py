@@ -30,3 +30,8 @@ def strides(config: Config) -> tuple[int, ...]:
     if name in _STRIDES:
         return _STRIDES[name]
     return (*((4,) if "-p2" in name else ()), *_LEVELS, *((64,) if "-p6" in name else ()))
+
+
+def assigner(config: Config) -> str:
+    """Return the name of the assigner by which the configured model learns, of those in etl.assigner."""
+    return "tal"  # every detector of Ultralytics' families

@@ -226,6 +226,8 @@ def audit(work: Work, summaries: list[auditing.Summary], images: pa.Table, annot
     context = auditing.Context(
         tile_size=size,
         image_size=network.image_size(config, size),
+        assigner=network.assigner(config),
+        strides=network.strides(config),
         images=images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,

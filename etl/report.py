@@ -144,24 +144,54 @@ def _filled(counts: Sequence[int]) -> tuple[int, int]:
 
 
 def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
-    coverage, crowding = audit["coverage"], audit["crowding"]
-    strides = list(crowding["network"])
+    coverage, crowding, neighbours = audit["coverage"], audit["crowding"], audit["neighbours"]
+    network = coverage["network"]
     yield grouped_bars(
-        "Boxes that hold a cell centre",
-        "Per cent of the boxes expected to hold the centre of at least one feature cell, by stride, over all "
-        "positions: the "
-        "others give an assigner that wants a centre inside the box nothing to learn from.",
-        {f"stride {s}": [_hundred(coverage[space]["by_stride"][s]) for space in coverage] for s in strides},
-        ["tiles", "whole image"],
+        "Boxes that some cell can learn from",
+        "Per cent of the boxes expected to get a candidate from each assigner, over all positions, in tiles. This "
+        f"model's is {coverage['assigner']}; anchors are fitted to these boxes, three a level.",
+        {name: [_hundred(network[name][levels]["covered"]) for levels in ("p3_p5", "p2_p5")] for name in network},
+        ["P3 to P5", "P2 to P5"],
+        digits=1,
+    )
+    mine = network[coverage["assigner"]]
+    yield grouped_bars(
+        "Candidates of a box",
+        f"How many cells {coverage['assigner']} may choose from for a box, on average, by size in network pixels: few "
+        "cells mean few lessons.",
+        {
+            f"{px} px": [mine[levels]["by_size"][name]["candidates"] for levels in ("p3_p5", "p2_p5")]
+            for name, px in zip(BUCKETS, _RANGES, strict=True)
+        },
+        ["P3 to P5", "P2 to P5"],
+        digits=1,
     )
     yield grouped_bars(
         "Boxes that share a cell",
         "Per cent of the boxes whose centre lies in one feature cell with another box's centre, by stride: "
         "one cell must "
         "then tell two objects apart.",
-        {f"stride {s}": [_hundred(crowding[space][s]["share"]) for space in crowding] for s in strides},
+        {f"stride {s}": [_hundred(crowding[space][s]["share"]) for space in crowding] for s in crowding["network"]},
         ["tiles", "whole image"],
         digits=1,
+    )
+    yield grouped_bars(
+        "True boxes that NMS leaves",
+        "Per cent of the true boxes left after greedy NMS within each class, all scores equal, by IoU threshold: no "
+        "detector that ends in NMS can find more.",
+        {f"IoU {at}": [_hundred(kept)] for at, kept in neighbours["nms_recall"].items()},
+        ["left"],
+        digits=2,
+    )
+    yield grouped_bars(
+        "A slip of the pen",
+        "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: what is "
+        "below 50 would count as missed.",
+        {
+            f"{px} px": [_hundred(audit["localisation"][name][str(shift)]["iou"]) for shift in (1, 2, 5)]
+            for name, px in zip(BUCKETS, _RANGES, strict=True)
+        },
+        ["1 px", "2 px", "5 px"],
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from etl import boxes as geometry
 from etl.boxes import BUCKETS, Boxes
-from etl.crowding import duplicate_pairs, shared_cells
+from etl.crowding import DUPLICATE_IOU, meetings, nearest, overlaps, shared_area, shared_cells, suppressed
 from etl.findings import NAMED
 
 STRIDES = (4, 8, 16, 32)
@@ -26,7 +26,13 @@ PER_OCTAVE = 64  # bins of sqrt(w * h): 1.1 % wide
 LENGTHS = np.exp2(np.arange(-4 * PER_OCTAVE, 14 * PER_OCTAVE + 1) / PER_OCTAVE)  # px
 SIDES = np.exp2(np.arange(0, 29) / 2)  # px, half octaves from 1 px
 ASPECTS = np.exp2(np.arange(-8, 9) / 2)  # w / h
-FIXED = 1 << 20  # fixed point of probabilities
+FIXED = 1 << 20  # fixed point of shares
+GRID_PER_OCTAVE = 8
+GRID = np.exp2(np.arange(0, 12 * GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)  # px: sides of boxes by sides, 9 % wide
+LEAST = (0, 8, 16)  # px: sides that assigners raise smaller ones to
+NMS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds
+EXTREMES = 5  # boxes kept at each end
+_SAME_OBJECT, _WITHIN = 0.5, 0.9  # IoU of boxes of two classes on one object; share of a box that lies in another
 _CLIPPED = 0.01  # px: what reaches less far outside is rounding
 
 Key = tuple[str | int, ...]
@@ -39,6 +45,7 @@ class Summary:
 
     counts: Mapping[Key, int] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extremes: Mapping[str, tuple[tuple[float, str], ...]] = field(default_factory=dict)  # "end/class": farthest first
 
 
 def merge(a: Summary, b: Summary) -> Summary:
@@ -50,23 +57,32 @@ def merge_all(summaries: Iterable[Summary]) -> Summary:
     """Return the summary of all parts together; of none, the empty one."""
     counts: Counter[Key] = Counter()
     names: dict[str, tuple[str, ...]] = {}
+    extremes: dict[str, tuple[tuple[float, str], ...]] = {}
     for summary in summaries:
         counts.update(summary.counts)
         for code, files in summary.files.items():
             names[code] = _first([*names.get(code, ()), *files])
-    return Summary(dict(counts), names)
+        for end, rows in summary.extremes.items():
+            extremes[end] = _farthest([*extremes.get(end, ()), *rows])
+    return Summary(dict(counts), names, extremes)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
     """Return the summary as JSON-able data, in canonical order."""
     counts = sorted(([list(key), number] for key, number in summary.counts.items()), key=repr)
-    return {"counts": counts, "files": {code: list(names) for code, names in sorted(summary.files.items())}}
+    files = {code: list(names) for code, names in sorted(summary.files.items())}
+    return {
+        "counts": counts,
+        "files": files,
+        "extremes": {end: list(rows) for end, rows in sorted(summary.extremes.items())},
+    }
 
 
 def from_json(data: Mapping[str, Any]) -> Summary:
     """Return the summary that `to_json` wrote."""
     counts = {tuple(key): number for key, number in data["counts"]}
-    return Summary(counts, {code: tuple(names) for code, names in data["files"].items()})
+    extremes = {end: tuple((value, name) for value, name in rows) for end, rows in data["extremes"].items()}
+    return Summary(counts, {code: tuple(names) for code, names in data["files"].items()}, extremes)
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,7 @@ def summarize(part: Part) -> Summary:
     count.count_images()
     count.count_boxes()
     count.count_objects()
-    return Summary(dict(count.counts), {code: _first(names) for code, names in count.files.items()})
+    return Summary(dict(count.counts), {code: _first(names) for code, names in count.files.items()}, count.extremes)
 
 
 class _Count:
@@ -96,6 +112,7 @@ class _Count:
         images, annotations = part.images, part.annotations
         self.counts: Counter[Key] = Counter()
         self.files: dict[str, list[str]] = {}
+        self.extremes: dict[str, tuple[tuple[float, str], ...]] = {}
         self.images, self.dropped = images, part.dropped
         self.paths: list[str] = images["path"].to_pylist()
         self.splits = [split if split is not None else UNSPLIT for split in images["split"].to_pylist()]
@@ -175,7 +192,7 @@ class _Count:
             bins = np.digitize(seen, LENGTHS)
             self._tally(("length", space), (splits, split[owner]), (range(len(LENGTHS) + 1), bins))
             if space != "source":
-                self._count_cells(space, xyxy, side, owner, bucket, scale[chosen])
+                self._count_cells(space, xyxy, owner, scale[chosen])
         half = np.digitize(side, SIDES)
         self._tally(("wh",), (range(len(SIDES) + 1), half[:, 0]), (range(len(SIDES) + 1), half[:, 1]))
         aspects = range(len(ASPECTS) + 1)
@@ -183,19 +200,64 @@ class _Count:
         many = np.bincount(owner, minlength=len(self.paths))
         self.counts.update(("per_image", name, int(number)) for name, number in zip(self.splits, many, strict=True))
         self.find("crowded_images", many > 300, self.paths.__getitem__)
-        pairs = duplicate_pairs(xyxy, owner * max(len(names), 1) + category)
-        if len(pairs):
-            self.counts["found", "duplicate_boxes"] += len(pairs)
-            self.files["duplicate_boxes"] = [self._place(int(chosen[row])) for row in pairs[:, 1]]
+        self._count_sides(chosen, side, names, category)
+        self._count_meetings(chosen, xyxy, owner, names, category)
 
-    def _count_cells(
-        self, space: str, xyxy: Boxes, side: Boxes, owner: Ints, bucket: Ints, scale: NDArray[np.float64]
-    ) -> None:
+    def _count_sides(self, chosen: Ints, side: Boxes, names: list[str], category: Ints) -> None:
+        """Count boxes by class, width and height, and keep the most extreme of each class."""
+        cells = range(len(GRID) + 1)
+        for space in SPACES[1:]:
+            seen = np.digitize(side * self.scales[space][chosen, None], GRID)
+            self._tally(("sides", space), (names, category), (cells, seen[:, 0]), (cells, seen[:, 1]))
+        for end, value in (("shape", np.log2(side[:, 0] / side[:, 1])), ("size", np.log2(side.prod(axis=1)) / 2)):
+            for sign, name in ((1, "most"), (-1, "least")):
+                far = np.lexsort((sign * -value, category))
+                rank = np.arange(len(far)) - np.searchsorted(category[far], category[far])
+                for row in far[rank < EXTREMES]:
+                    key = f"{name} {end}/{names[category[row]]}"
+                    place = (float(sign * value[row]), self._place(int(chosen[row])))
+                    self.extremes[key] = _farthest([*self.extremes.get(key, ()), place])
+
+    def _count_meetings(self, chosen: Ints, xyxy: Boxes, owner: Ints, names: list[str], category: Ints) -> None:
+        """Count what boxes of one image do to each other: contested cells, copies, two classes on one object."""
+        seen = xyxy * self.scales["network"][chosen, None]
+        bucket = geometry.bucket(geometry.side_length(seen))
+        contested = {least: np.zeros(len(seen)) for least in LEAST}
+        raised = {least: _raised(seen, least) for least in LEAST}
+        alike: list[Ints] = []
+        for pairs in meetings(raised[max(LEAST)], owner):
+            for least, boxes in raised.items():
+                shared, own = shared_area(boxes, pairs), geometry.area(boxes)
+                for mine in (0, 1):
+                    rows = pairs[:, mine]
+                    contested[least] += np.bincount(rows, np.rint(shared / own[rows] * FIXED), minlength=len(own))
+            alike.append(pairs[shared_area(seen, pairs) > 0])
+        for least, share in contested.items():
+            fixed = np.minimum(share, FIXED).astype(np.int64)
+            self._tally(("contested", least), (range(len(BUCKETS)), bucket), amounts=fixed)
+        away = nearest((seen[:, :2] + seen[:, 2:]) / 2, owner)
+        self._tally(("nearest",), (range(len(LENGTHS) + 1), np.digitize(away[np.isfinite(away)], LENGTHS)))
+        pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *alike])
+        iou, within = overlaps(seen, pairs)
+        same = category[pairs[:, 0]] == category[pairs[:, 1]]
+        for threshold, gone in zip(NMS, suppressed(pairs[same], iou[same], NMS), strict=True):
+            self.counts["suppressed", str(threshold)] += gone
+        self._name_pairs("duplicate_boxes", chosen, pairs[same & (iou > DUPLICATE_IOU)])
+        self._name_pairs("nested_boxes", chosen, pairs[same & (iou <= DUPLICATE_IOU) & (within > _WITHIN)])
+        self._name_pairs("several_classes", chosen, pairs[~same & (iou > _SAME_OBJECT)])
+        for code, hit in (("on_one_object", iou > _SAME_OBJECT), ("within", within > _WITHIN)):
+            both = np.sort(category[pairs[~same & hit]], axis=1)
+            self._tally((code,), (names, both[:, 0]), (names, both[:, 1]))
+
+    def _name_pairs(self, code: str, chosen: Ints, pairs: Ints) -> None:
+        """Count pairs of boxes under a finding's code, named by the later of each."""
+        if len(pairs):
+            self.counts["found", code] += len(pairs)
+            self.files[code] = [self._place(int(row)) for row in chosen[pairs[:, 1]]]
+
+    def _count_cells(self, space: str, xyxy: Boxes, owner: Ints, scale: NDArray[np.float64]) -> None:
         centres = (xyxy[:, :2] + xyxy[:, 2:]) / 2 * scale[:, None]
         for stride in STRIDES:
-            covered = np.minimum(1.0, side * scale[:, None] / stride).prod(axis=1)
-            fixed = np.rint(covered * FIXED).astype(np.int64)
-            self._tally(("coverage", space, stride), (range(len(BUCKETS)), bucket), amounts=fixed)
             pairs, sharing = shared_cells(centres, owner, stride)
             self.counts["cell_pairs", space, stride] += pairs
             self.counts["cell_boxes", space, stride] += sharing
@@ -246,6 +308,16 @@ def _coded(values: Sequence[str]) -> tuple[list[str], Ints]:
     labels = sorted(set(values))
     places = {label: index for index, label in enumerate(labels)}
     return labels, np.array([places[value] for value in values], dtype=np.int64)
+
+
+def _raised(boxes: Boxes, least: float) -> Boxes:
+    """Return the boxes with sides below the least raised to it about their centres."""
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(geometry.size(boxes), least) / 2
+    return np.hstack([middle - half, middle + half])
+
+
+def _farthest(rows: Iterable[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    return tuple(sorted(rows, key=lambda row: (-row[0], row[1]))[:EXTREMES])
 
 
 def _first(names: Iterable[str]) -> tuple[str, ...]:

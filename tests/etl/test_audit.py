@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl import audit, boxes, crowding, schema, tally
+from etl import assigner, audit, boxes, coverage, crowding, schema, tally
 
 DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -171,21 +171,120 @@ def test_findings_of_other_stages_take_the_place_of_our_own() -> None:
 def test_an_empty_dataset_has_an_audit_of_nothing() -> None:
     result = conclude([], [])
     assert result["images"] == result["annotations"] == 0
-    assert result["resolution"]["8"]["tiled"] is None and result["coverage"]["network"]["any"]["p3_p5"] is None
+    assert (
+        result["resolution"]["8"]["tiled"] is None and result["coverage"]["network"]["tal"]["p3_p5"]["covered"] is None
+    )
     json.dumps(result, allow_nan=False)
 
 
-def test_coverage_is_the_mean_over_positions_of_holding_a_cell_centre() -> None:
+def test_coverage_is_that_of_the_boxes_sizes_under_each_assigner() -> None:
+    wh = np.array([[3.0, 5.0], [6.0, 20.0], [9.0, 7.5]] * 20)
+    rows = [box("a", 25 * i, 0, 25 * i + w, h) for i, (w, h) in enumerate(wh)]
+    result = conclude([image("a")], rows)["coverage"]
+    for name in ("point_in_box", "tal"):
+        for levels, strides in (("p3_p5", (8, 16, 32)), ("p2_p5", (4, 8, 16, 32))):
+            exact = assigner.chances(name, wh, strides)
+            counted = result["network"][name][levels]
+            assert counted["covered"] == pytest.approx(exact.covered.mean(), abs=0.03)
+            assert counted["candidates"] == pytest.approx(exact.candidates.mean(), rel=0.05)
+    assert set(result["network"]) == set(assigner.NAMES)
+    assert result["configured"] == result["network"]["tal"]["p3_p5"]
+    assert result["configured"]["covered"] == 1.0 and result["change"] is None
+    assert result["network"]["point_in_box"]["p3_p5"]["by_size"]["large"]["covered"] is None
+
+
+def test_the_cheapest_change_that_covers_the_boxes_is_named() -> None:
+    rows = [box("a", 25 * i, 0, 25 * i + 5, 5) for i in range(50)]
+    result = conclude([image("a")], rows, assigner="point_in_box")
+    change = result["coverage"]["change"]
+    row = found(result, "uncovered_boxes")
+    assert change["covered"] >= 0.99 and row is not None and change["name"] in row["advice"]
+    assert change["name"] == "a P2 level" and change["cost"] < 2  # stride 4 holds a centre of each 5 px box
+    only = conclude([image("a")], [box("a", 25 * i, 0, 25 * i + 7, 7) for i in range(50)], assigner="point_in_box")
+    assert only["coverage"]["change"]["name"] in ("1.25 times the input size", "a P2 level")
+
+
+@pytest.mark.parametrize(("apart", "share"), [(4, 0.44), (6, 0.22)])
+def test_neighbours_share_a_cell_as_often_as_the_closed_form_says(apart: float, share: float) -> None:
     rng = np.random.default_rng(0)
-    wh = np.array([[3.0, 5.0], [6.0, 20.0], [9.0, 7.5]])
-    rows = [box("a", 50 * i, 0, 50 * i + w, h) for i, (w, h) in enumerate(wh)]
-    expected = conclude([image("a")], rows)["coverage"]["network"]
-    for stride in (4, 8, 16, 32):
-        start = rng.random((200_000, 1, 2)) * stride
-        first = np.ceil((start - stride / 2) / stride) * stride + stride / 2  # the first centre at or after the start
-        held = ((first < start + wh) & (first >= start)).all(axis=2)
-        assert expected["by_stride"][str(stride)] == pytest.approx(held.mean(), abs=0.005)
-    assert expected["any"] == {"p3_p5": expected["by_stride"]["8"], "p2_p5": expected["by_stride"]["4"]}
+    turn = rng.uniform(0, 2 * np.pi, 40_000)
+    first = rng.uniform(0, 8, (40_000, 2)) + 800
+    second = first + apart * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    owner = np.repeat(np.arange(40_000), 2)
+    centres = np.stack([first, second], axis=1).reshape(-1, 2)
+    pairs, _ = crowding.shared_cells(centres, owner, 8)
+    assert pairs / 40_000 == pytest.approx(share, abs=0.01)
+
+
+def test_a_slip_of_one_pixel_costs_small_boxes_half_of_their_overlap() -> None:
+    assert coverage.shifted_iou(np.array([4.0, 8.0, 32.0]), 1) == pytest.approx([0.39, 0.62, 0.88], abs=0.005)
+    rows = [box("a", 25 * i, 0, 25 * i + 6, 6) for i in range(30)]
+    table = conclude([image("a")], rows)["localisation"]
+    assert table["very_tiny"]["1"]["iou"] == pytest.approx(25 / 47, abs=0.01)
+    assert table["very_tiny"]["10"]["nwd"] == pytest.approx(np.exp(-np.sqrt(200) / 12.7), abs=1e-3)
+    assert table["large"]["1"]["iou"] is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1), st.integers(0, 30), st.integers(0, 30), st.integers(1, 14), st.integers(1, 14),
+            st.sampled_from("ab"),
+        ),
+        max_size=25,
+    )
+)  # fmt: skip
+def test_what_boxes_do_to_each_other_is_what_plain_loops_over_all_pairs_say(
+    rows: list[tuple[int, int, int, int, int, str]],
+) -> None:
+    written = [box(str(i), x, y, x + w, y + h, category=c, line=n) for n, (i, x, y, w, h, c) in enumerate(rows)]
+    result = conclude([image("0"), image("1")], written)
+    near = result["neighbours"]
+    classes: Counter[tuple[str, str]] = Counter()
+    gone: dict[float, set[int]] = {at: set() for at in tally.NMS}
+    xyxy = boxes.as_boxes([(x, y, x + w, y + h) for _, x, y, w, h, _ in rows])
+    for i in range(len(rows)):
+        for j in range(i + 1, len(rows)):
+            overlap = boxes.iou(xyxy[i : i + 1], xyxy[j : j + 1])[0, 0] if rows[i][0] == rows[j][0] else 0.0
+            if rows[i][5] != rows[j][5]:
+                classes[("a", "b")] += overlap > 0.5 + 1e-12
+                continue
+            for at in tally.NMS:
+                if i not in gone[at] and overlap > at + 1e-12:
+                    gone[at].add(j)
+    assert near["on_one_object"] == ([["a", "b", classes["a", "b"]]] if classes["a", "b"] else [])
+    for at in tally.NMS:
+        kept = near["nms_recall"][str(at)]
+        assert kept is None if not rows else kept == pytest.approx(1 - len(gone[at]) / len(rows), abs=1e-6)
+
+
+def test_neighbours_contest_candidates_and_the_nearest_is_measured() -> None:
+    rows = [box("a", 100, 100, 110, 110), box("a", 105, 100, 115, 110), box("a", 500, 500, 520, 520)]
+    near = conclude([image("a")], rows)["neighbours"]
+    assert near["contested"]["0"]["tiny"] == pytest.approx((0.5 + 0.5) / 2 / 2)  # half of each lies in the other
+    assert near["contested"]["16"]["tiny"] == pytest.approx(11 / 16 / 2, abs=1e-5)
+    assert near["contested"]["16"]["small"] == 0
+    assert near["nearest_px"]["5"] == pytest.approx(5, rel=0.02)
+
+
+def test_two_classes_on_one_object_and_boxes_unlike_their_class_are_named() -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(200):
+        x, y, side = rng.uniform(0, 1500), rng.uniform(0, 900), rng.uniform(18, 22)
+        rows.append(box("a", x, y, x + side, y + side, line=n))
+        if n % 4 == 0:
+            rows.append(box("a", x + 1, y, x + side + 1, y + side, category="auto", line=1000 + n))
+    rows.append(box("a", 0, 0, 400, 400, line=5000))
+    rows.append(box("a", 0, 900, 200, 906, line=5001))
+    result = conclude([image("a")], rows)
+    assert number(result, "several_classes") >= 50
+    overlap = found(result, "class_overlap")
+    assert overlap is not None and "auto and car" in overlap["advice"]
+    size, shape = found(result, "size_outliers"), found(result, "shape_outliers")
+    assert size is not None and size["files"] == ["a.txt:5000"] and size["count"] == 1
+    assert shape is not None and shape["files"] == ["a.txt:5001"] and "wider" in shape["advice"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -206,19 +305,15 @@ corner = st.integers(0, 12)
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), corner, corner, st.integers(1, 12), st.integers(1, 12)), max_size=30))
-def test_duplicates_are_all_pairs_of_one_group_that_overlap_by_more_than_the_limit(
-    rows: list[tuple[int, int, int, int, int]],
-) -> None:
+def test_meetings_are_all_pairs_of_one_owner_that_share_area(rows: list[tuple[int, int, int, int, int]]) -> None:
     xyxy = boxes.as_boxes([(x, y, x + w, y + h) for _, x, y, w, h in rows])
-    groups = np.array([row[0] for row in rows], dtype=np.int64)
-    overlap = boxes.iou(xyxy, xyxy) if len(rows) else np.empty((0, 0))
-    expected = [
-        [i, j]
-        for i in range(len(rows))
-        for j in range(i + 1, len(rows))
-        if groups[i] == groups[j] and overlap[i, j] > crowding.DUPLICATE_IOU + 1e-12
-    ]
-    assert crowding.duplicate_pairs(xyxy, groups).tolist() == expected
+    owner = np.array([row[0] for row in rows], dtype=np.int64)
+    shared = boxes.intersection(xyxy, xyxy) if len(rows) else np.empty((0, 0))
+    expected = {
+        (i, j) for i in range(len(rows)) for j in range(i + 1, len(rows)) if owner[i] == owner[j] and shared[i, j] > 0
+    }
+    pairs = [tuple(pair) for part in crowding.meetings(xyxy, owner) for pair in part.tolist()]
+    assert set(pairs) == expected and len(pairs) == len(expected)
 
 
 def test_the_eight_double_labels_of_a_real_dataset_are_found() -> None:

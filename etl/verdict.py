@@ -1,0 +1,203 @@
+"""What a user should do about a dataset: every finding of its audit, the gravest first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from etl.assigner import least_side
+from etl.coverage import ENOUGH, shifted_iou
+from etl.findings import SEVERITIES, Context, Severity, finding, of_images, of_rejects, plain
+from etl.page import percent
+
+
+def findings(
+    audit: Mapping[str, Any], found: Mapping[str, int], files: Mapping[str, Sequence[str]], context: Context
+) -> list[dict[str, Any]]:
+    """Return every finding, the gravest and most frequent first; those of other stages stand in place of our own."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in (
+        *(dict(row) for row in context.found),
+        *plain(context, found, files),
+        *of_rejects(context),
+        *of_images(audit, context, found, files),
+        *_sizes(audit),
+        *_classes(audit, context),
+        *_cells(audit),
+        *_neighbours(audit),
+        *_unusual(audit),
+        *_pixels(audit),
+    ):
+        rows.setdefault((row["code"], row.get("split", "")), row)
+    return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
+
+
+def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    tiny, size, total = audit["tiny"]["network"], audit["image_size"], audit["objects"]
+    under_16, under_8 = tiny["under_16"] or 0.0, tiny["under_8"] or 0.0
+    very = sum(row["very_tiny"] for row in audit["sizes_network"].values())
+    many = very + sum(row["tiny"] for row in audit["sizes_network"].values())
+    if not many:
+        return
+    grave: Severity = "critical" if under_8 > 0.25 else "warning" if under_16 > 0.25 or under_8 > 0.05 else "info"
+    whole = audit["tiny"]["full_image"]["under_16"] or 0.0
+    needed = audit["resolution"]
+    advice = (
+        f"{percent(under_16)} of {total} boxes are under 16 px at the network ({percent(under_8)} under 8 "
+        "px) with tiles "
+        f"of {audit['tile_size']} px at image size {size}; without tiling it would be {percent(whole)}."
+    )
+    wanted = needed["8"]["tiled"]
+    if wanted is not None and wanted > size:
+        advice += (
+            f"19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to match."
+        )
+    elif needed["16"]["tiled"] is not None and needed["16"]["tiled"] > size:
+        advice += (
+            f"19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
+            "helps too."
+        )
+    yield finding("tiny_labels", grave, advice, count=many)
+
+
+def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, Any]]:
+    used = Counter({name: sum(row.values()) for name, row in audit["classes"].items()})
+    declared = set(context.declared)
+    if unused := [name for name in context.declared if not used[name]]:
+        advice = (
+            f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
+            "cannot learn."
+        )
+        yield finding("unused_categories", "info", advice, count=len(unused))
+    if declared and (unknown := [name for name in used if name not in declared]):
+        advice = (
+            f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
+            "drop them."
+        )
+        yield finding("unknown_category", "warning", advice, count=len(unknown))
+    if digits := [name for name in used if name.isdigit()]:
+        advice = (
+            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
+        )
+        yield finding("digit_categories", "warning", advice, count=len(digits))
+    present = {name: number for name, number in used.items() if number}
+    most = max(present.values(), default=0)
+    if rare := sorted((number, name) for name, number in present.items() if 100 * number < most):
+        shown = _listed([f"{name} ({number})" for number, name in rare])
+        advice = (
+            f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
+        )
+        yield finding("class_imbalance", "warning", advice, count=len(rare))
+    for split, other, harm in (
+        ("train", "val", "Their figures will be empty."),
+        ("val", "train", "They are judged and never learned: split by other groups, or label more."),
+    ):
+        held = [name for name, row in audit["classes"].items() if row.get(split) and not row.get(other)]
+        if held and audit["images_by_split"].get(other):
+            advice = f"Classes in {split} and not in {other}: {_listed(held)}. {harm}"
+            yield finding(f"class_not_in_{other}", "warning", advice, count=len(held))
+
+
+def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    found, total = audit["coverage"], audit["objects"]
+    covered = found["configured"]["covered"]
+    if covered is not None and covered < ENOUGH:
+        advice = (
+            f"{percent(1 - covered)} of the boxes are expected to get no candidate from the model's assigner "
+            f"({found['assigner']}, strides {', '.join(map(str, found['strides']))}): it never trains on them. "
+        )
+        if (change := found["change"]) is not None:
+            advice += (
+                f"The cheapest change after which 99 % get one: {change['name']} ({change['cost']:.2g} times the "
+                "computing)."
+            )
+        yield finding("uncovered_boxes", "warning", advice, count=round((1 - covered) * total))
+    shared = audit["crowding"]["network"]["8"]
+    if shared["share"] is not None and shared["share"] > 0.02:
+        finer = audit["crowding"]["network"]["4"]["share"]
+        advice = (
+            f"{percent(shared['share'])} of the boxes have their centre in a stride-8 cell with another's, where one "
+            f"cell must tell two objects; at stride 4 it is {percent(finer)}. "
+        )
+        helps = "A P2 level or a larger image size parts them."
+        nested = "A finer grid hardly parts them: boxes that nest or repeat each other, see a few of the images."
+        advice += helps if 2 * finer < shared["share"] else nested
+        yield finding("shared_cells", "warning", advice, count=shared["boxes"])
+
+
+def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    found, total = audit["neighbours"], audit["objects"]
+    recall = found["nms_recall"]
+    if total and recall["0.5"] < 1:
+        lost = round((1 - recall["0.5"]) * total)
+        kept = next((at for at, share in recall.items() if share >= 0.9999), None)
+        advice = f"NMS at IoU 0.5 would remove {lost} of {total} true boxes, {percent(1 - recall['0.7'])} at 0.7. "
+        advice += "A detector without NMS (YOLO26) keeps them" + (
+            f", or evaluate.merge.threshold: {kept}." if kept else "."
+        )
+        yield finding("nms_ceiling", "warning" if recall["0.5"] < 0.99 else "info", advice, count=lost)
+    least = str(least_side(audit["coverage"]["strides"])) if audit["coverage"]["assigner"] == "tal" else "0"
+    contested = found["contested"].get(least, {}).get("all")
+    if contested is not None and contested > 0.1:
+        advice = (
+            f"A neighbour takes {percent(contested)} of a box's candidates on average: twice that share of its area, "
+            "as the assigner sees it, is also another's. A finer level or a larger input size parts them."
+        )
+        yield finding("contested_boxes", "info", advice, count=round(contested * total))
+    one = audit["neighbours"]["on_one_object"]
+    used = {name: sum(row.values()) for name, row in audit["classes"].items()}
+    twins = [(a, b, n) for a, b, n in one if 10 * n >= min(used[a], used[b])]
+    if twins:
+        shown = _listed([f"{a} and {b} ({n} objects carry both)" for a, b, n in twins])
+        advice = (
+            f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
+            "people could not tell them apart, merge them (ontology.merge)."
+        )
+        yield finding("class_overlap", "warning", advice, count=sum(n for _, _, n in twins))
+
+
+def _unusual(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for kind, unit in (("size", "px of √(w·h)"), ("shape", "width over height")):
+        rows = [row for row in audit["outliers"] if row["kind"] == kind]
+        if rows:
+            shown = _listed(
+                [
+                    f"{row['count']} {row['category']} {row['than']} than usual ({_range(row['usual'])} {unit})"
+                    for row in rows
+                ]
+            )
+            advice = (
+                f"Far from the others of their class: {shown}. Look at them: slips of the mouse, groups, another class?"
+            )
+            names = [name for row in rows for name in row["files"]]
+            yield finding(f"{kind}_outliers", "info", advice, names, count=sum(row["count"] for row in rows))
+
+
+def _range(usual: Sequence[float]) -> str:
+    return f"{usual[0]:.3g} to {usual[1]:.3g}"
+
+
+def _pixels(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    tile, size = audit["tile_size"], audit["image_size"]
+    if size > tile:
+        advice = (
+            f"Tiles of {tile} px are enlarged to an input of {size}: more cells per object, but not more detail than "
+            "the sources hold."
+        )
+        yield finding("upsampled", "info", advice, count=audit["images"])
+    middle = audit["length_percentiles"]["source"]["50"]
+    if middle is not None and middle < 16:
+        iou = float(shifted_iou(np.array([middle]), 1.0)[0])
+        advice = (
+            f"Half of the boxes are under {middle:.1f} px: one drawn a single pixel off along both axes keeps an IoU "
+            f"of {iou:.2f} only. Judge them by AP50 and NWD rather than AP75, and label them enlarged."
+        )
+        yield finding("tight_labels", "info", advice, count=audit["objects"])
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
