@@ -27,12 +27,11 @@ from etl.tally import (
     Part,
     Summary,
     merge,
-    merge_all,
     summarize,
 )
 from etl.verdict import findings
 
-__all__ = ["VERSION", "Context", "Part", "Summary", "conclude", "merge", "merge_all", "summarize"]
+__all__ = ["VERSION", "Context", "Part", "Summary", "conclude", "merge", "summarize"]
 
 VERSION = 2
 COCO = {"small": 0.41, "medium": 0.34, "large": 0.24}  # shares of COCO's boxes by size

@@ -11,6 +11,7 @@ import types
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from etl.errors import ConfigError, TaskError
 log = logging.getLogger("speck")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Add = Callable[[Result, Result], Result]
 
 _RETRIES = 2
 _PROFILE = {
@@ -41,8 +43,34 @@ class Cluster(Protocol):
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
         """Return the function's result for each item, in the items' order; logs progress under the label."""
 
+    def fold(
+        self, function: Callable[[Item], Result], items: Sequence[Item], add: Add[Result], *, label: str
+    ) -> Result | None:
+        """Return the sum of the function's results, in whatever order they come; None of no items."""
+
     def cancel(self) -> None:
         """Stop what is running; a map that is waiting raises TaskError."""
+
+
+class _Summing:
+    """Folds by a cluster's stream of results."""
+
+    def stream(
+        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield the number and the result of each item as it is done; logs progress under the label."""
+        raise NotImplementedError
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
+        return [result for _, result in sorted(self.stream(function, items, label), key=itemgetter(0))]
+
+    def fold(
+        self, function: Callable[[Item], Result], items: Sequence[Item], add: Add[Result], *, label: str
+    ) -> Result | None:
+        total: Result | None = None
+        for _, result in self.stream(function, items, label):
+            total = result if total is None else add(total, result)
+        return total
 
 
 class Progress:
@@ -73,22 +101,22 @@ class Progress:
         )  # fmt: skip
 
 
-class _Serial:
+class _Serial(_Summing):
     dashboard_link = None
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
+    def stream(
+        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+    ) -> Iterator[tuple[int, Result]]:
         progress = Progress(label, len(items))
-        results = []
-        for item in items:
-            results.append(function(item))
+        for number, item in enumerate(items):
+            yield number, function(item)
             progress.step()
-        return results
 
     def cancel(self) -> None:
         """Nothing runs elsewhere: ending this process ends the work."""
 
 
-class _Dask:
+class _Dask(_Summing):
     def __init__(self, client: Any) -> None:
         self._client = client
         self._futures: list[Any] = []
@@ -97,18 +125,19 @@ class _Dask:
     def dashboard_link(self) -> str | None:
         return str(self._client.dashboard_link)
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
+    def stream(
+        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+    ) -> Iterator[tuple[int, Result]]:
         from dask.distributed import KilledWorker, as_completed
         from distributed.client import FutureCancelledError
 
         prefix = f"{label}-{uuid.uuid4().hex}"  # never meets the results of an earlier try
-        keys = [f"{prefix}-{number}" for number in range(len(items))]
-        self._futures = self._client.map(function, items, key=keys, pure=False, retries=_RETRIES)
+        keys = {f"{prefix}-{number}": number for number in range(len(items))}
+        self._futures = self._client.map(function, items, key=list(keys), pure=False, retries=_RETRIES)
         progress = Progress(label, len(items))
-        results: dict[str, Result] = {}
         try:
             for future in as_completed(self._futures, loop=self._client.loop):
-                results[future.key] = future.result()
+                yield keys[future.key], future.result()
                 future.release()  # else workers keep its item, too
                 progress.step()
         except FutureCancelledError as error:
@@ -118,7 +147,6 @@ class _Dask:
         finally:
             self._client.cancel(self._futures, force=True)
             self._futures = []
-        return [results[key] for key in keys]
 
     def cancel(self) -> None:
         self._client.cancel(self._futures, force=True)

@@ -74,7 +74,7 @@ def nearest(centres: Floats, owner: Indices) -> Floats:
     if len(centres) < 2:
         return np.full(len(centres), np.inf)
     places = np.column_stack([centres, owner * _FAR])
-    away = cKDTree(places).query(places, k=2)[0][:, 1]
+    away = cKDTree(places, compact_nodes=False, balanced_tree=False).query(places, k=2)[0][:, 1]
     return np.where(away < _FAR / 2, away, np.inf)
 
 

@@ -15,7 +15,7 @@ from etl import codec
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.original import Original
-from etl.schema import LEDGER, REJECTS, reject, table
+from etl.schema import LEDGER, REJECTS, place, reject, table
 
 VERSION = 2
 _TOLERANCE = 0.01  # px: a box that reaches less far outside its image is written with rounding, not wrongly
@@ -95,11 +95,6 @@ def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
 def entry(annotation: str, stage: str, outcome: str, rule: str, value: float | None = None) -> Row:
     """Return one ledger row."""
     return {"annotation_id": annotation, "stage": stage, "outcome": outcome, "rule": rule, "value": value}
-
-
-def place(file: str, line: int | None) -> str:
-    """Return where something stands, as the rejects table says it."""
-    return file if line is None else f"{file}:{line}"
 
 
 def _finite(box: LabelBox) -> bool:

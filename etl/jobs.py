@@ -216,7 +216,8 @@ def audit(uri: str, cluster: Cluster) -> Answer:
         dropped = frozenset(work.dropped("ingest").to_pylist())
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
         pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side, dropped) for piece in slices]
-        found = publishing.audit(work, cluster.map(auditing.summarize, pieces, label="audit"), images, annotations)
+        total = cluster.fold(auditing.summarize, pieces, auditing.merge, label="audit") or auditing.Summary()
+        found = publishing.audit(work, total, images, annotations)
         severities = Counter(finding["severity"] for finding in found["findings"])
         return {"findings": dict(sorted(severities.items())), "html": work.path("audit", "audit.html")}
 

@@ -218,8 +218,8 @@ def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> di
     return found
 
 
-def audit(work: Work, summaries: list[auditing.Summary], images: pa.Table, annotations: pa.Table) -> dict[str, Any]:
-    """Conclude the audit from its parts' summaries, write audit.json and audit.html, and return the audit."""
+def audit(work: Work, summary: auditing.Summary, images: pa.Table, annotations: pa.Table) -> dict[str, Any]:
+    """Conclude the audit from its summary, write audit.json and audit.html, and return the audit."""
     config = work.config
     size = planning.tile_size(work)
     paths, hashes = images["path"].to_pylist(), images["phash"].to_pylist()
@@ -238,7 +238,7 @@ def audit(work: Work, summaries: list[auditing.Summary], images: pa.Table, annot
         splits=(),  # the split stage reports those that are empty
         max_rejects=config.source.max_rejects,
     )
-    found = auditing.conclude(auditing.merge_all(summaries), context)
+    found = auditing.conclude(summary, context)
     preview = remapping.preview(annotations, work.categories, config.ontology)
     page = audit_page(found, preview, thumbnails(work, images, annotations), title=config.name)
     store.write_json(work.path("audit", "audit.json"), found)

@@ -139,6 +139,11 @@ def table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
+def place(file: str, line: int | None) -> str:
+    """Return where something stands, as the rejects table says it."""
+    return file if line is None else f"{file}:{line}"
+
+
 def reject(kind: str, where: str, reason: str, found: object, expected: str) -> dict[str, str]:
     """Return one row of the rejects table."""
     return {"kind": kind, "where": where, "reason": reason, "found": str(found), "expected": expected}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from etl import boxes as geometry
 from etl.boxes import BUCKETS, Boxes
 from etl.crowding import DUPLICATE_IOU, meetings, nearest, overlaps, shared_area, shared_cells, suppressed
 from etl.findings import NAMED
+from etl.schema import place
 
 STRIDES = (4, 8, 16, 32)
 SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed
@@ -32,6 +33,7 @@ GRID = np.exp2(np.arange(0, 12 * GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)  # px: 
 LEAST = (0, 8, 16)  # px: sides that assigners raise smaller ones to
 NMS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds
 EXTREMES = 5  # boxes kept at each end
+_EDGE = 1e-9  # of a bin: what lies on an edge belongs above it, also after rounding
 _SAME_OBJECT, _WITHIN = 0.5, 0.9  # IoU of boxes of two classes on one object; share of a box that lies in another
 _CLIPPED = 0.01  # px: what reaches less far outside is rounding
 
@@ -50,16 +52,11 @@ class Summary:
 
 def merge(a: Summary, b: Summary) -> Summary:
     """Return the summary of both parts together; associative and commutative."""
-    return merge_all([a, b])
-
-
-def merge_all(summaries: Iterable[Summary]) -> Summary:
-    """Return the summary of all parts together; of none, the empty one."""
-    counts: Counter[Key] = Counter()
+    counts = Counter(a.counts)
+    counts.update(b.counts)
     names: dict[str, tuple[str, ...]] = {}
     extremes: dict[str, tuple[tuple[float, str], ...]] = {}
-    for summary in summaries:
-        counts.update(summary.counts)
+    for summary in (a, b):
         for code, files in summary.files.items():
             names[code] = _first([*names.get(code, ()), *files])
         for end, rows in summary.extremes.items():
@@ -101,7 +98,8 @@ def summarize(part: Part) -> Summary:
     count = _Count(part)
     count.count_images()
     count.count_boxes()
-    count.count_objects()
+    count.count_sizes()
+    count.count_neighbours()
     return Summary(dict(count.counts), {code: _first(names) for code, names in count.files.items()}, count.extremes)
 
 
@@ -121,6 +119,7 @@ class _Count:
         self.rows = annotations.filter(pc.is_valid(owner))
         self.owner: Ints = owner.drop_null().to_numpy().astype(np.int64)
         self.xyxy: Boxes = np.stack([self.rows[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
+        self.names, self.category = _coded(self.rows["category"])
         longest = self.wh.max(axis=1, initial=1.0)[self.owner]
         self.scales = {  # network pixels per source pixel [N]
             "source": np.ones(len(self.owner)),
@@ -128,11 +127,11 @@ class _Count:
             "full_image": part.image_size / longest,
         }
 
-    def find(self, code: str, hit: NDArray[np.bool_], name: Callable[[int], str]) -> None:
+    def find(self, code: str, hit: NDArray[np.bool_], names: Callable[[Ints], Iterable[str]]) -> None:
         """Count the rows that are hit under a finding's code and keep the first names."""
         if hit.any():
             self.counts["found", code] += int(hit.sum())
-            self.files.setdefault(code, []).extend(name(int(row)) for row in np.flatnonzero(hit))
+            self.files[code] = list(names(np.flatnonzero(hit)))
 
     def count_images(self) -> None:
         """Count the images by split, size and format, and find what is wrong with them before any box is looked at."""
@@ -142,85 +141,90 @@ class _Count:
         self.counts.update(("format", found or "unknown") for found in columns["format"])
         turned = np.array([(orientation or 1) != 1 for orientation in columns["exif_orientation"]], dtype=bool)
         kept = np.array([applied is False for applied in columns["exif_applied"]], dtype=bool)
-        self.find("exif_not_applied", turned & kept, self.paths.__getitem__)
-        self.find("mpo", np.array([found == "MPO" for found in columns["format"]], dtype=bool), self.paths.__getitem__)
+        self.find("exif_not_applied", turned & kept, self._paths)
+        self.find("mpo", np.array([found == "MPO" for found in columns["format"]], dtype=bool), self._paths)
         wrong = [not _suffix_fits(path, found) for path, found in zip(self.paths, columns["format"], strict=True)]
-        self.find("extension_mismatch", np.array(wrong, dtype=bool), self.paths.__getitem__)
-        self.find("left_out", np.array([split == "left_out" for split in self.splits]), self.paths.__getitem__)
+        self.find("extension_mismatch", np.array(wrong, dtype=bool), self._paths)
+        self.find("left_out", np.array([split == "left_out" for split in self.splits]), self._paths)
         unlabelled = np.array([labelled is False for labelled in self.images["labelled"].to_pylist()], dtype=bool)
-        self.find("unlabelled_images", unlabelled, self.paths.__getitem__)
+        self.find("unlabelled_images", unlabelled, self._paths)
         empty = ~unlabelled & (np.bincount(self.owner, minlength=len(self.paths)) == 0)
-        self.find("empty_labels", empty, self.paths.__getitem__)
+        self.find("empty_labels", empty, self._paths)
         for code, column, wrong_value in _QUALITY:
             measured = self.images[column].to_pylist()
             hit = np.array([value is not None and wrong_value(value) for value in measured], dtype=bool)
-            self.find(code, hit, self.paths.__getitem__)
+            self.find(code, hit, self._paths)
 
     def count_boxes(self) -> None:
         """Count every box as written, and find what is wrong with it."""
         self.counts["annotations",] += len(self.owner)
-        self.counts.update(("category", name) for name in self.rows["category"].to_pylist())
+        self._tally(("category",), (self.names, self.category))
         x0, y0, x1, y1 = self.xyxy.T
         width, height = self.wh[self.owner].T if len(self.owner) else (np.empty(0), np.empty(0))
         empty = (x1 <= x0) | (y1 <= y0)
         outside = ~empty & ((x0 >= width) | (y0 >= height) | (x1 <= 0) | (y1 <= 0))
         overflow = np.stack([-x0, -y0, x1 - width, y1 - height]).max(axis=0)
         marked = pc.or_kleene(self.rows["crowd"], self.rows["ignore"]).fill_null(False)
-        region = np.array(marked.to_pylist(), dtype=bool)
+        region = np.asarray(marked)
         difficult = self.rows["difficult"].fill_null(0).to_numpy() > 0
-        dropped = np.array([name in self.dropped for name in self.rows["annotation_id"].to_pylist()], dtype=bool)
+        dropped = np.asarray(pc.is_in(self.rows["annotation_id"], value_set=pa.array(self.dropped, pa.string())))
         self.objects = ~empty & ~outside & ~region & ~dropped
-        self.find("zero_size", empty, self._place)
-        self.find("outside_image", outside, self._place)
-        self.find("clipped", ~empty & ~outside & (overflow > _CLIPPED), self._place)
-        self.find("under_3px", self.objects & (np.minimum(x1 - x0, y1 - y0) < 3), self._place)
-        self.find("difficult", difficult, self._place)
-        self.find("ignore_regions", ~empty & ~outside & region, self._place)
+        self.find("zero_size", empty, self._places)
+        self.find("outside_image", outside, self._places)
+        self.find("clipped", ~empty & ~outside & (overflow > _CLIPPED), self._places)
+        self.find("under_3px", self.objects & (np.minimum(x1 - x0, y1 - y0) < 3), self._places)
+        self.find("difficult", difficult, self._places)
+        self.find("ignore_regions", ~empty & ~outside & region, self._places)
 
-    def count_objects(self) -> None:
-        """Count the boxes that can be trained on: by size in each space, by place, and by what stands in their way."""
+    def count_sizes(self) -> None:
+        """Count the boxes that can be trained on by class and size in each space; keep each class's extremes."""
         chosen = np.flatnonzero(self.objects)
         xyxy, owner = self.xyxy[chosen], self.owner[chosen]
-        splits, split = _coded(self.splits)
-        names, category = _coded(self.rows["category"].take(pa.array(chosen)).to_pylist())
-        side = geometry.size(xyxy)
-        length = geometry.side_length(xyxy)
+        splits, split = _coded(pa.chunked_array([self.splits], pa.string()))
+        names, category, split = self.names, self.category[chosen], split[owner]
+        logs = np.log2(geometry.size(xyxy))
+        length = logs.mean(axis=1)
+        cells = range(len(GRID) + 1)
         for space, scale in self.scales.items():
-            seen = length * scale[chosen]
-            bucket = geometry.bucket(seen)
-            self._tally(("size", space), (splits, split[owner]), (names, category), (range(len(BUCKETS)), bucket))
-            bins = np.digitize(seen, LENGTHS)
-            self._tally(("length", space), (splits, split[owner]), (range(len(LENGTHS) + 1), bins))
+            octaves = np.log2(scale[chosen])
+            seen = length + octaves
+            bucket = geometry.bucket(np.exp2(seen + _EDGE))
+            self._tally(("size", space), (splits, split), (names, category), (range(len(BUCKETS)), bucket))
+            self._tally(("length", space), (splits, split), (range(len(LENGTHS) + 1), _bins(seen, LENGTHS)))
             if space != "source":
-                self._count_cells(space, xyxy, owner, scale[chosen])
-        half = np.digitize(side, SIDES)
-        self._tally(("wh",), (range(len(SIDES) + 1), half[:, 0]), (range(len(SIDES) + 1), half[:, 1]))
-        aspects = range(len(ASPECTS) + 1)
-        self._tally(("aspect",), (aspects, np.digitize(side[:, 0] / side[:, 1], ASPECTS)))
+                across, down = (_bins(logs[:, axis] + octaves, GRID) for axis in (0, 1))
+                self._tally(("sides", space), (names, category), (cells, across), (cells, down))
+        sides = range(len(SIDES) + 1)
+        self._tally(("wh",), (sides, _bins(logs[:, 0], SIDES)), (sides, _bins(logs[:, 1], SIDES)))
+        shape = logs[:, 0] - logs[:, 1]
+        self._tally(("aspect",), (range(len(ASPECTS) + 1), _bins(shape, ASPECTS)))
         many = np.bincount(owner, minlength=len(self.paths))
         self.counts.update(("per_image", name, int(number)) for name, number in zip(self.splits, many, strict=True))
-        self.find("crowded_images", many > 300, self.paths.__getitem__)
-        self._count_sides(chosen, side, names, category)
-        self._count_meetings(chosen, xyxy, owner, names, category)
+        self.find("crowded_images", many > 300, self._paths)
+        self._keep_extremes(chosen, category, {"shape": shape, "size": length})
 
-    def _count_sides(self, chosen: Ints, side: Boxes, names: list[str], category: Ints) -> None:
-        """Count boxes by class, width and height, and keep the most extreme of each class."""
-        cells = range(len(GRID) + 1)
+    def _keep_extremes(self, chosen: Ints, category: Ints, measures: Mapping[str, NDArray[np.float64]]) -> None:
+        """Keep the boxes of each class that have most or least of each measure."""
+        order = np.argsort(category, kind="stable")
+        borders = np.searchsorted(category[order], np.arange(len(self.names) + 1))
+        for code, name in enumerate(self.names):
+            mine = order[borders[code] : borders[code + 1]]
+            if not len(mine):
+                continue
+            for (measure, values), (sign, end) in product(measures.items(), ((1.0, "most"), (-1.0, "least"))):
+                far = sign * values[mine]
+                least = np.partition(far, -EXTREMES)[-EXTREMES] if len(far) > EXTREMES else -np.inf
+                rows = mine[far >= least]  # ties, too: which of them are kept is up to their names
+                named = zip((sign * values[rows]).round(6).tolist(), self._places(chosen[rows]), strict=True)
+                self.extremes[f"{end} {measure}/{name}"] = _farthest(named)
+
+    def count_neighbours(self) -> None:
+        """Count what boxes of one image do to each other: shared and contested cells, copies, two classes on one."""
+        chosen = np.flatnonzero(self.objects)
+        owner, names, category = self.owner[chosen], self.names, self.category[chosen]
         for space in SPACES[1:]:
-            seen = np.digitize(side * self.scales[space][chosen, None], GRID)
-            self._tally(("sides", space), (names, category), (cells, seen[:, 0]), (cells, seen[:, 1]))
-        for end, value in (("shape", np.log2(side[:, 0] / side[:, 1])), ("size", np.log2(side.prod(axis=1)) / 2)):
-            for sign, name in ((1, "most"), (-1, "least")):
-                far = np.lexsort((sign * -value, category))
-                rank = np.arange(len(far)) - np.searchsorted(category[far], category[far])
-                for row in far[rank < EXTREMES]:
-                    key = f"{name} {end}/{names[category[row]]}"
-                    place = (float(sign * value[row]), self._place(int(chosen[row])))
-                    self.extremes[key] = _farthest([*self.extremes.get(key, ()), place])
-
-    def _count_meetings(self, chosen: Ints, xyxy: Boxes, owner: Ints, names: list[str], category: Ints) -> None:
-        """Count what boxes of one image do to each other: contested cells, copies, two classes on one object."""
-        seen = xyxy * self.scales["network"][chosen, None]
+            self._count_cells(space, self.xyxy[chosen], owner, self.scales[space][chosen])
+        seen = self.xyxy[chosen] * self.scales["network"][chosen, None]
         bucket = geometry.bucket(geometry.side_length(seen))
         contested = {least: np.zeros(len(seen)) for least in LEAST}
         raised = {least: _raised(seen, least) for least in LEAST}
@@ -236,7 +240,7 @@ class _Count:
             fixed = np.minimum(share, FIXED).astype(np.int64)
             self._tally(("contested", least), (range(len(BUCKETS)), bucket), amounts=fixed)
         away = nearest((seen[:, :2] + seen[:, 2:]) / 2, owner)
-        self._tally(("nearest",), (range(len(LENGTHS) + 1), np.digitize(away[np.isfinite(away)], LENGTHS)))
+        self._tally(("nearest",), (range(len(LENGTHS) + 1), _bins(np.log2(away[np.isfinite(away)] + 1e-9), LENGTHS)))
         pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *alike])
         iou, within = overlaps(seen, pairs)
         same = category[pairs[:, 0]] == category[pairs[:, 1]]
@@ -253,7 +257,7 @@ class _Count:
         """Count pairs of boxes under a finding's code, named by the later of each."""
         if len(pairs):
             self.counts["found", code] += len(pairs)
-            self.files[code] = [self._place(int(row)) for row in chosen[pairs[:, 1]]]
+            self.files[code] = self._places(chosen[pairs[:, 1]])
 
     def _count_cells(self, space: str, xyxy: Boxes, owner: Ints, scale: NDArray[np.float64]) -> None:
         centres = (xyxy[:, :2] + xyxy[:, 2:]) / 2 * scale[:, None]
@@ -262,29 +266,28 @@ class _Count:
             self.counts["cell_pairs", space, stride] += pairs
             self.counts["cell_boxes", space, stride] += sharing
 
-    @cached_property
-    def written(self) -> tuple[list[str | None], list[int | None]]:
-        """The label file and the line of each box."""
-        return self.rows["file"].to_pylist(), self.rows["line"].to_pylist()
+    def _paths(self, images: Ints) -> list[str]:
+        return [self.paths[image] for image in images]
 
-    def _place(self, row: int) -> str:
-        """Return where a box is written: its label file and line, else its image."""
-        file, line = self.written[0][row], self.written[1][row]
-        if file is None:
-            return self.paths[int(self.owner[row])]
-        return file if line is None else f"{file}:{line}"
+    def _places(self, rows: Ints) -> list[str]:
+        """Return where boxes are written: their label file and line, else their image."""
+        written = self.rows.select(["file", "line"]).take(pa.array(rows)).to_pylist()
+        images = self._paths(self.owner[rows])
+        return [
+            image if row["file"] is None else place(row["file"], row["line"])
+            for row, image in zip(written, images, strict=True)
+        ]
 
     def _tally(self, head: Key, *columns: tuple[Sequence[str | int], Ints], amounts: Ints | None = None) -> None:
         """Add how often each combination of labels occurs, or the sum of the amounts over it."""
         shape = tuple(max(len(labels), 1) for labels, _ in columns)
         flat = np.ravel_multi_index(tuple(codes for _, codes in columns), shape)
-        places, inverse = np.unique(flat, return_inverse=True)
-        sums = np.zeros(len(places), dtype=np.int64)
-        np.add.at(sums, inverse, 1 if amounts is None else amounts)
-        for place, number in zip(places, sums, strict=True):
-            codes = np.unravel_index(place, shape)
-            key = (*head, *(labels[code] for (labels, _), code in zip(columns, codes, strict=True)))
-            self.counts[key] += int(number)
+        sums = np.bincount(flat, amounts)  # exact: whole numbers below 2^53
+        places = np.flatnonzero(sums)
+        codes = [index.tolist() for index in np.unravel_index(places, shape)]
+        marked = [[labels[code] for code in of] for (labels, _), of in zip(columns, codes, strict=True)]
+        for *labels, number in zip(*marked, sums[places].tolist(), strict=True):
+            self.counts[(*head, *labels)] += int(number)
 
 
 _QUALITY: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
@@ -303,11 +306,19 @@ def _suffix_fits(path: str, found: str | None) -> bool:
     return found not in _SUFFIXES or path.rpartition(".")[2].lower() in _SUFFIXES[found]
 
 
-def _coded(values: Sequence[str]) -> tuple[list[str], Ints]:
+def _coded(values: pa.ChunkedArray) -> tuple[list[str], Ints]:
     """Return the distinct values in order, and the index of each value among them."""
-    labels = sorted(set(values))
-    places = {label: index for index, label in enumerate(labels)}
-    return labels, np.array([places[value] for value in values], dtype=np.int64)
+    labels = sorted(pc.unique(values).to_pylist())
+    codes: Ints = pc.index_in(values, value_set=pa.array(labels, pa.string())).to_numpy().astype(np.int64)
+    return labels, codes
+
+
+def _bins(logs: NDArray[np.float64], edges: NDArray[np.float64]) -> Ints:
+    """Return what `np.digitize` would of 2^logs [N], for edges that are evenly spaced powers of 2."""
+    first = np.log2(edges[0])
+    step = (np.log2(edges[-1]) - first) / (len(edges) - 1)
+    bins: Ints = np.clip(np.floor((logs - first) / step + _EDGE) + 1, 0, len(edges)).astype(np.int64)
+    return bins
 
 
 def _raised(boxes: Boxes, least: float) -> Boxes:

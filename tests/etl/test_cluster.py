@@ -49,6 +49,11 @@ def test_results_are_in_the_items_order(either: Cluster) -> None:
     assert either.map(late_first(), range(12), label="squares") == [(n, n**2) for n in range(12)]
 
 
+def test_a_fold_adds_the_results_of_all_items(either: Cluster) -> None:
+    assert either.fold(abs, list(range(-20, 5)), int.__add__, label="added") == sum(abs(n) for n in range(-20, 5))
+    assert either.fold(abs, [], int.__add__, label="nothing") is None
+
+
 def test_no_items_give_no_results(either: Cluster) -> None:
     assert either.map(late_first(), [], label="nothing") == []
 
