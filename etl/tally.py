@@ -95,7 +95,7 @@ class Part:
 
 def summarize(part: Part) -> Summary:
     """Return the summary of a part's images and of those of its annotations that lie on them."""
-    count = _Count(part)
+    count = Count(part)
     count.count_images()
     count.count_boxes()
     count.count_sizes()
@@ -103,7 +103,7 @@ def summarize(part: Part) -> Summary:
     return Summary(dict(count.counts), {code: _first(names) for code, names in count.files.items()}, count.extremes)
 
 
-class _Count:
+class Count:
     """The columns of one part as arrays, and the counts gathered from them."""
 
     def __init__(self, part: Part) -> None:
@@ -116,7 +116,7 @@ class _Count:
         self.splits = [split if split is not None else UNSPLIT for split in images["split"].to_pylist()]
         self.wh = np.stack([images[name].to_numpy().astype(np.float64) for name in ("width", "height")], axis=1)
         owner = pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks())
-        self.rows = annotations.filter(pc.is_valid(owner))
+        self.rows = annotations.filter(pc.is_valid(owner)) if owner.null_count else annotations
         self.owner: Ints = owner.drop_null().to_numpy().astype(np.int64)
         self.xyxy: Boxes = np.stack([self.rows[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
         self.names, self.category = _coded(self.rows["category"])
