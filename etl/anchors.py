@@ -15,11 +15,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from etl import boxes as bx
 from etl.anchor_search import Floats, Limits, Sizes, refine, search, settle
 
 VERSION = 2
 RATIO = 4.0  # how many times larger or smaller a side may be
 MOST_PER_LEVEL = 6
+COCO = {  # stride: (w, h) at 640 px, as YOLOv5 starts from (YOLOv3's, Redmon and Farhadi 1804.02767, refitted)
+    8: ((10, 13), (16, 30), (33, 23)),
+    16: ((30, 61), (62, 45), (59, 119)),
+    32: ((116, 90), (156, 198), (373, 326)),
+}
 MIN_GAIN = 0.001  # share of boxes one more anchor per level must bring within reach to be worth it
 
 _DISTINCT = 100_000  # boxes up to which equal ones are counted together
@@ -44,6 +50,7 @@ class AnchorFit:
     fitness: float | None  # mean over boxes of the best agreement, 0 where out of reach
     bpr_curve: tuple[tuple[int, float], ...]  # anchors per level and their best possible recall, where `auto` chose
     fitness_alone: tuple[float, float] | None  # recall and fitness, had they been evolved on for fitness alone
+    by_size: tuple[tuple[str, int, float | None, float], ...]  # bucket, boxes, recall of COCO's anchors and of these
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -114,6 +121,7 @@ def fit(
         fitness=fitness,
         bpr_curve=curve,
         fitness_alone=(lone_bpr, lone_fitness),
+        by_size=tuple(_by_size(anchors, boxes, levels)),
         seconds=perf_counter() - started,
     )
 
@@ -162,19 +170,9 @@ def to_json(fitted: AnchorFit) -> dict[str, Any]:
         "aat": fitted.aat,
         "fitness": fitted.fitness,
         "bpr_curve": [list(point) for point in fitted.bpr_curve],
+        "by_size": [dict(zip(("size", "boxes", "coco", "fitted"), row, strict=True)) for row in fitted.by_size],
         "fitness_alone": None if fitted.fitness_alone is None else list(fitted.fitness_alone),
     }
-
-
-def log_form(fitted: AnchorFit) -> str:
-    """Return the fit as the two lines that YOLOv5's users know to read."""
-    flat = [anchor for level in fitted.anchors for anchor in level]
-    sizes = ", ".join(f"{w:g},{h:g}" for w, h in flat)
-    where = f"AutoAnchor: n={len(flat)}, img_size={fitted.image_size}, thr={1 / RATIO:.2f}: {sizes}"
-    if fitted.bpr is None or fitted.aat is None or fitted.fitness is None:
-        return f"AutoAnchor: no boxes to fit, these anchors are guesses from the strides\n{where}"
-    figures = f"{fitted.aat:.2f} anchors/target, {fitted.bpr:.4f} Best Possible Recall (BPR)"
-    return f"AutoAnchor: {figures}, {fitted.fitness:.4f} fitness, {fitted.boxes} boxes\n{where}"
 
 
 def _good(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
@@ -248,6 +246,17 @@ def _enough(curve: Sequence[tuple[int, float]]) -> int:
     return curve[-1][0]
 
 
+def _by_size(anchors: Floats, boxes: _Boxes, levels: _Levels) -> Iterator[tuple[str, int, float | None, float]]:
+    """Yield the recall of COCO's anchors and of these by size, for sizes that occur."""
+    usual = np.array([pair for stride in levels.strides for pair in COCO.get(stride, ())]) * (levels.image_size / 640)
+    bucket = bx.bucket(np.sqrt(boxes.wh.prod(axis=1)))
+    for index, name in enumerate(bx.BUCKETS):
+        wh, weights = boxes.wh[bucket == index], boxes.weights[bucket == index]
+        if len(wh):
+            before = measure(usual, wh, weights)[0] if len(usual) else None
+            yield name, round(_sum(weights)), before, measure(anchors, wh, weights)[0]
+
+
 def _by_level(anchors: Floats, levels: _Levels) -> tuple[tuple[tuple[float, float], ...], ...]:
     rows = [(float(w), float(h)) for w, h in anchors]
     return tuple(tuple(rows[i : i + levels.per_level]) for i in range(0, len(rows), levels.per_level))
@@ -258,4 +267,4 @@ def _guess(levels: _Levels) -> AnchorFit:
     steps = 2.5 ** (np.arange(levels.per_level) / max(levels.per_level, 1))
     sides = np.concatenate([stride * steps for stride in levels.strides])
     anchors = _rounded(settle(np.log(np.stack([sides, sides], axis=1))[None], levels.limits)[0], levels)
-    return AnchorFit(_by_level(anchors, levels), levels.strides, levels.image_size, 0, None, None, None, (), None)
+    return AnchorFit(_by_level(anchors, levels), levels.strides, levels.image_size, 0, None, None, None, (), None, ())

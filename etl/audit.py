@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etl.boxes import BUCKETS
-from etl.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation
+from etl.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation, stale
 from etl.findings import NAMED, Context, share
 from etl.outliers import outliers
 from etl.tally import (
@@ -216,6 +216,7 @@ def _configured(counts: Mapping[Key, int], context: Context) -> dict[str, Any]:
     return {
         "configured": coverage(boxes, context.assigner, context.strides, fitted),
         "change": None if change is None else change._asdict(),
+        "anchors": stale(boxes, context.anchors, context.image_size, context.strides),
     }
 
 

@@ -228,11 +228,49 @@ def export(
 
 
 @app.command()
-def anchors(snapshot: SnapshotUri, as_json: Json = False) -> None:
-    """Print the anchors fitted to a snapshot."""
+def anchors(
+    snapshot: SnapshotUri,
+    per_level: Annotated[
+        int | None, typer.Option(min=1, max=6, help="Anchors a level.", show_default="as configured")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=32, help="Network size, px.", show_default="as configured")
+    ] = None,
+    stride: Annotated[
+        list[int] | None, typer.Option(min=1, help="A level's stride; once a level.", show_default="the model's")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.", show_default="as configured")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder for them as YOLOv5, Darknet, MMDetection and torchvision read them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit anchors to a snapshot's boxes and print them in YOLOv5's log form, with their recall by size."""
+    from etl import anchor_forms, fitting
+    from etl.anchors import RATIO
     from etl.snapshot import Snapshot
 
-    answer(Snapshot.open(snapshot).anchors, as_json)
+    levels = tuple(stride) if stride else None
+    found = fitting.refit(
+        Snapshot.open(snapshot), per_level=per_level, image_size=image_size, strides=levels, seed=seed
+    )
+    files = [str(file) for file in anchor_forms.write(found, out)] if out is not None else []
+    if as_json:
+        answer({**found, "files": files}, as_json)
+        return
+    typer.echo(anchor_forms.log_form(found, RATIO))
+    for row in found["by_size"]:
+        before = "" if row["coco"] is None else f", with COCO's anchors {row['coco']:.4f}"
+        typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{before}")
+    if found["bpr_curve"]:
+        curve = ", ".join(f"{number}: {bpr:.4f}" for number, bpr in found["bpr_curve"])
+        typer.echo(f"best possible recall by anchors a level: {curve}")
+    if found["fitness_alone"] is not None:
+        recall, fitness = found["fitness_alone"]
+        typer.echo(f"evolved on for fitness alone: {fitness:.4f} fitness, {recall:.4f} best possible recall")
+    for file in files:
+        typer.echo(file)
 
 
 @app.command()

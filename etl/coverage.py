@@ -101,6 +101,17 @@ def _half(fixed: int, boxes: int) -> float | None:
     return round(fixed / (2 * FIXED * boxes), 6) if boxes else None
 
 
+def stale(boxes: Grid, before: Anchors, image_size: int, strides: Sequence[int]) -> dict[str, float] | None:
+    """Return the best possible recall that earlier anchors and as many new ones reach; None without either."""
+    if not before or not len(boxes.wh):
+        return None
+    new = anchors.fit(boxes.wh, boxes.counts, image_size=image_size, strides=strides, per_level=len(before[0])).anchors
+    recalls = (
+        anchors.measure([pair for level in kind for pair in level], boxes.wh, boxes.counts)[0] for kind in (before, new)
+    )
+    return dict(zip(("before", "new"), (round(recall, 6) for recall in recalls), strict=True))
+
+
 class Change(NamedTuple):
     """A change of the configuration and what it would bring."""
 

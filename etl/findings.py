@@ -112,6 +112,7 @@ class Context:
     image_size: int
     assigner: str = "tal"  # of the configured model
     strides: Sequence[int] = (8, 16, 32)  # of its levels
+    anchors: Sequence[Sequence[Sequence[float]]] = ()  # of the snapshot before, [level][k](w, h)
     images: pa.Table = field(default_factory=IMAGES.empty_table)
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     declared: Sequence[str] = ()  # the source's list of classes; empty when it has none

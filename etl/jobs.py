@@ -16,10 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import (
+    anchor_forms,
     anchors as anchoring,
+    assembly,
     audit as auditing,
     augment,
     donors,
+    fitting,
     ingest as ingesting,
     lease,
     lending,
@@ -265,17 +268,9 @@ def anchors(uri: str) -> Answer:
 
     def run() -> Answer:
         config, plan = work.config, publishing.plan(work)
-        side = config.anchors.image_size or network.image_size(config, plan.tile.size)
-        wh = publishing.train_boxes(work) * (side / plan.tile.size)
-        fitted = anchoring.fit(
-            wh,
-            image_size=side,
-            strides=network.strides(config),
-            per_level=config.anchors.per_level,
-            seed=config.anchors.seed,
-        )
-        log.info("%s", anchoring.log_form(fitted))
-        found = anchoring.to_json(fitted)
+        wh = fitting.sizes(assembly.indexes(work))
+        found = anchoring.to_json(fitting.fit(wh, config, plan.tile.size))
+        log.info("%s", anchor_forms.log_form(found, anchoring.RATIO))
         store.write_json(work.path("anchors", "anchors.json"), found)
         return {key: found[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
 

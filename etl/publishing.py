@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from etl import (
     assembly,
@@ -33,6 +31,7 @@ from etl import (
     split as splitting,
     store,
 )
+from etl.config import Config
 from etl.original import reduce
 from etl.plan import Plan
 from etl.report import audit_page
@@ -49,21 +48,6 @@ _PROGRESS_SECONDS = 5.0
 def plan(work: Work) -> Plan:
     """Return the plan the work's samples were made under."""
     return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
-
-
-def train_boxes(work: Work) -> NDArray[np.float64]:
-    """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
-    found = []
-    for samples in assembly.indexes(work):
-        base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
-        boxes = pc.list_flatten(
-            samples.filter(pc.and_(base, pc.equal(samples["split"], "train")))["boxes"]
-        ).combine_chunks()
-        corner = {
-            side: pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1")
-        }
-        found.append(np.column_stack([corner["x1"] - corner["x0"], corner["y1"] - corner["y0"]]))
-    return np.concatenate(found) if found else np.empty((0, 2))
 
 
 def thumbnails(work: Work, images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
@@ -228,6 +212,7 @@ def audit(work: Work, summary: auditing.Summary, images: pa.Table, annotations: 
         image_size=network.image_size(config, size),
         assigner=network.assigner(config),
         strides=network.strides(config),
+        anchors=_anchors_before(config, size),
         images=images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
@@ -244,3 +229,13 @@ def audit(work: Work, summary: auditing.Summary, images: pa.Table, annotations: 
     store.write_json(work.path("audit", "audit.json"), found)
     store.write_bytes(work.path("audit", "audit.html"), page.encode())
     return found
+
+
+def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
+    """Return the anchors of the dataset's newest snapshot in tonight's network pixels; none before the first."""
+    newest = snapshot.head(config)
+    if newest is None or not store.exists(store.join(newest, "anchors.json")):
+        return ()
+    found = store.read_json(store.join(newest, "anchors.json"))
+    scale = network.image_size(config, tile_size) / found["image_size"]
+    return [[(w * scale, h * scale) for w, h in level] for level in found["anchors"]] if found["boxes"] else ()

@@ -13,6 +13,8 @@ from etl.coverage import ENOUGH, shifted_iou
 from etl.findings import SEVERITIES, Context, Severity, finding, of_images, of_rejects, plain
 from etl.page import percent
 
+STALE = 0.01  # share of boxes that earlier anchors may lose before it is worth a word
+
 
 def findings(
     audit: Mapping[str, Any], found: Mapping[str, int], files: Mapping[str, Sequence[str]], context: Context
@@ -115,6 +117,13 @@ def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "computing)."
             )
         yield finding("uncovered_boxes", "warning", advice, count=round((1 - covered) * total))
+    reached = found["anchors"]
+    if reached is not None and reached["before"] < reached["new"] - STALE:
+        advice = (
+            f"The last snapshot's anchors reach {percent(reached['before'])} of these boxes, as many new ones "
+            f"{percent(reached['new'])}: this build fits them anew; train again with them."
+        )
+        yield finding("stale_anchors", "warning", advice, count=round((reached["new"] - reached["before"]) * total))
     shared = audit["crowding"]["network"]["8"]
     if shared["share"] is not None and shared["share"] > 0.02:
         finer = audit["crowding"]["network"]["4"]["share"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl import anchor_search, anchors
+from etl import anchor_forms, anchor_search, anchors
 
 STRIDES = (8, 16, 32)
 
@@ -93,7 +93,7 @@ def test_without_boxes_the_anchors_are_guesses_and_say_so() -> None:
     fitted = anchors.fit(np.empty((0, 2)), image_size=640, strides=STRIDES, per_level=2)
     assert not fitted.fitted and fitted.boxes == 0 and fitted.bpr is None
     assert len(flat(fitted)) == 6
-    assert "no boxes" in anchors.log_form(fitted)
+    assert "no boxes" in anchor_forms.log_form(anchors.to_json(fitted), anchors.RATIO)
     assert anchors.to_json(fitted)["bpr"] is None
 
 
@@ -116,7 +116,7 @@ def test_the_json_keeps_no_time_and_the_log_form_has_the_known_figures() -> None
     written = json.loads(json.dumps(anchors.to_json(fitted)))
     assert "seconds" not in written
     assert {"anchors", "strides", "bpr", "aat", "fitness", "boxes", "image_size"} <= written.keys()
-    text = anchors.log_form(fitted)
+    text = anchor_forms.log_form(anchors.to_json(fitted), anchors.RATIO)
     assert "anchors/target" in text and "Best Possible Recall (BPR)" in text and "n=9, img_size=640" in text
 
 

@@ -217,6 +217,16 @@ def test_neighbours_share_a_cell_as_often_as_the_closed_form_says(apart: float, 
     assert pairs / 40_000 == pytest.approx(share, abs=0.01)
 
 
+def test_anchors_that_no_longer_reach_the_boxes_are_an_alarm() -> None:
+    rows = [box("a", 25 * i, 0, 25 * i + 14 + i % 3, 12) for i in range(60)]
+    fitting = [[(14, 12)], [(16, 16)], [(32, 32)]]
+    missing = [[(100, 110)], [(200, 190)], [(320, 320)]]
+    assert found(conclude([image("a")], rows, anchors=fitting), "stale_anchors") is None
+    alarm = found(conclude([image("a")], rows, anchors=missing), "stale_anchors")
+    assert alarm is not None and alarm["count"] == 60 and "0.0 %" in alarm["advice"]
+    assert conclude([image("a")], rows)["coverage"]["anchors"] is None
+
+
 def test_a_slip_of_one_pixel_costs_small_boxes_half_of_their_overlap() -> None:
     assert coverage.shifted_iou(np.array([4.0, 8.0, 32.0]), 1) == pytest.approx([0.39, 0.62, 0.88], abs=0.005)
     rows = [box("a", 25 * i, 0, 25 * i + 6, 6) for i in range(30)]

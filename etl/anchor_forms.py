@@ -1,0 +1,79 @@
+"""Anchors as the frameworks that use them want them written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Anchors = Sequence[Sequence[Sequence[float]]]  # [level][k](w, h), finest level first
+
+
+def log_form(fitted: Mapping[str, Any], ratio: float) -> str:
+    """Return a fit, as anchors.json holds it, as the lines that YOLOv5's users know to read."""
+    flat = [pair for level in fitted["anchors"] for pair in level]
+    where = f"AutoAnchor: n={len(flat)}, img_size={fitted['image_size']}, thr={1 / ratio:.2f}: {_pairs(flat)}"
+    if fitted["bpr"] is None:
+        return f"AutoAnchor: no boxes to fit, these anchors are guesses from the strides\n{where}"
+    figures = f"{fitted['aat']:.2f} anchors/target, {fitted['bpr']:.4f} Best Possible Recall (BPR)"
+    return f"AutoAnchor: {figures}, {fitted['fitness']:.4f} fitness, {fitted['boxes']} boxes\n{where}"
+
+
+def write(fitted: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write the anchors for YOLOv5, Darknet, MMDetection and torchvision into a folder; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    anchors, strides = fitted["anchors"], fitted["strides"]
+    texts = {
+        "yolov5.yaml": yolov5(anchors, strides),
+        "darknet.cfg": darknet(anchors),
+        "mmdetection.py": mmdetection(anchors, strides),
+        "torchvision.py": torchvision(anchors),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return [folder / name for name in texts]
+
+
+def yolov5(anchors: Anchors, strides: Sequence[int]) -> str:
+    """Return the `anchors` entry of a YOLOv5 model file."""
+    rows = [f"  - [{_pairs(level)}]  # stride {stride}" for level, stride in zip(anchors, strides, strict=True)]
+    return "\n".join(["anchors:", *rows, ""])
+
+
+def darknet(anchors: Anchors) -> str:
+    """Return the lines of Darknet's [yolo] sections, coarsest level first as in YOLOv3's file."""
+    flat = [pair for level in anchors for pair in level]
+    sections, end = [], len(flat)
+    for level in reversed(anchors):
+        mask = ",".join(str(index) for index in range(end - len(level), end))
+        sections.append(f"[yolo]\nmask = {mask}\nanchors = {_pairs(flat)}\nnum={len(flat)}\n")
+        end -= len(level)
+    return "\n".join(sections)
+
+
+def mmdetection(anchors: Anchors, strides: Sequence[int]) -> str:
+    """Return the anchor generator of an MMDetection YOLOv3 head, coarsest level first."""
+    sizes = [[tuple(pair) for pair in level] for level in reversed(anchors)]
+    return (
+        f"anchor_generator = dict(\n    type='YOLOAnchorGenerator',\n    base_sizes={sizes},\n"
+        f"    strides={list(reversed(strides))},\n)\n"
+    )
+
+
+def torchvision(anchors: Anchors) -> str:
+    """Return Python that makes a torchvision AnchorGenerator of exactly these anchors.
+
+    Its constructor takes every size with every ratio, so that its cells are set afterwards.
+    """
+    cells = [[[-w / 2, -h / 2, w / 2, h / 2] for w, h in level] for level in anchors]
+    count = len(anchors[0])
+    return (
+        "import torch\nfrom torchvision.models.detection.anchor_utils import AnchorGenerator\n\n"
+        f"sizes = tuple((1,) * {count} for _ in range({len(anchors)}))\n"
+        "anchor_generator = AnchorGenerator(sizes, ((1.0,),) * len(sizes))\n"
+        f"anchor_generator.cell_anchors = [torch.tensor(level) for level in {cells}]\n"
+    )
+
+
+def _pairs(level: Sequence[Sequence[float]]) -> str:
+    return ", ".join(f"{w:g},{h:g}" for w, h in level)
