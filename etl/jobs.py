@@ -24,6 +24,7 @@ from etl import (
     donors,
     fitting,
     ingest as ingesting,
+    inspection,
     lease,
     lending,
     lossless,
@@ -220,7 +221,7 @@ def audit(uri: str, cluster: Cluster) -> Answer:
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
         pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side, dropped) for piece in slices]
         total = cluster.fold(auditing.summarize, pieces, auditing.merge, label="audit") or auditing.Summary()
-        found = publishing.audit(work, total, images, annotations)
+        found = inspection.audit(work, total, images, annotations)
         severities = Counter(finding["severity"] for finding in found["findings"])
         return {"findings": dict(sorted(severities.items())), "html": work.path("audit", "audit.html")}
 

@@ -9,62 +9,34 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import (
     assembly,
-    audit as auditing,
-    codec,
     contact,
     ingest as ingesting,
     lease,
     ledger,
-    network,
     parts,
     planning,
     policy,
     remap as remapping,
     reuse,
     snapshot,
-    split as splitting,
     store,
 )
-from etl.config import Config
-from etl.original import reduce
 from etl.plan import Plan
-from etl.report import audit_page
-from etl.truth import read_image
 from etl.work import Answer, Work
 
 log = logging.getLogger("speck")
 
-_THUMBNAILS = 6
-_THUMBNAIL_WIDTH = 560  # px
 _PROGRESS_SECONDS = 5.0
 
 
 def plan(work: Work) -> Plan:
     """Return the plan the work's samples were made under."""
     return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
-
-
-def thumbnails(work: Work, images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
-    """Return captions and JPEGs of the images with the most boxes, boxes drawn."""
-    counts = Counter(annotations["image_id"].to_pylist())
-    rows = sorted(images.to_pylist(), key=lambda row: (-counts[row["image_id"]], row["path"]))[:_THUMBNAILS]
-    pictures = []
-    for row in rows:
-        mine = annotations.filter(pc.equal(annotations["image_id"], row["image_id"]))
-        pixels = read_image(work.config, row["path"], row["exif_orientation"] if row["exif_applied"] else 1)
-        scale = min(_THUMBNAIL_WIDTH / pixels.shape[1], 1.0)
-        small = reduce(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
-        for corners in zip(*(mine[side].to_pylist() for side in ("x0", "y0", "x1", "y1")), strict=True):
-            x0, y0, x1, y1 = (round(side * scale) for side in corners)
-            cv2.rectangle(small, (x0, y0), (x1, y1), (255, 214, 10), 1)
-        pictures.append((f"{row['path']}: {counts[row['image_id']]} boxes", codec.encode(small, 80)))
-    return pictures
 
 
 def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) -> Answer:
@@ -200,42 +172,3 @@ def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> di
             moved = found[name]["added"] + found[name]["removed"]
             found["share"] = round(moved / len(before), 6) if before else 1.0
     return found
-
-
-def audit(work: Work, summary: auditing.Summary, images: pa.Table, annotations: pa.Table) -> dict[str, Any]:
-    """Conclude the audit from its summary, write audit.json and audit.html, and return the audit."""
-    config = work.config
-    size = planning.tile_size(work)
-    paths, hashes = images["path"].to_pylist(), images["phash"].to_pylist()
-    context = auditing.Context(
-        tile_size=size,
-        image_size=network.image_size(config, size),
-        assigner=network.assigner(config),
-        strides=network.strides(config),
-        anchors=_anchors_before(config, size),
-        images=images,
-        rejects=work.read("ingest", "rejects"),
-        declared=work.categories,
-        near_duplicates=[
-            (paths[a[0]], paths[other]) for a, b in splitting.similar(hashes) for other in b if other != a[0]
-        ],
-        found=[*store.read_json(work.path("split", "pins.json"))["findings"], *planning.findings(work)],
-        splits=(),  # the split stage reports those that are empty
-        max_rejects=config.source.max_rejects,
-    )
-    found = auditing.conclude(summary, context)
-    preview = remapping.preview(annotations, work.categories, config.ontology)
-    page = audit_page(found, preview, thumbnails(work, images, annotations), title=config.name)
-    store.write_json(work.path("audit", "audit.json"), found)
-    store.write_bytes(work.path("audit", "audit.html"), page.encode())
-    return found
-
-
-def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
-    """Return the anchors of the dataset's newest snapshot in tonight's network pixels; none before the first."""
-    newest = snapshot.head(config)
-    if newest is None or not store.exists(store.join(newest, "anchors.json")):
-        return ()
-    found = store.read_json(store.join(newest, "anchors.json"))
-    scale = network.image_size(config, tile_size) / found["image_size"]
-    return [[(w * scale, h * scale) for w, h in level] for level in found["anchors"]] if found["boxes"] else ()

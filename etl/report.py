@@ -12,7 +12,6 @@ from etl.page import count, percent, render
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
 _RANGES = ("< 8", "8–16", "16–32", "32–96", "≥ 96")  # px, of BUCKETS  # noqa: RUF001
 _MOST_CLASSES = 20
-_MOST_PICTURES = 6
 
 
 def audit_page(
@@ -21,8 +20,12 @@ def audit_page(
     thumbnails: Sequence[tuple[str, bytes]] = (),
     *,
     title: str = "",
+    before: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the audit as one HTML page; thumbnails are captions with the JPEG bytes of images with boxes drawn."""
+    """Return the audit as one HTML page.
+
+    Thumbnails are captions with the JPEG bytes of images with boxes drawn; `before` is the audit of the last snapshot.
+    """
     classes = {name: sum(row.values()) for name, row in audit["classes"].items()}
     return render(
         "audit.html.j2",
@@ -41,8 +44,33 @@ def audit_page(
             [row["category"], row["becomes"] or "", row["rule"], count(row["boxes"]), count(row["images"])]
             for row in ontology_preview
         ],
-        thumbnails=list(thumbnails)[:_MOST_PICTURES],
+        thumbnails=list(thumbnails),
+        resolution_table=[_resolution(audit["resolution"], goal) for goal in ("8", "16")],
+        changes=[] if before is None else _changes(before, audit),
     )
+
+
+def _resolution(needed: Mapping[str, Any], goal: str) -> list[str]:
+    row = needed[goal]
+    if row["factor"] is None:
+        return [f"{goal} px at the network", *["none"] * 5]
+    return [
+        f"{goal} px at the network", count(row["tiled"]), count(row["full_image"]), count(row["tile_size"]),
+        f"{row['factor']:g} times", f"{row['cost']:g} times",
+    ]  # fmt: skip
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]]:
+    """Return what differs from the audit of the last snapshot: name, before, now."""
+    rows = [
+        ("images", count(before["images"]), count(now["images"])),
+        ("boxes", count(before["annotations"]), count(now["annotations"])),
+        ("usable boxes", count(before["objects"]), count(now["objects"])),
+        ("under 16 px, tiled", *(percent(one["tiny"]["network"]["under_16"]) for one in (before, now))),
+    ]
+    old, new = ({row["code"]: row["count"] for row in one["findings"]} for one in (before, now))
+    rows += [(code, count(old.get(code)), count(new.get(code))) for code in sorted({*old, *new})]
+    return [list(row) for row in rows if row[1] != row[2]]
 
 
 def _facts(audit: Mapping[str, Any], classes: Mapping[str, int]) -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ VOCABULARY = {"config", "yaml_file", "errors", "schema", "ids", "boxes", "plan",
 STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger", "planner", "oversample"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
 RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "lending", "contact", "planning", "publishing"}
-RIM |= {"survey", "forecast", "policy"}
+RIM |= {"survey", "forecast", "policy", "inspection"}
 RIM |= {"jobs", "truth", "cli", "reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
 ABOVE_JOBS = {"cli", "demo_run", "stack"}  # the command line, and what it starts
 

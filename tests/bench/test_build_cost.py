@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from etl import cluster, jobs, parts, publishing
+from etl import cluster, inspection, jobs, parts, publishing
 from etl.config import Config
 from etl.snapshot import Snapshot
 
@@ -26,8 +26,8 @@ def config_of(folder: Path) -> Config:
 
 def whole_build(config: Config) -> Callable[[Path], object]:
     """Build without HTML and pictures."""
-    publishing.thumbnails = lambda *_: []  # type: ignore[assignment]
-    publishing.audit_page = lambda *_, **__: ""
+    inspection.pictures = lambda *_: []  # type: ignore[assignment]
+    inspection.audit_page = lambda *_, **__: ""
     publishing._contact_sheet = lambda *_: b""  # type: ignore[assignment]
 
     def run(folder: Path) -> None:
