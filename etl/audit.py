@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etl import quality
 from etl.boxes import BUCKETS
 from etl.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation, stale
 from etl.findings import NAMED, Context, share
@@ -31,7 +32,7 @@ from etl.tally import (
 )
 from etl.verdict import findings
 
-__all__ = ["VERSION", "Context", "Part", "Summary", "conclude", "merge", "summarize"]
+__all__ = ["VERSION", "Context", "Key", "Part", "Summary", "conclude", "merge", "summarize"]
 
 VERSION = 2
 COCO = {"small": 0.41, "medium": 0.34, "large": 0.24}  # shares of COCO's boxes by size
@@ -79,6 +80,7 @@ def conclude(summary: Summary, context: Context) -> dict[str, Any]:
         },
         "neighbours": _neighbours(counts),
         "localisation": localisation(lengths["source"]),
+        "quality": quality.conclude(counts),
         "outliers": outliers(counts, summary.extremes, context.image_size / context.tile_size),
         "histograms": {
             "length": {space: _half_octaves(lengths[space]) for space in SPACES},

@@ -141,6 +141,13 @@ def perceptual_hash(luma: Pixels) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
+def luminance_table(data: bytes) -> list[int] | None:
+    """Return the 64 steps by which a JPEG's luma was quantised; None of another format."""
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        tables = getattr(image, "quantization", None)
+    return list(tables[min(tables)]) if tables else None
+
+
 def chroma(data: bytes) -> str:
     """Return the chroma sampling to encode samples of an image with: its own, so that no colour is lost twice."""
     sampling = simplejpeg.decode_jpeg_header(data)[3] if _is_plain_jpeg(data) else "444"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from etl import (
     codec,
     network,
     planning,
+    quality,
     remap as remapping,
     schema,
     snapshot,
@@ -25,11 +27,13 @@ from etl import (
 from etl.boxes import Boxes
 from etl.codec import Pixels
 from etl.config import Config
-from etl.original import reduce
+from etl.ids import fraction
+from etl.original import Original, reduce
 from etl.report import audit_page
 from etl.truth import read_image
 from etl.work import Work
 
+_LOOKED_AT = 4  # images in one part
 _FULLEST = 3  # images shown whole
 _WIDTH = 560  # px of theirs
 _CROPS, _OF_ONE = 9, 2  # crops shown, at most of one finding
@@ -71,6 +75,42 @@ def audit(work: Work, summary: auditing.Summary, images: pa.Table, annotations: 
     store.write_json(work.path("audit", "audit.json"), found)
     store.write_bytes(work.path("audit", "audit.html"), page.encode())
     return found
+
+
+@dataclass(frozen=True)
+class Look:
+    """Some images, with the usable boxes among which theirs are, to be looked at in full."""
+
+    config: Config
+    images: pa.Table
+    annotations: pa.Table
+
+
+def looks(config: Config, images: pa.Table, annotations: pa.Table) -> list[Look]:
+    """Return a fixed choice of images, spread over a few parts, with their boxes."""
+    order = np.argsort([fraction(f"quality/{name}") for name in images["image_id"].to_pylist()], kind="stable")
+    chosen = np.sort(order[: quality.SAMPLE])
+    return [
+        Look(config, piece, annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())))
+        for start in range(0, len(chosen), _LOOKED_AT)
+        for piece in [images.take(pa.array(chosen[start : start + _LOOKED_AT]))]
+    ]
+
+
+def look(part: Look) -> auditing.Summary:
+    """Return the counts of how well the images and their objects can be seen; what is too large is passed over."""
+    counts: Counter[auditing.Key] = Counter()
+    for image in part.images.to_pylist():
+        like = image["width"], image["height"], image["format"]
+        file = Original(store.content(store.join(part.config.source.images, image["path"])), like)
+        if file.is_large:
+            continue
+        pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
+        luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+        table = codec.luminance_table(file.data)
+        jpeg = None if table is None else quality.jpeg_quality(table)
+        counts.update(quality.count(luma, _boxes(part.annotations, image), jpeg))
+    return auditing.Summary(dict(counts))
 
 
 def pictures(work: Work, found: Mapping[str, Any], images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
@@ -129,9 +169,13 @@ def _crop(
 
 
 def _with_boxes(config: Config, image: Mapping[str, Any], annotations: pa.Table) -> tuple[Pixels, Boxes]:
-    mine = annotations.filter(pc.equal(annotations["image_id"], image["image_id"]))
     pixels = read_image(config, image["path"], image["exif_orientation"] if image["exif_applied"] else 1)
-    return pixels, np.column_stack([mine[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
+    return pixels, _boxes(annotations, image)
+
+
+def _boxes(annotations: pa.Table, image: Mapping[str, Any]) -> Boxes:
+    mine = annotations.filter(pc.equal(annotations["image_id"], image["image_id"]))
+    return np.column_stack([mine[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
 
 
 def _draw(pixels: Pixels, boxes: Boxes, colour: tuple[int, int, int]) -> None:

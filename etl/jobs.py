@@ -221,7 +221,9 @@ def audit(uri: str, cluster: Cluster) -> Answer:
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
         pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side, dropped) for piece in slices]
         total = cluster.fold(auditing.summarize, pieces, auditing.merge, label="audit") or auditing.Summary()
-        found = inspection.audit(work, total, images, annotations)
+        looks = inspection.looks(work.config, images, work.usable("ingest"))
+        seen_well = cluster.fold(inspection.look, looks, auditing.merge, label="look") or auditing.Summary()
+        found = inspection.audit(work, auditing.merge(total, seen_well), images, annotations)
         severities = Counter(finding["severity"] for finding in found["findings"])
         return {"findings": dict(sorted(severities.items())), "html": work.path("audit", "audit.html")}
 

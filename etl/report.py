@@ -36,6 +36,7 @@ def audit_page(
         sizes=list(_size_figures(audit)),
         cells=list(_cell_figures(audit)),
         labels=list(_label_figures(audit, classes)),
+        seeing=list(_seeing_figures(audit["quality"])),
         size_table=_size_table(audit["sizes_network_by_class"]),
         size_head=["class", *(f"{name.replace('_', ' ')} {px} px" for name, px in zip(BUCKETS, _RANGES, strict=True))],
         class_head=["class", *audit["images_by_split"], "all"],
@@ -248,6 +249,25 @@ def _label_figures(audit: Mapping[str, Any], classes: Mapping[str, int]) -> Iter
         total[: last + 1],
         unit="boxes",
     )
+
+
+def _seeing_figures(found: Mapping[str, Any]) -> Iterator[Figure]:
+    if not found["images"]:
+        return
+    for name, title, caption in (
+        ("contrast", "Standing out", "difference of mean luma between a box and the ring around it, of 255 levels"),
+        ("sharpness", "Fine detail", "mean absolute Laplacian of the luma in a box, low where it is blurred"),
+    ):
+        yield grouped_bars(
+            title,
+            f"The {caption}: lower quartile and median of the objects by size in source pixels, over "
+            f"{found['images']} images looked at in full.",
+            {
+                f"{px} px": [None if (row := found[name][size]) is None else row[mark] for mark in ("25", "50")]
+                for size, px in zip(BUCKETS, _RANGES, strict=True)
+            },
+            ["lower quartile", "median"],
+        )
 
 
 def _size_table(sizes: Mapping[str, Mapping[str, int]]) -> list[list[str]]:

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 
 from etl.assigner import least_side
+from etl.boxes import BUCKETS, SMALL_BUCKETS
 from etl.coverage import ENOUGH, shifted_iou
 from etl.findings import SEVERITIES, Context, Severity, finding, of_images, of_rejects, plain
 from etl.page import percent
 
+FAINT = 10.0  # levels of luma: objects below hardly stand out
+NOISY = 8.0  # levels of luma
+COARSE = 70  # JPEG quality
+BURNT = 10.0  # per cent of the pixels
 STALE = 0.01  # share of boxes that earlier anchors may lose before it is worth a word
 
 
@@ -32,6 +37,7 @@ def findings(
         *_neighbours(audit),
         *_unusual(audit),
         *_pixels(audit),
+        *_seeing(audit),
     ):
         rows.setdefault((row["code"], row.get("split", "")), row)
     return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
@@ -205,6 +211,42 @@ def _pixels(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"of {iou:.2f} only. Judge them by AP50 and NWD rather than AP75, and label them enlarged."
         )
         yield finding("tight_labels", "info", advice, count=audit["objects"])
+
+
+def _seeing(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    found = audit["quality"]
+    images = found["images"]
+    middles = {size: row["50"] for size, row in found["contrast"].items() if row is not None}
+    small = [value for size, value in middles.items() if size in BUCKETS[:SMALL_BUCKETS]]
+    large = [value for size, value in middles.items() if size not in BUCKETS[:SMALL_BUCKETS]]
+    if small and min(small) < FAINT:
+        beside = f", larger ones by {max(large):.0f}" if large else ""
+        advice = (
+            f"Small objects stand out from their surroundings by {min(small):.0f} of 255 levels of luma in the middle"
+            f"{beside} ({images} images looked at): hard to tell from the ground. Keep augment.quality on, which "
+            "varies light and contrast, and capture in a lower sun or with longer exposure if you can."
+        )
+        yield finding("faint_objects", "warning", advice, count=images)
+    noise, jpeg = found["noise"], found["jpeg_quality"]
+    if noise is not None and noise["50"] > NOISY:
+        advice = (
+            f"Half of {images} images looked at carry noise of {noise['50']:.0f} levels or more, which hides objects "
+            "of few pixels: augment.quality adds such noise in training; less gain at capture helps more."
+        )
+        yield finding("noisy_images", "info", advice, count=images)
+    if jpeg is not None and jpeg["50"] < COARSE:
+        advice = (
+            f"Half of {images} images looked at were saved at JPEG quality {jpeg['50']:.0f} or below: an object "
+            "smaller than a block of 8 px is mostly the block. Store them at 90 or more from now on."
+        )
+        yield finding("heavy_compression", "warning", advice, count=images)
+    clipped = found["clipped_percent"]
+    if clipped is not None and clipped["50"] >= BURNT:
+        advice = (
+            f"In half of {images} images looked at {clipped['50']:.0f} % of the pixels or more are black or white "
+            "without detail: objects there cannot be seen. Expose for what is labelled."
+        )
+        yield finding("clipped_exposure", "info", advice, count=images)
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

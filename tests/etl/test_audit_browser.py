@@ -77,8 +77,9 @@ def test_nothing_on_the_page_comes_from_elsewhere(page: Path) -> None:
 
 def test_a_table_sorts_by_the_head_that_is_clicked(page: Path, tmp_path: Path) -> None:
     click = """<script>
-      const table = [...document.querySelectorAll("table")].find((t) => [...t.tHead.rows[0].cells].at(-1).textContent === "all");
-      const heads = table.tHead.rows[0].cells, last = heads[heads.length - 1];
+      const lastHead = (table) => [...table.tHead.rows[0].cells].at(-1);
+      const table = [...document.querySelectorAll("table")].find((one) => lastHead(one).textContent === "all");
+      const heads = table.tHead.rows[0].cells, last = lastHead(table);
       const values = () => [...table.tBodies[0].rows].map((row) => row.cells[heads.length - 1].textContent).join(",");
       last.click(); const down = values(); last.click();
       document.title = "sorted " + down + " then " + values();
