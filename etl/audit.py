@@ -79,6 +79,7 @@ def conclude(summary: Summary, context: Context) -> dict[str, Any]:
             **_configured(counts, context),
         },
         "neighbours": _neighbours(counts),
+        "since": _since(counts, context),
         "localisation": localisation(lengths["source"]),
         "quality": quality.conclude(counts),
         "outliers": outliers(counts, summary.extremes, context.image_size / context.tile_size),
@@ -218,8 +219,13 @@ def _configured(counts: Mapping[Key, int], context: Context) -> dict[str, Any]:
     return {
         "configured": coverage(boxes, context.assigner, context.strides, fitted),
         "change": None if change is None else change._asdict(),
-        "anchors": stale(boxes, context.anchors, context.image_size, context.strides),
     }
+
+
+def _since(counts: Mapping[Key, int], context: Context) -> dict[str, Any]:
+    """Return how what the snapshot before chose does on these boxes; all else in an audit knows no history."""
+    boxes = grid(counts, "network")
+    return {"anchors": stale(boxes, context.anchors, context.image_size, context.strides)}
 
 
 def _neighbours(counts: Mapping[Key, int]) -> dict[str, Any]:

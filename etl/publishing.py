@@ -32,6 +32,7 @@ from etl.work import Answer, Work
 log = logging.getLogger("speck")
 
 _PROGRESS_SECONDS = 5.0
+_REPORTS = ("audit.json", "audit.html")  # of the night that made the snapshot: they tell what it changed
 
 
 def plan(work: Work) -> Plan:
@@ -132,7 +133,8 @@ def _write_snapshot(
         store.write_bytes(store.join(folder, f"{table_name}.parquet"), entry.pop("data"))
     besides = (("tile", reuse.FILE), ("anchors", "anchors.json"), ("audit", "audit.json"), ("audit", "audit.html"))
     for stage, file in besides:
-        store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
+        if file not in _REPORTS or not store.exists(store.join(folder, "manifest.json")):
+            store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
     sheet = _contact_sheet(work, tables["samples"])
     store.write_bytes(store.join(folder, contact.FILE), sheet)
     return {

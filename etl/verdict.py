@@ -123,7 +123,7 @@ def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "computing)."
             )
         yield finding("uncovered_boxes", "warning", advice, count=round((1 - covered) * total))
-    reached = found["anchors"]
+    reached = audit["since"]["anchors"]
     if reached is not None and reached["before"] < reached["new"] - STALE:
         advice = (
             f"The last snapshot's anchors reach {percent(reached['before'])} of these boxes, as many new ones "

@@ -224,7 +224,7 @@ def test_anchors_that_no_longer_reach_the_boxes_are_an_alarm() -> None:
     assert found(conclude([image("a")], rows, anchors=fitting), "stale_anchors") is None
     alarm = found(conclude([image("a")], rows, anchors=missing), "stale_anchors")
     assert alarm is not None and alarm["count"] == 60 and "0.0 %" in alarm["advice"]
-    assert conclude([image("a")], rows)["coverage"]["anchors"] is None
+    assert conclude([image("a")], rows)["since"]["anchors"] is None
 
 
 def test_a_slip_of_one_pixel_costs_small_boxes_half_of_their_overlap() -> None:

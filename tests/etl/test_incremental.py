@@ -19,9 +19,11 @@ from etl.snapshot import Snapshot, load_plan
 
 
 def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
-    """Every byte of a snapshot: its tables and reports, and the shards it names."""
+    """Every byte of a snapshot, the shards it names included, but for what its reports say of the snapshot before."""
     snapshot = Snapshot.open(str(answer["snapshot"]))
-    files = {path.name: path.read_bytes() for path in Path(snapshot.uri).iterdir() if path.name != "manifest.json"}
+    besides = ("manifest.json", "audit.html")
+    files = {path.name: path.read_bytes() for path in Path(snapshot.uri).iterdir() if path.name not in besides}
+    files["audit.json"] = store.to_json({**snapshot.audit, "since": None})
     for entry in snapshot.manifest["shards"]:
         files[entry["sha256"]] = store.read_bytes(snapshot.shard_uri(entry["sha256"]))
     return files
