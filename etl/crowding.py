@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from etl.boxes import Boxes, area
 
@@ -71,6 +70,8 @@ def suppressed(pairs: Indices, iou: Floats, thresholds: Sequence[float]) -> list
 
 def nearest(centres: Floats, owner: Indices) -> Floats:
     """Return the distance [N] of each centre [N, 2] to the next one of its owner [N]; infinite where it is alone."""
+    from scipy.spatial import cKDTree  # a fifth of a second that only an audit needs
+
     if len(centres) < 2:
         return np.full(len(centres), np.inf)
     places = np.column_stack([centres, owner * _FAR])
