@@ -37,6 +37,7 @@ __all__ = ["VERSION", "Context", "Key", "Part", "Summary", "conclude", "merge", 
 VERSION = 2
 COCO = {"small": 0.41, "medium": 0.34, "large": 0.24}  # shares of COCO's boxes by size
 PERCENTILES = (5, 25, 50, 75, 95)
+MOST_PAIRS = 100  # of classes, listed
 CAPS = (100, 300)  # usual limits of detections per image
 
 
@@ -247,7 +248,7 @@ def _neighbours(counts: Mapping[Key, int]) -> dict[str, Any]:
 
 def _pairs(counts: Mapping[Key, int], code: str) -> list[list[str | int]]:
     rows = sorted((-number, str(key[1]), str(key[2])) for key, number in counts.items() if key[0] == code)
-    return [[a, b, -number] for number, a, b in rows[:NAMED]]
+    return [[a, b, -number] for number, a, b in rows[:MOST_PAIRS]]
 
 
 def _ways(tile_size: int, goal: int, fifth: float | None) -> dict[str, float | int | None]:

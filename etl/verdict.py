@@ -18,6 +18,7 @@ FAINT = 10.0  # levels of luma: objects below hardly stand out
 NOISY = 8.0  # levels of luma
 COARSE = 70  # JPEG quality
 BURNT = 10.0  # per cent of the pixels
+HELD = 0.8  # share of a class's boxes that lie within another class's
 STALE = 0.01  # share of boxes that earlier anchors may lose before it is worth a word
 
 
@@ -35,6 +36,7 @@ def findings(
         *_classes(audit, context),
         *_cells(audit),
         *_neighbours(audit),
+        *_frames(audit),
         *_unusual(audit),
         *_pixels(audit),
         *_seeing(audit),
@@ -172,6 +174,28 @@ def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "people could not tell them apart, merge them (ontology.merge)."
         )
         yield finding("class_overlap", "warning", advice, count=sum(n for _, _, n in twins))
+
+
+def _frames(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the classes whose boxes hold those of others: frames of a scene rather than objects in it."""
+    used = {name: sum(row.values()) for name, row in audit["classes"].items()}
+    size = {
+        name: sum(index * number for index, number in enumerate(row.values())) / max(sum(row.values()), 1)
+        for name, row in audit["sizes_by_class"].items()
+    }
+    held: dict[str, list[str]] = {}
+    for pair in audit["neighbours"]["within"]:
+        inner, outer = sorted(pair[:2], key=lambda name: size[name])
+        if size[inner] < size[outer] and pair[2] >= HELD * used[inner]:
+            held.setdefault(outer, []).append(inner)
+    if held:
+        shown = "; ".join(f"{outer} around {_listed(sorted(inner))}" for outer, inner in sorted(held.items()))
+        advice = (
+            f"Classes whose boxes hold nearly all boxes of others: {shown}. If they frame a scene, drop them "
+            "(ontology.drop), for their boxes take cells and tiles from the small ones; if classes inside differ by "
+            "place only, merge them (ontology.merge)."
+        )
+        yield finding("enclosing_classes", "warning", advice, count=sum(used[outer] for outer in held))
 
 
 def _unusual(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -279,6 +279,18 @@ def test_neighbours_contest_candidates_and_the_nearest_is_measured() -> None:
     assert near["nearest_px"]["5"] == pytest.approx(5, rel=0.02)
 
 
+def test_a_class_that_only_frames_others_is_named() -> None:
+    rows = []
+    for n in range(20):
+        rows.append(box(str(n), 10, 10, 600, 600, category="target"))
+        rows += [box(str(n), 40 * k, 100, 40 * k + 12, 112, category="hole", line=k) for k in range(1, 4)]
+    result = conclude([image(str(n)) for n in range(20)], rows)
+    row = found(result, "enclosing_classes")
+    assert row is not None and row["count"] == 20 and "target around hole" in row["advice"]
+    alone = [box("0", 10, 10, 60, 60, category="target"), box("0", 200, 200, 212, 212, category="hole")]
+    assert found(conclude([image("0")], alone), "enclosing_classes") is None
+
+
 def test_two_classes_on_one_object_and_boxes_unlike_their_class_are_named() -> None:
     rng = np.random.default_rng(0)
     rows = []
