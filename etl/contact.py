@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from etl import codec
 from etl.ids import fraction
 from etl.page import render
+from etl.report import anchor_figures
 
 FILE = "samples.html"
 _SHOWN = 12
@@ -38,10 +39,11 @@ def choose(samples: pa.Table, base: str) -> list[dict[str, Any]]:
     return list(samples.take(pa.array(picked[:_SHOWN], pa.int64())).to_pylist())
 
 
-def page(title: str, shown: Iterable[tuple[dict[str, Any], bytes]]) -> bytes:
-    """Return the sheet of some samples, each its row and its JPEG."""
+def page(title: str, shown: Iterable[tuple[dict[str, Any], bytes]], anchors: Mapping[str, Any]) -> bytes:
+    """Return the sheet of some samples, each its row and its JPEG, and of the anchors fitted to all of them."""
     pictures = [(_caption(row), codec.encode(draw(codec.decode(data), row), _QUALITY)) for row, data in shown]
-    return render("samples.html.j2", title=title, pictures=pictures).encode()
+    figures = list(anchor_figures(anchors))
+    return render("samples.html.j2", title=title, pictures=pictures, anchors=anchors, figures=figures).encode()
 
 
 def draw(pixels: codec.Pixels, row: dict[str, Any]) -> codec.Pixels:

@@ -155,7 +155,8 @@ def _contact_sheet(work: Work, samples: pa.Table) -> bytes:
     shown = contact.choose(samples, parts.BASE)
     uris = [snapshot.shard_uri(work.config.home, row["shard"]) for row in shown]
     data = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, shown, strict=True)]
-    return contact.page(work.config.name, zip(shown, data, strict=True))
+    anchors = store.read_json(work.path("anchors", "anchors.json"))
+    return contact.page(work.config.name, zip(shown, data, strict=True), anchors)
 
 
 def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> dict[str, Any]:

@@ -270,6 +270,31 @@ def _seeing_figures(found: Mapping[str, Any]) -> Iterator[Figure]:
         )
 
 
+def anchor_figures(fitted: Mapping[str, Any]) -> Iterator[Figure]:
+    """Yield how recall grows with the number of anchors, and what they reach by size, from an anchors.json."""
+    chosen = len(fitted["anchors"][0])
+    if fitted["bpr_curve"]:
+        yield grouped_bars(
+            "How many anchors",
+            f"Best possible recall in per cent by anchors a level: {chosen} were taken, for one more would add less "
+            "than 0.1 %.",
+            {str(number): [_hundred(bpr)] for number, bpr in fitted["bpr_curve"]},
+            ["best possible recall"],
+            digits=2,
+        )
+    if fitted["by_size"]:
+        yield grouped_bars(
+            "What the anchors reach",
+            "Best possible recall in per cent by size in network pixels, of COCO's usual anchors and of these.",
+            {
+                row["size"].replace("_", " "): [_hundred(row["coco"]), _hundred(row["fitted"])]
+                for row in fitted["by_size"]
+            },
+            ["COCO's", "these"],
+            digits=1,
+        )
+
+
 def _size_table(sizes: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     ranked = sorted(sizes.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     return [[name, *(count(row[bucket]) for bucket in BUCKETS)] for name, row in ranked]

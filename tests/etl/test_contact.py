@@ -4,9 +4,14 @@ import json
 
 import numpy as np
 
-from etl import codec, contact, schema
+from etl import anchors, codec, contact, schema
 
 BOX = {"category": "car", "annotation_id": "a", "visibility": 1.0, "weight": None}
+GUESSED = anchors.to_json(anchors.fit(np.empty((0, 2)), image_size=640, strides=(8, 16, 32)))
+SIDES = np.random.default_rng(0).uniform(5, 90, (200, 2))
+FITTED = anchors.to_json(anchors.fit(SIDES, image_size=640, strides=(8, 16)))
+    anchors.fit(np.random.default_rng(0).uniform(5, 90, (200, 2)), image_size=640, strides=(8, 16))
+)
 
 
 def row(number: int, kind: str, pasted: int = 0) -> dict:
@@ -44,9 +49,11 @@ def test_small_samples_are_shown_enlarged() -> None:
 
 
 def test_the_page_says_when_there_is_nothing_to_show_and_escapes_names() -> None:
-    assert b"There are none" in contact.page("<b>", [])
-    assert b"<b>:" not in contact.page("<b>", [])
+    assert b"There are none" in contact.page("<b>", [], GUESSED)
+    assert b"<b>:" not in contact.page("<b>", [], GUESSED)
     data = codec.encode(np.zeros((300, 480, 3), np.uint8), 90)
-    page = contact.page("name", [(row(0, "mosaic"), data)])
+    page = contact.page("name", [(row(0, "mosaic"), data)], FITTED)
     assert page.count(b"<img") == 1
     assert b"mosaic, 2 boxes, 1 ignored (s0)" in page
+    assert page.count(b"<svg") == 2 and b"Fitted to 200 boxes" in page
+    assert b"guesses from the strides" in contact.page("name", [], GUESSED)
