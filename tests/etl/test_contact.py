@@ -10,8 +10,6 @@ BOX = {"category": "car", "annotation_id": "a", "visibility": 1.0, "weight": Non
 GUESSED = anchors.to_json(anchors.fit(np.empty((0, 2)), image_size=640, strides=(8, 16, 32)))
 SIDES = np.random.default_rng(0).uniform(5, 90, (200, 2))
 FITTED = anchors.to_json(anchors.fit(SIDES, image_size=640, strides=(8, 16)))
-    anchors.fit(np.random.default_rng(0).uniform(5, 90, (200, 2)), image_size=640, strides=(8, 16))
-)
 
 
 def row(number: int, kind: str, pasted: int = 0) -> dict:
