@@ -49,7 +49,7 @@ def test_a_stage_without_an_ingest_before_it_says_so(tmp_path: Path) -> None:
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    work = begun(tmp_path)
+    work = begun(tmp_path / "work" / "0a1b")
     table = schema.table(schema.REJECTS, [schema.reject("image", "a.jpg", "broken_image", "x", "y")])
     work.write("ingest", "rejects", table)
     assert work.read("ingest", "rejects").equals(table)
@@ -58,7 +58,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_stage_runs_once_and_a_later_try_gets_its_answer(tmp_path: Path) -> None:
-    work, runs = begun(tmp_path), []
+    work, runs = begun(tmp_path / "work" / "0a1b"), []
 
     def run() -> dict[str, int]:
         runs.append(1)
@@ -73,11 +73,11 @@ def test_a_stage_runs_once_and_a_later_try_gets_its_answer(tmp_path: Path) -> No
 
 
 def test_the_seconds_of_the_workers_are_added_to_a_stages_own(tmp_path: Path) -> None:
-    assert begun(tmp_path).once("tile", lambda: {"cpu_seconds": 100.0})["cpu_seconds"] >= 100
+    assert begun(tmp_path / "work" / "0a1b").once("tile", lambda: {"cpu_seconds": 100.0})["cpu_seconds"] >= 100
 
 
 def test_a_stage_that_failed_runs_again(tmp_path: Path) -> None:
-    work = begun(tmp_path)
+    work = begun(tmp_path / "work" / "0a1b")
 
     def fail() -> dict[str, int]:
         raise SourceError("broken")
@@ -88,7 +88,7 @@ def test_a_stage_that_failed_runs_again(tmp_path: Path) -> None:
 
 
 def test_the_usable_boxes_are_those_that_no_asked_stage_dropped(tmp_path: Path) -> None:
-    work = begun(tmp_path)
+    work = begun(tmp_path / "work" / "0a1b")
     ids = ["a", "b", "c", "d"]
     work.write("ingest", "annotations", schema.table(schema.ANNOTATIONS, [{"annotation_id": name} for name in ids]))
 
