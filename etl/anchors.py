@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from etl import boxes as bx
+from etl import assigner, boxes as bx
 from etl.anchor_search import Floats, Limits, Sizes, refine, search, settle
 
 VERSION = 2
-RATIO = 4.0  # how many times larger or smaller a side may be
+RATIO = assigner.RATIO  # how many times larger or smaller a side may be
 MOST_PER_LEVEL = 6
 COCO = {  # stride: (w, h) at 640 px, as YOLOv5 starts from (YOLOv3's, Redmon and Farhadi 1804.02767, refitted)
     8: ((10, 13), (16, 30), (33, 23)),

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from etl.boxes import BUCKETS, Boxes, bucket, side_length
 from etl.codec import Pixels
+from etl.tally import Key
 
-Key = tuple[str | int, ...]
 Floats = NDArray[np.float64]
 
 SAMPLE = 32  # images of a dataset

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -187,3 +190,13 @@ def test_what_is_made_changes_only_with_the_version() -> None:
         for scene in scenes
     ]
     assert (aug.VERSION, digest(found)[:16]) == (4, "c9dc7e446f451cba")
+
+
+def test_disturbing_a_sample_loads_no_torch_and_leaves_it_importable() -> None:
+    code = (
+        "import sys, numpy as np\nfrom etl.disturb import disturb\n"
+        "disturb(np.zeros((32, 32, 3), np.uint8), 1)\nassert 'albumentations' in sys.modules\n"
+        "assert 'torch' not in sys.modules\nimport importlib.util\nprint(importlib.util.find_spec('torch') is not None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("True", "False")

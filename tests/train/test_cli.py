@@ -48,6 +48,25 @@ def test_build_runs_from_any_folder_and_ends_with_one_json_object(dataset: Path,
     assert not any(elsewhere.iterdir())
 
 
+def test_anchors_are_fitted_anew_as_asked_and_written_for_other_frameworks(dataset: Path, tmp_path: Path) -> None:
+    built = speck("build", dataset, "--workers", 0, "--json")
+    snapshot = json.loads(built.stdout.splitlines()[-1])["snapshot"]
+    configured = json.loads(speck("anchors", snapshot, "--json").stdout.splitlines()[-1])
+    stored = json.loads(Path(snapshot, "anchors.json").read_text())
+    assert {key: configured[key] for key in stored} == stored
+    assert configured["seconds"] > 0 and configured["files"] == []
+    asked = ("--per-level", 2, "--stride", 4, "--stride", 8, "--image-size", 128, "--out", tmp_path / "forms")
+    done = speck("anchors", snapshot, *asked, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert (answer["strides"], answer["image_size"]) == ([4, 8], 128)
+    assert [len(level) for level in answer["anchors"]] == [2, 2]
+    assert sorted(Path(file).name for file in answer["files"]) == sorted(
+        path.name for path in (tmp_path / "forms").iterdir()
+    )
+    assert "Best Possible Recall" in speck("anchors", snapshot).stdout
+
+
 def test_audit_answers_in_json_and_leaves_a_page(dataset: Path) -> None:
     done = speck("audit", dataset, "--workers", 0, "--json")
     assert done.returncode == 0, done.stderr
