@@ -196,7 +196,7 @@ def test_disturbing_a_sample_loads_no_torch_and_leaves_it_importable() -> None:
     code = (
         "import sys, numpy as np\nfrom etl.disturb import disturb\n"
         "disturb(np.zeros((32, 32, 3), np.uint8), 1)\nassert 'albumentations' in sys.modules\n"
-        "assert 'torch' not in sys.modules\nimport importlib.util\nprint(importlib.util.find_spec('torch') is not None)\n"
+        "assert 'torch' not in sys.modules\nimport importlib.util\nimportlib.util.find_spec('torch')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() in ("True", "False")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
