@@ -22,6 +22,7 @@ from etl import (
     planning,
     policy,
     remap as remapping,
+    retention,
     reuse,
     snapshot,
     store,
@@ -82,6 +83,7 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
     planning.keep(work, chosen)
     if published:
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
+    retention.sweep(home, work.build_id)
     work.delete()
     return answer
 

@@ -9,6 +9,7 @@ from typing import Any
 from etl import lease, snapshot, store
 from etl.config import Config
 from etl.errors import StoreError
+from etl.work import Work
 
 log = logging.getLogger("speck")
 
@@ -49,13 +50,30 @@ def _collect(config: Config) -> dict[str, Any]:
     work = sorted({path.split("/")[0] for path in files["work"]})
     work = [name for name in work if _is_dead(store.join(home, "work", name))]
     for name in work:
-        store.delete(store.join(home, "work", name, "build.json"))
-        store.delete(store.join(home, "work", name))
+        Work(store.join(home, "work", name)).delete()
     freed = sum(size for path, size in files["snapshots"].items() if path.split("/")[0] in gone)
     freed += sum(files["shards"][name] for name in shards)
     freed += sum(size for path, size in files["work"].items() if path.split("/")[0] in work)
     removed = {"snapshots": gone, "shards": len(shards), "work": len(work), "bytes": freed}
     return {"kept": len(kept), "removed": removed}
+
+
+def sweep(home: str, build_id: str) -> None:
+    """Remove the work that no try of a build can go on with, but that of the build which asks and holds the lease.
+
+    Such work was published by a process that was killed before it could clean up, was half removed by one, or began
+    under another plan than the dataset has by now, and so under an id that no build has any more.
+    """
+    published = {entry.get("build") for entry in snapshot.history(home)}
+    plan = snapshot.load_plan(home)
+    pinned = plan.model_dump(mode="json") if plan is not None else None
+    for name in sorted({path.split("/")[0] for path in _listing(home, "work")} - {build_id}):
+        if "-" in name:  # of an audit or an outlook, which take no lease
+            continue
+        work = Work(store.join(home, "work", name))
+        if not work.exists or name in published or work.build["plan"] != pinned:
+            work.delete()
+            log.info("removed the work of build %s, which ended before it could", name)
 
 
 def wanted(config: Config) -> set[str]:

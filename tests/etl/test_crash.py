@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from etl import cluster, jobs, store
+
 SEED = 5
 
 
@@ -121,6 +123,50 @@ def test_a_worker_killed_at_any_of_ten_moments_changes_no_byte(dataset: Any, tmp
     for number in range(30):
         dataset.put(f"more{number}_1", dataset.boxes(60 + number), 60 + number)
     assert kill_and_rerun(dataset.folder, tmp_path / "runs", 2, 10, kill_a_worker)
+
+
+class Killed(BaseException):
+    """What ends a process stops at nothing that catches an Exception."""
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("moment", ["etl.snapshot.publish", "etl.retention.sweep", "etl.work.Work.delete"])
+def test_a_kill_while_a_build_publishes_leaves_no_work_behind(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, later: bool
+) -> None:
+    whole, config = dataset.config(tmp_path / "whole"), dataset.config(tmp_path / "store")
+    if later:
+        for each in (whole, config):
+            dataset.build(each)
+        dataset.put("n_1", dataset.boxes(40), 40)
+    dataset.build(whole)
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(moment, killed)
+        dataset.build(config)
+    assert list(Path(config.home).glob("work/*/build.json"))
+    dataset.build(config)
+    assert not list(Path(config.home).glob("work/*"))
+    names = [sorted(path.name for path in Path(each.home).glob("snapshots/*")) for each in (whole, config)]
+    assert names[0] == names[1]
+
+
+def test_work_half_removed_goes_and_that_of_another_night_under_the_same_plan_stays(
+    dataset: Any, tmp_path: Path
+) -> None:
+    config = dataset.config(tmp_path / "store")
+    dataset.build(config)
+    dataset.put("n_1", dataset.boxes(40), 40)
+    with cluster.serial() as here:
+        waiting = jobs.ingest(config, here)["work"]
+    store.delete(f"{config.home}/lock.json")  # as when it expired
+    store.write_json(f"{config.home}/work/0123456789abcdef/tile/answer.json", {})
+    dataset.put("n_2", dataset.boxes(41), 41)
+    dataset.build(config)
+    assert [path.as_posix() for path in Path(config.home).glob("work/*")] == [waiting]
 
 
 def test_of_two_builds_at_once_one_wins_and_the_other_says_who(dataset: Any, tmp_path: Path) -> None:
