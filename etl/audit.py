@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etl import quality
+from etl import likeness, quality
 from etl.boxes import BUCKETS
 from etl.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation, stale
 from etl.findings import NAMED, Context, share
@@ -34,7 +34,7 @@ from etl.verdict import findings
 
 __all__ = ["VERSION", "Context", "Key", "Part", "Summary", "conclude", "merge", "summarize"]
 
-VERSION = 2
+VERSION = 3
 COCO = {"small": 0.41, "medium": 0.34, "large": 0.24}  # shares of COCO's boxes by size
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -83,6 +83,7 @@ def conclude(summary: Summary, context: Context) -> dict[str, Any]:
         "since": _since(counts, context),
         "localisation": localisation(lengths["source"]),
         "quality": quality.conclude(counts),
+        "alike": likeness.alike(summary.sights)[:MOST_PAIRS],
         "outliers": outliers(counts, summary.extremes, context.image_size / context.tile_size),
         "histograms": {
             "length": {space: _half_octaves(lengths[space]) for space in SPACES},

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from etl import (
     audit as auditing,
     codec,
+    likeness,
     network,
     planning,
     quality,
@@ -100,6 +101,7 @@ def looks(config: Config, images: pa.Table, annotations: pa.Table) -> list[Look]
 def look(part: Look) -> auditing.Summary:
     """Return the counts of how well the images and their objects can be seen; what is too large is passed over."""
     counts: Counter[auditing.Key] = Counter()
+    seen: dict[str, list[likeness.Sight]] = {}
     for image in part.images.to_pylist():
         like = image["width"], image["height"], image["format"]
         file = Original(store.content(store.join(part.config.source.images, image["path"])), like)
@@ -109,10 +111,15 @@ def look(part: Look) -> auditing.Summary:
         luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         table = codec.luminance_table(file.data)
         jpeg = None if table is None else quality.jpeg_quality(table)
-        boxes = _boxes(part.annotations, image)
-        step = -(-len(boxes) // quality.MOST) or 1
-        counts.update(quality.count(luma, boxes[::step], jpeg))
-    return auditing.Summary(dict(counts))
+        mine = _of_image(part.annotations, image)
+        some = mine.take(pa.array(np.arange(0, mine.num_rows, -(-mine.num_rows // quality.MOST) or 1)))
+        boxes = _boxes(some)
+        counts.update(quality.count(luma, boxes, jpeg))
+        sights = likeness.sights(pixels, boxes, some["annotation_id"].to_pylist(), image["image_id"])
+        for category, sight in zip(some["category"].to_pylist(), sights, strict=True):
+            if sight is not None:
+                seen.setdefault(category, []).append(sight)
+    return auditing.Summary(dict(counts), sights={name: likeness.first(rows) for name, rows in seen.items()})
 
 
 def pictures(work: Work, found: Mapping[str, Any], images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
@@ -172,12 +179,15 @@ def _crop(
 
 def _with_boxes(config: Config, image: Mapping[str, Any], annotations: pa.Table) -> tuple[Pixels, Boxes]:
     pixels = read_image(config, image["path"], image["exif_orientation"] if image["exif_applied"] else 1)
-    return pixels, _boxes(annotations, image)
+    return pixels, _boxes(_of_image(annotations, image))
 
 
-def _boxes(annotations: pa.Table, image: Mapping[str, Any]) -> Boxes:
-    mine = annotations.filter(pc.equal(annotations["image_id"], image["image_id"]))
-    return np.column_stack([mine[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
+def _of_image(annotations: pa.Table, image: Mapping[str, Any]) -> pa.Table:
+    return annotations.filter(pc.equal(annotations["image_id"], image["image_id"]))
+
+
+def _boxes(annotations: pa.Table) -> Boxes:
+    return np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
 
 
 def _draw(pixels: Pixels, boxes: Boxes, colour: tuple[int, int, int]) -> None:

@@ -16,7 +16,10 @@ _NARROWEST = 0.5  # octaves: an interquartile range counts as no less
 
 _WORDS = {
     ("size", "most"): "larger", ("size", "least"): "smaller", ("shape", "most"): "wider", ("shape", "least"): "taller",
+    ("length", "most"): "longer",
 }  # fmt: skip
+_LONG = 0.25  # octaves between width and height: what lies on its side or stands
+_TURNS = 0.01  # share of a class's boxes that lie, and that stand, if its objects turn as seen from above
 
 
 def outliers(
@@ -24,7 +27,8 @@ def outliers(
 ) -> list[dict[str, Any]]:
     """Return, by class and kind, how many boxes lie far outside the usual, the usual range and the first files.
 
-    `scale` is network pixels per source pixel; ranges are source pixels of sqrt(w * h), or width over height.
+    `scale` is network pixels per source pixel; ranges are source pixels of sqrt(w * h), or width over height. Where
+    some boxes of a class lie and some stand, its objects turn: it is the longer side over the shorter that counts.
     """
     classes: dict[str, list[tuple[int, int, int]]] = {}
     for key, number in counts.items():
@@ -36,20 +40,36 @@ def outliers(
         if table[:, 2].sum() < _LEAST:
             continue
         across, down = (table[:, :2].T - 0.5) / GRID_PER_OCTAVE
-        for kind, values in (("size", (across + down) / 2 - np.log2(scale)), ("shape", across - down)):
-            low, high = _fences(values, table[:, 2])
+        shape, numbers = across - down, table[:, 2]
+        measures = {"size": (across + down) / 2 - np.log2(scale)}
+        measures |= {"length": np.abs(shape)} if _turns(shape, numbers) else {"shape": shape}
+        for kind, values in measures.items():
+            low, high = _fences(values, numbers)
+            low = max(low, 0.0) if kind == "length" else low  # no side is longer than the longer one
             for end, beyond in (("most", values > high), ("least", values < low)):
-                if not beyond.any():
+                if not beyond.any() or (kind, end) not in _WORDS:
                     continue
                 limit = high if end == "most" else -low
-                files = [name for value, name in extremes.get(f"{end} {kind}/{category}", ()) if value > limit]
+                files = [name for value, name in _farthest(extremes, kind, end, category) if value > limit]
                 usual = [round(float(2**side), 2) for side in (low, high)]
-                number = int(table[beyond, 2].sum())
                 rows.append(
-                    {"category": category, "kind": kind, "than": _WORDS[kind, end], "count": number, "usual": usual}
-                    | {"files": files}
+                    {"category": category, "kind": "size" if kind == "size" else "shape", "than": _WORDS[kind, end]}
+                    | {"count": int(numbers[beyond].sum()), "usual": usual, "files": files}
                 )
     return rows
+
+
+def _turns(shape: NDArray[np.float64], counts: NDArray[np.int64]) -> bool:
+    lying, standing = (int(counts[side].sum()) for side in (shape > _LONG, shape < -_LONG))
+    return min(lying, standing) >= max(_TURNS * int(counts.sum()), 2)
+
+
+def _farthest(
+    extremes: Mapping[str, Sequence[tuple[float, str]]], kind: str, end: str, category: str
+) -> list[tuple[float, str]]:
+    """Return what lies farthest at one end, the longest being the widest and the tallest."""
+    names = [f"{at} shape/{category}" for at in ("most", "least")] if kind == "length" else [f"{end} {kind}/{category}"]
+    return sorted((row for name in names for row in extremes.get(name, ())), key=lambda row: (-row[0], row[1]))
 
 
 def _fences(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from etl import boxes as geometry
 from etl.boxes import BUCKETS, Boxes
 from etl.crowding import DUPLICATE_IOU, meetings, nearest, overlaps, shared_area, shared_cells, suppressed
 from etl.findings import NAMED
+from etl.likeness import Sight, first
 from etl.schema import place
 
 STRIDES = (4, 8, 16, 32)
@@ -48,6 +49,7 @@ class Summary:
     counts: Mapping[Key, int] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extremes: Mapping[str, tuple[tuple[float, str], ...]] = field(default_factory=dict)  # "end/class": farthest first
+    sights: Mapping[str, tuple[Sight, ...]] = field(default_factory=dict)  # by class: some objects as they look
 
 
 def merge(a: Summary, b: Summary) -> Summary:
@@ -56,12 +58,15 @@ def merge(a: Summary, b: Summary) -> Summary:
     counts.update(b.counts)
     names: dict[str, tuple[str, ...]] = {}
     extremes: dict[str, tuple[tuple[float, str], ...]] = {}
+    sights: dict[str, tuple[Sight, ...]] = {}
     for summary in (a, b):
         for code, files in summary.files.items():
             names[code] = _first([*names.get(code, ()), *files])
         for end, rows in summary.extremes.items():
             extremes[end] = _farthest([*extremes.get(end, ()), *rows])
-    return Summary(dict(counts), names, extremes)
+        for category, seen in summary.sights.items():
+            sights[category] = first([*sights.get(category, ()), *seen])
+    return Summary(dict(counts), names, extremes, sights)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
@@ -72,6 +77,10 @@ def to_json(summary: Summary) -> dict[str, Any]:
         "counts": counts,
         "files": files,
         "extremes": {end: list(rows) for end, rows in sorted(summary.extremes.items())},
+        "sights": {
+            name: [[row.rank, row.image_id, row.features.hex()] for row in rows]
+            for name, rows in sorted(summary.sights.items())
+        },
     }
 
 
@@ -79,7 +88,11 @@ def from_json(data: Mapping[str, Any]) -> Summary:
     """Return the summary that `to_json` wrote."""
     counts = {tuple(key): number for key, number in data["counts"]}
     extremes = {end: tuple((value, name) for value, name in rows) for end, rows in data["extremes"].items()}
-    return Summary(counts, {code: tuple(names) for code, names in data["files"].items()}, extremes)
+    sights = {
+        name: tuple(Sight(rank, image, bytes.fromhex(features)) for rank, image, features in rows)
+        for name, rows in data["sights"].items()
+    }
+    return Summary(counts, {code: tuple(names) for code, names in data["files"].items()}, extremes, sights)
 
 
 @dataclass(frozen=True)

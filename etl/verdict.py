@@ -12,6 +12,7 @@ from etl.assigner import least_side
 from etl.boxes import BUCKETS, SMALL_BUCKETS
 from etl.coverage import ENOUGH, shifted_iou
 from etl.findings import SEVERITIES, Context, Severity, finding, of_images, of_rejects, plain
+from etl.likeness import ALIKE
 from etl.page import percent
 
 FAINT = 10.0  # levels of luma: objects below hardly stand out
@@ -37,6 +38,7 @@ def findings(
         *_cells(audit),
         *_neighbours(audit),
         *_frames(audit),
+        *_alike(audit),
         *_unusual(audit),
         *_pixels(audit),
         *_seeing(audit),
@@ -198,8 +200,25 @@ def _frames(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield finding("enclosing_classes", "warning", advice, count=sum(used[outer] for outer in held))
 
 
+def _alike(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    rows = [row for row in audit["alike"] if row["told_wrongly"] >= ALIKE]
+    if rows:
+        shown = _listed(
+            [
+                f"{' and '.join(row['classes'])} ({percent(row['told_wrongly'])} of {row['objects']} each)"
+                for row in rows
+            ]
+        )
+        advice = (
+            f"Classes that look alike, by the share of objects whose nearest look-alikes are of the other: {shown}; a "
+            "coin would reach 50 %. Where the difference does not matter, merge them (ontology.merge); where it does, "
+            "they need more pixels per object, and a second look at their labels."
+        )
+        yield finding("lookalike_classes", "info", advice, count=len(rows))
+
+
 def _unusual(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for kind, unit in (("size", "px of √(w·h)"), ("shape", "width over height")):
+    for kind, unit in (("size", "px of √(w·h)"), ("shape", "width over height, or longer over shorter side")):
         rows = [row for row in audit["outliers"] if row["kind"] == kind]
         if rows:
             shown = _listed(

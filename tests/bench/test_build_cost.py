@@ -13,7 +13,7 @@ from etl import cluster, inspection, jobs, parts, publishing
 from etl.config import Config
 from etl.snapshot import Snapshot
 
-FRAMES = 600
+FRAMES = 2700  # a minute of work
 WANTED = 1.4
 
 

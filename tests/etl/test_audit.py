@@ -310,6 +310,20 @@ def test_two_classes_on_one_object_and_boxes_unlike_their_class_are_named() -> N
     assert shape is not None and shape["files"] == ["a.txt:5001"] and "wider" in shape["advice"]
 
 
+def test_objects_that_turn_are_judged_by_their_longer_side() -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(1000):
+        x, y, long, wide = rng.uniform(0, 1500), rng.uniform(0, 900), rng.uniform(38, 42), rng.uniform(9, 11)
+        stands = n < 14
+        w, h = (wide, long) if stands else (long, wide)
+        rows.append(box("a", x, y, x + w, y + h, category="bus", line=n))
+    assert found(conclude([image("a")], rows), "shape_outliers") is None
+    rows.append(box("a", 0, 0, 6, 400, category="bus", line=5000))
+    shape = found(conclude([image("a")], rows), "shape_outliers")
+    assert shape is not None and shape["files"] == ["a.txt:5000"] and "1 bus longer than usual" in shape["advice"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.floats(0, 60), st.floats(0, 60)), max_size=30), st.sampled_from([4, 8, 32])
