@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,12 @@ def chances(
     return Chances(covered, candidates)
 
 
+def fits(wh: Any, anchor: Any) -> Any:
+    """Return which boxes [..., 2] an anchor [2] may learn by `ratio`; arrays of NumPy or Torch that broadcast."""
+    ratio = wh / anchor
+    return ((ratio < RATIO) & (ratio > 1 / RATIO)).all(-1)
+
+
 def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Chances:
     """Return how often boxes hold a centre of any level: by inclusion and exclusion over the levels."""
     covered = np.zeros(len(wh))
@@ -115,8 +122,7 @@ def _gaps(strides: tuple[int, ...]) -> Floats:
 def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floats, Floats]:
     """Return the share of the positions [N] in which the anchor's nearest cell reaches a box, and how many cells do."""
     if name == "ratio":
-        ratio = wh / anchor
-        hit = np.maximum(ratio, 1 / ratio).max(axis=1) < RATIO
+        hit = fits(wh, anchor)
         return hit.astype(np.float64), RATIO_CELLS * hit
     reach = (wh + anchor) / 2  # beyond, boxes do not meet; for nwd, what the threshold leaves of the distance
     if name == "nwd":

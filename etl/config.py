@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -25,31 +23,11 @@ from pydantic_core import ErrorDetails
 
 from etl import yaml_file
 from etl.errors import ConfigError
+from etl.section import Fraction, Listed, Positive, Section, Strings
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _as_strings(value: object) -> object:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
-
-
-Listed = BeforeValidator(_as_tuple)
-Strings = Annotated[tuple[str, ...], BeforeValidator(_as_strings)]
-
-
-class Section(BaseModel):
-    """A part of the dataset file: frozen, and closed to unknown keys and to values of another type."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 def _regex(value: str) -> str:
@@ -127,8 +105,8 @@ class Ontology(Section):
 
     keep: Strings = ()
     drop: Strings = ()
-    rename: dict[str, str] = {}
-    merge: dict[str, Strings] = {}
+    rename: dict[str, str] = Field(default_factory=dict)
+    merge: dict[str, Strings] = Field(default_factory=dict)
     min_side: Annotated[float, Field(ge=0)] = 0
     dropped_as: Literal["background", "ignore"] = "background"
 
@@ -189,6 +167,13 @@ class Anchors(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Loss(Section):
+    """What a detector with anchors is punished for, beside Ultralytics' own gains in `options`."""
+
+    gamma: Annotated[float, Field(ge=0)] = 0.0  # of the focal loss: how much less what is right already counts
+    nwd: Fraction = 0.0  # share of the normalised Wasserstein distance in the loss of a box
+
+
 class Train(Section):
     """How the detector is trained."""
 
@@ -200,7 +185,10 @@ class Train(Section):
     batch: Positive | Literal["auto"] = "auto"
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
-    options: dict[str, bool | int | float | str] = {}  # further settings of the Ultralytics trainer
+    loss: Loss = Loss()
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict
+    )  # further settings of the Ultralytics trainer
 
 
 class Merge(Section):

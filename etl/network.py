@@ -7,6 +7,7 @@ from pathlib import PurePath
 from etl.config import Config
 
 DEFAULT_TILE = 640
+WITH_ANCHORS = "-anchors"  # after a model's name: the same backbone and neck, and a head that fits boxes to anchors
 _STRIDES = {"speck-micro": (4, 8)}  # of the detection levels of the architectures in train/architectures
 _LEVELS = (8, 16, 32)  # P3, P4, P5 of the YOLO families
 
@@ -26,7 +27,7 @@ def strides(config: Config) -> tuple[int, ...]:
     """Return the strides of the detection levels: as configured, else by the model's name (-p2 adds 4, -p6 adds 64)."""
     if config.anchors.strides is not None:
         return config.anchors.strides
-    name = PurePath(config.train.model).stem
+    name = PurePath(config.train.model.removesuffix(WITH_ANCHORS)).stem
     if name in _STRIDES:
         return _STRIDES[name]
     return (*((4,) if "-p2" in name else ()), *_LEVELS, *((64,) if "-p6" in name else ()))
@@ -34,4 +35,4 @@ def strides(config: Config) -> tuple[int, ...]:
 
 def assigner(config: Config) -> str:
     """Return the name of the assigner by which the configured model learns, of those in etl.assigner."""
-    return "tal"  # every detector of Ultralytics' families
+    return "ratio" if config.train.model.endswith(WITH_ANCHORS) else "tal"  # every detector of Ultralytics' families

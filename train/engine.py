@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from etl.config import Config
+from etl import fitting, network, store
+from etl.config import Config, Loss
 from etl.errors import ConfigError, SpeckError
 from etl.snapshot import Snapshot
 from train import compat, model
@@ -64,6 +65,7 @@ class Run:
     settings: dict[str, Any]  # of the Ultralytics trainer
     warmup_epochs: float
     nms_free: bool
+    loss: Loss  # of a detector with anchors
 
     @property
     def scale(self) -> float:
@@ -138,11 +140,18 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
     }
     if multiprocessing.current_process().daemon:
         settings["workers"] = 0  # daemons may not have children
+    if "anchors" in architecture:
+        architecture = _with_anchors(config, snapshot, architecture, settings["imgsz"])
+    elif config.train.loss != Loss():
+        raise ConfigError(
+            config.name, "train.loss", config.train.loss.model_dump(),
+            f"a model with anchors (train.model: {config.train.model}{network.WITH_ANCHORS}), whose loss it shapes",
+        )  # fmt: skip
     return Run(
         train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
         architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
         image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=budget, settings=settings,
-        warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free,
+        warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free, loss=config.train.loss,
     )  # fmt: skip
 
 
@@ -157,6 +166,21 @@ def rate(spent: float, warmth: float, *, final: float, cosine: bool) -> float:
     spent = min(spent, 1.0)
     fall = (1 + math.cos(math.pi * spent)) / 2 if cosine else 1 - spent
     return min(warmth, 1.0) * (final + (1 - final) * fall)
+
+
+def _with_anchors(
+    config: Config, snapshot: Snapshot, architecture: model.Architecture, image_size: int
+) -> model.Architecture:
+    """Return the architecture with the snapshot's anchors, fitted anew where they are for other levels or sizes."""
+    strides = network.strides(config)
+    found = store.read_json(store.join(snapshot.uri, "anchors.json"))
+    if (tuple(found["strides"]), found["image_size"]) != (strides, image_size):
+        log.info("anchors fitted anew, for strides %s and an input of %d px", strides, image_size)
+        found = fitting.refit(snapshot, strides=strides, image_size=image_size)
+    if not found["boxes"]:
+        raise ConfigError(config.name, "train.model", "no train box to fit anchors to", "a snapshot with labels")
+    log.info("anchors: %s", found["anchors"])
+    return model.with_anchors(architecture, found["anchors"], strides)
 
 
 def _options(config: Config, mosaics: bool) -> dict[str, Any]:
@@ -230,6 +254,7 @@ class _Trainer(DetectionTrainer):
         self.model: Any = model.build(run.architecture, run.categories)
         if run.weights is not None:
             log.info("%d tensors taken from %s", model.load_weights(self.model, run.weights), run.weights)
+        self.model.loss_settings = run.loss
         self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
         self.add_callback("on_train_batch_start", _Trainer._set_rates)
         self.add_callback("on_train_batch_end", _Trainer._report_step)

@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import PositiveFloat, TypeAdapter, ValidationError
 from safetensors.torch import load as load_tensors, save as save_tensors
 
-from etl import store
+from etl import network, store
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan
 from train import compat
+from train.anchored import AnchorDetector, Anchors
 
 compat.install()
 
@@ -34,7 +36,8 @@ Detector = Any  # ultralytics.nn.tasks.DetectionModel, a torch.nn.Module whose a
 _SIZED = re.compile(r"^(yolo(?:v)?\d+)([nslmx])(.*)$")
 _ACTIVATION = re.compile(r"^(torch\.)?nn\.[A-Z]\w*\([\w\s=.,-]*\)$")
 _KEYS = frozenset({"nc", "scale", "scales", "backbone", "head", "end2end", "reg_max", "channels", "activation",
-                   "depth_multiple", "width_multiple"})  # fmt: skip
+                   "depth_multiple", "width_multiple", "anchors"})  # fmt: skip
+_ANCHORS = TypeAdapter(list[list[tuple[PositiveFloat, PositiveFloat]]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,12 @@ class Model:
 
 
 def resolve(name: str) -> Architecture:
-    """Return the architecture of a name (yolo26n, yolo26n-p2, speck-micro, …) or of a model YAML's path."""
+    """Return the architecture of a name (yolo26n, yolo26n-p2, speck-micro, …) or of a model YAML's path.
+
+    After either, `-anchors` asks for a head with anchors, which `with_anchors` gives it.
+    """
+    if name.endswith(network.WITH_ANCHORS):
+        return {**resolve(name.removesuffix(network.WITH_ANCHORS)), "end2end": False, "anchors": []}
     if name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser()
         if not path.is_file():
@@ -81,9 +89,22 @@ def resolve(name: str) -> Architecture:
 
 def build(architecture: Architecture, categories: Sequence[str]) -> Detector:
     """Return a new detector for these categories; its weights come from torch's random state."""
-    module = tasks.DetectionModel(copy.deepcopy(architecture), ch=3, nc=len(categories), verbose=False)
+    module: Detector
+    if "anchors" in architecture:
+        module = AnchorDetector(architecture, len(categories))
+    else:
+        module = tasks.DetectionModel(copy.deepcopy(architecture), ch=3, nc=len(categories), verbose=False)
     module.names = dict(enumerate(categories))
     return module
+
+
+def with_anchors(architecture: Architecture, anchors: Anchors, strides: Sequence[int]) -> Architecture:
+    """Return the architecture with these anchors; ConfigError when its levels are not of these strides."""
+    made = {**architecture, "anchors": [[list(anchor) for anchor in level] for level in anchors]}
+    own = [int(stride) for stride in tasks.DetectionModel(copy.deepcopy(made), ch=3, nc=1, verbose=False).stride]
+    if own != list(strides):
+        raise ConfigError("the model", "anchors.strides", list(strides), f"the strides of train.model's levels: {own}")
+    return made
 
 
 def find_weights(weights: str, name: str) -> str | None:
@@ -91,6 +112,7 @@ def find_weights(weights: str, name: str) -> str | None:
     if weights == "scratch":
         return None
     if weights == "auto":
+        name = name.removesuffix(network.WITH_ANCHORS)
         places = [Path(f"{name}.pt"), Path(SETTINGS["weights_dir"]) / f"{name}.pt"]
         return next((str(path) for path in places if path.is_file()), None)
     if not store.exists(weights):
@@ -160,6 +182,11 @@ def checked(architecture: Architecture, where: str) -> Architecture:
             )
     if layers[-1][2] != "Detect":
         raise ConfigError("the model", f"{where}: head", repr(layers[-1][2]), "Detect as the last layer")
+    try:
+        _ANCHORS.validate_python(architecture.get("anchors", []))
+    except ValidationError as error:
+        found, expected = repr(architecture["anchors"]), "by level, a list of [width, height] in px above 0"
+        raise ConfigError("the model", f"{where}: anchors", found, expected) from error
     activation = architecture.get("activation")
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
         raise ConfigError("the model", f"{where}: activation", repr(activation), "a torch.nn layer such as nn.SiLU()")

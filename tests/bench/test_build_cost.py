@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import pytest
 
 from etl import cluster, inspection, jobs, parts, publishing
 from etl.config import Config
@@ -51,6 +52,7 @@ def tiling(bench: Any, config: Config) -> Callable[[Path], object]:
     return run
 
 
+@pytest.mark.timeout(3600)
 def test_a_whole_build_beside_its_tiling(real_data: Path, tmp_path: Path, bench: Any) -> None:
     frames = bench.Frames(real_data / "aerial_cars", tmp_path / "data")
     for number in range(FRAMES):

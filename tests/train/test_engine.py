@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from etl import codec, schema, shard, store
+from etl import anchors, codec, schema, shard, store
 from etl.config import Augment, Config
 from etl.errors import ConfigError, SpeckError
 from etl.plan import Plan, TilePlan
@@ -64,7 +64,10 @@ def published(tmp_path):
         plan = Plan(
             split_salt=0, near_duplicates=False, categories=("blue", "red"), tile=tile, negatives=1.0, codec="c"
         )
-        manifest = {"id": "abc", "categories": ["blue", "red"], "plan": plan.model_dump(mode="json")}
+        manifest = {
+            "id": "abc", "categories": ["blue", "red"], "plan": plan.model_dump(mode="json"),
+            "config": config(tmp_path).resolved(),
+        }  # fmt: skip
         store.write_json(f"{uri}/manifest.json", manifest)
         return Snapshot.open(uri)
 
@@ -91,10 +94,36 @@ def test_training_saves_a_model_that_loads_and_says_where_it_came_from(published
     assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "shards", "snapshots"]
 
 
-@pytest.mark.slow
-def test_a_detector_learns_coloured_squares(published, tmp_path, caplog):
+@pytest.mark.parametrize("strides", [(4, 8), (8, 16)])
+def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_path, caplog, strides):
     caplog.set_level(logging.INFO, "speck")
-    engine.train(config(tmp_path, epochs=25, options=OPTIONS), published(train=64, val=16))
+    settings = config(tmp_path, model="speck-micro-anchors", loss={"gamma": 1.5, "nwd": 0.5}, options=OPTIONS)
+    snapshot = published()
+    fitted = anchors.fit(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
+    store.write_json(f"{snapshot.uri}/anchors.json", anchors.to_json(fitted))
+    loaded = model.load(engine.train(settings, snapshot)["model"])
+    used = loaded.meta["architecture"]["anchors"]
+    assert any("anew" in text for text in caplog.messages) == (strides != (4, 8))
+    assert (used == anchors.to_json(fitted)["anchors"]) == (strides == (4, 8))
+    assert [loaded.module.model[-1].anchors(level).tolist() for level in (0, 1)] == [
+        pytest.approx(np.array(level), abs=1e-4) for level in used
+    ]
+    assert loaded.meta["config"]["train"]["loss"] == {"gamma": 1.5, "nwd": 0.5}
+    assert any("objectness" not in text and "epoch 1, step" in text for text in caplog.messages)
+
+
+def test_the_loss_of_anchors_is_refused_for_another_detector(published, tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.loss"):
+        engine.prepare(config(tmp_path, loss={"gamma": 2.0}), published())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["speck-micro", "speck-micro-anchors"])
+def test_a_detector_learns_coloured_squares(published, tmp_path, caplog, name):
+    caplog.set_level(logging.INFO, "speck")
+    snapshot = published(train=64, val=16)
+    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})  # of another time: fitted anew
+    engine.train(config(tmp_path, model=name, epochs=25, options=OPTIONS), snapshot)
     best = max(float(text.split("AP50 ")[1][:5]) for text in caplog.messages if "AP50" in text)
     assert best > 0.7
 
