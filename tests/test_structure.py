@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("etl", "train", "dags")
 
-VOCABULARY = {"config", "yaml_file", "errors", "schema", "ids", "boxes", "plan", "assigner", "region"}
+VOCABULARY = {"section", "config", "yaml_file", "errors", "schema", "ids", "boxes", "plan", "assigner", "region"}
 STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger", "planner", "oversample"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
 RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "lending", "contact", "planning", "publishing"}
