@@ -19,8 +19,8 @@ from etl.plan import TilePlan, Window
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth, read_image
 from train import metrics, predict, report, results
+from train.coco import EVERY_CATEGORY, Truth
 from train.merge import Detections, concatenate, merge
-from train.metrics import EVERY_CATEGORY, Truth
 from train.predict import MODES, Mode
 
 log = logging.getLogger("speck")

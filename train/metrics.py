@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,40 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from etl.boxes import Boxes
+from train import coco
+from train.coco import COMPARABLE, Truth
 from train.merge import Detections
 
-log = logging.getLogger(__name__)
-
-EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
 MATCHED_IOU = 0.5  # from which a detection counts as having found an object, in counts and pictures
-
-_COMPARABLE = 100  # detections per image and category, what everyone else counts
-_COCO_SIZES = {"all": [0.0, 1e10], "small": [0.0, 32.0**2], "medium": [32.0**2, 96.0**2], "large": [96.0**2, 1e10]}
-_BUCKETS = {name: [float(i), float(i)] for i, name in enumerate(boxes.BUCKETS)}  # ranges of the bucket's number
 
 Metrics = dict[str, Any]
 Precision = NDArray[np.float64]  # [IoU threshold, recall threshold, category, size range, detections counted]
 Recall = NDArray[np.float64]  # [IoU threshold, category, size range, detections counted]
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The labelled boxes of one image, pixels of the upright image."""
-
-    xyxy: Boxes  # [N, 4]
-    category: NDArray[np.int64]  # [N], index into the categories, or EVERY_CATEGORY
-    area: NDArray[np.float64]  # [N], as the label file says it (COCO: of the mask)
-    ignore: NDArray[np.bool_]  # [N], a region where no detection of any category is right or wrong
-    difficult: NDArray[np.bool_]  # [N], need not be found, and finding it is no mistake
-
-    def __len__(self) -> int:
-        return len(self.category)
-
-    @property
-    def counted(self) -> NDArray[np.bool_]:
-        """Which objects must be found [N]."""
-        return ~(self.ignore | self.difficult)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +62,12 @@ def average_precision(
     alone, and the twelve COCO figures are those of pycocotools.
     """
     scales = np.ones(len(truth)) if scale is None else np.asarray(scale, dtype=np.float64)
-    most = max([_COMPARABLE, *map(len, truth), *map(len, detections)])
-    counted = [1, 10, _COMPARABLE, *([most] if most > _COMPARABLE and not comparable else [])]
+    most = max([COMPARABLE, *map(len, truth), *map(len, detections)])
+    counted = [1, 10, COMPARABLE, *([most] if most > COMPARABLE and not comparable else [])]
     images = list(zip(truth, detections, scales.tolist(), strict=True))
-    by_area = _evaluate(_areas(images), len(images), len(categories), _COCO_SIZES, counted, comparable)
-    by_bucket = _evaluate(_bucket_numbers(images), len(images), len(categories), _BUCKETS, counted[-1:], comparable)
+    shared = (len(images), len(categories))
+    by_area = _table(coco.by_area(images), *shared, coco.COCO_SIZES, counted, comparable)
+    by_bucket = _table(coco.by_bucket(images), *shared, coco.BUCKET_SIZES, counted[-1:], comparable)
     figures: Metrics = {
         "AP": by_area.ap("all"),
         "AP50": by_area.ap("all", 0),
@@ -166,82 +141,21 @@ def best_confidence(matches: Iterable[tuple[Truth, Detections, Matches]]) -> Met
     }
 
 
-def _evaluate(
-    rows: Iterator[tuple[Truth, NDArray[np.float64], Detections, NDArray[np.float64]]],
+def _table(
+    rows: Iterable[coco.Sized],
     images: int,
     categories: int,
-    sizes: dict[str, list[float]],
+    sizes: Mapping[str, list[float]],
     counted: Sequence[int],
     comparable: bool,
 ) -> _Table:
-    """Return precision and recall for (truth, its size, detections, their size) of each image."""
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    labels: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    for image, (truth, truth_size, found, found_size) in enumerate(rows):
-        labels += _labels(image, truth, truth_size, found, comparable)
-        results += _annotations(image, found.xyxy, found.category, found_size, found.score)
-    for entries in (labels, results):
-        for number, entry in enumerate(entries, start=1):  # from 1: COCO takes 0 for "no match"
-            entry["id"] = number
-    head = {"images": [{"id": i} for i in range(images)], "categories": [{"id": i} for i in range(categories)]}
-    truth_set, result_set = (COCO({**head, "annotations": entries}) for entries in (labels, results))
-    run = COCOeval_faster(truth_set, result_set, "bbox", print_function=log.debug)
-    run.params.areaRng, run.params.areaRngLbl = list(sizes.values()), list(sizes)
-    run.params.maxDets = list(counted)
+    run = coco.evaluated(rows, images, categories, sizes, counted, comparable)
     shape = (len(run.params.iouThrs), len(run.params.recThrs), categories, len(sizes), len(counted))
     if not images or not categories:
         return _Table(np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0), tuple(sizes))
-    run.evaluate()
     run.accumulate()
     precision, recall = (np.asarray(run.eval[name], dtype=np.float64) for name in ("precision", "recall"))
     return _Table(precision.reshape(shape), recall.reshape(shape[0], *shape[2:]), tuple(sizes))
-
-
-def _labels(
-    image: int, truth: Truth, size: NDArray[np.float64], found: Detections, comparable: bool
-) -> list[dict[str, Any]]:
-    """Return the truth as COCO annotations; an ignore region stands once for each category detected in the image."""
-    own = (truth.category != EVERY_CATEGORY) & (comparable | ~truth.ignore)
-    entries = _annotations(image, truth.xyxy[own], truth.category[own], size[own])
-    for entry, counted in zip(entries, truth.counted[own].tolist(), strict=True):
-        entry["iscrowd"] = int(not counted)
-    for region in [] if comparable else np.flatnonzero(truth.ignore):
-        for category in np.unique(found.category):
-            entries += _annotations(image, truth.xyxy[[region]], category[None], size[[region]], crowd=1)
-    return entries
-
-
-def _annotations(
-    image: int,
-    xyxy: Boxes,
-    category: NDArray[np.int64],
-    size: NDArray[np.float64],
-    score: NDArray[np.float64] | None = None,
-    crowd: int = 0,
-) -> list[dict[str, Any]]:
-    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
-    scores = [0.0] * len(xywh) if score is None else score.tolist()
-    return [
-        {"image_id": image, "category_id": c, "bbox": box, "area": a, "iscrowd": crowd, "score": s}
-        for box, c, a, s in zip(xywh, category.tolist(), size.tolist(), scores, strict=True)
-    ]
-
-
-def _areas(
-    images: Iterable[tuple[Truth, Detections, float]],
-) -> Iterator[tuple[Truth, NDArray[np.float64], Detections, NDArray[np.float64]]]:
-    for truth, found, scale in images:
-        yield truth, truth.area * scale**2, found, boxes.area(found.xyxy) * scale**2
-
-
-def _bucket_numbers(
-    images: Iterable[tuple[Truth, Detections, float]],
-) -> Iterator[tuple[Truth, NDArray[np.float64], Detections, NDArray[np.float64]]]:
-    for truth, found, scale in images:
-        numbers = [boxes.bucket(boxes.side_length(xyxy) * scale) for xyxy in (truth.xyxy, found.xyxy)]
-        yield truth, numbers[0].astype(np.float64), found, numbers[1].astype(np.float64)
 
 
 def _pick(values: NDArray[np.float64], threshold: int | None, category: int | None) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from etl import boxes, store
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan, Window
+from train.coco import Truth
 from train.merge import Detections, concatenate, none
-from train.metrics import Truth
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
 

@@ -12,7 +12,7 @@ import torch
 from etl.boxes import as_boxes
 from etl.config import Loss
 from etl.errors import ConfigError
-from train import anchored, merge, metrics, model, predict
+from train import anchored, coco, merge, metrics, model, predict
 
 ANCHORS = [[[6.0, 5.0], [12.0, 14.0]], [[20.0, 22.0], [40.0, 30.0], [60.0, 60.0]]]
 CATEGORIES = ["car", "boat"]
@@ -110,7 +110,7 @@ def ap50(module, image, boxes, classes):
     cxcywh = boxes.numpy().astype(np.float64) * pixels.shape[0]
     xyxy = as_boxes(np.hstack([cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, :2] + cxcywh[:, 2:] / 2]))
     no = np.zeros(len(xyxy), dtype=bool)
-    truth = metrics.Truth(xyxy, classes.numpy().astype(np.int64), cxcywh[:, 2] * cxcywh[:, 3], no, no)
+    truth = coco.Truth(xyxy, classes.numpy().astype(np.int64), cxcywh[:, 2] * cxcywh[:, 3], no, no)
     return metrics.average_precision([truth], [found], CATEGORIES)["AP50"]
 
 

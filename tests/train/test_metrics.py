@@ -14,8 +14,9 @@ from pycocotools.cocoeval import COCOeval
 
 from etl import boxes
 from train import metrics
+from train.coco import EVERY_CATEGORY, Truth
 from train.merge import Detections, none
-from train.metrics import EVERY_CATEGORY, Truth, average_precision
+from train.metrics import average_precision
 
 NAMES = ("car", "bus", "bike")
 
