@@ -173,12 +173,12 @@ class TrainOperator(ProcessOperator):
 
 
 class EvaluateOperator(ProcessOperator):
-    """Evaluates the planned model on the planned snapshot."""
+    """Evaluates the planned model on the planned snapshot; one that passes the gate becomes the champion."""
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck evaluate`."""
         plan = self.plan
-        return self.run("evaluate", self.config, "--snapshot", plan["snapshot"], "--model", plan["model"])
+        return self.run("evaluate", self.config, "--snapshot", plan["snapshot"], "--model", plan["model"], "--promote")
 
 
 class PlanOperator(BaseOperator):

@@ -17,6 +17,12 @@ def champion(home: str) -> str | None:
     return str(entries[-1]["model"]) if entries else None
 
 
+def standing(home: str) -> list[str]:
+    """Return the ids of the champion and its predecessor, those that there are."""
+    entries = history(home)[-1:]
+    return [str(entry[key]) for entry in entries for key in ("model", "predecessor") if entry[key] is not None]
+
+
 def history(home: str) -> list[dict[str, Any]]:
     """Return every promotion, oldest first: sequence, model, predecessor, reason and time."""
     folder = store.join(home, _LOG)

@@ -6,14 +6,13 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from etl import lease, snapshot, store
+from etl import champion, lease, snapshot, store
 from etl.config import Config
 from etl.errors import StoreError
 from etl.work import Work
 
 log = logging.getLogger("speck")
 
-_POINTERS = ("model", "champion", "previous", "predecessor")  # of champion.json that name a model
 _AUDIT_HOURS = 24  # after which the work of an audit, which takes no lease, is a dead one's
 
 
@@ -59,21 +58,28 @@ def _collect(config: Config) -> dict[str, Any]:
 
 
 def sweep(home: str, build_id: str) -> None:
-    """Remove the work that no try of a build can go on with, but that of the build which asks and holds the lease.
+    """Remove what builds that were killed left behind, for the build that holds the lease and keeps its own work.
 
-    Such work was published by a process that was killed before it could clean up, was half removed by one, or began
-    under another plan than the dataset has by now, and so under an id that no build has any more.
+    That is the work no try of a build can go on with: published by a process that could not clean up any more, half
+    removed by one, or begun under another plan than the dataset has by now, and so under an id that no build has. And
+    it is the files that were being written.
     """
     published = {entry.get("build") for entry in snapshot.history(home)}
     plan = snapshot.load_plan(home)
     pinned = plan.model_dump(mode="json") if plan is not None else None
-    for name in sorted({path.split("/")[0] for path in _listing(home, "work")} - {build_id}):
-        if "-" in name:  # of an audit or an outlook, which take no lease
+    there = sorted({path.split("/")[0] for path in _listing(home, "work")} - {build_id})
+    beside = [name for name in there if "-" in name]  # of an audit or an outlook, which take no lease
+    for name in there:
+        if name in beside:
             continue
         work = Work(store.join(home, "work", name))
         if not work.exists or name in published or work.build["plan"] != pinned:
             work.delete()
             log.info("removed the work of build %s, which ended before it could", name)
+    for folder in ("shards", "snapshots", "log"):
+        store.clear_partials(store.join(home, folder))
+    for file in ("plan.json", "head.json", *(() if beside else ("seen.parquet",))):
+        store.clear_partials(home, file)
 
 
 def wanted(config: Config) -> set[str]:
@@ -85,16 +91,9 @@ def wanted(config: Config) -> set[str]:
     found = set(newest[: config.retention.snapshots])
     if (head := snapshot.head(config)) is not None:
         found.add(head.rsplit("/", 1)[1])
-    return found | {name for model in _champions(config.home) if (name := _snapshot_of(config.home, model)) is not None}
-
-
-def _champions(home: str) -> list[str]:
-    """Return the names of the champion and its predecessor."""
-    uri = store.join(home, "champion.json")
-    if not store.exists(uri):
-        return []
-    said = store.read_json(uri)
-    return [str(said[key]).rstrip("/").rsplit("/", 1)[-1] for key in _POINTERS if said.get(key)]
+    return found | {
+        name for model in champion.standing(config.home) if (name := _snapshot_of(config.home, model)) is not None
+    }
 
 
 def _snapshot_of(home: str, model: str) -> str | None:

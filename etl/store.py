@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from etl.errors import StoreError
 
 _ROW_GROUP = 100_000
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `_partial` names them
 _BIG = 64 * 2**20  # bytes of a file that is not taken into memory as a whole
 _PIECE = 2**16  # bytes that stay in a core's cache
 
@@ -152,7 +154,7 @@ def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
             fs.put_file(file.name, path)
         return
     local.parent.mkdir(parents=True, exist_ok=True)
-    partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}")
+    partial = _partial(local)
     try:
         with partial.open("wb") as file:
             yield file
@@ -174,7 +176,7 @@ def create_if_absent(uri: str, data: bytes) -> bool:
             return False
         return True
     local.parent.mkdir(parents=True, exist_ok=True)
-    partial = local.with_name(f".{local.name}.{uuid.uuid4().hex}")
+    partial = _partial(local)
     try:
         partial.write_bytes(data)
         os.link(partial, local)
@@ -193,7 +195,7 @@ def upload(local: Path, uri: str) -> None:
         local.unlink()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    partial = _partial(target)
     try:
         shutil.move(local, partial)  # the store may be another disk than the one of temporary files
         with partial.open("rb+") as file:
@@ -252,10 +254,25 @@ def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
         file.write(sink.getvalue())
 
 
+def clear_partials(uri: str, name: str = "*") -> None:
+    """Remove what writers that were killed left of files of this name in a folder and below; none may be at work."""
+    if (folder := local_path(uri)) is None:
+        return
+    places = folder.rglob(f".{name}.*") if name == "*" else folder.glob(f".{name}.*")
+    for place in places:
+        if _PARTIAL.fullmatch(place.name):
+            place.unlink(missing_ok=True)
+
+
 def settle(uri: str) -> None:
     """Have everything written below a URI outlast a loss of power."""
     if local_path(uri) is not None:
         os.sync()
+
+
+def _partial(local: Path) -> Path:
+    """Return where a file is written before it takes its place."""
+    return local.with_name(f".{local.name}.{uuid.uuid4().hex}")
 
 
 def _open(uri: str) -> tuple[Any, str]:

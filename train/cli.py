@@ -64,6 +64,9 @@ def evaluate(
     detections: Annotated[
         str | None, typer.Option(help="`truth`, or a COCO results file, in place of a model.", show_default=False)
     ] = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Compare with the champion; take its place if the gate lets it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge a model on the val images: full image, tiled, and both combined."""
@@ -73,7 +76,7 @@ def evaluate(
     with naming(config):
         if model is not None:
             _expect(model, "model.json", "--model", _MODEL)
-        result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections)
+        result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections, promote=promote)
     if as_json:
         answer(result, True)
         return

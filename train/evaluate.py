@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from etl import boxes, codec, store
+from etl import boxes, champion, codec, store
 from etl.config import Config
 from etl.errors import ConfigError, SourceError
 from etl.plan import TilePlan, Window
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth, read_image
-from train import metrics, predict, report, results
+from train import bootstrap, gate, metrics, predict, report, results
 from train.coco import EVERY_CATEGORY, Truth
 from train.merge import Detections, concatenate, merge
 from train.predict import MODES, Mode
@@ -69,17 +69,21 @@ def evaluate(
     model: str | None = None,
     detections: str | None = None,
     out: str | None = None,
+    *,
+    promote: bool = False,
 ) -> dict[str, Any]:
     """Judge a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
 
-    Without either the newest model is judged.
+    Without either the newest model is judged. With `promote` it is compared with the dataset's champion on the same
+    images, and takes its place if the gate lets it.
 
     Writes evaluation.json and evaluation.html beside the model, or below `out`, and returns the answer of
     `speck evaluate`. ConfigError when there is nothing to judge, or nothing to judge it on.
     """
     snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
-    if model is not None and detections is not None:
-        raise ConfigError("speck evaluate", "--model, --detections", "both", "one of them")
+    if detections is not None and (model is not None or promote):
+        other = "--model" if model is not None else "--promote"
+        raise ConfigError("speck evaluate", f"{other}, --detections", "both", "one of them")
     table, truth = evaluation_truth(snapshot, "val")
     if not table.num_rows:
         raise ConfigError(
@@ -95,7 +99,10 @@ def evaluate(
         home = store.join(config.home, "evaluations", PurePosixPath(detections).stem)
     home = home if out is None else out
     subjects = subjects_of(table, truth, categories)
-    answer, examples = judge(subjects, finder, categories, config)
+    found, seconds = look(subjects, finder)
+    answer, examples = judge(subjects, finder, found, seconds, categories, config)
+    if promote and model is not None:
+        answer["gate"] = compare(config, snapshot, model, subjects, found["combined"], categories)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
     answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
     pictures = list(report.pictures(examples, subjects, lambda one: _pixels(config, one)))
@@ -131,10 +138,8 @@ def print_table(answer: Mapping[str, Any]) -> None:
     console.print(answer["html"], soft_wrap=True)
 
 
-def judge(
-    subjects: Sequence[Subject], finder: Finder, categories: Sequence[str], config: Config
-) -> tuple[dict[str, Any], list[report.Example]]:
-    """Return the figures of each mode, and the objects found, missed and imagined that the page shows."""
+def look(subjects: Sequence[Subject], finder: Finder) -> tuple[dict[Mode, list[Detections]], dict[Mode, float]]:
+    """Return what is found in each image in each mode, and the seconds each mode took."""
     found: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
     seconds: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
     for subject in _with_progress(subjects):
@@ -142,6 +147,18 @@ def judge(
         for mode in MODES:
             found[mode].append(merged[mode])
             seconds[mode] += spent[mode]
+    return found, seconds
+
+
+def judge(
+    subjects: Sequence[Subject],
+    finder: Finder,
+    found: Mapping[Mode, Sequence[Detections]],
+    seconds: Mapping[Mode, float],
+    categories: Sequence[str],
+    config: Config,
+) -> tuple[dict[str, Any], list[report.Example]]:
+    """Return the figures of each mode, and the objects found, missed and imagined that the page shows."""
     truth = [subject.truth for subject in subjects]
     log.info("evaluation: %d images, %d objects", len(subjects), sum(int(t.counted.sum()) for t in truth))
     answer: dict[str, Any] = {}
@@ -151,6 +168,9 @@ def judge(
             scale = [finder.scale(mode, subject.wh) for subject in subjects]
         figures = metrics.average_precision(truth, found[mode], categories, scale=scale)
         answer[mode] = {**figures, "seconds_per_image": round(seconds[mode] / len(subjects), 4)}
+    answer["combined"]["intervals"] = bootstrap.intervals(
+        bootstrap.matched(truth, found["combined"], len(categories), scale=scale)
+    )
     matched = [metrics.match(t, d) for t, d in zip(truth, found["combined"], strict=True)]
     best = metrics.best_confidence(zip(truth, found["combined"], matched, strict=True))
     answer |= {
@@ -161,6 +181,41 @@ def judge(
         "best_f1": best,
     }
     return answer, report.examples(subjects, found["combined"], categories, best["confidence"])
+
+
+def compare(
+    config: Config,
+    snapshot: Snapshot,
+    model: str,
+    subjects: Sequence[Subject],
+    found: Sequence[Detections],
+    categories: Sequence[str],
+) -> dict[str, Any]:
+    """Return what the gate says of a model with these detections beside the champion; one that passes is promoted."""
+    home, challenger = champion.home_of(model)
+    standing = champion.champion(home)
+    verdict: dict[str, Any] = {"champion": standing, "passed": True, "promoted": True, "reasons": [], "warnings": []}
+    if standing == challenger:
+        return verdict | {"promoted": False, "reasons": ["it is the champion"]}
+    if standing is None:
+        reason = "the first model that was judged"
+    else:
+        log.info("gate: the champion %s on the same images", standing)
+        finder, names = _by_model(config, snapshot, store.join(home, "models", standing))
+        theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), finder)
+        truth = [subject.truth for subject in subjects]
+        verdict |= gate.decide(
+            bootstrap.matched(truth, found, len(categories)),
+            bootstrap.matched(truth, _named(theirs["combined"], names, categories), len(categories)),
+            config.gate,
+        )
+        reason = f"passes the gate beside {standing}"
+    if verdict["passed"]:
+        champion.promote(home, challenger, reason, over=standing)
+        log.info("gate: %s is the champion now: %s", challenger, reason)
+    else:
+        log.warning("gate: %s stays the champion: %s", standing, "; ".join(verdict["reasons"]))
+    return verdict | {"promoted": verdict["passed"]}
 
 
 def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) -> list[Subject]:
@@ -227,6 +282,13 @@ def _by_model(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
         return found, spent
 
     return Finder(find, model.image_size, model.tile), categories
+
+
+def _named(found: Sequence[Detections], names: Sequence[str], categories: Sequence[str]) -> list[Detections]:
+    """Return one model's detections as of another's categories; what only the first knows is left out."""
+    ours = np.array([categories.index(name) if name in categories else -1 for name in names], dtype=np.int64)
+    known = (seen.take(ours[seen.category] >= 0) for seen in found)
+    return [replace(seen, category=ours[seen.category]) for seen in known]
 
 
 def _given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table, categories: Sequence[str]) -> Finder:

@@ -66,6 +66,7 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
         sizes=_size_rows(answer),
         recalls=_recall_rows(answer),
         categories=_category_rows(answer),
+        gains=_gain_rows(answer),
         plots=_plots(answer),
         pictures=by_kind,
         network=answer["size_reference"] == "network",
@@ -136,8 +137,23 @@ def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
     objects = {"AP": answer["combined"]["boxes"], **{f"AP_{name}": counts[name] for name in boxes.BUCKETS}}
     objects["AP_small"] = sum(counts[name] for name in boxes.BUCKETS[:3])  # as COCO has it
     return [
-        [name, page.count(objects[key]), *(page.figures(answer[mode][key]) for mode in _MODES)]
+        [name, page.count(objects[key]), *(page.figures(answer[mode][key]) for mode in _MODES), _sure(answer, key)]
         for key, name in _SIZES.items()
+    ]
+
+
+def _sure(answer: dict[str, Any], figure: str) -> str:
+    """Return between which values 95 of 100 draws of the combined figure lie."""
+    found = answer["combined"]["intervals"][figure]
+    return "-" if found is None else " to ".join(page.figures(value) for value in found)
+
+
+def _gain_rows(answer: dict[str, Any]) -> list[list[str]]:
+    gains = answer.get("gate", {}).get("gains", {})
+    return [
+        [figure, f"{found['median']:+.3f}", " to ".join(f"{value:+.3f}" for value in found["interval"])]
+        for figure, found in gains.items()
+        if found["median"] is not None
     ]
 
 

@@ -154,6 +154,21 @@ def test_a_kill_while_a_build_publishes_leaves_no_work_behind(
     assert names[0] == names[1]
 
 
+def test_files_that_were_being_written_go_but_not_those_of_others(dataset: Any, tmp_path: Path) -> None:
+    config, tail = dataset.config(tmp_path / "store"), "0" * 32
+    dataset.build(config)
+    home = Path(config.home)
+    left = [home / "shards" / f".{'a' * 64}.tar.{tail}", home / "snapshots" / "ab" / f".images.parquet.{tail}"]
+    left += [home / f".head.json.{tail}", home / f".seen.parquet.{tail}"]
+    others = [home / f".lock.json.{tail}", home / "models" / "m" / f".weights.safetensors.{tail}", home / ".notes"]
+    for path in (*left, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    dataset.build(config)
+    assert not [path for path in left if path.exists()]
+    assert all(path.exists() for path in others)
+
+
 def test_work_half_removed_goes_and_that_of_another_night_under_the_same_plan_stays(
     dataset: Any, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl import cluster, jobs, retention, store
+from etl import champion, cluster, jobs, retention, store
 from etl.errors import StoreError
 from etl.snapshot import Snapshot, head
 from etl.verify import verify
@@ -57,10 +57,11 @@ def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any,
     config, found = grown
     for name, uri in (("m0", found[0]), ("m1", found[1])):
         store.write_json(f"{config.home}/models/{name}/model.json", {"snapshot": uri})
-    store.write_json(f"{config.home}/champion.json", {"model": f"{config.home}/models/m1", "previous": "m0"})
+    champion.promote(config.home, "m0", "first", over=None)
+    champion.promote(config.home, "m1", "better", over="m0")
     retention.collect(config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1})}))
     assert kept(config) == {found[0], found[1], found[3]}
-    store.write_json(f"{config.home}/champion.json", {"model": "m1", "previous": None})
+    champion.promote(config.home, "m1", "again", over="m1")  # now its own predecessor
     retention.collect(config)
     assert kept(config) == {found[1], found[3]}
 

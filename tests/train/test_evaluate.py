@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from etl import cluster, codec, jobs
+from etl import boxes, champion, cluster, codec, jobs
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
 from etl.snapshot import Snapshot
@@ -218,6 +218,36 @@ def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config,
     assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer["tiled"].keys()
     assert answer["seconds_per_image"] > 0
     assert evaluate.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
+
+
+def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_path: Path, monkeypatch: Any) -> None:
+    torch = pytest.importorskip("torch")
+    from train import model as models
+
+    config, snapshot = built(tmp_path)
+    meta = {
+        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
+        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
+        "config": config.resolved(),
+    }  # fmt: skip
+    uris = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        uris.append(models.save(models.build(models.resolve("speck-micro"), snapshot.categories), config.home, meta))
+    ids = [uri.rsplit("/", 1)[1] for uri in uris]
+    first = evaluate.evaluate(config, snapshot, uris[0], promote=True)["gate"]
+    assert (first["champion"], first["promoted"]) == (None, True)
+    again = evaluate.evaluate(config, snapshot, uris[0], promote=True)["gate"]
+    assert (again["champion"], again["promoted"]) == (ids[0], False)
+    refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate.gate, "decide", lambda *_, **__: refused)
+        assert not evaluate.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
+    assert champion.champion(config.home) == ids[0]
+    passed = evaluate.evaluate(config, snapshot, uris[1], promote=True)
+    assert passed["gate"]["gains"].keys() == {f"AP_{name}" for name in boxes.BUCKETS}
+    assert (passed["gate"]["promoted"], champion.champion(config.home)) == (True, ids[1])
+    assert f"beside {ids[0]}" in Path(passed["html"]).read_text()
 
 
 @pytest.mark.parametrize(
