@@ -194,7 +194,7 @@ class Train(Section):
 class Merge(Section):
     """How the detections of overlapping tiles become one set."""
 
-    method: Literal["nms"] = "nms"
+    method: Literal["nms", "nmm", "wbf"] = "nms"
     metric: Literal["iou", "ios"] = "iou"
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
 

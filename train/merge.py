@@ -73,7 +73,8 @@ def merge(detections: Detections, image_wh: tuple[int, int], settings: Merge) ->
     """Return one detection per object, best score first, from those of all windows of an image."""
     stitched, cut = stitch(detections, cut_sides(detections, image_wh))
     whole = drop_covered(stitched, np.any(cut, axis=1))
-    return whole.take(suppress(whole, settings.metric, settings.threshold))
+    kept = suppress(whole, settings.metric, settings.threshold)
+    return whole.take(kept) if settings.method == "nms" else fuse(whole, kept, settings)
 
 
 def cut_sides(detections: Detections, image_wh: tuple[int, int]) -> NDArray[np.bool_]:
@@ -127,21 +128,41 @@ def drop_covered(detections: Detections, is_cut: NDArray[np.bool_]) -> Detection
     return detections.take(~dropped)
 
 
+def fuse(detections: Detections, kept: Index, settings: Merge) -> Detections:
+    """Return the kept detections, each made one with those that it suppressed; scores stay those of the kept.
+
+    `nmm` gives the union of the boxes (greedy non-maximum merging, as SAHI names it, Akyon et al. 2202.06934), `wbf`
+    their mean weighed by score (weighted box fusion, Solovyev et al. 1910.13302; its scores, which count models, are
+    not taken: how many tiles show an object says nothing about it).
+    """
+    lost = np.setdiff1d(np.arange(len(detections)), kept)
+    owner = np.full(len(detections), len(kept), dtype=np.int64)  # place in kept, whose order is best first
+    owner[kept] = np.arange(len(kept))
+    place = owner.copy()
+    for i, j in _too_close(detections, lost, kept, settings.metric, settings.threshold):
+        np.minimum.at(owner, i, place[j])
+    best = detections.take(kept)
+    if settings.method == "nmm":
+        fused = best.xyxy.copy()
+        np.minimum.at(fused[:, :2], owner, detections.xyxy[:, :2])
+        np.maximum.at(fused[:, 2:], owner, detections.xyxy[:, 2:])
+    else:
+        weight = np.maximum(detections.score, 1e-12)
+        total = np.bincount(owner, weight, minlength=len(kept))
+        sums = [np.bincount(owner, weight * side, minlength=len(kept)) for side in detections.xyxy.T]
+        fused = np.column_stack([side / total for side in sums]).reshape(-1, 4)
+    return replace(best, xyxy=fused)
+
+
 def suppress(detections: Detections, metric: str, threshold: float) -> Index:
     """Return the indices that greedy non-maximum suppression within categories keeps, best score first.
 
     `metric` is `iou` or `ios`, intersection over the smaller area; equal scores are ranked by coordinates.
     """
-    xyxy, area = detections.xyxy, boxes.area(detections.xyxy)
-
-    alike = ceil(log2(1 / threshold)) if metric == "iou" else None  # sides further apart share too little
+    xyxy = detections.xyxy
 
     def too_close(a: Index, b: Index) -> Iterator[Pairs]:
-        for i, j in _near(detections, a, b, alike):
-            shared = _shared(xyxy[i], xyxy[j])
-            base = np.minimum(area[i], area[j]) if metric == "ios" else area[i] + area[j] - shared
-            close = (shared >= threshold * base) & (base > 0)
-            yield i[close], j[close]
+        return _too_close(detections, a, b, metric, threshold)
 
     order = np.lexsort((*xyxy.T[::-1], detections.category, -detections.score))
     rank = np.empty(len(order), dtype=np.int64)
@@ -159,6 +180,17 @@ def suppress(detections: Detections, metric: str, threshold: float) -> Index:
         _lose(lost, i, j, rank)
         kept = np.concatenate([kept, batch[~lost[batch]]])
     return kept
+
+
+def _too_close(detections: Detections, a: Index, b: Index, metric: str, threshold: float) -> Iterator[Pairs]:
+    """Yield the pairs (i, j) of these detections, of one category, that overlap from the threshold on."""
+    xyxy, area = detections.xyxy, boxes.area(detections.xyxy)
+    alike = ceil(log2(1 / threshold)) if metric == "iou" else None  # sides further apart share too little
+    for i, j in _near(detections, a, b, alike):
+        shared = _shared(xyxy[i], xyxy[j])
+        base = np.minimum(area[i], area[j]) if metric == "ios" else area[i] + area[j] - shared
+        close = (shared >= threshold * base) & (base > 0)
+        yield i[close], j[close]
 
 
 def overlapping(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | None = None) -> Iterator[Pairs]:

@@ -218,3 +218,47 @@ def test_boxes_that_all_lie_on_one_another_stay_cheap() -> None:
     begin = time.process_time()
     assert len(merge(heap, (900, 900), NMS)) == 1
     assert time.process_time() - begin < 10.0
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.sampled_from(["iou", "ios"]), st.sampled_from([0.3, 0.5, 0.8]))
+def test_fusing_unites_or_averages_what_suppression_takes_away(seed: int, number: int, metric: str, at: float) -> None:
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 30, (number, 2)) * 4.0
+    xyxy = np.concatenate([low, low + rng.integers(4, 40, (number, 2))], axis=1)
+    kinds = rng.integers(0, 2, number)
+    seen = Detections(xyxy, rng.random(number), kinds, np.tile([0.0, 0, 200, 200], (number, 1)))
+    kept = suppress(seen, metric, at)
+    members: dict[int, list[int]] = {int(best): [int(best)] for best in kept}
+    for row in set(range(number)) - members.keys():
+        for best in kept.tolist():  # best first
+            shared = float(boxes.intersection(xyxy[[row]], xyxy[[best]])[0, 0])
+            areas = boxes.area(xyxy[[row, best]])
+            if kinds[row] == kinds[best] and shared >= at * (areas.min() if metric == "ios" else areas.sum() - shared):
+                members[best].append(row)
+                break
+    assert sum(map(len, members.values())) == number
+    for method in ("nmm", "wbf"):
+        fused = merge(seen, (200, 200), Merge(method=method, metric=metric, threshold=at))
+        assert (fused.score == seen.score[kept]).all()
+        assert (fused.category == kinds[kept]).all()
+        for box, rows in zip(fused.xyxy, members.values(), strict=True):
+            mine, weight = xyxy[rows], seen.score[rows][:, None]
+            if method == "nmm":
+                expected = np.concatenate([mine[:, :2].min(axis=0), mine[:, 2:].max(axis=0)])
+            else:
+                expected = (mine * weight).sum(axis=0) / weight.sum()
+            assert box == pytest.approx(expected)
+
+
+def test_fusing_by_weight_is_nearer_to_the_truth_than_the_best_box_alone() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.array([[x, y, x + 20.0, y + 20.0] for x in range(0, 800, 40) for y in range(0, 800, 40)])
+    seen = np.repeat(truth, 4, axis=0) + rng.normal(0, 1.5, (4 * len(truth), 4))
+    number, window = len(seen), [0.0, 0, 800, 800]
+    found = Detections(seen, rng.random(number), np.zeros(number, dtype=np.int64), np.tile(window, (number, 1)))
+    error = {}
+    for method in ("nms", "wbf"):
+        merged = merge(found, (800, 800), Merge(method=method))
+        error[method] = 1 - boxes.iou(merged.xyxy, truth).max(axis=1).mean()
+    assert error["wbf"] < 0.85 * error["nms"]
