@@ -67,7 +67,7 @@ def models(home: str) -> list[dict[str, Any]]:
             {
                 "id": said["id"],
                 "uri": folder,
-                "written": store.modified(uri).isoformat(timespec="seconds"),
+                "written": store.modified(store.join(folder, "weights.safetensors")).isoformat(),
                 "model": said["model"],
                 "snapshot": said["snapshot"],
                 **{key: figures.get(key) for key in ("AP", "AP50", "AP_small")},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl import store
+from etl import champion, store
 from etl.config import Config
 from etl.errors import StoreError
 from etl.snapshot import Snapshot
@@ -50,9 +50,8 @@ def change(before: pa.Table, after: pa.Table) -> float:
 
 def newest_model(config: Config) -> str | None:
     """Return the URI of the dataset's newest model, None before the first."""
-    models = store.glob(store.join(config.home, "models", "*", "model.json"))
-    newest = max(models, key=lambda uri: (store.modified(uri), uri), default=None)
-    return None if newest is None else newest.rsplit("/", 1)[0]
+    folders = [row["uri"] for row in champion.models(config.home)]
+    return folders[-1] if folders else None
 
 
 def snapshot_of(model: str) -> str:

@@ -89,13 +89,28 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where detections.json and the annotated images go.")] = Path("predictions"),
     mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
+    confidence: Annotated[
+        str, typer.Option(help="From which objects are shown; auto: of each category the best of its evaluation.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """Find objects in images, tile by tile as in training."""
     from train import predict as prediction
 
     _expect(model, "model.json", "MODEL", _MODEL)
-    answer(prediction.predict_files(model, images, out, mode), as_json)
+    least = _number("--confidence", confidence)
+    answer(prediction.predict_files(model, images, out, mode, least), as_json)
+
+
+def _number(key: str, text: str) -> Any:
+    """Return `auto`, or the number from 0 to 1 that a text says; ConfigError for anything else."""
+    try:
+        value = float(text) if text != "auto" else 0.0
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ConfigError("speck", key, repr(text), "auto, or a number from 0 to 1")
+    return text if text == "auto" else value
 
 
 if __name__ == "__main__":

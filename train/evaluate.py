@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl import boxes, champion, codec, store
+from etl import boxes, champion, codec, retrain, store
 from etl.config import Config
 from etl.errors import ConfigError, SourceError
 from etl.plan import TilePlan, Window
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth, read_image
-from train import bootstrap, gate, metrics, predict, report, results
+from train import bootstrap, confidence, gate, metrics, mistakes, predict, report, results
 from train.coco import EVERY_CATEGORY, Truth
 from train.merge import Detections, concatenate, merge
 from train.predict import MODES, Mode
@@ -108,6 +108,8 @@ def evaluate(
     pictures = list(report.pictures(examples, subjects, lambda one: _pixels(config, one)))
     store.write_bytes(answer["html"], report.render(answer, pictures).encode())
     store.write_json(store.join(home, "evaluation.json"), answer)
+    if model is not None and home == model.rstrip("/"):
+        predict.keep_thresholds(model, answer["thresholds"])
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(
         "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
     ), answer["html"])  # fmt: skip
@@ -116,10 +118,10 @@ def evaluate(
 
 def newest_model(config: Config) -> str:
     """Return the URI of the model written last; ConfigError when the dataset has none."""
-    found = store.glob(store.join(config.home, "models", "*", "model.json"))
-    if not found:
+    uri = retrain.newest_model(config)
+    if uri is None:
         raise ConfigError(config.name, "--model", "no model of this dataset", "a model: run `speck train` first")
-    return max(found, key=lambda uri: (store.modified(uri), uri)).rsplit("/", 1)[0]
+    return uri
 
 
 def print_table(answer: Mapping[str, Any]) -> None:
@@ -171,14 +173,24 @@ def judge(
     answer["combined"]["intervals"] = bootstrap.intervals(
         bootstrap.matched(truth, found["combined"], len(categories), scale=scale)
     )
-    matched = [metrics.match(t, d) for t, d in zip(truth, found["combined"], strict=True)]
-    best = metrics.best_confidence(zip(truth, found["combined"], matched, strict=True))
+    judged = [(t, d, metrics.match(t, d)) for t, d in zip(truth, found["combined"], strict=True)]
+    scores = confidence.Scores.of(judged)
+    best = confidence.best(scores)
+    at = 0.0 if best["confidence"] is None else best["confidence"]
+    scale = [1.0] * len(truth) if scale is None else scale
+    plan_wh = [subject.wh for subject in subjects]
     answer |= {
         "seconds_per_image": answer["combined"]["seconds_per_image"],
         "images": len(subjects),
         "size_reference": config.evaluate.size_reference,
         "merge": config.evaluate.merge.model_dump(mode="json"),
         "best_f1": best,
+        "thresholds": confidence.operating_points(judged, categories),
+        "curve": confidence.curve(scores),
+        "calibration": confidence.calibration(scores),
+        "mistakes": mistakes.count(truth, found["combined"], at, scale),
+        "centre_recall": mistakes.centres(truth, found["combined"], at, scale),
+        "seams": mistakes.seams(truth, found["combined"], plan_wh, finder.tile, at),
     }
     return answer, report.examples(subjects, found["combined"], categories, best["confidence"])
 

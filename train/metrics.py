@@ -117,30 +117,6 @@ def match(truth: Truth, detections: Detections, threshold: float = MATCHED_IOU) 
     return Matches(taken, neutral, found)
 
 
-def best_confidence(matches: Iterable[tuple[Truth, Detections, Matches]]) -> Metrics:
-    """Return the confidence with the best F1 over all images, and precision and recall there; None without truth."""
-    scores, hits, total = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)], 0
-    for truth, detections, matched in matches:
-        judged = ~matched.neutral
-        scores.append(detections.score[judged])
-        hits.append(matched.truth[judged] >= 0)
-        total += int(truth.counted.sum())
-    score, hit = np.concatenate(scores), np.concatenate(hits)
-    if not total or not len(score):
-        return {"confidence": None, "precision": None, "recall": 0.0 if total else None, "F1": None}
-    order = np.argsort(-score, kind="stable")
-    right = np.cumsum(hit[order])
-    f1 = 2 * right / (np.arange(1, len(order) + 1) + total)
-    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # equal scores stand or fall together
-    best = int(last[f1[last].argmax()])
-    return {
-        "confidence": float(score[order[best]]),
-        "precision": float(right[best] / (best + 1)),
-        "recall": float(right[best] / total),
-        "F1": float(f1[best]),
-    }
-
-
 def _table(
     rows: Iterable[coco.Sized],
     images: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, count, islice
 from math import ceil
 from os import PathLike
@@ -109,13 +109,18 @@ def tile_ratio(image_size: int, plan: TilePlan, scale: float) -> float:
 
 
 def predict_files(
-    model_uri: str, paths: Sequence[str | PathLike[str]], out_dir: str | PathLike[str], mode: str = "combined"
+    model_uri: str,
+    paths: Sequence[str | PathLike[str]],
+    out_dir: str | PathLike[str],
+    mode: str = "combined",
+    confidence: float | Literal["auto"] = "auto",
 ) -> dict[str, Any]:
     """Detect in image files, or folders of them; write detections.json (COCO) and an annotated JPEG of each image.
 
-    The file holds everything above `evaluate.confidence`; drawn and counted is what reaches the confidence at which
-    the model's evaluation had its best F1 (0.25 without one). Returns detections (the file), images, objects by
-    category, confidence, drawn (files) and unreadable [{file, reason}]; ConfigError when no image can be read.
+    The file holds everything above `evaluate.confidence`; drawn and counted is what reaches the confidence asked for,
+    by default the one at which its category had the best F1 in the model's evaluation (0.25 without one). Returns
+    detections (the file), images, objects by category, confidence by category, drawn (files) and unreadable
+    [{file, reason}]; ConfigError when no image can be read.
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
@@ -125,7 +130,7 @@ def predict_files(
     model, out = models.load(model_uri), Path(out_dir)
     log.info("predict: model %s on %s", model.id, place(model))
     settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
-    confidence = _best_confidence(model_uri)
+    least = _least(model, confidence)
     document: dict[str, Any] = {"images": [], "annotations": [], "categories": [
         {"id": number, "name": name} for number, name in enumerate(model.categories, start=1)
     ]}  # fmt: skip
@@ -147,7 +152,7 @@ def predict_files(
         document["annotations"] += _coco(found, number, first, model.categories)
         picture = _free_name(out, path.stem, taken)
         taken.add(picture.resolve())
-        store.write_bytes(str(picture), codec.encode(_annotated(image, found, model.categories, confidence), 90))
+        store.write_bytes(str(picture), codec.encode(_annotated(image, found, model.categories, least), 90))
         drawn.append(str(picture))
         if time.monotonic() - said > _PROGRESS_SECONDS:
             said = time.monotonic()
@@ -158,12 +163,13 @@ def predict_files(
             "speck predict", "IMAGE", reasons or "a folder without images", "at least one image that can be read"
         )
     store.write_json(str(out / "detections.json"), document)
-    shown = Counter(entry["category"] for entry in document["annotations"] if entry["score"] >= confidence)
+    floor = dict(zip(model.categories, least.tolist(), strict=True))
+    shown = Counter(row["category"] for row in document["annotations"] if row["score"] >= floor[row["category"]])
     return {
         "detections": str(out / "detections.json"),
         "images": len(document["images"]),
         "objects": dict(sorted(shown.items())),
-        "confidence": confidence,
+        "confidence": floor,
         "drawn": drawn,
         "unreadable": unreadable,
     }
@@ -272,10 +278,18 @@ def _read(path: Path) -> Pixels:
     return file.pixels(file.header(_MEGAPIXELS).orientation)
 
 
-def _best_confidence(model_uri: str) -> float:
-    evaluation = store.join(model_uri, "evaluation.json")
-    best = store.read_json(evaluation)["best_f1"]["confidence"] if store.exists(evaluation) else None
-    return _CONFIDENCE if best is None else float(best)
+def keep_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Write the best confidence of each category into the model's model.json, where it has one."""
+    uri = store.join(model_uri, "model.json")
+    chosen = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
+    store.write_json(uri, {**store.read_json(uri), "thresholds": chosen})
+
+
+def _least(model: Model, asked: float | Literal["auto"]) -> NDArray[np.float64]:
+    """Return from which confidence the detections of each category [C] are shown."""
+    known = model.meta.get("thresholds", {}) if asked == "auto" else {}
+    other = _CONFIDENCE if asked == "auto" else asked
+    return np.array([known.get(name, other) for name in model.categories], dtype=np.float64)
 
 
 def _coco(found: Detections, image: int, first: int, categories: Sequence[str]) -> list[dict[str, Any]]:
@@ -290,8 +304,8 @@ def _coco(found: Detections, image: int, first: int, categories: Sequence[str]) 
     ]  # fmt: skip
 
 
-def _annotated(image: Pixels, found: Detections, categories: Sequence[str], confidence: float) -> Pixels:
-    shown = found.take(found.score >= confidence)
+def _annotated(image: Pixels, found: Detections, categories: Sequence[str], least: Rows) -> Pixels:
+    shown = found.take(found.score >= least[found.category])
     colours = [draw.PALETTE[kind % len(draw.PALETTE)] for kind in shown.category.tolist()]
     labels = [f"{categories[kind]} {score:.2f}" for kind, score in zip(shown.category, shown.score, strict=True)]
     return draw.boxes_on(image, shown.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))

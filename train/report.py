@@ -11,7 +11,7 @@ import numpy as np
 
 from etl import boxes, charts, codec, page
 from etl.codec import Pixels
-from train import draw, metrics
+from train import draw, metrics, mistakes
 from train.merge import Detections
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
         recalls=_recall_rows(answer),
         categories=_category_rows(answer),
         gains=_gain_rows(answer),
+        mistakes=_mistake_rows(answer),
+        seams=_seam_rows(answer),
+        curves=_curves(answer),
         plots=_plots(answer),
         pictures=by_kind,
         network=answer["size_reference"] == "network",
@@ -155,6 +158,62 @@ def _gain_rows(answer: dict[str, Any]) -> list[list[str]]:
         for figure, found in gains.items()
         if found["median"] is not None
     ]
+
+
+def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
+    """Return, by size, objects, found ones and mistakes of each kind; sizes without any are left out."""
+    rows = []
+    for name, row in answer["mistakes"].items():
+        if any(row.values()):
+            centre = answer["centre_recall"][name]
+            counts = [page.count(row[key]) for key in ("objects", "found", *mistakes.KINDS)]
+            rows.append([name.replace("_", " "), *counts, "-" if centre is None else page.percent(centre)])
+    return rows
+
+
+def _seam_rows(answer: dict[str, Any]) -> list[list[str]]:
+    words = {"interior": "whole in each tile that shows it", "seam": "cut by a tile of scale 1"}
+    return [
+        [words[name], page.count(row["objects"]), "-" if row["recall"] is None else page.percent(row["recall"])]
+        for name, row in answer["seams"].items()
+    ]
+
+
+def _curves(answer: dict[str, Any]) -> list[charts.Figure]:
+    found, bins = answer["curve"], [row for row in answer["calibration"]["bins"] if row is not None]
+    if found is None:
+        return []
+    at = found["confidence"]
+    names = ("precision", "recall", "F1")
+    plots = [
+        charts.line_chart(
+            "What a confidence gives",
+            "Precision, recall and F1 of the combined detections from each confidence on, all categories together.",
+            {name: list(zip(at, found[name], strict=True)) for name in names},
+            x_label="confidence", y_label="share", x_range=(0, 1), y_range=(0, 1),
+        ),
+        charts.line_chart(
+            "Precision and recall",
+            "Each point is a confidence: right is more objects found, up is fewer false alarms.",
+            {"all categories": list(zip(found["recall"], found["precision"], strict=True))},
+            x_label="recall", y_label="precision", x_range=(0, 1), y_range=(0, 1),
+        ),
+    ]  # fmt: skip
+    if bins:
+        gap = page.percent(answer["calibration"]["error"])
+        plots.append(
+            charts.line_chart(
+                "Is a score a probability?",
+                f"The share of right detections by score, and where it would lie if scores were probabilities; the "
+                f"gap is {gap} on average.",
+                {"found": [(row["score"], row["right"]) for row in bins], "calibrated": [(0.0, 0.0), (1.0, 1.0)]},
+                x_label="score",
+                y_label="right",
+                x_range=(0, 1),
+                y_range=(0, 1),
+            )
+        )
+    return plots
 
 
 def _recall_rows(answer: dict[str, Any]) -> list[list[str]]:

@@ -38,6 +38,7 @@ def test_models_are_listed_with_their_figures_and_the_champion(tmp_path: Path) -
     home = str(tmp_path)
     for name, judged in (("a", True), ("b", False)):
         said = {"id": name, "model": "yolo26n", "snapshot": "s"}
+        store.write_bytes(f"{home}/models/{name}/weights.safetensors", b"")
         store.write_json(f"{home}/models/{name}/model.json", said)
         if judged:
             figures = {"AP": 0.5, "AP50": 0.7, "AP_small": None}

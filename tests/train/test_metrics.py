@@ -164,5 +164,3 @@ def test_matching_takes_each_object_once_best_score_first() -> None:
     matched = metrics.match(truth, found)
     assert matched.truth.tolist() == [0, -1, -1]
     assert matched.neutral.tolist() == [False, False, True]
-    best = metrics.best_confidence([(truth, found, matched)])
-    assert best == {"confidence": 0.9, "precision": 1.0, "recall": 1.0, "F1": 1.0}

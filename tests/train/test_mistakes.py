@@ -1,0 +1,89 @@
+"""Mistakes of each kind, by hand; recall at seams and by centres."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from etl import boxes
+from etl.plan import TilePlan
+from tests.train.test_metrics import found_of, random_image, truth_of
+from train import mistakes
+
+TRUTH = [[0, 0, 20, 20], [100, 0, 120, 20], [200, 0, 220, 20], [300, 0, 320, 20], [400, 0, 406, 6]]
+FOUND = {
+    "found": ([0, 0, 20, 20], 0, "small"),
+    "duplicate": ([1, 0, 21, 20], 0, "small"),
+    "class": ([100, 0, 120, 20], 1, "small"),
+    "localisation": ([208, 0, 228, 20], 0, "small"),
+    "both": ([308, 0, 328, 20], 1, "small"),
+    "background": ([600, 600, 612, 612], 0, "tiny"),
+}
+
+
+def test_each_kind_is_counted_under_the_size_it_is_about() -> None:
+    truth = truth_of(TRUTH, [0] * 5)
+    rows = [row for row, *_ in FOUND.values()]
+    scores = [0.95, 0.9, 0.8, 0.7, 0.6, 0.5]
+    seen = found_of(rows, scores, [kind for _, kind, _ in FOUND.values()])
+    table = mistakes.count([truth], [seen], 0.3, [1.0])
+    for name, (_, _, bucket) in FOUND.items():
+        assert {size for size, row in table.items() if row[name]} == {bucket}, name
+        assert table[bucket][name] == 1
+    assert table["very_tiny"]["missed"] == table["very_tiny"]["objects"] == 1
+    assert table["small"]["missed"] == 0  # each of the others has a mistake about it
+    assert table["small"]["objects"] == 4
+    nothing = mistakes.count([truth], [seen], 0.99, [1.0])
+    assert sum(row["missed"] for row in nothing.values()) == 5
+    half = mistakes.count([truth], [seen], 0.3, [0.5])
+    assert half["tiny"]["objects"] == 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_every_detection_and_every_object_is_accounted_for(seed: int, confidence: float) -> None:
+    truth, seen = random_image(np.random.default_rng(seed))
+    table = mistakes.count([truth], [seen], confidence, [1.0])
+    total = {name: sum(row[name] for row in table.values()) for name in ("objects", "found", *mistakes.KINDS)}
+    assert total["objects"] == truth.counted.sum()
+    judged = seen.take(seen.score >= confidence)
+    wrong = sum(total[kind] for kind in mistakes.KINDS[:-1])
+    assert total["found"] + wrong <= len(judged)
+    assert total["found"] + total["missed"] <= total["objects"]
+    assert total["missed"] >= total["objects"] - total["found"] - wrong
+
+
+def test_recall_at_seams_is_of_objects_that_a_tile_cuts() -> None:
+    plan = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0,))
+    middle = next(window.x1 for window in plan.windows(400, 128, 1.0))  # of the first tile's right border
+    cut, whole = [middle - 4.0, 10, middle + 4.0, 18], [10.0, 10, 18, 18]
+    truth = truth_of([cut, whole])
+    found = mistakes.seams([truth], [found_of([whole], [0.9])], [(400, 128)], plan, 0.5)
+    assert found == {"interior": {"objects": 1, "recall": 1.0}, "seam": {"objects": 1, "recall": 0.0}}
+    none = mistakes.seams([truth], [found_of([cut], [0.4])], [(400, 128)], plan, 0.5)
+    assert none["seam"]["recall"] == 0.0
+    assert mistakes.seams([], [], [], plan, 0.5)["seam"] == {"objects": 0, "recall": None}
+
+
+def test_a_centre_within_half_a_side_finds_one_object() -> None:
+    truth = truth_of([[0, 0, 6, 6], [100, 100, 140, 140]])
+    near = found_of([[2, 0, 8, 6], [2, 0, 9, 6], [119, 119, 121, 121]], [0.9, 0.8, 0.7])
+    assert mistakes.centres([truth], [near], 0.1, [1.0]) == {
+        "very_tiny": 1.0, "tiny": None, "small": None, "medium": 1.0, "large": None
+    }  # fmt: skip
+    far = found_of([[4, 4, 10, 10]], [0.9])
+    assert mistakes.centres([truth], [far], 0.1, [1.0])["very_tiny"] == 0.0
+    other = found_of([[0, 0, 6, 6]], [0.9], [1])
+    assert mistakes.centres([truth], [other], 0.1, [1.0])["very_tiny"] == 0.0
+    two = truth_of([[0, 0, 6, 6], [1, 0, 7, 6]])
+    one = found_of([[0, 0, 6, 6]], [0.9])
+    assert mistakes.centres([two], [one], 0.1, [1.0])["very_tiny"] == 0.5
+    assert set(mistakes.centres([], [], 0.1, []).values()) == {None}
+
+
+def test_sizes_are_the_buckets_of_the_audit() -> None:
+    assert list(mistakes.count([], [], 0.5, [])) == list(boxes.BUCKETS)
+    assert mistakes.centres([truth_of([])], [found_of([], [])], 0.0, [1.0]) == pytest.approx(
+        dict.fromkeys(boxes.BUCKETS)
+    )
