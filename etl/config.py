@@ -186,6 +186,7 @@ class Train(Section):
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     loss: Loss = Loss()
+    sampling: Literal["once", "weighted"] = "once"  # every sample once an epoch, or rare classes and sizes more often
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict
     )  # further settings of the Ultralytics trainer

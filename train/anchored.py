@@ -87,7 +87,7 @@ class AnchorHead(nn.Module):
         return torch.cat(rows, dim=1).transpose(1, 2)
 
 
-class AnchorDetector(tasks.DetectionModel):  # type: ignore[misc]
+class AnchorDetector(tasks.DetectionModel):
     """An Ultralytics detector whose head fits boxes to the anchors of its architecture."""
 
     def __init__(self, architecture: dict[str, Any], categories: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -79,6 +80,7 @@ class ShardDataset(YOLODataset):
     ) -> None:
         self.samples = samples
         self._scale = scale
+        self._seed = int(getattr(settings.get("hyp"), "seed", 0))
         self._reader = reader
         self._boxes = struct_lists(samples["boxes"])
         self._ignore = struct_lists(samples["ignore"])
@@ -86,6 +88,18 @@ class ShardDataset(YOLODataset):
         self._places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
         data = {"names": dict(enumerate(categories)), "nc": len(categories), "channels": 3}
         super().__init__(img_path="", data=data, task="detect", rect=False, cache=None, **settings)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return a sample by its number; an epoch more than `len` counts on, and draws other augmentation.
+
+        What is drawn follows from seed, epoch and sample: the same whatever the loader's workers.
+        """
+        epoch, row = divmod(index, len(self))
+        if self.augment:
+            seed = np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0]
+            random.seed(int(seed))
+            np.random.seed(int(seed))
+        return super().__getitem__(row)
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Return the samples' names; there are no files of their own."""

@@ -7,8 +7,6 @@ import math
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,15 @@ import torch
 
 from etl import fitting, network, store
 from etl.config import Config, Loss
-from etl.errors import ConfigError, SpeckError
+from etl.errors import ConfigError
 from etl.snapshot import Snapshot
-from train import compat, model
-from train.data import ShardDataset, ShardReader, of_split
+from train import checkpoint, compat, model
+from train.data import of_split
+from train.trainer import Run, Trainer
 
 compat.install()
 
 from ultralytics.cfg import get_cfg  # noqa: E402 - after the operators are there
-from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
 log = logging.getLogger("speck")
 
@@ -42,43 +40,21 @@ _OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSp
 # The shards hold the augmented geometry already, and tiles are never resampled unless asked for.
 _DEFAULTS = {"scale": 0.0, "translate": 0.0, "patience": 100}
 _CPU_BATCH = 16
-_PROGRESS_SECONDS = 10.0
-_VALIDATION_SHARE = 0.1  # of the run's time
-_WARMUP_SHARE = 0.05  # of a time budget, at most
 _MANY_EPOCHS = 1000  # Ultralytics' count in a run with a budget; ours ends it
 
 
-@dataclass(frozen=True)
-class Run:
-    """Everything one training run needs, read and checked."""
-
-    train: pa.Table  # samples
-    val: pa.Table
-    home: str  # of the snapshot's shards
-    categories: tuple[str, ...]
-    architecture: model.Architecture
-    weights: str | None
-    image_size: int
-    tile_size: int
-    epochs: int
-    budget: float | None  # seconds, if the run may end before its epochs do
-    settings: dict[str, Any]  # of the Ultralytics trainer
-    warmup_epochs: float
-    nms_free: bool
-    loss: Loss  # of a detector with anchors
-
-    @property
-    def scale(self) -> float:
-        """Network pixels per sample pixel."""
-        return self.image_size / self.tile_size
-
-
 def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dict[str, Any]:
-    """Return model (its URI below `home`), epochs, seconds and device of a finished training on the snapshot."""
+    """Return model (its URI below `home`), epochs, seconds and device of a finished training on the snapshot.
+
+    After each epoch the run is kept below `<home>/runs`; the same training, asked for again after it was killed, goes
+    on from there.
+    """
     start = time.monotonic()
     run = prepare(config, snapshot)
+    home = home or config.home
+    kept = checkpoint.folder(home, snapshot.id, config.train.model_dump(mode="json"), run.architecture)
     with tempfile.TemporaryDirectory(prefix="speck-train-") as folder:
-        trainer = _Trainer(run, Path(folder))
+        trainer = Trainer(run, Path(folder), kept)
         log.info(
             "training %s on %d samples (%d to validate), %d px, batch %s, %s, from %s",
             config.train.model, len(run.train), len(run.val), run.image_size, trainer.args.batch,
@@ -101,7 +77,8 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
             "weights": run.weights or "scratch",
         },
     }  # fmt: skip
-    uri = model.save(trainer.best_module(), home or config.home, meta)
+    uri = model.save(trainer.best_module(), home, meta)
+    store.delete(kept)
     log.info("trained %d epochs in %.0f s, the best was epoch %d: %s", epochs, seconds, trainer.best_epoch, uri)
     return {"model": uri, "epochs": epochs, "seconds": seconds, "device": device}
 
@@ -152,6 +129,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
         image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=budget, settings=settings,
         warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free, loss=config.train.loss,
+        weighted=config.train.sampling == "weighted",
     )  # fmt: skip
 
 
@@ -159,13 +137,6 @@ def has_mosaics(samples: pa.Table) -> bool:
     """Return whether the shards hold mosaics, which excludes the trainer's own."""
     kinds = pc.struct_field(samples["recipe"], "kind")
     return bool(pc.any(pc.equal(kinds, "mosaic")).as_py())
-
-
-def rate(spent: float, warmth: float, *, final: float, cosine: bool) -> float:
-    """Return the share of the learning rate when this share of the budget is spent: up with warmth, down to `final`."""
-    spent = min(spent, 1.0)
-    fall = (1 + math.cos(math.pi * spent)) / 2 if cosine else 1 - spent
-    return min(warmth, 1.0) * (final + (1 - final) * fall)
 
 
 def _with_anchors(
@@ -228,144 +199,3 @@ def _device_words(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
-class _Trainer(DetectionTrainer):
-    """Ultralytics' trainer on shards: no files of its own, the best weights in memory, a time budget to the step."""
-
-    def __init__(self, run: Run, folder: Path) -> None:
-        self.run = run
-        self.best_epoch = 0
-        self._best: dict[str, torch.Tensor] = {}
-        self._validated = -1  # epoch
-        self._validating = 0.0  # seconds
-        self._progress = 0.0  # when last reported
-        self._steps = 0
-        settings = {
-            **run.settings, "warmup_epochs": 0.0 if run.budget else run.warmup_epochs, "model": "speck.yaml",
-            "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
-        }  # fmt: skip
-        threads = torch.get_num_threads()
-        try:
-            super().__init__(overrides=settings)
-        except ValueError as error:  # an impossible device, in many words
-            raise ConfigError("the training", "train.device", repr(settings["device"]), str(error).strip()) from error
-        torch.set_num_threads(threads)  # Ultralytics leaves one core idle, on a small machine half of them
-        self.model: Any = model.build(run.architecture, run.categories)
-        if run.weights is not None:
-            log.info("%d tensors taken from %s", model.load_weights(self.model, run.weights), run.weights)
-        self.model.loss_settings = run.loss
-        self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
-        self.add_callback("on_train_batch_start", _Trainer._set_rates)
-        self.add_callback("on_train_batch_end", _Trainer._report_step)
-        self.add_callback("on_fit_epoch_end", _Trainer._stop_in_time)
-        self.add_callback("on_val_batch_end", _report_validation(self))
-
-    def get_dataset(self) -> dict[str, Any]:
-        """Return the names of the splits, which `build_dataset` knows."""
-        names = dict(enumerate(self.run.categories))
-        return {"train": "train", "val": "val", "nc": len(names), "names": names, "channels": 3}
-
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ShardDataset:
-        """Return the dataset of a split."""
-        return ShardDataset(
-            self.run.train if mode == "train" else self.run.val, ShardReader(self.run.home), self.run.categories,
-            scale=self.run.scale, imgsz=self.args.imgsz, batch_size=batch, augment=mode == "train", hyp=self.args,
-            prefix=f"{mode}: ", stride=32,
-        )  # fmt: skip
-
-    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch on the device, pixels in [0, 1], in the model's memory format."""
-        batch = super().preprocess_batch(batch)
-        batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
-        return batch
-
-    def validate(self) -> tuple[dict[str, float], float | None]:
-        """Return metrics and fitness, of an earlier epoch while validating has had its share of the run's time."""
-        elapsed = time.time() - self.train_time_start
-        last = self.stop or self.epoch + 1 >= self.epochs
-        if self._validating > _VALIDATION_SHARE * elapsed and not last:
-            return self.metrics, self.fitness
-        start = time.time()
-        metrics, fitness = super().validate()
-        self._validating += time.time() - start
-        self._validated = self.epoch
-        log.info(
-            "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
-            metrics["metrics/mAP50-95(B)"], len(self.run.val),
-        )  # fmt: skip
-        return metrics, fitness
-
-    def save_model(self) -> bool:
-        """Keep the averaged weights if this epoch's validation was the best so far; no file is written."""
-        if self._validated == self.epoch and self.fitness == self.best_fitness:
-            self.best_epoch = self.epoch + 1
-            self._best = {name: value.detach().cpu().clone() for name, value in self.ema.ema.state_dict().items()}
-        return False
-
-    def save_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Write no file: the log has the figures."""
-
-    def final_eval(self) -> None:
-        """Validate the last epoch if its turn had not come."""
-        if self._validated != self.epoch:
-            self.stop = True
-            self.metrics, self.fitness = self.validate()
-            self.save_model()
-
-    def best_module(self) -> torch.nn.Module:
-        """Return the detector with the best weights."""
-        module: torch.nn.Module = self.ema.ema
-        module.load_state_dict(self._best)
-        return module
-
-    def _handle_nan_recovery(self, epoch: int) -> bool:
-        if self.loss is not None and not self.loss.isfinite():
-            raise SpeckError(f"the loss is {self.loss.item()} in epoch {epoch + 1}: try a lower train.options.lr0")
-        return False
-
-    def _set_rates(self) -> None:
-        """Set this step's learning rates by the share of the budget spent; without a budget Ultralytics sets them."""
-        budget = self.run.budget
-        if budget is None:
-            return
-        seconds = (time.time() - self.train_time_start) / budget
-        spent = max(seconds, self._steps / (self.run.epochs * len(self.train_loader)))
-        warm_steps = self.run.warmup_epochs * len(self.train_loader)
-        warmth = max((self._steps + 1) / max(warm_steps, 1), spent / _WARMUP_SHARE)
-        share = rate(spent, warmth, final=self.args.lrf, cosine=self.args.cos_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * share
-
-    def _stop_in_time(self) -> None:
-        """End a run with a budget at its last epoch; Ultralytics makes as many as fit the time."""
-        if self.run.budget is not None and self.epoch + 1 >= self.run.epochs:
-            self.stop = True
-
-    def _report_step(self) -> None:
-        self._steps += 1
-        now = time.time()
-        if now - self._progress < _PROGRESS_SECONDS:
-            return
-        self._progress = now
-        elapsed = now - self.train_time_start
-        steps = len(self.train_loader)
-        pace = elapsed / self._steps
-        left = pace * (steps * self.run.epochs - self._steps)
-        left = left if self.run.budget is None else min(left, self.run.budget - elapsed)
-        log.info(
-            "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self._steps - 1) % steps + 1, steps,
-            float(sum(self.tloss.values())), max(left, 0.0),
-        )  # fmt: skip
-
-
-def _report_validation(trainer: _Trainer) -> Any:
-    """Return a callback that keeps the log alive through a long validation."""
-
-    def report(validator: Any) -> None:
-        now = time.time()
-        if now - trainer._progress >= _PROGRESS_SECONDS:
-            trainer._progress = now
-            log.info("validating: %d of %d batches", validator.batch_i + 1, len(validator.dataloader))
-
-    return report

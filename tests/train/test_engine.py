@@ -2,13 +2,14 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
 from etl import anchors, codec, schema, shard, store
 from etl.config import Augment, Config
-from etl.errors import ConfigError, SpeckError
+from etl.errors import ConfigError, SpeckError, StoreError
 from etl.plan import Plan, TilePlan
 from etl.snapshot import Snapshot
-from train import compat, engine, model
+from train import checkpoint, compat, engine, model, trainer
 
 compat.install()
 
@@ -91,7 +92,7 @@ def test_training_saves_a_model_that_loads_and_says_where_it_came_from(published
     assert loaded.meta["trained"]["weights"] == "scratch"
     assert any("epoch 1, step" in text and "s left" in text for text in caplog.messages)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["squares"]
-    assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "shards", "snapshots"]
+    assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "runs", "shards", "snapshots"]
 
 
 @pytest.mark.parametrize("strides", [(4, 8), (8, 16)])
@@ -150,7 +151,7 @@ def test_a_time_budget_that_is_not_needed_ends_with_the_epochs(published, tmp_pa
 @pytest.mark.parametrize("cosine", [False, True])
 def test_the_rate_rises_with_warmth_and_falls_to_its_end_with_the_budget(cosine):
     cold, warm, half, end, late = (
-        engine.rate(spent, warmth, final=0.1, cosine=cosine)
+        trainer.rate(spent, warmth, final=0.1, cosine=cosine)
         for spent, warmth in ((0, 0.25), (0, 1), (0.5, 5), (1, 20), (1.2, 24))
     )
     assert (cold, warm) == (0.25, 1)
@@ -233,3 +234,59 @@ def test_a_loss_that_is_not_finite_stops_the_run(published, tmp_path):
 def test_yolo26_trains_without_nms(published, tmp_path):
     answer = engine.train(config(tmp_path, model="yolo26n-p2", options=OPTIONS), published(train=8, val=4))
     assert model.load(answer["model"]).nms_free
+
+
+class KilledError(BaseException):
+    """What ends a process stops at nothing that catches an Exception."""
+
+
+@pytest.mark.parametrize(("name", "moment"), [("speck-micro", 1), ("speck-micro", 13), ("speck-micro-anchors", 9)])
+def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypatch, caplog, name, moment):
+    caplog.set_level(logging.INFO, "speck")
+    snapshot = published()
+    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
+    settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "fliplr": 0.5})
+    monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # after every epoch, whatever the clock says
+    whole = engine.train(settings, snapshot)["model"]
+    steps = iter(range(100))
+    report = trainer.Trainer._report_step
+
+    def killed(self):
+        report(self)
+        if next(steps) == moment:
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    found = engine.train(settings, snapshot)
+    assert found["model"] == whole
+    assert found["epochs"] == 4
+    words = [text for text in caplog.messages if "going on" in text]
+    assert words == ([f"going on after epoch {(moment + 1) // 4} of an earlier try"] if moment > 3 else [])
+    assert not list((tmp_path / "squares" / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_follows_from_the_sample_and_the_epoch(published, tmp_path, workers):
+    settings = config(tmp_path, options={**OPTIONS, "workers": workers, "hsv_v": 0.4})
+    run = engine.prepare(settings, published())
+    batches = []
+    for _ in range(2):
+        made = trainer.Trainer(run, tmp_path, str(tmp_path / "runs"))
+        loader = made.get_dataloader("train", 8)
+        batches.append([[*loader], [*loader]])
+        loader.close()
+    for first, second in zip(*batches, strict=True):
+        assert all(torch.equal(a["img"], b["img"]) for a, b in zip(first, second, strict=True))
+        seen = sorted(name for batch in first for name in batch["im_file"])
+        assert seen == sorted(made.build_dataset("train").im_files)
+    names = [[name for batch in epoch for name in batch["im_file"]] for epoch in batches[0]]
+    assert names[0] != names[1]
+
+
+def test_a_damaged_state_says_what_to_do(tmp_path):
+    store.write_bytes(f"{tmp_path}/run/last.pt", b"no tensors")
+    with pytest.raises(StoreError, match="remove it to train from the start"):
+        checkpoint.read(f"{tmp_path}/run")
+    assert checkpoint.read(f"{tmp_path}/other") is None
