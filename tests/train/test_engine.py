@@ -280,7 +280,7 @@ def test_augmentation_follows_from_the_sample_and_the_epoch(published, tmp_path,
     for first, second in zip(*batches, strict=True):
         assert all(torch.equal(a["img"], b["img"]) for a, b in zip(first, second, strict=True))
         seen = sorted(name for batch in first for name in batch["im_file"])
-        assert seen == sorted(made.build_dataset("train").im_files)
+        assert seen == sorted(made.build_dataset("train", "train", 8).im_files)
     names = [[name for batch in epoch for name in batch["im_file"]] for epoch in batches[0]]
     assert names[0] != names[1]
 
