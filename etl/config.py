@@ -177,6 +177,7 @@ class Loss(Section):
 class Train(Section):
     """How the detector is trained."""
 
+    recipe: Literal["manual", "auto"] = "manual"  # auto: what the file leaves open is chosen from the audit
     model: str = "yolo26n"
     weights: str = "auto"  # auto, scratch, or a file
     epochs: Positive = 100

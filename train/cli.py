@@ -83,6 +83,18 @@ def evaluate(
     evaluation.print_table(result)
 
 
+@app.command("find-missing")
+def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = None, as_json: Json = False) -> None:
+    """Look for objects that nobody labelled: a ranked queue as Parquet, crops, and COCO JSON for labelling tools."""
+    settings = load(config)
+    from train import find_missing as finding
+
+    with naming(config):
+        if model is not None:
+            _expect(model, "model.json", "--model", _MODEL)
+        answer(finding.find(settings, _snapshot(settings, snapshot), model), as_json)
+
+
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="The model's URI.", show_default=False)],

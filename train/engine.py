@@ -18,7 +18,7 @@ from etl import fitting, network, store
 from etl.config import Config, Loss
 from etl.errors import ConfigError
 from etl.snapshot import Snapshot
-from train import checkpoint, compat, model
+from train import checkpoint, compat, model, recipe
 from train.data import of_split
 from train.trainer import Run, Trainer
 
@@ -50,6 +50,12 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
     on from there.
     """
     start = time.monotonic()
+    written = config
+    reasons: list[str] = []
+    if config.train.recipe == "auto":
+        config, reasons = recipe.choose(config, store.read_json(store.join(snapshot.uri, "audit.json")))
+        for reason in reasons or ["nothing to change"]:
+            log.info("recipe: %s", reason)
     run = prepare(config, snapshot)
     home = home or config.home
     kept = checkpoint.folder(home, snapshot.id, config.train.model_dump(mode="json"), run.architecture)
@@ -71,7 +77,8 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
         "image_size": run.image_size,
         "tile": snapshot.plan.tile.model_dump(mode="json"),
         "nms_free": run.nms_free,
-        "config": config.resolved(),
+        "config": written.resolved(),
+        "recipe": reasons,
         "trained": {
             "epochs": epochs, "best_epoch": trainer.best_epoch, "seconds": seconds, "device": device,
             "weights": run.weights or "scratch",

@@ -91,7 +91,7 @@ def evaluate(
         )
     if detections is None:
         model = newest_model(config) if model is None else model
-        finder, categories = _by_model(config, snapshot, model)
+        finder, categories = finder_of(config, snapshot, model)
         home = model.rstrip("/")
     else:
         categories = snapshot.categories
@@ -105,7 +105,7 @@ def evaluate(
         answer["gate"] = compare(config, snapshot, model, subjects, found["combined"], categories)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
     answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
-    pictures = list(report.pictures(examples, subjects, lambda one: _pixels(config, one)))
+    pictures = list(report.pictures(examples, subjects, lambda one: pixels_of(config, one)))
     store.write_bytes(answer["html"], report.render(answer, pictures).encode())
     store.write_json(store.join(home, "evaluation.json"), answer)
     if model is not None and home == model.rstrip("/"):
@@ -213,7 +213,7 @@ def compare(
         reason = "the first model that was judged"
     else:
         log.info("gate: the champion %s on the same images", standing)
-        finder, names = _by_model(config, snapshot, store.join(home, "models", standing))
+        finder, names = finder_of(config, snapshot, store.join(home, "models", standing))
         theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), finder)
         truth = [subject.truth for subject in subjects]
         verdict |= gate.decide(
@@ -259,7 +259,7 @@ def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) ->
     return subjects
 
 
-def _by_model(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, list[str]]:
+def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, list[str]]:
     """Return a finder that runs the model at a URI, and the categories of snapshot and model together."""
     from train import model as models
 
@@ -270,7 +270,7 @@ def _by_model(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
     settings = config.evaluate
 
     def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
-        image = _pixels(config, subject)
+        image = pixels_of(config, subject)
         start = time.perf_counter()
         whole = predict.full_image(model, image, settings.confidence)
         seen_whole = time.perf_counter()
@@ -333,7 +333,7 @@ def _given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table
     return Finder(find, config.train.image_size or plan.size, plan)
 
 
-def _pixels(config: Config, subject: Subject) -> codec.Pixels:
+def pixels_of(config: Config, subject: Subject) -> codec.Pixels:
     """Return what is judged of a subject's image, upright; SourceError when it is no longer the one of the snapshot."""
     try:
         image = read_image(config, subject.path, subject.orientation)

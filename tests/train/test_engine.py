@@ -113,6 +113,22 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     assert any("objectness" not in text and "epoch 1, step" in text for text in caplog.messages)
 
 
+def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "speck")
+    snapshot = published()
+    audit = {
+        "tiny": {"network": {"under_16": 1.0}}, "coverage": {"configured": {"covered": 1.0}}, "image_size": 64,
+        "resolution": {"8": {"tiled": 90}}, "classes": {"red": {"train": 900}, "blue": {"train": 5}},
+    }  # fmt: skip
+    store.write_json(f"{snapshot.uri}/audit.json", audit)
+    answer = engine.train(config(tmp_path, recipe="auto", options=OPTIONS), snapshot)
+    loaded = model.load(answer["model"])
+    assert loaded.image_size == 96
+    assert [reason.split()[0] for reason in loaded.meta["recipe"]] == ["image_size", "sampling", "options"]
+    assert loaded.meta["config"]["train"]["image_size"] is None
+    assert any("recipe: sampling weighted: blue" in text for text in caplog.messages)
+
+
 def test_the_loss_of_anchors_is_refused_for_another_detector(published, tmp_path):
     with pytest.raises(ConfigError, match=r"train\.loss"):
         engine.prepare(config(tmp_path, loss={"gamma": 2.0}), published())

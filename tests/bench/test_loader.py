@@ -1,0 +1,58 @@
+"""Images a second from shards beside Ultralytics' own loader on the exported folder, one process each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etl import cluster, jobs
+from etl.config import load
+from etl.export import export
+from etl.snapshot import Snapshot
+from train import compat
+from train.data import ShardDataset, ShardReader, of_split
+
+compat.install()
+
+from ultralytics.cfg import get_cfg  # noqa: E402 - after the operators are there
+from ultralytics.data.dataset import YOLODataset  # noqa: E402
+
+ROUNDS, SAMPLES = 7, 300
+
+
+def test_samples_a_second_beside_a_folder(real_data: Path, tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
+    monkeypatch.setenv("SPECK_DATA", str(real_data))
+    monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
+    with cluster.connect(workers=2) as here:
+        snapshot = Snapshot.open(jobs.build(load(bench.datasets / "aerial_cars.yaml"), here)["snapshot"])
+    export(snapshot, "yolo", tmp_path / "out")
+    hyp = get_cfg(overrides={"mosaic": 0.0, "scale": 0.0, "translate": 0.0})
+    size = snapshot.plan.tile.size
+    common: dict[str, Any] = {"imgsz": size, "augment": True, "hyp": hyp, "batch_size": 8}
+    table = of_split(snapshot.table("samples"), "train")
+    names = dict(enumerate(snapshot.categories))
+    data = {"names": names, "nc": len(names), "channels": 3}
+    sides = {
+        "shards": ShardDataset(table, ShardReader(snapshot.home), snapshot.categories, scale=1.0, **common),
+        "folder": YOLODataset(
+            img_path=str(tmp_path / "out" / "images" / "train"), data=data, task="detect", rect=False, cache=None,
+            **common,
+        ),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    costs: dict[str, list[Any]] = {name: [] for name in sides}
+    for number in range(ROUNDS + 1):
+        chosen = rng.integers(len(table), size=SAMPLES).tolist()
+        for name, dataset in sides.items():
+            spent = bench.spent(lambda dataset=dataset, chosen=chosen: [dataset[row] for row in chosen])
+            if number:
+                costs[name].append(spent)
+    ratio = bench.ratio(costs["folder"], costs["shards"])
+    rates = {name: SAMPLES / bench.cpu(spent) for name, spent in costs.items()}
+    bench.say(
+        f"{rates['shards']:.0f} images a CPU-second from shards, {rates['folder']:.0f} from the folder: "
+        f"{ratio.beside(1.0)}"
+    )
+    assert ratio.median >= 0.9

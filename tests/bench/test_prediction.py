@@ -1,0 +1,68 @@
+"""Tiled prediction on the CPU beside a bare forward pass of the same tiles: what cutting, decoding and merging add."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from etl.config import Merge
+from etl.plan import TilePlan
+from train import model as models, predict
+from train.merge import merge
+
+ROUNDS = 7
+WH = (2560, 1920)
+TILE = TilePlan(size=640, overlap=0.2, min_visibility=0.4, scales=(1.0,))
+SHARE, PER_TILE_MS = 1.10, 6.0
+BOXES = 50  # a tile
+
+
+@pytest.mark.parametrize("name", ["speck-micro", "yolo26n"])
+def test_tiled_prediction_beside_bare_forward_passes(name: str, tmp_path: Path, bench: Any) -> None:
+    torch.manual_seed(0)
+    module = models.build(models.resolve(name), ["car", "bus"])
+    meta = {
+        "dataset": "d", "snapshot": "s", "categories": ["car", "bus"], "model": name, "image_size": 640,
+        "tile": TILE.model_dump(mode="json"), "nms_free": False, "config": {},
+    }  # fmt: skip
+    model = models.load(models.save(module, str(tmp_path), meta))
+    predict.place(model, "cpu")
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 255, (WH[1] // 8, WH[0] // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    windows = TILE.windows(*WH, 1.0)
+    views = [
+        torch.from_numpy(np.ascontiguousarray(image[w.y0 : w.y1, w.x0 : w.x1])).permute(2, 0, 1)[None].float() / 255
+        for w in windows
+    ]
+    views = [torch.nn.functional.pad(view, (0, 640 - view.shape[3], 0, 640 - view.shape[2])) for view in views]
+    views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+    with torch.inference_mode():
+        scores = [float(s) for view in views for s in model.module(view)[0][0, 4:].max(dim=0).values.topk(BOXES).values]
+    confidence = float(np.quantile(scores, 0.02))
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for view in views:
+                model.module(view)
+
+    def ours() -> None:
+        found.append(merge(predict.tiled(model, image, TILE, [1.0], confidence), WH, Merge()))
+
+    found: list[Any] = []
+    costs: dict[str, list[Any]] = {"ours": [], "bare": []}
+    for number in range(ROUNDS + 1):
+        for side, run in (("ours", ours), ("bare", bare)):
+            spent = bench.spent(run)
+            if number:
+                costs[side].append(spent)
+    extra = [1e3 * (a.wall - SHARE * b.wall) / len(views) for a, b in zip(costs["ours"], costs["bare"], strict=True)]
+    bench.say(
+        f"{name}: {len(views)} tiles of 640 px, {len(found[-1])} boxes: {bench.wall(costs['ours']):.2f} s, bare forward "
+        f"{bench.wall(costs['bare']):.2f} s: {bench.ratio(costs['ours'], costs['bare'], 'wall')}; beyond {SHARE} x bare "
+        f"{np.median(extra):.1f} ms a tile; wanted <= {PER_TILE_MS}"
+    )
+    assert np.median(extra) <= PER_TILE_MS * 1.5
