@@ -148,7 +148,7 @@ def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
 def _sure(answer: dict[str, Any], figure: str) -> str:
     """Return between which values 95 of 100 draws of the combined figure lie."""
     found = answer["combined"]["intervals"][figure]
-    return "-" if found is None else " to ".join(page.figures(value) for value in found)
+    return page.figures(None) if found is None else " to ".join(page.figures(value) for value in found)
 
 
 def _gain_rows(answer: dict[str, Any]) -> list[list[str]]:
@@ -167,15 +167,14 @@ def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
         if any(row.values()):
             centre = answer["centre_recall"][name]
             counts = [page.count(row[key]) for key in ("objects", "found", *mistakes.KINDS)]
-            rows.append([name.replace("_", " "), *counts, "-" if centre is None else page.percent(centre)])
+            rows.append([name.replace("_", " "), *counts, page.percent(centre)])
     return rows
 
 
 def _seam_rows(answer: dict[str, Any]) -> list[list[str]]:
     words = {"interior": "whole in each tile that shows it", "seam": "cut by a tile of scale 1"}
     return [
-        [words[name], page.count(row["objects"]), "-" if row["recall"] is None else page.percent(row["recall"])]
-        for name, row in answer["seams"].items()
+        [words[name], page.count(row["objects"]), page.percent(row["recall"])] for name, row in answer["seams"].items()
     ]
 
 

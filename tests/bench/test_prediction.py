@@ -21,7 +21,7 @@ SHARE, PER_TILE_MS = 1.10, 6.0
 BOXES = 50  # a tile
 
 
-@pytest.mark.parametrize("name", ["speck-micro", "yolo26n"])
+@pytest.mark.parametrize("name", ["speck-micro", "yolo11n"])
 def test_tiled_prediction_beside_bare_forward_passes(name: str, tmp_path: Path, bench: Any) -> None:
     torch.manual_seed(0)
     module = models.build(models.resolve(name), ["car", "bus"])

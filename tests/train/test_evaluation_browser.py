@@ -1,0 +1,26 @@
+"""The evaluation's page in a real Chromium: it shows its figures, and the console stays empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.etl.test_audit_browser import CHROMIUM, PHONE, WIDE, chromium
+from tests.train.test_evaluate import built
+from train import evaluate
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_the_page_shows_its_figures_and_the_console_is_clean(tmp_path: Path, size: tuple[int, int]) -> None:
+    answer = evaluate.evaluate(*built(tmp_path), detections="truth")
+    shot = tmp_path / "page.png"
+    ran = chromium(Path(answer["html"]), f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}")
+    assert "CONSOLE" not in ran.stderr
+    pixels = cv2.imread(str(shot), cv2.IMREAD_GRAYSCALE)
+    assert pixels.shape == size[::-1]
+    assert (pixels != np.bincount(pixels.ravel()).argmax()).mean() > 0.03
