@@ -43,6 +43,7 @@ class AnchorHead(nn.Module):
         self.nc = categories
         self.max_det = 300  # Ultralytics sets it
         self.strides = tuple(strides)
+        self._many = [len(level) for level in anchors]
         self.outputs = nn.ModuleList(
             nn.Sequential(Conv(wide, wide, 3), self._last(wide, len(level)))
             for wide, level in zip(channels, anchors, strict=True)
@@ -67,7 +68,7 @@ class AnchorHead(nn.Module):
         raw = []
         for level, (layer, feature) in enumerate(zip(self.outputs, features, strict=True)):
             batch, _, height, width = feature.shape
-            found = layer(feature).view(batch, len(self.anchors(level)), _OTHERS + self.nc, height, width)
+            found = layer(feature).view(batch, self._many[level], _OTHERS + self.nc, height, width)
             raw.append(found.permute(0, 1, 3, 4, 2))
         return raw if self.training else (self.decoded(raw), raw)
 

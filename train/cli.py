@@ -97,7 +97,7 @@ def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = N
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="The model's URI.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="The model's URI, or an exported ONNX file.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where detections.json and the annotated images go.")] = Path("predictions"),
     mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
@@ -109,9 +109,23 @@ def predict(
     """Find objects in images, tile by tile as in training."""
     from train import predict as prediction
 
-    _expect(model, "model.json", "MODEL", _MODEL)
+    if not (model.endswith(".onnx") and Path(model).is_file()):
+        _expect(model, "model.json", "MODEL", _MODEL)
     least = _number("--confidence", confidence)
     answer(prediction.predict_files(model, images, out, mode, least), as_json)
+
+
+@app.command("export-model")
+def export_model(
+    model: Annotated[str, typer.Argument(help="The model's URI.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The ONNX file to write.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a model as ONNX, with its tile geometry, classes and thresholds inside; `speck predict` runs it."""
+    from train import model as models, portable
+
+    _expect(model, "model.json", "MODEL", _MODEL)
+    answer(portable.export(models.load(model), out), as_json)
 
 
 def _number(key: str, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 from collections import OrderedDict
@@ -139,7 +140,9 @@ class ShardDataset(YOLODataset):
         """Return the augmentation; without geometry in it no pixel is resampled and no box is filtered."""
         self._in_mosaics = bool(self.augment and hyp.mosaic)
         if self._has_geometry(hyp):
-            return super().build_transforms(hyp)
+            own = copy.copy(hyp)
+            own.augmentations = []  # Albumentations draws from a state of its own, which no seed reaches
+            return super().build_transforms(own)
         last = Format(
             bbox_format="xywh", normalize=True, batch_idx=True, mask_ratio=hyp.mask_ratio,
             mask_overlap=hyp.overlap_mask, bgr=hyp.bgr if self.augment else 0.0,

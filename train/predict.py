@@ -124,10 +124,8 @@ def predict_files(
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
-    from train import model as models
-
     files = _image_files(paths)
-    model, out = models.load(model_uri), Path(out_dir)
+    model, out = _model(model_uri), Path(out_dir)
     log.info("predict: model %s on %s", model.id, place(model))
     settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
     least = _least(model, confidence)
@@ -276,6 +274,17 @@ def _read(path: Path) -> Pixels:
     except OSError as error:
         raise codec.UnreadableImageError("unreadable_file", error.strerror, "a file that can be read") from error
     return file.pixels(file.header(_MEGAPIXELS).orientation)
+
+
+def _model(uri: str) -> Model:
+    """Return the model at a URI, or that of an ONNX file."""
+    if uri.endswith(".onnx"):
+        from train import portable
+
+        return portable.load(Path(uri))
+    from train import model as models
+
+    return models.load(uri)
 
 
 def keep_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
