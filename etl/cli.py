@@ -59,13 +59,15 @@ def start_logging() -> None:
 
 
 def answer(found: dict[str, Any], as_json: bool) -> None:
-    """Print a command's answer: a line per key, or one JSON object."""
+    """Print a command's answer: a line per key, a line per row of a table, or one JSON object."""
     if as_json:
         typer.echo(json.dumps(found, sort_keys=True, ensure_ascii=False))
         return
     for key, value in found.items():
-        shown = ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else value
-        typer.echo(f"{key:>16}  {shown}")
+        rows = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+        for number, row in enumerate(rows):
+            shown = ", ".join(f"{name} {count}" for name, count in row.items()) if isinstance(row, dict) else row
+            typer.echo(f"{key if number == 0 else '':>16}  {shown}")
 
 
 @contextmanager
