@@ -1,0 +1,88 @@
+"""Labels taken from the demo's small objects and looked for again: precision and recall beside the usual fixed rule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from etl import boxes, cluster, demo, jobs
+from etl.config import load
+from etl.snapshot import Snapshot
+from etl.truth import evaluation_truth
+from train import engine, evaluate, find_missing, missing
+
+GONE = 0.05  # of the small labels
+SURE, APART = 0.95, 0.5  # the fixed rule: score above, IoU with every label below
+SAME = 0.5  # NWD from which a suspect is a label that was taken
+
+
+@pytest.mark.timeout(3600)
+def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
+    demo.write_dataset(tmp_path / "demo", 7)
+    taken: dict[str, list[list[float]]] = {}
+    rng = np.random.default_rng(0)
+    for file in sorted((tmp_path / "demo" / "dataset").rglob("*.json")):
+        document = json.loads(file.read_text())
+        if not isinstance(document, dict) or "annotations" not in document:
+            continue
+        names = {row["id"]: row["file_name"] for row in document["images"]}
+        kept = []
+        for row in document["annotations"]:
+            x, y, w, h = row["bbox"]
+            if 0 < w * h < 32**2 and not row.get("iscrowd") and rng.random() < GONE and row["image_id"] in names:
+                taken.setdefault(names[row["image_id"]], []).append([x, y, x + w, y + h])
+            else:
+                kept.append(row)
+        file.write_text(json.dumps({**document, "annotations": kept}))
+    monkeypatch.setenv("SPECK_DEMO", str(tmp_path / "demo"))
+    monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
+    config = load(bench.datasets / "demo.yaml")
+    with cluster.connect(workers=2) as here:
+        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+    model = engine.train(config, snapshot)["model"]
+    queue = pq.read_table(find_missing.find(config, snapshot, model)["queue"]).to_pylist()
+
+    def hit(path: str, box: list[float]) -> tuple[str, int] | None:
+        """Return which of the labels taken from this image a box is, None for none."""
+        name = next((name for name in taken if path.endswith(name)), None)
+        if name is None:
+            return None
+        near = missing.distance(boxes.as_boxes([box]), boxes.as_boxes(taken[name]))[0]
+        return (name, int(near.argmax())) if near.max() >= SAME else None
+
+    ours = [hit(row["path"], [row[side] for side in ("x0", "y0", "x1", "y1")]) for row in queue]
+    finder, categories = evaluate.finder_of(config, snapshot, model)
+    theirs = []
+    for split in ("train", "val"):
+        subjects = evaluate.subjects_of(*evaluation_truth(snapshot, split), categories)
+        found, _ = evaluate.look(subjects, finder)
+        for one, each in zip(subjects, found["combined"], strict=True):
+            sure = each.take(each.score > SURE)
+            alone = boxes.iou(sure.xyxy, one.truth.xyxy).max(axis=1, initial=0) < APART
+            theirs += [hit(one.path, box) for box in sure.xyxy[alone].tolist()]
+    total = sum(map(len, taken.values()))
+    lines = []
+    for name, found_by in (("ours", ours), ("fixed rule", theirs)):
+        right = {place for place in found_by if place is not None}
+        shown = [
+            f"@{k} {sum(p is not None for p in found_by[:k]) / k:.2f}" for k in (10, 25, 50, 100) if k <= len(found_by)
+        ]
+        lines.append(
+            f"  {name}: {len(found_by)} suspects, {len(right)} of {total} labels found again "
+            f"({len(right) / total:.2f}), precision {', '.join(shown) or 'of none'}"
+        )
+        for bucket in boxes.BUCKETS[:3]:
+            mine = [(n, i) for n, rows in taken.items() for i, box in enumerate(rows) if _bucket(box) == bucket]
+            if mine:
+                lines.append(f"    {bucket}: {len(right & set(mine))} of {len(mine)}")
+    bench.say("demo, seed 7, 5 % of the labels under 32 px taken:", *lines)
+    assert len({place for place in ours if place}) > len({place for place in theirs if place})
+
+
+def _bucket(box: list[float]) -> str:
+    return boxes.BUCKETS[int(boxes.bucket(boxes.side_length(boxes.as_boxes([box])))[0])]
