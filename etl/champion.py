@@ -41,6 +41,8 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
     now = str(entries[-1]["model"]) if entries else None
     if now != over:
         raise StoreError(f"{home}: the champion is {now or 'none'}, not {over or 'none'}; compare with it again")
+    if now == model:
+        raise StoreError(f"{home}: {model} is the champion already")
     sequence = len(entries) + 1
     entry = {
         "sequence": sequence,

@@ -26,6 +26,7 @@ from etl.errors import ConfigError
 from etl.section import Fraction, Listed, Positive, Section, Strings
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
+_METRIC = r"^AP(50|75)?(_(very_tiny|tiny|small|medium|large))?$"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names
 
@@ -249,7 +250,7 @@ class Retrain(Section):
 class Gate(Section):
     """What a new model must not make worse."""
 
-    metric: str = "AP_small"
+    metric: Annotated[str, Field(pattern=_METRIC)] = "AP_small"
     max_regression: Fraction = 0.01
     min_boxes: Annotated[int, Field(ge=0)] = 50
 

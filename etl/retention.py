@@ -13,6 +13,7 @@ from etl.work import Work
 
 log = logging.getLogger("speck")
 
+_RUN_DAYS = 7  # after which a training that did not go on is given up
 _AUDIT_HOURS = 24  # after which the work of an audit, which takes no lease, is a dead one's
 
 
@@ -50,10 +51,17 @@ def _collect(config: Config) -> dict[str, Any]:
     work = [name for name in work if _is_dead(store.join(home, "work", name))]
     for name in work:
         Work(store.join(home, "work", name)).delete()
+    models = _old_models(config)
+    for name in models:
+        store.delete(store.join(home, "models", name, "model.json"))  # first: what is half removed is no model
+        store.delete(store.join(home, "models", name))
+    for name, age in _runs(home).items():
+        if age > timedelta(days=_RUN_DAYS):
+            store.delete(store.join(home, "runs", name))
     freed = sum(size for path, size in files["snapshots"].items() if path.split("/")[0] in gone)
     freed += sum(files["shards"][name] for name in shards)
     freed += sum(size for path, size in files["work"].items() if path.split("/")[0] in work)
-    removed = {"snapshots": gone, "shards": len(shards), "work": len(work), "bytes": freed}
+    removed = {"snapshots": gone, "models": models, "shards": len(shards), "work": len(work), "bytes": freed}
     return {"kept": len(kept), "removed": removed}
 
 
@@ -84,16 +92,34 @@ def sweep(home: str, build_id: str) -> None:
 
 def wanted(config: Config) -> set[str]:
     """Return the ids of the snapshots that must stay."""
-    newest: list[str] = []
+    published: list[str] = []
     for entry in reversed(snapshot.history(config.home)):
-        if entry["snapshot"] not in newest:
-            newest.append(entry["snapshot"])
-    found = set(newest[: config.retention.snapshots])
+        if entry["snapshot"] not in published:
+            published.append(entry["snapshot"])
+    found = set(published[: config.retention.snapshots])
     if (head := snapshot.head(config)) is not None:
         found.add(head.rsplit("/", 1)[1])
-    return found | {
-        name for model in champion.standing(config.home) if (name := _snapshot_of(config.home, model)) is not None
-    }
+    newest = [row["id"] for row in champion.models(config.home)[-1:]]  # it may not be judged yet
+    stood_on = [_snapshot_of(config.home, model) for model in (*champion.standing(config.home), *newest)]
+    in_training = [
+        str(store.read_json(uri)["snapshot"]) for uri in store.glob(store.join(config.home, "runs", "*", "run.json"))
+    ]
+    return found | {name for name in (*stood_on, *in_training) if name is not None}
+
+
+def _old_models(config: Config) -> list[str]:
+    """Return the ids of the models that `retention.models` no longer keeps, neither champion nor predecessor."""
+    ids = [row["id"] for row in champion.models(config.home)]
+    return sorted(set(ids[: -config.retention.models]) - set(champion.standing(config.home)))
+
+
+def _runs(home: str) -> dict[str, timedelta]:
+    """Return how long ago each unfinished training was last at work."""
+    newest: dict[str, datetime] = {}
+    for uri in store.glob(store.join(home, "runs", "*", "*")):
+        name, time = uri.split("/")[-2], store.modified(uri).astimezone(UTC)
+        newest[name] = max(newest.get(name, time), time)
+    return {name: datetime.now(UTC) - time for name, time in newest.items()}
 
 
 def _snapshot_of(home: str, model: str) -> str | None:

@@ -1,7 +1,7 @@
 """How sure a figure is: average precision over images drawn with replacement (Efron 1979), as often as one likes.
 
 Images are matched once; a draw only weighs what was found in each image by how often the image was drawn, which gives
-exactly the average precision of the images drawn.
+exactly the average precision of the images drawn (of equal scores in copies of one image, in one of their orders).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def draws(images: int, number: int = DRAWS, seed: int = 0) -> NDArray[np.int64]:
 def average_precision(models: Matched, figure: str, weights: NDArray[np.int64]) -> Floats:
     """Return a figure (AP, AP50, AP75, or one of these and `_size`) of each draw [R]; NaN without truth in it."""
     kind, _, size = figure.partition("_")
-    if kind not in _THRESHOLDS or (key := _range_of(size)) not in models.found:
+    if kind not in _THRESHOLDS or (key := range_of(size)) not in models.found:
         raise KeyError(figure)
     rows = [_precision(found, _THRESHOLDS[kind], weights) for found in models.found[key]]
     stacked = np.array(rows).reshape(len(rows), len(weights))
@@ -103,7 +103,8 @@ def interval(values: Floats) -> list[float] | None:
     return [round(float(value), 6) for value in np.percentile(values, _SURE)] if len(values) else None
 
 
-def _range_of(size: str) -> str:
+def range_of(size: str) -> str:
+    """Return under which name of `Matched.found` the objects of a figure's size are."""
     if not size:
         return "all"
     return f"bucket/{size}" if size in boxes.BUCKETS[:2] else size

@@ -66,8 +66,10 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
             config.train.model, len(run.train), len(run.val), run.image_size, trainer.args.batch,
             _device_words(trainer.device), run.weights or "scratch",
         )  # fmt: skip
-        trainer.train()
-    seconds = round(time.monotonic() - start, 1)
+        if not trainer.was_finished():
+            store.write_json(store.join(kept, "run.json"), {"snapshot": snapshot.id})  # which gc leaves there
+            trainer.train()
+    seconds = round(time.monotonic() - start + trainer.before, 1)
     epochs, device = trainer.epoch + 1, trainer.device.type
     meta = {
         "dataset": config.name,
@@ -181,6 +183,8 @@ def _options(config: Config, mosaics: bool) -> dict[str, Any]:
 
 def _device(config: Config) -> str:
     asked = config.train.device
+    if "," in asked:
+        raise ConfigError(config.name, "train.device", repr(asked), "one device: training on several is not there yet")
     available = torch.cuda.is_available()
     if asked == "auto":
         if not available:

@@ -101,15 +101,17 @@ def evaluate(
     subjects = subjects_of(table, truth, categories)
     found, seconds = look(subjects, finder)
     answer, examples = judge(subjects, finder, found, seconds, categories, config)
+    pictures = list(report.pictures(examples, subjects, lambda one: pixels_of(config, one)))
     if promote and model is not None:
-        answer["gate"] = compare(config, snapshot, model, subjects, found["combined"], categories)
+        answer["gate"] = compare(config, snapshot, model, subjects, finder, found["combined"], categories)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
     answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
-    pictures = list(report.pictures(examples, subjects, lambda one: pixels_of(config, one)))
     store.write_bytes(answer["html"], report.render(answer, pictures).encode())
     store.write_json(store.join(home, "evaluation.json"), answer)
     if model is not None and home == model.rstrip("/"):
         predict.keep_thresholds(model, answer["thresholds"])
+    if model is not None and "gate" in answer:
+        _crown(model, answer["gate"])
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(
         "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
     ), answer["html"])  # fmt: skip
@@ -200,34 +202,41 @@ def compare(
     snapshot: Snapshot,
     model: str,
     subjects: Sequence[Subject],
+    finder: Finder,
     found: Sequence[Detections],
     categories: Sequence[str],
 ) -> dict[str, Any]:
-    """Return what the gate says of a model with these detections beside the champion; one that passes is promoted."""
+    """Return what the gate says of a model with these detections beside the champion, and whether to promote it."""
     home, challenger = champion.home_of(model)
     standing = champion.champion(home)
-    verdict: dict[str, Any] = {"champion": standing, "passed": True, "promoted": True, "reasons": [], "warnings": []}
+    verdict: dict[str, Any] = {"champion": standing, "passed": True, "reasons": [], "warnings": []}
     if standing == challenger:
         return verdict | {"promoted": False, "reasons": ["it is the champion"]}
-    if standing is None:
-        reason = "the first model that was judged"
-    else:
+    if standing is not None:
         log.info("gate: the champion %s on the same images", standing)
-        finder, names = finder_of(config, snapshot, store.join(home, "models", standing))
-        theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), finder)
-        truth = [subject.truth for subject in subjects]
+        theirs_by, names = finder_of(config, snapshot, store.join(home, "models", standing))
+        theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), theirs_by)
+        truth, scale = [subject.truth for subject in subjects], None
+        if config.evaluate.size_reference == "network":
+            scale = [finder.scale("combined", subject.wh) for subject in subjects]
         verdict |= gate.decide(
-            bootstrap.matched(truth, found, len(categories)),
-            bootstrap.matched(truth, _named(theirs["combined"], names, categories), len(categories)),
+            bootstrap.matched(truth, found, len(categories), scale=scale),
+            bootstrap.matched(truth, _named(theirs["combined"], names, categories), len(categories), scale=scale),
             config.gate,
         )
-        reason = f"passes the gate beside {standing}"
-    if verdict["passed"]:
+    return verdict | {"promoted": verdict["passed"]}
+
+
+def _crown(model: str, verdict: Mapping[str, Any]) -> None:
+    """Make a model that the gate lets pass the champion, after its evaluation was written."""
+    home, challenger = champion.home_of(model)
+    standing = verdict["champion"]
+    if verdict["promoted"]:
+        reason = "the first model that was judged" if standing is None else f"passes the gate beside {standing}"
         champion.promote(home, challenger, reason, over=standing)
         log.info("gate: %s is the champion now: %s", challenger, reason)
-    else:
+    elif not verdict["passed"]:
         log.warning("gate: %s stays the champion: %s", standing, "; ".join(verdict["reasons"]))
-    return verdict | {"promoted": verdict["passed"]}
 
 
 def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) -> list[Subject]:

@@ -23,6 +23,10 @@ _CROPS = 100  # the likeliest, as pictures
 _CROP_WH = (320, 240)
 _QUALITY = 85
 _COLUMNS = ("path", "image_id", "split", "category", "x0", "y0", "x1", "y1", "score", "probability", "size")
+_TEXT = {"path", "image_id", "split", "category", "size"}
+_QUEUE = pa.schema(
+    [("rank", pa.int32()), *((name, pa.string() if name in _TEXT else pa.float64()) for name in _COLUMNS)]
+)
 
 
 def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def _write(
     columns = {name: [row[name] for row in queue] for name in ("rank", *_COLUMNS)}
     if store.exists(folder):
         store.delete(folder)  # of an earlier run of the same model
-    store.write_table(store.join(folder, "queue.parquet"), pa.table(columns))
+    store.write_table(store.join(folder, "queue.parquet"), pa.table(columns, schema=_QUEUE))
     shown = {row["image_id"]: number for number, row in enumerate({r["image_id"]: r for r in queue}.values(), start=1)}
     document = {
         "images": [

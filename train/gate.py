@@ -36,11 +36,13 @@ def decide(challenger: Matched, champion: Matched, gate: Gate, *, seed: int = 0)
     reasons: list[str] = []
     warnings: list[str] = []
     middle = gains[gate.metric]["median"]
-    if middle is not None and middle < 0:
+    if middle is None:
+        reasons.append(f"{gate.metric} cannot be measured: no such object in val")
+    elif middle < 0:
         reasons.append(f"{gate.metric} falls by {-middle:.4f} (median of {len(weights)} draws)")
     for bucket, figure in FIGURES.items():
         found = gains.setdefault(figure, gain(figure))
-        objects = challenger.truths(f"bucket/{bucket}")
+        objects = challenger.truths(bootstrap.range_of(bucket))
         if found["median"] is None or found["median"] >= -gate.max_regression or found["interval"][1] >= 0:
             continue
         words = f"{figure} falls by {-found['median']:.4f} ({objects} objects)"

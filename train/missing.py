@@ -82,7 +82,7 @@ def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
         thresholds.append(float(np.clip(np.quantile(values, _SURE), _LOW, _HIGH)) if len(values) else _HIGH)
         own = size == bucket
         own = own if right[own].sum() >= _LEAST_PAIRS else np.ones(len(size), dtype=np.bool_)
-        order = np.argsort(score[own], kind="stable")
+        order = np.lexsort((~right[own], score[own]))  # of equal scores the right ones first: they are made one
         scores.append(score[own][order].astype(np.float64))
         shares.append(_rising(right[own][order].astype(np.float64)))
     return Calibration(np.array(thresholds), scores, shares)

@@ -132,6 +132,7 @@ def predict_files(
     document: dict[str, Any] = {"images": [], "annotations": [], "categories": [
         {"id": number, "name": name} for number, name in enumerate(model.categories, start=1)
     ]}  # fmt: skip
+    shown: Counter[str] = Counter()
     drawn: list[str] = []
     unreadable: list[dict[str, str]] = []
     taken = {file.resolve() for file in files}
@@ -147,6 +148,7 @@ def predict_files(
         height, width = image.shape[:2]
         document["images"].append({"id": number, "file_name": str(path), "width": width, "height": height})
         first = len(document["annotations"]) + 1
+        shown.update(model.categories[kind] for kind in found.category[found.score >= least[found.category]].tolist())
         document["annotations"] += _coco(found, number, first, model.categories)
         picture = _free_name(out, path.stem, taken)
         taken.add(picture.resolve())
@@ -161,13 +163,11 @@ def predict_files(
             "speck predict", "IMAGE", reasons or "a folder without images", "at least one image that can be read"
         )
     store.write_json(str(out / "detections.json"), document)
-    floor = dict(zip(model.categories, least.tolist(), strict=True))
-    shown = Counter(row["category"] for row in document["annotations"] if row["score"] >= floor[row["category"]])
     return {
         "detections": str(out / "detections.json"),
         "images": len(document["images"]),
         "objects": dict(sorted(shown.items())),
-        "confidence": floor,
+        "confidence": dict(zip(model.categories, least.tolist(), strict=True)),
         "drawn": drawn,
         "unreadable": unreadable,
     }

@@ -75,18 +75,21 @@ class Trainer(DetectionTrainer):
     def __init__(self, run: Run, folder: Path, kept: str) -> None:
         self.run = run
         self._kept = kept
+        self._state = checkpoint.read(kept)
         self.best_epoch = 0
         self._best: dict[str, torch.Tensor] = {}
         self._validated = -1  # epoch
         self._validating = 0.0  # seconds
         self._progress = 0.0  # when last reported
         self._steps = 0
-        self._before = 0.0  # seconds of the run before it was killed
+        self.before = 0.0  # seconds of the run before it was killed
         self._sampler: EpochSampler | None = None
         settings = {
             **run.settings, "warmup_epochs": 0.0 if run.budget else run.warmup_epochs, "model": "speck.yaml",
             "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
         }  # fmt: skip
+        if self._state is not None:
+            settings["batch"] = self._state["batch"]  # it may have been halved for want of memory
         threads = torch.get_num_threads()
         try:
             super().__init__(overrides=settings)
@@ -138,7 +141,7 @@ class Trainer(DetectionTrainer):
 
     def resume_training(self, ckpt: Any) -> None:
         """Go on with what an earlier process of this run left; nothing happens where there is none."""
-        state = checkpoint.read(self._kept)
+        state, self._state = self._state, None
         if state is None:
             return
         self.model.load_state_dict(state["model"])
@@ -160,12 +163,24 @@ class Trainer(DetectionTrainer):
             self._sampler.set_epoch(self.start_epoch)
         log.info("going on after epoch %d of an earlier try", self.start_epoch)
 
+    def was_finished(self) -> bool:
+        """Return whether an earlier try trained to the end and could not save its model; its weights are then here."""
+        state = self._state
+        if state is None or not state["done"] or not state["best"]:
+            return False
+        self.epoch, self._best = state["epoch"], state["best"]
+        self.best_epoch, self.before = state["numbers"]["best_epoch"], state["numbers"]["before"]
+        log.info("an earlier try trained all %d epochs", self.epoch + 1)
+        return True
+
     def _keep(self) -> None:
         """Keep all that the next epoch depends on."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
-        numbers["_before"] = time.time() - self.train_time_start
+        numbers["before"] = time.time() - self.train_time_start
         state = {
             "epoch": self.epoch,
+            "done": bool(self.stop),
+            "batch": self.batch_size,
             "model": self.model.state_dict(),
             "ema": self.ema.ema.state_dict(),
             "updates": self.ema.updates,
@@ -181,7 +196,7 @@ class Trainer(DetectionTrainer):
         checkpoint.write(self._kept, state)
 
     def _count_time_before(self) -> None:
-        self.train_time_start -= self._before
+        self.train_time_start -= self.before
 
     def _count_epochs_before(self) -> None:
         self.start_epoch = 0  # from here on Ultralytics only reckons the mean time of an epoch by it
@@ -232,7 +247,7 @@ class Trainer(DetectionTrainer):
 
     def best_module(self) -> torch.nn.Module:
         """Return the detector with the best weights."""
-        module: torch.nn.Module = self.ema.ema
+        module: torch.nn.Module = self.model if self.ema is None else self.ema.ema
         module.load_state_dict(self._best)
         return module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def grown(dataset: Any, tmp_path: Path) -> tuple[Any, list[str]]:
         dataset.put("c_5", dataset.boxes(2), 50 + number)
         found.append(dataset.build(config)["snapshot"])
     return config, found
+
+
+def add_model(config: Any, name: str, snapshot: str) -> None:
+    store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
+    store.write_json(f"{config.home}/models/{name}/model.json", {"id": name, "model": "m", "snapshot": snapshot})
 
 
 def kept(config: Any) -> set[str]:
@@ -50,20 +56,46 @@ def test_the_newest_snapshots_stay_whole_and_the_rest_goes_with_its_shards(grown
     assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in found[2:])
     assert not list(Path(config.home).glob("lock.json*"))
     again = retention.collect(config)
-    assert again["removed"] == {"snapshots": [], "shards": 0, "work": 0, "bytes": 0}
+    assert again["removed"] == {"snapshots": [], "models": [], "shards": 0, "work": 0, "bytes": 0}
 
 
 def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any, list[str]]) -> None:
     config, found = grown
     for name, uri in (("m0", found[0]), ("m1", found[1])):
-        store.write_json(f"{config.home}/models/{name}/model.json", {"snapshot": uri})
+        add_model(config, name, uri)
     champion.promote(config.home, "m0", "first", over=None)
     champion.promote(config.home, "m1", "better", over="m0")
     retention.collect(config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1})}))
     assert kept(config) == {found[0], found[1], found[3]}
-    champion.promote(config.home, "m1", "again", over="m1")  # now its own predecessor
+    with pytest.raises(StoreError, match="already"):
+        champion.promote(config.home, "m1", "again", over="m1")
+
+
+def test_the_newest_models_stay_and_so_does_the_champion(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 2, "snapshots": 1})})
+    for number in range(5):
+        add_model(config, f"m{number}", found[number % 4])
+        time.sleep(0.01)  # they are told apart by when they were written
+    champion.promote(config.home, "m1", "first", over=None)
+    answer = retention.collect(few)
+    assert answer["removed"]["models"] == ["m0", "m2"]
+    assert sorted(path.name for path in Path(config.home, "models").iterdir()) == ["m1", "m3", "m4"]
+    assert kept(config) == {found[0], found[1], found[3]}  # of the newest, of the champion, and the newest itself
+
+
+def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    run = Path(config.home, "runs", "abc", "run.json")
+    store.write_json(str(run), {"snapshot": found[0].rsplit("/", 1)[1]})
     retention.collect(config)
-    assert kept(config) == {found[1], found[3]}
+    assert kept(config) == {found[0], *found[2:]}
+    week = time.time() - 8 * 24 * 3600
+    os.utime(run, (week, week))
+    retention.collect(config)
+    assert not run.exists()
+    retention.collect(config)
+    assert kept(config) == set(found[2:])
 
 
 def test_a_head_that_was_built_before_the_others_stays(grown: tuple[Any, list[str]], dataset: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from etl import boxes
 from etl.config import Gate
@@ -103,6 +104,25 @@ def test_a_fall_in_the_tiny_is_blocked_under_a_rising_whole() -> None:
     assert gate.decide(challenger, champion, Gate(metric="AP", max_regression=0.5))["passed"]
     assert gate.decide(champion, champion, Gate())["passed"]
     assert "AP_small" in gate.decide(champion, challenger, Gate())["reasons"][0]
+
+
+def test_a_figure_that_cannot_be_measured_does_not_pass_and_areas_of_files_count() -> None:
+    large = [(truth_of([[0, 0, 200, 200]]), found_of([[0, 0, 200, 200]], [0.9])) for _ in range(60)]
+    nothing = [(truth, found_of([], [])) for truth, _ in large]
+    unmeasured = gate.decide(matched(nothing), matched(large), Gate(metric="AP_small"))
+    assert not unmeasured["passed"]
+    assert "cannot be measured" in unmeasured["reasons"][0]
+    both = [[0, 0, 100, 100], [200, 200, 220, 220]]
+    good = [(truth_of(both, area=[5000, 400]), found_of(both, [0.9, 0.8])) for _ in range(80)]
+    poor = [(truth, found.take(np.array([1]))) for truth, found in good]
+    found = gate.decide(matched(poor), matched(good), Gate(metric="AP_small"))
+    assert found["reasons"] == ["AP_medium falls by 1.0000 (80 objects)"]
+
+
+@pytest.mark.parametrize("metric", ["AR", "AP_huge", "ap", "AP51", "AP_"])
+def test_a_gate_takes_only_figures_that_can_be_drawn(metric: str) -> None:
+    with pytest.raises(ValidationError):
+        Gate(metric=metric)
 
 
 def test_buckets_are_those_of_the_audit() -> None:

@@ -13,6 +13,8 @@ from train import checkpoint, compat, engine, model, trainer
 
 compat.install()
 
+from ultralytics.nn import tasks  # noqa: E402 - after the operators are there
+
 COLOURS = {"red": (230, 40, 30), "blue": (30, 60, 230)}
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
@@ -223,6 +225,11 @@ def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, name, opti
     assert run.settings["nms"] is (False if nms_free else None)
 
 
+def test_several_devices_are_refused(published, tmp_path):
+    with pytest.raises(ConfigError, match="one device"):
+        engine.prepare(config(tmp_path, device="0,1"), published())
+
+
 def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path):
     import torch
 
@@ -281,6 +288,46 @@ def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypat
     words = [text for text in caplog.messages if "going on" in text]
     assert words == ([f"going on after epoch {(moment + 1) // 4} of an earlier try"] if moment > 3 else [])
     assert not list((tmp_path / "squares" / "runs").glob("*"))
+
+
+def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_path, monkeypatch):
+    snapshot = published()
+    settings = config(tmp_path, epochs=2, options=OPTIONS)
+    whole = engine.train(settings, snapshot)
+
+    def fails(*_):
+        raise OSError("the disk is full")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+            patched.setattr(engine.model, "save", fails)
+            engine.train(settings, snapshot)
+    again = engine.train(settings, snapshot)
+    assert (again["model"], again["epochs"]) == (whole["model"], 2)
+
+
+def test_a_batch_that_was_halved_for_want_of_memory_stays_so_in_the_next_try(published, tmp_path, monkeypatch):
+    snapshot = published()
+    settings = config(tmp_path, epochs=3, options=OPTIONS)
+    loss = tasks.DetectionModel.loss
+
+    def small_memory(self, batch, preds=None):
+        if len(batch["img"]) > 4 and self.training:
+            raise RuntimeError("CUDA out of memory")
+        return loss(self, batch, preds)
+
+    monkeypatch.setattr(tasks.DetectionModel, "loss", small_memory)
+    steps, report = iter(range(1000)), trainer.Trainer._report_step
+
+    def killed(self):
+        report(self)
+        if next(steps) == 12:  # in the second epoch of 8 steps
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    assert engine.train(settings, snapshot)["epochs"] == 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])

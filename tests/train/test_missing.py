@@ -76,6 +76,15 @@ def test_what_lies_on_an_ignored_region_or_beside_a_label_is_no_suspect() -> Non
     assert likely == pytest.approx([0.9])
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_equal_scores_have_one_probability_whatever_their_order(first: bool) -> None:
+    boxes_of = [[40.0 * n, 0, 40.0 * n + 10, 10] for n in range(80)]
+    right = [(n < 40) == first for n in range(80)]
+    truth = truth_of([box for box, hit in zip(boxes_of, right, strict=True) if hit])
+    calibration = missing.calibrate([(truth, found_of(boxes_of, [0.9] * 80))])
+    assert calibration.probability(np.array([1]), np.array([0.9])) == pytest.approx([0.5])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 1), max_size=40))
 def test_shares_rise_with_scores_and_keep_their_mean(values: list[int]) -> None:
