@@ -98,8 +98,11 @@ def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = N
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="The model's URI, or an exported ONNX file.", show_default=False)],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Where detections.json and the annotated images go.")] = Path("predictions"),
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, videos, folders, patterns in quotes, or URIs of them.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Where tables, annotated images and films go.")] = Path("predictions"),
     mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
     confidence: Annotated[
         str, typer.Option(help="From which objects are shown; auto: of each category the best of its evaluation.")
@@ -107,7 +110,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Find objects in images, tile by tile as in training."""
-    from train import predict as prediction
+    from train import predict_files as prediction
 
     if not (model.endswith(".onnx") and Path(model).is_file()):
         _expect(model, "model.json", "MODEL", _MODEL)

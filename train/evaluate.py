@@ -18,7 +18,7 @@ from etl.errors import ConfigError, SourceError
 from etl.plan import TilePlan, Window
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth, read_image
-from train import bootstrap, confidence, gate, metrics, mistakes, predict, report, results
+from train import bootstrap, confidence, gate, metrics, mistakes, predict, predict_files, report, results
 from train.coco import EVERY_CATEGORY, Truth
 from train.merge import Detections, concatenate, merge
 from train.predict import MODES, Mode
@@ -109,7 +109,7 @@ def evaluate(
     store.write_bytes(answer["html"], report.render(answer, pictures).encode())
     store.write_json(store.join(home, "evaluation.json"), answer)
     if model is not None and home == model.rstrip("/"):
-        predict.keep_thresholds(model, answer["thresholds"])
+        predict_files.keep_thresholds(model, answer["thresholds"])
     if model is not None and "gate" in answer:
         _crown(model, answer["gate"])
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(
@@ -191,6 +191,7 @@ def judge(
         "curve": confidence.curve(scores),
         "calibration": confidence.calibration(scores),
         "mistakes": mistakes.count(truth, found["combined"], at, scale),
+        "confusion": mistakes.confusion(truth, found["combined"], at, len(categories)),
         "centre_recall": mistakes.centres(truth, found["combined"], at, scale),
         "seams": mistakes.seams(truth, found["combined"], plan_wh, finder.tile, at),
     }

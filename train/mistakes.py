@@ -50,6 +50,36 @@ def count(
     }
 
 
+def confusion(
+    truth: Sequence[Truth], found: Sequence[Detections], confidence: float, categories: int
+) -> list[list[int]]:
+    """Return how often what is of one category was found as another [categories + 1, categories + 1].
+
+    Rows are the truth and columns what was found, the last of each standing for nothing. Boxes are matched by IoU
+    alone, best score first, the own category before others.
+    """
+    table = np.zeros((categories + 1, categories + 1), dtype=np.int64)
+    for image, seen in zip(truth, found, strict=True):
+        seen = seen.take(seen.score >= confidence)
+        matched = metrics.match(image, seen)
+        owner = matched.truth.copy()
+        free = image.counted & ~matched.found
+        overlap = boxes.iou(seen.xyxy, image.xyxy)
+        for row in np.argsort(-seen.score, kind="stable"):
+            if owner[row] >= 0 or matched.neutral[row]:
+                continue
+            left = np.where(free, overlap[row], 0.0)
+            best = int(left.argmax()) if len(left) else -1
+            if best >= 0 and left[best] >= metrics.MATCHED_IOU:
+                owner[row], free[best] = best, False
+        judged = ~matched.neutral
+        rows = np.where(owner >= 0, image.category[owner] if len(image) else 0, categories)
+        np.add.at(table, (rows[judged], seen.category[judged]), 1)
+        np.add.at(table[:, categories], image.category[free], 1)
+    rows_of: list[list[int]] = table.tolist()
+    return rows_of
+
+
 def _of(
     image: Truth, seen: Detections, matched: metrics.Matches, wrong: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import chain, count, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from math import ceil
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from etl import codec, store
 from etl.boxes import Boxes, as_boxes, clip
 from etl.codec import Pixels
 from etl.config import Evaluate
-from etl.errors import ConfigError
-from etl.original import Original
 from etl.plan import TilePlan, Window
-from train import draw
 from train.merge import Detections, concatenate, merge, suppress
 
 if TYPE_CHECKING:
@@ -108,71 +100,6 @@ def tile_ratio(image_size: int, plan: TilePlan, scale: float) -> float:
     return scale * image_size / plan.size
 
 
-def predict_files(
-    model_uri: str,
-    paths: Sequence[str | PathLike[str]],
-    out_dir: str | PathLike[str],
-    mode: str = "combined",
-    confidence: float | Literal["auto"] = "auto",
-) -> dict[str, Any]:
-    """Detect in image files, or folders of them; write detections.json (COCO) and an annotated JPEG of each image.
-
-    The file holds everything above `evaluate.confidence`; drawn and counted is what reaches the confidence asked for,
-    by default the one at which its category had the best F1 in the model's evaluation (0.25 without one). Returns
-    detections (the file), images, objects by category, confidence by category, drawn (files) and unreadable
-    [{file, reason}]; ConfigError when no image can be read.
-    """
-    if mode not in MODES:
-        raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
-    files = _image_files(paths)
-    model, out = _model(model_uri), Path(out_dir)
-    log.info("predict: model %s on %s", model.id, place(model))
-    settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
-    least = _least(model, confidence)
-    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [
-        {"id": number, "name": name} for number, name in enumerate(model.categories, start=1)
-    ]}  # fmt: skip
-    shown: Counter[str] = Counter()
-    drawn: list[str] = []
-    unreadable: list[dict[str, str]] = []
-    taken = {file.resolve() for file in files}
-    said = time.monotonic()
-    for number, path in enumerate(files, start=1):
-        try:
-            image = _read(path)
-        except codec.UnreadableImageError as error:
-            log.warning("predict: %s: %s", path, error)
-            unreadable.append({"file": str(path), "reason": str(error)})
-            continue
-        found = predict_image(model, image, mode, settings)
-        height, width = image.shape[:2]
-        document["images"].append({"id": number, "file_name": str(path), "width": width, "height": height})
-        first = len(document["annotations"]) + 1
-        shown.update(model.categories[kind] for kind in found.category[found.score >= least[found.category]].tolist())
-        document["annotations"] += _coco(found, number, first, model.categories)
-        picture = _free_name(out, path.stem, taken)
-        taken.add(picture.resolve())
-        store.write_bytes(str(picture), codec.encode(_annotated(image, found, model.categories, least), 90))
-        drawn.append(str(picture))
-        if time.monotonic() - said > _PROGRESS_SECONDS:
-            said = time.monotonic()
-            log.info("predict: %d of %d images", number, len(files))
-    if not drawn:
-        reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
-        raise ConfigError(
-            "speck predict", "IMAGE", reasons or "a folder without images", "at least one image that can be read"
-        )
-    store.write_json(str(out / "detections.json"), document)
-    return {
-        "detections": str(out / "detections.json"),
-        "images": len(document["images"]),
-        "objects": dict(sorted(shown.items())),
-        "confidence": dict(zip(model.categories, least.tolist(), strict=True)),
-        "drawn": drawn,
-        "unreadable": unreadable,
-    }
-
-
 def detect(model: Model, views: Iterable[Pixels], confidence: float) -> Iterator[Rows]:
     """Yield what the network finds in each square RGB view [S, S, 3], in the views' order."""
     import torch
@@ -247,74 +174,3 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _image_files(paths: Sequence[str | PathLike[str]]) -> list[Path]:
-    """Return the files, a folder standing for the images in it; ConfigError for what is not there."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(file for file in path.iterdir() if file.suffix.lower() in codec.EXTENSIONS)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ConfigError("speck predict", "IMAGE", f"{path}, which is not there", "image files or folders")
-    return files
-
-
-def _free_name(out: Path, stem: str, taken: Set[Path]) -> Path:
-    """Return where a picture goes: not over an image that was given, nor over the picture of another."""
-    names = (out / f"{stem}{end}.jpg" for end in chain([""], (f"-{number}" for number in count(2))))
-    return next(name for name in names if name.resolve() not in taken)
-
-
-def _read(path: Path) -> Pixels:
-    try:
-        file = Original(store.content(str(path)))
-    except OSError as error:
-        raise codec.UnreadableImageError("unreadable_file", error.strerror, "a file that can be read") from error
-    return file.pixels(file.header(_MEGAPIXELS).orientation)
-
-
-def _model(uri: str) -> Model:
-    """Return the model at a URI, or that of an ONNX file."""
-    if uri.endswith(".onnx"):
-        from train import portable
-
-        return portable.load(Path(uri))
-    from train import model as models
-
-    return models.load(uri)
-
-
-def keep_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Write the best confidence of each category into the model's model.json, where it has one."""
-    uri = store.join(model_uri, "model.json")
-    chosen = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
-    store.write_json(uri, {**store.read_json(uri), "thresholds": chosen})
-
-
-def _least(model: Model, asked: float | Literal["auto"]) -> NDArray[np.float64]:
-    """Return from which confidence the detections of each category [C] are shown."""
-    known = model.meta.get("thresholds", {}) if asked == "auto" else {}
-    other = _CONFIDENCE if asked == "auto" else asked
-    return np.array([known.get(name, other) for name in model.categories], dtype=np.float64)
-
-
-def _coco(found: Detections, image: int, first: int, categories: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the detections as COCO annotations with scores and category names, numbered from `first`."""
-    xywh = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], axis=1).round(2).tolist()
-    return [
-        {
-            "id": first + i, "image_id": image, "category_id": kind + 1, "category": categories[kind], "bbox": box,
-            "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": round(score, 5),
-        }
-        for i, (box, kind, score) in enumerate(zip(xywh, found.category.tolist(), found.score.tolist(), strict=True))
-    ]  # fmt: skip
-
-
-def _annotated(image: Pixels, found: Detections, categories: Sequence[str], least: Rows) -> Pixels:
-    shown = found.take(found.score >= least[found.category])
-    colours = [draw.PALETTE[kind % len(draw.PALETTE)] for kind in shown.category.tolist()]
-    labels = [f"{categories[kind]} {score:.2f}" for kind, score in zip(shown.category, shown.score, strict=True)]
-    return draw.boxes_on(image, shown.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))

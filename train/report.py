@@ -69,6 +69,7 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
         gains=_gain_rows(answer),
         mistakes=_mistake_rows(answer),
         seams=_seam_rows(answer),
+        confusion=_confusion(answer),
         curves=_curves(answer),
         plots=_plots(answer),
         pictures=by_kind,
@@ -169,6 +170,18 @@ def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
             counts = [page.count(row[key]) for key in ("objects", "found", *mistakes.KINDS)]
             rows.append([name.replace("_", " "), *counts, page.percent(centre)])
     return rows
+
+
+def _confusion(answer: dict[str, Any]) -> list[charts.Figure]:
+    names = [*answer["combined"]["categories"], "nothing"]
+    shares = [[value / max(sum(row), 1) for value in row] for row in answer["confusion"]]
+    if len(names) < 3:
+        return []
+    caption = (
+        "Each row is what was there, shared out over what it was found as; the last column was missed, the last row "
+        "holds false alarms by the class they were given. Hover for shares."
+    )
+    return [charts.heat_map("What is taken for what", caption, names, names, shares, x_label="found as")]
 
 
 def _seam_rows(answer: dict[str, Any]) -> list[list[str]]:

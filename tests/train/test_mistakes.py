@@ -40,6 +40,26 @@ def test_each_kind_is_counted_under_the_size_it_is_about() -> None:
     assert half["tiny"]["objects"] == 4
 
 
+def test_what_is_taken_for_what_is_counted_by_place() -> None:
+    truth = truth_of([[0, 0, 20, 20], [100, 0, 120, 20], [200, 0, 220, 20]], [0, 0, 1])
+    rows = [[0, 0, 20, 20], [1, 0, 21, 20], [100, 0, 120, 20], [600, 0, 620, 20]]
+    seen = found_of(rows, [0.9, 0.95, 0.8, 0.7], [0, 1, 1, 0])
+    table = mistakes.confusion([truth], [seen], 0.3, 2)
+    assert table == [[1, 1, 0], [0, 0, 1], [1, 1, 0]]  # the surer of another class does not take what its own finds
+    assert mistakes.confusion([truth], [seen], 0.99, 2) == [[0, 0, 2], [0, 0, 1], [0, 0, 0]]
+    assert mistakes.confusion([truth_of([])], [seen], 0.3, 2) == [[0, 0, 0], [0, 0, 0], [2, 2, 0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_every_object_and_detection_has_its_place_in_the_confusion(seed: int, confidence: float) -> None:
+    truth, seen = random_image(np.random.default_rng(seed))
+    table = np.array(mistakes.confusion([truth], [seen], confidence, 3))
+    assert table[:3].sum(axis=1).tolist() == np.bincount(truth.category[truth.counted], minlength=3).tolist()
+    assert table[:, :3].sum() <= (seen.score >= confidence).sum()
+    assert table[3, 3] == 0
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_every_detection_and_every_object_is_accounted_for(seed: int, confidence: float) -> None:

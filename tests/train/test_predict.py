@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import cv2
+import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,7 +20,7 @@ from etl.boxes import Boxes
 from etl.config import Evaluate
 from etl.errors import ConfigError
 from etl.plan import TilePlan
-from train import predict
+from train import footage, predict, predict_files
 from train.merge import BORDER
 
 torch = pytest.importorskip("torch")
@@ -158,7 +161,7 @@ def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> 
     for name in ("a", "b"):
         (pictures / f"{name}.jpg").write_bytes(codec.encode(painted((150, 90), OBJECTS[:1]), 95))
     (pictures / "broken.jpg").write_bytes(b"no image")
-    answer = predict.predict_files(uri, [pictures], tmp_path / "out")
+    answer = predict_files.predict_files(uri, [pictures], tmp_path / "out")
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [Path(image["file_name"]).name for image in document["images"]] == ["a.jpg", "b.jpg"]
     assert document["annotations"], "a random network at confidence 0 sees something"
@@ -172,7 +175,7 @@ def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: 
     for name in ("a.jpg", "a.png", "a-2.jpg"):
         cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    answer = predict.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path)
+    answer = predict_files.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path)
     assert len({Path(file).resolve() for file in answer["drawn"]} - before.keys()) == 3
     assert {path: path.read_bytes() for path in before} == before
 
@@ -187,7 +190,7 @@ def test_nothing_that_can_be_read_is_a_config_error_that_says_why(
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        predict.predict_files(saved(tmp_path / "store"), [tmp_path / "given"], tmp_path / "out")
+        predict_files.predict_files(saved(tmp_path / "store"), [tmp_path / "given"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -197,7 +200,7 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
     grey = Image.new("L", (40, 30), 90)
     wide = Image.fromarray(np.full((30, 40), 90 << 8, np.uint16))
     (wide if mode == "I;16" else grey.convert("RGB").convert(mode)).save(path)
-    pixels = predict._read(path)
+    pixels = footage.read(str(path))
     assert pixels.shape == (30, 40, 3)
     assert mode == "1" or abs(int(pixels.mean()) - 90) <= 2
 
@@ -205,4 +208,44 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
 @pytest.mark.parametrize(("paths", "mode"), [(["/not/there.jpg"], "tiled"), ([], "sideways")])
 def test_a_wrong_command_is_a_config_error(paths: list[str], mode: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        predict.predict_files("nowhere", paths, tmp_path, mode)
+        predict_files.predict_files("nowhere", paths, tmp_path, mode)
+
+
+def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given = tmp_path / "given"
+    given.mkdir()
+    film = footage.Film(given / "drive.mp4", 10.0, (96, 64))
+    for _ in range(5):
+        film.add(np.kron(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8), np.ones((8, 8, 1), dtype=np.uint8)))
+    film.close()
+    (given / "broken.mp4").write_bytes(b"no film")
+    for name in ("a", "b"):
+        (given / f"{name}.jpg").write_bytes(codec.encode(rng.integers(0, 255, (64, 96, 3), dtype=np.uint8), 90))
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/predicted/far.jpg", (given / "a.jpg").read_bytes())
+    paths = [str(given / "*.mp4"), str(given / "[a]*.jpg"), "memory://predicted"]
+    answer = predict_files.predict_files(saved(tmp_path / "store"), paths, tmp_path / "out")
+    assert [Path(name).name for name in answer["drawn"]] == ["drive.mp4", "a.jpg", "far.jpg"]
+    assert [Path(entry["file"]).name for entry in answer["unreadable"]] == ["broken.mp4"]
+    document = json.loads(Path(answer["detections"]).read_text())
+    names = [Path(row["file_name"]).name for row in document["images"]]
+    assert names == [*(f"drive.mp4#{number}" for number in range(5)), "a.jpg", "far.jpg"]
+    table = pq.read_table(answer["table"])
+    assert table.num_rows == len(document["annotations"]) > 0
+    assert set(table["file"].to_pylist()) <= {row["file_name"] for row in document["images"]}
+    assert len(list(footage.frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
+
+
+def test_what_a_reader_ahead_raises_is_raised_where_it_is_used() -> None:
+    def items() -> Any:
+        yield 1
+        raise ValueError("no more")
+
+    found = footage.ahead(items())
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(found)
+    endless = footage.ahead(itertools.count())
+    assert [next(endless), next(endless)] == [0, 1]
+    endless.close()  # type: ignore[attr-defined]
