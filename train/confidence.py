@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,3 +95,11 @@ def calibration(scores: Scores) -> dict[str, Any]:
 def operating_points(images: Sequence[Judged], categories: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Return the best confidence of each category, with what it gives; those without objects have none."""
     return {name: best(Scores.of(images, number)) for number, name in enumerate(categories)}
+
+
+def thresholds(
+    points: Mapping[str, Mapping[str, float | None]], other: Mapping[str, float | None]
+) -> NDArray[np.float64]:
+    """Return from which confidence each category [C] counts: its own best, else that of all, else 0."""
+    rest = other["confidence"] or 0.0
+    return np.array([rest if (own := row["confidence"]) is None else own for row in points.values()], dtype=np.float64)

@@ -178,7 +178,9 @@ def judge(
     judged = [(t, d, metrics.match(t, d)) for t, d in zip(truth, found["combined"], strict=True)]
     scores = confidence.Scores.of(judged)
     best = confidence.best(scores)
-    at = 0.0 if best["confidence"] is None else best["confidence"]
+    points = confidence.operating_points(judged, categories)
+    least = confidence.thresholds(points, best)
+    shown = [seen.take(seen.score >= least[seen.category]) for seen in found["combined"]]
     scale = [1.0] * len(truth) if scale is None else scale
     plan_wh = [subject.wh for subject in subjects]
     answer |= {
@@ -187,15 +189,15 @@ def judge(
         "size_reference": config.evaluate.size_reference,
         "merge": config.evaluate.merge.model_dump(mode="json"),
         "best_f1": best,
-        "thresholds": confidence.operating_points(judged, categories),
+        "thresholds": points,
         "curve": confidence.curve(scores),
         "calibration": confidence.calibration(scores),
-        "mistakes": mistakes.count(truth, found["combined"], at, scale),
-        "confusion": mistakes.confusion(truth, found["combined"], at, len(categories)),
-        "centre_recall": mistakes.centres(truth, found["combined"], at, scale),
-        "seams": mistakes.seams(truth, found["combined"], plan_wh, finder.tile, at),
+        "mistakes": mistakes.count(truth, shown, scale),
+        "confusion": mistakes.confusion(truth, shown, len(categories)),
+        "centre_recall": mistakes.centres(truth, shown, scale),
+        "seams": mistakes.seams(truth, shown, plan_wh, finder.tile),
     }
-    return answer, report.examples(subjects, found["combined"], categories, best["confidence"])
+    return answer, report.examples(subjects, shown, categories)
 
 
 def compare(

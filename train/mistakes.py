@@ -1,6 +1,7 @@
 """What goes wrong, by the size of the object: the six kinds of mistake of TIDE (Bolya et al. 2008.08115), and seams.
 
-Judged at one confidence, with its two thresholds: from an IoU of 0.5 a box lies on an object, below 0.1 on none.
+Judged on the detections that are shown, with its two thresholds: from an IoU of 0.5 a box lies on an object, below 0.1
+on none.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ _NEAR = 0.1  # IoU
 _CENTRE, _LEAST = 0.5, 1.0  # of sqrt(w * h), and px: how far off a centre may lie
 
 
-def count(
-    truth: Sequence[Truth], found: Sequence[Detections], confidence: float, scale: Sequence[float]
-) -> dict[str, dict[str, int]]:
+def count(truth: Sequence[Truth], found: Sequence[Detections], scale: Sequence[float]) -> dict[str, dict[str, int]]:
     """Return, by size bucket, objects, those found, and mistakes of each kind.
 
     A mistake counts under the size of the object it is about, one in the background under its own. An object is
@@ -33,7 +32,6 @@ def count(
     names = ("objects", "found", *KINDS)
     table = np.zeros((len(boxes.BUCKETS), len(names)), dtype=np.int64)
     for image, seen, per_pixel in zip(truth, found, scale, strict=True):
-        seen = seen.take(seen.score >= confidence)
         matched = metrics.match(image, seen)
         of_truth, of_found = (boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (image, seen))
         for row, (mask, sizes) in enumerate(((image.counted, of_truth), (matched.found, of_truth))):
@@ -50,9 +48,7 @@ def count(
     }
 
 
-def confusion(
-    truth: Sequence[Truth], found: Sequence[Detections], confidence: float, categories: int
-) -> list[list[int]]:
+def confusion(truth: Sequence[Truth], found: Sequence[Detections], categories: int) -> list[list[int]]:
     """Return how often what is of one category was found as another [categories + 1, categories + 1].
 
     Rows are the truth and columns what was found, the last of each standing for nothing. Boxes are matched by IoU
@@ -60,7 +56,6 @@ def confusion(
     """
     table = np.zeros((categories + 1, categories + 1), dtype=np.int64)
     for image, seen in zip(truth, found, strict=True):
-        seen = seen.take(seen.score >= confidence)
         matched = metrics.match(image, seen)
         owner = matched.truth.copy()
         free = image.counted & ~matched.found
@@ -110,16 +105,16 @@ def _of(
 
 
 def seams(
-    truth: Sequence[Truth], found: Sequence[Detections], sizes_wh: Iterable[tuple[int, int]], plan: TilePlan, at: float
+    truth: Sequence[Truth], found: Sequence[Detections], sizes_wh: Iterable[tuple[int, int]], plan: TilePlan
 ) -> dict[str, Any]:
-    """Return recall at a confidence of objects that a scale-1 tile cuts, and of those that lie whole in each."""
+    """Return recall of objects that a scale-1 tile cuts, and of those that lie whole in each."""
     counts = np.zeros((2, 2), dtype=np.int64)  # [interior or seam, objects or found]
     for image, seen, wh in zip(truth, found, sizes_wh, strict=True):
         cut = np.zeros(len(image), dtype=np.bool_)
         for window in plan.windows(*wh, 1.0):
             visible = boxes.visibility(image.xyxy, window)
             cut |= (visible > 0) & (visible < 1 - 1e-9)
-        hit = metrics.match(image, seen.take(seen.score >= at)).found
+        hit = metrics.match(image, seen).found
         for row, mine in enumerate((image.counted & ~cut, image.counted & cut)):
             counts[row] += (mine.sum(), (mine & hit).sum())
     return {
@@ -128,16 +123,13 @@ def seams(
     }
 
 
-def centres(
-    truth: Sequence[Truth], found: Sequence[Detections], confidence: float, scale: Sequence[float]
-) -> dict[str, float | None]:
+def centres(truth: Sequence[Truth], found: Sequence[Detections], scale: Sequence[float]) -> dict[str, float | None]:
     """Return recall by size bucket where a detection counts whose centre lies within half an object's side of its own.
 
     IoU asks more of small boxes than of large ones: this asks of all the same, one detection for one object.
     """
     counts = np.zeros((len(boxes.BUCKETS), 2), dtype=np.int64)
     for image, seen, per_pixel in zip(truth, found, scale, strict=True):
-        seen = seen.take(seen.score >= confidence)
         sizes = boxes.bucket(boxes.side_length(image.xyxy) * per_pixel)
         middle = [(part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (seen, image)]
         away = np.sqrt(((middle[0][:, None] - middle[1]) ** 2).sum(axis=2))  # [M, N]

@@ -69,7 +69,7 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
         gains=_gain_rows(answer),
         mistakes=_mistake_rows(answer),
         seams=_seam_rows(answer),
-        confusion=_confusion(answer),
+        lost=_lost(answer),
         curves=_curves(answer),
         plots=_plots(answer),
         pictures=by_kind,
@@ -77,14 +77,11 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
     )
 
 
-def examples(
-    subjects: Sequence[Subject], found: Sequence[Detections], categories: Sequence[str], confidence: float | None
-) -> list[Example]:
+def examples(subjects: Sequence[Subject], found: Sequence[Detections], categories: Sequence[str]) -> list[Example]:
     """Return the worst misses (largest first), false alarms (surest first) and hits (least exact first)."""
     every: dict[Kind, list[tuple[float, int, Example]]] = {"missed": [], "false": [], "found": []}
     for image, (subject, seen) in enumerate(zip(subjects, found, strict=True)):
-        shown = seen.take(seen.score >= (0.0 if confidence is None else confidence))
-        for badness, example in _of_image(image, subject, shown, categories):
+        for badness, example in _of_image(image, subject, seen, categories):
             every[example.kind].append((badness, len(every[example.kind]), example))
     worst: list[Example] = []
     for ranked in every.values():
@@ -172,7 +169,18 @@ def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _confusion(answer: dict[str, Any]) -> list[charts.Figure]:
+def _lost(answer: dict[str, Any]) -> list[charts.Figure]:
+    """Return what became of the objects of each size, and what is taken for what."""
+    rows = {
+        name.replace("_", " "): [row["found"], row["objects"] - row["found"] - row["missed"], row["missed"]]
+        for name, row in answer["mistakes"].items()
+        if row["objects"]
+    }
+    caption = "Objects of each size: found, hit badly (near, or of another class), and missed by everything."
+    return [charts.stacked_bars("Where objects are lost", caption, rows, ["found", "badly", "missed"]), *_taken(answer)]
+
+
+def _taken(answer: dict[str, Any]) -> list[charts.Figure]:
     names = [*answer["combined"]["categories"], "nothing"]
     shares = [[value / max(sum(row), 1) for value in row] for row in answer["confusion"]]
     if len(names) < 3:
