@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from etl import champion, store
 from etl.config import Config
-from etl.retrain import change, decide
+from etl.retrain import change, decide, reason_to_train
 from etl.schema import ANNOTATIONS, table
 
 CONFIG = Config.model_validate(
@@ -47,3 +50,18 @@ def test_new_training_settings_are_a_reason_and_a_new_schedule_is_none():
     assert decide(other, CONFIG.resolved(), 0.0) == "new settings: train"
     night = CONFIG.model_copy(update={"schedule": CONFIG.schedule.model_copy(update={"cron": "0 3 * * *"})})
     assert decide(night, CONFIG.resolved(), 0.0) is None
+
+
+def test_a_challenger_that_the_gate_held_back_is_not_trained_again_every_night(dataset, tmp_path):
+    config = dataset.config(tmp_path / "store")
+    snapshot = dataset.build(config)["snapshot"]
+    for name in ("a", "b"):
+        said = {"id": name, "model": "m", "snapshot": snapshot.rsplit("/", 1)[1], "config": config.resolved()}
+        store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
+        store.write_json(f"{config.home}/models/{name}/model.json", said)
+        time.sleep(0.01)
+    assert reason_to_train(config, snapshot) is None
+    champion.promote(config.home, "a", "the first", over=None)  # b was trained later, judged, and held back
+    assert reason_to_train(config, snapshot) is None
+    dataset.put("n_1", dataset.boxes(40) + [(0, 10, 10, 20, 20)] * 3, 40)
+    assert "boxes changed" in str(reason_to_train(config, dataset.build(config)["snapshot"]))
