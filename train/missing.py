@@ -24,7 +24,7 @@ from train.merge import Detections
 _SURE = 0.01  # of the true pairs may lie below the threshold
 _LEAST_PAIRS = 30  # of a size, for a threshold and a curve of its own
 _APART = 0.5  # of an object's side: centres further apart are no true pair
-_LOW, _HIGH = 0.05, 0.7  # a threshold lies between
+_HIGH = 0.8  # of a threshold
 _LEAST = 0.5  # probability from which a detection is worth a look
 
 Floats = NDArray[np.float64]
@@ -79,7 +79,8 @@ def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
     for bucket in range(len(boxes.BUCKETS)):
         mine = of_pair == bucket
         values = near[mine] if mine.sum() >= _LEAST_PAIRS else near
-        thresholds.append(float(np.clip(np.quantile(values, _SURE), _LOW, _HIGH)) if len(values) else _HIGH)
+        low = float(np.quantile(values, _SURE)) if len(values) else _HIGH
+        thresholds.append(min(max(low, _shifted(bucket)), _HIGH))
         own = size == bucket
         own = own if right[own].sum() >= _LEAST_PAIRS else np.ones(len(size), dtype=np.bool_)
         order = np.lexsort((~right[own], score[own]))  # of equal scores the right ones first: they are made one
@@ -125,6 +126,12 @@ def _on_ignored(truth: Truth, found: Detections) -> NDArray[np.bool_]:
     passed = truth.ignore | truth.difficult
     shared = boxes.intersection(found.xyxy, truth.xyxy[passed])
     return np.asarray((shared >= 0.5 * np.maximum(boxes.area(found.xyxy), 1e-9)[:, None]).any(axis=1))
+
+
+def _shifted(bucket: int) -> float:
+    """Return the distance that a shift by half a side leaves of the largest boxes of a size: beyond, it is another."""
+    largest = (*boxes.BUCKET_EDGES, 2 * boxes.BUCKET_EDGES[-1])[bucket]
+    return float(np.exp(-_APART * largest / NWD_SCALE))
 
 
 def _rising(values: Floats) -> Floats:
