@@ -80,7 +80,7 @@ def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
         mine = of_pair == bucket
         values = near[mine] if mine.sum() >= _LEAST_PAIRS else near
         low = float(np.quantile(values, _SURE)) if len(values) else _HIGH
-        thresholds.append(min(max(low, _shifted(bucket)), _HIGH))
+        thresholds.append(min(low, _HIGH))
         own = size == bucket
         own = own if right[own].sum() >= _LEAST_PAIRS else np.ones(len(size), dtype=np.bool_)
         order = np.lexsort((~right[own], score[own]))  # of equal scores the right ones first: they are made one
@@ -91,9 +91,11 @@ def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
 
 def suspects(truth: Truth, found: Detections, calibration: Calibration) -> tuple[Detections, Floats]:
     """Return the detections of one image that no label explains, and how likely each is an object."""
-    size = boxes.bucket(boxes.side_length(found.xyxy))
+    side = boxes.side_length(found.xyxy)
+    size = boxes.bucket(side)
+    least = np.maximum(calibration.nwd[size], np.exp(-_APART * side / NWD_SCALE))  # shifted by half its side at most
     near = distance(found.xyxy, truth.xyxy)
-    labelled = (near >= calibration.nwd[size][:, None]).any(axis=1) if len(truth) else np.zeros(len(found), np.bool_)
+    labelled = (near >= least[:, None]).any(axis=1) if len(truth) else np.zeros(len(found), np.bool_)
     likely = calibration.probability(size, found.score)
     kept = ~labelled & ~_on_ignored(truth, found) & (likely >= _LEAST)
     return found.take(kept), likely[kept]
@@ -126,12 +128,6 @@ def _on_ignored(truth: Truth, found: Detections) -> NDArray[np.bool_]:
     passed = truth.ignore | truth.difficult
     shared = boxes.intersection(found.xyxy, truth.xyxy[passed])
     return np.asarray((shared >= 0.5 * np.maximum(boxes.area(found.xyxy), 1e-9)[:, None]).any(axis=1))
-
-
-def _shifted(bucket: int) -> float:
-    """Return the distance that a shift by half a side leaves of the largest boxes of a size: beyond, it is another."""
-    largest = (*boxes.BUCKET_EDGES, 2 * boxes.BUCKET_EDGES[-1])[bucket]
-    return float(np.exp(-_APART * largest / NWD_SCALE))
 
 
 def _rising(values: Floats) -> Floats:
