@@ -24,6 +24,7 @@ from train.merge import Detections
 _SURE = 0.01  # of the true pairs may lie below the threshold
 _LEAST_PAIRS = 30  # of a size, for a threshold and a curve of its own
 _APART = 0.5  # of an object's side: centres further apart are no true pair
+_REACH = 0.75  # of its own side: a detection further off is of no label, whatever other pairs of its size reach
 _HIGH = 0.8  # of a threshold
 _LEAST = 0.5  # probability from which a detection is worth a look
 
@@ -93,7 +94,7 @@ def suspects(truth: Truth, found: Detections, calibration: Calibration) -> tuple
     """Return the detections of one image that no label explains, and how likely each is an object."""
     side = boxes.side_length(found.xyxy)
     size = boxes.bucket(side)
-    least = np.maximum(calibration.nwd[size], np.exp(-_APART * side / NWD_SCALE))  # shifted by half its side at most
+    least = np.maximum(calibration.nwd[size], np.exp(-_REACH * side / NWD_SCALE))
     near = distance(found.xyxy, truth.xyxy)
     labelled = (near >= least[:, None]).any(axis=1) if len(truth) else np.zeros(len(found), np.bool_)
     likely = calibration.probability(size, found.score)
