@@ -178,7 +178,7 @@ def test_work_half_removed_goes_and_that_of_another_night_under_the_same_plan_st
     with cluster.serial() as here:
         waiting = jobs.ingest(config, here)["work"]
     store.delete(f"{config.home}/lock.json")  # as when it expired
-    store.write_json(f"{config.home}/work/0123456789abcdef/tile/answer.json", {})
+    store.write_json(store.join(config.home, "work", "0123456789abcdef", "tile", "answer.json"), {})
     dataset.put("n_2", dataset.boxes(41), 41)
     dataset.build(config)
     assert [path.as_posix() for path in Path(config.home).glob("work/*")] == [waiting]
