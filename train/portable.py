@@ -19,7 +19,6 @@ from train.model import Model
 
 log = logging.getLogger("speck")
 
-SUFFIX = ".onnx"
 _KEY = "speck"  # of the metadata: model.json
 _OPSET = 18
 
@@ -40,9 +39,9 @@ class _First(nn.Module):
 class _Session(nn.Module):
     """An ONNX file in the place of a detector."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, runtime: Any) -> None:
         super().__init__()
-        self._session = _runtime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
@@ -97,13 +96,15 @@ def export(model: Model, out: Path) -> dict[str, Any]:
 
 def load(path: Path) -> Model:
     """Return the model of an ONNX file that `export` wrote; StoreError for any other."""
+    refused = StoreError(f"{path}: no ONNX file of `speck export-model`")
+    runtime = _runtime()
     try:
-        session = _Session(path)
-        meta = json.loads(session.meta[_KEY])
-    except ConfigError:
-        raise
+        session = _Session(path, runtime)
     except Exception as error:
-        raise StoreError(f"{path}: no ONNX file of `speck export-model`") from error
+        raise refused from error
+    if _KEY not in session.meta:
+        raise refused
+    meta = json.loads(session.meta[_KEY])
     return Model(
         id=meta["id"], uri=str(path), module=session, categories=tuple(meta["categories"]),
         image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=int(session.meta["stride"]),

@@ -34,9 +34,6 @@ _LARGEST_BATCH = 16  # views, on an accelerator; on a processor one at a time is
 _CANDIDATES = 8192  # of a raw output, best scores first
 _PER_VIEW = 300  # detections
 _RAW_IOU = 0.7  # above which two raw outputs of one view are one object, as Ultralytics has it
-_CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says better
-_MEGAPIXELS = 400.0  # of an image; larger ones are refused before they fill the memory
-_PROGRESS_SECONDS = 8.0
 
 Rows = NDArray[np.float64]  # [N, 6]: xyxy in network pixels, score, category
 _Item = TypeVar("_Item")
