@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from etl.config import load
+from etl.config import changes as changed, load
 from etl.errors import ConfigError, SpeckError
 
 log = logging.getLogger("speck")
@@ -46,6 +46,13 @@ Scheduler = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Local workers; 0 runs everything in this process.", show_default="one a core")
+]
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="In place of the file's, such as tile.size=800.", show_default=False
+    ),
 ]
 
 
@@ -150,15 +157,20 @@ def build(
     plan: Annotated[
         str | None, typer.Option(help="A plan.json to build under.", show_default="the pinned one, or a new one")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read and cut every image anew.")] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="A trial with so many of the images.", show_default="all")
+    ] = None,
+    changes: Changes = None,
     as_json: Json = False,
 ) -> None:
-    """Build a snapshot of a dataset and print its URI."""
-    from etl import jobs, planning
+    """Build a snapshot of a dataset and print its URI; with other settings or a sample: of a trial, kept apart."""
+    from etl import jobs, planning, trial
 
-    settings = load(config)
+    settings = trial.configured(config, changed(changes or ()) | ({} if sample is None else {"source.sample": sample}))
     given = planning.load_plan(plan) if plan is not None else None
     with naming(config), _cluster(scheduler, workers) as connected:
-        answer(jobs.build(settings, connected, plan=given), as_json)
+        answer(jobs.build(settings, connected, plan=given, full=full), as_json)
 
 
 @app.command()

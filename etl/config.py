@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,13 +20,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from etl import yaml_file
+from etl import expansion, yaml_file
 from etl.errors import ConfigError
 from etl.section import Fraction, Listed, Positive, Section, Strings
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
 _METRIC = r"^AP(50|75)?(_(very_tiny|tiny|small|medium|large))?$"
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names
 
 
@@ -92,6 +90,7 @@ class Source(Section):
     split: Split = SplitRatios()
     max_rejects: Fraction = 0.05
     max_megapixels: Annotated[float, Field(gt=0)] = 400
+    sample: Positive | None = None  # so many images, chosen by their ids, in place of all: to try something out
 
     @field_validator("format")
     @classmethod
@@ -215,6 +214,7 @@ class Schedule(Section):
 
     cron: str = "0 2 * * *"
     timezone: str = "UTC"
+    late_after: Positive | None = 240  # minutes from the start of a build until it is called late; null: never
 
     @field_validator("cron")
     @classmethod
@@ -238,7 +238,7 @@ class Schedule(Section):
 class Watch(Section):
     """How the source is watched for new data."""
 
-    poll_seconds: Positive = 300
+    poll_seconds: Positive | None = 300  # null: it is not watched
 
 
 class Retrain(Section):
@@ -291,60 +291,38 @@ class Config(Section):
         return self.model_dump(mode="json")
 
 
-def load(path: str | Path) -> Config:
-    """Return the checked configuration of a dataset file; ConfigError names file, key, found and expected."""
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the checked configuration of a dataset file; ConfigError names file, key, found and expected.
+
+    `overrides` are values in place of the file's, by dotted key: {"tile.size": 800}.
+    """
     path = Path(path).expanduser()
-    return _validate(path, _expand(path, yaml_file.read(path, _NAMES)))
+    values = yaml_file.read(path, _NAMES)
+    for key, value in (overrides or {}).items():
+        values = _with(path, values, key, key.split("."), value)
+    return _validate(path, expansion.expand(path, values, Config.model_fields["store"].default))
 
 
-def _expand(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with ${NAME} expanded and relative paths made absolute, in `store` and `source` only."""
-    folder = path.resolve().parent
-    values = dict(values)
-    values["store"] = _path(
-        folder, _substitute(path, "store", values.get("store", Config.model_fields["store"].default))
-    )
-    if isinstance(values.get("source"), dict):
-        source = {key: _substitute(path, f"source.{key}", value) for key, value in values["source"].items()}
-        for key in ("images", "annotations"):
-            if key in source:
-                source[key] = _paths(folder, source[key])
-        if isinstance(source.get("categories"), str):
-            source["categories"] = _path(folder, source["categories"])
-        if isinstance(source.get("split"), dict) and "train" in source["split"]:
-            source["split"] = {key: _paths(folder, value) for key, value in source["split"].items()}
-        values["source"] = source
-    return values
+def changes(written: Sequence[str]) -> dict[str, Any]:
+    """Return the overrides that texts such as `tile.size=800` stand for, their values read as in a file."""
+    found = {}
+    for text in written:
+        key, mark, value = text.partition("=")
+        if not mark:
+            raise ConfigError("speck", "--set", repr(text), "KEY=VALUE, such as tile.size=800")
+        found[key] = yaml_file.value(key, value, _NAMES)
+    return found
 
 
-def _substitute(path: Path, key: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _substitute(path, f"{key}.{k}", v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_substitute(path, key, v) for v in value]
-    if not isinstance(value, str):
-        return value
-
-    def variable(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        found = os.environ.get(name) or default
-        if found is None:
-            raise ConfigError(
-                path, key, f"${{{name}}}, which is not set", f"the environment variable {name} or a default"
-            )
-        return found
-
-    return _VARIABLE.sub(variable, value)
-
-
-def _paths(folder: Path, value: Any) -> Any:
-    return [_path(folder, v) for v in value] if isinstance(value, list) else _path(folder, value)
-
-
-def _path(folder: Path, value: Any) -> Any:
-    if not isinstance(value, str) or "://" in value:
-        return value
-    return os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - an unknown user's home stays as written
+def _with(path: Path, values: dict[str, Any], key: str, steps: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return the values of a section with one below it replaced."""
+    first, *rest = steps
+    if rest:
+        below = values.get(first)
+        if not isinstance(below, dict | None):
+            raise ConfigError(path, key, f"{first}: {below!r} in the file", "a section of settings")
+        value = _with(path, below or {}, key, rest, value)
+    return {**values, first: value}
 
 
 def _validate(path: Path, values: dict[str, Any]) -> Config:

@@ -43,6 +43,7 @@ from etl import (
     split as splitting,
     store,
     tile as tiling,
+    watch,
 )
 from etl.cluster import Cluster
 from etl.config import Config, SplitRatios
@@ -70,13 +71,13 @@ _AUDIT_IMAGES = 2_000  # in one part
 _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # what a build depends on
 
 
-def build(config: Config, cluster: Cluster, *, plan: Plan | None = None) -> Answer:
+def build(config: Config, cluster: Cluster, *, plan: Plan | None = None, full: bool = False) -> Answer:
     """Run every stage and return the answer of `speck build`.
 
     A plan given here holds for this build in place of the pinned one, and is pinned where none is.
     """
     with lease.held(config.home):
-        work = ingest(config, cluster, plan=plan)["work"]
+        work = ingest(config, cluster, plan=plan, full=full)["work"]
         split(work)
         audit(work, cluster)
         remap(work)
@@ -112,25 +113,33 @@ def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> An
     return found
 
 
-def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None) -> Answer:
+def ingest(
+    config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None, full: bool = False
+) -> Answer:
     """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from.
 
-    Runs of another purpose work in a folder of their own, which they may delete while a build goes on.
+    Runs of another purpose work in a folder of their own, which they may delete while a build goes on. With `full`
+    nothing is taken from earlier builds: every image is read and cut anew.
     """
+    if purpose == "build" and config.watch.poll_seconds is not None:
+        watch.note(config, watch.fingerprint(config))  # before the scan: what comes after it is news
     source = sources.scan(config)
     plan = snapshot.load_plan(config.home) if plan is None else plan
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
     codec = lossless.choose(config.shard.jpeg, plan.codec if plan is not None else None)
-    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec, purpose)[:16]
+    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec, purpose, *("full",) * full)[:16]
     work = Work(store.join(config.home, "work", build_id if purpose == "build" else f"{purpose}-{build_id}"))
 
     def run() -> Answer:
         log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
         wanted = seen.keys(config, source)
-        known = seen.recall(config, wanted)
+        known = seen.recall(config, wanted if not full else {})
         fresh = cluster.map(
-            parts.ingest_part, _ingest_parts(config, source, set(known["path"].to_pylist())), label="ingest"
+            parts.ingest_part,
+            _ingest_parts(config, source, set(known["path"].to_pylist())),
+            label="ingest",
+            images=_images,
         )
         rows = seen.in_order(list(wanted), [known, *fresh])
         tables = seen.tables(rows)
@@ -141,7 +150,8 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
         remapping.actions(categories, config.ontology)  # a class that does not exist fails here, not stages later
         tables = ingesting.refuse_unknown(tables, categories)
         boxes = ingesting.boxes_written(tables)
-        _check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
+        if config.source.sample is None:  # of a few images all that is wrong with the rest says nothing
+            _check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
         for name, table in tables.items():
             work.write("ingest", name, table)
         own = dict(source.own_split) if source.own_split is not None else None
@@ -151,6 +161,7 @@ def ingest(config: Config, cluster: Cluster, *, purpose: str = "build", plan: Pl
             "categories": categories,
             "own_split": own,
             "boxes": boxes,
+            "full": full,
         }
         store.write_json(store.join(work.uri, "build.json"), noted)
         if known.num_rows < len(wanted):
@@ -220,9 +231,14 @@ def audit(uri: str, cluster: Cluster) -> Answer:
         dropped = frozenset(work.dropped("ingest").to_pylist())
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
         pieces = [auditing.Part(piece, _boxes_of(piece, annotations), *side, dropped) for piece in slices]
-        total = cluster.fold(auditing.summarize, pieces, auditing.merge, label="audit") or auditing.Summary()
+        total = (
+            cluster.fold(auditing.summarize, pieces, auditing.merge, label="audit", images=_images)
+            or auditing.Summary()
+        )
         looks = inspection.looks(work.config, images, work.usable("ingest"))
-        seen_well = cluster.fold(inspection.look, looks, auditing.merge, label="look") or auditing.Summary()
+        seen_well = (
+            cluster.fold(inspection.look, looks, auditing.merge, label="look", images=_images) or auditing.Summary()
+        )
         found = inspection.audit(work, auditing.merge(total, seen_well), images, annotations)
         severities = Counter(finding["severity"] for finding in found["findings"])
         return {"findings": dict(sorted(severities.items())), "html": work.path("audit", "audit.html")}
@@ -257,7 +273,7 @@ def tile(uri: str, cluster: Cluster) -> Answer:
         lenders = donors.lending(images, annotations, work.config.augment)
         known = reuse.settle(work, reuse.keys(images, annotations, plan, work.config, VERSIONS, lenders))
         pieces = list(_tile_parts(work, plan, images, annotations, lenders, known))
-        fresh = cluster.map(parts.tile_part, pieces, label="tile")
+        fresh = cluster.map(parts.tile_part, pieces, label="tile", images=_images)
         store.settle(work.uri)
         store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
         return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
@@ -314,6 +330,10 @@ def _ingest_parts(config: Config, source: sources.Source, known: set[str]) -> li
         for paths in groups
         if paths
     ]
+
+
+def _images(part: parts.IngestPart | parts.TilePart | auditing.Part | inspection.Look) -> int:
+    return len(part.images)
 
 
 def _check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:

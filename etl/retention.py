@@ -18,7 +18,7 @@ _AUDIT_HOURS = 24  # after which the work of an audit, which takes no lease, is 
 
 
 def collect(config: Config) -> dict[str, Any]:
-    """Remove old snapshots, the shards no kept one needs and the work of dead builds; return the answer of `speck gc`.
+    """Remove old snapshots, shards no kept one needs, trials and work of dead builds; return the answer of `speck gc`.
 
     The newest `retention.snapshots` stay, and whatever head, champion and its predecessor stand for. It holds the
     dataset's lease itself, and so never works beside a build: StoreError, naming the owner, while one runs.
@@ -58,11 +58,14 @@ def _collect(config: Config) -> dict[str, Any]:
     for name, age in _runs(home).items():
         if age > timedelta(days=_RUN_DAYS):
             store.delete(store.join(home, "runs", name))
+    trials = _trials(config)
+    for name in trials:
+        store.delete(store.join(home, "trials", name))
     freed = sum(size for path, size in files["snapshots"].items() if path.split("/")[0] in gone)
     freed += sum(files["shards"][name] for name in shards)
     freed += sum(size for path, size in files["work"].items() if path.split("/")[0] in work)
-    removed = {"snapshots": gone, "models": models, "shards": len(shards), "work": len(work), "bytes": freed}
-    return {"kept": len(kept), "removed": removed}
+    counts = {"shards": len(shards), "work": len(work), "trials": len(trials)}
+    return {"kept": len(kept), "removed": {"snapshots": gone, "models": models, **counts, "bytes": freed}}
 
 
 def sweep(home: str, build_id: str) -> None:
@@ -111,6 +114,12 @@ def _old_models(config: Config) -> list[str]:
     """Return the ids of the models that `retention.models` no longer keeps, neither champion nor predecessor."""
     ids = [row["id"] for row in champion.models(config.home)]
     return sorted(set(ids[: -config.retention.models]) - set(champion.standing(config.home)))
+
+
+def _trials(config: Config) -> list[str]:
+    """Return the trials that no build is at work on."""
+    there = sorted({path.split("/")[0] for path in _listing(config.home, "trials")})
+    return [name for name in there if lease.running(store.join(config.home, "trials", name, config.name)) is None]
 
 
 def _runs(home: str) -> dict[str, timedelta]:

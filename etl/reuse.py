@@ -75,7 +75,7 @@ def _by_image(annotations: pa.Table) -> dict[str, list[tuple[Any, ...]]]:
 
 def settle(work: Work, now: pa.Table) -> pa.Array:
     """Note the keys of this build and the snapshot it takes samples from; return the images whose samples it has."""
-    uri = head(work.config)
+    uri = head(work.config) if not work.full else None
     unchanged = pa.array([], pa.string())
     if uri is not None and store.exists(store.join(uri, "manifest.json")):
         unchanged = _unchanged(Snapshot.open(uri), now)

@@ -18,7 +18,7 @@ from etl.formats import categories as names_of, splits
 from etl.formats.coco import NO_IMAGE
 from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair
-from etl.ids import digest, normal_path
+from etl.ids import digest, image_id, normal_path
 from etl.schema import reject
 
 
@@ -66,8 +66,11 @@ def scan(config: Config) -> Source:
             declared = _names_beside(config)
     given = _given_categories(config)
     unusable = {row["where"] for row in rejects}
+    images = [file for file in images if file.path not in unusable]
+    if config.source.sample is not None:
+        images = _sample(images, config.source.sample)
     return Source(
-        images=tuple(file for file in images if file.path not in unusable),
+        images=tuple(images),
         labels=labels,
         sizes=sizes,
         categories=tuple(given or declared or ()) or None,
@@ -90,6 +93,12 @@ def _with_ids(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], li
         else:
             kept.append(file)
     return kept, rejects
+
+
+def _sample(files: Sequence[store.FileInfo], number: int) -> list[store.FileInfo]:
+    """Return so many of the images in their order: the first by their ids, whatever else there is."""
+    chosen = set(sorted((file.path for file in files), key=image_id)[:number])
+    return [file for file in files if file.path in chosen]
 
 
 def _shown(path: str) -> str:

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,9 +75,15 @@ def listing(uri: str) -> list[FileInfo]:
         relative = path[len(root) + 1 :]
         if any(part.startswith(".") for part in relative.split("/")):
             continue
-        stamp = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-        files.append(FileInfo(relative, int(info["size"]), str(stamp)))
+        files.append(_info(relative, info))
     return sorted(files, key=lambda file: file.path)
+
+
+def info(uri: str) -> FileInfo:
+    """Return what a listing of its folder says of one file; StoreError when it is not there."""
+    fs, path = _open(uri)
+    with _found(uri):
+        return _info(uri.rpartition("/")[2], fs.info(path))
 
 
 def modified(uri: str) -> datetime:
@@ -273,6 +279,11 @@ def settle(uri: str) -> None:
 def _partial(local: Path) -> Path:
     """Return where a file is written before it takes its place."""
     return local.with_name(f".{local.name}.{uuid.uuid4().hex}")
+
+
+def _info(path: str, found: Mapping[str, Any]) -> FileInfo:
+    stamp = found.get("ETag") or found.get("etag") or found.get("mtime") or found.get("LastModified") or ""
+    return FileInfo(path, int(found["size"]), str(stamp))
 
 
 def _open(uri: str) -> tuple[Any, str]:

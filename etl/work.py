@@ -60,6 +60,11 @@ class Work:
         """The class names of the source, in order."""
         return list(self.build["categories"])
 
+    @property
+    def full(self) -> bool:
+        """Whether everything is to be read and cut anew, also what earlier builds left."""
+        return bool(self.build["full"])
+
     def path(self, stage: str, name: str) -> str:
         """Return the URI of a stage's file."""
         return store.join(self.uri, stage, name)

@@ -30,6 +30,22 @@ def read(path: Path, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     return values
 
 
+def value(key: str, text: str, names: Sequence[tuple[str, ...]]) -> Any:
+    """Return the value that a text has at a dotted key of a file; ConfigError if it is no YAML."""
+    steps = key.split(".")
+    try:
+        values, texts = (_load(Path(key), text, kind) for kind in (_StrictLoader, _TextLoader))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError("--set", key, repr(text), f"a value in YAML ({' '.join(str(error).split())})") from error
+    for step in reversed(steps):
+        values, texts = {step: values}, {step: texts}
+    for place in names:
+        _take_text(values, texts, place)
+    for step in steps:
+        values = values[step]
+    return values
+
+
 def _load(path: Path, text: str, kind: type[_StrictLoader]) -> Any:
     loader = kind(text)
     loader.name = str(path)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from etl.cli import ConfigFile, Json, answer, app, naming
-from etl.config import Config, load
+from etl.cli import Changes, ConfigFile, Json, answer, app, naming
+from etl.config import Config, changes as changed, load
 from etl.errors import ConfigError
 
 __all__ = ["app"]
@@ -43,13 +43,12 @@ def train(
     config: ConfigFile,
     snapshot: Snapshot = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the file's train.epochs.")] = None,
+    changes: Changes = None,
     as_json: Json = False,
 ) -> None:
     """Train a detector on a snapshot; on a GPU if there is one."""
-    settings = load(config)
-    if epochs is not None:
-        shorter = settings.train.model_copy(update={"epochs": epochs, "max_seconds": None})
-        settings = settings.model_copy(update={"train": shorter})
+    wanted = {"train.epochs": epochs, "train.max_seconds": None} if epochs is not None else {}
+    settings = load(config, changed(changes or ()) | wanted)
     from train import engine
 
     with naming(config):

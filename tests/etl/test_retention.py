@@ -56,7 +56,7 @@ def test_the_newest_snapshots_stay_whole_and_the_rest_goes_with_its_shards(grown
     assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in found[2:])
     assert not list(Path(config.home).glob("lock.json*"))
     again = retention.collect(config)
-    assert again["removed"] == {"snapshots": [], "models": [], "shards": 0, "work": 0, "bytes": 0}
+    assert again["removed"] == {"snapshots": [], "models": [], "shards": 0, "work": 0, "trials": 0, "bytes": 0}
 
 
 def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any, list[str]]) -> None:
