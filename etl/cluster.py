@@ -6,23 +6,28 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 import types
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from etl.errors import ConfigError, TaskError
+from etl.process import Command, Ending
 
 log = logging.getLogger("speck")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Add = Callable[[Result, Result], Result]
+Count = Callable[[Item], int]
 
 _RETRIES = 2
 _PROFILE = {
@@ -31,6 +36,12 @@ _PROFILE = {
 }
 _PROGRESS_SECONDS = 5.0
 _KNOCK_SECONDS = 10.0
+_WATCH_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 5.0  # events come by another way than results
+
+
+def _one(item: object) -> int:
+    return 1
 
 
 class Cluster(Protocol):
@@ -40,16 +51,38 @@ class Cluster(Protocol):
     def dashboard_link(self) -> str | None:
         """The address of the live dashboard, if there is one."""
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
-        """Return the function's result for each item, in the items' order; logs progress under the label."""
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str, images: Count[Item] = _one
+    ) -> list[Result]:
+        """Return the function's result for each item, in the items' order.
+
+        Progress is logged under the label, in the images that `images` says an item has.
+        """
 
     def fold(
-        self, function: Callable[[Item], Result], items: Sequence[Item], add: Add[Result], *, label: str
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        add: Add[Result],
+        *,
+        label: str,
+        images: Count[Item] = _one,
     ) -> Result | None:
         """Return the sum of the function's results, in whatever order they come; None of no items."""
 
+    def offers(self, resource: str) -> bool:
+        """Return whether one of the workers offers a resource, such as GPU."""
+
+    def command(
+        self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
+    ) -> Ending:
+        """Run this Python with the arguments on a worker that offers a resource; its lines are told as they come.
+
+        `files` are the texts of files made for it: `{name}` in an argument stands for the path of the one so named.
+        """
+
     def cancel(self) -> None:
-        """Stop what is running; a map that is waiting raises TaskError."""
+        """Stop what is running; a map or a command that is waiting raises TaskError."""
 
 
 class _Summing:
@@ -58,34 +91,51 @@ class _Summing:
     def stream(
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
-        """Yield the number and the result of each item as it is done; logs progress under the label."""
+        """Yield the number and the result of each item as it is done."""
         raise NotImplementedError
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str) -> list[Result]:
-        return [result for _, result in sorted(self.stream(function, items, label), key=itemgetter(0))]
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str, images: Count[Item] = _one
+    ) -> list[Result]:
+        return [result for _, result in sorted(self._watched(function, items, label, images), key=itemgetter(0))]
 
     def fold(
-        self, function: Callable[[Item], Result], items: Sequence[Item], add: Add[Result], *, label: str
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        add: Add[Result],
+        *,
+        label: str,
+        images: Count[Item] = _one,
     ) -> Result | None:
         total: Result | None = None
-        for _, result in self.stream(function, items, label):
+        for _, result in self._watched(function, items, label, images):
             total = result if total is None else add(total, result)
         return total
+
+    def _watched(
+        self, function: Callable[[Item], Result], items: Sequence[Item], label: str, images: Count[Item]
+    ) -> Iterator[tuple[int, Result]]:
+        sizes = [images(item) for item in items]
+        progress = Progress(label, sum(sizes), "part" if images is _one else "image")
+        for number, result in self.stream(function, items, label):
+            yield number, result
+            progress.step(sizes[number])
 
 
 class Progress:
     """Shows how far a map has come and what remains: a bar on a terminal, lines in a log."""
 
-    def __init__(self, label: str, total: int) -> None:
-        self._label, self._total, self._done = label, total, 0
+    def __init__(self, label: str, total: int, unit: str = "part") -> None:
+        self._label, self._total, self._done, self._unit = label, total, 0, unit
         self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=total, desc=label, unit="part", leave=False) if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
 
-    def step(self) -> None:
-        """Count one finished item; a line is logged when the last is old enough, or all is done."""
-        self._done += 1
+    def step(self, count: int = 1) -> None:
+        """Count what is finished; a line is logged when the last is old enough, or all is done."""
+        self._done += count
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
             if self._done == self._total:
                 self._bar.close()
             return
@@ -96,8 +146,9 @@ class Progress:
         rate = self._done / max(now - self._start, 1e-9)
         left = (self._total - self._done) / rate
         log.info(
-            "%s: %d of %d parts (%d%%), %.1f parts/s, %.0f s left",
-            self._label, self._done, self._total, 100 * self._done // self._total, rate, left,
+            "%s: %d of %d %ss (%d%%), %.1f %ss/s, %.0f s left",
+            self._label, self._done, self._total, self._unit,
+            100 * self._done // max(self._total, 1), rate, self._unit, left,
         )  # fmt: skip
 
 
@@ -107,10 +158,16 @@ class _Serial(_Summing):
     def stream(
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
-        progress = Progress(label, len(items))
         for number, item in enumerate(items):
             yield number, function(item)
-            progress.step()
+
+    def offers(self, resource: str) -> bool:
+        return False
+
+    def command(
+        self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
+    ) -> Ending:
+        raise TaskError(f"no worker offers {resource}: there is none but this process")
 
     def cancel(self) -> None:
         """Nothing runs elsewhere: ending this process ends the work."""
@@ -128,22 +185,59 @@ class _Dask(_Summing):
     def stream(
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
-        from dask.distributed import KilledWorker, as_completed
-        from distributed.client import FutureCancelledError
+        from dask.distributed import as_completed
 
         prefix = f"{label}-{uuid.uuid4().hex}"  # never meets the results of an earlier try
         keys = {f"{prefix}-{number}": number for number in range(len(items))}
         self._futures = self._client.map(function, items, key=list(keys), pure=False, retries=_RETRIES)
-        progress = Progress(label, len(items))
-        try:
+        with self._ended(
+            f"{label}: cancelled", f"{label}: a part kept killing its worker, probably for want of memory"
+        ):
             for future in as_completed(self._futures, loop=self._client.loop):
                 yield keys[future.key], future.result()
                 future.release()  # else workers keep its item, too
-                progress.step()
+
+    def offers(self, resource: str) -> bool:
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return any((worker.get("resources") or {}).get(resource, 0) >= 1 for worker in workers.values())
+
+    def command(
+        self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
+    ) -> Ending:
+        topic = f"speck-{uuid.uuid4().hex}"
+        told = threading.Event()
+
+        def hear(event: tuple[float, str | None]) -> None:
+            if event[1] is None:
+                told.set()
+            else:
+                tell(event[1])
+
+        self._client.subscribe_topic(topic, hear)
+        future = self._client.submit(
+            _command, list(arguments), dict(files), topic, key=topic, pure=False, resources={resource: 1}
+        )
+        self._futures = [future]
+        try:
+            with self._ended("the command was cancelled", "the command kept losing its worker"):
+                ending: Ending = future.result()
+                told.wait(_LAST_WORDS_SECONDS)
+                return ending
+        finally:
+            self._client.unsubscribe_topic(topic)
+
+    @contextmanager
+    def _ended(self, cancelled: str, killed: str) -> Iterator[None]:
+        """Say in our own words how the futures ended, and leave none behind."""
+        from dask.distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+
+        try:
+            yield
         except FutureCancelledError as error:
-            raise TaskError(f"{label}: cancelled") from error
+            raise TaskError(cancelled) from error
         except KilledWorker as error:
-            raise TaskError(f"{label}: a part kept killing its worker, probably for want of memory: {error}") from error
+            raise TaskError(f"{killed}: {error}") from error
         finally:
             self._client.cancel(self._futures, force=True)
             self._futures = []
@@ -163,10 +257,13 @@ def serial() -> AbstractContextManager[Cluster]:
 
 
 @contextmanager
-def connect(address: str | None = None, workers: int | None = None) -> Iterator[Cluster]:
-    """Yield the cluster at the address; without one a local cluster of worker processes, gone at the end."""
+def connect(address: str | None = None, workers: int | None = None, report: Path | None = None) -> Iterator[Cluster]:
+    """Yield the cluster at the address; without one a local cluster of worker processes, gone at the end.
+
+    With `report` a page of what the cluster did meanwhile is written there, complete in itself.
+    """
     import dask
-    from dask.distributed import Client, LocalCluster
+    from dask.distributed import Client, LocalCluster, performance_report
 
     with ExitStack() as stack:
         if address is None:
@@ -184,7 +281,41 @@ def connect(address: str | None = None, workers: int | None = None) -> Iterator[
         except ValueError as error:  # another protocol, such as the dashboard's http
             raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786") from error
         log.info("Dask dashboard: %s", client.dashboard_link)
+        if report is not None:
+            stack.enter_context(client.as_current())
+            stack.enter_context(performance_report(filename=str(report), mode="inline"))
         yield _Dask(client)
+
+
+def _command(arguments: list[str], files: dict[str, str], topic: str) -> Ending:
+    """Run a command on the worker this is called on, until it ends or nobody waits for it any more."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+    with TemporaryDirectory(prefix="speck-") as folder:
+        for name, text in files.items():
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
+        command = Command([sys.executable, *arguments], lambda line: worker.log_event(topic, line))
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(_WATCH_SECONDS):
+                task = worker.state.tasks.get(key)
+                if task is None or task.state not in ("executing", "long-running"):  # cancelled, or the client is gone
+                    command.stop()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            return command.run()
+        finally:
+            ended.set()
+            watcher.join()
+            worker.log_event(topic, None)
 
 
 @contextmanager

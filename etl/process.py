@@ -1,0 +1,122 @@
+"""A command run as a process group of its own, which never outlives who started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_GRACE_SECONDS = 3.0  # Airflow kills a task 5 s after it asked
+_TAIL_LINES = 20
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended."""
+
+    code: int  # below 0: of the signal that ended it
+    answer: str  # the last line of its standard output
+    tail: tuple[str, ...]  # the last lines of both its streams
+
+    def __str__(self) -> str:
+        return f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+
+
+class Command:
+    """One run of a command; each line it prints is told as it comes."""
+
+    def __init__(
+        self, arguments: Sequence[str], tell: Callable[[str], None], env: Mapping[str, str] | None = None
+    ) -> None:
+        self._arguments, self._tell = list(arguments), tell
+        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+
+    def run(self) -> Ending:
+        """Run the command to its end, or until it is stopped; nothing of its process group is left then."""
+        self._process = process = subprocess.Popen(
+            self._arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=self._env,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+        try:
+            if self._stopped:  # before there was anything to stop
+                self.stop()
+            answer, tail = self._follow(process)
+            code = process.wait()
+        finally:
+            self.stop()
+        return Ending(code, answer, tuple(tail))
+
+    def stop(self) -> None:
+        """End the whole process group: a request first, then by force."""
+        self._stopped = True
+        process = self._process
+        if process is None or not _signal_group(process, signal.SIGTERM):
+            return
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline and _running(process):
+            time.sleep(0.05)
+        _signal_group(process, signal.SIGKILL)
+
+    def _follow(self, process: subprocess.Popen[str]) -> tuple[str, Sequence[str]]:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+        def follow(lines: Iterator[str]) -> str:
+            last = ""
+            for line in lines:
+                if line := line.rstrip():
+                    self._tell(line)
+                    tail.append(line)
+                    last = line
+            return last
+
+        errors = threading.Thread(target=follow, args=(process.stderr,), daemon=True)
+        errors.start()
+        answer = follow(process.stdout)
+        errors.join(_GRACE_SECONDS)
+        return answer, tail
+
+
+def _die_with_parent() -> Any:
+    """Return what a new process runs first, so that the kernel ends it with whoever started it (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _running(process: subprocess.Popen[str]) -> bool:
+    """Return whether the process has not ended; leaves its exit code for whoever waits for it."""
+    if process.returncode is not None:
+        return False
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
+    """Return whether anything was left of the process's group to take the signal."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,152 @@
+"""A command on a worker that offers a resource: real scheduler and workers, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from etl import cluster as clusters
+from etl.errors import TaskError
+
+pytest.importorskip("distributed")
+
+RECORD = """
+import os, pathlib, sys, time
+pathlib.Path(sys.argv[1]).open("a").write(f"{os.getpid()}\\n")
+time.sleep(float(sys.argv[2]))
+"""
+
+
+class Workers:
+    """A Dask scheduler on a free port, and workers that come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "scheduler.json"
+        self._started = [self._start("scheduler", "--port", "0", "--dashboard-address", ":0", "--host", "127.0.0.1")]
+        deadline = time.monotonic() + 60
+        while not self._file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(0.2)  # until it is written to its end
+        import json
+
+        self.address = json.loads(self._file.read_text())["address"]
+
+    def add(self, *options: str) -> int:
+        process = self._start("worker", "--nthreads", "1", "--no-dashboard", *options)
+        self._started.append(process)
+        return process.pid
+
+    def end(self) -> None:
+        for process in reversed(self._started):
+            process.kill()
+            process.wait()
+
+    def _start(self, kind: str, *options: str) -> subprocess.Popen[bytes]:
+        line = [sys.executable, "-m", "dask", kind, "--scheduler-file", str(self._file), *options]
+        return subprocess.Popen(line, cwd=self._file.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    started = Workers(tmp_path_factory.mktemp("dask"))
+    started.add("--no-nanny", "--name", "plain")
+    started.add("--no-nanny", "--name", "gpu", "--resources", "GPU=1")
+    with clusters.connect(started.address) as connected:
+        _until(lambda: connected.offers("GPU"))
+    yield started
+    started.end()
+
+
+def _until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_only_what_a_worker_offers_is_offered(workers: Workers) -> None:
+    with clusters.connect(workers.address) as connected:
+        assert (connected.offers("GPU"), connected.offers("TPU")) == (True, False)
+    with clusters.serial() as here:
+        assert not here.offers("GPU")
+        with pytest.raises(TaskError, match="no worker offers GPU"):
+            here.command(["-c", "pass"], {}, print, resource="GPU")
+
+
+def test_a_command_gets_its_files_and_tells_its_lines(workers: Workers) -> None:
+    script = "import pathlib, sys; print('reading', file=sys.stderr); print(pathlib.Path(sys.argv[1]).read_text())"
+    lines: list[str] = []
+    with clusters.connect(workers.address) as connected:
+        ending = connected.command(["-c", script, "{a.yaml}"], {"a.yaml": "name: lake"}, lines.append, resource="GPU")
+    assert (ending.code, ending.answer) == (0, "name: lake")
+    assert sorted(lines) == ["name: lake", "reading"]
+
+
+def test_a_command_that_fails_says_how_and_its_last_lines(workers: Workers) -> None:
+    with clusters.connect(workers.address) as connected:
+        ending = connected.command(["-c", "print('no memory'); raise SystemExit(3)"], {}, print, resource="GPU")
+    assert (ending.code, str(ending), ending.tail) == (3, "exit code 3", ("no memory",))
+
+
+def test_cancelling_ends_the_process_on_the_worker(workers: Workers, tmp_path: Path) -> None:
+    pids, caught = tmp_path / "pids", []
+
+    def wait() -> None:
+        try:
+            connected.command(["-c", RECORD, str(pids), "300"], {}, print, resource="GPU")
+        except TaskError as error:
+            caught.append(str(error))
+
+    with clusters.connect(workers.address) as connected:
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        _until(pids.exists)
+        connected.cancel()
+        waiting.join(timeout=15)
+    assert caught == ["the command was cancelled"]
+    _until(lambda: not psutil.pid_exists(int(pids.read_text())), 15)
+
+
+def test_a_client_that_vanishes_leaves_no_process_behind(workers: Workers, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = (
+        "import sys; from etl import cluster\n"
+        "with cluster.connect(sys.argv[1]) as connected:\n"
+        "    connected.command(['-c', sys.argv[2], sys.argv[3], '300'], {}, print, resource='GPU')"
+    )
+    client = subprocess.Popen([sys.executable, "-c", script, workers.address, RECORD, str(pids)], env=os.environ)
+    _until(pids.exists)
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    _until(lambda: not psutil.pid_exists(int(pids.read_text())), 30)
+
+
+def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(workers: Workers, tmp_path: Path) -> None:
+    pids, ended = tmp_path / "pids", []
+
+    def wait() -> None:
+        ended.append(connected.command(["-c", RECORD, str(pids), "6"], {}, print, resource="DISK"))
+
+    first = workers.add("--no-nanny", "--resources", "DISK=1")
+    with clusters.connect(workers.address) as connected:
+        _until(lambda: connected.offers("DISK"))
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        _until(pids.exists)
+        os.kill(first, signal.SIGKILL)
+        workers.add("--no-nanny", "--resources", "DISK=1")
+        waiting.join(timeout=60)
+    assert [ending.code for ending in ended] == [0]
+    lost, second = (int(pid) for pid in pids.read_text().split())
+    assert lost != second
+    assert not psutil.pid_exists(lost)
