@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import forms
 from airflow.sdk import DAG, AssetOrTimeSchedule, chain
-from dataset_files import DEFAULTS, asset, nightly, read
-from operators import AnnounceOperator, StageOperator
+from dataset_files import DEFAULTS, asset, deadline, nightly, read, watched
+from operators import AnnounceOperator, IngestOperator, StageOperator
 
 from etl.config import Config
 
@@ -18,13 +19,15 @@ def build_dag(path: str, config: Config) -> DAG:
         f"{config.name}_build",
         description=f"Build a snapshot of {config.name} from its source",
         doc_md=__doc__,
-        schedule=AssetOrTimeSchedule(timetable=nightly(config), assets=[asset(config.name, "source")]),
+        schedule=AssetOrTimeSchedule(timetable=nightly(config), assets=[watched(path, config)]),
         catchup=False,
         max_active_runs=1,
         default_args=DEFAULTS,
+        deadline=deadline(config),
         tags=["speck", config.name],
+        params=forms.build(config),
     ) as dag:
-        ingest = StageOperator(task_id="ingest", stage="ingest", config=path)
+        ingest = IngestOperator(task_id="ingest", config=path)
         stages = {stage: StageOperator(task_id=stage, stage=stage, config=path, work=WORK) for stage in STAGES}
         announce = AnnounceOperator(
             task_id="announce", published=stages["publish"].output, outlets=[asset(config.name, "snapshot")]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Asset, CronTriggerTimetable
+from airflow.sdk import Asset, AssetWatcher, AsyncCallback, CronTriggerTimetable, DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 from etl.config import Config, ConfigError, load
+
+_PLUGINS = str(Path(__file__).resolve().parent / "plugins")
+if _PLUGINS not in sys.path:  # an Airflow whose plugins folder is another one reads the DAGs all the same
+    sys.path.append(_PLUGINS)
+
+import speck_alerts  # noqa: E402
+from speck_watcher import SourceWatcher  # noqa: E402
 
 DEFAULTS: dict[str, Any] = {
     "retries": 2,
@@ -18,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": 2,
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=12),
+    "on_failure_callback": speck_alerts.failed,
 }
 
 
@@ -42,6 +51,25 @@ def read() -> tuple[dict[str, Config], dict[str, str]]:
 def asset(dataset: str, kind: str) -> Asset:
     """Return the Asset of a dataset's source, snapshot or model."""
     return Asset(f"speck://{dataset}/{kind}")
+
+
+def watched(path: str, config: Config) -> Asset:
+    """Return the Asset of a dataset's source, which Airflow watches for new data unless the file says not to."""
+    name, seconds = f"speck://{config.name}/source", config.watch.poll_seconds
+    if seconds is None:
+        return Asset(name)
+    return Asset(name, watchers=[AssetWatcher(name=f"{config.name}_source", trigger=SourceWatcher(path, seconds))])
+
+
+def deadline(config: Config) -> DeadlineAlert | None:
+    """Return the alert of a build that takes too long, None if the file wants none."""
+    if (minutes := config.schedule.late_after) is None:
+        return None
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=minutes),
+        callback=AsyncCallback("speck_alerts.late", kwargs={"dataset": config.name, "minutes": minutes}),
+    )
 
 
 def nightly(config: Config) -> CronTriggerTimetable:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param
+import forms
+from airflow.sdk import DAG
 from dataset_files import DEFAULTS, asset, read
-from operators import EvaluateOperator, PlanEvaluation
+from operators import EvaluateOperator
+from plans import PlanEvaluation
 
 from etl.config import Config
 
@@ -20,20 +22,7 @@ def evaluate_dag(path: str, config: Config) -> DAG:
         max_active_runs=1,
         default_args=DEFAULTS | {"retries": 1},
         tags=["speck", config.name],
-        params={
-            "model": Param(
-                None,
-                type=["null", "string"],
-                title="Model",
-                description="URI of the model; empty: the one that started the run, else the newest",
-            ),
-            "snapshot": Param(
-                None,
-                type=["null", "string"],
-                title="Snapshot",
-                description="URI of the snapshot to judge on; empty: the one the model was trained on",
-            ),
-        },
+        params=forms.evaluate(),
     ) as dag:
         plan = PlanEvaluation(task_id="plan", config=path)
         EvaluateOperator(task_id="evaluate", config=path, plan=plan.output, pool="gpu")

@@ -1,28 +1,25 @@
-"""The tasks of the DAGs: a stage of the build, a training or evaluation as a process of its own, and their plans."""
+"""The tasks of the DAGs: a stage of the build, its announcement, a training or evaluation as a process of its own."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import forms
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from etl.config import load
 
 FANNED_OUT = frozenset({"ingest", "audit", "tile"})  # these stages run on Dask, the others in the task
-_GRACE_SECONDS = 3.0  # Airflow kills a task 5 s after on_kill
-_TAIL_LINES = 20
+NOTE = "note"  # the XCom of a line for people, which the run's note is made of
+DASHBOARD = "dashboard"  # the XCom of the address of the Dask dashboard
 
 
 @contextmanager
@@ -51,17 +48,31 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the stage's answer."""
-        # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
-        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-        from etl import cluster, jobs
+        from etl import jobs
 
         stage = getattr(jobs, self.stage)
         with readable_failures():
-            subject = load(self.config) if self.work is None else self.work
             if self.stage not in FANNED_OUT:
-                return stage(subject)
-            with cluster.connect(os.environ.get("SPECK_SCHEDULER") or None) as self._cluster:
-                return stage(subject, self._cluster)
+                return stage(self.work)
+            with self.cluster(context, home=self.work.rsplit("/", 2)[0]) as cluster:
+                return stage(self.work, cluster)
+
+    @contextmanager
+    def cluster(self, context: Mapping[str, Any], home: str) -> Iterator[Any]:
+        """Give the Dask cluster; what it did is a page of the dataset's store, until the next run of this stage."""
+        # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+        from etl import cluster, store
+
+        with TemporaryDirectory(prefix="speck-") as folder:
+            report = Path(folder) / "performance.html"
+            try:
+                with cluster.connect(os.environ.get("SPECK_SCHEDULER") or None, report=report) as self._cluster:
+                    context["ti"].xcom_push(key=DASHBOARD, value=self._cluster.dashboard_link)
+                    yield self._cluster
+            finally:
+                if report.exists():
+                    store.upload(report, store.join(home, "performance", f"{self.stage}.html"))
 
     def on_kill(self) -> None:
         """Cancel the work on Dask, which a dying task would leave running."""
@@ -69,8 +80,31 @@ class StageOperator(BaseOperator):
             self._cluster.cancel()
 
 
+class IngestOperator(StageOperator):
+    """Runs the first stage, as the form says: in full, a trial, or a dry run after which nothing follows."""
+
+    def __init__(self, *, config: str, **kwargs: Any) -> None:
+        super().__init__(stage="ingest", config=config, **kwargs)
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer of ingest, whose `work` the other stages go on from."""
+        from etl import jobs, plan_report, trial
+
+        form = forms.filled(self, context)
+        with readable_failures():
+            config = trial.configured(self.config, forms.changes(form))
+            with self.cluster(context, config.home) as cluster:
+                if not form["dry_run"]:
+                    return jobs.ingest(config, cluster, full=form["full"])
+                found = jobs.plan_source(config, cluster)
+        plan_report.show(found)
+        said = f"dry run, nothing was built: {found['boxes']:,} of {found['annotations']:,} boxes would go on"
+        context["ti"].xcom_push(key=NOTE, value=said)
+        raise AirflowSkipException(said)
+
+
 class AnnounceOperator(BaseOperator):
-    """Emits the snapshot's Asset with {uri, change}; skipped when the build published nothing new."""
+    """Emits the snapshot's Asset with {uri, change}; skipped when the build published nothing new, or was a trial."""
 
     template_fields: Sequence[str] = ("published",)
 
@@ -80,16 +114,21 @@ class AnnounceOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> None:
         """Attach the snapshot's URI to the event that the success of this task emits."""
+        from etl import news
+
+        said, uri = news.of_build(self.published), self.published["snapshot"]
+        trial = bool(forms.changes(context["params"]))
+        context["ti"].xcom_push(key=NOTE, value=f"a trial: {said}" if trial else said)
+        if trial:
+            raise AirflowSkipException(f"a trial is not announced: {uri}")
         if not self.published["published"]:
-            raise AirflowSkipException(f"nothing has changed since {self.published['snapshot']}: nothing to announce")
-        context["outlet_events"][self.outlets[0]].extra = {
-            "uri": self.published["snapshot"],
-            "change": self.published.get("change"),
-        }
+            raise AirflowSkipException(f"nothing has changed since {uri}: nothing to announce")
+        event = context["outlet_events"][self.outlets[0]]
+        event.extra = {"uri": uri, "change": self.published.get("change"), "note": said}
 
 
 class ProcessOperator(BaseOperator):
-    """Runs a command of train.cli in a process group of its own; what it prints goes to the task log."""
+    """Runs a command of train.cli, on a Dask worker that offers a GPU or as a process here; its lines go to the log."""
 
     template_fields: Sequence[str] = ("plan",)
     ui_color = "#fef3e0"
@@ -98,67 +137,50 @@ class ProcessOperator(BaseOperator):
         super().__init__(**kwargs)
         self.config = config  # path of the dataset file
         self.plan = plan  # the answer of the plan task
-        self._process: subprocess.Popen[str] | None = None
+        self._stop: Any = None
 
-    def run(self, *arguments: str) -> dict[str, Any]:
-        """Return the JSON object on the last line of the command's standard output."""
-        python = os.environ.get("SPECK_TRAIN_PYTHON") or sys.executable
-        command = [python, "-m", "train.cli", *arguments, "--json"]
-        self.log.info("running %s", " ".join(command))
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),
-        )
+    def run(self, command: str, *arguments: str) -> dict[str, Any]:
+        """Return the JSON object on the last line of the standard output of a command on the dataset file."""
+        ending = self._remote(command, *arguments) if os.environ.get("SPECK_SCHEDULER") else None
+        if ending is None:
+            ending = self._local(command, *arguments)
+        if ending.code != 0:
+            failure = AirflowFailException if ending.code == 2 else AirflowException  # 2: the config is wrong
+            raise failure(f"{command} ended with {ending}:\n" + "\n".join(ending.tail))
         try:
-            answer, tail = self._stream(self._process)
-            code = self._process.wait()
-        finally:
-            self.on_kill()
-        if code != 0:
-            failure = AirflowFailException if code == 2 else AirflowException  # 2: the command or the config is wrong
-            raise failure(f"{arguments[0]} ended with {_ending(code)}:\n" + "\n".join(tail))
-        try:
-            return dict(json.loads(answer))
+            return dict(json.loads(ending.answer))
         except (ValueError, TypeError) as error:
-            raise AirflowException(f"{arguments[0]} ended without a JSON answer, its last line: {answer!r}") from error
+            raise AirflowException(
+                f"{command} ended without a JSON answer, its last line: {ending.answer!r}"
+            ) from error
 
     def on_kill(self) -> None:
-        """End the command's whole process group: a request first, then by force."""
-        process = self._process
-        if process is None or not _signal_group(process, signal.SIGTERM):
-            return
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < deadline and _running(process):
-            time.sleep(0.05)
-        _signal_group(process, signal.SIGKILL)
+        """End the command, with every process it has started."""
+        if self._stop is not None:
+            self._stop()
 
-    def _stream(self, process: subprocess.Popen[str]) -> tuple[str, Sequence[str]]:
-        """Log the lines of both streams as they come; return the last line of the first and the last lines of both."""
-        assert process.stdout is not None
-        assert process.stderr is not None
-        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    def _local(self, command: str, *arguments: str) -> Any:
+        from etl.process import Command
 
-        def follow(lines: Iterator[str]) -> str:
-            last = ""
-            for line in lines:
-                if line := line.rstrip():
-                    self.log.info(line)
-                    tail.append(line)
-                    last = line
-            return last
+        python = os.environ.get("SPECK_TRAIN_PYTHON") or sys.executable
+        line = [python, "-m", "train.cli", command, self.config, *arguments, "--json"]
+        self.log.info("running %s", " ".join(line))
+        process = Command(line, self.log.info)
+        self._stop = process.stop
+        return process.run()
 
-        errors = threading.Thread(target=follow, args=(process.stderr,), daemon=True)
-        errors.start()
-        answer = follow(process.stdout)
-        errors.join(_GRACE_SECONDS)
-        return answer, tail
+    def _remote(self, command: str, *arguments: str) -> Any:
+        """Return how the command ended on a Dask worker that offers a GPU, None where there is none."""
+        from etl import cluster
+
+        with cluster.connect(os.environ["SPECK_SCHEDULER"]) as workers:
+            if not workers.offers("GPU"):
+                return None
+            self._stop = workers.cancel
+            line = ["-m", "train.cli", command, "{dataset.yaml}", *arguments, "--json"]
+            self.log.info("running %s on a Dask worker that offers a GPU", " ".join(line))
+            settings = json.dumps(load(self.config).resolved())  # its variables and paths are this machine's
+            return workers.command(line, {"dataset.yaml": settings}, self.log.info, resource="GPU")
 
 
 class TrainOperator(ProcessOperator):
@@ -166,9 +188,15 @@ class TrainOperator(ProcessOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck train`."""
-        epochs = () if self.plan["epochs"] is None else ("--epochs", str(self.plan["epochs"]))
-        answer = self.run("train", self.config, "--snapshot", self.plan["snapshot"], *epochs)
-        context["outlet_events"][self.outlets[0]].extra = {"uri": answer["model"], "snapshot": self.plan["snapshot"]}
+        from etl import news
+
+        plan = self.plan
+        settings = [word for key, value in plan["changes"].items() for word in ("--set", f"{key}={json.dumps(value)}")]
+        answer = self.run("train", "--snapshot", plan["snapshot"], *settings)
+        said = news.of_training(answer, plan["reason"])
+        context["ti"].xcom_push(key=NOTE, value=said)
+        event = context["outlet_events"][self.outlets[0]]
+        event.extra = {"uri": answer["model"], "snapshot": plan["snapshot"], "note": said}
         return answer
 
 
@@ -177,97 +205,9 @@ class EvaluateOperator(ProcessOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck evaluate`."""
+        from etl import news
+
         plan = self.plan
-        return self.run("evaluate", self.config, "--snapshot", plan["snapshot"], "--model", plan["model"], "--promote")
-
-
-class PlanOperator(BaseOperator):
-    """Pins what a run works on, from the form, the events that started the run or the store, in this order."""
-
-    def __init__(self, *, config: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.config = config  # path of the dataset file
-
-    def wanted(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the filled-in form; a key that it does not have fails the run."""
-        form = self.dag.params.dump()
-        if unknown := sorted((context["dag_run"].conf or {}).keys() - form.keys()):
-            raise AirflowFailException(f"unknown in conf: {', '.join(unknown)}; known: {', '.join(sorted(form))}")
-        return dict(context["params"])
-
-    def event(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the newest of the events that started the run says, empty in a manual run."""
-        events = [event for several in context["triggering_asset_events"].values() for event in several]
-        return dict(max(events, key=lambda event: event.timestamp).extra) if events else {}
-
-
-class PlanTraining(PlanOperator):
-    """Pins the snapshot to train on; skips the run, saying why, when a training is not worth it."""
-
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return {snapshot, epochs, reason}."""
-        from etl import retrain, snapshot
-
-        with readable_failures():
-            config = load(self.config)
-            wanted, event = self.wanted(context), self.event(context)
-            uri = wanted["snapshot"] or event.get("uri") or snapshot.head(config)
-            if uri is None:
-                raise AirflowFailException(f"{config.name} has no snapshot yet: run {config.name}_build first")
-            asked = not event  # a person started this run
-            reason = "asked for" if asked else retrain.reason_to_train(config, uri)
-        if reason is None:
-            raise AirflowSkipException(
-                f"no training: less than {config.retrain.min_change:.1%} of the boxes changed since the snapshot "
-                "of the last model, and the settings are the same"
-            )
-        self.log.info("training on %s: %s", uri, reason)
-        return {"snapshot": uri, "epochs": wanted["epochs"], "reason": reason}
-
-
-class PlanEvaluation(PlanOperator):
-    """Pins the model to judge and the snapshot whose images it is judged on."""
-
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return {model, snapshot}."""
-        from etl import retrain
-
-        with readable_failures():
-            config = load(self.config)
-            wanted, event = self.wanted(context), self.event(context)
-            model = wanted["model"] or event.get("uri") or retrain.newest_model(config)
-            if model is None:
-                raise AirflowFailException(f"{config.name} has no model yet: run {config.name}_train first")
-            snapshot = wanted["snapshot"] or event.get("snapshot") or retrain.snapshot_of(model)
-        return {"model": model, "snapshot": snapshot}
-
-
-def _die_with_parent() -> Any:
-    """Return what a new process runs first, so that the kernel ends it with a killed task (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _running(process: subprocess.Popen[str]) -> bool:
-    """Return whether the process has not ended; leaves its exit code for whoever waits for it."""
-    if process.returncode is not None:
-        return False
-    try:
-        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
-
-
-def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
-    """Return whether anything was left of the process's group to take the signal."""
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+        answer = self.run("evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], "--promote")
+        context["ti"].xcom_push(key=NOTE, value=news.of_evaluation(answer, load(self.config).gate.metric))
+        return answer

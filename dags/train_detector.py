@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param
+import forms
+from airflow.sdk import DAG
 from dataset_files import DEFAULTS, asset, read
-from operators import PlanTraining, TrainOperator
+from operators import TrainOperator
+from plans import PlanTraining
 
 from etl.config import Config
 
@@ -22,21 +24,7 @@ def train_dag(path: str, config: Config) -> DAG:
         max_active_runs=1,
         default_args=DEFAULTS | {"retries": 1},
         tags=["speck", config.name],
-        params={
-            "snapshot": Param(
-                None,
-                type=["null", "string"],
-                title="Snapshot",
-                description="URI of the snapshot to train on; empty: the one that started the run, else the newest",
-            ),
-            "epochs": Param(
-                None,
-                type=["null", "integer"],
-                minimum=1,
-                title="Epochs",
-                description=f"In place of the dataset file's {config.train.epochs}",
-            ),
-        },
+        params=forms.train(config),
     ) as dag:
         plan = PlanTraining(task_id="plan", config=path)
         TrainOperator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -35,6 +36,11 @@ def schedule(dag):
     cron = getattr(dag.timetable, "timetable", None)
     return {
         "assets": assets(dag.timetable.asset_condition),
+        "watched": sorted(
+            watcher.name
+            for asset in getattr(dag.timetable.asset_condition, "objects", [dag.timetable.asset_condition])
+            for watcher in getattr(asset, "watchers", [])
+        ),
         "cron": cron and cron.expression,
         "timezone": cron and str(cron.timezone),
     }
@@ -88,3 +94,11 @@ def read_dags(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], dict
         return json.loads(done.stdout.splitlines()[-1])
 
     return read
+
+
+@pytest.fixture
+def dag_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Return a function that imports a module of the DAG folder or its plugins as Airflow does."""
+    for folder in (DAGS / "plugins", DAGS):
+        monkeypatch.syspath_prepend(str(folder))
+    return importlib.import_module

@@ -157,7 +157,8 @@ def test_the_training_form_refuses_what_it_does_not_know(airflow, chain):
     state, _ = finished(client, "tiny_train", run)
     assert state == "failed"
     assert any(
-        "unknown in conf: epoch; known: epochs, snapshot" in line for line in client.log("tiny_train", run, "plan")
+        "unknown in conf: epoch; known: batch, epochs, image_size, snapshot" in line
+        for line in client.log("tiny_train", run, "plan")
     )
 
 

@@ -42,7 +42,7 @@ def mixed(read_dags, tmp_path_factory):
     """Two good dataset files among bad ones of every kind."""
     folder = tmp_path_factory.mktemp("datasets")
     (folder / "a.yaml").write_text(GOOD.format(name="lake"))
-    (folder / "b.yaml").write_text(GOOD.format(name="forest.v2-x"))
+    (folder / "b.yaml").write_text(GOOD.format(name="forest.v2-x") + "watch: {poll_seconds: null}\n")
     (folder / "unknown_key.yaml").write_text(GOOD.format(name="u") + "tiles: {size: 640}\n")
     (folder / "not_yaml.yaml").write_text("name: [")
     (folder / "twice.yaml").write_text(GOOD.format(name="lake"))
@@ -91,7 +91,9 @@ def test_build_starts_at_night_in_the_files_time_zone_and_on_new_source_data(mix
         "assets": ["speck://lake/source"],
         "cron": "30 4 * * 1-5",
         "timezone": "Europe/Berlin",
+        "watched": ["lake_source"],
     }
+    assert mixed["dags"]["forest.v2-x_build"]["schedule"]["watched"] == []
     assert (dag["start_date"], dag["catchup"], dag["max_active_runs"]) == ("None", False, 1)
 
 
@@ -104,7 +106,7 @@ def test_train_follows_the_snapshot_and_evaluate_the_model_on_the_gpu_pool(shipp
     assert train["tasks"]["train"]["outlets"] == ["speck://demo/model"]
     assert train["tasks"]["train"]["pool"] == evaluate["tasks"]["evaluate"]["pool"] == "gpu"
     assert train["tasks"]["plan"]["pool"] == "default_pool"
-    assert train["params"] == ["epochs", "snapshot"]
+    assert train["params"] == ["batch", "epochs", "image_size", "snapshot"]
     assert all(task["timeout"] for dag in (train, evaluate) for task in dag["tasks"].values())
 
 

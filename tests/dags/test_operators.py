@@ -40,7 +40,7 @@ def trainer(operators, monkeypatch, tmp_path):
 
 def test_the_last_line_of_standard_output_is_the_answer_and_all_lines_reach_the_log(trainer, capsys):
     operator = trainer('echo "arguments: $*"; echo working >&2; echo; echo \'{"model": "m", "epochs": 3}\'')
-    assert operator.run("train", "a.yaml", "--snapshot", "s") == {"model": "m", "epochs": 3}
+    assert operator.run("train", "--snapshot", "s") == {"model": "m", "epochs": 3}
     log = capsys.readouterr().out
     assert "arguments: -m train.cli train a.yaml --snapshot s --json" in log
     assert "] working " in log

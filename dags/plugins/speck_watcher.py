@@ -1,0 +1,40 @@
+"""The trigger that starts a build when a source holds something new: it looks at the listings, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from etl.config import load
+
+
+class SourceWatcher(BaseEventTrigger):
+    """Fires once for each change of a source that has come to rest; the store remembers what was seen."""
+
+    def __init__(self, config: str, poll_seconds: float) -> None:
+        super().__init__()
+        self.config = config  # path of the dataset file
+        self.poll_seconds = poll_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what the trigger is made from again in the triggerer."""
+        return f"{__name__}.{type(self).__name__}", {"config": self.config, "poll_seconds": self.poll_seconds}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield an event for each change."""
+        from etl.errors import SpeckError
+        from etl.watch import Watch
+
+        watch = Watch()
+        while True:
+            try:
+                news = await asyncio.to_thread(lambda: watch.look(load(self.config)))
+            except (SpeckError, OSError) as error:  # a store that is away now may be back at the next look
+                self.log.warning("%s: cannot look for new data: %s", self.config, error)
+                news = False
+            if news:
+                yield TriggerEvent({"reason": "the source has changed"})
+            await asyncio.sleep(self.poll_seconds)
