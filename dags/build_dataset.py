@@ -5,11 +5,12 @@ from __future__ import annotations
 import forms
 from airflow.sdk import DAG, AssetOrTimeSchedule, chain
 from dataset_files import DEFAULTS, asset, deadline, nightly, read, watched
-from operators import AnnounceOperator, IngestOperator, StageOperator
+from operators import AnnounceOperator, ClusterDownOperator, ClusterUpOperator, IngestOperator, StageOperator
 
 from etl.config import Config
 
 WORK = "{{ ti.xcom_pull(task_ids='ingest')['work'] }}"
+SCHEDULER = "{{ ti.xcom_pull(task_ids='cluster_up')['address'] }}"
 STAGES = ("split", "audit", "remap", "tile", "anchors", "publish")  # after ingest
 
 
@@ -27,12 +28,20 @@ def build_dag(path: str, config: Config) -> DAG:
         tags=["speck", config.name],
         params=forms.build(config),
     ) as dag:
-        ingest = IngestOperator(task_id="ingest", config=path)
-        stages = {stage: StageOperator(task_id=stage, stage=stage, config=path, work=WORK) for stage in STAGES}
+        ingest = IngestOperator(task_id="ingest", config=path, scheduler=SCHEDULER if config.cluster.workers else None)
+        stages = {
+            stage: StageOperator(task_id=stage, stage=stage, config=path, work=WORK, scheduler=ingest.scheduler)
+            for stage in STAGES
+        }
         announce = AnnounceOperator(
             task_id="announce", published=stages["publish"].output, outlets=[asset(config.name, "snapshot")]
         )
         chain(ingest, *stages.values(), announce)
+        if config.cluster.workers is not None:
+            up = ClusterUpOperator(task_id="cluster_up", workers=config.cluster.workers).as_setup()
+            down = ClusterDownOperator(task_id="cluster_down", started=up.output).as_teardown(setups=up)
+            chain(up, ingest)
+            chain(stages["tile"], down)
     return dag
 
 

@@ -36,12 +36,13 @@ def readable_failures() -> Iterator[None]:
 class StageOperator(BaseOperator):
     """Runs one stage of the build; gives its small answer (URIs and numbers) to the next tasks."""
 
-    template_fields: Sequence[str] = ("work",)
+    template_fields: Sequence[str] = ("work", "scheduler")
     ui_color = "#e8f0fe"
 
-    def __init__(self, *, stage: str, config: str, work: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, config: str, work: Any = None, scheduler: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
+        self.scheduler = scheduler  # address of the run's own Dask cluster
         self.config = config  # path of the dataset file
         self.work = work  # URI of the build's tables, from ingest
         self._cluster: Any = None
@@ -67,7 +68,8 @@ class StageOperator(BaseOperator):
         with TemporaryDirectory(prefix="speck-") as folder:
             report = Path(folder) / "performance.html"
             try:
-                with cluster.connect(os.environ.get("SPECK_SCHEDULER") or None, report=report) as self._cluster:
+                address = self.scheduler or os.environ.get("SPECK_SCHEDULER") or None
+                with cluster.connect(address, report=report) as self._cluster:
                     context["ti"].xcom_push(key=DASHBOARD, value=self._cluster.dashboard_link)
                     yield self._cluster
             finally:
@@ -101,6 +103,36 @@ class IngestOperator(StageOperator):
         said = f"dry run, nothing was built: {found['boxes']:,} of {found['annotations']:,} boxes would go on"
         context["ti"].xcom_push(key=NOTE, value=said)
         raise AirflowSkipException(said)
+
+
+class ClusterUpOperator(BaseOperator):
+    """Starts a Dask cluster for the run on this machine; gives its address, and what takes it down."""
+
+    def __init__(self, *, workers: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.workers = workers
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Return {address, folder, processes}."""
+        from etl import ephemeral
+
+        return ephemeral.up(self.workers)
+
+
+class ClusterDownOperator(BaseOperator):
+    """Stops the run's Dask cluster, however the run went."""
+
+    template_fields: Sequence[str] = ("started",)
+
+    def __init__(self, *, started: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.started = started  # the answer of ClusterUpOperator
+
+    def execute(self, context: Mapping[str, Any]) -> None:
+        """Stop its processes."""
+        from etl import ephemeral
+
+        ephemeral.down(self.started)
 
 
 class AnnounceOperator(BaseOperator):

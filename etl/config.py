@@ -241,6 +241,12 @@ class Watch(Section):
     poll_seconds: Positive | None = 300  # null: it is not watched
 
 
+class Workers(Section):
+    """Where the parts of a build run in Airflow."""
+
+    workers: Positive | None = None  # of a cluster made for each run; null: SPECK_SCHEDULER, else each task's own
+
+
 class Retrain(Section):
     """When a new snapshot is worth a training."""
 
@@ -277,6 +283,7 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     schedule: Schedule = Schedule()
     watch: Watch = Watch()
+    cluster: Workers = Workers()
     retrain: Retrain = Retrain()
     gate: Gate = Gate()
     retention: Retention = Retention()

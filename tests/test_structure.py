@@ -33,7 +33,7 @@ ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflo
 RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "lending", "contact", "planning", "publishing"}
 RIM |= {"survey", "forecast", "policy", "inspection", "watch", "trial", "news"}
 RIM |= {"jobs", "truth", "cli", "reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
-ABOVE_JOBS = {"cli", "demo_run", "stack"}  # the command line, and what it starts
+ABOVE_JOBS = {"cli", "demo_run", "stack", "ephemeral"}  # the command line, and what it starts
 
 MAX_LINES = 400
 FOLDERS = {"dags", "etl", "train", "tests", "docker", "docs", ".ci"}

@@ -2,105 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import cv2
-import numpy as np
 import psutil
 import pytest
 
 from etl import stack
+from etl.airflow_client import AirflowError
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-CONFIG = """
-name: tiny
-store: {store}
-source:
-  format: coco
-  images: {data}
-  annotations: {data}
-  group: '^([a-z]+)'
-  split: {{val: 0.3}}
-tile: {{size: 128, overlap: 0.25}}
-augment: {{copies: 0, mosaic: 0, copy_paste: 0}}
-train: {{model: speck-micro, weights: scratch, epochs: 2, image_size: 128, batch: 8, device: cpu}}
-schedule: {{cron: '{cron}'}}
-"""
-
-
-def write_source(folder: Path) -> None:
-    """Write ten images of three bright squares each."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for number, site in enumerate("abcdefghij"):
-        pixels = rng.integers(60, 90, (200, 260, 3), dtype=np.uint8)
-        images.append({"id": number, "file_name": f"{site}.jpg", "width": 260, "height": 200})
-        for place in range(3):
-            x, y = 20 + 80 * place, int(rng.integers(10, 170))
-            pixels[y : y + 14, x : x + 18] = 230
-            annotations.append(
-                {"image_id": number, "category_id": 1, "bbox": [x, y, 18, 14], "iscrowd": 0, "area": 252}
-            )
-        cv2.imwrite(str(folder / f"{site}.jpg"), pixels)
-    for number, annotation in enumerate(annotations):
-        annotation["id"] = number
-    labels = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
-    (folder / "labels.json").write_text(json.dumps(labels))
-
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory):
+def airflow(tmp_path_factory, tiny, night):
     """A running Airflow with one dataset, whose nightly hour was an hour ago, and one broken dataset file."""
     root = tmp_path_factory.mktemp("chain with space")
-    write_source(root / "data")
+    tiny.write(root / "data")
     (root / "datasets").mkdir()
     past = datetime.now(UTC) - timedelta(hours=1)
-    text = CONFIG.format(store=root / "store", data=root / "data", cron=f"{past.minute} {past.hour} * * *")
+    text = tiny.config(root / "store", root / "data", cron=f"{past.minute} {past.hour} * * *")
     (root / "datasets" / "tiny.yaml").write_text(text)
     (root / "datasets" / "broken.yaml").write_text("name: broken")
     running = stack.up(root / "airflow", DAGS, extra={"SPECK_DATASETS": str(root / "datasets")})
     try:
-        wait_for(lambda: len(running.client.dags()) == 3 and running.client.import_errors(), 60)
+        night.wait_for(lambda: len(running.client.dags()) == 3 and running.client.import_errors(), 60)
         yield running
     finally:
         running.down()
     assert running.processes() == []
 
 
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(1)
-    raise AssertionError(f"not within {seconds} s")
-
-
-def finished(client, dag, run):
-    """Return the states of a run and of its tasks once it has ended."""
-    state = wait_for(lambda: (state := client.state(dag, run)) in ("success", "failed") and state, 400)
-    return state, {name: task["state"] for name, task in client.tasks(dag, run).items()}
-
-
-def succeeded(client, dag, run):
-    """Wait for a run in which every task must succeed."""
-    _, tasks = finished(client, dag, run)
-    failed = [name for name, state in tasks.items() if state == "failed"]
-    assert set(tasks.values()) == {"success"}, (tasks, [client.log(dag, run, name)[-30:] for name in failed])
-
-
-def first_run(client, dag):
-    return next(iter(wait_for(lambda: client.runs(dag), 60)))
-
-
 @pytest.fixture(scope="module")
-def chain(airflow):
+def chain(airflow, night):
     """The first build, and the training and evaluation it leads to: (DAG, run id) of each."""
     client = airflow.client
     for dag in client.dags():
@@ -109,10 +45,10 @@ def chain(airflow):
     due = {dag: client.runs(dag) for dag in client.dags()}
     assert due == {"tiny_build": {}, "tiny_evaluate": {}, "tiny_train": {}}, "a missed night was made up for"
     runs = {"tiny_build": client.trigger("tiny_build")}
-    succeeded(client, "tiny_build", runs["tiny_build"])
+    night.succeeded(client, "tiny_build", runs["tiny_build"])
     for dag in ("tiny_train", "tiny_evaluate"):
-        runs[dag] = first_run(client, dag)
-        succeeded(client, dag, runs[dag])
+        runs[dag] = night.first_run(client, dag)
+        night.succeeded(client, dag, runs[dag])
     return runs
 
 
@@ -123,10 +59,10 @@ def test_the_broken_dataset_file_is_shown_and_takes_nothing_else_with_it(airflow
     assert "broken.yaml: source: found nothing" in next(iter(errors.values()))
 
 
-def test_a_build_leads_to_a_model_and_its_evaluation(airflow, chain):
+def test_a_build_leads_to_a_model_and_its_evaluation(airflow, chain, night):
     client = airflow.client
     for dag, run in chain.items():
-        state, tasks = finished(client, dag, run)
+        state, tasks = night.finished(client, dag, run)
         assert (dag, state, set(tasks.values())) == (dag, "success", {"success"})
     published = client.answer("tiny_build", chain["tiny_build"], "publish")
     trained = client.answer("tiny_train", chain["tiny_train"], "train")
@@ -140,10 +76,47 @@ def test_a_build_leads_to_a_model_and_its_evaluation(airflow, chain):
     assert {"full_image", "tiled", "combined"} <= evaluated.keys()
 
 
-def test_building_again_without_a_change_announces_nothing(airflow, chain):
+def test_each_run_says_in_a_line_what_it_brought(airflow, chain, night):
+    client = airflow.client
+    build, train, evaluate = (night.note(client, dag, run) for dag, run in chain.items())
+    assert build.startswith("+10 images, +30 boxes, ")
+    assert train.startswith("model ")
+    assert train.endswith(" 2 epochs on cpu, as no model yet")
+    assert evaluate.startswith("AP_small ")
+    assert evaluate.endswith(", promoted")
+
+
+def test_a_dry_run_says_what_it_would_do_and_builds_nothing(airflow, chain, night):
+    client = airflow.client
+    run = client.trigger("tiny_build", {"dry_run": True})
+    state, tasks = night.finished(client, "tiny_build", run)
+    assert (state, set(tasks.values())) == ("success", {"skipped"})
+    assert night.note(client, "tiny_build", run) == "dry run, nothing was built: 30 of 30 boxes would go on"
+
+
+def test_a_trial_is_published_apart_and_trains_nothing(airflow, chain, night):
     client = airflow.client
     before = client.runs("tiny_train")
-    state, tasks = finished(client, "tiny_build", client.trigger("tiny_build"))
+    run = client.trigger("tiny_build", {"sample": 5, "tile_size": 96})
+    state, tasks = night.finished(client, "tiny_build", run)
+    assert (state, tasks.pop("announce"), set(tasks.values())) == ("success", "skipped", {"success"})
+    published = client.answer("tiny_build", run, "publish")
+    assert published["images"] == 5
+    assert "/trials/" in published["snapshot"]
+    assert client.runs("tiny_train") == before
+
+
+@pytest.mark.parametrize(("conf", "said"), [({"sample": 0}, "less than the minimum"), ({"tile_size": "big"}, "type")])
+def test_a_form_filled_in_wrongly_starts_no_run(airflow, chain, conf, said):
+    with pytest.raises(AirflowError, match=said) as caught:
+        airflow.client.trigger("tiny_build", conf)
+    assert caught.value.status == 400
+
+
+def test_building_again_without_a_change_announces_nothing(airflow, chain, night):
+    client = airflow.client
+    before = client.runs("tiny_train")
+    state, tasks = night.finished(client, "tiny_build", client.trigger("tiny_build"))
     assert state == "success"
     assert tasks.pop("announce") == "skipped"
     assert set(tasks.values()) == {"success"}
@@ -151,10 +124,10 @@ def test_building_again_without_a_change_announces_nothing(airflow, chain):
     assert client.runs("tiny_train") == before
 
 
-def test_the_training_form_refuses_what_it_does_not_know(airflow, chain):
+def test_the_training_form_refuses_what_it_does_not_know(airflow, chain, night):
     client = airflow.client
     run = client.trigger("tiny_train", {"epoch": 3})
-    state, _ = finished(client, "tiny_train", run)
+    state, _ = night.finished(client, "tiny_train", run)
     assert state == "failed"
     assert any(
         "unknown in conf: epoch; known: batch, epochs, image_size, snapshot" in line
@@ -162,13 +135,13 @@ def test_the_training_form_refuses_what_it_does_not_know(airflow, chain):
     )
 
 
-def test_stopping_a_training_run_ends_its_process_within_seconds(airflow, chain):
+def test_stopping_a_training_run_ends_its_process_within_seconds(airflow, chain, night):
     client = airflow.client
     run = client.trigger("tiny_train", {"epochs": 100_000})
-    wait_for(lambda: trainings(airflow), 60)
+    night.wait_for(lambda: trainings(airflow), 60)
     client.call("PATCH", f"dags/tiny_train/dagRuns/{run}", {"state": "failed"})
-    wait_for(lambda: not trainings(airflow), 30)
-    assert finished(client, "tiny_train", run) == ("failed", {"plan": "success", "train": "failed"})
+    night.wait_for(lambda: not trainings(airflow), 30)
+    assert night.finished(client, "tiny_train", run) == ("failed", {"plan": "success", "train": "failed"})
 
 
 def trainings(airflow):

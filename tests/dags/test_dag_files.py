@@ -42,7 +42,9 @@ def mixed(read_dags, tmp_path_factory):
     """Two good dataset files among bad ones of every kind."""
     folder = tmp_path_factory.mktemp("datasets")
     (folder / "a.yaml").write_text(GOOD.format(name="lake"))
-    (folder / "b.yaml").write_text(GOOD.format(name="forest.v2-x") + "watch: {poll_seconds: null}\n")
+    (folder / "b.yaml").write_text(
+        GOOD.format(name="forest.v2-x") + "watch: {poll_seconds: null}\ncluster: {workers: 2}\n"
+    )
     (folder / "unknown_key.yaml").write_text(GOOD.format(name="u") + "tiles: {size: 640}\n")
     (folder / "not_yaml.yaml").write_text("name: [")
     (folder / "twice.yaml").write_text(GOOD.format(name="lake"))
@@ -95,6 +97,14 @@ def test_build_starts_at_night_in_the_files_time_zone_and_on_new_source_data(mix
     }
     assert mixed["dags"]["forest.v2-x_build"]["schedule"]["watched"] == []
     assert (dag["start_date"], dag["catchup"], dag["max_active_runs"]) == ("None", False, 1)
+
+
+def test_a_run_may_have_a_cluster_of_its_own_that_is_always_taken_down(mixed, shipped):
+    tasks = mixed["dags"]["forest.v2-x_build"]["tasks"]
+    assert tasks["cluster_up"]["downstream"] == ["cluster_down", "ingest"]
+    assert (tasks["cluster_up"]["setup"], tasks["cluster_down"]["teardown"]) == (True, True)
+    assert "cluster_down" in tasks["tile"]["downstream"]
+    assert "cluster_up" not in shipped["dags"]["bccd_build"]["tasks"]
 
 
 def test_train_follows_the_snapshot_and_evaluate_the_model_on_the_gpu_pool(shipped):
