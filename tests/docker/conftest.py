@@ -29,13 +29,17 @@ def variables(text: str) -> list[Variable]:
     ]
 
 
-def interpolated(text: str, environ: Mapping[str, str]) -> str:
-    """Return a compose file's text with its variables replaced; KeyError for one that is required and not set."""
-
-    def value(found: re.Match[str]) -> str:
-        return (environ.get(found[1]) or found[3]) if found[2] == "-" else environ[found[1]]
-
-    return _VARIABLE.sub(value, text)
+def interpolated(value: Any, environ: Mapping[str, str]) -> Any:
+    """Return a parsed compose file with the variables in its texts replaced; KeyError for a required one not set."""
+    if isinstance(value, dict):
+        return {key: interpolated(inner, environ) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [interpolated(inner, environ) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return _VARIABLE.sub(
+        lambda found: (environ.get(found[1]) or found[3]) if found[2] == "-" else environ[found[1]], value
+    )
 
 
 def merged(base: Any, other: Any) -> Any:
@@ -51,7 +55,7 @@ def read(*names: str) -> dict[str, Any]:
     for name in names:
         text = (DOCKER / name).read_text(encoding="utf-8")
         environ = {variable.name: "set" for variable in variables(text) if variable.default is None}
-        found = merged(found, yaml.safe_load(interpolated(text, environ)))
+        found = merged(found, interpolated(yaml.safe_load(text), environ))
     return found
 
 

@@ -21,6 +21,7 @@ AIRFLOW = "AIRFLOW__"
 OF_THE_LOCAL_STACK = {
     "CORE__SIMPLE_AUTH_MANAGER_USERS": "users are in the database",
     "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": "users are in the database",
+    "USAGE_DATA_COLLECTION__ENABLED": "this Airflow collects none and has no such setting",
 }
 OTHERWISE_IN_PRODUCTION = {
     "CORE__AUTH_MANAGER": "users are in the database",
@@ -68,7 +69,9 @@ def test_every_service_of_ours_is_built_from_the_target_that_its_image_is_named_
         if "build" in service:
             assert service["build"]["target"] in targets
             assert service["image"].startswith(f"speck-{service['build']['target']}:")
-            assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).samefile(DOCKER / "Dockerfile")
+            assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).samefile(
+                DOCKER / "Dockerfile"
+            )
 
 
 def test_every_service_that_goes_on_has_a_health_check_and_is_started_again(services):
