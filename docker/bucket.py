@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 
 from etl import store
+
+_WRITERS = 8
 
 
 def make(uri: str) -> None:
@@ -24,10 +27,12 @@ def make(uri: str) -> None:
 
 
 def is_conditional(uri: str) -> bool:
-    """Return whether the store lets only the first of two writers create a file."""
+    """Return whether the store lets exactly one of several writers at once create a file."""
     probe = store.join(uri, f".probe-{uuid.uuid4().hex}")
     try:
-        return store.create_if_absent(probe, b"first") and not store.create_if_absent(probe, b"second")
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            created = writers.map(store.create_if_absent, [probe] * _WRITERS, [b"%d" % n for n in range(_WRITERS)])
+            return sum(created) == 1
     finally:
         store.delete(probe)
 
@@ -36,5 +41,7 @@ if __name__ == "__main__":
     home = os.environ["SPECK_STORE"]
     make(home)
     if not is_conditional(home):
-        sys.exit(f"{home}: its S3 server ignores If-None-Match, without which two builds can overwrite each other")
+        sys.exit(
+            f"{home}: its S3 server does not hold to If-None-Match, without which two builds can overwrite each other"
+        )
     print(f"{home} is ready")
