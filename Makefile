@@ -35,6 +35,11 @@ lint: install
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/hadolint docker/Dockerfile
+	$(VENV)/bin/yamllint --strict --config-file docker/.yamllint.yaml docker
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.gpu.yaml
+	$(VENV)/bin/check-jsonschema --schemafile docker/kubernetes/schemas/airflow-values.schema.json docker/kubernetes/values.yaml
+	$(VENV)/bin/check-jsonschema --schemafile docker/kubernetes/schemas/dask.schema.json docker/kubernetes/dask-*.yaml
 
 bench: install
 	$(VENV)/bin/python -m pytest tests/bench -s

@@ -1,0 +1,124 @@
+"""The images, as far as they can be tried without building one: versions, what each holds, what the lean one can do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+TORCH = {"torch", "torchvision", "ultralytics", "triton", "onnxruntime", "albumentations"}
+
+
+def stages():
+    """Return the text of every stage of the Dockerfile by name."""
+    parts = re.split(r"^FROM \S+ AS (\w+)\n", DOCKERFILE, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def extras(stage):
+    (found,) = re.findall(r"'\.\[([\w,]+)\]'", stages()[stage])
+    return set(found.split(","))
+
+
+def closure(names):
+    """Return the distributions that extras of ours bring, as far as they are installed here."""
+    waiting = [Requirement(line) for name in names for line in EXTRAS[name]]
+    waiting += [Requirement(line) for line in PROJECT["dependencies"]]
+    seen = set()
+    while waiting:
+        requirement = waiting.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            lines = requires(requirement.name) or []
+        except PackageNotFoundError:
+            continue
+        for line in map(Requirement, lines):
+            environments = [{"extra": extra} for extra in ("", *requirement.extras)]
+            if line.marker is None or any(line.marker.evaluate(environment) for environment in environments):
+                waiting.append(line)
+    return {name for name, _ in seen}
+
+
+def test_the_base_image_is_pinned_and_one_that_the_package_runs_on():
+    (version,) = re.findall(r"^ARG PYTHON=(\d+\.\d+\.\d+)$", DOCKERFILE, re.MULTILINE)
+    assert Version(version) >= Version(PROJECT["requires-python"].removeprefix(">="))
+    sources = re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE)
+    assert [source for source in sources if ":" in source] == ["python:${PYTHON}-slim-bookworm"]
+
+
+def test_pip_installs_nothing_but_under_the_constraints():
+    runs = [run for run in re.split(r"^(?=[A-Z]+ )", DOCKERFILE, flags=re.MULTILINE) if "pip install" in run]
+    assert len(runs) == 6
+    assert all("pip install -c constraints.txt" in run and run.count("pip install") == 1 for run in runs)
+
+
+@pytest.mark.parametrize("name", sorted({"server", "dask", "train", "s3", "airflow", "lossless", "augment", "onnx"}))
+def test_what_an_image_installs_is_pinned(name):
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
+    for requirement in map(Requirement, EXTRAS[name]):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
+
+
+def test_every_image_that_is_run_is_not_run_as_root():
+    for name in ("airflow", "worker", "gpu"):
+        assert re.findall(r"^USER (.+)$", stages()[name], re.MULTILINE) == ["50000:0"]
+
+
+def test_all_images_cut_tiles_alike_and_speak_with_the_same_dask_and_store():
+    assert "libturbojpeg0" in stages()["base"]
+    for name in ("airflow", "worker", "gpu"):
+        assert {"dask", "s3", "lossless"} <= extras(name)
+    assert extras("worker") == extras("gpu")
+
+
+def test_the_worker_for_the_cpu_takes_torch_from_the_index_of_its_builds():
+    assert "https://download.pytorch.org/whl/cpu" in stages()["worker"]
+    assert "download.pytorch.org" not in stages()["gpu"]
+
+
+def test_nothing_in_the_lean_image_asks_for_torch():
+    assert {"apache-airflow", "distributed", "scipy", "pyarrow", "pyvips"} <= closure(extras("airflow"))
+    assert not closure(extras("airflow")) & TORCH
+    assert {"torch", "ultralytics"} <= closure(extras("worker"))
+
+
+def test_dags_and_stages_are_loaded_where_there_is_no_torch(tmp_path):
+    pytest.importorskip("airflow")
+    program = f"""
+import sys
+for name in {sorted(TORCH)!r}:
+    sys.modules[name] = None  # as if it were not installed
+sys.path.insert(0, {str(ROOT / "dags")!r})
+import importlib, pathlib
+for path in sorted(pathlib.Path({str(ROOT / "dags")!r}).glob("*.py")):
+    importlib.import_module(path.stem)
+from etl import cluster, jobs, retrain, snapshot
+assert all(callable(getattr(jobs, stage)) for stage in jobs.STAGES)
+"""
+    environ = {"AIRFLOW_HOME": str(tmp_path), "PATH": "", "SPECK_DATA": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environ, cwd=tmp_path, check=True, timeout=120)
+
+
+def test_the_builder_is_sent_no_more_than_the_images_need():
+    lines = (ROOT / "docker" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    sent = {line[1:] for line in lines if line.startswith("!")}
+    copied = {name for line in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()}
+    assert "*" in lines
+    assert sent == copied
+    assert all((ROOT / name).exists() for name in sent)
