@@ -153,7 +153,6 @@ def environment(home: Path, dags: Path, port: int) -> dict[str, str]:
         "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
-        "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     return (
         kept

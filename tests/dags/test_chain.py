@@ -26,7 +26,7 @@ def airflow(tmp_path_factory, tiny, night):
     text = tiny.config(root / "store", root / "data", cron=f"{past.minute} {past.hour} * * *")
     (root / "datasets" / "tiny.yaml").write_text(text)
     (root / "datasets" / "broken.yaml").write_text("name: broken")
-    running = stack.up(root / "airflow", DAGS, extra={"SPECK_DATASETS": str(root / "datasets")})
+    running = stack.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")})
     try:
         night.wait_for(lambda: len(running.client.dags()) == 3 and running.client.import_errors(), 60)
         yield running

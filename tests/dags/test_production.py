@@ -176,7 +176,7 @@ def airflow(site, s3, deliver, tiny, night):
         "SPECK_SCHEDULER": site.dask(s3),
         "SPECK_DATASETS": str(site.root / "datasets"),
     }
-    running = stack.up(site.root / "airflow", DAGS, extra=extra)
+    running = stack.up(site.root / "airflow", DAGS, port=0, extra=extra)
     try:
         client = running.client
         night.wait_for(lambda: len(client.dags()) == 3, 60)
@@ -204,16 +204,16 @@ def second_night(airflow, first_night, deliver, site, night):
     """New files arrive; a worker is killed while images are cut, the task as well, and later the worker that trains."""
     client, killed = airflow.client, {}
     deliver("abcdefghijklmn")
-    run = night.next_run(client, "tiny_build", first_night["tiny_build"])
+    run = night.next_run(client, "tiny_build", [first_night["tiny_build"]])
     task = running_task(client, night, run, "tile")
     killed["worker"] = kill(site.workers("one"))
     killed["task"] = kill([psutil.Process(task["pid"])])
     night.succeeded(client, "tiny_build", run)
-    runs = {"tiny_build": run, "tiny_train": night.next_run(client, "tiny_train", first_night["tiny_train"])}
-    night.wait_for(lambda: trainings(site), 90)
+    runs = {"tiny_build": run, "tiny_train": night.next_run(client, "tiny_train", [first_night["tiny_train"]])}
+    night.wait_for(lambda: trainings(site), 240)
     killed["trainer"] = kill(site.workers("gpu"))
     night.succeeded(client, "tiny_train", runs["tiny_train"])
-    runs["tiny_evaluate"] = night.next_run(client, "tiny_evaluate", first_night["tiny_evaluate"])
+    runs["tiny_evaluate"] = night.next_run(client, "tiny_evaluate", [first_night["tiny_evaluate"]])
     night.succeeded(client, "tiny_evaluate", runs["tiny_evaluate"])
     return runs, killed
 
