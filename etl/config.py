@@ -169,7 +169,7 @@ class Anchors(Section):
 
 
 class Loss(Section):
-    """What a detector with anchors is punished for, beside Ultralytics' own gains in `options`."""
+    """What a detector is punished for, beside Ultralytics' own gains in `options`; the defaults are the stock loss."""
 
     gamma: Annotated[float, Field(ge=0)] = 0.0  # of the focal loss: how much less what is right already counts
     nwd: Fraction = 0.0  # share of the normalised Wasserstein distance in the loss of a box

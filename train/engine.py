@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 
 from etl import fitting, network, store
-from etl.config import Config, Loss
+from etl.config import Config
 from etl.errors import ConfigError
 from etl.snapshot import Snapshot
 from train import checkpoint, compat, model, recipe
@@ -128,11 +128,6 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         settings["workers"] = 0  # daemons may not have children
     if "anchors" in architecture:
         architecture = _with_anchors(config, snapshot, architecture, settings["imgsz"])
-    elif config.train.loss != Loss():
-        raise ConfigError(
-            config.name, "train.loss", config.train.loss.model_dump(),
-            f"a model with anchors (train.model: {config.train.model}{network.WITH_ANCHORS}), whose loss it shapes",
-        )  # fmt: skip
     return Run(
         train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
         architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),

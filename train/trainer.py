@@ -53,7 +53,7 @@ class Run:
     settings: dict[str, Any]  # of the Ultralytics trainer
     warmup_epochs: float
     nms_free: bool
-    loss: Loss  # of a detector with anchors
+    loss: Loss
     weighted: bool  # samples of rare categories and sizes more often
 
     @property

@@ -131,9 +131,13 @@ def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog)
     assert any("recipe: sampling weighted: blue" in text for text in caplog.messages)
 
 
-def test_the_loss_of_anchors_is_refused_for_another_detector(published, tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.loss"):
-        engine.prepare(config(tmp_path, loss={"gamma": 2.0}), published())
+def test_the_loss_for_small_objects_is_any_detectors(published, tmp_path):
+    settings = config(tmp_path, loss={"gamma": 2.0, "nwd": 0.5}, options=OPTIONS)
+    run = engine.prepare(settings, published(train=8, val=4))
+    made = trainer.Trainer(run, tmp_path, str(tmp_path / "runs"))
+    made.train()
+    assert made.model.criterion.bce.keywords == {"gamma": 2.0}
+    assert all(value.isfinite() for value in made.tloss.values())
 
 
 @pytest.mark.slow
