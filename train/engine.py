@@ -40,7 +40,6 @@ _OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSp
 # The shards hold the augmented geometry already, and tiles are never resampled unless asked for.
 _DEFAULTS = {"scale": 0.0, "translate": 0.0, "patience": 100}
 _CPU_BATCH = 16
-_MANY_EPOCHS = 1000  # Ultralytics' count in a run with a budget; ours ends it
 
 
 def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         **_DEFAULTS,
         "mosaic": 0.0 if mosaics else config.augment.mosaic,
         "imgsz": math.ceil(image_size / 32) * 32,
-        "epochs": config.train.epochs if budget is None else _MANY_EPOCHS,
+        "epochs": config.train.epochs,
         "time": None if budget is None else budget / 3600,
         "batch": _batch(config, device),
         "device": device,
@@ -121,6 +120,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         "nms": False if nms_free else None,
         "conf": 0.01,  # enough to choose the best epoch by, and far cheaper than 0.001
         "workers": 2,
+        "cls_pw": 0.0 if config.train.loss.class_weights == "none" else 1.0,  # which asks for weights at all
         **options,
         "amp": _precision(device) if options.get("amp", True) else False,
     }
@@ -170,6 +170,9 @@ def _options(config: Config, mosaics: bool) -> dict[str, Any]:
             raise ConfigError(config.name, key, repr(value), " ".join(str(error).split())) from error
     if (optimizer := options.get("optimizer", "auto")) not in _OPTIMIZERS:  # Ultralytics looks when training starts
         raise ConfigError(config.name, "train.options.optimizer", repr(optimizer), f"one of {', '.join(_OPTIMIZERS)}")
+    if options.get("cls_pw") is not None and config.train.loss.class_weights != "none":
+        expected = "none beside train.loss.class_weights, which weighs the classes already"
+        raise ConfigError(config.name, "train.options.cls_pw", options["cls_pw"], expected)
     if mosaics and options.get("mosaic"):
         expected = "0, as the shards hold mosaics already (or augment.mosaic 0)"
         raise ConfigError(config.name, "train.options.mosaic", options["mosaic"], expected)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of Torch's users call it
+from numpy.typing import NDArray
 
 from etl.assigner import NWD_SCALE, fits
 
 _AROUND = 0.5  # of a cell: a centre nearer to a neighbour than this is learnt there, too
+_BETA = 0.999
 _OBJECTNESS = 1.0  # its gain; box and scores have Ultralytics' `box` and `cls`
 
 
@@ -75,6 +78,17 @@ def focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Te
     logits, targets = precise(logits), precise(targets)
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return plain if gamma == 0 else plain * (targets - logits.sigmoid()).abs().clamp(min=1e-6) ** gamma
+
+
+def balanced(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return weights [categories] by the effective numbers of boxes: Cui et al. 1901.05555, with a beta of 0.999.
+
+    Beyond some thousands more boxes of a category make no difference; a category without any has the others' mean.
+    """
+    there = counts > 0
+    effective = (1 - _BETA ** np.maximum(counts, 1).astype(np.float64)) / (1 - _BETA)
+    weights = 1 / effective
+    return np.where(there, weights, weights[there].mean()).astype(np.float32)
 
 
 class AnchorLoss:

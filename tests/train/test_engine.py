@@ -9,7 +9,7 @@ from etl.config import Augment, Config
 from etl.errors import ConfigError, SpeckError, StoreError
 from etl.plan import Plan, TilePlan
 from etl.snapshot import Snapshot
-from train import checkpoint, compat, engine, model, trainer
+from train import checkpoint, compat, engine, loss, model, trainer
 
 compat.install()
 
@@ -111,7 +111,7 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     assert [loaded.module.model[-1].anchors(level).tolist() for level in (0, 1)] == [
         pytest.approx(np.array(level), abs=1e-4) for level in used
     ]
-    assert loaded.meta["config"]["train"]["loss"] == {"gamma": 1.5, "nwd": 0.5}
+    assert loaded.meta["config"]["train"]["loss"] == {"gamma": 1.5, "nwd": 0.5, "class_weights": "none"}
     assert any("objectness" not in text and "epoch 1, step" in text for text in caplog.messages)
 
 
@@ -138,6 +138,27 @@ def test_the_loss_for_small_objects_is_any_detectors(published, tmp_path):
     made.train()
     assert made.model.criterion.bce.keywords == {"gamma": 2.0}
     assert all(value.isfinite() for value in made.tloss.values())
+
+
+@pytest.mark.parametrize("name", ["speck-micro", "speck-micro-anchors"])
+def test_balanced_weights_of_classes_reach_the_loss(published, tmp_path, name):
+    snapshot = published()
+    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
+    settings = config(tmp_path, model=name, loss={"class_weights": "balanced"}, options=OPTIONS)
+    made = trainer.Trainer(engine.prepare(settings, snapshot), tmp_path, str(tmp_path / "runs"))
+    made.train()
+    counts = made.get_class_counts()
+    weights = loss.balanced(counts)
+    criterion = made.model.init_criterion()
+    used = criterion._weights if name.endswith("anchors") else criterion.class_weights
+    assert used.flatten().tolist() == pytest.approx((weights / weights.mean()).tolist())
+    assert counts.argmax() == used.argmin()
+
+
+def test_classes_are_weighed_in_one_way_only(published, tmp_path):
+    settings = config(tmp_path, loss={"class_weights": "balanced"}, options={"cls_pw": 0.5})
+    with pytest.raises(ConfigError, match=r"train\.options\.cls_pw"):
+        engine.prepare(settings, published(2, 2))
 
 
 @pytest.mark.slow
@@ -267,12 +288,16 @@ class KilledError(BaseException):
     """What ends a process stops at nothing that catches an Exception."""
 
 
-@pytest.mark.parametrize(("name", "moment"), [("speck-micro", 1), ("speck-micro", 13), ("speck-micro-anchors", 9)])
-def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypatch, caplog, name, moment):
+@pytest.mark.parametrize(
+    ("name", "moment", "nbs"),
+    [("speck-micro", 1, 8), ("speck-micro", 13, 24), ("speck-micro", 13, 8), ("speck-micro-anchors", 9, 20)],
+)
+def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypatch, caplog, name, moment, nbs):
+    """Also where the batches of an epoch are no multiple of those that make a step."""
     caplog.set_level(logging.INFO, "speck")
     snapshot = published()
     store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
-    settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "fliplr": 0.5})
+    settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "nbs": nbs, "fliplr": 0.5})
     monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # after every epoch, whatever the clock says
     whole = engine.train(settings, snapshot)["model"]
     steps = iter(range(100))
@@ -294,6 +319,75 @@ def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypat
     assert not list((tmp_path / "squares" / "runs").glob("*"))
 
 
+@pytest.mark.parametrize(("nbs", "stepped"), [(8, [1, 1, 1, 1]), (16, [2, 2]), (24, [3, 1]), (64, [4])])
+def test_a_step_takes_its_batches_and_the_last_of_an_epoch_what_is_left(published, tmp_path, monkeypatch, nbs, stepped):
+    taken, step = [], trainer.DetectionTrainer.optimizer_step
+
+    def steps(self):
+        taken.append(self._gathered)
+        step(self)
+
+    monkeypatch.setattr(trainer.DetectionTrainer, "optimizer_step", steps)
+    options = {**OPTIONS, "nbs": nbs, "warmup_epochs": 0}
+    engine.train(config(tmp_path, epochs=2, options=options), published())
+    assert taken == 2 * stepped
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """The epochs before which the mosaic was closed."""
+    found, close = [], trainer.Trainer._close_dataloader_mosaic
+
+    def closing(self):
+        close(self)
+        found.append(self.epoch)
+        assert not self.train_loader.dataset._in_mosaics
+
+    monkeypatch.setattr(trainer.Trainer, "_close_dataloader_mosaic", closing)
+    return found
+
+
+CLOSING = {**OPTIONS, "mosaic": 1.0, "close_mosaic": 2}
+
+
+@pytest.mark.parametrize("seconds", [None, 600])
+def test_the_last_epochs_see_no_mosaics_whether_or_not_time_is_limited(published, tmp_path, closed, seconds):
+    assert engine.train(config(tmp_path, epochs=4, max_seconds=seconds, options=CLOSING), published())["epochs"] == 4
+    assert closed == [2]
+
+
+def test_the_last_epochs_of_a_run_that_its_time_ends_see_no_mosaics(published, tmp_path, monkeypatch, closed):
+    clock, report = [1e9], trainer.Trainer._report_step
+    monkeypatch.setattr("time.time", lambda: clock[0])
+
+    def second(self):
+        clock[0] += 1
+        report(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_report_step", second)
+    settings = config(tmp_path, epochs=50, max_seconds=24.5, options=CLOSING)  # of 4 s each, 7 fit
+    assert engine.train(settings, published())["epochs"] == 7
+    assert closed == [5]
+
+
+@pytest.mark.parametrize("seconds", [None, 600])
+def test_a_run_that_goes_on_in_its_last_epochs_makes_no_mosaics(published, tmp_path, monkeypatch, closed, seconds):
+    snapshot = published(train=16)
+    settings = config(tmp_path, epochs=4, max_seconds=seconds, options=CLOSING)
+    steps, report = iter(range(100)), trainer.Trainer._report_step
+
+    def killed(self):
+        report(self)
+        if next(steps) == 6:  # in the last epoch of 2 steps
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    engine.train(settings, snapshot)
+    assert closed == [2, 3]
+
+
 def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_path, monkeypatch):
     snapshot = published()
     settings = config(tmp_path, epochs=2, options=OPTIONS)
@@ -313,12 +407,12 @@ def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_pa
 def test_a_batch_that_was_halved_for_want_of_memory_stays_so_in_the_next_try(published, tmp_path, monkeypatch):
     snapshot = published()
     settings = config(tmp_path, epochs=3, options=OPTIONS)
-    loss = tasks.DetectionModel.loss
+    plain = tasks.DetectionModel.loss
 
     def small_memory(self, batch, preds=None):
         if len(batch["img"]) > 4 and self.training:
             raise RuntimeError("CUDA out of memory")
-        return loss(self, batch, preds)
+        return plain(self, batch, preds)
 
     monkeypatch.setattr(tasks.DetectionModel, "loss", small_memory)
     steps, report = iter(range(1000)), trainer.Trainer._report_step
