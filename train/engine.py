@@ -66,12 +66,13 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
             _device_words(trainer.device), run.weights or "scratch",
         )  # fmt: skip
         if not trainer.was_finished():
-            store.write_json(store.join(kept, "run.json"), {"snapshot": snapshot.id})  # which gc leaves there
+            checkpoint.begin(kept, snapshot.id)
             trainer.train()
     seconds = round(time.monotonic() - start + trainer.before, 1)
     epochs, device = trainer.epoch + 1, trainer.device.type
     meta = {
         "dataset": config.name,
+        "run": kept.rsplit("/", 1)[1],
         "snapshot": snapshot.id,
         "categories": list(run.categories),
         "model": config.train.model,
@@ -86,7 +87,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
         },
     }  # fmt: skip
     uri = model.save(trainer.best_module(), home, meta)
-    store.delete(kept)
+    checkpoint.end(kept)
     log.info("trained %d epochs in %.0f s, the best was epoch %d: %s", epochs, seconds, trainer.best_epoch, uri)
     return {"model": uri, "epochs": epochs, "seconds": seconds, "device": device}
 
@@ -129,7 +130,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
     if "anchors" in architecture:
         architecture = _with_anchors(config, snapshot, architecture, settings["imgsz"])
     return Run(
-        train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
+        dataset=config.name, train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
         architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
         image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=budget, settings=settings,
         warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free, loss=config.train.loss,

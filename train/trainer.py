@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from etl import boxes
 from etl.config import Loss
 from etl.errors import ConfigError, SpeckError
-from train import checkpoint, compat, model
+from train import checkpoint, compat, model, tracking
 from train.data import ShardDataset, ShardReader
 from train.loss import balanced
 from train.sampling import EpochSampler, rarity
@@ -42,6 +42,7 @@ _NUMBERS = (*_WHOLE, "_validating", "best_fitness", "fitness")  # of the trainer
 class Run:
     """Everything one training run needs, read and checked."""
 
+    dataset: str  # its name
     train: pa.Table  # samples
     val: pa.Table
     home: str  # of the snapshot's shards
@@ -87,6 +88,7 @@ class Trainer(DetectionTrainer):
         self._gathered = 0  # batches whose gradients no step has used yet
         self.before = 0.0  # seconds of the run before it was killed
         self._sampler: EpochSampler | None = None
+        self._trackers: list[tracking.Tracker] = []
         settings = {
             **run.settings, "warmup_epochs": 0.0 if run.budget else run.warmup_epochs, "model": "speck.yaml",
             "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
@@ -113,6 +115,23 @@ class Trainer(DetectionTrainer):
         self.add_callback("on_fit_epoch_end", Trainer._stop_in_time)
         self.add_callback("on_fit_epoch_end", Trainer._keep)
         self.add_callback("on_val_batch_end", _report_validation(self))
+        self.add_callback("on_train_start", Trainer._start_tracking)
+        self.add_callback("on_train_epoch_end", Trainer._write_losses)
+        self.add_callback("teardown", Trainer._end_tracking)
+
+    def _start_tracking(self) -> None:
+        self._trackers = tracking.trackers(self._kept, self.run.dataset, self.run.settings, self.start_epoch)
+
+    def _write_losses(self) -> None:
+        self._write({**self.label_loss_items(self.tloss, "train"), **self.lr})
+
+    def _write(self, scalars: Mapping[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.write({name: float(value) for name, value in scalars.items()}, self.epoch + 1)
+
+    def _end_tracking(self) -> None:
+        for tracker in self._trackers:
+            tracker.close(finished=bool(self.stop))
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the names of the splits, which `build_dataset` knows."""
@@ -258,6 +277,7 @@ class Trainer(DetectionTrainer):
             "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
             metrics["metrics/mAP50-95(B)"], len(self.run.val),
         )  # fmt: skip
+        self._write(metrics)
         return metrics, fitness
 
     def save_model(self) -> bool:
