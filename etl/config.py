@@ -168,10 +168,11 @@ class Anchors(Section):
 
 
 class Loss(Section):
-    """What a detector with anchors is punished for, beside Ultralytics' own gains in `options`."""
+    """What a detector is punished for, beside Ultralytics' own gains in `options`; the defaults are the stock loss."""
 
     gamma: Annotated[float, Field(ge=0)] = 0.0  # of the focal loss: how much less what is right already counts
     nwd: Fraction = 0.0  # share of the normalised Wasserstein distance in the loss of a box
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: scores of rare classes count more
 
 
 class Train(Section):

@@ -52,10 +52,14 @@ def _collect(config: Config) -> dict[str, Any]:
     for name in work:
         Work(store.join(home, "work", name)).delete()
     models = _old_models(config)
+    at_work = _runs(home)
     for name in models:
+        run = store.read_json(store.join(home, "models", name, "model.json")).get("run")
+        if run is not None and run not in at_work:
+            store.delete(store.join(home, "runs", run))
         store.delete(store.join(home, "models", name, "model.json"))  # first: what is half removed is no model
         store.delete(store.join(home, "models", name))
-    for name, age in _runs(home).items():
+    for name, age in at_work.items():
         if age > timedelta(days=_RUN_DAYS):
             store.delete(store.join(home, "runs", name))
     trials = _trials(config)
@@ -123,12 +127,13 @@ def _trials(config: Config) -> list[str]:
 
 
 def _runs(home: str) -> dict[str, timedelta]:
-    """Return how long ago each unfinished training was last at work."""
+    """Return how long ago each unfinished training was last at work; what a finished one left goes with its model."""
+    marked = {uri.split("/")[-2] for uri in store.glob(store.join(home, "runs", "*", "run.json"))}
     newest: dict[str, datetime] = {}
     for uri in store.glob(store.join(home, "runs", "*", "*")):
         name, time = uri.split("/")[-2], store.modified(uri).astimezone(UTC)
         newest[name] = max(newest.get(name, time), time)
-    return {name: datetime.now(UTC) - time for name, time in newest.items()}
+    return {name: datetime.now(UTC) - time for name, time in newest.items() if name in marked}
 
 
 def _snapshot_of(home: str, model: str) -> str | None:

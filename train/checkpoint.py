@@ -13,11 +13,25 @@ from etl.errors import StoreError
 from etl.ids import digest
 
 _FILE = "last.pt"
+_MARK = "run.json"  # by which `speck gc` leaves the snapshot there
 
 
 def folder(home: str, *run: Any) -> str:
     """Return the URI of the folder of a run, named by all that it depends on."""
     return store.join(home, "runs", digest(*run)[:16])
+
+
+def begin(uri: str, snapshot: str) -> None:
+    """Mark a run as at work on a snapshot."""
+    store.write_json(store.join(uri, _MARK), {"snapshot": snapshot})
+
+
+def end(uri: str) -> None:
+    """Remove all that a finished run would go on from; its event files stay."""
+    for file in (_FILE, _MARK):
+        store.delete(store.join(uri, file))
+    if not store.glob(store.join(uri, "*")):
+        store.delete(uri)
 
 
 def write(uri: str, state: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 
 from etl import fitting, network, store
-from etl.config import Config, Loss
+from etl.config import Config
 from etl.errors import ConfigError
 from etl.snapshot import Snapshot
 from train import checkpoint, compat, model, recipe
@@ -40,7 +40,6 @@ _OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSp
 # The shards hold the augmented geometry already, and tiles are never resampled unless asked for.
 _DEFAULTS = {"scale": 0.0, "translate": 0.0, "patience": 100}
 _CPU_BATCH = 16
-_MANY_EPOCHS = 1000  # Ultralytics' count in a run with a budget; ours ends it
 
 
 def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dict[str, Any]:
@@ -67,12 +66,13 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
             _device_words(trainer.device), run.weights or "scratch",
         )  # fmt: skip
         if not trainer.was_finished():
-            store.write_json(store.join(kept, "run.json"), {"snapshot": snapshot.id})  # which gc leaves there
+            checkpoint.begin(kept, snapshot.id)
             trainer.train()
     seconds = round(time.monotonic() - start + trainer.before, 1)
     epochs, device = trainer.epoch + 1, trainer.device.type
     meta = {
         "dataset": config.name,
+        "run": kept.rsplit("/", 1)[1],
         "snapshot": snapshot.id,
         "categories": list(run.categories),
         "model": config.train.model,
@@ -87,7 +87,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
         },
     }  # fmt: skip
     uri = model.save(trainer.best_module(), home, meta)
-    store.delete(kept)
+    checkpoint.end(kept)
     log.info("trained %d epochs in %.0f s, the best was epoch %d: %s", epochs, seconds, trainer.best_epoch, uri)
     return {"model": uri, "epochs": epochs, "seconds": seconds, "device": device}
 
@@ -113,7 +113,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         **_DEFAULTS,
         "mosaic": 0.0 if mosaics else config.augment.mosaic,
         "imgsz": math.ceil(image_size / 32) * 32,
-        "epochs": config.train.epochs if budget is None else _MANY_EPOCHS,
+        "epochs": config.train.epochs,
         "time": None if budget is None else budget / 3600,
         "batch": _batch(config, device),
         "device": device,
@@ -121,6 +121,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         "nms": False if nms_free else None,
         "conf": 0.01,  # enough to choose the best epoch by, and far cheaper than 0.001
         "workers": 2,
+        "cls_pw": 0.0 if config.train.loss.class_weights == "none" else 1.0,  # which asks for weights at all
         **options,
         "amp": _precision(device) if options.get("amp", True) else False,
     }
@@ -128,13 +129,8 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         settings["workers"] = 0  # daemons may not have children
     if "anchors" in architecture:
         architecture = _with_anchors(config, snapshot, architecture, settings["imgsz"])
-    elif config.train.loss != Loss():
-        raise ConfigError(
-            config.name, "train.loss", config.train.loss.model_dump(),
-            f"a model with anchors (train.model: {config.train.model}{network.WITH_ANCHORS}), whose loss it shapes",
-        )  # fmt: skip
     return Run(
-        train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
+        dataset=config.name, train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
         architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
         image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=budget, settings=settings,
         warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free, loss=config.train.loss,
@@ -175,6 +171,9 @@ def _options(config: Config, mosaics: bool) -> dict[str, Any]:
             raise ConfigError(config.name, key, repr(value), " ".join(str(error).split())) from error
     if (optimizer := options.get("optimizer", "auto")) not in _OPTIMIZERS:  # Ultralytics looks when training starts
         raise ConfigError(config.name, "train.options.optimizer", repr(optimizer), f"one of {', '.join(_OPTIMIZERS)}")
+    if options.get("cls_pw") is not None and config.train.loss.class_weights != "none":
+        expected = "none beside train.loss.class_weights, which weighs the classes already"
+        raise ConfigError(config.name, "train.options.cls_pw", options["cls_pw"], expected)
     if mosaics and options.get("mosaic"):
         expected = "0, as the shards hold mosaics already (or augment.mosaic 0)"
         raise ConfigError(config.name, "train.options.mosaic", options["mosaic"], expected)

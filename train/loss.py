@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of Torch's users call it
+from numpy.typing import NDArray
 
 from etl.assigner import NWD_SCALE, fits
 
 _AROUND = 0.5  # of a cell: a centre nearer to a neighbour than this is learnt there, too
+_BETA = 0.999
 _OBJECTNESS = 1.0  # its gain; box and scores have Ultralytics' `box` and `cls`
 
 
@@ -72,8 +75,20 @@ def nwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:
     """Return binary cross-entropy weighed by |target - share|^gamma: Lin et al. 1708.02002, for soft targets."""
+    logits, targets = precise(logits), precise(targets)
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return plain if gamma == 0 else plain * (targets - logits.sigmoid()).abs().clamp(min=1e-6) ** gamma
+
+
+def balanced(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return weights [categories] by the effective numbers of boxes: Cui et al. 1901.05555, with a beta of 0.999.
+
+    Beyond some thousands more boxes of a category make no difference; a category without any has the others' mean.
+    """
+    there = counts > 0
+    effective = (1 - _BETA ** np.maximum(counts, 1).astype(np.float64)) / (1 - _BETA)
+    weights = 1 / effective
+    return np.where(there, weights, weights[there].mean()).astype(np.float32)
 
 
 class AnchorLoss:
@@ -92,7 +107,7 @@ class AnchorLoss:
 
     def __call__(self, outputs: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss summed over the batch, and its parts for the log."""
-        raw = [_precise(found) for found in (outputs[1] if isinstance(outputs, tuple) else outputs)]
+        raw = [precise(found) for found in (outputs[1] if isinstance(outputs, tuple) else outputs)]
         gamma, share = (0.0, 0.0) if self._settings is None else (self._settings.gamma, self._settings.nwd)
         sizes = [(found.shape[2] * stride, found.shape[3] * stride) for found, stride in self._levels(raw)]
         image = batch["batch_idx"].to(raw[0].device).long().view(-1)
@@ -129,7 +144,7 @@ class AnchorLoss:
         return list(zip(raw, self._head.strides, strict=True))
 
 
-def _precise(found: torch.Tensor) -> torch.Tensor:
+def precise(found: torch.Tensor) -> torch.Tensor:
     """Return what mixed precision made in float32: sums over cells and small distances need it."""
     return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
 

@@ -23,6 +23,7 @@ from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan
 from train import compat
 from train.anchored import AnchorDetector, Anchors
+from train.anchorless import AnchorFreeDetector
 
 compat.install()
 
@@ -93,7 +94,7 @@ def build(architecture: Architecture, categories: Sequence[str]) -> Detector:
     if "anchors" in architecture:
         module = AnchorDetector(architecture, len(categories))
     else:
-        module = tasks.DetectionModel(copy.deepcopy(architecture), ch=3, nc=len(categories), verbose=False)
+        module = AnchorFreeDetector(copy.deepcopy(architecture), ch=3, nc=len(categories), verbose=False)
     module.names = dict(enumerate(categories))
     return module
 

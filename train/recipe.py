@@ -45,7 +45,7 @@ def choose(config: Config, audit: Mapping[str, Any]) -> tuple[Config, list[str]]
     if rare and "sampling" not in said:
         changes["sampling"] = "weighted"
         reasons.append(f"sampling weighted: {', '.join(rare)} have less than 1/{_RARE} of the largest class's boxes")
-    if rare and "cls_pw" not in train.options:
+    if rare and "cls_pw" not in train.options and "class_weights" not in train.loss.model_fields_set:
         changes["options"] = {**train.options, "cls_pw": _WEIGHT}
         reasons.append(f"options cls_pw {_WEIGHT}: the same classes would hardly weigh in the loss")
     return config.model_copy(update={"train": train.model_copy(update=changes)}), reasons

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from etl import boxes
 from etl.config import Loss
 from etl.errors import ConfigError, SpeckError
-from train import checkpoint, compat, model
+from train import checkpoint, compat, model, tracking
 from train.data import ShardDataset, ShardReader
+from train.loss import balanced
 from train.sampling import EpochSampler, rarity
 
 compat.install()
@@ -40,6 +42,7 @@ _NUMBERS = (*_WHOLE, "_validating", "best_fitness", "fitness")  # of the trainer
 class Run:
     """Everything one training run needs, read and checked."""
 
+    dataset: str  # its name
     train: pa.Table  # samples
     val: pa.Table
     home: str  # of the snapshot's shards
@@ -53,7 +56,7 @@ class Run:
     settings: dict[str, Any]  # of the Ultralytics trainer
     warmup_epochs: float
     nms_free: bool
-    loss: Loss  # of a detector with anchors
+    loss: Loss
     weighted: bool  # samples of rare categories and sizes more often
 
     @property
@@ -82,8 +85,10 @@ class Trainer(DetectionTrainer):
         self._validating = 0.0  # seconds
         self._progress = 0.0  # when last reported
         self._steps = 0
+        self._gathered = 0  # batches whose gradients no step has used yet
         self.before = 0.0  # seconds of the run before it was killed
         self._sampler: EpochSampler | None = None
+        self._trackers: list[tracking.Tracker] = []
         settings = {
             **run.settings, "warmup_epochs": 0.0 if run.budget else run.warmup_epochs, "model": "speck.yaml",
             "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
@@ -102,12 +107,31 @@ class Trainer(DetectionTrainer):
         self.model.loss_settings = run.loss
         self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
         self.add_callback("on_train_start", Trainer._count_time_before)
-        self.add_callback("on_train_epoch_start", Trainer._count_epochs_before)
-        self.add_callback("on_train_batch_start", Trainer._set_rates)
+        self.add_callback("on_train_epoch_start", Trainer._start_epoch)
+        self.add_callback("on_train_batch_start", Trainer._start_batch)
+        self.add_callback("on_train_batch_end", Trainer._step_when_due)
         self.add_callback("on_train_batch_end", Trainer._report_step)
+        self.add_callback("on_train_epoch_end", Trainer._step_what_is_left)
         self.add_callback("on_fit_epoch_end", Trainer._stop_in_time)
         self.add_callback("on_fit_epoch_end", Trainer._keep)
         self.add_callback("on_val_batch_end", _report_validation(self))
+        self.add_callback("on_train_start", Trainer._start_tracking)
+        self.add_callback("on_train_epoch_end", Trainer._write_losses)
+        self.add_callback("teardown", Trainer._end_tracking)
+
+    def _start_tracking(self) -> None:
+        self._trackers = tracking.trackers(self._kept, self.run.dataset, self.run.settings, self.start_epoch)
+
+    def _write_losses(self) -> None:
+        self._write({**self.label_loss_items(self.tloss, "train"), **self.lr})
+
+    def _write(self, scalars: Mapping[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.write({name: float(value) for name, value in scalars.items()}, self.epoch + 1)
+
+    def _end_tracking(self) -> None:
+        for tracker in self._trackers:
+            tracker.close(finished=bool(self.stop))
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the names of the splits, which `build_dataset` knows."""
@@ -155,6 +179,7 @@ class Trainer(DetectionTrainer):
         self._best = state["best"]
         self.metrics = state["metrics"]
         self.start_epoch = state["epoch"] + 1
+        self.epochs = self.args.epochs = state["epochs"]
         if getattr(self.model.model[-1], "one2one_cv2", None) is not None:  # its two losses change with the epochs
             self.model.criterion = self.model.init_criterion()
             self.model.criterion.updates = self.start_epoch - 1
@@ -179,6 +204,7 @@ class Trainer(DetectionTrainer):
         numbers["before"] = time.time() - self.train_time_start
         state = {
             "epoch": self.epoch,
+            "epochs": self.epochs,  # as many as the budget is thought to allow
             "done": bool(self.stop),
             "batch": self.batch_size,
             "model": self.model.state_dict(),
@@ -198,13 +224,38 @@ class Trainer(DetectionTrainer):
     def _count_time_before(self) -> None:
         self.train_time_start -= self.before
 
-    def _count_epochs_before(self) -> None:
+    def _start_epoch(self) -> None:
         self.start_epoch = 0  # from here on Ultralytics only reckons the mean time of an epoch by it
+        self._gathered = 0
+
+    def _start_batch(self) -> None:
+        self._gathered += 1
+        self._set_rates()
+
+    def optimizer_step(self) -> None:
+        """Do nothing: Ultralytics counts batches from the first of the process, whatever was before it."""
+
+    def _step_when_due(self) -> None:
+        if self._gathered >= self.accumulate:
+            self._step_what_is_left()
+
+    def _step_what_is_left(self) -> None:
+        """Step with the gradients gathered; at the end of an epoch so that none is lost where a run goes on."""
+        if self._gathered:
+            super().optimizer_step()
+            self._gathered = 0
 
     def _close_dataloader_mosaic(self) -> None:
         super()._close_dataloader_mosaic()
         assert self._sampler is not None
         self._sampler.set_epoch(self.epoch)  # the loader starts anew, and had gone ahead
+
+    def compute_class_weights(self, class_counts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how much each category's scores count; Ultralytics brings their mean to 1."""
+        if self.run.loss.class_weights == "none":  # then it is train.options.cls_pw that asks for weights
+            weights: NDArray[np.float32] = super().compute_class_weights(class_counts)
+            return weights
+        return balanced(class_counts)
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch on the device, pixels in [0, 1], in the model's memory format."""
@@ -226,6 +277,7 @@ class Trainer(DetectionTrainer):
             "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
             metrics["metrics/mAP50-95(B)"], len(self.run.val),
         )  # fmt: skip
+        self._write(metrics)
         return metrics, fitness
 
     def save_model(self) -> bool:
@@ -270,9 +322,13 @@ class Trainer(DetectionTrainer):
             group["lr"] = group["initial_lr"] * share
 
     def _stop_in_time(self) -> None:
-        """End a run with a budget at its last epoch; Ultralytics makes as many as fit the time."""
-        if self.run.budget is not None and self.epoch + 1 >= self.run.epochs:
-            self.stop = True
+        """End a run with a budget at its last epoch; Ultralytics reckons anew after each how many fit the time.
+
+        By the epochs left it closes the mosaic, and shifts an NMS-free detector's weight from one loss to the other.
+        """
+        if self.run.budget is not None:
+            self.epochs = self.args.epochs = min(self.epochs, self.run.epochs)
+            self.stop |= self.epoch + 1 >= self.run.epochs
 
     def _report_step(self) -> None:
         self._steps += 1

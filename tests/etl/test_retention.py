@@ -98,6 +98,24 @@ def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) 
     assert kept(config) == set(found[2:])
 
 
+def test_what_a_finished_training_left_goes_with_its_model(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 1})})
+    events = [Path(config.home, "runs", name, "events.out.1") for name in ("old", "again", "new")]
+    for number, event in enumerate(events):
+        store.write_bytes(str(event), b"")
+        add_model(config, f"m{number}", found[-1])
+        model = f"{config.home}/models/m{number}/model.json"
+        store.write_json(model, {**store.read_json(model), "run": event.parent.name})
+        time.sleep(0.01)
+    store.write_json(str(events[1].with_name("run.json")), {"snapshot": "abc"})  # trained once more, now
+    week = time.time() - 8 * 24 * 3600
+    for event in events:
+        os.utime(event, (week, week))
+    assert retention.collect(few)["removed"]["models"] == ["m0", "m1"]
+    assert [event.exists() for event in events] == [False, True, True]
+
+
 def test_a_head_that_was_built_before_the_others_stays(grown: tuple[Any, list[str]], dataset: Any) -> None:
     config, found = grown
     for number in range(1, 4):

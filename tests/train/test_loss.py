@@ -151,3 +151,12 @@ def test_weights_of_classes_weigh_their_scores(trained):
     plain = loss.AnchorLoss(module)(raw, batch)[1]["scores_loss"]
     module.class_weights = torch.tensor([2.0, 2.0], dtype=torch.float64)
     assert loss.AnchorLoss(module)(raw, batch)[1]["scores_loss"] == pytest.approx(2 * float(plain))
+
+
+def test_balanced_weights_are_of_effective_numbers_of_boxes():
+    """Equation by equation: 1, 1 + 0.999, ... count for n boxes; a class without any weighs as the mean."""
+    counts = np.array([1, 2, 50_000, 0], np.float32)
+    weights = loss.balanced(counts)
+    assert weights[:3].tolist() == pytest.approx([1, 1 / 1.999, 1 / 1000], rel=1e-5)
+    assert weights[3] == pytest.approx(weights[:3].mean())
+    assert weights.dtype == np.float32

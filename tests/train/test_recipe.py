@@ -56,4 +56,6 @@ def test_rare_classes_are_drawn_and_weighed_more() -> None:
     config, reasons = chosen({"options": {"lr0": 0.01}}, classes=classes)
     assert config.train.sampling == "weighted"
     assert config.train.options == {"lr0": 0.01, "cls_pw": 0.5}
+    weighed = chosen({"loss": {"class_weights": "balanced"}}, classes=classes)[0].train
+    assert (weighed.options, weighed.loss.class_weights) == ({}, "balanced")
     assert all("bus" in reasons[0] and "never" not in reason for reason in reasons)
