@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from etl import boxes, charts, codec, page
 from etl.codec import Pixels
 from train import draw, metrics, mistakes
 from train.merge import Detections
-
-if TYPE_CHECKING:
-    from train.evaluate import Subject
+from train.subject import Subject
 
 Kind = Literal["missed", "false", "found"]
 

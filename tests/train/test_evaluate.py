@@ -14,7 +14,9 @@ from etl import boxes, champion, cluster, codec, jobs
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
 from etl.snapshot import Snapshot
-from train import evaluate, predict
+from etl.truth import evaluation_truth
+from train import evaluate, gate, predict
+from train.finder import Finder
 
 MODES = predict.MODES
 WH = (300, 220)
@@ -88,7 +90,7 @@ def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config,
 
 
 def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str, Any]]:
-    images, truth = evaluate.evaluation_truth(snapshot, "val")
+    images, truth = evaluation_truth(snapshot, "val")
     paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
     rows = []
     for box in truth.to_pylist():
@@ -241,7 +243,7 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_pa
     assert (again["champion"], again["promoted"]) == (ids[0], False)
     refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate.gate, "decide", lambda *_, **__: refused)
+        patched.setattr(gate, "decide", lambda *_, **__: refused)
         assert not evaluate.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
     assert champion.champion(config.home) == ids[0]
     passed = evaluate.evaluate(config, snapshot, uris[1], promote=True)
@@ -259,7 +261,7 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_pa
 )
 def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: Path, data: bytes, message: str) -> None:
     config, snapshot = built(tmp_path)
-    images, _ = evaluate.evaluation_truth(snapshot, "val")
+    images, _ = evaluation_truth(snapshot, "val")
     name = images["path"][0].as_py()
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=f"{name}: .*{message}"):
@@ -276,6 +278,6 @@ def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(m
 
 
 def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
-    finder = evaluate.Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
+    finder = Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
     assert [finder.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
     assert [finder.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]
