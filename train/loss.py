@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of Torch's users call it
 
-from etl.assigner import NWD_SCALE, fits
+from etl.assigner import fits
+from etl.boxes import NWD_SCALE
 
 _AROUND = 0.5  # of a cell: a centre nearer to a neighbour than this is learnt there, too
 _OBJECTNESS = 1.0  # its gain; box and scores have Ultralytics' `box` and `cls`

@@ -14,7 +14,7 @@ from etl import boxes, cluster, demo, jobs
 from etl.config import load
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth
-from train import engine, find_missing, missing
+from train import engine, find_missing
 from train.finder import finder_of, look
 from train.subject import subjects_of
 
@@ -54,7 +54,7 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
         name = next((name for name in taken if path.endswith(name)), None)
         if name is None:
             return None
-        near = missing.distance(boxes.as_boxes([box]), boxes.as_boxes(taken[name]))[0]
+        near = boxes.nwd(boxes.as_boxes([box]), boxes.as_boxes(taken[name]))
         return (name, int(near.argmax())) if near.max() >= SAME else None
 
     ours = [hit(row["path"], [row[side] for side in ("x0", "y0", "x1", "y1")]) for row in queue]

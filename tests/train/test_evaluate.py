@@ -75,6 +75,7 @@ def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode
     answer = evaluate.evaluate(*made, detections="truth")
     for mode in MODES:
         assert {key: answer[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
+        assert {answer[mode][f"NWD_{key}"] for key in ("AP", *BUCKETS)} == {1.0}, mode
         assert answer[mode]["AP"] == 1.0 and answer[mode]["AR"] == 1.0
     assert answer["combined"]["boxes"] == 6 * answer["images"]  # the crowd is none
 

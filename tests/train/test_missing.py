@@ -44,7 +44,7 @@ def fixed_rule(truth: Truth, found: Detections) -> Detections:
 
 
 def hits(suspected: Detections, gone: np.ndarray) -> np.ndarray:
-    return missing.distance(suspected.xyxy, boxes.as_boxes(gone)).max(axis=1, initial=0) > 0.5
+    return boxes.nwd(suspected.xyxy[:, None], boxes.as_boxes(gone)).max(axis=1, initial=0) > 0.5
 
 
 def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
