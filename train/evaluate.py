@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from etl import store
+from etl import boxes, store
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth
-from train import bootstrap, confidence, contest, metrics, mistakes, predict_files, report
+from train import bootstrap, confidence, contest, metrics, mistakes, nearness, predict_files, report
 from train.finder import Finder, finder_of, given, look, newest_model
 from train.merge import Detections
 from train.predict import MODES, Mode
@@ -109,10 +109,12 @@ def judge(
         "seconds_per_image": answer["combined"]["seconds_per_image"],
         "images": len(subjects),
         "size_reference": config.evaluate.size_reference,
+        "nwd": {"scale": boxes.NWD_SCALE, "thresholds": list(nearness.THRESHOLDS)},
         "merge": config.evaluate.merge.model_dump(mode="json"),
         "best_f1": best,
         "thresholds": points,
         "curve": confidence.curve(scores),
+        "curves": {name: confidence.curve(confidence.Scores.of(judged, i)) for i, name in enumerate(categories)},
         "calibration": confidence.calibration(scores),
         "mistakes": mistakes.count(truth, shown, scale),
         "confusion": mistakes.confusion(truth, shown, len(categories)),

@@ -86,6 +86,12 @@ def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config,
     assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
     assert page.count("<figcaption>") >= page.count("<svg") > 0
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    for plot in (
+        "AP by size of the object", "AP by NWD", "Where objects are lost", "What is taken for what",
+        "What a confidence gives", "Precision and recall", "Is a score a probability?",
+    ):  # fmt: skip
+        assert f"<h3>{plot}</h3>" in page
+    assert "constant 12.7 source px, thresholds 0.7, 0.75, 0.8, 0.85" in page
     saved = json.loads((Path(answer["html"]).parent / "evaluation.json").read_text())
     assert saved["combined"]["AP"] == answer["combined"]["AP"]
 
@@ -100,6 +106,12 @@ def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str,
             image = box["image_id"] if name == "id" else paths[box["image_id"]]
             rows.append({"image_id": image, "category_id": box["category"], "bbox": bbox, "score": 0.9})
     return rows
+
+
+def test_every_category_with_objects_has_its_own_curve_of_precision_and_recall(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    assert {name: curve["recall"][0] for name, curve in answer["curves"].items()} == {"bus": 1.0, "small car": 1.0}
+    assert "All categories together, and the 2 with the most objects" in Path(answer["html"]).read_text()
 
 
 def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
