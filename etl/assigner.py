@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.boxes import Boxes, size
+from etl.boxes import NWD_SCALE, Boxes, size
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,6 @@ NAMES = ("point_in_box", "tal", *WITH_ANCHORS)
 RATIO = 4.0  # of sides, YOLOv5's anchor_t
 RATIO_CELLS = 3  # the box's own and the two nearest
 IOU, NWD = 0.5, 0.7  # from which an anchor is positive
-NWD_SCALE = 12.7  # px: the mean size of AI-TOD's objects
 _STEPS = 32  # positions per pixel
 _OFFSETS = 16  # of an anchor from a box, per axis
 

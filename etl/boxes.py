@@ -12,6 +12,7 @@ Boxes = NDArray[np.float64]  # [N, 4]
 
 BUCKETS = ("very_tiny", "tiny", "small", "medium", "large")
 BUCKET_EDGES = (8.0, 16.0, 32.0, 96.0)  # lower edges of all but the first bucket, pixels of sqrt(w * h)
+NWD_SCALE = 12.7  # px: the mean size of AI-TOD's objects (Wang et al. 2110.13389)
 SMALL_BUCKETS = 3  # are below SMALL
 SMALL = BUCKET_EDGES[SMALL_BUCKETS - 1]  # px of sqrt(w * h): COCO's border between small and medium
 
@@ -89,6 +90,19 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     shared = intersection(a, b)
     union = area(a)[:, None] + area(b)[None, :] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def gaussian(boxes: Boxes) -> Boxes:
+    """Return centre and half size [..., 4] of boxes [..., 4]: mean and deviations of the Gaussian in a box's place."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    both: Boxes = np.concatenate([low + high, np.maximum(high - low, 0.0)], axis=-1) / 2
+    return both
+
+
+def nwd(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Return the normalised Wasserstein distance [...] of boxes [..., 4], 1 for equal ones: Wang et al. 2110.13389."""
+    apart = np.sqrt(((gaussian(a) - gaussian(b)) ** 2).sum(axis=-1))
+    return np.asarray(np.exp(-apart / NWD_SCALE))
 
 
 def hull(polygon: Sequence[float]) -> tuple[float, float, float, float]:

@@ -87,11 +87,21 @@ def stacked_bars(
 
 
 def grouped_bars(
-    title: str, caption: str, groups: Mapping[str, Sequence[float | None]], series: Sequence[str], *, digits: int = 0
+    title: str,
+    caption: str,
+    groups: Mapping[str, Sequence[float | None]],
+    series: Sequence[str],
+    *,
+    digits: int = 0,
+    highest: float | None = None,
 ) -> Figure:
-    """Return upright bars side by side, one group per name and one colour per series; None leaves its place empty."""
+    """Return upright bars side by side, one group per name and one colour per series; None leaves its place empty.
+
+    Plots with the same `highest` may be compared by eye; by default it is the longest bar's.
+    """
     legend, top = _legend(series)
-    highest = max([value for values in groups.values() for value in values if value is not None] + [0.0])
+    if highest is None:
+        highest = max([value for values in groups.values() for value in values if value is not None] + [0.0])
     high, base = 130.0, top + 14 + 130.0
     step = (_WIDTH - 8) / max(len(groups), 1)
     wide = min(40.0, 0.85 * step / max(len(series), 1))

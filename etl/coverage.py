@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import anchors, assigner
-from etl.boxes import BUCKETS, bucket
+from etl.boxes import BUCKETS, NWD_SCALE, bucket
 from etl.tally import FIXED, GRID, GRID_PER_OCTAVE, LENGTHS, PER_OCTAVE, Key
 
 LEVELS = {"p3_p5": (8, 16, 32), "p2_p5": (4, 8, 16, 32)}
@@ -158,7 +158,7 @@ def localisation(lengths: Sequence[int]) -> dict[str, dict[str, dict[str, float 
         table[name] = {
             str(shift): {
                 "iou": round(float((shifted_iou(sides[mine], shift) * many[mine]).sum()) / total, 4) if total else None,
-                "nwd": round(float(np.exp(-(2**0.5) * shift / assigner.NWD_SCALE)), 4) if total else None,
+                "nwd": round(float(np.exp(-(2**0.5) * shift / NWD_SCALE)), 4) if total else None,
             }
             for shift in SHIFTS
         }

@@ -70,7 +70,7 @@ def evaluate(
 ) -> None:
     """Judge a model on the val images: full image, tiled, and both combined."""
     settings = load(config)
-    from train import evaluate as evaluation
+    from train import evaluate as evaluation, table
 
     with naming(config):
         if model is not None:
@@ -79,7 +79,7 @@ def evaluate(
     if as_json:
         answer(result, True)
         return
-    evaluation.print_table(result)
+    table.show(result)
 
 
 @app.command("find-missing")

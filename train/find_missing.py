@@ -12,9 +12,10 @@ from etl.config import Config
 from etl.errors import ConfigError
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth
-from train import draw, evaluate, missing
-from train.evaluate import Subject
+from train import draw, missing
+from train.finder import finder_of, look, newest_model
 from train.merge import Detections
+from train.subject import Subject, pixels_of, subjects_of
 
 log = logging.getLogger("speck")
 
@@ -35,11 +36,11 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
     The model is the champion, else the newest. Scores are calibrated on the val images.
     """
     uri = model or _standing(config)
-    finder, categories = evaluate.finder_of(config, snapshot, uri)
+    finder, categories = finder_of(config, snapshot, uri)
     seen: list[tuple[str, Subject, Detections]] = []
     for split in _SPLITS:
-        subjects = evaluate.subjects_of(*evaluation_truth(snapshot, split), categories)
-        found, _ = evaluate.look(subjects, finder)
+        subjects = subjects_of(*evaluation_truth(snapshot, split), categories)
+        found, _ = look(subjects, finder)
         seen += [(split, one, each) for one, each in zip(subjects, found["combined"], strict=True)]
     held_out = [(one.truth, each) for split, one, each in seen if split == "val"]
     if not held_out:
@@ -73,7 +74,7 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
 
 def _standing(config: Config) -> str:
     best = champion.champion(config.home)
-    return evaluate.newest_model(config) if best is None else store.join(config.home, "models", best)
+    return newest_model(config) if best is None else store.join(config.home, "models", best)
 
 
 def _write(
@@ -106,7 +107,7 @@ def _write(
     for row in queue[:_CROPS]:
         by_image.setdefault(row["image_id"], []).append(row)
     for key, rows in by_image.items():
-        pixels = evaluate.pixels_of(config, images[key])
+        pixels = pixels_of(config, images[key])
         window = images[key].window
         for row in rows:
             box = (row["x0"] - window.x0, row["y0"] - window.y0, row["x1"] - window.x0, row["y1"] - window.y0)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of Torch's users call it
 from numpy.typing import NDArray
 
-from etl.assigner import NWD_SCALE, fits
+from etl.assigner import fits
+from etl.boxes import NWD_SCALE
 
 _AROUND = 0.5  # of a cell: a centre nearer to a neighbour than this is learnt there, too
 _BETA = 0.999

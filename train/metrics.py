@@ -1,4 +1,4 @@
-"""How well detections agree with the truth: COCO's average precision, also by the size of the object."""
+"""How well detections agree with the truth: average precision by IoU, as COCO has it, and by NWD; by size, too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from train import coco
+from train import coco, nearness
 from train.coco import COMPARABLE, Truth
 from train.merge import Detections
 
@@ -59,7 +59,7 @@ def average_precision(
 
     Both sequences hold one entry per image. `scale` judges sizes at so many network pixels per source pixel.
     With `comparable`, 100 detections count per image and category, ignore regions speak for their own category
-    alone, and the twelve COCO figures are those of pycocotools.
+    alone, and the twelve COCO figures are those of pycocotools. `NWD_AP` and its sizes are train.nearness's.
     """
     scales = np.ones(len(truth)) if scale is None else np.asarray(scale, dtype=np.float64)
     most = max([COMPARABLE, *map(len, truth), *map(len, detections)])
@@ -81,6 +81,7 @@ def average_precision(
         **{f"AR_{name}": by_bucket.ar(name) for name in boxes.BUCKETS[:2]},
         **{f"AR_{name}": by_area.ar(name) for name in ("small", "medium", "large")},
     }
+    figures |= nearness.average_precision(images, len(categories), counted[-1], comparable=comparable)
     numbers = _counts(truth, len(categories))
     figures["categories"] = {
         name: {

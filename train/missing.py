@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from etl.assigner import NWD_SCALE
-from etl.boxes import Boxes
+from etl.boxes import NWD_SCALE
 from train.coco import Truth
 from train.merge import Detections
 
@@ -47,14 +46,6 @@ class Calibration:
             known = self.scores[bucket], self.right[bucket]
             found[mine] = np.interp(score[mine], *known) if len(known[0]) else 0.0
         return found
-
-
-def distance(a: Boxes, b: Boxes) -> Floats:
-    """Return the normalised Wasserstein distance [N, M] of boxes, 1 for equal ones."""
-    centre = [(part[:, :2] + part[:, 2:]) / 2 for part in (a, b)]
-    squares = ((centre[0][:, None] - centre[1]) ** 2).sum(axis=2)
-    squares += ((boxes.size(a)[:, None] - boxes.size(b)) ** 2).sum(axis=2) / 4
-    return np.asarray(np.exp(-np.sqrt(squares) / NWD_SCALE))
 
 
 def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
@@ -95,7 +86,7 @@ def suspects(truth: Truth, found: Detections, calibration: Calibration) -> tuple
     side = boxes.side_length(found.xyxy)
     size = boxes.bucket(side)
     least = np.maximum(calibration.nwd[size], np.exp(-_REACH * side / NWD_SCALE))
-    near = distance(found.xyxy, truth.xyxy)
+    near = boxes.nwd(found.xyxy[:, None], truth.xyxy)
     labelled = (near >= least[:, None]).any(axis=1) if len(truth) else np.zeros(len(found), np.bool_)
     likely = calibration.probability(size, found.score)
     kept = ~labelled & ~_on_ignored(truth, found) & (likely >= _LEAST)
@@ -110,7 +101,7 @@ def ranked(queue: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _pairs(truth: Truth, found: Detections) -> tuple[NDArray[np.int64], Floats]:
     """Return which counted object each detection is of, -1 for none, best scores first, and how near it is."""
-    near = distance(found.xyxy, truth.xyxy)
+    near = boxes.nwd(found.xyxy[:, None], truth.xyxy)
     middle = [(part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (found, truth)]
     apart = np.sqrt(((middle[0][:, None] - middle[1]) ** 2).sum(axis=2))
     reach = np.maximum(_APART * boxes.side_length(truth.xyxy), 1.0)

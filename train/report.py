@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from etl import boxes, charts, codec, page
 from etl.codec import Pixels
 from train import draw, metrics, mistakes
 from train.merge import Detections
-
-if TYPE_CHECKING:
-    from train.evaluate import Subject
+from train.subject import Subject
 
 Kind = Literal["missed", "false", "found"]
 
@@ -24,6 +22,8 @@ _OF_EACH_KIND = 12  # pictures
 _PICTURE_WH = (320, 240)
 _QUALITY = 82
 _MODES = {"full_image": "whole image", "tiled": "tiles", "combined": "combined"}
+_NOTHING = "nothing"  # what a false alarm was, and what a missed object was found as
+_CURVES = 5  # of categories, in one plot
 _SIZES = {"AP": "all", **{f"AP_{name}": name.replace("_", " ") for name in boxes.BUCKETS}}
 
 
@@ -68,6 +68,7 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
         categories=_category_rows(answer),
         gains=_gain_rows(answer),
         mistakes=_mistake_rows(answer),
+        confusion=_confusion_rows(answer),
         seams=_seam_rows(answer),
         lost=_lost(answer),
         curves=_curves(answer),
@@ -138,7 +139,13 @@ def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
     objects = {"AP": answer["combined"]["boxes"], **{f"AP_{name}": counts[name] for name in boxes.BUCKETS}}
     objects["AP_small"] = sum(counts[name] for name in boxes.BUCKETS[:3])  # as COCO has it
     return [
-        [name, page.count(objects[key]), *(page.figures(answer[mode][key]) for mode in _MODES), _sure(answer, key)]
+        [
+            name,
+            page.count(objects[key]),
+            *(page.figures(answer[mode][key]) for mode in _MODES),
+            _sure(answer, key),
+            *(page.figures(answer[mode][f"NWD_{key}"]) for mode in _MODES),
+        ]
         for key, name in _SIZES.items()
     ]
 
@@ -181,15 +188,18 @@ def _lost(answer: dict[str, Any]) -> list[charts.Figure]:
 
 
 def _taken(answer: dict[str, Any]) -> list[charts.Figure]:
-    names = [*answer["combined"]["categories"], "nothing"]
+    names = [*answer["combined"]["categories"], _NOTHING]
     shares = [[value / max(sum(row), 1) for value in row] for row in answer["confusion"]]
-    if len(names) < 3:
-        return []
     caption = (
         "Each row is what was there, shared out over what it was found as; the last column was missed, the last row "
-        "holds false alarms by the class they were given. Hover for shares."
+        "holds false alarms by the class they were given."
     )
     return [charts.heat_map("What is taken for what", caption, names, names, shares, x_label="found as")]
+
+
+def _confusion_rows(answer: dict[str, Any]) -> list[list[str]]:
+    names = [*answer["combined"]["categories"], _NOTHING]
+    return [[name, *map(page.count, row)] for name, row in zip(names, answer["confusion"], strict=True)]
 
 
 def _seam_rows(answer: dict[str, Any]) -> list[list[str]]:
@@ -205,6 +215,10 @@ def _curves(answer: dict[str, Any]) -> list[charts.Figure]:
         return []
     at = found["confidence"]
     names = ("precision", "recall", "F1")
+    number = {name: row["boxes"] for name, row in answer["combined"]["categories"].items()}
+    common = sorted(number, key=lambda name: -number[name])[:_CURVES] if len(number) > 1 else []
+    whose = f"All categories together, and the {len(common)} with the most objects" if common else "All categories"
+    lines = {"all categories": found} | {name: answer["curves"][name] for name in common if number[name]}
     plots = [
         charts.line_chart(
             "What a confidence gives",
@@ -214,8 +228,8 @@ def _curves(answer: dict[str, Any]) -> list[charts.Figure]:
         ),
         charts.line_chart(
             "Precision and recall",
-            "Each point is a confidence: right is more objects found, up is fewer false alarms.",
-            {"all categories": list(zip(found["recall"], found["precision"], strict=True))},
+            f"Each point is a confidence: right is more objects found, up is fewer false alarms. {whose}.",
+            {name: list(zip(line["recall"], line["precision"], strict=True)) for name, line in lines.items()},
             x_label="recall", y_label="precision", x_range=(0, 1), y_range=(0, 1),
         ),
     ]  # fmt: skip
@@ -253,17 +267,30 @@ def _category_rows(answer: dict[str, Any]) -> list[list[str]]:
 
 def _plots(answer: dict[str, Any]) -> list[charts.Figure]:
     modes = list(_MODES.values())
-    pixels = f"{answer['size_reference']} pixels"
-    ap = {name: [answer[mode][key] for mode in _MODES] for key, name in _SIZES.items()}
+    thresholds = (answer["nwd"]["thresholds"][place] for place in (0, -1))
+    off = [f"{t} ({answer['nwd']['scale'] * np.log(1 / t) / 2**0.5:.1f} px)" for t in thresholds]
+    ap, by_nwd = (
+        {name: [answer[mode][kind + key] for mode in _MODES] for key, name in _SIZES.items()} for kind in ("", "NWD_")
+    )
+    highest = max([0.0, *(value for table in (ap, by_nwd) for row in table.values() for value in row if value)])
     plots = [
         charts.grouped_bars(
             "AP by size of the object",
-            f"Average precision over IoU 0.5 to 0.95; the size is the square root of the box area in {pixels}. "
-            "A gap is a size without objects.",
+            "Average precision over IoU 0.5 to 0.95; the size is the square root of the box area in "
+            f"{answer['size_reference']} pixels. A gap is a size without objects.",
             ap,
             modes,
             digits=3,
-        )
+            highest=highest,
+        ),
+        charts.grouped_bars(
+            "AP by NWD",
+            f"The same over NWD {' to '.join(off)}: so far off may edges be on average, at any size.",
+            by_nwd,
+            modes,
+            digits=3,
+            highest=highest,
+        ),
     ]
     if answer["seconds_per_image"]:
         seconds = {name: answer[mode]["seconds_per_image"] for mode, name in _MODES.items()}

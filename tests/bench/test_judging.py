@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from etl import boxes
 from etl.config import Merge
 from etl.plan import TilePlan
+from train import nearness
 from train.coco import Truth
 from train.merge import Detections, concatenate, merge
 from train.metrics import average_precision
@@ -95,16 +96,23 @@ def test_judging_half_a_million_detections_beside_pycocotools(bench: Any) -> Non
     def ours() -> float:
         return float(average_precision(truth, found, ("a", "b", "c"), comparable=True)["AP"])
 
-    costs: dict[str, list[Any]] = {"ours": [], "theirs": []}
+    def by_nwd() -> float | None:
+        return nearness.average_precision(list(zip(truth, found, [1.0] * IMAGES, strict=True)), 3, 100)["NWD_AP"]
+
+    costs: dict[str, list[Any]] = {"ours": [], "by NWD": [], "theirs": []}
     values = {}
     for _ in range(ROUNDS):
-        for name, run in (("ours", ours), ("theirs", theirs)):
+        for name, run in (("ours", ours), ("by NWD", by_nwd), ("theirs", theirs)):
             costs[name].append(bench.spent(lambda run=run, name=name: values.__setitem__(name, run())))
     ratio = bench.ratio(costs["ours"], costs["theirs"])
     bench.say(
-        f"{len(results)} detections of {len(labels)} objects: ours (with every size bucket) "
+        f"{len(results)} detections of {len(labels)} objects: ours (with every size bucket and by NWD) "
         f"{bench.cpu(costs['ours']):.1f} CPU-s, pycocotools {bench.cpu(costs['theirs']):.1f}: "
         f"{ratio.beside(1 / 3, at_most=True)}; AP {values['ours']:.6f} and {values['theirs']:.6f}"
+    )
+    bench.say(
+        f"by NWD alone {bench.cpu(costs['by NWD']):.1f} CPU-s: "
+        f"{bench.ratio(costs['by NWD'], costs['theirs']).beside(1 / 10, at_most=True)}"
     )
     assert abs(values["ours"] - values["theirs"]) < 1e-9
     assert ratio.median < 1 / 3 * 1.25

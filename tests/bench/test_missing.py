@@ -14,7 +14,9 @@ from etl import boxes, cluster, demo, jobs
 from etl.config import load
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth
-from train import engine, evaluate, find_missing, missing
+from train import engine, find_missing
+from train.finder import finder_of, look
+from train.subject import subjects_of
 
 GONE = 0.05  # of the small labels
 SURE, APART = 0.95, 0.5  # the fixed rule: score above, IoU with every label below
@@ -52,15 +54,15 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
         name = next((name for name in taken if path.endswith(name)), None)
         if name is None:
             return None
-        near = missing.distance(boxes.as_boxes([box]), boxes.as_boxes(taken[name]))[0]
+        near = boxes.nwd(boxes.as_boxes([box]), boxes.as_boxes(taken[name]))
         return (name, int(near.argmax())) if near.max() >= SAME else None
 
     ours = [hit(row["path"], [row[side] for side in ("x0", "y0", "x1", "y1")]) for row in queue]
-    finder, categories = evaluate.finder_of(config, snapshot, model)
+    finder, categories = finder_of(config, snapshot, model)
     theirs = []
     for split in ("train", "val"):
-        subjects = evaluate.subjects_of(*evaluation_truth(snapshot, split), categories)
-        found, _ = evaluate.look(subjects, finder)
+        subjects = subjects_of(*evaluation_truth(snapshot, split), categories)
+        found, _ = look(subjects, finder)
         for one, each in zip(subjects, found["combined"], strict=True):
             sure = each.take(each.score > SURE)
             alone = boxes.iou(sure.xyxy, one.truth.xyxy).max(axis=1, initial=0) < APART

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import anchors, assigner
+from etl.boxes import NWD_SCALE
 
 P3 = (8, 16, 32)
 P2 = (4, 8, 16, 32)
@@ -70,7 +71,7 @@ def overlap(box: np.ndarray, other: np.ndarray) -> float:
 def nwd(box: np.ndarray, other: np.ndarray) -> float:
     apart = ((box[:2] + box[2:]) / 2 - (other[:2] + other[2:]) / 2) ** 2
     sides = ((box[2:] - box[:2]) - (other[2:] - other[:2])) ** 2 / 4
-    return float(np.exp(-np.sqrt(apart.sum() + sides.sum()) / assigner.NWD_SCALE))
+    return float(np.exp(-np.sqrt(apart.sum() + sides.sum()) / NWD_SCALE))
 
 
 @pytest.mark.parametrize(("name", "metric", "least"), [("max_iou", overlap, 0.5), ("nwd", nwd, 0.7)])

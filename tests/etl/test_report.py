@@ -96,6 +96,12 @@ def test_every_plot_has_a_title_and_a_sentence() -> None:
         charts.bar_chart("Boxes", " ", {"a": 1})
 
 
+def test_bars_of_plots_with_the_same_highest_value_may_be_compared() -> None:
+    half, whole = (charts.grouped_bars("t", "s.", {"a": [value]}, ["b"], highest=1.0).svg for value in (0.5, 1.0))
+    tall = [float(height) for svg in (half, whole) for height in re.findall(r'height="([\d.]+)"><title>a, b', svg)]
+    assert tall == [65.0, 130.0]
+
+
 numbers = st.floats(0, 1e7)
 
 

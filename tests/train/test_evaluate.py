@@ -14,7 +14,9 @@ from etl import boxes, champion, cluster, codec, jobs
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
 from etl.snapshot import Snapshot
-from train import evaluate, predict
+from etl.truth import evaluation_truth
+from train import evaluate, gate, predict
+from train.finder import Finder
 
 MODES = predict.MODES
 WH = (300, 220)
@@ -73,6 +75,7 @@ def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode
     answer = evaluate.evaluate(*made, detections="truth")
     for mode in MODES:
         assert {key: answer[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
+        assert {answer[mode][f"NWD_{key}"] for key in ("AP", *BUCKETS)} == {1.0}, mode
         assert answer[mode]["AP"] == 1.0 and answer[mode]["AR"] == 1.0
     assert answer["combined"]["boxes"] == 6 * answer["images"]  # the crowd is none
 
@@ -83,12 +86,18 @@ def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config,
     assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
     assert page.count("<figcaption>") >= page.count("<svg") > 0
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    for plot in (
+        "AP by size of the object", "AP by NWD", "Where objects are lost", "What is taken for what",
+        "What a confidence gives", "Precision and recall", "Is a score a probability?",
+    ):  # fmt: skip
+        assert f"<h3>{plot}</h3>" in page
+    assert "constant 12.7 source px, thresholds 0.7, 0.75, 0.8, 0.85" in page
     saved = json.loads((Path(answer["html"]).parent / "evaluation.json").read_text())
     assert saved["combined"]["AP"] == answer["combined"]["AP"]
 
 
 def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str, Any]]:
-    images, truth = evaluate.evaluation_truth(snapshot, "val")
+    images, truth = evaluation_truth(snapshot, "val")
     paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
     rows = []
     for box in truth.to_pylist():
@@ -97,6 +106,12 @@ def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str,
             image = box["image_id"] if name == "id" else paths[box["image_id"]]
             rows.append({"image_id": image, "category_id": box["category"], "bbox": bbox, "score": 0.9})
     return rows
+
+
+def test_every_category_with_objects_has_its_own_curve_of_precision_and_recall(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    assert {name: curve["recall"][0] for name, curve in answer["curves"].items()} == {"bus": 1.0, "small car": 1.0}
+    assert "All categories together, and the 2 with the most objects" in Path(answer["html"]).read_text()
 
 
 def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
@@ -241,7 +256,7 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_pa
     assert (again["champion"], again["promoted"]) == (ids[0], False)
     refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate.gate, "decide", lambda *_, **__: refused)
+        patched.setattr(gate, "decide", lambda *_, **__: refused)
         assert not evaluate.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
     assert champion.champion(config.home) == ids[0]
     passed = evaluate.evaluate(config, snapshot, uris[1], promote=True)
@@ -259,7 +274,7 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_pa
 )
 def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: Path, data: bytes, message: str) -> None:
     config, snapshot = built(tmp_path)
-    images, _ = evaluate.evaluation_truth(snapshot, "val")
+    images, _ = evaluation_truth(snapshot, "val")
     name = images["path"][0].as_py()
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=f"{name}: .*{message}"):
@@ -276,6 +291,6 @@ def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(m
 
 
 def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
-    finder = evaluate.Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
+    finder = Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
     assert [finder.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
     assert [finder.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]

@@ -16,11 +16,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE])
-def test_the_page_shows_its_figures_and_the_console_is_clean(tmp_path: Path, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_shows_its_figures_and_the_console_is_clean(
+    tmp_path: Path, size: tuple[int, int], scheme: str
+) -> None:
     answer = evaluate.evaluate(*built(tmp_path), detections="truth")
     shot = tmp_path / "page.png"
-    ran = chromium(Path(answer["html"]), f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}")
+    preferred = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    ran = chromium(Path(answer["html"]), f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}", preferred)
     assert "CONSOLE" not in ran.stderr
     pixels = cv2.imread(str(shot), cv2.IMREAD_GRAYSCALE)
     assert pixels.shape == size[::-1]
-    assert (pixels != np.bincount(pixels.ravel()).argmax()).mean() > 0.03
+    background = np.bincount(pixels.ravel()).argmax()
+    assert (background > 128) == (scheme == "light")
+    assert (pixels != background).mean() > 0.03

@@ -16,7 +16,7 @@ from tests.train.test_evaluate import built
 from tests.train.test_metrics import found_of, truth_of
 from train import find_missing, missing
 from train.coco import Truth
-from train.evaluate import Finder
+from train.finder import Finder
 from train.merge import Detections
 from train.predict import MODES
 
@@ -44,7 +44,7 @@ def fixed_rule(truth: Truth, found: Detections) -> Detections:
 
 
 def hits(suspected: Detections, gone: np.ndarray) -> np.ndarray:
-    return missing.distance(suspected.xyxy, boxes.as_boxes(gone)).max(axis=1, initial=0) > 0.5
+    return boxes.nwd(suspected.xyxy[:, None], boxes.as_boxes(gone)).max(axis=1, initial=0) > 0.5
 
 
 def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
@@ -108,7 +108,7 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
 
         return Finder(find, 96, snapshot.plan.tile), list(snapshot.categories)
 
-    monkeypatch.setattr(find_missing.evaluate, "finder_of", finder)
+    monkeypatch.setattr(find_missing, "finder_of", finder)
     answer = find_missing.find(config, snapshot, f"{config.home}/models/abc")
     queue = pq.read_table(answer["queue"]).to_pylist()
     assert answer["suspects"] == len(queue) == 6
