@@ -124,7 +124,7 @@ def listening(port: int) -> None:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    return "spawn_main" in " ".join(process.cmdline()) and "resource_tracker" not in " ".join(process.cmdline())
+    return "resource_tracker" not in " ".join(process.cmdline())
 
 
 @pytest.fixture(scope="module")
