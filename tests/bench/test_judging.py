@@ -63,6 +63,7 @@ def image_of(rng: np.random.Generator) -> tuple[Truth, Detections]:
     return Truth(xyxy, category, boxes.area(xyxy), no, no), detections
 
 
+@pytest.mark.timeout(1800)
 def test_judging_half_a_million_detections_beside_pycocotools(bench: Any) -> None:
     rng = np.random.default_rng(0)
     images = [image_of(rng) for _ in range(IMAGES)]
