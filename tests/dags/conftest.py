@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -104,3 +106,44 @@ def dag_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     for folder in (DAGS / "plugins", DAGS):
         monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module
+
+
+class Webhook:
+    """A server that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, str]] = []
+        messages = self.messages
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                messages.append({"path": self.path, **body})
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                """Keep quiet."""
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def connection(self) -> str:
+        """An Airflow connection that leads here."""
+        address = f"http://127.0.0.1:{self._server.server_port}/hooks"
+        return json.dumps({"conn_type": "http", "host": address, "password": "secret"})
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="session")
+def hooked() -> Iterator[Webhook]:
+    """A webhook on this machine."""
+    server = Webhook()
+    yield server
+    server.close()

@@ -17,16 +17,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory, tiny, night):
+def airflow(tmp_path_factory, tiny, night, hooked):
     """A running Airflow with one dataset, whose nightly hour was an hour ago, and one broken dataset file."""
     root = tmp_path_factory.mktemp("chain with space")
     tiny.write(root / "data")
     (root / "datasets").mkdir()
     past = datetime.now(UTC) - timedelta(hours=1)
-    text = tiny.config(root / "store", root / "data", cron=f"{past.minute} {past.hour} * * *")
+    schedule = f"{past.minute} {past.hour} * * *', late_after: 1, timezone: 'UTC"
+    text = tiny.config(root / "store", root / "data", schedule)
     (root / "datasets" / "tiny.yaml").write_text(text)
     (root / "datasets" / "broken.yaml").write_text("name: broken")
-    running = stack.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")})
+    extra = {"SPECK_DATASETS": str(root / "datasets"), "AIRFLOW_CONN_SPECK_ALERTS": hooked.connection}
+    running = stack.up(root / "airflow", DAGS, port=0, extra=extra)
     try:
         night.wait_for(lambda: len(running.client.dags()) == 3 and running.client.import_errors(), 60)
         yield running
@@ -124,11 +126,39 @@ def test_building_again_without_a_change_announces_nothing(airflow, chain, night
     assert client.runs("tiny_train") == before
 
 
-def test_the_training_form_refuses_what_it_does_not_know(airflow, chain, night):
+def test_another_tool_may_say_that_there_is_new_data(airflow, chain, night):
+    client = airflow.client
+    before = client.runs("tiny_build")
+    (source,) = client.call("GET", "assets", name_pattern="speck://tiny/source")["assets"]
+    client.call("POST", "assets/events", {"asset_id": source["id"], "extra": {"from": "labelling"}})
+    run = night.next_run(client, "tiny_build", before)
+    assert run.startswith("asset_triggered__")
+    assert night.finished(client, "tiny_build", run)[0] == "success"
+
+
+def test_a_build_that_is_late_is_told(airflow, chain, night, hooked):
+    client = airflow.client
+    client.call("PATCH", "pools/default_pool", {"slots": 0, "include_deferred": False}, update_mask="slots")
+    try:
+        run = client.trigger("tiny_build")
+        night.wait_for(lambda: [text for text in texts(hooked) if run in text], 180)
+    finally:
+        client.call("PATCH", "pools/default_pool", {"slots": 128, "include_deferred": False}, update_mask="slots")
+    assert f"tiny_build: not done 1 minutes after its start ({run})" in texts(hooked)
+    assert night.finished(client, "tiny_build", run)[0] == "success"
+
+
+def texts(hooked):
+    return [message["text"] for message in hooked.messages]
+
+
+def test_the_training_form_refuses_what_it_does_not_know(airflow, chain, night, hooked):
     client = airflow.client
     run = client.trigger("tiny_train", {"epoch": 3})
     state, _ = night.finished(client, "tiny_train", run)
     assert state == "failed"
+    told = night.wait_for(lambda: [text for text in texts(hooked) if "plan failed" in text], 30)
+    assert told[0].startswith("tiny_train: plan failed: unknown in conf: epoch; known: batch, epochs")
     assert any(
         "unknown in conf: epoch; known: batch, epochs, image_size, snapshot" in line
         for line in client.log("tiny_train", run, "plan")

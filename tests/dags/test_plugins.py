@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,29 +66,11 @@ def test_the_triggerer_can_make_the_watcher_again(dag_module):
 
 
 @pytest.fixture
-def webhook(monkeypatch):
-    """The bodies that a local webhook was sent; the Airflow connection leads there."""
-    bodies: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            bodies.append({"path": self.path, **json.loads(self.rfile.read(int(self.headers["Content-Length"])))})
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            """Keep quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}/hooks"
-    connection = {"conn_type": "http", "host": address, "password": "secret"}
-    monkeypatch.setenv("AIRFLOW_CONN_SPECK_ALERTS", json.dumps(connection))
-    yield bodies
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def webhook(hooked, monkeypatch):
+    """The messages that a local webhook was sent; the Airflow connection leads there."""
+    monkeypatch.setenv("AIRFLOW_CONN_SPECK_ALERTS", hooked.connection)
+    hooked.messages.clear()
+    return hooked.messages
 
 
 def task(**context):
