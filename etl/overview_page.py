@@ -95,9 +95,9 @@ def _trends(found: Overview) -> Iterator[Figure]:
     judged = list(enumerate((evaluated.figures for _, evaluated in found.judged), start=1))
     lines = {
         label: [(number, value) for number, row in judged if (value := row[figure]) is not None]
-        for label, figure in [("all sizes", "AP"), *((_AP_LABELS[name], f"AP_{name}") for name in BUCKETS)]
+        for label, figure in [*((_AP_LABELS[name], f"AP_{name}") for name in BUCKETS), ("all sizes", "AP")]
     }
-    if lines := {label: points for label, points in lines.items() if points}:
+    if reached := [value for points in lines.values() for _, value in points]:
         yield line_chart(
             "AP by size",
             "Average precision of each model that was judged, combined, in the order of judging. The validation images "
@@ -106,7 +106,7 @@ def _trends(found: Overview) -> Iterator[Figure]:
             x_label="model, in the order of judging",
             y_label="AP",
             x_range=_whole([1, len(judged)]),
-            y_range=(0, _above(max(value for points in lines.values() for _, value in points))),
+            y_range=(0, _above(max(reached))),
         )
 
 
