@@ -21,6 +21,7 @@ from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
 from dataset_files import read
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from plugins.report_links import PREFIX
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -32,15 +33,10 @@ from etl.overview_page import Dag, Entry, Run
 
 log = logging.getLogger(__name__)
 
-KINDS = {  # the DAGs of a dataset: the task whose answer names what the run made, and the key that does
-    "build": ("publish", "snapshot"),
-    "train": ("train", "model"),
-    "evaluate": ("evaluate", "model"),
-}
-_PLACES = {  # of what a run made, by the DAG
-    "build": "datasets/{dataset}/snapshots/{id}/audit.html",
-    "train": "datasets/{dataset}/models/{id}",
-    "evaluate": "datasets/{dataset}/models/{id}/evaluation.html",
+KINDS = {  # the DAGs of a dataset: the task whose answer names what the run made, under which key, and its page
+    "build": ("publish", "snapshot", "snapshots/{id}/audit.html"),
+    "train": ("train", "model", "models/{id}"),
+    "evaluate": ("evaluate", "model", "models/{id}/evaluation.html"),
 }
 _MADE = re.compile(r"/([0-9a-f]{16})/?$")
 _ENDED = ("success", "failed")
@@ -126,11 +122,12 @@ def run_tab(
     state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
     if state is None:
         raise HTTPException(404, f"{dag_id} has no such run")
-    task, key = KINDS[kind]
+    task, key, place = KINDS[kind]
+    about = f"{_root(request)}/datasets/{config.name}"
     answer = _answer(session, dag_id, run_id, task)
     if (made := _MADE.search(str(answer.get(key, "")))) is not None:
-        return RedirectResponse(f"{_root(request)}/{_PLACES[kind].format(dataset=config.name, id=made[1])}")
-    links = {f"All about {config.name}": f"{_root(request)}/datasets/{config.name}"}
+        return RedirectResponse(f"{about}/{place.format(id=made[1])}")
+    links = {f"All about {config.name}": about}
     if state in _ENDED:
         text = (
             f"The run ended ({state}) without an answer of the task {task}: it failed or was skipped, as its log says."
@@ -176,10 +173,10 @@ def _dataset_of(dag_id: str, user: Any, entity: DagAccessEntity | None = None) -
 
 
 def _overview(config: Config) -> Overview:
-    try:
-        return overview(config)
-    except StoreError as error:
-        raise HTTPException(503, f"The store cannot be read: {error}") from error
+    told, error = _try_overview(config)
+    if told is None:
+        raise HTTPException(503, error)
+    return told
 
 
 def _try_overview(config: Config) -> tuple[Overview | None, str]:
@@ -200,7 +197,7 @@ def _report(config: Config, folder: str, name: str, file: str) -> HTMLResponse:
 
 def _dags(request: Request, config: Config, user: Any, session: Any) -> tuple[Dag, ...]:
     """Return the dataset's DAGs, those that Airflow knows and the user may read, with their newest runs."""
-    airflow = _root(request).removesuffix("/speck")
+    airflow = _root(request).removesuffix(PREFIX)
 
     def found() -> Iterator[Dag]:
         for kind in KINDS:

@@ -154,9 +154,10 @@ def test_a_store_out_of_reach_hides_no_other_dataset(visit, paths, home):
     store.write_bytes(f"{home}/../far/log/00000001.json", b"no json")
     far.write_text(CONFIG.replace("grown", "far").format(store=Path(home).parent, data="/nowhere"))
     try:
-        shown = visit(paths["list"]).text
+        shown, alone = visit(paths["list"]).text, visit("/speck/datasets/far")
     finally:
         far.unlink()
+    assert (alone.status_code, "cannot be read" in alone.text) == (503, True)
     assert "cannot be read" in shown and paths["audit"] in shown
 
 
