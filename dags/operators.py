@@ -14,6 +14,7 @@ from typing import Any
 import forms
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from plugins.report_links import AuditLink, EvaluationLink
 
 from etl.config import load
 
@@ -45,6 +46,8 @@ class StageOperator(BaseOperator):
         self.scheduler = scheduler  # address of the run's own Dask cluster
         self.config = config  # path of the dataset file
         self.work = work  # URI of the build's tables, from ingest
+        if stage == "publish":
+            self.operator_extra_links = (AuditLink(),)
         self._cluster: Any = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,6 +237,8 @@ class TrainOperator(ProcessOperator):
 
 class EvaluateOperator(ProcessOperator):
     """Evaluates the planned model on the planned snapshot; one that passes the gate becomes the champion."""
+
+    operator_extra_links = (EvaluationLink(),)
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck evaluate`."""

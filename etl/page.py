@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,23 @@ import jinja2
 
 _NOTHING = "\u2013"  # a dash
 _TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPTS = ("sort.js", "frame.js")  # all that a page may run
 
 
 def render(template: str, /, folder: Path | None = None, **values: Any) -> str:
     """Return the page of a template, found in `folder` or among the shared ones; every value is escaped."""
     return _environment(folder).get_template(template).render(**values)
+
+
+@cache
+def policy() -> str:
+    """Return the Content-Security-Policy of the pages: their own scripts by hash, inline styles and pictures."""
+    hashes = (hashlib.sha256(render(name).encode()).digest() for name in _SCRIPTS)
+    scripts = " ".join(f"'sha256-{base64.b64encode(found).decode()}'" for found in hashes)
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
 
 
 @cache
@@ -28,7 +42,7 @@ def _environment(folder: Path | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, percent=percent, figures=figures, jpeg=jpeg)
+    environment.filters.update(count=count, percent=percent, figures=figures, jpeg=jpeg, moment=moment)
     return environment
 
 
@@ -54,3 +68,8 @@ def figures(value: float | None, digits: int = 3) -> str:
 def jpeg(data: bytes) -> str:
     """Return a data URI of JPEG bytes."""
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def moment(time: datetime | None) -> str:
+    """Return a time to the minute, in UTC, a dash for None."""
+    return _NOTHING if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

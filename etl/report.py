@@ -10,7 +10,7 @@ from etl.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, sta
 from etl.page import count, percent, render
 
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
-_RANGES = ("< 8", "8–16", "16–32", "32–96", "≥ 96")  # px, of BUCKETS  # noqa: RUF001
+SIZE_RANGES = ("< 8", "8–16", "16–32", "32–96", "≥ 96")  # px, of BUCKETS  # noqa: RUF001
 _MOST_CLASSES = 20
 
 
@@ -38,7 +38,10 @@ def audit_page(
         labels=list(_label_figures(audit, classes)),
         seeing=list(_seeing_figures(audit["quality"])),
         size_table=_size_table(audit["sizes_network_by_class"]),
-        size_head=["class", *(f"{name.replace('_', ' ')} {px} px" for name, px in zip(BUCKETS, _RANGES, strict=True))],
+        size_head=[
+            "class",
+            *(f"{name.replace('_', ' ')} {px} px" for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)),
+        ],
         class_head=["class", *audit["images_by_split"], "all"],
         class_table=_class_table(audit),
         preview=[
@@ -103,7 +106,7 @@ def _size_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
         f"shrunk to {size}: "
         "tiling decides how much of the two smallest groups is left.",
         {name: _by_bucket(audit[key]) for name, key in spaces.items()},
-        [f"{px} px" for px in _RANGES],
+        [f"{px} px" for px in SIZE_RANGES],
         ordered=True,
     )
     yield _lengths(audit)
@@ -123,7 +126,7 @@ def _size_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
             "Boxes by size at the network in each split: where these differ, the figures on val say little "
             "about train.",
             {name.replace("_", " "): list(row.values()) for name, row in audit["sizes_network"].items()},
-            [f"{px} px" for px in _RANGES],
+            [f"{px} px" for px in SIZE_RANGES],
             ordered=True,
         )
 
@@ -190,7 +193,7 @@ def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
         "cells mean few lessons.",
         {
             f"{px} px": [mine[levels]["by_size"][name]["candidates"] for levels in ("p3_p5", "p2_p5")]
-            for name, px in zip(BUCKETS, _RANGES, strict=True)
+            for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
         },
         ["P3 to P5", "P2 to P5"],
         digits=1,
@@ -218,7 +221,7 @@ def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
         "below 50 would count as missed.",
         {
             f"{px} px": [_hundred(audit["localisation"][name][str(shift)]["iou"]) for shift in (1, 2, 5)]
-            for name, px in zip(BUCKETS, _RANGES, strict=True)
+            for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
         },
         ["1 px", "2 px", "5 px"],
     )
@@ -264,7 +267,7 @@ def _seeing_figures(found: Mapping[str, Any]) -> Iterator[Figure]:
             f"{found['images']} images looked at in full.",
             {
                 f"{px} px": [None if (row := found[name][size]) is None else row[mark] for mark in ("25", "50")]
-                for size, px in zip(BUCKETS, _RANGES, strict=True)
+                for size, px in zip(BUCKETS, SIZE_RANGES, strict=True)
             },
             ["lower quartile", "median"],
         )

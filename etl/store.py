@@ -87,9 +87,10 @@ def info(uri: str) -> FileInfo:
 
 
 def modified(uri: str) -> datetime:
-    """Return when a file was last written."""
+    """Return when a file was last written; StoreError when it is not there."""
     fs, path = _open(uri)
-    time: datetime = fs.modified(path)
+    with _found(uri):
+        time: datetime = fs.modified(path)
     return time
 
 

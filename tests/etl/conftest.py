@@ -18,6 +18,7 @@ from etl.plan import Plan
 
 Boxes = list[tuple[int, int, int, int, int]]  # category, x0, y0, width, height in pixels
 W, H = 150, 100
+BUCKET = "speck"
 
 
 @dataclasses.dataclass
@@ -40,7 +41,7 @@ class Dataset:
         (self.folder / f"{name}.png").unlink()
         (self.folder / f"{name}.txt").unlink()
 
-    def config(self, home: Path, **sections: Any) -> Config:
+    def config(self, home: Path | str, **sections: Any) -> Config:
         source = {"format": "yolo", "images": str(self.folder), "categories": ["car", "bus"], "max_rejects": 1.0}
         values = {"name": "grown", "store": str(home), "source": source, "tile": {"size": 64, "scales": [1.0, 0.5]}}
         return Config.model_validate({**values, "shard": {"max_mb": 0.12}, **sections})
@@ -71,6 +72,30 @@ def dataset(tmp_path: Path) -> Dataset:
 def growing() -> Callable[[Path], Dataset]:
     """Makes an empty dataset in a folder."""
     return Dataset
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[object]:
+    """A client of an S3 on this machine, which the store reaches by its environment."""
+    pytest.importorskip("s3fs")
+    server_module = pytest.importorskip("moto.server")
+    import boto3
+    import fsspec
+
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
 
 
 @pytest.fixture(autouse=True)

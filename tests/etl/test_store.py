@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,32 +10,7 @@ import pytest
 
 from etl import store
 from etl.errors import StoreError
-
-BUCKET = "speck"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[object]:
-    """A client of an S3 on this machine, which the store reaches by its environment."""
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    import boto3
-    import fsspec
-
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        yield client
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+from tests.etl.conftest import BUCKET
 
 
 @pytest.fixture(params=["folder", "file", "s3"])

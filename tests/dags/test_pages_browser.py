@@ -1,0 +1,214 @@
+"""The pages in a real Airflow, seen through a real Chromium: menu, dataset, a run's tab, a task's link."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
+
+import cv2
+import numpy as np
+import pytest
+
+from etl import stack
+from tests.dags.test_chain import CONFIG, DAGS, first_run, succeeded, wait_for, write_source
+from tests.etl.test_audit_browser import CHROMIUM
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+PATIENCE = 60_000  # ms
+WIDE, PHONE = (1440, 1000), (420, 900)
+OPENER = build_opener(ProxyHandler({}))
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory):
+    """A running Airflow in which one dataset was built, trained on and evaluated, beside a broken file."""
+    root = tmp_path_factory.mktemp("pages")
+    write_source(root / "data")
+    (root / "datasets").mkdir()
+    text = CONFIG.format(store=root / "store", data=root / "data", cron="0 2 * * *")
+    (root / "datasets" / "tiny.yaml").write_text(text)
+    (root / "datasets" / "broken.yaml").write_text("name: broken")
+    running = stack.up(root / "airflow", DAGS, extra={"SPECK_DATASETS": str(root / "datasets")})
+    with running:
+        wait_for(lambda: len(running.client.dags()) == 3, 60)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def runs(airflow):
+    """The run of each DAG: a build, and the training and evaluation it leads to."""
+    client = airflow.client
+    for dag in client.dags():
+        client.pause(dag, False)
+    found = {"tiny_build": client.trigger("tiny_build")}
+    succeeded(client, "tiny_build", found["tiny_build"])
+    for dag in ("tiny_train", "tiny_evaluate"):
+        found[dag] = first_run(client, dag)
+        succeeded(client, dag, found[dag])
+    return found
+
+
+class Visitor:
+    """A person who has logged in, and what the browser's console said meanwhile."""
+
+    def __init__(self, airflow, page):
+        self.url, self.page, self.said = airflow.url, page, []
+        page.on("console", lambda message: self.said.append(message))
+        page.on("pageerror", lambda error: self.said.append(error))
+        page.goto(f"{self.url}/auth/login")
+        page.fill('input[name="username"]', airflow.user)
+        page.fill('input[name="password"]', airflow.password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "/auth/login" not in url, timeout=PATIENCE)
+
+    def framed(self, path, heading):
+        """Open a page of Airflow and return the frame in it once it shows a heading."""
+        self.page.goto(f"{self.url}{path}")
+        frame = self.page.frame_locator("iframe")
+        frame.get_by_role("heading", level=1, name=heading).wait_for(timeout=PATIENCE)
+        return frame
+
+    def complaints(self):
+        """What the console says is wrong; Airflow's own remark on how it frames pages is none."""
+        texts = [
+            getattr(message, "text", str(message))
+            for message in self.said
+            if getattr(message, "type", "error") in ("error", "warning")
+        ]
+        return [text for text in texts if "allow-scripts and allow-same-origin" not in text]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(airflow, chromium):
+    """Return a context in which a person with a colour scheme and a window of a size has logged in."""
+
+    @contextmanager
+    def visit(scheme="light", size=WIDE):
+        width, height = size
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        try:
+            yield Visitor(airflow, context.new_page())
+        finally:
+            context.close()
+
+    return visit
+
+
+def drawn(page, tmp_path: Path) -> float:
+    """Return the share of pixels of the window that are not its background."""
+    shot = tmp_path / "page.png"
+    page.screenshot(path=shot)
+    pixels = cv2.imread(str(shot), cv2.IMREAD_GRAYSCALE)
+    return float((np.abs(pixels.astype(int) - int(np.bincount(pixels.ravel()).argmax())) > 40).mean())
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_from_the_menu_to_a_dataset_and_its_audit(visitor, runs, tmp_path, scheme, size):
+    with visitor(scheme, size) as person:
+        person.page.goto(f"{person.url}/")
+        person.page.get_by_role("link", name="Datasets").click(timeout=PATIENCE)
+        frame = person.page.frame_locator("iframe")
+        frame.get_by_role("heading", name="broken.yaml").wait_for(timeout=PATIENCE)
+        assert "source: found nothing" in frame.locator("body").inner_text()
+        assert frame.locator("#tiny .run.success").count() == 3
+        assert drawn(person.page, tmp_path) > 0.01
+        frame.get_by_role("link", name="tiny").click()
+        frame.get_by_role("heading", level=1, name="tiny").wait_for(timeout=PATIENCE)
+        assert frame.locator("figure.plot svg").count() == 2
+        assert drawn(person.page, tmp_path) > 0.01
+        luma = frame.locator("body").evaluate("e => getComputedStyle(e).backgroundColor.match(/\\d+/g).map(Number)")
+        assert (np.mean(luma) > 128) == (scheme == "light")
+        wider = frame.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
+        assert wider <= 0, f"the page is {wider} px wider than its frame"
+        frame.get_by_role("link", name="the whole audit").click()
+        frame.get_by_role("heading", name="Do this").wait_for(timeout=PATIENCE)
+        assert drawn(person.page, tmp_path) > 0.01
+        assert person.complaints() == []
+
+
+def test_the_pages_follow_airflows_theme_rather_than_the_systems(visitor, runs):
+    with visitor("null") as person:  # no scheme is feigned: that would reach the frame too
+        person.page.evaluate("localStorage.setItem('theme', 'dark')")
+        frame = person.framed("/plugin/datasets", "Datasets")
+        luma = frame.locator("body").evaluate("e => getComputedStyle(e).backgroundColor.match(/\\d+/g).map(Number)")
+        assert np.mean(luma) < 64
+
+
+@pytest.mark.parametrize(
+    ("dag", "shows"), [("tiny_build", "Do this"), ("tiny_train", "Figures"), ("tiny_evaluate", "How small can it be?")]
+)
+def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
+    with visitor() as person:
+        person.page.goto(f"{person.url}/dags/{dag}/runs/{quote(runs[dag], safe='')}")
+        person.page.get_by_role("link", name="Report", exact=True).click(timeout=PATIENCE)
+        person.page.frame_locator("iframe").get_by_role("heading", name=shows).wait_for(timeout=PATIENCE)
+        assert drawn(person.page, tmp_path) > 0.01
+        assert person.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("dag", "task", "link", "shows"),
+    [
+        ("tiny_build", "publish", "Audit", "Do this"),
+        ("tiny_evaluate", "evaluate", "Evaluation", "Category by category"),
+    ],
+)
+def test_a_task_links_to_its_report(visitor, airflow, runs, dag, task, link, shows):
+    with visitor() as person:
+        person.page.goto(f"{person.url}/dags/{dag}/runs/{quote(runs[dag], safe='')}/tasks/{task}/details")
+        person.page.get_by_role("link", name=link, exact=True).click(timeout=PATIENCE)
+        person.page.get_by_role("heading", name=shows).wait_for(timeout=PATIENCE)
+        assert person.complaints() == []
+
+
+def test_a_run_in_the_list_opens_in_the_page_around_it(visitor, runs):
+    with visitor() as person:
+        frame = person.framed("/plugin/datasets", "Datasets")
+        frame.locator("#tiny .run").first.click()
+        person.page.wait_for_url(f"**/dags/tiny_build/runs/{quote(runs['tiny_build'], safe='')}", timeout=PATIENCE)
+        assert person.complaints() == []
+
+
+def test_nobody_gets_in_without_a_login_and_nothing_out_of_the_store(airflow, runs):
+    published = airflow.client.answer("tiny_build", runs["tiny_build"], "publish")
+    model = airflow.client.answer("tiny_train", runs["tiny_train"], "train")["model"].rsplit("/", 1)[1]
+    snapshot = f"/speck/datasets/tiny/snapshots/{published['snapshot'].rsplit('/', 1)[1]}"
+    login = json.dumps({"username": airflow.user, "password": airflow.password}).encode()
+    answer = OPENER.open(Request(f"{airflow.url}/auth/token", login, {"Content-Type": "application/json"}))
+    token = {"Authorization": f"Bearer {json.loads(answer.read())['access_token']}"}
+
+    def status(path, headers):
+        try:
+            return OPENER.open(Request(f"{airflow.url}{path}", headers=headers)).status
+        except HTTPError as error:
+            return error.code
+
+    good = ["/speck/datasets", "/speck/datasets/tiny", f"{snapshot}/audit.html", f"{snapshot}/samples.html"]
+    good += [f"/speck/datasets/tiny/models/{model}", f"/speck/datasets/tiny/models/{model}/evaluation.html"]
+    good += ["/speck/dags/tiny_build", *(f"/speck/runs/{dag}/{quote(run, safe='')}" for dag, run in runs.items())]
+    assert {path: status(path, {}) for path in good} == dict.fromkeys(good, 401)
+    assert {path: status(path, token) for path in good} == dict.fromkeys(good, 200)
+    bad = [f"{snapshot}/../../head.json", f"{snapshot}/..%2f..%2fhead.json", f"{snapshot}/manifest.json"]
+    bad += [f"/speck/datasets/tiny/models/{model}/weights.safetensors", "/speck/datasets/..%2ftiny"]
+    assert {path: status(path, token) for path in bad} == dict.fromkeys(bad, 404)

@@ -1,0 +1,229 @@
+"""The web application of the pages, inside Airflow's own: who gets which page, and where a run leads."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from etl import store
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+MODEL = "a" * 16
+CONFIG = """
+name: grown
+store: {store}
+source: {{format: yolo, images: {data}, categories: [car, bus], max_rejects: 1.0}}
+tile: {{size: 64, scales: [1.0]}}
+schedule: {{cron: '0 2 * * *'}}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The store of a dataset that was built once and has a model without an evaluation; beside it a bad file."""
+    from etl import cluster, config, jobs
+    from tests.etl.conftest import Dataset
+
+    root = tmp_path_factory.mktemp("pages")
+    dataset = Dataset(root / "data")
+    for number in range(6):
+        dataset.put(f"{chr(97 + number)}_5", dataset.boxes(number), number)
+    (root / "datasets").mkdir()
+    path = root / "datasets" / "grown.yaml"
+    path.write_text(CONFIG.format(store=root / "store", data=root / "data"))
+    (root / "datasets" / "broken.yaml").write_text("name: broken")
+    settings = config.load(path)
+    with cluster.serial() as here:
+        jobs.build(settings, here)
+    folder = store.join(settings.home, "models", MODEL)
+    store.write_bytes(store.join(folder, "weights.safetensors"), b"weights")
+    said = {"id": MODEL, "model": "yolo26n", "snapshot": "s", "image_size": 640, "recipe": ["batch 8: it fits"]}
+    store.write_json(store.join(folder, "model.json"), said)
+    return settings.home
+
+
+@pytest.fixture(scope="module")
+def airflow(home):
+    """Airflow's own web application with the plugin, over a database that knows one DAG with two runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECK_DATASETS", str(Path(home).parents[1] / "datasets"))
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "admin:admin,viewer:viewer")
+        patch.setattr(sys, "path", [*sys.path, str(DAGS)])
+        from airflow import plugins_manager, settings
+        from airflow.api_fastapi.app import create_app
+        from airflow.models.dag import DagModel
+        from airflow.models.dagbundle import DagBundleModel
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.db import initdb
+        from airflow.utils.session import create_session
+
+        patch.setattr(settings, "PLUGINS_FOLDER", str(DAGS / "plugins"))
+        plugins_manager._get_plugins.cache_clear()
+        plugins_manager.get_fastapi_plugins.cache_clear()
+        initdb()
+        with create_session() as session:
+            session.add(DagBundleModel(name="speck"))
+            session.flush()
+            session.add(DagModel(dag_id="grown_build", bundle_name="speck", is_paused=False, is_stale=False))
+            session.flush()
+            for name, state in (("manual__1", "failed"), ("manual__2026-01-02T03:04:05+00:00", "running")):
+                session.add(
+                    DagRun(
+                        dag_id="grown_build", run_id=name, run_type="manual", state=state, run_after=datetime.now(UTC)
+                    )
+                )
+        yield create_app(apps="core")
+        plugins_manager._get_plugins.cache_clear()
+        plugins_manager.get_fastapi_plugins.cache_clear()
+
+
+@pytest.fixture
+def visit(airflow):
+    """Return a function that gets a path as a user of a role, None being nobody."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from starlette.testclient import TestClient
+
+    client = TestClient(airflow, base_url="http://127.0.0.1", follow_redirects=False)
+
+    def get(path, role="viewer"):
+        headers = {}
+        if role is not None:
+            user = SimpleAuthManagerUser(username="someone", role=role if role != "none" else None)
+            headers["Authorization"] = f"Bearer {airflow.state.auth_manager.generate_jwt(user)}"
+        return client.get(path, headers=headers)
+
+    return get
+
+
+@pytest.fixture
+def paths(home):
+    """Every kind of page, by what it shows."""
+    newest = store.read_json(store.join(home, "head.json"))["snapshot"]
+    return {
+        "list": "/speck/datasets",
+        "dataset": "/speck/datasets/grown",
+        "model": f"/speck/datasets/grown/models/{MODEL}",
+        "audit": f"/speck/datasets/grown/snapshots/{newest}/audit.html",
+        "samples": f"/speck/datasets/grown/snapshots/{newest}/samples.html",
+        "run": "/speck/runs/grown_build/manual__1",
+        "running": "/speck/runs/grown_build/manual__2026-01-02T03%3A04%3A05%2B00%3A00",
+        "dag": "/speck/dags/grown_build",
+    }
+
+
+def test_nobody_sees_anything_without_a_login(visit, paths):
+    for path in [*paths.values(), f"/speck/datasets/grown/models/{MODEL}/evaluation.html"]:
+        answer = visit(path, role=None)
+        assert (answer.status_code, "Not logged in" in answer.text) == (401, True), path
+    for path in ("/speck/docs", "/speck/openapi.json", "/speck/redoc"):
+        assert visit(path, role=None).status_code == 404
+
+
+def test_who_may_not_read_the_dag_gets_403_and_a_list_without_it(visit, paths):
+    listing = paths.pop("list")
+    for path in paths.values():
+        answer = visit(path, role="none")
+        assert (answer.status_code, "may not read the DAG" in answer.text) == (403, True), path
+    assert visit(listing, role="none").status_code == 200
+    assert "grown" not in visit(listing, role="none").text
+
+
+def test_every_page_comes_with_a_policy_that_lets_nothing_foreign_in(visit, paths):
+    for name in ("list", "dataset", "model", "audit", "samples", "run", "running"):
+        answer = visit(paths[name])
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), name
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'sha256-")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_list_shows_good_files_with_their_runs_and_bad_ones_with_their_error(visit, paths):
+    shown = visit(paths["list"], role="admin").text
+    assert "broken.yaml: source: found nothing" in shown
+    assert 'href="/speck/datasets/grown"' in shown and paths["audit"] in shown
+    assert 'href="/dags/grown_build/runs/manual__2026-01-02T03%3A04%3A05%2B00%3A00"' in shown
+    assert 'class="run failed"' in shown and 'class="run running"' in shown
+
+
+def test_a_store_out_of_reach_hides_no_other_dataset(visit, paths, home):
+    from dataset_files import folder
+
+    far = folder() / "far.yaml"
+    store.write_bytes(f"{home}/../far/log/00000001.json", b"no json")
+    far.write_text(CONFIG.replace("grown", "far").format(store=Path(home).parent, data="/nowhere"))
+    try:
+        shown, alone = visit(paths["list"]).text, visit("/speck/datasets/far")
+    finally:
+        far.unlink()
+    assert (alone.status_code, "cannot be read" in alone.text) == (503, True)
+    assert "cannot be read" in shown and paths["audit"] in shown
+
+
+def test_a_report_is_the_one_in_the_store(visit, paths, home):
+    newest = store.read_json(store.join(home, "head.json"))["snapshot"]
+    assert visit(paths["audit"]).content == store.read_bytes(store.join(home, "snapshots", newest, "audit.html"))
+
+
+def test_what_is_not_there_is_a_readable_404_and_no_path_leads_out_of_the_store(visit, paths):
+    audit, model = paths["audit"], paths["model"]
+    for path in [
+        audit.replace("audit.html", "manifest.json"),
+        audit.replace("audit.html", "..%2F..%2Fhead.json"),
+        audit.replace("audit.html", "%2e%2e/head.json"),
+        audit.replace("/grown/", "/..%2Fgrown/"),
+        audit.replace("/snapshots/", "/work/"),
+        "/speck/datasets/grown/snapshots/..%2f..%2f/audit.html",
+        "/speck/datasets/grown/snapshots/%2e%2e/audit.html",
+        "/speck/datasets/grown/snapshots/" + "0" * 16 + "/audit.html",
+        "/speck/datasets/broken",
+        "/speck/datasets/nowhere",
+        f"{model}/evaluation.html",
+        f"{model}/model.json",
+        f"{model[:-1]}b",
+        "/speck/runs/grown_build/none",
+        "/speck/runs/other_build/manual__1",
+        "/speck/dags/other",
+    ]:
+        answer = visit(path, role="admin")
+        assert (answer.status_code, "Nothing here" in answer.text) == (404, True), path
+        assert "passwords" not in answer.text and '"snapshot":' not in answer.text
+
+
+def test_a_dag_leads_to_its_dataset_and_a_run_says_what_there_is(visit, paths):
+    assert visit(paths["dag"]).headers["location"] == paths["dataset"]
+    failed, running = visit(paths["run"]).text, visit(paths["running"]).text
+    assert "No report" in failed and "The run ended (failed)" in failed and 'http-equiv="refresh"' not in failed
+    assert "Not there yet" in running and 'http-equiv="refresh"' in running
+
+
+def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):
+    from airflow import plugins_manager
+
+    plugin = next(found for found in plugins_manager._get_plugins()[0] if found.name == "speck")
+    assert plugins_manager._get_plugins()[1] == {}
+    views = {view["name"]: (view["destination"], view["href"]) for view in plugin.external_views}
+    assert views == {
+        "Datasets": ("nav", "/speck/datasets"),
+        "Dataset": ("dag", "/speck/dags/{DAG_ID}"),
+        "Report": ("dag_run", "/speck/runs/{DAG_ID}/{RUN_ID}"),
+    }
+    assert [link.name for link in plugin.operator_extra_links] == ["Audit", "Evaluation"]
+
+
+def test_only_publish_and_evaluate_have_links(monkeypatch):
+    from airflow.sdk import DAG
+
+    monkeypatch.syspath_prepend(str(DAGS))
+    import operators
+
+    with DAG("d"):
+        publish, audit = (operators.StageOperator(task_id=n, stage=n, config="a.yaml") for n in ("publish", "audit"))
+        evaluate = operators.EvaluateOperator(task_id="evaluate", config="a.yaml", plan={})
+    assert [link.name for link in publish.operator_extra_links] == ["Audit"]
+    assert [link.name for link in evaluate.operator_extra_links] == ["Evaluation"]
+    assert list(audit.operator_extra_links) == []
+    key = type("Key", (), {"dag_id": "d", "run_id": "manual__2026-01-02T03:04:05+00:00"})
+    (link,) = publish.operator_extra_links
+    assert link.get_link(publish, ti_key=key) == "/speck/runs/d/manual__2026-01-02T03%3A04%3A05%2B00%3A00"
