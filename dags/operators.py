@@ -14,13 +14,12 @@ from typing import Any
 import forms
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from plugins.report_links import AuditLink, EvaluationLink
+from speck_links import AuditLink, DashboardLink, EvaluationLink, PerformanceLink
 
 from etl.config import load
 
 FANNED_OUT = frozenset({"ingest", "audit", "tile"})  # these stages run on Dask, the others in the task
 NOTE = "note"  # the XCom of a line for people, which the run's note is made of
-DASHBOARD = "dashboard"  # the XCom of the address of the Dask dashboard
 
 
 @contextmanager
@@ -46,8 +45,10 @@ class StageOperator(BaseOperator):
         self.scheduler = scheduler  # address of the run's own Dask cluster
         self.config = config  # path of the dataset file
         self.work = work  # URI of the build's tables, from ingest
+        self.operator_extra_links = (DashboardLink(), PerformanceLink()) if stage in FANNED_OUT else ()
         if stage == "publish":
             self.operator_extra_links = (AuditLink(),)
+        self.dashboard: str | None = None  # address of the Dask dashboard, once there is a cluster
         self._cluster: Any = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,18 +67,19 @@ class StageOperator(BaseOperator):
         """Give the Dask cluster; what it did is a page of the dataset's store, until the next run of this stage."""
         # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-        from etl import cluster, store
+        from etl import cluster, overview, store
 
         with TemporaryDirectory(prefix="speck-") as folder:
             report = Path(folder) / "performance.html"
             try:
                 address = self.scheduler or os.environ.get("SPECK_SCHEDULER") or None
                 with cluster.connect(address, report=report) as self._cluster:
-                    context["ti"].xcom_push(key=DASHBOARD, value=self._cluster.dashboard_link)
+                    self.dashboard = self._cluster.dashboard_link
+                    context["ti"].xcom_push(key=DashboardLink().xcom_key, value=self.dashboard)
                     yield self._cluster
             finally:
                 if report.exists():
-                    store.upload(report, store.join(home, "performance", f"{self.stage}.html"))
+                    store.upload(report, store.join(home, overview.PERFORMANCE, f"{self.stage}.html"))
 
     def on_kill(self) -> None:
         """Cancel the work on Dask, which a dying task would leave running."""

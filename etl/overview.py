@@ -26,6 +26,8 @@ FIGURES = ("AP", "AP50", *(f"AP_{name}" for name in BUCKETS))
 PAGES = {"snapshots": (AUDIT, SAMPLES), "models": (EVALUATION,)}  # by the folder in whose entries they lie
 _ID = re.compile(r"[0-9a-f]{16}")
 _CACHED = 4096  # small values; a dataset has about a hundred
+PERFORMANCE = "performance"  # the folder of the pages on each stage that runs on Dask
+_STAGE = re.compile(r"[a-z]+")
 _KEPT_PAGES = 16  # whole pages, up to a few MB each
 
 
@@ -141,6 +143,13 @@ def report(config: Config, folder: str, name: str, file: str) -> bytes:
     if file not in stamps:
         raise StoreError(f"{config.name}: no page {folder}/{name}/{file}")
     return _content(store.join(place, file), stamps[file])
+
+
+def performance_report(config: Config, stage: str) -> bytes:
+    """Return the page of what Dask did in the newest run of a stage in Airflow; StoreError when there is none."""
+    if not _STAGE.fullmatch(stage):
+        raise StoreError(f"{config.name}: no stage {stage}")
+    return store.read_bytes(store.join(config.home, PERFORMANCE, f"{stage}.html"))
 
 
 def _newest(home: str, folder: str) -> list[tuple[str, str]]:

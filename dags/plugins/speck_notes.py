@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 from airflow.listeners import hookimpl
-from airflow.plugins_manager import AirflowPlugin
-
-log = logging.getLogger(__name__)
 
 KEY = "note"  # of the XComs that make the note
 
@@ -41,10 +36,3 @@ def _write(dag_run: Any) -> None:
     rows = session.scalars(said.order_by(XComModel.timestamp)).all()
     if lines := [str(XComModel.deserialize_value(row)) for row in rows]:
         dag_run.note = "; ".join(lines)
-
-
-class SpeckNotes(AirflowPlugin):
-    """Makes the scheduler call the functions above."""
-
-    name = "speck_notes"
-    listeners = (sys.modules[__name__],)

@@ -1,4 +1,4 @@
-"""Speck's pages inside Airflow: Datasets in the menu, a tab on every DAG and run, links on the tasks."""
+"""What Airflow shows of Speck: Datasets in the menu, a tab on every DAG and run, links on tasks, notes on runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-_DAGS = str(Path(__file__).resolve().parents[1])
-if _DAGS not in sys.path:  # the web server knows the folder of plugins only
-    sys.path.append(_DAGS)
+_HERE = Path(__file__).resolve().parent
+sys.path += [str(folder) for folder in (_HERE, _HERE.parent) if str(folder) not in sys.path]  # as the DAG files have it
 
-from plugins.report_links import PREFIX, AuditLink, EvaluationLink, root  # noqa: E402
+import speck_notes  # noqa: E402
+from speck_links import PREFIX, AuditLink, DashboardLink, EvaluationLink, PerformanceLink, root  # noqa: E402
 
 
 async def _pages(scope: Any, receive: Any, send: Any) -> None:
     """Answer with the app, which only the web server imports: every task loads the plugins too."""
-    from plugins.report_app import app
+    from speck_pages import app
 
     await app(scope, receive, send)
 
@@ -36,4 +36,5 @@ class SpeckPlugin(AirflowPlugin):
         _view("Dataset", "dataset", "dag", "/dags/{DAG_ID}"),
         _view("Report", "report", "dag_run", "/runs/{DAG_ID}/{RUN_ID}"),
     ]
-    operator_extra_links: ClassVar = [AuditLink(), EvaluationLink()]
+    operator_extra_links: ClassVar = [AuditLink(), DashboardLink(), EvaluationLink(), PerformanceLink()]
+    listeners: ClassVar = [speck_notes]

@@ -18,7 +18,8 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 @pytest.fixture
 def operators(monkeypatch):
-    monkeypatch.syspath_prepend(str(DAGS))
+    for folder in (DAGS / "plugins", DAGS):
+        monkeypatch.syspath_prepend(str(folder))
     import operators
 
     return operators
@@ -71,7 +72,7 @@ def test_a_killed_task_takes_the_whole_process_group_with_it(operators, tmp_path
     task = textwrap.dedent(
         f"""
         import signal, sys
-        sys.path.insert(0, {str(DAGS)!r})
+        sys.path[:0] = [{str(DAGS)!r}, {str(DAGS / "plugins")!r}]
         from operators import TrainOperator
         operator = TrainOperator(task_id="train", config="a.yaml", plan={{}})
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
@@ -95,7 +96,7 @@ def test_a_task_killed_by_force_leaves_no_training_behind(operators, tmp_path):
     task = textwrap.dedent(
         f"""
         import sys
-        sys.path.insert(0, {str(DAGS)!r})
+        sys.path[:0] = [{str(DAGS)!r}, {str(DAGS / "plugins")!r}]
         from operators import TrainOperator
         TrainOperator(task_id="train", config="a.yaml", plan={{}}).run("train")
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 import pytest
 
 from etl import stack
-from tests.dags.test_chain import CONFIG, DAGS, first_run, succeeded, wait_for, write_source
-from tests.etl.test_audit_browser import CHROMIUM
 
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [
     pytest.mark.slow,
@@ -32,31 +33,31 @@ OPENER = build_opener(ProxyHandler({}))
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory):
+def airflow(tmp_path_factory, tiny, night):
     """A running Airflow in which one dataset was built, trained on and evaluated, beside a broken file."""
     root = tmp_path_factory.mktemp("pages")
-    write_source(root / "data")
+    tiny.write(root / "data")
     (root / "datasets").mkdir()
-    text = CONFIG.format(store=root / "store", data=root / "data", cron="0 2 * * *")
+    text = tiny.config(root / "store", root / "data", "0 2 * * *")
     (root / "datasets" / "tiny.yaml").write_text(text)
     (root / "datasets" / "broken.yaml").write_text("name: broken")
-    running = stack.up(root / "airflow", DAGS, extra={"SPECK_DATASETS": str(root / "datasets")})
+    running = stack.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")})
     with running:
-        wait_for(lambda: len(running.client.dags()) == 3, 60)
+        night.wait_for(lambda: len(running.client.dags()) == 3, 60)
         yield running
 
 
 @pytest.fixture(scope="module")
-def runs(airflow):
+def runs(airflow, night):
     """The run of each DAG: a build, and the training and evaluation it leads to."""
     client = airflow.client
     for dag in client.dags():
         client.pause(dag, False)
     found = {"tiny_build": client.trigger("tiny_build")}
-    succeeded(client, "tiny_build", found["tiny_build"])
+    night.succeeded(client, "tiny_build", found["tiny_build"])
     for dag in ("tiny_train", "tiny_evaluate"):
-        found[dag] = first_run(client, dag)
-        succeeded(client, dag, found[dag])
+        found[dag] = night.first_run(client, dag)
+        night.succeeded(client, dag, found[dag])
     return found
 
 

@@ -198,6 +198,19 @@ def test_a_dag_leads_to_its_dataset_and_a_run_says_what_there_is(visit, paths):
     assert "Not there yet" in running and 'http-equiv="refresh"' in running
 
 
+def test_a_dask_report_is_kept_apart_from_everything_else(visit, home):
+    place = "/speck/dags/grown_build/performance"
+    assert visit(f"{place}/tile").status_code == 404
+    store.write_bytes(store.join(home, "performance", "tile.html"), b"<script>1</script>")
+    answer = visit(f"{place}/tile")
+    assert (answer.status_code, answer.content) == (200, b"<script>1</script>")
+    assert answer.headers["Content-Security-Policy"].startswith("sandbox allow-scripts; default-src 'none';")
+    assert visit(f"{place}/tile", role=None).status_code == 401
+    assert visit(f"{place}/tile", role="none").status_code == 403
+    for name in ("remap", "..%2Fhead", "TILE", "%2e%2e%2fhead"):
+        assert visit(f"{place}/{name}").status_code == 404
+
+
 def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):
     from airflow import plugins_manager
 
@@ -209,21 +222,26 @@ def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):
         "Dataset": ("dag", "/speck/dags/{DAG_ID}"),
         "Report": ("dag_run", "/speck/runs/{DAG_ID}/{RUN_ID}"),
     }
-    assert [link.name for link in plugin.operator_extra_links] == ["Audit", "Evaluation"]
+    links = [link.name for link in plugin.operator_extra_links]
+    assert links == ["Audit", "Dask dashboard", "Evaluation", "Dask report"]
 
 
-def test_only_publish_and_evaluate_have_links(monkeypatch):
+def test_tasks_link_to_what_they_made_and_to_dask_where_they_use_it(dag_module):
     from airflow.sdk import DAG
 
-    monkeypatch.syspath_prepend(str(DAGS))
-    import operators
-
+    operators = dag_module("operators")
     with DAG("d"):
-        publish, audit = (operators.StageOperator(task_id=n, stage=n, config="a.yaml") for n in ("publish", "audit"))
+        publish, audit, split = (
+            operators.StageOperator(task_id=n, stage=n, config="a.yaml") for n in ("publish", "audit", "split")
+        )
         evaluate = operators.EvaluateOperator(task_id="evaluate", config="a.yaml", plan={})
     assert [link.name for link in publish.operator_extra_links] == ["Audit"]
     assert [link.name for link in evaluate.operator_extra_links] == ["Evaluation"]
-    assert list(audit.operator_extra_links) == []
+    assert [link.name for link in audit.operator_extra_links] == ["Dask dashboard", "Dask report"]
+    assert list(split.operator_extra_links) == []
     key = type("Key", (), {"dag_id": "d", "run_id": "manual__2026-01-02T03:04:05+00:00"})
+    live, report = audit.operator_extra_links
+    assert live.get_link(audit, ti_key=key) == ""
+    assert report.get_link(audit, ti_key=key) == "/speck/dags/d/performance/audit"
     (link,) = publish.operator_extra_links
     assert link.get_link(publish, ti_key=key) == "/speck/runs/d/manual__2026-01-02T03%3A04%3A05%2B00%3A00"

@@ -36,3 +36,23 @@ class EvaluationLink(RunReport):
     """The evaluation of the model that was judged."""
 
     name = "Evaluation"
+
+
+class DashboardLink(BaseOperatorLink):
+    """The live dashboard of the Dask cluster that a stage runs on; the task tells the address as soon as it has it."""
+
+    name = "Dask dashboard"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the address, empty where there was no cluster."""
+        return str(operator.dashboard or "")
+
+
+class PerformanceLink(BaseOperatorLink):
+    """The page of what the Dask cluster did in the newest run of a stage."""
+
+    name = "Dask report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the place of the page."""
+        return f"{root()}/dags/{quote(ti_key.dag_id)}/performance/{quote(operator.stage)}"

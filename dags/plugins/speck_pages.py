@@ -21,14 +21,14 @@ from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
 from dataset_files import read
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from plugins.report_links import PREFIX
+from speck_links import PREFIX
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from etl import overview_page, page
 from etl.config import Config
 from etl.errors import StoreError
-from etl.overview import Overview, overview, report
+from etl.overview import Overview, overview, performance_report, report
 from etl.overview_page import Dag, Entry, Run
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ _AGAIN_SECONDS = 10
 _RUNS = 5  # of each DAG that are shown
 _THREADS = 8
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "private, no-cache"}
+_SANDBOX = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
+)
 _WORDS = {
     401: ("Not logged in", "Log in to Airflow, then open this page again."),
     403: ("Not for you", "You may not read the DAG that this page is about."),
@@ -111,6 +115,16 @@ def dag_tab(request: Request, dag_id: str, user: GetUserDep) -> RedirectResponse
     """Lead on from a DAG to its dataset's page."""
     config, _ = _dataset_of(dag_id, user)
     return RedirectResponse(f"{_root(request)}/datasets/{config.name}")
+
+
+@app.get("/dags/{dag_id}/performance/{stage}")
+def performance(dag_id: str, stage: str, user: GetUserDep) -> HTMLResponse:
+    """Return Dask's own page of what it did in the newest run of a stage; its scripts get nothing but that page."""
+    config, _ = _dataset_of(dag_id, user)
+    try:
+        return HTMLResponse(performance_report(config, stage), 200, _HEADERS | {"Content-Security-Policy": _SANDBOX})
+    except StoreError as error:
+        raise HTTPException(404, f"{config.name} has no Dask report of {stage}") from error
 
 
 @app.get("/runs/{dag_id}/{run_id:path}", response_model=None)
