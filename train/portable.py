@@ -108,7 +108,7 @@ def load(path: Path) -> Model:
     return Model(
         id=meta["id"], uri=str(path), module=session, categories=tuple(meta["categories"]),
         image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=int(session.meta["stride"]),
-        nms_free=json.loads(session.meta["nms_free"]), meta=meta,
+        nms_free=json.loads(session.meta["nms_free"]), meta=meta, square=True,
     )  # fmt: skip
 
 
