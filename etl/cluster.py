@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import sys
-import time
 import types
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,7 @@ from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from etl import progress
 from etl.errors import ConfigError, TaskError
 
 log = logging.getLogger("speck")
@@ -29,7 +27,6 @@ _PROFILE = {
     "distributed.worker.profile.interval": "100ms",
     "distributed.worker.profile.cycle": "60s",  # a worker keeps the calls it saw in each of an hour's cycles
 }
-_PROGRESS_SECONDS = 5.0
 _KNOCK_SECONDS = 10.0
 
 
@@ -73,44 +70,14 @@ class _Summing:
         return total
 
 
-class Progress:
-    """Shows how far a map has come and what remains: a bar on a terminal, lines in a log."""
-
-    def __init__(self, label: str, total: int) -> None:
-        self._label, self._total, self._done = label, total, 0
-        self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=total, desc=label, unit="part", leave=False) if sys.stderr.isatty() else None
-
-    def step(self) -> None:
-        """Count one finished item; a line is logged when the last is old enough, or all is done."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update()
-            if self._done == self._total:
-                self._bar.close()
-            return
-        now = time.monotonic()
-        if now - self._last < _PROGRESS_SECONDS and self._done < self._total:
-            return
-        self._last = now
-        rate = self._done / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / rate
-        log.info(
-            "%s: %d of %d parts (%d%%), %.1f parts/s, %.0f s left",
-            self._label, self._done, self._total, 100 * self._done // self._total, rate, left,
-        )  # fmt: skip
-
-
 class _Serial(_Summing):
     dashboard_link = None
 
     def stream(
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
-        progress = Progress(label, len(items))
-        for number, item in enumerate(items):
+        for number, item in enumerate(progress.of(items, label, len(items), "part")):
             yield number, function(item)
-            progress.step()
 
     def cancel(self) -> None:
         """Nothing runs elsewhere: ending this process ends the work."""
@@ -134,12 +101,11 @@ class _Dask(_Summing):
         prefix = f"{label}-{uuid.uuid4().hex}"  # never meets the results of an earlier try
         keys = {f"{prefix}-{number}": number for number in range(len(items))}
         self._futures = self._client.map(function, items, key=list(keys), pure=False, retries=_RETRIES)
-        progress = Progress(label, len(items))
+        ready = as_completed(self._futures, loop=self._client.loop)
         try:
-            for future in as_completed(self._futures, loop=self._client.loop):
+            for future in progress.of(ready, label, len(items), "part"):
                 yield keys[future.key], future.result()
                 future.release()  # else workers keep its item, too
-                progress.step()
         except FutureCancelledError as error:
             raise TaskError(f"{label}: cancelled") from error
         except KilledWorker as error:

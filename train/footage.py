@@ -68,6 +68,11 @@ def frames(files: Iterable[str]) -> Iterator[Frame]:
     return ahead(frame for file in files for frame in _of(file))
 
 
+def count(files: Iterable[str]) -> int:
+    """Return how many frames there are to be, as far as the videos say."""
+    return sum(_length(file) if _suffix(file) in VIDEOS else 1 for file in files)
+
+
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     """Yield the items, made in a thread that is a few of them ahead; what it raises is raised here."""
     ready: queue.Queue[tuple[str, object]] = queue.Queue(_AHEAD)
@@ -133,6 +138,15 @@ def _of(file: str) -> Iterator[Frame]:
     if not number:
         expected = "a video that OpenCV decodes, on a local disk"
         yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", "no frame", expected))
+
+
+def _length(file: str) -> int:
+    """Return the frames that a video's header promises, at least 1."""
+    video = cv2.VideoCapture(file)
+    try:
+        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        video.release()
 
 
 def _suffix(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from itertools import chain, count
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl import codec, store
+from etl import codec, progress, store
 from etl.codec import Pixels
 from etl.config import Evaluate
 from etl.errors import ConfigError
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("speck")
 
 _CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says better
-_PROGRESS_SECONDS = 8.0
 _TABLE = pa.schema(
     [
         ("file", pa.string()), ("category", pa.string()), ("score", pa.float64()),
@@ -68,8 +66,8 @@ def predict_files(
     shown: Counter[str] = Counter()
     unreadable: list[dict[str, str]] = []
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
-    said = time.monotonic()
-    for number, frame in enumerate(footage.frames(files), start=1):
+    frames = progress.of(footage.frames(files), "predict", footage.count(files), "picture")
+    for number, frame in enumerate(frames, start=1):
         image = frame.found
         if isinstance(image, codec.UnreadableImageError):
             log.warning("predict: %s: %s", frame.name, image)
@@ -87,9 +85,6 @@ def predict_files(
         for side, values in zip(("x0", "y0", "x1", "y1"), found.xyxy.T.tolist(), strict=True):
             columns[side] += values
         gallery.add(frame, _annotated(image, found, model.categories, least))
-        if time.monotonic() - said > _PROGRESS_SECONDS:
-            said = time.monotonic()
-            log.info("predict: %d pictures, %s, file %d of %d", number, frame.name, _place(frame, files), len(files))
     drawn = gallery.close()
     if not drawn:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
@@ -145,11 +140,6 @@ class _Gallery:
         self._taken.add(path.resolve())
         self._drawn.append(str(path))
         return path
-
-
-def _place(frame: footage.Frame, files: Sequence[str]) -> int:
-    """Return the number of the file a frame is of."""
-    return 1 + files.index(frame.video or frame.name)
 
 
 def _model(uri: str) -> Model:
