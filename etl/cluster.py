@@ -140,7 +140,9 @@ def connect(address: str | None = None, workers: int | None = None) -> Iterator[
             stack.enter_context(_hidden_main())
             count = workers if workers is not None else os.cpu_count() or 1
             where: Any = stack.enter_context(
-                LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR)
+                LocalCluster(
+                    n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+                )  # what fails is raised here
             )
         else:
             _knock(address)

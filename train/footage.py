@@ -41,6 +41,7 @@ def listed(paths: Sequence[str]) -> list[str]:
     """Return the files that paths, folders, patterns and URIs stand for; ConfigError for what is not there."""
     files: list[str] = []
     known = codec.EXTENSIONS | VIDEOS
+    expected = "image files, videos, folders, patterns or URIs of them"
     for path in paths:
         local = store.local_path(path)
         if local is not None and local.is_file():
@@ -57,8 +58,9 @@ def listed(paths: Sequence[str]) -> list[str]:
             ]
             found = within or [path]
         else:
-            expected = "image files, videos, folders, patterns or URIs"
             raise ConfigError("speck predict", "IMAGE", f"{path}, which is not there", expected)
+        if not found:
+            raise ConfigError("speck predict", "IMAGE", f"{path}, where no image or video is", expected)
         files += found
     return files
 

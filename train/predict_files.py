@@ -54,8 +54,11 @@ def predict_files(
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
+    out = Path(out_dir)
+    if out.exists() and not out.is_dir():
+        raise ConfigError("speck predict", "--out", f"{out}, which is a file", "a folder")
     files = footage.listed([str(path) for path in paths])
-    model, out = _model(model_uri), Path(out_dir)
+    model = _model(model_uri)
     log.info("predict: model %s on %s", model.id, place(model))
     settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
     least = _least(model, confidence)
@@ -88,9 +91,7 @@ def predict_files(
     drawn = gallery.close()
     if not drawn:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
-        raise ConfigError(
-            "speck predict", "IMAGE", reasons or "a folder without images", "at least one image that can be read"
-        )
+        raise ConfigError("speck predict", "IMAGE", reasons, "at least one image that can be read")
     store.write_json(str(out / "detections.json"), document)
     store.write_table(str(out / "detections.parquet"), pa.table(columns, schema=_TABLE))
     return {
