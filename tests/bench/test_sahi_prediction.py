@@ -24,7 +24,7 @@ from train import footage, model as models, predict
 from train.merge import Detections, merge
 
 ROUNDS = 5
-IMAGES = 8
+IMAGES = 4
 CONFIDENCE, THRESHOLD, OVERLAP, TILE = 0.25, 0.5, 0.2, 640
 NEAR = 0.5  # px: two boxes of one category whose sides are no further apart are equal
 METHODS = {"nms": ("NMS", "iou"), "nmm": ("GREEDYNMM", "ios")}
