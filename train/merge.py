@@ -22,7 +22,7 @@ BORDER = 2.0  # a side this close to a tile border, in the view's pixels or in s
 COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
 ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
 _FIRST = 512  # best detections settled first; what crowds most is lost to them
-_FEW = 2**14  # pairs that are compared sooner than put on a grid
+_FEW = 2**18  # pairs that are compared sooner than put on a grid
 _PAIRS_AT_ONCE = 2**20  # candidates in memory at a time
 
 Index = NDArray[np.int64]
@@ -200,8 +200,11 @@ def overlapping(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | No
     With `levels`, boxes whose longer sides differ by more powers of two may be left out.
     """
     if len(a) * len(b) <= _FEW:
-        low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
-        i, j = np.nonzero((low <= high).all(axis=2) & (a_key[:, None] == b_key))
+        near = a_key[:, None] == b_key
+        for low, high in ((0, 2), (1, 3)):
+            near &= a[:, low, None] <= b[:, high]
+            near &= b[:, low] <= a[:, high, None]
+        i, j = np.nonzero(near)
         yield i, j
         return
     a_level, b_level = _level(a), _level(b)
