@@ -23,12 +23,23 @@ class Commands(TyperGroup):
     """Commands whose expected failures are one message and an exit code, never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a SpeckError ends it with the error's own exit code."""
+        """Run the command; a SpeckError ends it with the error's own exit code, one of a file system with 1."""
         try:
             return super().invoke(ctx)
         except SpeckError as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # who read the answer has gone: nobody is to be told
+        except _of_file_systems() as error:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+            ctx.exit(SpeckError.exit_code)
+
+
+def _of_file_systems() -> tuple[type[Exception], ...]:
+    """Return what file systems raise: a full disk, a place one may not write to, an object store out of reach."""
+    s3 = sys.modules.get("botocore.exceptions")
+    return (OSError,) if s3 is None else (OSError, s3.BotoCoreError)
 
 
 app = typer.Typer(
@@ -73,8 +84,19 @@ def answer(found: dict[str, Any], as_json: bool) -> None:
     for key, value in found.items():
         rows = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
         for number, row in enumerate(rows):
-            shown = ", ".join(f"{name} {count}" for name, count in row.items()) if isinstance(row, dict) else row
-            typer.echo(f"{key if number == 0 else '':>16}  {shown}")
+            typer.echo(f"{key if number == 0 else '':>16}  {_in_words(row)}")
+
+
+def _in_words(value: Any, within: bool = False) -> str:
+    """Return a value of an answer as people read it."""
+    if isinstance(value, dict):
+        words = ", ".join(f"{name} {_in_words(part, within=True)}" for name, part in value.items())
+        return f"({words})" if within else words or "none"
+    if isinstance(value, list):
+        return ", ".join(_in_words(part, within=True) for part in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
 
 
 @contextmanager
@@ -178,7 +200,13 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     """List a dataset's published snapshots, oldest first."""
     from etl import snapshot
 
-    answer({"snapshots": snapshot.history(load(config).home)}, as_json)
+    found = snapshot.history(load(config).home)
+    if as_json:
+        answer({"snapshots": found}, True)
+        return
+    for row in found:
+        counts = {key: row["answer"][key] for key in ("images", "annotations", "samples")}
+        typer.echo(f"{row['uri']}  {_in_words(counts)}")
 
 
 @app.command()
@@ -337,6 +365,8 @@ def up(
     """Start Airflow on this machine and leave it running; prints its address, user and password."""
     from etl import stack
 
+    if not dags.is_dir():
+        raise ConfigError("speck up", "--dags", f"no folder {dags}", "the folder of the DAGs")
     running = stack.up(home, dags, port)
     typer.echo(f"Airflow: {running.url}\nuser: {running.user}\npassword: {running.password}\nstop it with: make down")
 

@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import threading
-import time
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from etl import progress
 from etl.errors import ConfigError, TaskError
 from etl.process import Command, Ending
 
@@ -34,7 +32,6 @@ _PROFILE = {
     "distributed.worker.profile.interval": "100ms",
     "distributed.worker.profile.cycle": "60s",  # a worker keeps the calls it saw in each of an hour's cycles
 }
-_PROGRESS_SECONDS = 5.0
 _KNOCK_SECONDS = 10.0
 _WATCH_SECONDS = 0.5
 _LAST_WORDS_SECONDS = 5.0  # events come by another way than results
@@ -117,39 +114,9 @@ class _Summing:
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str, images: Count[Item]
     ) -> Iterator[tuple[int, Result]]:
         sizes = [images(item) for item in items]
-        progress = Progress(label, sum(sizes), "part" if images is _one else "image")
-        for number, result in self.stream(function, items, label):
-            yield number, result
-            progress.step(sizes[number])
-
-
-class Progress:
-    """Shows how far a map has come and what remains: a bar on a terminal, lines in a log."""
-
-    def __init__(self, label: str, total: int, unit: str = "part") -> None:
-        self._label, self._total, self._done, self._unit = label, total, 0, unit
-        self._start = self._last = time.monotonic()
-        self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
-
-    def step(self, count: int = 1) -> None:
-        """Count what is finished; a line is logged when the last is old enough, or all is done."""
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-            if self._done == self._total:
-                self._bar.close()
-            return
-        now = time.monotonic()
-        if now - self._last < _PROGRESS_SECONDS and self._done < self._total:
-            return
-        self._last = now
-        rate = self._done / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / rate
-        log.info(
-            "%s: %d of %d %ss (%d%%), %.1f %ss/s, %.0f s left",
-            self._label, self._done, self._total, self._unit,
-            100 * self._done // max(self._total, 1), rate, self._unit, left,
-        )  # fmt: skip
+        unit = "part" if images is _one else "image"
+        found = self.stream(function, items, label)
+        return progress.of(found, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
 
 
 class _Serial(_Summing):
@@ -271,7 +238,9 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
             stack.enter_context(_hidden_main())
             count = workers if workers is not None else os.cpu_count() or 1
             where: Any = stack.enter_context(
-                LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR)
+                LocalCluster(
+                    n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+                )  # what fails is raised here
             )
         else:
             _knock(address)

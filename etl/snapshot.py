@@ -121,8 +121,9 @@ def publish(home: str, manifest: dict[str, Any], note: dict[str, Any]) -> None:
 
 
 def history(home: str) -> list[dict[str, Any]]:
-    """Return the log of a dataset's publications, oldest first."""
+    """Return the log of a dataset's publications, oldest first, with each snapshot's URI."""
     folder = store.join(home, "log")
     if not store.exists(folder):
         return []
-    return [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]
+    entries = [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]
+    return [{**entry, "uri": store.join(home, "snapshots", entry["snapshot"])} for entry in entries]

@@ -19,7 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import StoreError
+from etl.errors import ConfigError, StoreError
 
 _ROW_GROUP = 100_000
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `_partial` names them
@@ -288,7 +288,11 @@ def _info(path: str, found: Mapping[str, Any]) -> FileInfo:
 
 
 def _open(uri: str) -> tuple[Any, str]:
-    fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # others write here, too
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # others write here, too
+    except (ValueError, ImportError) as error:  # no such protocol; one whose package is not installed
+        expected = "a path, or a URI of a file system that fsspec opens"
+        raise ConfigError("", "", f"{uri} ({error})", expected) from error
     return fs, str(path)
 
 

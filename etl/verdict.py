@@ -65,11 +65,11 @@ def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     wanted = needed["8"]["tiled"]
     if wanted is not None and wanted > size:
         advice += (
-            f"19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to match."
+            f" 19 in 20 boxes reach 8 px at image size {wanted}: raise train.image_size or lower tile.size to match."
         )
     elif needed["16"]["tiled"] is not None and needed["16"]["tiled"] > size:
         advice += (
-            f"19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
+            f" 19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
             "helps too."
         )
     yield finding("tiny_labels", grave, advice, count=many)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from etl import retrain
+from etl import progress, retrain
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.plan import TilePlan
@@ -23,7 +23,6 @@ from train.subject import Subject, pixels_of
 log = logging.getLogger("speck")
 
 PERFECT = "truth"  # in place of a file of detections: those of a model that makes no mistake
-_PROGRESS_SECONDS = 8.0
 
 Found = dict[Mode, Detections]
 
@@ -122,20 +121,9 @@ def look(subjects: Sequence[Subject], finder: Finder) -> tuple[dict[Mode, list[D
     """Return what is found in each image in each mode, and the seconds each mode took."""
     found: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
     seconds: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
-    for subject in _with_progress(subjects):
+    for subject in progress.of(subjects, "evaluation", len(subjects), "image"):
         merged, spent = finder.find(subject)
         for mode in MODES:
             found[mode].append(merged[mode])
             seconds[mode] += spent[mode]
     return found, seconds
-
-
-def _with_progress(subjects: Sequence[Subject]) -> Iterator[Subject]:
-    start = said = time.monotonic()
-    for done, subject in enumerate(subjects):
-        now = time.monotonic()
-        if done and now - said >= _PROGRESS_SECONDS:
-            left = (now - start) / done * (len(subjects) - done)
-            log.info("evaluation: %d of %d images, %.0f s left", done, len(subjects), left)
-            said = now
-        yield subject

@@ -41,6 +41,7 @@ def listed(paths: Sequence[str]) -> list[str]:
     """Return the files that paths, folders, patterns and URIs stand for; ConfigError for what is not there."""
     files: list[str] = []
     known = codec.EXTENSIONS | VIDEOS
+    expected = "image files, videos, folders, patterns or URIs of them"
     for path in paths:
         local = store.local_path(path)
         if local is not None and local.is_file():
@@ -57,8 +58,9 @@ def listed(paths: Sequence[str]) -> list[str]:
             ]
             found = within or [path]
         else:
-            expected = "image files, videos, folders, patterns or URIs"
             raise ConfigError("speck predict", "IMAGE", f"{path}, which is not there", expected)
+        if not found:
+            raise ConfigError("speck predict", "IMAGE", f"{path}, where no image or video is", expected)
         files += found
     return files
 
@@ -66,6 +68,11 @@ def listed(paths: Sequence[str]) -> list[str]:
 def frames(files: Iterable[str]) -> Iterator[Frame]:
     """Yield every image, and every frame of each video, read while the ones before are looked at."""
     return ahead(frame for file in files for frame in _of(file))
+
+
+def count(files: Iterable[str]) -> int:
+    """Return how many frames there are to be, as far as the videos say."""
+    return sum(_length(file) if _suffix(file) in VIDEOS else 1 for file in files)
 
 
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -133,6 +140,15 @@ def _of(file: str) -> Iterator[Frame]:
     if not number:
         expected = "a video that OpenCV decodes, on a local disk"
         yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", "no frame", expected))
+
+
+def _length(file: str) -> int:
+    """Return the frames that a video's header promises, at least 1."""
+    video = cv2.VideoCapture(file)
+    try:
+        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        video.release()
 
 
 def _suffix(path: str) -> str:

@@ -2,7 +2,7 @@
 
 Three steps: the pieces of an object larger than the overlap are stitched, what a tile border cut is dropped where
 another view holds the object whole, and of the detections that still overlap the best stays. Nothing here compares
-all pairs: neighbours are found on grids as coarse as the boxes are large.
+all pairs of many: neighbours are found on grids as coarse as the boxes are large.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ BORDER = 2.0  # a side this close to a tile border, in the view's pixels or in s
 COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
 ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
 _FIRST = 512  # best detections settled first; what crowds most is lost to them
+_FEW = 2**18  # pairs that are compared sooner than put on a grid
 _PAIRS_AT_ONCE = 2**20  # candidates in memory at a time
 
 Index = NDArray[np.int64]
@@ -198,6 +199,14 @@ def overlapping(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | No
 
     With `levels`, boxes whose longer sides differ by more powers of two may be left out.
     """
+    if len(a) * len(b) <= _FEW:
+        near = a_key[:, None] == b_key
+        for low, high in ((0, 2), (1, 3)):
+            near &= a[:, low, None] <= b[:, high]
+            near &= b[:, low] <= a[:, high, None]
+        i, j = np.nonzero(near)
+        yield i, j
+        return
     a_level, b_level = _level(a), _level(b)
     for level in np.union1d(a_level, b_level):
         lowest = -1 if levels is None else level - levels

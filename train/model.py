@@ -46,7 +46,8 @@ class Model:
     """A detector ready to run: float32, fused, in eval mode, on the CPU.
 
     The network takes [B, 3, H, W] RGB in [0, 1], sides a multiple of `stride`; a tile of `tile.size` source pixels
-    (times its scale) covers `image_size` of them and is padded with grey (114) on the right and at the bottom.
+    (times its scale) covers `image_size` of them and is padded with grey (114) on the right and at the bottom, up to
+    a multiple of `stride`, or up to a square of `image_size` where the network takes nothing else.
     It gives a tuple whose first item is [B, N, 6] xyxy, score, category when `nms_free`, else raw [B, 4 + C, N].
     """
 
@@ -59,6 +60,7 @@ class Model:
     stride: int
     nms_free: bool
     meta: dict[str, Any] = field(repr=False)  # model.json
+    square: bool = False  # only squares of `image_size` pass
 
 
 def resolve(name: str) -> Architecture:

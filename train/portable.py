@@ -68,6 +68,8 @@ def export(model: Model, out: Path) -> dict[str, Any]:
         import onnx
     except ImportError as error:
         raise ConfigError("speck export-model", "onnx", "not installed", "pip install 'speck[onnx]'") from error
+    if out.is_dir():
+        raise ConfigError("speck export-model", "OUT", f"{out}, which is a folder", "a file to write, as model.onnx")
     side = -(-model.image_size // model.stride) * model.stride
     module = _First(copy.deepcopy(model.module)).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def load(path: Path) -> Model:
     return Model(
         id=meta["id"], uri=str(path), module=session, categories=tuple(meta["categories"]),
         image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=int(session.meta["stride"]),
-        nms_free=json.loads(session.meta["nms_free"]), meta=meta,
+        nms_free=json.loads(session.meta["nms_free"]), meta=meta, square=True,
     )  # fmt: skip
 
 

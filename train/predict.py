@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, groupby, islice
 from math import ceil
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -98,11 +98,13 @@ def tile_ratio(image_size: int, plan: TilePlan, scale: float) -> float:
 
 
 def detect(model: Model, views: Iterable[Pixels], confidence: float) -> Iterator[Rows]:
-    """Yield what the network finds in each square RGB view [S, S, 3], in the views' order."""
+    """Yield what the network finds in each RGB view [H, W, 3], sides multiples of its stride, in the views' order."""
     import torch
 
     device = next(model.module.parameters()).device
-    for group in _batches(views, 1 if device.type == "cpu" else _LARGEST_BATCH):
+    at_once = 1 if device.type == "cpu" else _LARGEST_BATCH
+    alike = (_batches(run, at_once) for _, run in groupby(views, key=np.shape))
+    for group in chain.from_iterable(alike):
         stacked = torch.from_numpy(np.stack(group)).to(device)
         batch = stacked.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
@@ -112,23 +114,29 @@ def detect(model: Model, views: Iterable[Pixels], confidence: float) -> Iterator
 
 
 def _through(model: Model, image: Pixels, windows: Sequence[Window], ratio: float, confidence: float) -> Detections:
-    side = ceil(model.image_size / model.stride) * model.stride
-    views = (_view(image, window, ratio, side) for window in windows)
+    views = (_view(image, window, ratio, model) for window in windows)
     return concatenate(
         _in_source(rows, window, ratio) for rows, window in zip(detect(model, views, confidence), windows, strict=True)
     )
 
 
-def _view(image: Pixels, window: Window, ratio: float, side: int) -> Pixels:
-    """Return the window resized by the ratio and padded on the right and at the bottom to a square."""
+def _view(image: Pixels, window: Window, ratio: float, model: Model) -> Pixels:
+    """Return the window resized by the ratio and padded on the right and at the bottom, no more than it must be."""
     cut = image[window.y0 : window.y1, window.x0 : window.x1]
     width, height = _network_wh(window, ratio)
     if (width, height) != (cut.shape[1], cut.shape[0]):
         how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
         cut = cv2.resize(cut, (width, height), interpolation=how).astype(np.uint8, copy=False)
-    square = np.full((side, side, 3), _GREY, dtype=np.uint8)
-    square[:height, :width] = cut[:side, :side]
-    return square
+    side = _up(model.image_size, model.stride)
+    wide, high = (side if model.square else min(_up(length, model.stride), side) for length in (width, height))
+    padded = np.full((high, wide, 3), _GREY, dtype=np.uint8)
+    padded[:height, :width] = cut[:high, :wide]
+    return padded
+
+
+def _up(length: int, stride: int) -> int:
+    """Return the length up to a multiple of the stride."""
+    return ceil(length / stride) * stride
 
 
 def _network_wh(window: Window, ratio: float) -> tuple[int, int]:

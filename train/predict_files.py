@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from itertools import chain, count
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl import codec, store
+from etl import codec, progress, store
 from etl.codec import Pixels
 from etl.config import Evaluate
 from etl.errors import ConfigError
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("speck")
 
 _CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says better
-_PROGRESS_SECONDS = 8.0
 _TABLE = pa.schema(
     [
         ("file", pa.string()), ("category", pa.string()), ("score", pa.float64()),
@@ -56,8 +54,11 @@ def predict_files(
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
+    out = Path(out_dir)
+    if out.exists() and not out.is_dir():
+        raise ConfigError("speck predict", "--out", f"{out}, which is a file", "a folder")
     files = footage.listed([str(path) for path in paths])
-    model, out = _model(model_uri), Path(out_dir)
+    model = _model(model_uri)
     log.info("predict: model %s on %s", model.id, place(model))
     settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
     least = _least(model, confidence)
@@ -68,8 +69,8 @@ def predict_files(
     shown: Counter[str] = Counter()
     unreadable: list[dict[str, str]] = []
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
-    said = time.monotonic()
-    for number, frame in enumerate(footage.frames(files), start=1):
+    frames = progress.of(footage.frames(files), "predict", footage.count(files), "picture")
+    for number, frame in enumerate(frames, start=1):
         image = frame.found
         if isinstance(image, codec.UnreadableImageError):
             log.warning("predict: %s: %s", frame.name, image)
@@ -87,15 +88,10 @@ def predict_files(
         for side, values in zip(("x0", "y0", "x1", "y1"), found.xyxy.T.tolist(), strict=True):
             columns[side] += values
         gallery.add(frame, _annotated(image, found, model.categories, least))
-        if time.monotonic() - said > _PROGRESS_SECONDS:
-            said = time.monotonic()
-            log.info("predict: %d pictures, %s, file %d of %d", number, frame.name, _place(frame, files), len(files))
     drawn = gallery.close()
     if not drawn:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
-        raise ConfigError(
-            "speck predict", "IMAGE", reasons or "a folder without images", "at least one image that can be read"
-        )
+        raise ConfigError("speck predict", "IMAGE", reasons, "at least one image that can be read")
     store.write_json(str(out / "detections.json"), document)
     store.write_table(str(out / "detections.parquet"), pa.table(columns, schema=_TABLE))
     return {
@@ -145,11 +141,6 @@ class _Gallery:
         self._taken.add(path.resolve())
         self._drawn.append(str(path))
         return path
-
-
-def _place(frame: footage.Frame, files: Sequence[str]) -> int:
-    """Return the number of the file a frame is of."""
-    return 1 + files.index(frame.video or frame.name)
 
 
 def _model(uri: str) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -209,3 +210,16 @@ class Bench:
 def bench(capsys: pytest.CaptureFixture[str]) -> Iterator[Bench]:
     with ExitStack() as stack:
         yield Bench(capsys, stack)
+
+
+@pytest.fixture(scope="session")
+def sahi() -> str:
+    """The folder that holds SAHI, ready to be imported; a comparison with it is skipped where there is none.
+
+    It is no dependency: `pip install --no-deps --target FOLDER sahi==0.12.8 shapely` makes the folder for SPECK_SAHI.
+    """
+    if not (folder := os.environ.get("SPECK_SAHI")):
+        pytest.skip("SPECK_SAHI names no folder with SAHI: see tests/bench/conftest.py")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return folder

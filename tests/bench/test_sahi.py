@@ -1,16 +1,13 @@
 """Tiling with labels against SAHI's `slice_coco` on the same images and tiles, by CPU seconds.
 
-SAHI is no dependency: SPECK_SAHI names a folder that holds it, made with
-`pip install --no-deps --target FOLDER sahi==0.12.8 shapely`.
+SPECK_SAHI names a folder that holds SAHI: see the fixture `sahi`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,9 +64,8 @@ def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
     return run
 
 
-def sahi(folder: str, coco: Path, images: Path, extension: str | None) -> Callable[[Path], object]:
+def sliced(coco: Path, images: Path, extension: str | None) -> Callable[[Path], object]:
     """Slice with SAHI, JPEGs at the quality of the other side: it leaves Pillow's own, 75."""
-    sys.path.insert(0, folder)
     from sahi.slicing import slice_coco
 
     save = Image.Image.save
@@ -89,10 +85,8 @@ def sahi(folder: str, coco: Path, images: Path, extension: str | None) -> Callab
     ("extension", "wanted", "rounds"), [(".jpg", 2.0, 7), (None, 40.0, 2)], ids=["jpeg", "default"]
 )
 def test_tiling_beside_sahi(
-    extension: str | None, wanted: int, rounds: int, real_data: Path, tmp_path: Path, monkeypatch, bench: Any
+    extension: str | None, wanted: int, rounds: int, sahi: str, real_data: Path, tmp_path: Path, monkeypatch, bench: Any
 ) -> None:
-    if not (folder := os.environ.get("SPECK_SAHI")):
-        pytest.skip("SPECK_SAHI names no folder with SAHI: see this file's first lines")
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "aerial_cars.yaml")
@@ -100,7 +94,7 @@ def test_tiling_beside_sahi(
     coco = tmp_path / "coco.json"
     sides = {
         "ours": bench.side(lambda: ours(bench, config, coco)),
-        "sahi": bench.side(lambda: sahi(folder, coco, Path(config.source.images), extension)),
+        "sahi": bench.side(lambda: sliced(coco, Path(config.source.images), extension)),
     }
 
     def turn(name: str) -> Any:
@@ -113,7 +107,7 @@ def test_tiling_beside_sahi(
 
     found = bench.interleaved({name: lambda name=name: turn(name) for name in sides}, rounds)
     ratio = bench.ratio(found["sahi"], found["ours"])
-    version = next(d.version for d in importlib.metadata.distributions(path=[folder]) if d.name == "sahi")
+    version = next(d.version for d in importlib.metadata.distributions(path=[sahi]) if d.name == "sahi")
     images = len(json.loads(coco.read_text())["images"])
     bench.say(
         f"SAHI {version} slice_coco, {extension or 'its own format'}: {images} images, "

@@ -124,6 +124,53 @@ def test_a_wrong_results_file_exits_2_and_is_named(dataset: Path, tmp_path: Path
     assert str(dataset) in done.stderr and f"{file}[0]: category_id: found nothing" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("verify", "s3x://bucket/a"), 2, "s3x://bucket/a/manifest.json (Protocol not known: s3x)"),
+        (("train", "{dataset}", "--snapshot", "s3x://a"), 2, "s3x://a/manifest.json (Protocol not known: s3x)"),
+        (("anchors", "{snapshot}", "--out", "{dataset}"), 1, "File exists"),
+        (("anchors", "{snapshot}", "--out", "{dataset}/below"), 1, "Not a directory"),
+        (("up", "--dags", "nowhere"), 2, "--dags: found no folder nowhere"),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_message_and_no_traceback(
+    dataset: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    built = speck("build", dataset, "--workers", 0, "--json")
+    snapshot = json.loads(built.stdout.splitlines()[-1])["snapshot"]
+    done = speck(*(argument.format(dataset=dataset, snapshot=snapshot) for argument in arguments))
+    assert done.returncode == code
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert message in line
+
+
+def test_an_object_store_out_of_reach_is_one_message(dataset: Path) -> None:
+    pytest.importorskip("s3fs")
+    environ = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    done = speck("verify", "s3://bucket/a", AWS_MAX_ATTEMPTS="1", **environ)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("EndpointConnectionError: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_snapshots_are_listed_by_the_uri_that_other_commands_take(dataset: Path) -> None:
+    built = json.loads(speck("build", dataset, "--workers", 0, "--json").stdout.splitlines()[-1])
+    listed = json.loads(speck("snapshots", dataset, "--json").stdout.splitlines()[-1])["snapshots"]
+    assert [row["uri"] for row in listed] == [built["snapshot"]]
+    [line] = speck("snapshots", dataset).stdout.splitlines()
+    assert line.startswith(f"{built['snapshot']}  images 4, annotations 4, samples (train ")
+    assert speck("verify", line.split()[0]).returncode == 0
+
+
+def test_an_answer_is_read_in_words_without_json(dataset: Path) -> None:
+    lines = speck("build", dataset, "--workers", 0).stdout.splitlines()
+    assert "          ledger  kept 4" in lines
+    assert "          change  images (added 4, removed 0), boxes (added 4, removed 0), share 1" in lines
+    assert not [line for line in lines if "{" in line or "'" in line or "None" in line]
+
+
 def test_an_unknown_command_exits_2(dataset: Path) -> None:
     assert speck("biuld", dataset).returncode == 2
 

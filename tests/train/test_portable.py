@@ -52,6 +52,14 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
         portable.load(tmp_path / "x.onnx")
 
 
+def test_an_exported_model_takes_images_of_any_shape_and_no_folder_for_a_file(tmp_path: Path) -> None:
+    loaded = model.load(model.save(test_model.trained(), str(tmp_path), test_model.META))
+    with pytest.raises(ConfigError, match="which is a folder"):
+        portable.export(loaded, tmp_path)
+    again = portable.load(Path(portable.export(loaded, tmp_path / "model.onnx")["out"]))
+    predict.full_image(again, np.zeros((40, 200, 3), dtype=np.uint8), 0.0)  # padded to the square that it takes
+
+
 def test_other_programs_find_classes_and_size_in_the_metadata(tmp_path: Path) -> None:
     import onnx
 

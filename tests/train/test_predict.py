@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,29 @@ def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
     assert {view.shape for view in seen} == {(1, 3, 128, 128)}
 
 
+@pytest.mark.parametrize(("square", "shapes"), [(False, {(128, 128), (128, 32), (96, 128)}), (True, {(128, 128)})])
+def test_a_view_is_padded_no_more_than_the_network_needs(square: bool, shapes: set[tuple[int, int]]) -> None:
+    model = replace(spotter(), square=square)
+    predict.tiled(model, painted((128, 300), []), PLAN, [1.0], 0.5)
+    predict.full_image(model, painted((40, 160), []), 0.5)
+    predict.full_image(model, painted((160, 100), []), 0.5)
+    assert {size[2:] for size in model.module.sizes} == shapes
+
+
+@pytest.mark.parametrize("name", ["speck-micro", "yolo26n"])
+def test_views_of_several_shapes_pass_a_real_network_in_their_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "_batches", lambda views, _: [list(views)])  # as on an accelerator
+    torch.manual_seed(0)
+    network = build(resolve(name), ["car", "bus"]).eval()
+    model = replace(spotter(), module=network, nms_free=name == "yolo26n")
+    rng = np.random.default_rng(0)
+    views = [rng.integers(0, 255, (high, 128, 3), dtype=np.uint8) for high in (128, 128, 96, 32, 128)]
+    together = list(predict.detect(model, views, 0.0))
+    for view, found in zip(views, together, strict=True):
+        (alone,) = predict.detect(model, [view], 0.0)
+        np.testing.assert_allclose(found[:, 4], alone[:, 4], atol=1e-5)
+
+
 def test_another_image_size_scales_tiles_and_returns_source_pixels() -> None:
     model = spotter(image_size=256)
     found = predict.predict_image(model, painted(WH, OBJECTS[1:2]), "tiled", SETTINGS)
@@ -182,7 +206,10 @@ def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("broken.jpg", b"no image", r"broken\.jpg: broken_image"), ("notes.txt", b"", "a folder without images")],
+    [
+        ("broken.jpg", b"no image", r"broken\.jpg: broken_image"),
+        ("notes.txt", b"", "given, where no image or video is"),
+    ],
 )
 def test_nothing_that_can_be_read_is_a_config_error_that_says_why(
     tmp_path: Path, name: str, content: bytes, message: str
@@ -203,6 +230,12 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
     pixels = footage.read(str(path))
     assert pixels.shape == (30, 40, 3)
     assert mode == "1" or abs(int(pixels.mean()) - 90) <= 2
+
+
+def test_a_file_in_place_of_the_folder_of_answers_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match=r"--out: found .*out, which is a file"):
+        predict_files.predict_files("nowhere", [tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(("paths", "mode"), [(["/not/there.jpg"], "tiled"), ([], "sideways")])
@@ -235,6 +268,7 @@ def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path
     assert table.num_rows == len(document["annotations"]) > 0
     assert set(table["file"].to_pylist()) <= {row["file_name"] for row in document["images"]}
     assert len(list(footage.frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
+    assert footage.count(footage.listed(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
 
 
 def test_what_a_reader_ahead_raises_is_raised_where_it_is_used() -> None:

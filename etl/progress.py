@@ -1,0 +1,60 @@
+"""How far a row of work has come and what remains: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+log = logging.getLogger("speck")
+Item = TypeVar("Item")
+
+_SECONDS = 5.0  # from one line in a log to the next
+
+
+def of(
+    items: Iterable[Item], label: str, total: int, unit: str, count: Callable[[Item], int] = lambda item: 1
+) -> Iterator[Item]:
+    """Yield the items, counting each as done when the next is asked for: as `count` units, of `total`, maybe a guess.
+
+    On a terminal a bar shows it; otherwise a line is logged every few seconds, and when all is done.
+    """
+    show = _bar if sys.stderr.isatty() else _lines
+    return show(items, label, total, unit, count)
+
+
+def _bar(items: Iterable[Item], label: str, total: int, unit: str, count: Callable[[Item], int]) -> Iterator[Item]:
+    with (
+        logging_redirect_tqdm([log]),  # what is logged meanwhile goes above the bar
+        tqdm(total=total, desc=label, unit=f" {unit}s", leave=False) as bar,
+    ):
+        for item in items:
+            yield item
+            units = count(item)
+            bar.total = max(total, bar.n + units)
+            bar.update(units)
+
+
+def _lines(items: Iterable[Item], label: str, total: int, unit: str, count: Callable[[Item], int]) -> Iterator[Item]:
+    start = last = now = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += count(item)
+        now = time.monotonic()
+        if now - last >= _SECONDS:
+            last = now
+            log.info(_line(label, done, max(total, done), unit, now - start))
+    if done and (done != total or now != last):
+        log.info(_line(label, done, done, unit, now - start))
+
+
+def _line(label: str, done: int, total: int, unit: str, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    left = (total - done) / rate
+    return f"{label}: {done} of {total} {unit}s ({100 * done // total}%), {rate:.3g} {unit}s/s, {left:.0f} s left"

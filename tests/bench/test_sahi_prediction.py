@@ -1,0 +1,167 @@
+"""Tiled prediction against SAHI's `get_sliced_prediction`: the same network, tiles, confidence and merge.
+
+SPECK_SAHI names a folder that holds SAHI: see the fixture `sahi`. SPECK_MODEL is the URI of a model of aerial_cars, as
+`speck train dags/datasets/aerial_cars.yaml` prints it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from etl.config import Evaluate, Merge
+from etl.plan import GRID
+from tests.bench.test_judging import SIDE, seen_in_tiles
+from train import footage, model as models, predict
+from train.merge import Detections, merge
+
+ROUNDS = 5
+IMAGES = 4
+CONFIDENCE, THRESHOLD, OVERLAP, TILE = 0.25, 0.5, 0.2, 640
+NEAR = 0.5  # px: two boxes of one category whose sides are no further apart are equal
+METHODS = {"nms": ("NMS", "iou"), "nmm": ("GREEDYNMM", "ios")}
+
+Found = NDArray[np.float64]  # [N, 5]: xyxy, category
+
+
+@dataclass(frozen=True)
+class Detectors:
+    """One network in both programs, one thread each, and the files that both read."""
+
+    ours: models.Model
+    theirs: Any
+    files: list[str]
+
+    def by_us(self, file: str, mode: predict.Mode, method: Any) -> Found:
+        torch.set_num_threads(1)
+        settings = Evaluate(
+            confidence=CONFIDENCE, merge=Merge(method=method, metric=METHODS[method][1], threshold=THRESHOLD)
+        )
+        return rows(predict.predict_image(self.ours, footage.read(file), mode, settings))
+
+    def unmerged_by_us(self, file: str) -> Found:
+        return rows(predict.tiled(self.ours, footage.read(file), self.ours.tile, [1.0], CONFIDENCE))
+
+    def by_sahi(self, file: str, mode: predict.Mode, method: str, threshold: float = THRESHOLD) -> Found:
+        from sahi.predict import get_sliced_prediction
+
+        torch.set_num_threads(1)
+        name, metric = METHODS[method]
+        answer = get_sliced_prediction(
+            file, self.theirs, slice_height=TILE, slice_width=TILE, overlap_height_ratio=OVERLAP,
+            overlap_width_ratio=OVERLAP, perform_standard_pred=mode == "combined", postprocess_type=name,
+            postprocess_match_metric=metric.upper(), postprocess_match_threshold=threshold, verbose=0,
+        )  # fmt: skip
+        found = [[*one.bbox.to_xyxy(), one.category.id] for one in answer.object_prediction_list]
+        return np.array(found, dtype=np.float64).reshape(-1, 5)
+
+
+def rows(found: Detections) -> Found:
+    return np.column_stack([found.xyxy, found.category])
+
+
+def equal(ours: Found, theirs: Found) -> int:
+    """Return how many boxes of the first have their equal among the second."""
+    if not len(ours) or not len(theirs):
+        return 0
+    apart = np.abs(ours[:, None] - theirs[None]).max(axis=2)
+    return int((apart <= NEAR).any(axis=1).sum())
+
+
+@pytest.fixture(scope="module")
+def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFactory) -> Detectors:
+    if not (uri := os.environ.get("SPECK_MODEL")):
+        pytest.skip("SPECK_MODEL names no model: see this file's first lines")
+    folder = tmp_path_factory.mktemp("sahi")
+    ours = models.load(uri)
+    predict.place(ours, "cpu")
+    tile = ours.tile.model_copy(update={"size": TILE, "overlap": OVERLAP, "scales": (1.0,)})
+    network = models.build(ours.meta["architecture"], ours.categories)
+    models.load_weights(network, uri)
+    network.args = {"imgsz": ours.image_size, "task": "detect"}
+    torch.save({"model": network.eval(), "train_args": network.args}, folder / "network.pt")
+
+    from sahi.models.ultralytics import UltralyticsDetectionModel
+
+    theirs = UltralyticsDetectionModel(
+        model_path=str(folder / "network.pt"), confidence_threshold=CONFIDENCE, device="cpu", image_size=ours.image_size
+    )
+    pictures = sorted((real_data / "aerial_cars").glob("*.jpg"))
+    files = []
+    for path in pictures[:: len(pictures) // IMAGES]:
+        pixels = cv2.imread(str(path))
+        high, wide = (side // GRID * GRID for side in pixels.shape[:2])  # else the last tiles start elsewhere
+        files.append(str(folder / path.name))
+        cv2.imwrite(files[-1], pixels[:high, :wide], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    cv2.setNumThreads(1)
+    return Detectors(replace(ours, tile=tile), theirs, files)
+
+
+def test_the_tiles_of_both_give_the_same_boxes(detectors: Detectors, bench: Any) -> None:
+    ours = [detectors.unmerged_by_us(file) for file in detectors.files]
+    theirs = [detectors.by_sahi(file, "tiled", "nms", 2.0) for file in detectors.files]  # that no overlap reaches
+    count = sum(map(len, ours)), sum(map(len, theirs))
+    same = sum(map(equal, ours, theirs)) / count[0], sum(map(equal, theirs, ours)) / count[1]
+    bench.say(
+        f"unmerged: {count[0]} boxes of ours, {count[1]} of SAHI's; "
+        f"{same[0]:.3f} of ours and {same[1]:.3f} of SAHI's have their equal"
+    )
+    assert min(same) > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", ["tiled", "combined"])
+def test_prediction_beside_sahi(mode: predict.Mode, method: str, detectors: Detectors, bench: Any) -> None:
+    found: dict[str, list[Found]] = {}
+
+    def over(side: str, run: Any) -> Any:
+        return bench.spent(lambda: found.update({side: [run(file, mode, method) for file in detectors.files]}))
+
+    costs = bench.interleaved(
+        {"ours": lambda: over("ours", detectors.by_us), "sahi": lambda: over("sahi", detectors.by_sahi)}, ROUNDS
+    )
+    cpu, wall = (bench.ratio(costs["ours"], costs["sahi"], clock) for clock in ("cpu", "wall"))
+    count = {side: sum(map(len, boxes)) for side, boxes in found.items()}
+    same = sum(map(equal, found["ours"], found["sahi"]))
+    bench.say(
+        f"{mode}, {method}: {len(detectors.files)} images, ours {bench.cpu(costs['ours']):.2f} CPU-s, "
+        f"SAHI {bench.cpu(costs['sahi']):.2f}: {cpu.beside(1.0, at_most=True)}",
+        f"  by the clock {wall}; {count['ours']} boxes of ours, {count['sahi']} of SAHI's, {same} equal",
+    )
+    assert cpu.median <= 1.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_merging_beside_sahi(method: Any, sahi: str, bench: Any) -> None:
+    from sahi.predict import POSTPROCESS_NAME_TO_CLASS
+    from sahi.prediction import ObjectPrediction
+
+    name, metric = METHODS[method]
+    post = POSTPROCESS_NAME_TO_CLASS[name](match_threshold=THRESHOLD, match_metric=metric.upper(), class_agnostic=False)
+    everything = seen_in_tiles()
+    for number in (1_000, 10_000, len(everything)):
+        many = everything.take(np.arange(number))
+        theirs = [
+            ObjectPrediction(bbox=box, category_id=kind, score=score, full_shape=[SIDE, SIDE])
+            for box, kind, score in zip(many.xyxy.tolist(), many.category.tolist(), many.score.tolist(), strict=True)
+        ]
+        costs = bench.interleaved({
+            "ours": lambda many=many: bench.spent(
+                lambda: merge(many, (SIDE, SIDE), Merge(method=method, metric=metric, threshold=THRESHOLD))
+            ),
+            "sahi": lambda theirs=theirs: bench.spent(lambda: post(list(theirs))),
+        }, 3)  # fmt: skip
+        ratio = bench.ratio(costs["ours"], costs["sahi"])
+        bench.say(
+            f"{method}, {number} boxes: ours {bench.cpu(costs['ours']):.3f} CPU-s, "
+            f"SAHI {bench.cpu(costs['sahi']):.3f}: {ratio.beside(1.0, at_most=True)}"
+        )
+        assert ratio.median <= 2.0  # ours also stitches, and drops what borders cut
