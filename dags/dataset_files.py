@@ -79,10 +79,13 @@ def nightly(config: Config) -> CronTriggerTimetable:
 
 
 def _checked(path: Path, taken: dict[str, str]) -> Config:
+    from croniter import CroniterBadDateError, croniter
+
     config = load(path)
     try:
         nightly(config).validate()
-    except AirflowTimetableInvalid as error:
+        croniter(config.schedule.cron).get_next()  # 30 February is well formed, and would stop the scheduler
+    except (AirflowTimetableInvalid, CroniterBadDateError) as error:
         raise ConfigError(path, "schedule.cron", repr(config.schedule.cron), f"a cron expression ({error})") from error
     if (first := taken.setdefault(config.name, path.name)) != path.name:
         raise ConfigError(path, "name", repr(config.name), f"a name of its own: {first} has this one")

@@ -21,7 +21,6 @@ AIRFLOW = "AIRFLOW__"
 OF_THE_LOCAL_STACK = {
     "CORE__SIMPLE_AUTH_MANAGER_USERS": "users are in the database",
     "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": "users are in the database",
-    "USAGE_DATA_COLLECTION__ENABLED": "this Airflow collects none and has no such setting",
 }
 OTHERWISE_IN_PRODUCTION = {
     "CORE__AUTH_MANAGER": "users are in the database",
