@@ -39,7 +39,7 @@ def build_dag(path: str, config: Config) -> DAG:
         chain(ingest, *stages.values(), announce)
         if config.cluster.workers is not None:
             up = ClusterUpOperator(task_id="cluster_up", workers=config.cluster.workers).as_setup()
-            down = ClusterDownOperator(task_id="cluster_down", started=up.output).as_teardown(setups=up)
+            down = ClusterDownOperator(task_id="cluster_down").as_teardown(setups=up)
             chain(up, ingest)
             chain(stages["tile"], down)
     return dag

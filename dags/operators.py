@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from speck_links import AuditLink, DashboardLink, EvaluationLink, PerformanceLin
 from etl.config import load
 
 FANNED_OUT = frozenset({"ingest", "audit", "tile"})  # these stages run on Dask, the others in the task
+_TRAINER_SECONDS, _WAIT_SECONDS = 600.0, 15.0
 NOTE = "note"  # the XCom of a line for people, which the run's note is made of
 
 
@@ -60,11 +63,11 @@ class StageOperator(BaseOperator):
         with readable_failures():
             if self.stage not in FANNED_OUT:
                 return stage(self.work)
-            with self.cluster(context, home=self.work.rsplit("/", 2)[0]) as cluster:
+            with self.cluster(context) as cluster:
                 return stage(self.work, cluster)
 
     @contextmanager
-    def cluster(self, context: Mapping[str, Any], home: str) -> Iterator[Any]:
+    def cluster(self, context: Mapping[str, Any]) -> Iterator[Any]:
         """Give the Dask cluster; what it did is a page of the dataset's store, until the next run of this stage."""
         # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
@@ -80,7 +83,8 @@ class StageOperator(BaseOperator):
                     yield self._cluster
             finally:
                 if report.exists():
-                    store.upload(report, store.join(home, overview.PERFORMANCE, f"{self.stage}.html"))
+                    place = store.join(load(self.config).home, overview.PERFORMANCE, f"{self.stage}.html")
+                    store.upload(report, place)
 
     def on_kill(self) -> None:
         """Cancel the work on Dask, which a dying task would leave running."""
@@ -101,7 +105,7 @@ class IngestOperator(StageOperator):
         form = forms.filled(self, context)
         with readable_failures():
             config = trial.configured(self.config, forms.changes(form))
-            with self.cluster(context, config.home) as cluster:
+            with self.cluster(context) as cluster:
                 if not form["dry_run"]:
                     return jobs.ingest(config, cluster, full=form["full"])
                 found = jobs.plan_source(config, cluster)
@@ -111,34 +115,42 @@ class IngestOperator(StageOperator):
         raise AirflowSkipException(said)
 
 
+def run_of(context: Mapping[str, Any]) -> str:
+    """Return a text that names a run among all."""
+    return f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}"
+
+
 class ClusterUpOperator(BaseOperator):
     """Starts a Dask cluster for the run on this machine; gives its address, and what takes it down."""
 
     def __init__(self, *, workers: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.workers = workers
+        self._run: str | None = None
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return {address, folder, processes}."""
+        """Return {address}."""
         from etl import ephemeral
 
-        return ephemeral.up(self.workers)
+        self._run = run_of(context)
+        return {"address": ephemeral.up(self._run, self.workers)}
+
+    def on_kill(self) -> None:
+        """Stop what was started so far."""
+        from etl import ephemeral
+
+        if self._run is not None:
+            ephemeral.down(self._run)
 
 
 class ClusterDownOperator(BaseOperator):
     """Stops the run's Dask cluster, however the run went."""
 
-    template_fields: Sequence[str] = ("started",)
-
-    def __init__(self, *, started: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.started = started  # the answer of ClusterUpOperator
-
     def execute(self, context: Mapping[str, Any]) -> None:
         """Stop its processes."""
         from etl import ephemeral
 
-        ephemeral.down(self.started)
+        ephemeral.down(run_of(context))
 
 
 class AnnounceOperator(BaseOperator):
@@ -209,16 +221,28 @@ class ProcessOperator(BaseOperator):
 
     def _remote(self, command: str, *arguments: str) -> Any:
         """Return how the command ended on a Dask worker that offers a GPU, None where there is none."""
-        from etl import cluster
+        from etl import cluster, yaml_file
 
         with cluster.connect(os.environ["SPECK_SCHEDULER"]) as workers:
-            if not workers.offers("GPU"):
+            if not self._offered(workers):
                 return None
             self._stop = workers.cancel
-            line = ["-m", "train.cli", command, "{dataset.yaml}", *arguments, "--json"]
+            name = Path(self.config).name
+            line = ["-m", "train.cli", command, f"{{{name}}}", *arguments, "--json"]
             self.log.info("running %s on a Dask worker that offers a GPU", " ".join(line))
-            settings = json.dumps(load(self.config).resolved())  # its variables and paths are this machine's
-            return workers.command(line, {"dataset.yaml": settings}, self.log.info, resource="GPU")
+            settings = yaml_file.text(load(self.config).resolved())  # its variables and paths are this machine's
+            return workers.command(line, {name: settings}, self.log.info, resource="GPU")
+
+    def _offered(self, workers: Any) -> bool:
+        """Return whether a worker offers a GPU; where nothing can train here, wait for one that may be restarting."""
+        trains_here = os.environ.get("SPECK_TRAIN_PYTHON") or importlib.util.find_spec("torch") is not None
+        deadline = time.monotonic() + _TRAINER_SECONDS
+        while not (found := workers.offers("GPU")) and not trains_here:
+            if time.monotonic() > deadline:
+                raise AirflowException("no Dask worker offers a GPU, and there is no Torch in this environment")
+            self.log.info("waiting for a Dask worker that offers a GPU: there is no Torch in this environment")
+            time.sleep(_WAIT_SECONDS)
+        return bool(found)
 
 
 class TrainOperator(ProcessOperator):
@@ -245,9 +269,13 @@ class EvaluateOperator(ProcessOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck evaluate`."""
-        from etl import news
+        from etl import news, retrain
 
-        plan = self.plan
-        answer = self.run("evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], "--promote")
-        context["ti"].xcom_push(key=NOTE, value=news.of_evaluation(answer, load(self.config).gate.metric))
+        plan, config = self.plan, load(self.config)
+        # A trial's images are not those that the champion was judged on.
+        own = plan["snapshot"].startswith(f"{config.home}/snapshots/") and "/" not in retrain.trained_on(plan["model"])
+        answer = self.run(
+            "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if own else [])
+        )
+        context["ti"].xcom_push(key=NOTE, value=news.of_evaluation(answer, config.gate.metric))
         return answer

@@ -72,6 +72,7 @@ def models(home: str) -> list[dict[str, Any]]:
                 "written": store.modified(store.join(folder, "weights.safetensors")).isoformat(),
                 "model": said["model"],
                 "snapshot": said["snapshot"],
+                "run": said.get("run"),
                 **{key: figures.get(key) for key in ("AP", "AP50", "AP_small")},
                 "champion": said["id"] == best,
             }

@@ -31,15 +31,13 @@ class Commands(TyperGroup):
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             raise  # who read the answer has gone: nobody is to be told
-        except _of_file_systems() as error:
+        except Exception as error:
+            from etl import store
+
+            if not isinstance(error, store.away()):
+                raise
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(SpeckError.exit_code)
-
-
-def _of_file_systems() -> tuple[type[Exception], ...]:
-    """Return what file systems raise: a full disk, a place one may not write to, an object store out of reach."""
-    s3 = sys.modules.get("botocore.exceptions")
-    return (OSError,) if s3 is None else (OSError, s3.BotoCoreError)
 
 
 app = typer.Typer(

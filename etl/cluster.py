@@ -11,6 +11,7 @@ import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -263,11 +264,15 @@ def _command(arguments: list[str], files: dict[str, str], topic: str) -> Ending:
     worker = get_worker()
     key = worker.get_current_task()
     with TemporaryDirectory(prefix="speck-") as folder:
+
+        def named(line: str) -> str:
+            return line.replace(f"{folder}/", "")  # who reads it has no such folder
+
         for name, text in files.items():
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
-        command = Command([sys.executable, *arguments], lambda line: worker.log_event(topic, line))
+        command = Command([sys.executable, *arguments], lambda line: worker.log_event(topic, named(line)))
         ended = threading.Event()
 
         def watch() -> None:
@@ -280,7 +285,8 @@ def _command(arguments: list[str], files: dict[str, str], topic: str) -> Ending:
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
-            return command.run()
+            ending = command.run()
+            return replace(ending, tail=tuple(named(line) for line in ending.tail))
         finally:
             ended.set()
             watcher.join()

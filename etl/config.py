@@ -32,7 +32,7 @@ _NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are
 def _regex(value: str) -> str:
     try:
         re.compile(value)
-    except re.error as error:
+    except (re.error, RecursionError) as error:
         raise ValueError(f"a regular expression ({error})") from error
     return value
 
@@ -215,7 +215,7 @@ class Schedule(Section):
 
     cron: str = "0 2 * * *"
     timezone: str = "UTC"
-    late_after: Positive | None = 240  # minutes from the start of a build until it is called late; null: never
+    late_after: Annotated[int, Field(gt=0, le=44_640)] | None = 240  # minutes until a build is called late; null: never
 
     @field_validator("cron")
     @classmethod
@@ -231,7 +231,7 @@ class Schedule(Section):
 
         try:
             ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # `Europe` is a folder
             raise ValueError("an IANA time zone such as UTC or Europe/Berlin") from error
         return value
 
@@ -272,7 +272,7 @@ class Retention(Section):
 class Config(Section):
     """One dataset file, resolved: paths absolute, variables expanded."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
     store: str = "../../store"
     source: Source
     ontology: Ontology = Ontology()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
+from tempfile import gettempdir
 
 import psutil  # type: ignore[import-untyped]
 
 from etl.errors import TaskError
+from etl.ids import digest
 
 log = logging.getLogger("speck")
 
@@ -23,38 +24,34 @@ _START_SECONDS = 60.0
 _GRACE_SECONDS = 8.0
 
 
-def up(workers: int) -> dict[str, Any]:
-    """Start a scheduler and so many workers of one thread each; return its address and what `down` needs."""
-    folder = Path(mkdtemp(prefix="speck-dask-"))
-    file = folder / "scheduler.json"
-    started: dict[str, Any] = {"folder": str(folder), "processes": []}
+def up(run: str, workers: int) -> str:
+    """Start a scheduler and so many workers of one thread each for a run; return the scheduler's address.
+
+    What an earlier try of the same run has left is stopped first.
+    """
+    down(run)
+    folder = _folder(run)
+    folder.mkdir(mode=0o700)
     try:
-        _start(
-            started,
-            "scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--dashboard-address",
-            "127.0.0.1:0",
-            "--scheduler-file",
-            str(file),
-        )
+        file = folder / "scheduler.json"
+        options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        _start(folder, "scheduler", *options, "--scheduler-file", str(file))
         address = _address(file)
         options = ("--nworkers", str(workers), "--nthreads", "1", "--local-directory", str(folder))
-        _start(started, "worker", address, *options)
+        _start(folder, "worker", address, *options)
     except BaseException:
-        down(started)
+        down(run)
         raise
     log.info("a Dask cluster of %d workers at %s", workers, address)
-    return {**started, "address": address}
+    return address
 
 
-def down(started: dict[str, Any]) -> None:
-    """Stop what `up` started: asked first, then by force; nothing happens to what has ended by itself."""
+def down(run: str) -> None:
+    """Stop what `up` started for a run: asked first, then by force; nothing happens where nothing is left."""
+    folder = _folder(run)
     found = []
-    for pid, born in started["processes"]:
+    for note in folder.glob("*.pid"):
+        pid, born = json.loads(note.read_text(encoding="utf-8"))
         try:
             process = psutil.Process(pid)
             if process.create_time() == born:  # the number may be another process's by now
@@ -68,20 +65,25 @@ def down(started: dict[str, Any]) -> None:
             except psutil.NoSuchProcess:
                 continue
         _, found = psutil.wait_procs(found, timeout=_GRACE_SECONDS)
-    shutil.rmtree(started["folder"], ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(started: dict[str, Any], kind: str, *options: str) -> None:
-    with (Path(started["folder"]) / f"{kind}.log").open("wb") as output:
+def _folder(run: str) -> Path:
+    return Path(gettempdir()) / f"speck-dask-{os.getuid()}-{digest(run)[:16]}"
+
+
+def _start(folder: Path, kind: str, *options: str) -> None:
+    with (folder / f"{kind}.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "dask", kind, *options],
-            cwd=started["folder"],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    started["processes"].append([process.pid, psutil.Process(process.pid).create_time()])
+    note = json.dumps([process.pid, psutil.Process(process.pid).create_time()])
+    (folder / f"{kind}.pid").write_text(note, encoding="utf-8")
 
 
 def _address(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import codec
+from etl.config import Config
+from etl.errors import SourceError
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.original import Original
@@ -179,3 +182,22 @@ def written_ids(annotations: pa.Table, ledger: pa.Table) -> pa.Array:
     """Return the id of every box of the source, once: those in the table, and those that could not be read."""
     both = pa.chunked_array([*annotations["annotation_id"].chunks, *ledger["annotation_id"].chunks], pa.string())
     return pc.unique(both)
+
+
+def check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:
+    """Raise SourceError, naming the worst files, when more is rejected than the configuration allows."""
+    by_kind = {kind: rejects.filter(pc.equal(rejects["kind"], kind)) for kind in ("image", "annotation")}
+    totals = {"image": images + by_kind["image"].num_rows, "annotation": max(boxes, by_kind["annotation"].num_rows)}
+    for kind, bad in by_kind.items():
+        if bad.num_rows > config.source.max_rejects * totals[kind]:
+            places = Counter(
+                where.rsplit(":", 1)[0] if kind == "annotation" else where for where in bad["where"].to_pylist()
+            )
+            worst = ", ".join(f"{place} ({count})" for place, count in places.most_common(5))
+            reasons = ", ".join(
+                f"{reason} {count}" for reason, count in Counter(bad["reason"].to_pylist()).most_common()
+            )
+            raise SourceError(
+                f"{config.name}: {bad.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
+                f"more than source.max_rejects {config.source.max_rejects:g} allows; the worst: {worst}"
+            )

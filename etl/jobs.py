@@ -47,7 +47,6 @@ from etl import (
 )
 from etl.cluster import Cluster
 from etl.config import Config, SplitRatios
-from etl.errors import SourceError
 from etl.ids import digest
 from etl.plan import Plan
 from etl.work import Answer, Work
@@ -121,8 +120,8 @@ def ingest(
     Runs of another purpose work in a folder of their own, which they may delete while a build goes on. With `full`
     nothing is taken from earlier builds: every image is read and cut anew.
     """
-    if purpose == "build" and config.watch.poll_seconds is not None:
-        watch.note(config, watch.fingerprint(config))  # before the scan: what comes after it is news
+    watched = purpose == "build" and config.watch.poll_seconds is not None
+    there = watch.fingerprint(config) if watched else None  # before the scan: what comes after it is news
     source = sources.scan(config)
     plan = snapshot.load_plan(config.home) if plan is None else plan
     pinned = plan.model_dump(mode="json") if plan is not None else None
@@ -151,7 +150,7 @@ def ingest(
         tables = ingesting.refuse_unknown(tables, categories)
         boxes = ingesting.boxes_written(tables)
         if config.source.sample is None:  # of a few images all that is wrong with the rest says nothing
-            _check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
+            ingesting.check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
         for name, table in tables.items():
             work.write("ingest", name, table)
         own = dict(source.own_split) if source.own_split is not None else None
@@ -177,7 +176,10 @@ def ingest(
     with work.leased():
         if not work.exists:
             store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
-        return {"work": work.uri, **work.once("ingest", run)}
+        answer = work.once("ingest", run)
+    if there is not None:
+        watch.note(config, there)
+    return {"work": work.uri, **answer}
 
 
 def split(uri: str) -> Answer:
@@ -334,25 +336,6 @@ def _ingest_parts(config: Config, source: sources.Source, known: set[str]) -> li
 
 def _images(part: parts.IngestPart | parts.TilePart | auditing.Part | inspection.Look) -> int:
     return len(part.images)
-
-
-def _check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:
-    """Raise SourceError, naming the worst files, when more is rejected than the configuration allows."""
-    by_kind = {kind: rejects.filter(pc.equal(rejects["kind"], kind)) for kind in ("image", "annotation")}
-    totals = {"image": images + by_kind["image"].num_rows, "annotation": max(boxes, by_kind["annotation"].num_rows)}
-    for kind, bad in by_kind.items():
-        if bad.num_rows > config.source.max_rejects * totals[kind]:
-            places = Counter(
-                where.rsplit(":", 1)[0] if kind == "annotation" else where for where in bad["where"].to_pylist()
-            )
-            worst = ", ".join(f"{place} ({count})" for place, count in places.most_common(5))
-            reasons = ", ".join(
-                f"{reason} {count}" for reason, count in Counter(bad["reason"].to_pylist()).most_common()
-            )
-            raise SourceError(
-                f"{config.name}: {bad.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
-                f"more than source.max_rejects {config.source.max_rejects:g} allows; the worst: {worst}"
-            )
 
 
 def _between(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:

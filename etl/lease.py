@@ -136,7 +136,9 @@ def _renew(uri: str, mine: dict[str, Any], done: threading.Event) -> None:
             if not _is_mine(uri, mine):
                 return
             store.write_json(uri, {**mine, "expires": time.time() + SECONDS})
-        except (StoreError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (StoreError, *store.away())):
+                raise
             log.warning("%s could not be renewed: %s", uri, error)
 
 

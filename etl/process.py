@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 _GRACE_SECONDS = 3.0  # Airflow kills a task 5 s after it asked
+_DRAIN_SECONDS = 1.0
 _TAIL_LINES = 20
 
 
@@ -57,11 +58,13 @@ class Command:
         try:
             if self._stopped:  # before there was anything to stop
                 self.stop()
-            answer, tail = self._follow(process)
+            lines = _Lines(process, self._tell)
             code = process.wait()
+            lines.drain(_DRAIN_SECONDS)  # a child that lives on may hold the pipes open
         finally:
             self.stop()
-        return Ending(code, answer, tuple(tail))
+        lines.drain(_GRACE_SECONDS)
+        return Ending(code, lines.last, tuple(lines.tail))
 
     def stop(self) -> None:
         """End the whole process group: a request first, then by force."""
@@ -74,25 +77,34 @@ class Command:
             time.sleep(0.05)
         _signal_group(process, signal.SIGKILL)
 
-    def _follow(self, process: subprocess.Popen[str]) -> tuple[str, Sequence[str]]:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
-        def follow(lines: Iterator[str]) -> str:
-            last = ""
-            for line in lines:
-                if line := line.rstrip():
-                    self._tell(line)
-                    tail.append(line)
-                    last = line
-            return last
+class _Lines:
+    """The lines of both streams of a process, told as they come."""
 
-        errors = threading.Thread(target=follow, args=(process.stderr,), daemon=True)
-        errors.start()
-        answer = follow(process.stdout)
-        errors.join(_GRACE_SECONDS)
-        return answer, tail
+    def __init__(self, process: subprocess.Popen[str], tell: Callable[[str], None]) -> None:
+        self.last = ""  # of standard output
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._tell = tell
+        self._threads = [
+            threading.Thread(target=self._follow, args=(stream, stream is process.stdout), daemon=True)
+            for stream in (process.stdout, process.stderr)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until both streams have ended, so long at most."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _follow(self, stream: IO[str], is_output: bool) -> None:
+        for line in stream:
+            if line := line.rstrip():
+                self._tell(line)
+                self.tail.append(line)
+                if is_output:
+                    self.last = line
 
 
 def _die_with_parent() -> Any:

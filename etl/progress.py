@@ -47,7 +47,7 @@ def _lines(items: Iterable[Item], label: str, total: int, unit: str, count: Call
         yield item
         done += count(item)
         now = time.monotonic()
-        if now - last >= _SECONDS:
+        if done and now - last >= _SECONDS:
             last = now
             log.info(_line(label, done, max(total, done), unit, now - start))
     if done and (done != total or now != last):

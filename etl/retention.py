@@ -53,9 +53,10 @@ def _collect(config: Config) -> dict[str, Any]:
         Work(store.join(home, "work", name)).delete()
     models = _old_models(config)
     at_work = _runs(home)
+    needed_runs = {row["run"] for row in champion.models(home) if row["id"] not in models} | at_work.keys()
     for name in models:
         run = store.read_json(store.join(home, "models", name, "model.json")).get("run")
-        if run is not None and run not in at_work:
+        if run is not None and run not in needed_runs:
             store.delete(store.join(home, "runs", run))
         store.delete(store.join(home, "models", name, "model.json"))  # first: what is half removed is no model
         store.delete(store.join(home, "models", name))
@@ -108,10 +109,13 @@ def wanted(config: Config) -> set[str]:
         found.add(head.rsplit("/", 1)[1])
     newest = [row["id"] for row in champion.models(config.home)[-1:]]  # it may not be judged yet
     stood_on = [_snapshot_of(config.home, model) for model in (*champion.standing(config.home), *newest)]
-    in_training = [
-        str(store.read_json(uri)["snapshot"]) for uri in store.glob(store.join(config.home, "runs", "*", "run.json"))
-    ]
+    in_training = [uri.rsplit("/", 1)[-1] for uri in _in_training(config.home)]
     return found | {name for name in (*stood_on, *in_training) if name is not None}
+
+
+def _in_training(home: str) -> list[str]:
+    """Return the URIs (of older runs: ids) of the snapshots that unfinished trainings read."""
+    return [str(store.read_json(uri)["snapshot"]) for uri in store.glob(store.join(home, "runs", "*", "run.json"))]
 
 
 def _old_models(config: Config) -> list[str]:
@@ -121,9 +125,15 @@ def _old_models(config: Config) -> list[str]:
 
 
 def _trials(config: Config) -> list[str]:
-    """Return the trials that no build is at work on."""
+    """Return the trials that no build is at work on and no training or model needs."""
     there = sorted({path.split("/")[0] for path in _listing(config.home, "trials")})
-    return [name for name in there if lease.running(store.join(config.home, "trials", name, config.name)) is None]
+    needed = [*_in_training(config.home), *(str(row["snapshot"]) for row in champion.models(config.home))]
+    homes = {name: store.join(config.home, "trials", name, config.name) for name in there}
+    return [
+        name
+        for name, home in homes.items()
+        if lease.running(home) is None and not any(uri.startswith(f"{home}/") for uri in needed)
+    ]
 
 
 def _runs(home: str) -> dict[str, timedelta]:

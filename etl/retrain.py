@@ -17,9 +17,10 @@ SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes
 
 def reason_to_train(config: Config, snapshot: str) -> str | None:
     """Return why the snapshot at this URI deserves a training, None when it does not."""
-    model = newest_model(config)
-    if model is None:
+    own = [row["uri"] for row in champion.models(config.home) if "/" not in row["snapshot"]]
+    if not own:  # one of a trial's, or of another dataset's snapshot says nothing of this one's
         return "no model yet"
+    model = own[-1]
     last = store.read_json(store.join(model, "model.json"))
     try:
         before = Snapshot.open(snapshot_of(model)).table("annotations")
@@ -56,8 +57,13 @@ def newest_model(config: Config) -> str | None:
 
 def snapshot_of(model: str) -> str:
     """Return the URI of the snapshot a model was trained on."""
-    name = str(store.read_json(store.join(model, "model.json"))["snapshot"])
+    name = trained_on(model)
     return name if "/" in name else store.join(model.rsplit("/", 2)[0], "snapshots", name)
+
+
+def trained_on(model: str) -> str:
+    """Return the id of the snapshot a model was trained on, its URI where that is none of the dataset's own."""
+    return str(store.read_json(store.join(model, "model.json"))["snapshot"])
 
 
 def _boxes(annotations: pa.Table) -> set[tuple[str, str]]:

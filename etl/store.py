@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,12 @@ class FileInfo:
     stamp: str
 
 
+def away() -> tuple[type[Exception], ...]:
+    """Return what file systems raise: a full disk, a place one may not write to, an object store out of reach."""
+    s3 = sys.modules.get("botocore.exceptions")
+    return (OSError,) if s3 is None else (OSError, s3.BotoCoreError)
+
+
 def join(uri: str, *parts: str) -> str:
     """Return the URI of something below a URI."""
     return "/".join([uri.rstrip("/"), *parts])
@@ -64,6 +71,13 @@ def glob(uri: str) -> list[str]:
     """Return the URIs that match a pattern, sorted."""
     fs, path = _open(uri)
     return sorted(_full(uri, found) for found in fs.glob(path))
+
+
+def matching(pattern: str) -> list[FileInfo]:
+    """Return the files that match a pattern, by URI, sorted."""
+    fs, path = _open(pattern)
+    found = fs.glob(path, detail=True)
+    return [_info(_full(pattern, name), found[name]) for name in sorted(found) if found[name]["type"] == "file"]
 
 
 def listing(uri: str) -> list[FileInfo]:

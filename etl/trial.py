@@ -18,6 +18,9 @@ def configured(path: str | Path, changes: Mapping[str, Any]) -> Config:
     newest, nor announced, nor in the way of its next build. ConfigError as for the file itself.
     """
     config = load(path, changes)
-    if not changes:
-        return config
-    return config.model_copy(update={"store": store.join(config.home, "trials", digest(dict(changes))[:8])})
+    return named(config, digest(dict(changes))[:8]) if changes else config
+
+
+def named(config: Config, name: str) -> Config:
+    """Return a dataset's configuration with the trial of this name in place of the dataset's own part of the store."""
+    return config.model_copy(update={"store": store.join(config.home, "trials", name)})

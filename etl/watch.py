@@ -14,6 +14,11 @@ def fingerprint(config: Config) -> str:
     return digest([[place, sorted(_files(place))] for place in dict.fromkeys(_places(config))])
 
 
+def is_away(config: Config) -> bool:
+    """Return whether nothing at all is where the images should be: a disk or a share that is not there now."""
+    return next(_files(config.source.images), None) is None
+
+
 def last_seen(config: Config) -> str | None:
     """Return the fingerprint that is no news any more, None before the first was noted."""
     uri = _uri(config)
@@ -35,8 +40,10 @@ class Watch:
         """Return whether the source holds news that has come to rest: the same at two looks, unlike what was seen last.
 
         A batch that is still being copied is none yet, and the first look ever is where it starts from. News is told
-        once, also to a later watch, and what a build has read meanwhile is none.
+        once, also to a later watch, and what a build has read meanwhile is none. A source that is away is none either.
         """
+        if is_away(config):
+            return False
         now, before = fingerprint(config), self._before
         self._before = now
         known = last_seen(config)
@@ -60,10 +67,9 @@ def _files(place: str) -> Iterator[tuple[str, int, str]]:
     """Yield path, size and stamp of each file at a place: a folder, a file or a pattern; nothing where nothing is."""
     if store.is_folder(place):
         yield from ((file.path, file.size, file.stamp) for file in store.listing(place))
-    else:
-        for uri in store.glob(place):
-            file = store.info(uri)
-            yield file.path, file.size, file.stamp
+        return
+    found = [store.info(place)] if store.exists(place) else store.matching(place)
+    yield from ((file.path, file.size, file.stamp) for file in found)
 
 
 def _uri(config: Config) -> str:

@@ -21,7 +21,7 @@ def read(path: Path, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         raise ConfigError(path, "", error, "a readable UTF-8 YAML file") from error
     try:
         values, texts = _load(path, text, _StrictLoader), _load(path, text, _TextLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
     if not isinstance(values, dict):
         raise ConfigError(path, "", type(values).__name__, "a mapping of settings")
@@ -35,7 +35,7 @@ def value(key: str, text: str, names: Sequence[tuple[str, ...]]) -> Any:
     steps = key.split(".")
     try:
         values, texts = (_load(Path(key), text, kind) for kind in (_StrictLoader, _TextLoader))
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError("--set", key, repr(text), f"a value in YAML ({' '.join(str(error).split())})") from error
     for step in reversed(steps):
         values, texts = {step: values}, {step: texts}
@@ -44,6 +44,11 @@ def value(key: str, text: str, names: Sequence[tuple[str, ...]]) -> Any:
     for step in steps:
         values = values[step]
     return values
+
+
+def text(values: dict[str, Any]) -> str:
+    """Return settings as the text of a file that reads back to them."""
+    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
 
 
 def _load(path: Path, text: str, kind: type[_StrictLoader]) -> Any:

@@ -182,7 +182,7 @@ def test_a_dag_file_imports_only_airflow_the_settings_and_its_neighbours_when_it
 @pytest.mark.parametrize("name", sorted(SERVED))
 def test_the_web_server_knows_the_pages_and_runs_nothing(name: str) -> None:
     ours = {found for found in imports(name) if found.startswith("etl.")}
-    assert ours <= etl({"config", "errors", "overview", "overview_page", "page"})
+    assert ours <= etl({"config", "errors", "overview", "overview_page", "page", "trial"})
     assert not tops(reached(name)) & (ENGINES - {"airflow"})
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_INTEGRATIONS = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
 _HEAD = 128  # boxes settled at a time
 _library: torch.library.Library | None = None  # the operators live as long as this reference
 _settings: tempfile.TemporaryDirectory[str] | None = None  # deleted when the process ends
@@ -33,8 +34,10 @@ def install() -> None:
     logging.getLogger("ultralytics").setLevel(logging.WARNING)
     _mend_torchvision()
     _keep_settings_out_of_home()
-    from ultralytics.utils import patches
+    from ultralytics.utils import SETTINGS, patches
 
+    # In memory, not in the user's file: whatever of these is installed would join every training and patch libraries.
+    dict.update(SETTINGS, {name: False for name in _INTEGRATIONS if name in SETTINGS})
     if Image.open is patches.image_open:  # it answers a broken image by installing a plugin for it
         Image.open = patches._image_open
 

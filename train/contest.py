@@ -39,7 +39,7 @@ def compare(
     if standing is not None:
         log.info("gate: the champion %s on the same images", standing)
         theirs_by, names = finder_of(config, snapshot, store.join(home, "models", standing))
-        theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), theirs_by)
+        theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), theirs_by, "champion")
         truth, scale = [subject.truth for subject in subjects], None
         if config.evaluate.size_reference == "network":
             scale = [finder.scale("combined", subject.wh) for subject in subjects]

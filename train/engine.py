@@ -66,14 +66,14 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
             _device_words(trainer.device), run.weights or "scratch",
         )  # fmt: skip
         if not trainer.was_finished():
-            checkpoint.begin(kept, snapshot.id)
+            checkpoint.begin(kept, snapshot.uri)
             trainer.train()
     seconds = round(time.monotonic() - start + trainer.before, 1)
     epochs, device = trainer.epoch + 1, trainer.device.type
     meta = {
         "dataset": config.name,
         "run": kept.rsplit("/", 1)[1],
-        "snapshot": snapshot.id,
+        "snapshot": snapshot.id if snapshot.home == config.home else snapshot.uri,
         "categories": list(run.categories),
         "model": config.train.model,
         "image_size": run.image_size,

@@ -14,7 +14,6 @@ from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth
 from train import draw, missing
 from train.finder import finder_of, look, newest_model
-from train.merge import Detections
 from train.subject import Subject, pixels_of, subjects_of
 
 log = logging.getLogger("speck")
@@ -37,11 +36,11 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
     """
     uri = model or _standing(config)
     finder, categories = finder_of(config, snapshot, uri)
-    seen: list[tuple[str, Subject, Detections]] = []
-    for split in _SPLITS:
-        subjects = subjects_of(*evaluation_truth(snapshot, split), categories)
-        found, _ = look(subjects, finder)
-        seen += [(split, one, each) for one, each in zip(subjects, found["combined"], strict=True)]
+    by_split = [
+        (split, one) for split in _SPLITS for one in subjects_of(*evaluation_truth(snapshot, split), categories)
+    ]
+    found, _ = look([one for _, one in by_split], finder, "find-missing")
+    seen = [(split, one, each) for (split, one), each in zip(by_split, found["combined"], strict=True)]
     held_out = [(one.truth, each) for split, one, each in seen if split == "val"]
     if not held_out:
         raise ConfigError(config.name, "source.split", "no val images", "some, to calibrate scores on")

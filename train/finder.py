@@ -117,11 +117,13 @@ def given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table,
     return Finder(find, config.train.image_size or plan.size, plan)
 
 
-def look(subjects: Sequence[Subject], finder: Finder) -> tuple[dict[Mode, list[Detections]], dict[Mode, float]]:
+def look(
+    subjects: Sequence[Subject], finder: Finder, label: str = "evaluation"
+) -> tuple[dict[Mode, list[Detections]], dict[Mode, float]]:
     """Return what is found in each image in each mode, and the seconds each mode took."""
     found: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
     seconds: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
-    for subject in progress.of(subjects, "evaluation", len(subjects), "image"):
+    for subject in progress.of(subjects, label, len(subjects), "image"):
         merged, spent = finder.find(subject)
         for mode in MODES:
             found[mode].append(merged[mode])

@@ -22,6 +22,7 @@ VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 _MEGAPIXELS = 400.0  # of an image; larger ones are refused before they fill the memory
 _AHEAD = 2  # frames read while others are looked at
 _RATE = 25.0  # frames a second of a video that does not say
+_WHOLE = 0.95  # share of the promised frames from which on a video counts as whole: headers are not exact
 
 _Item = TypeVar("_Item")
 
@@ -129,7 +130,7 @@ def _of(file: str) -> Iterator[Frame]:
             yield Frame(file, path.stem, error)
         return
     video = cv2.VideoCapture(file)
-    rate, number = video.get(cv2.CAP_PROP_FPS) or _RATE, 0
+    rate, number, promised = video.get(cv2.CAP_PROP_FPS) or _RATE, 0, _promised(video)
     try:
         while (step := video.read())[0]:
             pixels = np.asarray(cv2.cvtColor(step[1], cv2.COLOR_BGR2RGB), dtype=np.uint8)
@@ -137,18 +138,22 @@ def _of(file: str) -> Iterator[Frame]:
             number += 1
     finally:
         video.release()
-    if not number:
-        expected = "a video that OpenCV decodes, on a local disk"
-        yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", "no frame", expected))
+    if number < promised * _WHOLE:
+        found, expected = f"{number} of {promised} frames", "a whole video that OpenCV decodes, on a local disk"
+        yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", found, expected))
 
 
 def _length(file: str) -> int:
     """Return the frames that a video's header promises, at least 1."""
     video = cv2.VideoCapture(file)
     try:
-        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return _promised(video)
     finally:
         video.release()
+
+
+def _promised(video: cv2.VideoCapture) -> int:
+    return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
 
 
 def _suffix(path: str) -> str:

@@ -65,14 +65,20 @@ class EventFiles:
         self._writer = writer
 
     def write(self, scalars: Mapping[str, float], epoch: int) -> None:
-        """Add scalars of an epoch, to be seen at once."""
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, epoch)
-        self._writer.flush()
+        """Add scalars of an epoch, to be seen at once; a full disk is said, and does not end the training."""
+        try:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, epoch)
+            self._writer.flush()
+        except OSError as error:
+            log.warning("epoch %d is missing for TensorBoard: %s", epoch, error)
 
     def close(self, *, finished: bool) -> None:
         """End the file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:
+            log.warning("the file for TensorBoard was not ended: %s", error)
 
 
 def _mlflow(kept: str, dataset: str, settings: Mapping[str, Any]) -> list[Tracker]:
@@ -83,8 +89,8 @@ def _mlflow(kept: str, dataset: str, settings: Mapping[str, Any]) -> list[Tracke
     except ImportError:
         log.info("no run in MLflow: MLFLOW_TRACKING_URI is set, but the package mlflow is not installed")
         return []
-    client = mlflow.MlflowClient()
     try:
+        client = mlflow.MlflowClient()
         found = client.get_experiment_by_name(dataset)
         experiment = client.create_experiment(dataset) if found is None else found.experiment_id
         run = client.create_run(experiment, run_name=_name(kept)).info.run_id

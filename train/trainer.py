@@ -85,7 +85,7 @@ class Trainer(DetectionTrainer):
         self._validating = 0.0  # seconds
         self._progress = 0.0  # when last reported
         self._steps = 0
-        self._gathered = 0  # batches whose gradients no step has used yet
+        self._batch = 0  # of the epoch, from 1
         self.before = 0.0  # seconds of the run before it was killed
         self._sampler: EpochSampler | None = None
         self._trackers: list[tracking.Tracker] = []
@@ -111,7 +111,6 @@ class Trainer(DetectionTrainer):
         self.add_callback("on_train_batch_start", Trainer._start_batch)
         self.add_callback("on_train_batch_end", Trainer._step_when_due)
         self.add_callback("on_train_batch_end", Trainer._report_step)
-        self.add_callback("on_train_epoch_end", Trainer._step_what_is_left)
         self.add_callback("on_fit_epoch_end", Trainer._stop_in_time)
         self.add_callback("on_fit_epoch_end", Trainer._keep)
         self.add_callback("on_val_batch_end", _report_validation(self))
@@ -226,24 +225,24 @@ class Trainer(DetectionTrainer):
 
     def _start_epoch(self) -> None:
         self.start_epoch = 0  # from here on Ultralytics only reckons the mean time of an epoch by it
-        self._gathered = 0
+        self._batch = 0
 
     def _start_batch(self) -> None:
-        self._gathered += 1
+        self._batch += 1
         self._set_rates()
 
     def optimizer_step(self) -> None:
         """Do nothing: Ultralytics counts batches from the first of the process, whatever was before it."""
 
     def _step_when_due(self) -> None:
-        if self._gathered >= self.accumulate:
-            self._step_what_is_left()
+        """Step when an epoch's batches are spread evenly over its steps: the last step is at its end, and no smaller.
 
-    def _step_what_is_left(self) -> None:
-        """Step with the gradients gathered; at the end of an epoch so that none is lost where a run goes on."""
-        if self._gathered:
+        Ultralytics clips the gradient, so that a step of one batch left over would be as long as one of many.
+        """
+        batches = len(self.train_loader)
+        steps = math.ceil(batches / self.accumulate)
+        if self._batch * steps // batches > (self._batch - 1) * steps // batches:
             super().optimizer_step()
-            self._gathered = 0
 
     def _close_dataloader_mosaic(self) -> None:
         super()._close_dataloader_mosaic()

@@ -31,7 +31,7 @@ async def late(dataset: str, minutes: int, context: Mapping[str, Any] | None = N
     """Say that a build has not ended in time."""
     run = (context or {}).get("dag_run") or {}
     name = run.get("dag_run_id") or run.get("run_id") if isinstance(run, Mapping) else getattr(run, "run_id", None)
-    text = f"{dataset}_build: not done {minutes} minutes after its start{f' ({name})' if name else ''}"
+    text = f"{dataset}_build: not done {minutes} minutes after it was queued{f' ({name})' if name else ''}"
     connection = await _found_async()
     await asyncio.to_thread(_deliver, connection, text)
 

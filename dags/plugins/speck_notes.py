@@ -7,6 +7,8 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 KEY = "note"  # of the XComs that make the note
+TAG = "speck"  # of the DAGs it is about
+_CHARACTERS = 1000  # that Airflow's table takes
 
 
 @hookimpl
@@ -22,17 +24,22 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:
 
 
 def _write(dag_run: Any) -> None:
-    """Set a run's note, unless it is none of ours or somebody has written one already."""
+    """Set a run's note, unless the DAG is none of ours or a person has written one.
+
+    This runs inside the scheduler's own transaction: what the database would refuse must not get there.
+    """
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
     from sqlalchemy.orm import object_session
 
     session = object_session(dag_run)
-    if session is None or dag_run.note:
+    if session is None or TAG not in {tag.name for tag in dag_run.dag_model.tags}:
+        return
+    if dag_run.dag_run_note is not None and dag_run.dag_run_note.user_id is not None:
         return
     said = select(XComModel).where(
         XComModel.dag_id == dag_run.dag_id, XComModel.run_id == dag_run.run_id, XComModel.key == KEY
     )
     rows = session.scalars(said.order_by(XComModel.timestamp)).all()
     if lines := [str(XComModel.deserialize_value(row)) for row in rows]:
-        dag_run.note = "; ".join(lines)
+        dag_run.note = "; ".join(lines).replace("\x00", "")[:_CHARACTERS]

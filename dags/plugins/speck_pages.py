@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,7 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.overview import Overview, overview, performance_report, report
 from etl.overview_page import Dag, Entry, Run
+from etl.trial import named
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,14 @@ KINDS = {  # the DAGs of a dataset: the task whose answer names what the run mad
     "train": ("train", "model", "models/{id}"),
     "evaluate": ("evaluate", "model", "models/{id}/evaluation.html"),
 }
-_MADE = re.compile(r"/([0-9a-f]{16})/?$")
+_MADE = re.compile(r"(?:/trials/([0-9a-f]{8})/[^/]+/snapshots)?/([0-9a-f]{16})/?$")
+_TRIAL = re.compile(r"[0-9a-f]{8}")
+_TRIED = "trials/{trial}/{id}/audit.html"  # of a build on trial
 _ENDED = ("success", "failed")
 _AGAIN_SECONDS = 10
 _RUNS = 5  # of each DAG that are shown
-_THREADS = 8
+_READERS = ThreadPoolExecutor(32, thread_name_prefix="speck-store")
+_PATIENCE_SECONDS = 20.0  # with a store; what does not answer by then must not hold up whoever looks
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "private, no-cache"}
 _SANDBOX = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
@@ -70,8 +74,8 @@ def datasets(request: Request, user: GetUserDep, session: SessionDep) -> HTMLRes
     """Return the page of all datasets that the user may read."""
     good, bad = read()
     mine = [config for config in good.values() if _may_read(f"{config.name}_build", user)]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(_try_overview, mine))
+    asked = [_READERS.submit(overview, config) for config in mine]
+    found = [_answered(config, future) for config, future in zip(mine, asked, strict=True)]
     entries = [
         Entry(config.name, told, error, _dags(request, config, user, session))
         for config, (told, error) in zip(mine, found, strict=True)
@@ -102,6 +106,15 @@ def model(request: Request, dataset: str, model: str, user: GetUserDep) -> HTMLR
 def snapshot_report(dataset: str, name: str, file: str, user: GetUserDep) -> HTMLResponse:
     """Return a page that a build left beside its snapshot."""
     return _report(_config(dataset, "build", user), "snapshots", name, file)
+
+
+@app.get("/datasets/{dataset}/trials/{trial}/{name}/{file}")
+def trial_report(dataset: str, trial: str, name: str, file: str, user: GetUserDep) -> HTMLResponse:
+    """Return a page that a build on trial left beside its snapshot."""
+    config = _config(dataset, "build", user)
+    if not _TRIAL.fullmatch(trial):
+        raise HTTPException(404, f"{dataset} has no such trial")
+    return _report(named(config, trial), "snapshots", name, file)
 
 
 @app.get("/datasets/{dataset}/models/{name}/{file}")
@@ -140,7 +153,7 @@ def run_tab(
     about = f"{_root(request)}/datasets/{config.name}"
     answer = _answer(session, dag_id, run_id, task)
     if (made := _MADE.search(str(answer.get(key, "")))) is not None:
-        return RedirectResponse(f"{about}/{place.format(id=made[1])}")
+        return RedirectResponse(f"{about}/{(_TRIED if made[1] else place).format(trial=made[1], id=made[2])}")
     links = {f"All about {config.name}": about}
     if state in _ENDED:
         text = (
@@ -187,16 +200,18 @@ def _dataset_of(dag_id: str, user: Any, entity: DagAccessEntity | None = None) -
 
 
 def _overview(config: Config) -> Overview:
-    told, error = _try_overview(config)
+    told, error = _answered(config, _READERS.submit(overview, config))
     if told is None:
         raise HTTPException(503, error)
     return told
 
 
-def _try_overview(config: Config) -> tuple[Overview | None, str]:
+def _answered(config: Config, asked: Future[Overview]) -> tuple[Overview | None, str]:
     """Return what a store tells, or why it cannot be read: one store out of reach must not hide the others."""
     try:
-        return overview(config), ""
+        return asked.result(_PATIENCE_SECONDS), ""
+    except TimeoutError:
+        return None, f"The store {config.store} did not answer within {_PATIENCE_SECONDS:.0f} s"
     except Exception as error:
         log.exception("the store of %s cannot be read", config.name)
         return None, f"The store {config.store} cannot be read: {error}"

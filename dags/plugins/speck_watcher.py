@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -25,16 +26,26 @@ class SourceWatcher(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change."""
+        from etl import store
         from etl.errors import SpeckError
         from etl.watch import Watch
 
-        watch = Watch()
-        while True:
+        def look() -> bool:
             try:
-                news = await asyncio.to_thread(lambda: watch.look(load(self.config)))
-            except (SpeckError, OSError) as error:  # a store that is away now may be back at the next look
+                return watch.look(load(self.config))
+            except Exception as error:
+                if not isinstance(error, (SpeckError, *store.away())):
+                    raise
+                # A store that is away now may be back at the next look.
                 self.log.warning("%s: cannot look for new data: %s", self.config, error)
-                news = False
-            if news:
-                yield TriggerEvent({"reason": "the source has changed"})
-            await asyncio.sleep(self.poll_seconds)
+                return False
+
+        watch = Watch()
+        thread = ThreadPoolExecutor(1)  # its own: a source that does not answer must not hold up the others
+        try:
+            while True:
+                if await asyncio.get_running_loop().run_in_executor(thread, look):
+                    yield TriggerEvent({"reason": "the source has changed"})
+                await asyncio.sleep(self.poll_seconds)
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)

@@ -144,7 +144,7 @@ def test_a_build_that_is_late_is_told(airflow, chain, night, hooked):
         night.wait_for(lambda: [text for text in texts(hooked) if run in text], 180)
     finally:
         client.call("PATCH", "pools/default_pool", {"slots": 128, "include_deferred": False}, update_mask="slots")
-    assert f"tiny_build: not done 1 minutes after its start ({run})" in texts(hooked)
+    assert f"tiny_build: not done 1 minutes after it was queued ({run})" in texts(hooked)
     assert night.finished(client, "tiny_build", run)[0] == "success"
 
 

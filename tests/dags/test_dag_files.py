@@ -48,6 +48,12 @@ def mixed(read_dags, tmp_path_factory):
     (folder / "unknown_key.yaml").write_text(GOOD.format(name="u") + "tiles: {size: 640}\n")
     (folder / "not_yaml.yaml").write_text("name: [")
     (folder / "twice.yaml").write_text(GOOD.format(name="lake"))
+    (folder / "zone.yaml").write_text(GOOD.format(name="z").replace("Europe/Berlin", "Europe"))
+    (folder / "deep.yaml").write_text("a: " + "[" * 5000)
+    (folder / "long.yaml").write_text(GOOD.format(name="x" * 246))
+    (folder / "later.yaml").write_text(
+        GOOD.format(name="y").replace("schedule: {", "schedule: {late_after: 99999999, ")
+    )
     (folder / "never.yaml").write_text(GOOD.format(name="n").replace("30 4 * * 1-5", "0 0 30 2 *"))
     (folder / "bad_cron.yaml").write_text(GOOD.format(name="c").replace("30 4", "99 4"))
     (folder / "notes.txt").write_text("not a dataset file")
@@ -135,6 +141,10 @@ def test_the_web_page_names_every_bad_file_with_its_key(mixed):
         "not_yaml.yaml:",
         "twice.yaml: name: found 'lake', expected a name of its own: a.yaml has this one",
         "bad_cron.yaml: schedule.cron: found '99 4 * * 1-5'",
+        "zone.yaml: schedule.timezone: found 'Europe'",
+        "deep.yaml:",
+        "long.yaml: name:",
+        "later.yaml: schedule.late_after: found 99999999",
         "never.yaml: schedule.cron: found '0 0 30 2 *', expected a cron expression",
     ):
         assert part in message

@@ -93,7 +93,7 @@ def test_a_task_that_left_no_error_is_told_all_the_same(dag_module, webhook):
 def test_a_late_build_is_told(dag_module, webhook):
     run = {"dag_run_id": "scheduled__2026-11-20"}
     asyncio.run(dag_module("speck_alerts").late("lake", 240, context={"dag_run": run}))
-    assert webhook[0]["text"] == "lake_build: not done 240 minutes after its start (scheduled__2026-11-20)"
+    assert webhook[0]["text"] == "lake_build: not done 240 minutes after it was queued (scheduled__2026-11-20)"
 
 
 def test_without_a_connection_the_alert_is_in_the_log_and_says_so(dag_module, caplog, monkeypatch):

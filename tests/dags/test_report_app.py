@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -209,6 +210,27 @@ def test_a_dask_report_is_kept_apart_from_everything_else(visit, home):
     assert visit(f"{place}/tile", role="none").status_code == 403
     for name in ("remap", "..%2Fhead", "TILE", "%2e%2e%2fhead"):
         assert visit(f"{place}/{name}").status_code == 404
+
+
+def test_the_audit_of_a_trial_is_found_beside_its_own_snapshot(visit, home):
+    place = store.join(home, "trials", "12345678", "grown", "snapshots", MODEL, "audit.html")
+    store.write_bytes(place, b"<p>tried</p>")
+    answer = visit(f"/speck/datasets/grown/trials/12345678/{MODEL}/audit.html")
+    assert (answer.status_code, answer.content) == (200, b"<p>tried</p>")
+    for path in (f"12345678/{MODEL}/manifest.json", f"1234567/{MODEL}/audit.html", f"..%2f12345678/{MODEL}/audit.html"):
+        assert visit(f"/speck/datasets/grown/trials/{path}").status_code == 404
+
+
+def test_a_store_that_does_not_answer_holds_nobody_up(visit, paths, monkeypatch):
+    import speck_pages
+
+    monkeypatch.setattr(speck_pages, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(speck_pages, "overview", lambda config: time.sleep(3))
+    start = time.monotonic()
+    answer = visit(paths["list"])
+    assert (answer.status_code, "did not answer within" in answer.text) == (200, True)
+    assert visit(paths["dataset"]).status_code == 503
+    assert time.monotonic() - start < 2.5
 
 
 def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):

@@ -150,3 +150,11 @@ def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(wor
     lost, second = (int(pid) for pid in pids.read_text().split())
     assert lost != second
     assert not psutil.pid_exists(lost)
+
+
+def test_what_a_command_says_of_its_files_names_them_as_they_were_given(workers: Workers) -> None:
+    script = "import sys; print(f'{sys.argv[1]}: wrong'); raise SystemExit(2)"
+    lines: list[str] = []
+    with clusters.connect(workers.address) as connected:
+        ending = connected.command(["-c", script, "{lake.yaml}"], {"lake.yaml": "x"}, lines.append, resource="GPU")
+    assert (lines, ending.tail) == (["lake.yaml: wrong"], ("lake.yaml: wrong",))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 import os
-import signal
 from pathlib import Path
 
 import psutil
@@ -13,40 +13,45 @@ pytest.importorskip("distributed")
 
 
 @pytest.fixture
-def started():
-    found = ephemeral.up(2)
-    yield found
-    ephemeral.down(found)
+def run(tmp_path: Path, monkeypatch) -> str:
+    """The name of a run for which there is a cluster of two workers."""
+    monkeypatch.setattr(ephemeral, "gettempdir", lambda: str(tmp_path))
+    name = f"lake_build/{tmp_path.name}"
+    yield name
+    ephemeral.down(name)
 
 
-def alive(started) -> list[int]:
-    return [pid for pid, _ in started["processes"] if psutil.pid_exists(pid) and not is_zombie(pid)]
+def alive(folder: Path) -> list[int]:
+    pids = [json.loads(note.read_text())[0] for note in folder.glob("*/*.pid")]
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
-def is_zombie(pid: int) -> bool:
-    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def test_it_works_until_it_is_taken_down_and_leaves_nothing(started) -> None:
-    with cluster.connect(started["address"]) as connected:
+def test_it_works_until_it_is_taken_down_and_leaves_nothing(run: str, tmp_path: Path) -> None:
+    with cluster.connect(ephemeral.up(run, 2)) as connected:
         assert connected.map(abs, [-1, 2, -3], label="abs") == [1, 2, 3]
         pids = set(connected.map(lambda _: __import__("os").getpid(), list(range(20)), label="pid"))
+    assert len(alive(tmp_path)) == 2
     assert os.getpid() not in pids
-    ephemeral.down(started)
-    assert alive(started) == []
+    ephemeral.down(run)
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not Path(started["folder"]).exists()
+    assert list(tmp_path.iterdir()) == []
+    ephemeral.down(run)
 
 
-def test_taking_down_what_has_ended_does_nothing(started) -> None:
-    for pid, _ in started["processes"]:
-        os.kill(pid, signal.SIGKILL)
-    ephemeral.down(started)
-    ephemeral.down(started)
-    assert alive(started) == []
+def test_another_try_of_a_run_stops_what_the_first_left(run: str, tmp_path: Path) -> None:
+    first = ephemeral.up(run, 1)
+    before = alive(tmp_path)
+    assert ephemeral.up(run, 1) != first
+    assert not [pid for pid in before if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert len(alive(tmp_path)) == 2
 
 
-def test_a_process_that_took_the_number_of_another_is_left_alone(started) -> None:
-    other = {"folder": started["folder"] + "-none", "processes": [[os.getpid(), 0.0]]}
-    ephemeral.down(other)
-    assert len(alive(started)) == 2
+def test_a_process_that_took_the_number_of_another_is_left_alone(run: str, tmp_path: Path) -> None:
+    ephemeral.up(run, 1)
+    note = next(tmp_path.glob("*/worker.pid"))
+    pid, _ = json.loads(note.read_text())
+    note.write_text(json.dumps([os.getpid(), 0.0]))
+    ephemeral.down(run)
+    process = psutil.Process(pid)  # of the worker, whose scheduler is gone: we did not know it any more
+    process.kill()
+    process.wait(10)

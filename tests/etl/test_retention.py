@@ -155,3 +155,35 @@ def test_a_snapshot_that_was_half_removed_goes(grown: tuple[Any, list[str]]) -> 
     retention.collect(config)
     assert not Path(found[2]).exists()
     assert kept(config) == {found[3]}
+
+
+def test_what_several_trainings_of_the_same_settings_left_stays_with_the_last_model(
+    grown: tuple[Any, list[str]],
+) -> None:
+    config, found = grown
+    few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 1})})
+    event = Path(config.home, "runs", "same", "events.out.1")
+    store.write_bytes(str(event), b"")
+    for number in range(2):
+        add_model(config, f"m{number}", found[-1])
+        model = f"{config.home}/models/m{number}/model.json"
+        store.write_json(model, {**store.read_json(model), "run": "same"})
+        time.sleep(0.01)
+    assert retention.collect(few)["removed"]["models"] == ["m0"]
+    assert event.exists()
+
+
+@pytest.mark.parametrize("needs", ["training", "model"])
+def test_a_trial_that_is_needed_stays(grown: tuple[Any, list[str]], needs: str) -> None:
+    config, found = grown
+    for name in ("11111111", "22222222"):
+        store.write_bytes(f"{config.home}/trials/{name}/{config.name}/snapshots/abc/manifest.json", b"{}")
+    uri = f"{config.home}/trials/11111111/{config.name}/snapshots/abc"
+    if needs == "training":
+        store.write_json(f"{config.home}/runs/r/run.json", {"snapshot": uri})
+    else:
+        add_model(config, "m", found[-1])
+        model = f"{config.home}/models/m/model.json"
+        store.write_json(model, {**store.read_json(model), "snapshot": uri})
+    assert retention.collect(config)["removed"]["trials"] == 1
+    assert [path.name for path in Path(config.home, "trials").glob("*") if any(path.rglob("*.json"))] == ["11111111"]

@@ -65,3 +65,17 @@ def test_a_challenger_that_the_gate_held_back_is_not_trained_again_every_night(d
     assert reason_to_train(config, snapshot) is None
     dataset.put("n_1", dataset.boxes(40) + [(0, 10, 10, 20, 20)] * 3, 40)
     assert "boxes changed" in str(reason_to_train(config, dataset.build(config)["snapshot"]))
+
+
+def test_a_model_of_a_trial_says_nothing_of_the_datasets_own_snapshots(dataset, tmp_path):
+    config = dataset.config(tmp_path / "store")
+    snapshot = dataset.build(config)["snapshot"]
+    trial = f"{config.home}/trials/12345678/grown/snapshots/abc"
+    for name, seen in (("a", snapshot.rsplit("/", 1)[1]), ("b", trial)):
+        said = {"id": name, "model": "m", "snapshot": seen, "config": config.resolved()}
+        store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
+        store.write_json(f"{config.home}/models/{name}/model.json", said)
+        time.sleep(0.01)
+    assert reason_to_train(config, snapshot) is None
+    store.delete(f"{config.home}/models/a")
+    assert reason_to_train(config, snapshot) == "no model yet"

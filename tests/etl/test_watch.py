@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from etl import cluster, jobs, watch
+from etl.errors import SourceError
 from etl.watch import Watch
 
 
@@ -77,3 +78,35 @@ def test_a_file_and_a_pattern_are_watched_as_folders_are(config, dataset, tmp_pa
     after = watch.fingerprint(watched)
     dataset.label("a_5", [(0, 1, 1, 40, 40)] * 9)
     assert len({before, after, watch.fingerprint(watched)}) == 3
+
+
+def test_a_source_that_is_away_is_no_news_and_none_when_it_is_back(config, dataset, tmp_path: Path) -> None:
+    watching = Watch()
+    looks(config, 1, watching)
+    dataset.folder.rename(tmp_path / "elsewhere")
+    dataset.folder.mkdir()
+    assert looks(config, 3, watching) == [False, False, False]
+    dataset.folder.rmdir()
+    (tmp_path / "elsewhere").rename(dataset.folder)
+    assert looks(config, 3, watching) == [False, False, False]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_watched(config, dataset) -> None:
+    labels = dataset.folder / "labels [v2].txt"
+    labels.write_text("")
+    source = {**config.resolved()["source"], "images": str(dataset.folder / "none"), "annotations": [str(labels)]}
+    watched = type(config).model_validate({**config.resolved(), "source": source})
+    before = watch.fingerprint(watched)
+    labels.write_text("0 0.5 0.5 0.1 0.1")
+    assert watch.fingerprint(watched) != before
+
+
+def test_a_build_that_fails_to_read_its_source_leaves_the_news(config, dataset) -> None:
+    watching = Watch()
+    looks(config, 1, watching)
+    for number in range(30):
+        (dataset.folder / f"k{number}_5.png").write_bytes(b"no image")
+    strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
+    with cluster.serial() as here, pytest.raises(SourceError):
+        jobs.build(strict, here)
+    assert looks(config, 2, watching) == [False, True]

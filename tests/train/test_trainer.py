@@ -38,14 +38,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(published, tmp_path, config):
         )
 
 
-@pytest.mark.parametrize(("nbs", "stepped"), [(8, [1, 1, 1, 1]), (16, [2, 2]), (24, [3, 1]), (64, [4])])
-def test_a_step_takes_its_batches_and_the_last_of_an_epoch_what_is_left(
+@pytest.mark.parametrize(("nbs", "stepped"), [(8, [1, 2, 3, 4]), (16, [2, 4]), (24, [2, 4]), (64, [4])])
+def test_the_batches_of_an_epoch_are_spread_evenly_over_its_steps(
     published, tmp_path, monkeypatch, nbs, stepped, config
 ):
     taken, step = [], trainer.DetectionTrainer.optimizer_step
 
     def steps(self):
-        taken.append(self._gathered)
+        taken.append(self._batch)
         step(self)
 
     monkeypatch.setattr(trainer.DetectionTrainer, "optimizer_step", steps)
