@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_INTEGRATIONS = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+_INTEGRATIONS = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "sync", "tensorboard", "wandb")
 _HEAD = 128  # boxes settled at a time
 _library: torch.library.Library | None = None  # the operators live as long as this reference
 _settings: tempfile.TemporaryDirectory[str] | None = None  # deleted when the process ends

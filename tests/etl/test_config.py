@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from etl import yaml_file
 from etl.config import Config, load
 from etl.errors import ConfigError
 
@@ -149,6 +150,18 @@ def test_the_resolved_configuration_reads_back_from_json(dataset) -> None:
     back = Config.model_validate(json.loads(json.dumps(config.resolved())))
     assert back == config
     assert [type(value) for value in back.train.options.values()] == [float, bool, int, str]
+
+
+def test_the_resolved_configuration_reads_back_from_a_file(dataset) -> None:
+    text = """
+        name: cars
+        source: {format: coco, images: a, categories: [0, no, 1.5, 𠮷野, "a: b", ''], split: {val: 0.00001}}
+        ontology: {drop: [no], rename: {1.5: yes}, min_side: 2}
+        evaluate: {confidence: 0.00001}
+        train: {options: {lr0: 0.00001, cos_lr: true, patience: 5, optimizer: SGD}}
+    """
+    config = load(dataset(text))
+    assert load(dataset(yaml_file.text(config.resolved()))) == config
 
 
 def test_a_configuration_is_frozen(dataset) -> None:

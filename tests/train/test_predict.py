@@ -283,3 +283,20 @@ def test_what_a_reader_ahead_raises_is_raised_where_it_is_used() -> None:
     endless = footage.ahead(itertools.count())
     assert [next(endless), next(endless)] == [0, 1]
     endless.close()  # type: ignore[attr-defined]
+
+
+def test_a_video_that_ends_before_its_time_says_so_after_the_frames_it_has(tmp_path: Path) -> None:
+    whole = tmp_path / "drive.avi"
+    video = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*"MJPG"), 10, (160, 120))
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        video.write(rng.integers(0, 255, (120, 160, 3), dtype=np.uint8))
+    video.release()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    frames = list(footage._of(str(cut)))
+    *seen, last = [frame.found for frame in frames]
+    assert 0 < len(seen) < 30 and not any(isinstance(pixels, Exception) for pixels in seen)
+    assert isinstance(last, codec.UnreadableImageError)
+    assert f"{len(seen)} of 30 frames" in str(last)
+    assert len(list(footage._of(str(whole)))) == 30

@@ -1,7 +1,10 @@
 """What those who watch a training see of it: TensorBoard's event files and MLflow's runs."""
 
 import logging
+import os
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,39 @@ def test_mlflow_has_a_run_with_the_scalars_of_each_epoch(published, config, tmp_
     assert run.data.params["lr0"] == "0.01"
     for name in ("train/box_loss", "metrics/mAP50-95B"):
         assert [row.step for row in client.get_metric_history(run.info.run_id, name)] == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["add_scalar", "flush", "close"])
+def test_a_full_disk_ends_no_training(published, config, tmp_path, monkeypatch, caplog, method):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+
+    def full(self, *arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensorboard.SummaryWriter, method, full)
+    with caplog.at_level(logging.WARNING, logger="speck"):
+        assert engine.train(config(tmp_path, epochs=1, options=OPTIONS), published())["epochs"] == 1
+    assert "No space left on device" in caplog.text
+
+
+def test_no_tracker_of_ultralytics_joins_a_training(tmp_path):
+    """Outside of pytest, which Ultralytics keeps its trackers away from, with a package that it would use."""
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "__init__.py").write_text("__version__ = '3.0'\n")
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from train import compat
+        compat.install()
+        from ultralytics.utils import callbacks
+        trainer = type("T", (), {{"callbacks": callbacks.get_default_callbacks()}})()
+        callbacks.add_integration_callbacks(trainer)
+        joined = {{f.__module__ for functions in trainer.callbacks.values() for f in functions}}
+        from ultralytics.utils.events import events
+        print(events.enabled, sorted(joined - {{"ultralytics.utils.callbacks.base", "ultralytics.utils.events"}}))
+        """
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout.splitlines()[-1] == "False []"
