@@ -26,7 +26,6 @@ def build_dag(path: str, config: Config) -> DAG:
         default_args=DEFAULTS,
         deadline=deadline(config),
         tags=["speck", config.name],
-        params=forms.build(config),
     ) as dag:
         ingest = IngestOperator(task_id="ingest", config=path, scheduler=SCHEDULER if config.cluster.workers else None)
         stages = {
@@ -42,6 +41,7 @@ def build_dag(path: str, config: Config) -> DAG:
             down = ClusterDownOperator(task_id="cluster_down").as_teardown(setups=up)
             chain(up, ingest)
             chain(stages["tile"], down)
+    forms.attach(dag, forms.build(config))
     return dag
 
 

@@ -22,10 +22,10 @@ def evaluate_dag(path: str, config: Config) -> DAG:
         max_active_runs=1,
         default_args=DEFAULTS | {"retries": 1},
         tags=["speck", config.name],
-        params=forms.evaluate(),
     ) as dag:
         plan = PlanEvaluation(task_id="plan", config=path)
         EvaluateOperator(task_id="evaluate", config=path, plan=plan.output, pool="gpu")
+    forms.attach(dag, forms.evaluate())
     return dag
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import Param
+from airflow.sdk import DAG, Param
 from airflow.sdk.exceptions import AirflowFailException
 
 from etl.config import Config
@@ -59,6 +59,11 @@ def evaluate() -> dict[str, Param]:
         "model": _uri("Model", "URI of the model; empty: the one that started the run, else the newest"),
         "snapshot": _uri("Snapshot", "URI of the snapshot to judge on; empty: the one the model was trained on"),
     }
+
+
+def attach(dag: DAG, form: dict[str, Param]) -> None:
+    """Give a DAG its form after its tasks: those made later would each carry, check and store a copy of it."""
+    dag.params = form
 
 
 def filled(operator: Any, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ def train_dag(path: str, config: Config) -> DAG:
         max_active_runs=1,
         default_args=DEFAULTS | {"retries": 1},
         tags=["speck", config.name],
-        params=forms.train(config),
     ) as dag:
         plan = PlanTraining(task_id="plan", config=path)
         TrainOperator(
@@ -35,6 +34,7 @@ def train_dag(path: str, config: Config) -> DAG:
             execution_timeout=timedelta(days=3),
             outlets=[asset(config.name, "model")],
         )
+    forms.attach(dag, forms.train(config))
     return dag
 
 

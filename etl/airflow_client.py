@@ -15,6 +15,7 @@ from etl.errors import SpeckError
 ENDED = ("success", "failed")
 _OPENER = build_opener(ProxyHandler({}))  # the server is on this machine: never through a proxy
 _TIMEOUT_SECONDS = 30.0
+_PAGE = 100  # the most that Airflow gives at once, whatever is asked
 
 
 def message(entry: object) -> str:
@@ -52,6 +53,15 @@ class AirflowClient:
         text = f"?{urlencode(query, doseq=True)}" if query else ""
         return self._send(method, f"/api/v2/{path}{text}", body)
 
+    def all(self, path: str, key: str, **query: object) -> list[dict[str, Any]]:
+        """Return every entry of a list, which Airflow gives page by page."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.call("GET", path, None, limit=_PAGE, offset=len(found), **query)
+            found += page[key]
+            if not page[key] or len(found) >= page["total_entries"]:
+                return found
+
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool unless it is there already."""
         body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
@@ -63,11 +73,11 @@ class AirflowClient:
 
     def dags(self) -> list[str]:
         """Return the ids of all DAGs that Airflow has read so far."""
-        return sorted(dag["dag_id"] for dag in self.call("GET", "dags", limit=1000)["dags"])
+        return sorted(dag["dag_id"] for dag in self.all("dags", "dags"))
 
     def import_errors(self) -> dict[str, str]:
         """Return the files that could not be read as DAGs, with their stack traces."""
-        return {entry["filename"]: entry["stack_trace"] for entry in self.call("GET", "importErrors")["import_errors"]}
+        return {entry["filename"]: entry["stack_trace"] for entry in self.all("importErrors", "import_errors")}
 
     def pause(self, dag: str, paused: bool) -> None:
         """Switch a DAG on or off."""
@@ -80,7 +90,7 @@ class AirflowClient:
 
     def runs(self, dag: str) -> dict[str, str]:
         """Return the state of each run, oldest first."""
-        runs = self.call("GET", f"dags/{quote(dag)}/dagRuns", order_by="id", limit=1000)["dag_runs"]
+        runs = self.all(f"dags/{quote(dag)}/dagRuns", "dag_runs", order_by="id")
         return {run["dag_run_id"]: run["state"] for run in runs}
 
     def state(self, dag: str, run: str) -> str:
@@ -89,8 +99,8 @@ class AirflowClient:
 
     def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
         """Return Airflow's record of each task of a run (state, duration, try_number, ...), by task id."""
-        answer = self.call("GET", f"dags/{quote(dag)}/dagRuns/{quote(run)}/taskInstances", limit=1000)
-        return {task["task_id"]: task for task in answer["task_instances"]}
+        tasks = self.all(f"dags/{quote(dag)}/dagRuns/{quote(run)}/taskInstances", "task_instances")
+        return {task["task_id"]: task for task in tasks}
 
     def answer(self, dag: str, run: str, task: str) -> Any:
         """Return what a task answered, None when nothing."""

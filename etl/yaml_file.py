@@ -10,6 +10,11 @@ import yaml
 
 from etl.errors import ConfigError
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 
 def read(path: Path, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     """Return the settings of a file, scalars below the keys `names` as text; ConfigError if it cannot be read."""
@@ -20,7 +25,7 @@ def read(path: Path, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, "", error, "a readable UTF-8 YAML file") from error
     try:
-        values, texts = _load(path, text, _StrictLoader), _load(path, text, _TextLoader)
+        values, texts = _load(path, text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
     if not isinstance(values, dict):
@@ -34,7 +39,7 @@ def value(key: str, text: str, names: Sequence[tuple[str, ...]]) -> Any:
     """Return the value that a text has at a dotted key of a file; ConfigError if it is no YAML."""
     steps = key.split(".")
     try:
-        values, texts = (_load(Path(key), text, kind) for kind in (_StrictLoader, _TextLoader))
+        values, texts = _load(Path(key), text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError("--set", key, repr(text), f"a value in YAML ({' '.join(str(error).split())})") from error
     for step in reversed(steps):
@@ -51,13 +56,18 @@ def text(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
 
 
-def _load(path: Path, text: str, kind: type[_StrictLoader]) -> Any:
-    loader = kind(text)
-    loader.name = str(path)
+def _load(path: Path, text: str) -> tuple[Any, Any]:
+    """Return what a text says as values, and with every scalar as the text written."""
+    loaders = _StrictLoader(text), _TextLoader("")
     try:
-        return loader.get_single_data()
+        node = loaders[0].get_single_node()
+        for loader in loaders:
+            loader.file = str(path)
+        values, texts = (None if node is None else loader.construct_document(node) for loader in loaders)
+        return values, texts
     finally:
-        loader.dispose()
+        for loader in loaders:
+            loader.dispose()
 
 
 def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
@@ -74,8 +84,10 @@ def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
     values[last] = text
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice and a value that holds itself."""
+class _StrictLoader(SafeLoader):
+    """A SafeLoader, in C where there is one, that refuses a key written twice and a value that holds itself."""
+
+    file = ""
 
     def construct_document(self, node: yaml.Node) -> Any:
         self.deep_construct = True
@@ -87,10 +99,11 @@ class _StrictLoader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise ConfigError(
-                        self.name, key.value, f"it again on line {key.start_mark.line + 1}", "each key once"
+                        self.file, key.value, f"it again on line {key.start_mark.line + 1}", "each key once"
                     )
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
 
 
 class _TextLoader(_StrictLoader):
