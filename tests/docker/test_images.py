@@ -87,9 +87,10 @@ def test_all_images_cut_tiles_alike_and_speak_with_the_same_dask_and_store():
     assert extras("worker") == extras("gpu")
 
 
-def test_the_worker_for_the_cpu_takes_torch_from_the_index_of_its_builds():
-    assert "https://download.pytorch.org/whl/cpu" in stages()["worker"]
-    assert "download.pytorch.org" not in stages()["gpu"]
+def test_the_worker_for_the_cpu_may_take_torch_from_another_index_and_no_file_names_one():
+    assert '${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"}' in stages()["worker"]
+    assert "TORCH_INDEX" not in stages()["gpu"]
+    assert not [name for name, text in stages().items() if "http" in text]
 
 
 def test_nothing_in_the_lean_image_asks_for_torch():
