@@ -103,3 +103,44 @@ def test_without_a_connection_the_alert_is_in_the_log_and_says_so(dag_module, ca
         alerts.failed(task(exception=ValueError("broken")))
     assert "lake_build: tile failed: broken" in caplog.text
     assert "there is no Airflow connection speck_alerts" in caplog.text
+
+
+@pytest.fixture
+def noted(dag_module, monkeypatch):
+    """Return a function that ends a run of a DAG with tags whose tasks had something to say, and gives its note."""
+    import sqlalchemy.orm
+    from airflow.models.xcom import XComModel
+
+    notes = dag_module("speck_notes")
+
+    def end(tags, *said, note=None, user=None):
+        rows = [XComModel(value=json.dumps(text)) for text in said]
+        session = SimpleNamespace(scalars=lambda query: SimpleNamespace(all=lambda: rows))
+        monkeypatch.setattr(sqlalchemy.orm, "object_session", lambda run: session)
+        run = SimpleNamespace(
+            dag_id="d",
+            run_id="r",
+            note=note,
+            dag_model=SimpleNamespace(tags=[SimpleNamespace(name=tag) for tag in tags]),
+            dag_run_note=None if note is None else SimpleNamespace(user_id=user),
+        )
+        notes.on_dag_run_success(run, "")
+        return run.note
+
+    return end
+
+
+def test_the_note_of_a_run_is_what_its_tasks_say_and_no_longer_than_airflow_takes(noted):
+    assert noted(["speck", "lake"], "+1 images", "2 rejects") == "+1 images; 2 rejects"
+    assert noted(["speck"], "x" * 1500) == "x" * 1000
+    assert noted(["speck"]) is None
+
+
+def test_other_peoples_dags_and_notes_are_left_alone(noted):
+    assert noted(["theirs"], "x" * 1500) is None
+    assert noted([], "x") is None
+    assert noted(["speck"], "+1 images", note="looked at", user="7") == "looked at"
+
+
+def test_a_run_that_was_cleared_gets_the_note_of_its_newest_end(noted):
+    assert noted(["speck"], "nothing new", note="+100 images") == "nothing new"
