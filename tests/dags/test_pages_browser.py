@@ -183,30 +183,6 @@ def test_a_task_links_to_its_report(visitor, airflow, runs, dag, task, link, sho
         assert person.complaints() == []
 
 
-def test_the_form_starts_a_trial_that_is_watched_to_its_end(visitor, airflow, runs, tmp_path, night):
-    with visitor() as person:
-        page = person.page
-        page.goto(f"{person.url}/dags/tiny_build")
-        page.wait_for_timeout(3000)  # until the page has taken hold of its buttons
-        page.get_by_role("button", name="Trigger").first.click(timeout=PATIENCE)
-        field = page.locator('input[name="element_sample"]')
-        field.wait_for(timeout=PATIENCE)
-        for title in ("Rebuild in full", "Dry run", "Sample", "Tile size (px)"):
-            assert page.get_by_text(title).count() >= 1
-        field.fill("5")
-        field.press("Tab")
-        assert drawn(page, tmp_path) > 0.01
-        page.get_by_role("button", name="Trigger").last.click()
-        page.wait_for_url("**/dags/tiny_build/runs/*", timeout=PATIENCE)
-        run = unquote(page.url.rsplit("/", 1)[1].split("?")[0])
-        state, _ = night.finished(airflow.client, "tiny_build", run)
-        assert (state, airflow.client.answer("tiny_build", run, "publish")["images"]) == ("success", 5)
-        page.reload()
-        page.get_by_text("a trial: +5 images").first.wait_for(timeout=PATIENCE)
-        assert drawn(page, tmp_path) > 0.01
-        assert person.complaints() == []
-
-
 def test_the_report_of_dask_is_drawn_from_what_the_store_holds(visitor, airflow, runs, tmp_path):
     with visitor() as person:
         person.page.goto(f"{person.url}/dags/tiny_build/runs/{quote(runs['tiny_build'], safe='')}/tasks/tile/details")
@@ -245,3 +221,27 @@ def test_nobody_gets_in_without_a_login_and_nothing_out_of_the_store(airflow, ru
     bad = [f"{snapshot}/../../head.json", f"{snapshot}/..%2f..%2fhead.json", f"{snapshot}/manifest.json"]
     bad += [f"/speck/datasets/tiny/models/{model}/weights.safetensors", "/speck/datasets/..%2ftiny"]
     assert {path: status(path, token) for path in bad} == dict.fromkeys(bad, 404)
+
+
+def test_the_form_starts_a_trial_that_is_watched_to_its_end(visitor, airflow, runs, tmp_path, night):
+    with visitor() as person:
+        page = person.page
+        page.goto(f"{person.url}/dags/tiny_build")
+        page.wait_for_timeout(3000)  # until the page has taken hold of its buttons
+        page.get_by_role("button", name="Trigger").first.click(timeout=PATIENCE)
+        field = page.locator('input[name="element_sample"]')
+        field.wait_for(timeout=PATIENCE)
+        for title in ("Rebuild in full", "Dry run", "Sample", "Tile size (px)"):
+            assert page.get_by_text(title).count() >= 1
+        field.fill("5")
+        field.press("Tab")
+        assert drawn(page, tmp_path) > 0.01
+        page.get_by_role("button", name="Trigger").last.click()
+        page.wait_for_url("**/dags/tiny_build/runs/*", timeout=PATIENCE)
+        run = unquote(page.url.rsplit("/", 1)[1].split("?")[0])
+        state, _ = night.finished(airflow.client, "tiny_build", run)
+        assert (state, airflow.client.answer("tiny_build", run, "publish")["images"]) == ("success", 5)
+        page.reload()
+        page.get_by_text("a trial: +5 images").first.wait_for(timeout=PATIENCE)
+        assert drawn(page, tmp_path) > 0.01
+        assert person.complaints() == []
