@@ -26,7 +26,7 @@ down: install
 	$(SPECK) down
 
 test: lint
-	$(VENV)/bin/python -m pytest --ignore tests/bench -m "not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --ignore tests/bench -m "not slow" --numprocesses 2
 
 test-all: lint
 	$(VENV)/bin/python -m pytest --ignore tests/bench
