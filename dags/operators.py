@@ -73,6 +73,7 @@ class StageOperator(BaseOperator):
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
         from etl import cluster, overview, store
 
+        home = load(self.config).home  # before the work: the file may be edited meanwhile
         with TemporaryDirectory(prefix="speck-") as folder:
             report = Path(folder) / "performance.html"
             try:
@@ -83,8 +84,7 @@ class StageOperator(BaseOperator):
                     yield self._cluster
             finally:
                 if report.exists():
-                    place = store.join(load(self.config).home, overview.PERFORMANCE, f"{self.stage}.html")
-                    store.upload(report, place)
+                    store.upload(report, store.join(home, overview.PERFORMANCE, f"{self.stage}.html"))
 
     def on_kill(self) -> None:
         """Cancel the work on Dask, which a dying task would leave running."""
@@ -121,7 +121,7 @@ def run_of(context: Mapping[str, Any]) -> str:
 
 
 class ClusterUpOperator(BaseOperator):
-    """Starts a Dask cluster for the run on this machine; gives its address, and what takes it down."""
+    """Starts a Dask cluster for the run on this machine; gives its address."""
 
     def __init__(self, *, workers: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

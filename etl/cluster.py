@@ -9,13 +9,14 @@ import sys
 import threading
 import types
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from etl import progress
@@ -42,35 +43,25 @@ def _one(item: object) -> int:
     return 1
 
 
-class Cluster(Protocol):
+class Cluster(ABC):
     """Runs a function over items and gives the results in the items' order."""
 
     @property
+    @abstractmethod
     def dashboard_link(self) -> str | None:
         """The address of the live dashboard, if there is one."""
 
-    def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str, images: Count[Item] = _one
-    ) -> list[Result]:
-        """Return the function's result for each item, in the items' order.
+    @abstractmethod
+    def stream(
+        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield the number and the result of each item as it is done."""
 
-        Progress is logged under the label, in the images that `images` says an item has.
-        """
-
-    def fold(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        add: Add[Result],
-        *,
-        label: str,
-        images: Count[Item] = _one,
-    ) -> Result | None:
-        """Return the sum of the function's results, in whatever order they come; None of no items."""
-
+    @abstractmethod
     def offers(self, resource: str) -> bool:
         """Return whether one of the workers offers a resource, such as GPU."""
 
+    @abstractmethod
     def command(
         self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
     ) -> Ending:
@@ -79,22 +70,17 @@ class Cluster(Protocol):
         `files` are the texts of files made for it: `{name}` in an argument stands for the path of the one so named.
         """
 
+    @abstractmethod
     def cancel(self) -> None:
         """Stop what is running; a map or a command that is waiting raises TaskError."""
-
-
-class _Summing:
-    """Folds by a cluster's stream of results."""
-
-    def stream(
-        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield the number and the result of each item as it is done."""
-        raise NotImplementedError
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str, images: Count[Item] = _one
     ) -> list[Result]:
+        """Return the function's result for each item, in the items' order.
+
+        Progress is logged under the label, in the images that `images` says an item has.
+        """
         return [result for _, result in sorted(self._watched(function, items, label, images), key=itemgetter(0))]
 
     def fold(
@@ -106,6 +92,7 @@ class _Summing:
         label: str,
         images: Count[Item] = _one,
     ) -> Result | None:
+        """Return the sum of the function's results, in whatever order they come; None of no items."""
         total: Result | None = None
         for _, result in self._watched(function, items, label, images):
             total = result if total is None else add(total, result)
@@ -120,7 +107,7 @@ class _Summing:
         return progress.of(found, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
 
 
-class _Serial(_Summing):
+class _Serial(Cluster):
     dashboard_link = None
 
     def stream(
@@ -141,7 +128,7 @@ class _Serial(_Summing):
         """Nothing runs elsewhere: ending this process ends the work."""
 
 
-class _Dask(_Summing):
+class _Dask(Cluster):
     def __init__(self, client: Any) -> None:
         self._client = client
         self._futures: list[Any] = []

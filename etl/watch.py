@@ -11,12 +11,7 @@ from etl.ids import digest
 
 def fingerprint(config: Config) -> str:
     """Return a digest that changes when a file of the source comes, goes or changes; no file is opened."""
-    return digest([[place, sorted(_files(place))] for place in dict.fromkeys(_places(config))])
-
-
-def is_away(config: Config) -> bool:
-    """Return whether nothing at all is where the images should be: a disk or a share that is not there now."""
-    return next(_files(config.source.images), None) is None
+    return digest(_listed(config))
 
 
 def last_seen(config: Config) -> str | None:
@@ -42,15 +37,21 @@ class Watch:
         A batch that is still being copied is none yet, and the first look ever is where it starts from. News is told
         once, also to a later watch, and what a build has read meanwhile is none. A source that is away is none either.
         """
-        if is_away(config):
+        listed = _listed(config)
+        if not dict(listed)[config.source.images]:
             return False
-        now, before = fingerprint(config), self._before
+        now, before = digest(listed), self._before
         self._before = now
         known = last_seen(config)
         if known is not None and (now == known or now != before):
             return False
         note(config, now)
         return known is not None
+
+
+def _listed(config: Config) -> list[tuple[str, list[tuple[str, int, str]]]]:
+    """Return each place of the source with path, size and stamp of its files."""
+    return [(place, sorted(_files(place))) for place in dict.fromkeys(_places(config))]
 
 
 def _places(config: Config) -> Iterator[str]:
