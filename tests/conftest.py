@@ -106,6 +106,15 @@ class Night:
         """Return a run of a DAG that is none of those before, once there is one."""
         return self.wait_for(lambda: [run for run in client.runs(dag) if run not in before], seconds)[0]
 
+    def chain(self, client: Any) -> dict[str, str]:
+        """Build the tiny dataset by hand; return that run, and those of the training and evaluation it leads to."""
+        runs = {"tiny_build": client.trigger("tiny_build")}
+        self.succeeded(client, "tiny_build", runs["tiny_build"])
+        for dag in ("tiny_train", "tiny_evaluate"):
+            runs[dag] = self.first_run(client, dag)
+            self.succeeded(client, dag, runs[dag])
+        return runs
+
     def note(self, client: Any, dag: str, run: str) -> str:
         """Return the note on a run."""
         return client.call("GET", f"dags/{dag}/dagRuns/{run}")["note"]
