@@ -58,6 +58,16 @@ def test_a_key_that_nothing_reads_breaks_the_schema(tmp_path):
     assert not valid(values, "values.yaml", tmp_path)
 
 
+@pytest.mark.parametrize("job", [None, {}, {"enabled": True}, {"defaultUser": {"enabled": False}}])
+def test_values_that_let_the_chart_create_its_default_user_break_the_schema(job, tmp_path):
+    pytest.importorskip("check_jsonschema")
+    values = read("values.yaml")
+    del values["createUserJob"]
+    if job is not None:
+        values["createUserJob"] = job
+    assert not valid(values, "values.yaml", tmp_path)
+
+
 def test_images_have_the_versions_of_the_compose_file(services, dask):
     tag = services["scheduler"]["image"].partition(":")[2]
     airflow = read("values.yaml")["images"]["airflow"]
