@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 Add = Callable[[Result, Result], Result]
 Count = Callable[[Item], int]
 
+LOOPBACK = "127.0.0.1"  # a Dask port runs any code: only this machine may reach one of ours
+
 _RETRIES = 2
 _PROFILE = {
     "distributed.worker.profile.interval": "100ms",
@@ -227,8 +229,11 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
             count = workers if workers is not None else os.cpu_count() or 1
             where: Any = stack.enter_context(
                 LocalCluster(
-                    n_workers=count, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
-                )  # what fails is raised here
+                    n_workers=count,
+                    threads_per_worker=1,
+                    dashboard_address=f"{LOOPBACK}:0",
+                    silence_logs=logging.CRITICAL,  # what fails is raised here
+                )
             )
         else:
             _knock(address)

@@ -15,6 +15,7 @@ from tempfile import gettempdir
 
 import psutil  # type: ignore[import-untyped]
 
+from etl.cluster import LOOPBACK
 from etl.errors import TaskError
 from etl.ids import digest
 
@@ -34,11 +35,11 @@ def up(run: str, workers: int) -> str:
     folder.mkdir(mode=0o700)
     try:
         file = folder / "scheduler.json"
-        options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-        _start(folder, "scheduler", *options, "--scheduler-file", str(file))
+        listen = ("--host", LOOPBACK, "--dashboard-address", f"{LOOPBACK}:0")
+        _start(folder, "scheduler", *listen, "--port", "0", "--scheduler-file", str(file))
         address = _address(file)
         options = ("--nworkers", str(workers), "--nthreads", "1", "--local-directory", str(folder))
-        _start(folder, "worker", address, *options)
+        _start(folder, "worker", address, *listen, *options)
     except BaseException:
         down(run)
         raise

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from etl import cluster, jobs
@@ -96,6 +97,18 @@ def s3() -> Iterator[object]:
         yield client
         fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def listening() -> Callable[[psutil.Process], set[str]]:
+    """Returns the addresses that a process and its descendants listen on, without the ports."""
+
+    def addresses(process: psutil.Process) -> set[str]:
+        processes = [process, *process.children(recursive=True)]
+        sockets = [connection for one in processes for connection in one.net_connections("inet")]
+        return {connection.laddr.ip for connection in sockets if connection.status == psutil.CONN_LISTEN}
+
+    return addresses
 
 
 @pytest.fixture(autouse=True)

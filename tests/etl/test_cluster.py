@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from etl import cluster as clusters
@@ -92,6 +93,13 @@ def test_a_worker_is_another_process_and_serial_is_this_one(local: Cluster) -> N
         assert here.dashboard_link is None
     assert local.dashboard_link is not None
     assert local.dashboard_link.startswith("http")
+
+
+def test_the_dashboard_and_the_workers_listen_on_this_machine_alone(
+    local: Cluster, listening: Callable[[psutil.Process], set[str]]
+) -> None:
+    assert local.map(abs, [-1], label="abs") == [1]
+    assert listening(psutil.Process()) == {"127.0.0.1"}
 
 
 def test_cancelling_ends_a_waiting_map_with_a_task_error(local: Cluster) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,14 @@ def test_it_works_until_it_is_taken_down_and_leaves_nothing(run: str, tmp_path: 
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert list(tmp_path.iterdir()) == []
     ephemeral.down(run)
+
+
+def test_its_processes_listen_on_this_machine_alone(
+    run: str, tmp_path: Path, listening: Callable[[psutil.Process], set[str]]
+) -> None:
+    with cluster.connect(ephemeral.up(run, 1)) as connected:
+        assert connected.map(abs, [-1], label="abs") == [1]
+        assert [listening(psutil.Process(pid)) for pid in alive(tmp_path)] == [{"127.0.0.1"}] * 2
 
 
 def test_another_try_of_a_run_stops_what_the_first_left(run: str, tmp_path: Path) -> None:
