@@ -213,7 +213,8 @@ class ProcessOperator(BaseOperator):
         from etl.process import Command
 
         python = os.environ.get("SPECK_TRAIN_PYTHON") or sys.executable
-        line = [python, "-m", "train.cli", command, self.config, *arguments, "--json"]
+        # -P: a train.py in the current folder, such as YOLOv5's, must not hide the package.
+        line = [python, "-P", "-m", "train.cli", command, self.config, *arguments, "--json"]
         self.log.info("running %s", " ".join(line))
         process = Command(line, self.log.info)
         self._stop = process.stop

@@ -264,7 +264,8 @@ def _command(arguments: list[str], files: dict[str, str], topic: str) -> Ending:
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
-        command = Command([sys.executable, *arguments], lambda line: worker.log_event(topic, named(line)))
+        python = [sys.executable, "-P"]  # a train.py in the current folder must not hide the package
+        command = Command([*python, *arguments], lambda line: worker.log_event(topic, named(line)))
         ended = threading.Event()
 
         def watch() -> None:

@@ -216,7 +216,7 @@ def beats(what: str, seconds: float) -> Iterator[float]:
 def _start(home: Path, name: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with _log(home, name).open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "airflow", *arguments],
+            [sys.executable, "-P", "-m", "airflow", *arguments],
             env=environ,
             cwd=home,
             stdin=subprocess.DEVNULL,

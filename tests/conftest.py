@@ -75,6 +75,16 @@ def tiny() -> Tiny:
     return Tiny()
 
 
+@pytest.fixture
+def shadowing_folder(tmp_path: Path) -> Path:
+    """A folder whose train.py and etl.py hide our packages from a Python that looks for modules there."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for package in ("train", "etl"):
+        (folder / f"{package}.py").write_text(f"raise SystemExit('{package}.py of the current folder')\n")
+    return folder
+
+
 class Night:
     """Waits for what a running Airflow does."""
 

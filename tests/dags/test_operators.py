@@ -43,8 +43,19 @@ def test_the_last_line_of_standard_output_is_the_answer_and_all_lines_reach_the_
     operator = trainer('echo "arguments: $*"; echo working >&2; echo; echo \'{"model": "m", "epochs": 3}\'')
     assert operator.run("train", "--snapshot", "s") == {"model": "m", "epochs": 3}
     log = capsys.readouterr().out
-    assert "arguments: -m train.cli train a.yaml --snapshot s --json" in log
+    assert "arguments: -P -m train.cli train a.yaml --snapshot s --json" in log
     assert "] working " in log
+
+
+def test_modules_of_the_current_folder_do_not_hide_the_command(
+    operators, tiny, shadowing_folder, monkeypatch, tmp_path
+):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny.config(tmp_path / "store", tmp_path, "0 2 * * *"))
+    monkeypatch.delenv("SPECK_TRAIN_PYTHON", raising=False)
+    monkeypatch.chdir(shadowing_folder)
+    answer = operators.TrainOperator(task_id="train", config=str(config), plan={}).run("gc")
+    assert answer["kept"] == 0
 
 
 def test_a_failed_command_fails_the_task_with_its_last_lines(trainer, operators):

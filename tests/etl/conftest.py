@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +102,49 @@ def s3() -> Iterator[object]:
         yield client
         fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()
+
+
+class DaskProcesses:
+    """A Dask scheduler on a free port, and workers that come and go, each a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._file = folder, folder / "scheduler.json"
+        options = ("--port", "0", "--dashboard-address", "127.0.0.1:0", "--host", "127.0.0.1")
+        self._started = [self._start("scheduler", *options)]
+        deadline = time.monotonic() + 60
+        while not self._file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(0.2)  # until it is written to its end
+        self.address = json.loads(self._file.read_text())["address"]
+
+    def add(self, *options: str, folder: Path | None = None, tree: Path | None = None) -> int:
+        """Start a worker in a folder, with the packages of a source tree; return its pid."""
+        options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(self._folder), *options)
+        process = self._start("worker", *options, folder=folder, tree=tree)
+        self._started.append(process)
+        return process.pid
+
+    def end(self) -> None:
+        for process in reversed(self._started):
+            process.kill()
+            process.wait()
+
+    def _start(
+        self, kind: str, *options: str, folder: Path | None = None, tree: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        line = [sys.executable, "-P", "-m", "dask", kind, "--scheduler-file", str(self._file), *options]
+        environ = os.environ | ({"PYTHONPATH": str(tree)} if tree else {})
+        with (self._folder / f"{kind}.log").open("ab") as log:
+            return subprocess.Popen(line, cwd=folder or self._folder, env=environ, stdout=log, stderr=log)
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    """A Dask scheduler that has no workers yet."""
+    started = DaskProcesses(tmp_path_factory.mktemp("dask"))
+    yield started
+    started.end()
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,45 +26,14 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-class Workers:
-    """A Dask scheduler on a free port, and workers that come and go."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "scheduler.json"
-        self._started = [self._start("scheduler", "--port", "0", "--dashboard-address", ":0", "--host", "127.0.0.1")]
-        deadline = time.monotonic() + 60
-        while not self._file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        time.sleep(0.2)  # until it is written to its end
-        import json
-
-        self.address = json.loads(self._file.read_text())["address"]
-
-    def add(self, *options: str) -> int:
-        process = self._start("worker", "--nthreads", "1", "--no-dashboard", *options)
-        self._started.append(process)
-        return process.pid
-
-    def end(self) -> None:
-        for process in reversed(self._started):
-            process.kill()
-            process.wait()
-
-    def _start(self, kind: str, *options: str) -> subprocess.Popen[bytes]:
-        line = [sys.executable, "-m", "dask", kind, "--scheduler-file", str(self._file), *options]
-        return subprocess.Popen(line, cwd=self._file.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    started = Workers(tmp_path_factory.mktemp("dask"))
-    started.add("--no-nanny", "--name", "plain")
-    started.add("--no-nanny", "--name", "gpu", "--resources", "GPU=1")
-    with clusters.connect(started.address) as connected:
+def workers(dask: Any) -> Any:
+    """A Dask cluster of two workers, one of which offers a GPU."""
+    dask.add("--name", "plain")
+    dask.add("--name", "gpu", "--resources", "GPU=1")
+    with clusters.connect(dask.address) as connected:
         _until(lambda: connected.offers("GPU"))
-    yield started
-    started.end()
+    return dask
 
 
 def _until(condition, seconds: float = 60) -> None:
@@ -74,7 +43,7 @@ def _until(condition, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_only_what_a_worker_offers_is_offered(workers: Workers) -> None:
+def test_only_what_a_worker_offers_is_offered(workers: Any) -> None:
     with clusters.connect(workers.address) as connected:
         assert (connected.offers("GPU"), connected.offers("TPU")) == (True, False)
     with clusters.serial() as here:
@@ -83,7 +52,7 @@ def test_only_what_a_worker_offers_is_offered(workers: Workers) -> None:
             here.command(["-c", "pass"], {}, print, resource="GPU")
 
 
-def test_a_command_gets_its_files_and_tells_its_lines(workers: Workers) -> None:
+def test_a_command_gets_its_files_and_tells_its_lines(workers: Any) -> None:
     script = "import pathlib, sys; print('reading', file=sys.stderr); print(pathlib.Path(sys.argv[1]).read_text())"
     lines: list[str] = []
     with clusters.connect(workers.address) as connected:
@@ -92,13 +61,13 @@ def test_a_command_gets_its_files_and_tells_its_lines(workers: Workers) -> None:
     assert sorted(lines) == ["name: lake", "reading"]
 
 
-def test_a_command_that_fails_says_how_and_its_last_lines(workers: Workers) -> None:
+def test_a_command_that_fails_says_how_and_its_last_lines(workers: Any) -> None:
     with clusters.connect(workers.address) as connected:
         ending = connected.command(["-c", "print('no memory'); raise SystemExit(3)"], {}, print, resource="GPU")
     assert (ending.code, str(ending), ending.tail) == (3, "exit code 3", ("no memory",))
 
 
-def test_cancelling_ends_the_process_on_the_worker(workers: Workers, tmp_path: Path) -> None:
+def test_cancelling_ends_the_process_on_the_worker(workers: Any, tmp_path: Path) -> None:
     pids, caught = tmp_path / "pids", []
 
     def wait() -> None:
@@ -117,7 +86,7 @@ def test_cancelling_ends_the_process_on_the_worker(workers: Workers, tmp_path: P
     _until(lambda: not psutil.pid_exists(int(pids.read_text())), 15)
 
 
-def test_a_client_that_vanishes_leaves_no_process_behind(workers: Workers, tmp_path: Path) -> None:
+def test_a_client_that_vanishes_leaves_no_process_behind(workers: Any, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = (
         "import sys; from etl import cluster\n"
@@ -131,20 +100,20 @@ def test_a_client_that_vanishes_leaves_no_process_behind(workers: Workers, tmp_p
     _until(lambda: not psutil.pid_exists(int(pids.read_text())), 30)
 
 
-def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(workers: Workers, tmp_path: Path) -> None:
+def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(workers: Any, tmp_path: Path) -> None:
     pids, ended = tmp_path / "pids", []
 
     def wait() -> None:
         ended.append(connected.command(["-c", RECORD, str(pids), "6"], {}, print, resource="DISK"))
 
-    first = workers.add("--no-nanny", "--resources", "DISK=1")
+    first = workers.add("--resources", "DISK=1")
     with clusters.connect(workers.address) as connected:
         _until(lambda: connected.offers("DISK"))
         waiting = threading.Thread(target=wait)
         waiting.start()
         _until(pids.exists)
         os.kill(first, signal.SIGKILL)
-        workers.add("--no-nanny", "--resources", "DISK=1")
+        workers.add("--resources", "DISK=1")
         waiting.join(timeout=60)
     assert [ending.code for ending in ended] == [0]
     lost, second = (int(pid) for pid in pids.read_text().split())
@@ -152,9 +121,17 @@ def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(wor
     assert not psutil.pid_exists(lost)
 
 
-def test_what_a_command_says_of_its_files_names_them_as_they_were_given(workers: Workers) -> None:
+def test_what_a_command_says_of_its_files_names_them_as_they_were_given(workers: Any) -> None:
     script = "import sys; print(f'{sys.argv[1]}: wrong'); raise SystemExit(2)"
     lines: list[str] = []
     with clusters.connect(workers.address) as connected:
         ending = connected.command(["-c", script, "{lake.yaml}"], {"lake.yaml": "x"}, lines.append, resource="GPU")
     assert (lines, ending.tail) == (["lake.yaml: wrong"], ("lake.yaml: wrong",))
+
+
+def test_modules_of_the_workers_folder_do_not_hide_the_command(workers: Any, shadowing_folder: Path) -> None:
+    workers.add("--resources", "CHECKOUT=1", folder=shadowing_folder)
+    with clusters.connect(workers.address) as connected:
+        _until(lambda: connected.offers("CHECKOUT"))
+        ending = connected.command(["-m", "train.cli", "--help"], {}, print, resource="CHECKOUT")
+    assert ending.code == 0, ending.tail

@@ -46,3 +46,10 @@ def test_the_password_is_made_once_and_readable_by_its_owner_only(tmp_path):
 def test_stopping_where_nothing_runs_does_nothing(tmp_path):
     stack.down(tmp_path)
     assert stack.find(tmp_path) is None
+
+
+def test_a_module_in_its_home_does_not_hide_airflow(tmp_path):
+    pytest.importorskip("airflow")
+    (tmp_path / "airflow.py").write_text("raise SystemExit('airflow.py of the home')\n")
+    process = stack._start(tmp_path, "version", ("version",), stack.environment(tmp_path, tmp_path / "dags", 8123))
+    assert process.wait(60) == 0, stack._tail(stack._log(tmp_path, "version"))
