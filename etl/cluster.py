@@ -12,14 +12,15 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from etl import progress
+from etl.code_version import code_version, differences
 from etl.errors import ConfigError, TaskError
 from etl.process import Command, Ending
 
@@ -130,6 +131,28 @@ class _Serial(Cluster):
         """Nothing runs elsewhere: ending this process ends the work."""
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """What a worker with other code returns for a part; as an error it would be retried, maybe on another worker."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Checked(Generic[Item, Result]):
+    """A function that runs only on workers with the code and the libraries of the client."""
+
+    function: Callable[[Item], Result]
+    client: Mapping[str, str]
+
+    def __call__(self, item: Item) -> Result | _Refusal:
+        from distributed import get_worker
+
+        if found := differences(code_version(), self.client):
+            return _Refusal(f"the worker at {get_worker().address} has other code: {'; '.join(found)}")
+        return self.function(item)
+
+
 class _Dask(Cluster):
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -146,12 +169,16 @@ class _Dask(Cluster):
 
         prefix = f"{label}-{uuid.uuid4().hex}"  # never meets the results of an earlier try
         keys = {f"{prefix}-{number}": number for number in range(len(items))}
-        self._futures = self._client.map(function, items, key=list(keys), pure=False, retries=_RETRIES)
+        checked = _Checked(function, code_version())
+        self._futures = self._client.map(checked, items, key=list(keys), pure=False, retries=_RETRIES)
         with self._ended(
             f"{label}: cancelled", f"{label}: a part kept killing its worker, probably for want of memory"
         ):
             for future in as_completed(self._futures, loop=self._client.loop):
-                yield keys[future.key], future.result()
+                result = future.result()
+                if isinstance(result, _Refusal):
+                    raise TaskError(f"{label}: {result.reason}")
+                yield keys[future.key], result
                 future.release()  # else workers keep its item, too
 
     def offers(self, resource: str) -> bool:

@@ -31,7 +31,7 @@ VOCABULARY = {
 STAGES = {"ingest", "split", "audit", "remap", "tile", "augment", "anchors", "ledger", "planner", "oversample"}
 ENGINES = {"dask", "distributed", "torch", "torchvision", "ultralytics", "airflow"}
 RIM = {"store", "cluster", "snapshot", "source", "work", "parts", "lending", "contact", "planning", "publishing"}
-RIM |= {"survey", "forecast", "policy", "inspection", "watch", "trial", "news"}
+RIM |= {"code_version", "survey", "forecast", "policy", "inspection", "watch", "trial", "news"}
 RIM |= {"jobs", "truth", "cli", "reuse", "assembly", "seen", "lease", "verify", "retention", "difference", "export"}
 ABOVE_JOBS = {"cli", "demo_run", "stack", "ephemeral"}  # the command line, and what it starts
 
@@ -141,7 +141,9 @@ def test_a_format_knows_the_vocabulary_and_other_formats_only(name: str) -> None
     assert ours - {"etl"} <= etl(VOCABULARY)
 
 
-@pytest.mark.parametrize(("name", "more"), [("store", set()), ("cluster", {"etl.process", "etl.progress"})])
+@pytest.mark.parametrize(
+    ("name", "more"), [("store", set()), ("cluster", {"etl.process", "etl.progress", "etl.code_version"})]
+)
 def test_files_and_engine_know_our_errors_only_and_the_engine_progress_and_commands(name: str, more: set[str]) -> None:
     assert {found for found in reached(f"etl.{name}") if found in MODULES} == {"etl.errors", *more}
 
