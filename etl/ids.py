@@ -12,9 +12,12 @@ _LENGTH = 16  # hex digits: 64 bits
 
 
 def digest(*parts: object) -> str:
-    """Return 64 hex digits of the parts' canonical JSON; tuples count as lists, keys are sorted."""
+    """Return 64 hex digits of the parts' canonical JSON; tuples count as lists, keys are sorted.
+
+    A file name that is not UTF-8 is taken with its bytes escaped.
+    """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def seed_of(text: str) -> int:

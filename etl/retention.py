@@ -21,7 +21,8 @@ def collect(config: Config) -> dict[str, Any]:
     """Remove old snapshots, shards no kept one needs, trials and work of dead builds; return the answer of `speck gc`.
 
     The newest `retention.snapshots` stay, and whatever head, champion and its predecessor stand for. It holds the
-    dataset's lease itself, and so never works beside a build: StoreError, naming the owner, while one runs.
+    dataset's lease itself, and so never works beside a build: StoreError, naming the owner, while one runs. StoreError,
+    too, with nothing removed, when a file is damaged that says what must stay.
     """
     with lease.held(config.home):
         return _collect(config)
@@ -32,6 +33,8 @@ def _collect(config: Config) -> dict[str, Any]:
     files = {folder: _listing(home, folder) for folder in ("snapshots", "shards", "work")}
     there = {path.split("/")[0] for path in files["snapshots"]}
     published = {name for name in there if f"{name}/manifest.json" in files["snapshots"]}
+    _check_pointers(config, published)
+    _check_manifests(config, there, published)
     kept = wanted(config) & published
     needed = {
         f"{entry['sha256']}.tar"
@@ -113,6 +116,49 @@ def wanted(config: Config) -> set[str]:
     return found | {name for name in (*stood_on, *in_training) if name is not None}
 
 
+def _check_pointers(config: Config, published: set[str]) -> None:
+    """Raise StoreError when the files that name the newest snapshot and the champion are lost or contradict."""
+    home, log = config.home, snapshot.history(config.home)
+    if published and not log and snapshot.head(config) is None:
+        raise _refusal(store.join(home, "head.json"), f"it and log/ are missing, but {len(published)} snapshots exist")
+    pointers = (("head.json", "log", log), ("champion.json", "promotions", champion.history(home)))
+    for pointer, folder, entries in pointers:
+        uri = store.join(home, pointer)
+        if not store.exists(uri):
+            continue
+        sequence = store.read_json(uri)["sequence"]
+        if all(entry["sequence"] != sequence for entry in entries):
+            raise _refusal(store.join(home, folder, f"{sequence:08d}.json"), f"missing, but {pointer} refers to it")
+
+
+def _check_manifests(config: Config, there: set[str], published: set[str]) -> None:
+    """Raise StoreError when a model that must stay is lost, or the manifest of a snapshot that something needs."""
+    home, head = config.home, snapshot.head(config)
+    needed = {} if head is None else {head: "head.json refers to it"}
+    for model in champion.standing(home):
+        uri = store.join(home, "models", model, "model.json")
+        if not store.exists(uri):
+            raise _refusal(uri, "missing, but it is the champion or its predecessor")
+        needed[str(store.read_json(uri)["snapshot"])] = f"model {model} was trained on it"
+    trained = [*_in_training(home), *(str(row["snapshot"]) for row in champion.models(home)[-1:])]
+    needed |= {uri: "a training or the newest model needs it" for uri in trained if _id_of(uri) in there}
+    for uri, reason in needed.items():
+        of_trial = uri.removeprefix(home).rstrip("/").split("/")[-5:-4] == [
+            "trials"
+        ]  # they have snapshots of their own
+        if not of_trial and _id_of(uri) not in published:
+            manifest = store.join(home, "snapshots", _id_of(uri), "manifest.json")
+            raise _refusal(manifest, f"missing, but {reason}")
+
+
+def _refusal(uri: str, reason: str) -> StoreError:
+    return StoreError(f"{uri}: {reason}; nothing was removed, restore the file first")
+
+
+def _id_of(uri: str) -> str:
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
 def _in_training(home: str) -> list[str]:
     """Return the URIs (of older runs: ids) of the snapshots that unfinished trainings read."""
     return [str(store.read_json(uri)["snapshot"]) for uri in store.glob(store.join(home, "runs", "*", "run.json"))]
@@ -151,7 +197,7 @@ def _snapshot_of(home: str, model: str) -> str | None:
         said = store.read_json(store.join(home, "models", model, "model.json"))
     except StoreError:  # the model itself is gone
         return None
-    return str(said["snapshot"]).rstrip("/").rsplit("/", 1)[-1]
+    return _id_of(str(said["snapshot"]))
 
 
 def _listing(home: str, folder: str) -> dict[str, int]:

@@ -61,7 +61,7 @@ def scan(config: Config) -> Source:
         listed, declared, rejects = _read_lists(config, reader, contents, paths)
     else:
         listed, declared = {}, None
-        paired, rejects = _pair(config, reader, contents, paths)
+        paired, rejects = _pair(config, reader, labels, paths)
         if config.source.format == "yolo" and config.source.categories is None:
             declared = _names_beside(config)
     given = _given_categories(config)
@@ -87,7 +87,7 @@ def _with_ids(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], li
     kept, rejects = [], []
     for file in files:
         if (name := _shown(file.path)) != file.path:
-            rejects.append(reject("image", name, "undecodable_name", name, "a file name in UTF-8"))
+            rejects.append(_undecodable("image", name))
         elif twins[normal_path(name)] > 1:  # differ in how accents are composed, which an id does not tell
             rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
         else:
@@ -104,6 +104,10 @@ def _sample(files: Sequence[store.FileInfo], number: int) -> list[store.FileInfo
 def _shown(path: str) -> str:
     """Return the path as text that every table can hold: bytes that are no UTF-8 escaped."""
     return path.encode(errors="backslashreplace").decode()
+
+
+def _undecodable(kind: str, shown: str) -> dict[str, str]:
+    return reject(kind, shown, "undecodable_name", shown, "a file name in UTF-8")
 
 
 class _Contents(Mapping[str, bytes]):
@@ -184,19 +188,25 @@ def _names_beside(config: Config) -> list[str]:
 
 
 def _pair(
-    config: Config, reader: Any, contents: Mapping[str, bytes], images: Sequence[str]
+    config: Config, reader: Any, labels: Mapping[str, str], images: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[dict[str, str]]]:
-    pairing = pair(list(contents), images, config.source.match)
+    pairing = pair(list(labels), images, config.source.match)
     rejects = [
-        reject("file", label, "label_without_image", label, "an image of the same name")
+        _without_image(label, labels[label])
         for label in pairing.unmatched_labels
-        if reader.is_label(contents[label])
+        if reader.is_label(store.read_bytes(labels[label]))
     ]
     for tie in pairing.ambiguous:  # whose labels an image's are is unknown, so it is no background either
         for kind, mine, others in (("file", tie.labels, tie.images), ("image", tie.images, tie.labels)):
             found = ", ".join(others)
             rejects += [reject(kind, path, "ambiguous_label", found, "exactly one of the same name") for path in mine]
     return {image: (label,) for image, label in pairing.pairs.items()}, rejects
+
+
+def _without_image(label: str, uri: str) -> dict[str, str]:
+    if _shown(uri) != uri:
+        return _undecodable("file", label)
+    return reject("file", label, "label_without_image", label, "an image of the same name")
 
 
 def _read_lists(

@@ -26,6 +26,7 @@ _ROW_GROUP = 100_000
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `_partial` names them
 _BIG = 64 * 2**20  # bytes of a file that is not taken into memory as a whole
 _PIECE = 2**16  # bytes that stay in a core's cache
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # S3: it was there before, or another writer was faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +194,10 @@ def create_if_absent(uri: str, data: bytes) -> bool:
     if (local := local_path(uri)) is None:
         try:
             fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
+        except OSError as error:
+            if isinstance(error, FileExistsError) or _s3_code(error) in _EXISTS:
+                return False
+            raise
         return True
     local.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(local)
@@ -294,6 +297,12 @@ def settle(uri: str) -> None:
 def _partial(local: Path) -> Path:
     """Return where a file is written before it takes its place."""
     return local.with_name(f".{local.name}.{uuid.uuid4().hex}")
+
+
+def _s3_code(error: OSError) -> str | None:
+    """Return the code of the S3 response that s3fs raised this error for, None if there is none."""
+    response = getattr(error.__cause__, "response", {})
+    return cast(str | None, response.get("Error", {}).get("Code"))
 
 
 def _info(path: str, found: Mapping[str, Any]) -> FileInfo:

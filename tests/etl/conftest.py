@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +86,29 @@ def s3() -> Iterator[object]:
     """A client of an S3 on this machine, which the store reaches by its environment."""
     pytest.importorskip("s3fs")
     server_module = pytest.importorskip("moto.server")
-    import boto3
-    import fsspec
-
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    with s3_client(f"http://{host}:{port}") as client:
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+    server.stop()
+
+
+@contextmanager
+def s3_client(address: str) -> Iterator[Any]:
+    """Yield a client of the S3 server at this address, which the store also uses within the block."""
+    import boto3
+    import fsspec
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ENDPOINT_URL", address)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        yield client
+        yield boto3.client("s3")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
 
 
 class DaskProcesses:

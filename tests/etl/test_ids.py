@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 
 import numpy as np
@@ -25,6 +26,11 @@ def test_a_digest_knows_neither_key_order_nor_tuples() -> None:
     assert ids.digest({"a": 1, "b": (2, 3)}) == ids.digest({"b": [2, 3], "a": 1})
     assert ids.digest("a", "b") != ids.digest("ab")
     assert ids.digest(0) != ids.digest(None)
+
+
+def test_a_digest_tells_a_file_name_that_is_not_utf8_from_its_escaped_form() -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    assert ids.digest(name) == ids.digest(name) != ids.digest("caf\\udce9.jpg")
 
 
 def test_a_digest_of_what_json_cannot_say_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,80 @@ def test_a_snapshot_that_was_half_removed_goes(grown: tuple[Any, list[str]]) -> 
     retention.collect(config)
     assert not Path(found[2]).exists()
     assert kept(config) == {found[3]}
+
+
+def refused(config: Any, damaged: Path) -> None:
+    """Clean-up, keeping as little as it may, names the damaged file and removes nothing."""
+    few = config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1, "models": 1})})
+    before = {path for path in Path(config.home).rglob("*") if path.is_file()}
+    with pytest.raises(StoreError, match=re.escape(str(damaged))):
+        retention.collect(few)
+    assert {path for path in Path(config.home).rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "no folder"])
+def test_nothing_is_removed_when_the_manifest_of_the_newest_snapshot_is(
+    grown: tuple[Any, list[str]], damage: str
+) -> None:
+    config, found = grown
+    manifest = Path(found[-1], "manifest.json")
+    if damage == "torn":
+        manifest.write_bytes(manifest.read_bytes()[:100])
+    elif damage == "missing":
+        manifest.unlink()
+    else:
+        shutil.rmtree(found[-1])
+    refused(config, manifest)
+
+
+def test_nothing_is_removed_when_log_and_head_are_missing(grown: tuple[Any, list[str]]) -> None:
+    config, _ = grown
+    head_file = Path(config.home, "head.json")
+    head_file.unlink()
+    shutil.rmtree(Path(config.home, "log"))
+    refused(config, head_file)
+
+
+def test_nothing_is_removed_when_only_the_log_is_missing(grown: tuple[Any, list[str]]) -> None:
+    config, _ = grown
+    shutil.rmtree(Path(config.home, "log"))
+    refused(config, Path(config.home, "log", "00000004.json"))
+
+
+@pytest.mark.parametrize(
+    "damaged", ["models/m0/model.json", "models/m1/model.json", "promotions/00000002.json", "manifest", "snapshot"]
+)
+def test_nothing_is_removed_when_what_the_champion_stands_on_is_lost(
+    grown: tuple[Any, list[str]], damaged: str
+) -> None:
+    config, found = grown
+    for number in range(3):
+        add_model(config, f"m{number}", found[number])
+    champion.promote(config.home, "m0", "first", over=None)
+    champion.promote(config.home, "m1", "better", over="m0")
+    place = Path(config.home, damaged)
+    if damaged in ("manifest", "snapshot"):
+        place = Path(found[1], "manifest.json")
+    if damaged == "snapshot":
+        shutil.rmtree(place.parent)
+    else:
+        place.unlink()
+    refused(config, place)
+
+
+def test_nothing_is_removed_when_the_manifest_that_a_training_reads_is_missing(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    store.write_json(f"{config.home}/runs/r/run.json", {"snapshot": found[0]})
+    Path(found[0], "manifest.json").unlink()
+    refused(config, Path(found[0], "manifest.json"))
+
+
+def test_a_champion_that_was_trained_on_a_trial_is_no_damage(grown: tuple[Any, list[str]]) -> None:
+    config, found = grown
+    add_model(config, "m0", f"{config.home}/trials/11111111/{config.name}/snapshots/abc")
+    champion.promote(config.home, "m0", "first", over=None)
+    retention.collect(config)
+    assert kept(config) == set(found[2:])
 
 
 def test_what_several_trainings_of_the_same_settings_left_stays_with_the_last_model(

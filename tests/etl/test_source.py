@@ -205,7 +205,7 @@ def test_images_whose_names_give_no_id_of_their_own_are_rejects(tmp_path: Path) 
     assert [image.path for image in found.images] == ["a.jpg"]
     assert told(found) == {
         ("image", "\\udcff.jpg", "undecodable_name"),
-        ("file", "\\udcff.txt", "label_without_image"),
+        ("file", "\\udcff.txt", "undecodable_name"),
         ("image", composed, "ambiguous_name"),
         ("image", apart, "ambiguous_name"),
     }

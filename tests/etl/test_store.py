@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from etl import store
 from etl.errors import StoreError
@@ -61,6 +64,41 @@ def test_only_the_first_creates_a_file(home: str) -> None:
     assert store.create_if_absent(uri, b"mine")
     assert not store.create_if_absent(uri, b"yours")
     assert store.read_bytes(uri) == b"mine"
+
+
+class NoS3(MemoryFileSystem):
+    """A file system that answers every write as s3fs does for an S3 error code."""
+
+    protocol = "nos3"
+    code = ""
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: object) -> None:
+        error = RuntimeError("ClientError")
+        error.response = {"Error": {"Code": self.code}}
+        raise OSError(errno.EINVAL, "refused") from error
+
+
+@pytest.fixture
+def no_s3() -> type[NoS3]:
+    fsspec.register_implementation("nos3", NoS3, clobber=True)
+    return NoS3
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
+def test_a_failed_condition_of_an_s3_server_means_the_file_exists(
+    no_s3: type[NoS3], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(no_s3, "code", code)
+    assert store.create_if_absent("nos3://bucket/lock.json", b"") is False
+
+
+@pytest.mark.parametrize("code", ["InvalidRequest", "AccessDenied"])
+def test_any_other_error_of_an_s3_server_is_raised(
+    no_s3: type[NoS3], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(no_s3, "code", code)
+    with pytest.raises(OSError, match="refused"):
+        store.create_if_absent("nos3://bucket/lock.json", b"")
 
 
 def test_of_many_that_create_a_file_at_once_one_wins(home: str) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from etl import cluster, jobs, watch
 from etl.errors import SourceError
+from etl.snapshot import Snapshot
 from etl.watch import Watch
 
 
@@ -110,3 +112,25 @@ def test_a_build_that_fails_to_read_its_source_leaves_the_news(config, dataset) 
     with cluster.serial() as here, pytest.raises(SourceError):
         jobs.build(strict, here)
     assert looks(config, 2, watching) == [False, True]
+
+
+def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, dataset) -> None:
+    watching = Watch()
+    looks(config, 1, watching)
+    dataset.put("k_5", dataset.boxes(1), 11)
+    for suffix in ("png", "txt"):
+        (dataset.folder / f"k_5.{suffix}").rename(dataset.folder / os.fsdecode(b"caf\xe9." + suffix.encode()))
+    assert looks(config, 3, watching) == [False, True, False]
+    with cluster.serial() as here:
+        jobs.audit_source(config, here)
+        built = jobs.build(config, here)
+    assert built["images"] == 10
+    rejects = Snapshot.open(built["snapshot"]).table("rejects").to_pylist()
+    assert [(row["kind"], row["where"], row["reason"]) for row in rejects] == [
+        ("image", "caf\\udce9.png", "undecodable_name"),
+        ("file", "caf\\udce9.txt", "undecodable_name"),
+    ]
+    assert looks(config, 3, watching) == [False, False, False]
+    strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
+    with cluster.serial() as here, pytest.raises(SourceError, match=r"1 of 11 images.*undecodable_name"):
+        jobs.build(strict, here)
