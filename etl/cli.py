@@ -279,7 +279,7 @@ def export(
     snapshot: SnapshotUri,
     out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
     name: Annotated[str, typer.Option("--format", help="yolo, coco or webdataset.", show_default=False)],
-    raw: Annotated[bool, typer.Option("--raw", help="Leave what is neither label nor background unmarked.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not paint ignore regions grey.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a snapshot's samples as a dataset for another trainer."""
