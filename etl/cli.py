@@ -40,9 +40,7 @@ class Commands(TyperGroup):
             ctx.exit(SpeckError.exit_code)
 
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 ConfigFile = Annotated[Path, typer.Argument(help="The dataset's YAML file.", show_default=False)]
 SnapshotUri = Annotated[str, typer.Argument(help="The snapshot's URI, as `speck build` prints it.", show_default=False)]
@@ -113,12 +111,6 @@ def _cluster(scheduler: str | None, workers: int | None) -> Iterator[Any]:
     where = cluster.serial() if workers == 0 and scheduler is None else cluster.connect(scheduler, workers)
     with where as connected:
         yield connected
-
-
-@app.callback()
-def main() -> None:
-    """From a growing, messy dataset of small objects to a trained, measured detector."""
-    start_logging()
 
 
 @app.command("demo-data")
@@ -279,7 +271,7 @@ def export(
     snapshot: SnapshotUri,
     out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
     name: Annotated[str, typer.Option("--format", help="yolo, coco or webdataset.", show_default=False)],
-    raw: Annotated[bool, typer.Option("--raw", help="Leave what is neither label nor background unmarked.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not paint ignore regions grey.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write a snapshot's samples as a dataset for another trainer."""

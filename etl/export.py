@@ -28,8 +28,8 @@ Row = dict[str, Any]
 def export(snapshot: Snapshot, name: str, out: Path, *, raw: bool = False) -> dict[str, Any]:
     """Write the samples into a new or empty folder and return the answer of `speck export`.
 
-    Ignore regions are painted grey, never over a labelled box, and only those samples are encoded again; COCO says
-    `iscrowd: 1` instead. Raw does neither: the samples as they are, what is neither label nor background unmarked.
+    Ignore regions (crowds among them) are painted grey, never over a labelled box, and have no annotation: most readers
+    of COCO take `iscrowd: 1` for an object. Only painted samples are encoded again. Raw paints nothing.
     """
     if name not in FORMATS:
         raise ConfigError("speck", "--format", repr(name), f"one of {', '.join(FORMATS)}")
@@ -44,14 +44,13 @@ def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
     writer = formats.writer(name)
 
     def write(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
-        as_crowd = name == "coco" and not raw
         images: list[Row] = []
         annotations: list[Row] = []
         count = 0
         for row, data in _samples(snapshot):
             images.append(_image(row))
-            annotations += _annotations(row, snapshot.categories[0] if as_crowd else None)
-            if row["ignore"] and not raw and not as_crowd:
+            annotations += [_annotation(row, box) for box in row["boxes"]]
+            if row["ignore"] and not raw:
                 data = _painted(snapshot, row, data)
                 count += 1
             path = out / writer.image_file(f"{row['sample_id']}.jpg", row["split"])
@@ -135,17 +134,8 @@ def _image(row: Row) -> Row:
     }
 
 
-def _annotations(row: Row, crowd: str | None) -> Iterator[Row]:
-    """Yield the sample's labels, and its ignore regions as crowds of the class `crowd`, if that is given."""
-    for box in row["boxes"]:
-        yield _box(row, box, box["category"], crowd=False)
-    if crowd is not None:  # detectors pass over what touches a crowd, whatever its class
-        for box in row["ignore"]:
-            yield _box(row, box, crowd, crowd=True)
-
-
-def _box(row: Row, box: Row, category: str, *, crowd: bool) -> Row:
+def _annotation(row: Row, box: Row) -> Row:
     place = {side: box[side] for side in _SIDES}
-    name = "~" if crowd else box["annotation_id"]  # labels first, in the order of their ids
-    flags = {"crowd": crowd, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0}
-    return {"annotation_id": name, "image_id": row["sample_id"], "category": category, **place, **flags}
+    names = {"annotation_id": box["annotation_id"], "image_id": row["sample_id"], "category": box["category"]}
+    flags = {"crowd": False, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0}
+    return {**names, **place, **flags}

@@ -35,12 +35,18 @@ def of_evaluation(answer: Answer, figure: str) -> str:
     verdict = answer.get("gate") or {}
     gain = (verdict.get("gains") or {}).get(figure, {}).get("median")
     value = answer["combined"].get(figure)
-    shown = f"{figure} " + ("none" if value is None else f"{100 * value:.1f}")
+    shown = f"{figure} {_percent(value)}"
     if gain is not None:
         shown += f" ({100 * gain:+.1f} on the champion)"
     if verdict.get("promoted"):
         return f"{shown}, promoted"
     return f"{shown}, not promoted: {'; '.join(verdict['reasons'])}" if verdict else shown
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "none"
+    return "below 0.1" if 0 < share < 0.0005 else f"{100 * share:.1f}"
 
 
 def _counts(change: Mapping[str, int]) -> str:

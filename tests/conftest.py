@@ -50,7 +50,7 @@ class Tiny:
 
     def config(self, store: object, data: object, cron: str, more: str = "") -> str:
         """Return the dataset file."""
-        return textwrap.dedent(
+        text = textwrap.dedent(
             f"""
             name: tiny
             store: {store}
@@ -64,9 +64,9 @@ class Tiny:
             augment: {{copies: 0, mosaic: 0, copy_paste: 0}}
             train: {{model: speck-micro, weights: scratch, epochs: 2, image_size: 128, batch: 8, device: cpu}}
             schedule: {{cron: '{cron}'}}
-            {more}
             """
         )
+        return text + more
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from etl.cli import Changes, ConfigFile, Json, answer, app, naming
+from etl.cli import Changes, ConfigFile, Json, answer, app, naming, start_logging
 from etl.config import Config, changes as changed, load
 from etl.errors import ConfigError
 
@@ -16,6 +17,22 @@ __all__ = ["app"]
 Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
 _MODEL = "a model's URI, as `speck train` prints it"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"speck {metadata.version('speck')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Build, train and evaluate small-object detection datasets."""
+    start_logging()
 
 
 def _snapshot(config: Config, uri: str | None) -> Any:

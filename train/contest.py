@@ -36,15 +36,18 @@ def compare(
     verdict: dict[str, Any] = {"champion": standing, "passed": True, "reasons": [], "warnings": []}
     if standing == challenger:
         return verdict | {"promoted": False, "reasons": ["it is the champion"]}
+    truth, scale = [subject.truth for subject in subjects], None
+    if config.evaluate.size_reference == "network":
+        scale = [finder.scale("combined", subject.wh) for subject in subjects]
+    judged = bootstrap.matched(truth, found, len(categories), scale=scale)
+    if reasons := gate.disqualify(judged, config.gate.metric):
+        return verdict | {"passed": False, "promoted": False, "reasons": reasons}
     if standing is not None:
         log.info("gate: the champion %s on the same images", standing)
         theirs_by, names = finder_of(config, snapshot, store.join(home, "models", standing))
         theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), theirs_by, "champion")
-        truth, scale = [subject.truth for subject in subjects], None
-        if config.evaluate.size_reference == "network":
-            scale = [finder.scale("combined", subject.wh) for subject in subjects]
         verdict |= gate.decide(
-            bootstrap.matched(truth, found, len(categories), scale=scale),
+            judged,
             bootstrap.matched(truth, _named(theirs["combined"], names, categories), len(categories), scale=scale),
             config.gate,
         )
@@ -56,11 +59,11 @@ def crown(model: str, verdict: Mapping[str, Any]) -> None:
     home, challenger = champion.home_of(model)
     standing = verdict["champion"]
     if verdict["promoted"]:
-        reason = "the first model that was judged" if standing is None else f"passes the gate beside {standing}"
+        reason = "the first model to pass the gate" if standing is None else f"passes the gate beside {standing}"
         champion.promote(home, challenger, reason, over=standing)
         log.info("gate: %s is the champion now: %s", challenger, reason)
     elif not verdict["passed"]:
-        log.warning("gate: %s stays the champion: %s", standing, "; ".join(verdict["reasons"]))
+        log.warning("gate: %s is not promoted: %s", challenger, "; ".join(verdict["reasons"]))
 
 
 def _named(found: Sequence[Detections], names: Sequence[str], categories: Sequence[str]) -> list[Detections]:

@@ -1,4 +1,4 @@
-"""Whether a new model may take the place of the champion: better or as good where it counts, and worse nowhere."""
+"""Whether a new model may become the champion: it detects something, gains where it counts, and is worse nowhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from train import bootstrap
 from train.bootstrap import Matched
 
 FIGURES = {name: f"AP_{name}" for name in BUCKETS}  # of each bucket
+
+
+def disqualify(model: Matched, metric: str) -> list[str]:
+    """Return why the gate never promotes this model: the metric or AP is 0 or cannot be measured; empty if it may."""
+    every_image_once = np.ones((1, model.images), dtype=np.int64)
+    for name in (metric, "AP"):
+        (value,) = bootstrap.average_precision(model, name, every_image_once)
+        if np.isnan(value):
+            return [_unmeasured(name)]
+        if value == 0:
+            return [f"{name} is 0: no correct detection in val"]
+    return []
 
 
 def decide(challenger: Matched, champion: Matched, gate: Gate, *, seed: int = 0) -> dict[str, Any]:
@@ -37,7 +49,7 @@ def decide(challenger: Matched, champion: Matched, gate: Gate, *, seed: int = 0)
     warnings: list[str] = []
     middle = gains[gate.metric]["median"]
     if middle is None:
-        reasons.append(f"{gate.metric} cannot be measured: no such object in val")
+        reasons.append(_unmeasured(gate.metric))
     elif middle < 0:
         reasons.append(f"{gate.metric} falls by {-middle:.4f} (median of {len(weights)} draws)")
     for bucket, figure in FIGURES.items():
@@ -48,3 +60,7 @@ def decide(challenger: Matched, champion: Matched, gate: Gate, *, seed: int = 0)
         words = f"{figure} falls by {-found['median']:.4f} ({objects} objects)"
         (reasons if objects >= gate.min_boxes else warnings).append(words)
     return {"passed": not reasons, "reasons": reasons, "warnings": warnings, "gains": gains}
+
+
+def _unmeasured(metric: str) -> str:
+    return f"{metric} cannot be measured: no such object in val"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import etl
 from etl import stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def example():
 
 
 def test_every_image_is_pinned_to_a_version_and_ours_to_that_of_the_package(with_gpu):
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)[1]
+    version = etl.__version__
     for name, service in with_gpu["services"].items():
         image, _, tag = service["image"].rpartition(":")
         assert re.match(r"\d+\.\d+", tag), f"{name}: {service['image']}"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from etl import cluster, jobs, shard, store
 from etl.cli import app
-from etl.config import Config
+from etl.config import Config, load
 from etl.errors import ConfigError
 from etl.export import export
 from etl.snapshot import Snapshot
@@ -90,31 +90,45 @@ def test_a_yolo_export_is_read_again_with_equal_boxes(snapshot: Snapshot, tmp_pa
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_coco_export_marks_ignore_regions_as_crowds_and_paints_nothing(
+def test_a_coco_export_holds_the_boxes_and_pixels_of_the_yolo_export(
     snapshot: Snapshot, tmp_path: Path, raw: bool
 ) -> None:
-    assert export(snapshot, "coco", tmp_path / "out", raw=raw)["painted"] == 0
-    for split in ("train", "val"):
-        rows = {row["sample_id"]: row for row in snapshot.table("samples").to_pylist() if row["split"] == split}
-        document = json.loads((tmp_path / "out" / "annotations" / f"instances_{split}.json").read_text())
-        names = {image["id"]: Path(image["file_name"]).stem for image in document["images"]}
-        assert set(names.values()) == set(rows)
-        crowds: dict[str, list[Any]] = {name: [] for name in rows}
-        for annotation in document["annotations"]:
-            if annotation["iscrowd"]:
-                crowds[names[annotation["image_id"]]].append([round(side, 6) for side in annotation["bbox"]])
-        for name, row in rows.items():
-            regions = [
-                [round(side, 6) for side in (box["x0"], box["y0"], box["x1"] - box["x0"], box["y1"] - box["y0"])]
-                for box in row["ignore"]
-            ]
-            assert sorted(crowds[name]) == ([] if raw else sorted(regions))
-            path = tmp_path / "out" / "images" / split / f"{name}.jpg"
-            assert path.read_bytes() == encoded(snapshot, row)
-    source = {"format": "coco", "images": str(tmp_path / "out"), "split": "source"}
-    _, boxes = read_back(source, tmp_path / "s")
-    for row in snapshot.table("samples").to_pylist():
-        assert labels([box for box in boxes[row["sample_id"]] if not box["crowd"]]) == labels(row["boxes"])
+    answers = {name: export(snapshot, name, tmp_path / name, raw=raw) for name in ("yolo", "coco")}
+    assert answers["coco"]["painted"] == answers["yolo"]["painted"]
+    assert (answers["coco"]["painted"] > 0) is not raw
+    yolo, coco = (
+        read_back({"format": name, "images": str(tmp_path / name), "split": "source"}, tmp_path / f"{name} again")
+        for name in ("yolo", "coco")
+    )
+    rows = snapshot.table("samples").to_pylist()
+    assert set(coco[0]) == set(yolo[0]) == {row["sample_id"] for row in rows}
+    for row in rows:
+        name = row["sample_id"]
+        files = [tmp_path / form / images[name]["path"] for form, (images, _) in (("yolo", yolo), ("coco", coco))]
+        assert files[1].parent == tmp_path / "coco" / "images" / row["split"]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert labels(coco[1][name]) == labels(yolo[1][name]) == labels(row["boxes"])
+
+
+def test_a_crowd_of_the_source_is_painted_grey_and_has_no_annotation(tiny: Any, tmp_path: Path) -> None:
+    tiny.write(tmp_path / "data")
+    file = tmp_path / "data" / "labels.json"
+    document = json.loads(file.read_text())
+    for annotation in document["annotations"][::3]:  # one of the three squares of each image
+        annotation["iscrowd"] = 1
+    file.write_text(json.dumps(document))
+    (tmp_path / "tiny.yaml").write_text(tiny.config(tmp_path / "store", tmp_path / "data", "0 3 * * *"))
+    with cluster.serial() as here:
+        snapshot = Snapshot.open(str(jobs.build(load(tmp_path / "tiny.yaml"), here)["snapshot"]))
+    rows = snapshot.table("samples").to_pylist()
+    assert export(snapshot, "coco", tmp_path / "out")["painted"] == sum(bool(row["ignore"]) for row in rows) >= 10
+    images, boxes = read_back({"format": "coco", "images": str(tmp_path / "out"), "split": "source"}, tmp_path / "s")
+    for row in rows:
+        name = row["sample_id"]
+        assert labels(boxes[name]) == labels(row["boxes"])
+        assert not any(box["crowd"] for box in boxes[name])
+        if row["ignore"]:
+            assert_painted(snapshot, row, (tmp_path / "out" / images[name]["path"]).read_bytes())
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -45,5 +45,13 @@ def test_an_evaluation_tells_its_figure_and_what_became_of_the_model(gate, said)
     assert news.of_evaluation(answer, "AP_small") == said
 
 
-def test_a_figure_that_could_not_be_measured_is_none() -> None:
-    assert news.of_evaluation({"combined": {"AP_small": None}}, "AP_small") == "AP_small none"
+@pytest.mark.parametrize(("value", "said"), [(None, "none"), (0.0, "0.0"), (0.0004, "below 0.1"), (0.0006, "0.1")])
+def test_a_note_tells_apart_a_metric_without_value_of_0_and_close_to_0(value: float | None, said: str) -> None:
+    assert news.of_evaluation({"combined": {"AP_small": value}}, "AP_small") == f"AP_small {said}"
+
+
+def test_a_model_with_an_ap_of_0_is_not_promoted_and_the_note_says_why() -> None:
+    verdict = {"champion": None, "promoted": False, "reasons": ["AP_small is 0: no correct detection in val"]}
+    assert news.of_evaluation({"combined": {"AP_small": 0.0}, "gate": verdict}, "AP_small") == (
+        "AP_small 0.0, not promoted: AP_small is 0: no correct detection in val"
+    )

@@ -119,6 +119,19 @@ def test_a_figure_that_cannot_be_measured_does_not_pass_and_areas_of_files_count
     assert found["reasons"] == ["AP_medium falls by 1.0000 (80 objects)"]
 
 
+def test_a_model_with_no_correct_detection_or_an_unmeasured_metric_is_disqualified() -> None:
+    truth = truth_of([[0, 0, 20, 20], [100, 100, 200, 200]])
+    small, large = found_of([[0, 0, 20, 20]], [0.9]), found_of([[100, 100, 200, 200]], [0.9])
+    missed = found_of([[300, 300, 320, 320]], [0.9])
+    assert gate.disqualify(matched([(truth, small), (truth, missed)]), "AP_small") == []
+    assert gate.disqualify(matched([(truth, large)]), "AP_small") == ["AP_small is 0: no correct detection in val"]
+    assert gate.disqualify(matched([(truth, large)]), "AP") == []
+    assert gate.disqualify(matched([(truth, missed)]), "AP") == ["AP is 0: no correct detection in val"]
+    assert gate.disqualify(matched([(truth, large)]), "AP_medium") == [
+        "AP_medium cannot be measured: no such object in val"
+    ]
+
+
 @pytest.mark.parametrize("metric", ["AR", "AP_huge", "ap", "AP51", "AP_"])
 def test_a_gate_takes_only_figures_that_can_be_drawn(metric: str) -> None:
     with pytest.raises(ValidationError):

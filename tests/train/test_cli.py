@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+import etl
+
 
 def speck(*arguments: object, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "train.cli", *map(str, arguments)]
@@ -193,3 +195,24 @@ def test_the_commands_that_need_no_detector_start_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_help_introduces_the_whole_command_and_the_version_is_that_of_the_package() -> None:
+    helped = speck("--help")
+    assert helped.returncode == 0
+    assert "Build, train and evaluate small-object detection datasets." in helped.stdout
+    assert all(command in helped.stdout for command in ("build", "train", "evaluate", "--version"))
+    asked = speck("--version")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, f"speck {etl.__version__}\n", "")
+
+
+def test_a_shell_gets_its_completion_script_and_the_commands_that_begin_as_typed() -> None:
+    script = Path(sys.executable).with_name("speck")
+    shown = subprocess.run(
+        ["bash", "-c", f"'{script}' --show-completion; exit $?"], capture_output=True, text=True, check=True
+    )
+    assert "complete -o default -F _speck_completion speck" in shown.stdout
+    environ = os.environ | {"_SPECK_COMPLETE": "complete_bash", "COMP_WORDS": "speck ev", "COMP_CWORD": "1"}
+    completed = subprocess.run([script], capture_output=True, text=True, check=True, env=environ)
+    assert completed.stdout.split() == ["evaluate"]
+    assert "completion" not in speck("build", "--help").stdout

@@ -16,7 +16,7 @@ from etl.errors import ConfigError, SourceError
 from etl.snapshot import Snapshot
 from etl.truth import evaluation_truth
 from train import evaluate, gate, predict
-from train.finder import Finder
+from train.finder import Finder, given
 
 MODES = predict.MODES
 WH = (300, 220)
@@ -235,7 +235,9 @@ def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config,
     assert evaluate.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
 
 
-def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.fixture
+def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
+    """A dataset and the URIs of two models with random weights."""
     torch = pytest.importorskip("torch")
     from train import model as models
 
@@ -249,11 +251,40 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(tmp_pa
     for seed in (0, 1):
         torch.manual_seed(seed)
         uris.append(models.save(models.build(models.resolve("speck-micro"), snapshot.categories), config.home, meta))
+    return config, snapshot, uris
+
+
+def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[Config, Snapshot, list[str]]) -> None:
+    config, snapshot, (blind, by_hand) = untrained
+    settings = config.evaluate.model_copy(update={"confidence": 1.0})  # random weights are never that confident
+    config = config.model_copy(update={"evaluate": settings})
+    reason = "AP_small is 0: no correct detection in val"
+    first = evaluate.evaluate(config, snapshot, blind, promote=True)
+    assert first["combined"]["AP"] == 0
+    assert first["gate"] == {"champion": None, "passed": False, "promoted": False, "reasons": [reason], "warnings": []}
+    assert champion.champion(config.home) is None
+    assert f"Not promoted: {reason}. There is no champion yet." in Path(first["html"]).read_text()
+    standing = by_hand.rsplit("/", 1)[1]
+    champion.promote(config.home, standing, "by hand", over=None)
+    second = evaluate.evaluate(config, snapshot, blind, promote=True)
+    assert (second["gate"]["champion"], second["gate"]["promoted"]) == (standing, False)
+    assert champion.champion(config.home) == standing
+    assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second["html"]).read_text()
+
+
+def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
+    untrained: tuple[Config, Snapshot, list[str]], monkeypatch: Any
+) -> None:
+    config, snapshot, uris = untrained
     ids = [uri.rsplit("/", 1)[1] for uri in uris]
+    images, _ = evaluation_truth(snapshot, "val")
+    perfect = given(config, snapshot, "truth", images, snapshot.categories)
+    monkeypatch.setattr(evaluate, "finder_of", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
     first = evaluate.evaluate(config, snapshot, uris[0], promote=True)["gate"]
     assert (first["champion"], first["promoted"]) == (None, True)
-    again = evaluate.evaluate(config, snapshot, uris[0], promote=True)["gate"]
-    assert (again["champion"], again["promoted"]) == (ids[0], False)
+    again = evaluate.evaluate(config, snapshot, uris[0], promote=True)
+    assert (again["gate"]["champion"], again["gate"]["promoted"]) == (ids[0], False)
+    assert "This model is the champion." in Path(again["html"]).read_text()
     refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
     with monkeypatch.context() as patched:
         patched.setattr(gate, "decide", lambda *_, **__: refused)
