@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import forms
+from speck_dags import forms
 from airflow.sdk import DAG, AssetOrTimeSchedule, chain
-from dataset_files import DEFAULTS, asset, deadline, nightly, read, watched
-from operators import AnnounceOperator, ClusterDownOperator, ClusterUpOperator, IngestOperator, StageOperator
+from speck_dags.datasets import DEFAULTS, asset, deadline, nightly, read, watched
+from speck_dags.operators import AnnounceOperator, ClusterDownOperator, ClusterUpOperator, IngestOperator, StageOperator
 
 from etl.config import Config
 

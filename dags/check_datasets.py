@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk.exceptions import AirflowException
-from dataset_files import read
+from speck_dags.datasets import read
 
 if wrong := read()[1]:
     # The files' own DAGs are missing meanwhile; those of every other dataset go on.

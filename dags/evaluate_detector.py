@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import forms
+from speck_dags import forms
 from airflow.sdk import DAG
-from dataset_files import DEFAULTS, asset, read
-from operators import EvaluateOperator
-from plans import PlanEvaluation
+from speck_dags.datasets import DEFAULTS, asset, read
+from speck_dags.operators import EvaluateOperator
+from speck_dags.plan_operators import PlanEvaluation
 
 from etl.config import Config
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import forms
+from speck_dags import forms
 from airflow.sdk import DAG
-from dataset_files import DEFAULTS, asset, read
-from operators import TrainOperator
-from plans import PlanTraining
+from speck_dags.datasets import DEFAULTS, asset, read
+from speck_dags.operators import TrainOperator
+from speck_dags.plan_operators import PlanTraining
 
 from etl.config import Config
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 
-from etl import store
+from etl.storage import store
 
 _WRITERS = 8
 

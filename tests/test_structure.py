@@ -115,10 +115,10 @@ def of(package: str) -> list[str]:
 
 
 def test_the_walk_sees_imports_wherever_they_stand() -> None:
-    assert "dask.distributed" in imports("etl.cluster")
-    assert "dask.distributed" not in imports("etl.cluster", at_module_level=True)
-    assert "etl.store" in reached("etl.jobs")
-    assert {"etl.jobs", "etl.cluster"} <= imports("operators") - imports("operators", at_module_level=True)
+    assert "dask.distributed" in imports("etl.execution.cluster")
+    assert "dask.distributed" not in imports("etl.execution.cluster", at_module_level=True)
+    assert "etl.storage.store" in reached("etl.jobs.build")
+    assert {"etl.jobs.build", "etl.execution.cluster"} <= imports("operators") - imports("operators", at_module_level=True)
 
 
 @pytest.mark.parametrize("name", sorted(VOCABULARY & {name.removeprefix("etl.") for name in MODULES}))
@@ -130,7 +130,7 @@ def test_the_vocabulary_knows_nothing_but_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_a_stage_knows_no_engine_no_store_and_no_other_stage(name: str) -> None:
-    allowed = {"audit": {"etl.remap", "etl.anchors"}}.get(name, set())  # its dry run; what anchors would give
+    allowed = {"audit": {"etl.stages.remap", "etl.stages.anchors.fit"}}.get(name, set())  # its dry run; what anchors would give
     assert not reached(f"etl.{name}") & (etl(RIM | STAGES - {name}) - allowed)
     assert not tops(reached(f"etl.{name}")) & (ENGINES | {"fsspec", "tqdm"})
 
@@ -142,7 +142,7 @@ def test_a_format_knows_the_vocabulary_and_other_formats_only(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("store", set()), ("cluster", {"etl.process", "etl.progress", "etl.code_version"})]
+    ("name", "more"), [("store", set()), ("cluster", {"etl.execution.process", "etl.execution.progress", "etl.execution.code_version"})]
 )
 def test_files_and_engine_know_our_errors_only_and_the_engine_progress_and_commands(name: str, more: set[str]) -> None:
     assert {found for found in reached(f"etl.{name}") if found in MODULES} == {"etl.errors", *more}
@@ -158,13 +158,13 @@ def test_nothing_of_training_imports_the_dags(name: str) -> None:
     assert not tops(imports(name)) & {"airflow", "dags", *DAGS}
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"etl.cluster"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"etl.execution.cluster"}))
 def test_only_the_cluster_knows_dask(name: str) -> None:
     assert not tops(imports(name)) & {"dask", "distributed"}
 
 
 def test_only_what_starts_a_run_knows_the_jobs() -> None:
-    users = {name for name in MODULES if "etl.jobs" in imports(name)}
+    users = {name for name in MODULES if "etl.jobs.build" in imports(name)}
     assert users <= {*etl(ABOVE_JOBS), *of("train"), *DAGS}
 
 
@@ -188,7 +188,7 @@ def test_the_web_server_knows_the_pages_and_runs_nothing(name: str) -> None:
     assert not tops(reached(name)) & (ENGINES - {"airflow"})
 
 
-@pytest.mark.parametrize("name", ["train.cli", "etl.cli"])
+@pytest.mark.parametrize("name", ["train.cli", "etl.cli.app"])
 def test_the_command_line_starts_without_torch_dask_or_airflow(name: str) -> None:
     assert not tops(reached(name, at_module_level=True)) & {*ENGINES, "albumentations", "pyarrow", "cv2"}
 

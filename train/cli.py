@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from etl.cli import Changes, ConfigFile, Json, answer, app, naming, start_logging
+from etl.cli.app import Changes, ConfigFile, Json, answer, app, naming, start_logging
 from etl.config import Config, changes as changed, load
 from etl.errors import ConfigError
 
@@ -36,7 +36,7 @@ def main(
 
 
 def _snapshot(config: Config, uri: str | None) -> Any:
-    from etl import snapshot
+    from etl.snapshots import snapshot
 
     uri = uri or snapshot.head(config)
     if uri is None:
@@ -49,7 +49,7 @@ def _snapshot(config: Config, uri: str | None) -> Any:
 
 def _expect(uri: str, file: str, key: str, expected: str) -> None:
     """Raise ConfigError unless a file lies below a URI that the command names."""
-    from etl import store
+    from etl.storage import store
 
     if not store.exists(store.join(uri, file)):
         raise ConfigError("speck", key, f"{uri}, which has no {file}", expected)
@@ -66,7 +66,7 @@ def train(
     """Train a detector on a snapshot; on a GPU if there is one."""
     wanted = {"train.epochs": epochs, "train.max_seconds": None} if epochs is not None else {}
     settings = load(config, changed(changes or ()) | wanted)
-    from train import engine
+    from train.engine import run as engine
 
     with naming(config):
         answer(engine.train(settings, _snapshot(settings, snapshot)), as_json)
@@ -87,7 +87,7 @@ def evaluate(
 ) -> None:
     """Judge a model on the val images: full image, tiled, and both combined."""
     settings = load(config)
-    from train import evaluate as evaluation, table
+    from train.evaluation import run as evaluation, console as table
 
     with naming(config):
         if model is not None:
@@ -103,7 +103,7 @@ def evaluate(
 def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = None, as_json: Json = False) -> None:
     """Look for objects that nobody labelled: a ranked queue as Parquet, crops, and COCO JSON for labelling tools."""
     settings = load(config)
-    from train import find_missing as finding
+    from train.label_errors import run as finding
 
     with naming(config):
         if model is not None:
@@ -126,7 +126,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Find objects in images, tile by tile as in training."""
-    from train import predict_files as prediction
+    from train.prediction import files as prediction
 
     if not (model.endswith(".onnx") and Path(model).is_file()):
         _expect(model, "model.json", "MODEL", _MODEL)
@@ -141,7 +141,7 @@ def export_model(
     as_json: Json = False,
 ) -> None:
     """Write a model as ONNX, with its tile geometry, classes and thresholds inside; `speck predict` runs it."""
-    from train import model as models, portable
+    from train.models import model as models, onnx as portable
 
     _expect(model, "model.json", "MODEL", _MODEL)
     answer(portable.export(models.load(model), out), as_json)

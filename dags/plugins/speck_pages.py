@@ -18,19 +18,20 @@ from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
-from dataset_files import read
+from speck_dags.datasets import read
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from speck_links import PREFIX
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from etl import overview_page, page
+from etl.dashboard import pages as overview_page
+from etl.reports import page
 from etl.config import Config
 from etl.errors import StoreError
-from etl.overview import Overview, overview, performance_report, report
-from etl.overview_page import Dag, Entry, Run
-from etl.trial import named
+from etl.dashboard.overview import Overview, overview, performance_report, report
+from etl.dashboard.pages import Dag, Entry, Run
+from etl.lifecycle.trial import named
 
 log = logging.getLogger(__name__)
 

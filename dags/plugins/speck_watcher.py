@@ -26,9 +26,9 @@ class SourceWatcher(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change."""
-        from etl import store
+        from etl.storage import store
         from etl.errors import SpeckError
-        from etl.watch import Watch
+        from etl.sources.watch import Watch
 
         def look() -> bool:
             try:

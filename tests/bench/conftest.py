@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from etl import lending, parts
+from etl.stages.augment import donor_reader as lending
+from etl.jobs import tile_worker as parts
 from etl.config import Config
 from etl.plan import Plan
 

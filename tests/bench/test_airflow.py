@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl import stack
+from etl.local_airflow import server as stack
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 DATASETS = 50

@@ -23,9 +23,11 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
-from etl import anchors, cluster, jobs
+from etl.stages.anchors import fit as anchors
+from etl.execution import cluster
+from etl.jobs import build as jobs
 from etl.config import load
-from etl.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot
 
 SIDE = 640
 LEAST = (4, 4, 4)  # strides: no anchor below 2 px, as YOLOv5 has it

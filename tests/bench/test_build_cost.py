@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from etl import cluster, inspection, jobs, parts, publishing
+from etl.execution import cluster
+from etl.jobs import audit_images as inspection, build as jobs, tile_worker as parts, publish as publishing
 from etl.config import Config
-from etl.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot
 
 FRAMES = 2700  # a minute of work
 WANTED = 1.4

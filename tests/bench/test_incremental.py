@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from etl.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot
 
 IMAGES = 600
 NEW = 6  # 1 %

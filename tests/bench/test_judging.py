@@ -14,10 +14,10 @@ from pycocotools.cocoeval import COCOeval
 from etl import boxes
 from etl.config import Merge
 from etl.plan import TilePlan
-from train import nearness
-from train.coco import Truth
-from train.merge import Detections, concatenate, merge
-from train.metrics import average_precision
+from train.evaluation import nwd as nearness
+from train.evaluation.coco import Truth
+from train.prediction.merge import Detections, concatenate, merge
+from train.evaluation.metrics import average_precision
 
 BOXES, SIDE = 50_000, 6000
 DETECTIONS, IMAGES = 500_000, 2500

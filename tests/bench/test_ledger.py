@@ -11,7 +11,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from etl import ledger, schema, store
+from etl.stages import ledger
+from etl import schema
+from etl.storage import store
 
 BOXES = 2_500_000
 EVENTS = 3  # tiles a box is seen in; with its final outcome, 10 million rows

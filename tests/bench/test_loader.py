@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from etl import cluster, jobs
+from etl.execution import cluster
+from etl.jobs import build as jobs
 from etl.config import load
-from etl.export import export
-from etl.snapshot import Snapshot
+from etl.snapshots.export import export
+from etl.snapshots.snapshot import Snapshot
 from train import compat
-from train.data import ShardDataset, ShardReader, of_split
+from train.engine.dataset import ShardDataset, ShardReader, of_split
 
 compat.install()
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 import pyvips
 
-from etl import cluster, jobs
+from etl.execution import cluster
+from etl.jobs import build as jobs
 from etl.config import Config
 
 FEW, MANY = 100, 10_000

@@ -10,13 +10,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from etl import boxes, cluster, demo, jobs
+from etl import boxes
+from etl.execution import cluster
+from etl.demo import dataset as demo
+from etl.jobs import build as jobs
 from etl.config import load
-from etl.snapshot import Snapshot
-from etl.truth import evaluation_truth
-from train import engine, find_missing
-from train.finder import finder_of, look
-from train.subject import subjects_of
+from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.ground_truth import evaluation_truth
+from train.engine import run as engine
+from train.label_errors import run as find_missing
+from train.evaluation.detectors import finder_of, look
+from train.evaluation.images import subjects_of
 
 GONE = 0.05  # of the small labels
 SURE, APART = 0.95, 0.5  # the fixed rule: score above, IoU with every label below

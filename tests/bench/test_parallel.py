@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from etl import cluster, jobs, parts
+from etl.execution import cluster
+from etl.jobs import build as jobs, tile_worker as parts
 from etl.config import Config, load
-from etl.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot
 
 REPEATS = 4
 ROUNDS = 7

@@ -11,8 +11,9 @@ import torch
 
 from etl.config import Merge
 from etl.plan import TilePlan
-from train import model as models, predict
-from train.merge import merge
+from train.models import model as models
+from train.prediction import tiled as predict
+from train.prediction.merge import merge
 
 ROUNDS = 7
 WH = (2560, 1920)

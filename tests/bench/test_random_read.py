@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from etl import cluster, codec, jobs
+from etl.execution import cluster
+from etl.imaging import codec
+from etl.jobs import build as jobs
 from etl.config import load
-from etl.snapshot import Snapshot
-from train.data import ShardReader, of_split, struct_lists
+from etl.snapshots.snapshot import Snapshot
+from train.engine.dataset import ShardReader, of_split, struct_lists
 
 READS = 1000
 ROUNDS = 7

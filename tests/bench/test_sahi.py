@@ -17,10 +17,12 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from etl import cluster, jobs, lossless, parts
+from etl.execution import cluster
+from etl.jobs import build as jobs, tile_worker as parts
+from etl.imaging import lossless
 from etl.config import Config, load
 from etl.plan import TilePlan
-from etl.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot
 
 PLAN = TilePlan(size=640, overlap=0.2, min_visibility=0.3, scales=(1.0,))
 QUALITY = 95

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from etl.config import Evaluate, Merge
 from etl.plan import GRID
 from tests.bench.test_judging import SIDE, seen_in_tiles
-from train import footage, model as models, predict
-from train.merge import Detections, merge
+from train.prediction import media as footage, tiled as predict
+from train.models import model as models
+from train.prediction.merge import Detections, merge
 
 ROUNDS = 5
 IMAGES = 4

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from etl import cluster, codec, jobs, lossless, parts
+from etl.execution import cluster
+from etl.imaging import codec, lossless
+from etl.jobs import build as jobs, tile_worker as parts
 from etl.config import Config, load
 from etl.plan import TilePlan
-from etl.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot
 
 REPEATS = 4  # of the data in each half of a pair: more than 60 s of work in all
 PLAN = TilePlan(size=640, overlap=0.2, min_visibility=0.3, scales=(1.0,))

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl import stack
-from etl.airflow_client import AirflowError
+from etl.local_airflow import server as stack
+from etl.local_airflow.client import AirflowError
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -20,7 +20,7 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 def operators(monkeypatch):
     for folder in (DAGS / "plugins", DAGS):
         monkeypatch.syspath_prepend(str(folder))
-    import operators
+    from speck_dags import operators
 
     return operators
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl import stack
+from etl.local_airflow import server as stack
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -20,7 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl import champion, stack, store
+from etl.lifecycle import champion
+from etl.local_airflow import server as stack
+from etl.storage import store
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 POSTGRES = all(shutil.which(name) for name in ("initdb", "postgres"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from etl import store
+from etl.storage import store
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 MODEL = "a" * 16
@@ -25,7 +25,9 @@ schedule: {{cron: '0 2 * * *'}}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """The store of a dataset that was built once and has a model without an evaluation; beside it a bad file."""
-    from etl import cluster, config, jobs
+    from etl.execution import cluster
+    from etl import config
+    from etl.jobs import build as jobs
     from tests.etl.conftest import Dataset
 
     root = tmp_path_factory.mktemp("pages")
@@ -149,7 +151,7 @@ def test_the_list_shows_good_files_with_their_runs_and_bad_ones_with_their_error
 
 
 def test_a_store_out_of_reach_hides_no_other_dataset(visit, paths, home):
-    from dataset_files import folder
+    from speck_dags.datasets import folder
 
     far = folder() / "far.yaml"
     store.write_bytes(f"{home}/../far/log/00000001.json", b"no json")

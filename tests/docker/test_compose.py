@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import etl
-from etl import stack
+from etl.local_airflow import server as stack
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

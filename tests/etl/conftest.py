@@ -19,7 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
-from etl import cluster, jobs
+from etl.execution import cluster
+from etl.jobs import build as jobs
 from etl.config import Config
 from etl.plan import Plan
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl import anchors, assigner
+from etl.stages.anchors import fit as anchors
+from etl import assigner
 from etl.boxes import NWD_SCALE
 
 P3 = (8, 16, 32)

@@ -11,11 +11,15 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, strategies as st
 
-from etl import cluster, jobs, ledger, region, schema, truth
+from etl.execution import cluster
+from etl.jobs import build as jobs
+from etl.stages import ledger
+from etl import region, schema
+from etl.snapshots import ground_truth as truth
 from etl.config import Config, SplitRatios
 from etl.plan import GRID, Window
-from etl.snapshot import Snapshot
-from train.evaluate import evaluate
+from etl.snapshots.snapshot import Snapshot
+from train.evaluation.run import evaluate
 
 WIDTH, HEIGHT = 3600, 700
 SIDE = 24

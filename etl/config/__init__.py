@@ -1,0 +1,1 @@
+"""The settings of one dataset: sections, loading, and what follows from them."""

@@ -1,0 +1,1 @@
+"""A synthetic dataset with known truth."""

@@ -1,0 +1,92 @@
+"""A JPEG as its own luma and chroma planes: what is encoded from them is never converted to RGB and back."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import warnings
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from etl.imaging import codec
+from etl.plan import Window
+
+# chroma sampling: libturbojpeg's number, and how many luma pixels a chroma pixel is wide and high
+_SAMPLINGS = {"444": (0, 1, 1), "422": (1, 2, 1), "420": (2, 2, 2), "440": (4, 1, 2), "411": (5, 4, 1)}
+_RGB, _FAST_UPSAMPLE = 0, 256  # libturbojpeg's numbers
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes of an image as stored; chroma is as coarse as the JPEG has it."""
+
+    data: bytes  # the JPEG
+    wh: tuple[int, int]  # of the image: a plane may be padded by some pixels
+    sampling: str
+    planes: tuple[codec.Pixels, codec.Pixels, codec.Pixels]  # luma, blue, red
+
+    @cached_property
+    def rgb(self) -> codec.Pixels:
+        """The image [H, W, 3] RGB: the very pixels that decoding with fast upsampling gives."""
+        library, (number, _, _) = _library(), _SAMPLINGS[self.sampling]
+        if library is None:
+            return codec.decode(self.data)
+        width, height = self.wh
+        pixels = np.empty((height, width, 3), np.uint8)
+        pointers = (ctypes.c_void_p * 3)(*(plane.ctypes.data for plane in self.planes))
+        strides = (ctypes.c_int * 3)(*(plane.strides[0] for plane in self.planes))
+        handle = library.tjInitDecompress()
+        try:
+            failed = library.tjDecodeYUVPlanes(
+                handle, pointers, strides, number, pixels.ctypes.data, width, 0, height, _RGB, _FAST_UPSAMPLE
+            )
+        finally:
+            library.tjDestroy(handle)
+        if failed:
+            raise OSError("libturbojpeg cannot convert an image's planes")
+        return pixels
+
+    def encode(self, window: Window, quality: int) -> bytes:
+        """Return the JPEG of a window, which starts on multiples of 16, with the image's own chroma sampling."""
+        _, wide, high = _SAMPLINGS[self.sampling]
+        x0, y0, x1, y1 = window
+        luma, blue, red = self.planes
+        chroma = np.s_[y0 // high : -(-y1 // high), x0 // wide : -(-x1 // wide)]
+        data: bytes = simplejpeg.encode_jpeg_yuv_planes(luma[y0:y1, x0:x1], blue[chroma], red[chroma], quality)
+        return data
+
+
+def decode(data: bytes, jpeg: Any) -> Planes | None:
+    """Return the planes of a JPEG by PyTurboJPEG; None for what is no JPEG of luma and chroma, or is damaged."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    height, width, colours, sampling = simplejpeg.decode_jpeg_header(data)
+    if colours != "YCbCr" or sampling not in _SAMPLINGS:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            luma, blue, red = jpeg.decode_to_yuv_planes(data)
+    except (OSError, UserWarning):
+        return None
+    return Planes(data, (width, height), sampling, (luma, blue, red))
+
+
+@cache
+def _library() -> Any | None:
+    """Return libturbojpeg itself, for the one function that PyTurboJPEG does not offer; None where it hides."""
+    name = ctypes.util.find_library("turbojpeg")
+    if name is None:
+        return None
+    library = ctypes.CDLL(name)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    library.tjInitDecompress.restype = pointer
+    library.tjDestroy.argtypes = [pointer]
+    library.tjDecodeYUVPlanes.argtypes = [
+        pointer, pointer, pointer, integer, pointer, integer, integer, integer, integer, integer,
+    ]  # fmt: skip
+    return library

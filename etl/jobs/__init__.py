@@ -1,0 +1,1 @@
+"""One module per stage of a build: URIs in, URI out."""

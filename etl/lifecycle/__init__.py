@@ -1,0 +1,1 @@
+"""Champion, retraining and retention."""

@@ -1,0 +1,89 @@
+"""The champion: which of a dataset's models stands for it, how it came to, and what stood before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from etl.storage import store
+from etl.errors import ConfigError, StoreError
+
+_POINTER, _LOG = "champion.json", "promotions"
+
+
+def champion(home: str) -> str | None:
+    """Return the id of the dataset's champion, None before the first."""
+    entries = history(home)
+    return str(entries[-1]["model"]) if entries else None
+
+
+def standing(home: str) -> list[str]:
+    """Return the ids of the champion and its predecessor, those that there are."""
+    entries = history(home)[-1:]
+    return [str(entry[key]) for entry in entries for key in ("model", "predecessor") if entry[key] is not None]
+
+
+def history(home: str) -> list[dict[str, Any]]:
+    """Return every promotion, oldest first: sequence, model, predecessor, reason and time."""
+    folder = store.join(home, _LOG)
+    if not store.exists(folder):
+        return []
+    return [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]
+
+
+def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str, Any]:
+    """Make a model the champion in place of the one it was compared with, and return the entry.
+
+    A promotion exists when its entry in the log does, which only one of two can write: StoreError when the champion is
+    no longer the one it was compared with. champion.json repeats the newest entry.
+    """
+    entries = history(home)
+    now = str(entries[-1]["model"]) if entries else None
+    if now != over:
+        raise StoreError(f"{home}: the champion is {now or 'none'}, not {over or 'none'}; compare with it again")
+    if now == model:
+        raise StoreError(f"{home}: {model} is the champion already")
+    sequence = len(entries) + 1
+    entry = {
+        "sequence": sequence,
+        "model": model,
+        "predecessor": now,
+        "reason": reason,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if not store.create_if_absent(store.join(home, _LOG, f"{sequence:08d}.json"), store.to_json(entry)):
+        raise StoreError(f"{home}: another promotion came first; compare with its model again")
+    store.write_json(store.join(home, _POINTER), entry)
+    return entry
+
+
+def models(home: str) -> list[dict[str, Any]]:
+    """Return the dataset's models, oldest first: id, snapshot, figures where it was judged, whether it is champion."""
+    best = champion(home)
+    found = []
+    for uri in store.glob(store.join(home, "models", "*", "model.json")):
+        folder = uri.rsplit("/", 1)[0]
+        said, judged = store.read_json(uri), store.join(folder, "evaluation.json")
+        figures = store.read_json(judged)["combined"] if store.exists(judged) else {}
+        found.append(
+            {
+                "id": said["id"],
+                "uri": folder,
+                "written": store.modified(store.join(folder, "weights.safetensors")).isoformat(),
+                "model": said["model"],
+                "snapshot": said["snapshot"],
+                "run": said.get("run"),
+                **{key: figures.get(key) for key in ("AP", "AP50", "AP_small")},
+                "champion": said["id"] == best,
+            }
+        )
+    return sorted(found, key=lambda row: (row["written"], row["id"]))
+
+
+def home_of(model: str) -> tuple[str, str]:
+    """Return the dataset's part of the store and the id of a model's URI; ConfigError when no model is there."""
+    uri = model.rstrip("/")
+    if uri.count("/") < 2 or not store.exists(store.join(uri, "model.json")):
+        raise ConfigError("speck promote", "MODEL", f"{model}, which has no model.json", "a model's URI")
+    home, _, name = uri.rsplit("/", 2)
+    return home, name

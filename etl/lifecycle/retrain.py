@@ -1,0 +1,72 @@
+"""Whether a new snapshot is worth a training: how much has changed since the one the last model was trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+
+from etl.lifecycle import champion
+from etl.storage import store
+from etl.config import Config
+from etl.errors import StoreError
+from etl.snapshots.snapshot import Snapshot
+
+SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes the model
+
+
+def reason_to_train(config: Config, snapshot: str) -> str | None:
+    """Return why the snapshot at this URI deserves a training, None when it does not."""
+    own = [row["uri"] for row in champion.models(config.home) if "/" not in row["snapshot"]]
+    if not own:  # one of a trial's, or of another dataset's snapshot says nothing of this one's
+        return "no model yet"
+    model = own[-1]
+    last = store.read_json(store.join(model, "model.json"))
+    try:
+        before = Snapshot.open(snapshot_of(model)).table("annotations")
+    except StoreError:
+        return "the snapshot of the last model is gone"
+    return decide(config, last["config"], change(before, Snapshot.open(snapshot).table("annotations")))
+
+
+def decide(config: Config, trained: dict[str, Any], changed: float) -> str | None:
+    """Return why to train, given the last model's resolved configuration and the share of boxes changed since."""
+    now = config.resolved()
+    if different := [name for name in SETTINGS if now[name] != trained.get(name)]:
+        return f"new settings: {', '.join(different)}"
+    if changed >= config.retrain.min_change:
+        return f"{changed:.1%} of the boxes changed"
+    return None
+
+
+def change(before: pa.Table, after: pa.Table) -> float:
+    """Return the boxes added, changed or removed between two annotations tables, as a share of those before."""
+    old, new = _boxes(before), _boxes(after)
+    added = Counter(image for _, image in new - old)
+    removed = Counter(image for _, image in old - new)
+    # A moved box is one change: in its image it shows as one box removed and one added.
+    changes = sum(max(added[image], removed[image]) for image in added | removed)
+    return changes / max(1, len(old))
+
+
+def newest_model(config: Config) -> str | None:
+    """Return the URI of the dataset's newest model, None before the first."""
+    folders = [row["uri"] for row in champion.models(config.home)]
+    return folders[-1] if folders else None
+
+
+def snapshot_of(model: str) -> str:
+    """Return the URI of the snapshot a model was trained on."""
+    name = trained_on(model)
+    return name if "/" in name else store.join(model.rsplit("/", 2)[0], "snapshots", name)
+
+
+def trained_on(model: str) -> str:
+    """Return the id of the snapshot a model was trained on, its URI where that is none of the dataset's own."""
+    return str(store.read_json(store.join(model, "model.json"))["snapshot"])
+
+
+def _boxes(annotations: pa.Table) -> set[tuple[str, str]]:
+    columns = (annotations["annotation_id"], annotations["image_id"])
+    return set(zip(*(column.to_pylist() for column in columns), strict=True))

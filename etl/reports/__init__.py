@@ -1,0 +1,1 @@
+"""Pages and charts; they read no store."""

@@ -1,0 +1,84 @@
+"""The contact sheet: augmented samples with their boxes and ignore regions drawn, for people's eyes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.imaging import codec
+from etl.ids import fraction
+from etl.reports.page import render
+from etl.reports.audit_page import anchor_figures
+
+FILE = "samples.html"
+_SHOWN = 12
+_SIDE = 480  # px: a smaller sample is shown enlarged
+_QUALITY = 85
+_LABEL, _PASTED, _HATCH = (60, 255, 60), (255, 214, 10), (150, 150, 150)
+_STEP = 6  # px between hatch lines
+
+
+def choose(samples: pa.Table, base: str) -> list[dict[str, Any]]:
+    """Return up to 12 rows of augmented samples, of each recipe kind as many; `base` is the kind that is none."""
+    kinds = pc.struct_field(samples["recipe"], "kind")
+    places = [place for place, kind in enumerate(kinds.to_pylist()) if kind != base]
+    names = samples["sample_id"].to_pylist()
+    order = sorted(places, key=lambda place: fraction(f"sheet:{names[place]}"))  # few change when samples are added
+    by_kind: dict[str, list[int]] = {}
+    for place in order:
+        by_kind.setdefault(kinds[place].as_py(), []).append(place)
+    each = -(-_SHOWN // max(len(by_kind), 1))
+    picked = [place for kind in sorted(by_kind) for place in by_kind[kind][:each]]
+    picked += [place for place in order if place not in picked][: max(_SHOWN - len(picked), 0)]
+    return list(samples.take(pa.array(picked[:_SHOWN], pa.int64())).to_pylist())
+
+
+def page(title: str, shown: Iterable[tuple[dict[str, Any], bytes]], anchors: Mapping[str, Any]) -> bytes:
+    """Return the sheet of some samples, each its row and its JPEG, and of the anchors fitted to all of them."""
+    pictures = [(_caption(row), codec.encode(draw(codec.decode(data), row), _QUALITY)) for row, data in shown]
+    figures = list(anchor_figures(anchors))
+    return render("samples.html.j2", title=title, pictures=pictures, anchors=anchors, figures=figures).encode()
+
+
+def draw(pixels: codec.Pixels, row: dict[str, Any]) -> codec.Pixels:
+    """Return a sample with ignore regions hatched grey, boxes outlined green, pasted ones yellow."""
+    zoom = max(-(-_SIDE // max(pixels.shape[:2])), 1)
+    drawn: codec.Pixels = np.repeat(np.repeat(pixels, zoom, axis=0), zoom, axis=1)
+    for box in row["ignore"]:
+        _hatch(drawn, _corners(box, zoom))
+    pasted = len(json.loads(row["recipe"]["parameters"]).get("pasted", ()))
+    for number, box in enumerate(row["boxes"]):
+        colour = _PASTED if number >= len(row["boxes"]) - pasted else _LABEL
+        x0, y0, x1, y1 = _corners(box, zoom)
+        cv2.rectangle(drawn, (x0 - 1, y0 - 1), (x1, y1), colour, 1)  # around its pixels, not over them
+    return drawn
+
+
+def _corners(box: dict[str, float], zoom: int) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (round(box[side] * zoom) for side in ("x0", "y0", "x1", "y1"))
+    return x0, y0, x1, y1
+
+
+def _hatch(pixels: codec.Pixels, region: Sequence[int]) -> None:
+    x0, y0, x1, y1 = region
+    part = pixels[y0:y1, x0:x1]
+    place = np.add.outer(np.arange(y0, y1), np.arange(x0, x1))
+    part[:] = part // 2 + 57  # half of it the trainer's grey
+    part[place % _STEP < 2] = _HATCH
+
+
+def _caption(row: dict[str, Any]) -> str:
+    parameters = json.loads(row["recipe"]["parameters"])
+    notes = [row["recipe"]["kind"], f"{len(row['boxes'])} boxes"]
+    for name in ("pasted", "cutouts"):
+        number = parameters.get(name) or 0
+        number = len(number) if isinstance(number, list) else number
+        notes += [f"{number} {name}"] if number else []
+    notes += [f"{len(row['ignore'])} ignored"] if row["ignore"] else []
+    return f"{', '.join(notes)} ({row['sample_id']})"

@@ -1,0 +1,59 @@
+"""Anchors for the boxes of a build or of a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from etl.stages.anchors import fit as anchors
+from etl.config import network
+from etl.jobs import tile_worker as parts
+from etl.config import Config
+from etl.snapshots.snapshot import Snapshot
+
+
+def sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
+    """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
+    found = [np.empty((0, 2))]
+    for table in samples:
+        base = pc.equal(pc.struct_field(table["recipe"], "kind"), parts.BASE)
+        rows = table.filter(pc.and_(base, pc.equal(table["split"], "train")))
+        boxes = pc.list_flatten(rows["boxes"]).combine_chunks()
+        x0, y0, x1, y1 = (
+            pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1")
+        )
+        found.append(np.column_stack([x1 - x0, y1 - y0]))
+    return np.concatenate(found)
+
+
+def fit(
+    wh: NDArray[np.float64],
+    config: Config,
+    tile_size: int,
+    *,
+    image_size: int | None = None,
+    strides: tuple[int, ...] | None = None,
+    per_level: int | Literal["auto"] | None = None,
+    seed: int | None = None,
+) -> anchors.AnchorFit:
+    """Return anchors for boxes wh [N, 2] in sample pixels, as configured where nothing else is asked."""
+    side = image_size or config.anchors.image_size or network.image_size(config, tile_size)
+    return anchors.fit(
+        wh * (side / tile_size),
+        image_size=side,
+        strides=strides or network.strides(config),
+        per_level=per_level or config.anchors.per_level,
+        seed=config.anchors.seed if seed is None else seed,
+    )
+
+
+def refit(snapshot: Snapshot, **asked: Any) -> dict[str, Any]:
+    """Return the anchors of a snapshot fitted anew, as anchors.json holds them, with the seconds it took."""
+    wh = sizes([snapshot.table("samples")])
+    fitted = fit(wh, snapshot.config, snapshot.plan.tile.size, **asked)
+    return {**anchors.to_json(fitted), "seconds": round(fitted.seconds, 3)}

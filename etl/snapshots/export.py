@@ -1,0 +1,143 @@
+"""A snapshot's samples as a dataset for anyone else's trainer: YOLO, COCO or WebDataset."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from etl.imaging import codec
+from etl import formats, schema
+from etl.storage import shard, store
+from etl.boxes import Boxes, as_boxes
+from etl.errors import ConfigError, StoreError
+from etl.imaging.mask import paint
+from etl.snapshots.snapshot import Snapshot
+
+log = logging.getLogger("speck")
+
+FORMATS = ("yolo", "coco", "webdataset")
+_SIDES = ("x0", "y0", "x1", "y1")
+
+Row = dict[str, Any]
+
+
+def export(snapshot: Snapshot, name: str, out: Path, *, raw: bool = False) -> dict[str, Any]:
+    """Write the samples into a new or empty folder and return the answer of `speck export`.
+
+    Ignore regions (crowds among them) are painted grey, never over a labelled box, and have no annotation: most readers
+    of COCO take `iscrowd: 1` for an object. Only painted samples are encoded again. Raw paints nothing.
+    """
+    if name not in FORMATS:
+        raise ConfigError("speck", "--format", repr(name), f"one of {', '.join(FORMATS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("speck", "OUT", f"{out}, which is there already", "a new or empty folder")
+    write = _webdataset if name == "webdataset" else _labelled(name)
+    samples, painted = write(snapshot, out, raw)
+    return {"out": str(out), "format": name, "samples": samples, "painted": painted}
+
+
+def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
+    writer = formats.writer(name)
+
+    def write(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
+        images: list[Row] = []
+        annotations: list[Row] = []
+        count = 0
+        for row, data in _samples(snapshot):
+            images.append(_image(row))
+            annotations += [_annotation(row, box) for box in row["boxes"]]
+            if row["ignore"] and not raw:
+                data = _painted(snapshot, row, data)
+                count += 1
+            path = out / writer.image_file(f"{row['sample_id']}.jpg", row["split"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        tables = schema.table(schema.IMAGES, images), schema.table(schema.ANNOTATIONS, annotations)
+        writer.write(out, *tables, snapshot.categories)
+        return len(images), count
+
+    return write
+
+
+def _webdataset(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
+    out.mkdir(parents=True, exist_ok=True)
+    total, painted, numbers = 0, 0, dict.fromkeys(schema.SPLITS, 0)
+    for entry, rows, data in _shards(snapshot):
+        split = entry["split"]
+        path = out / f"{split}-{numbers[split]:06d}.tar"
+        numbers[split] += 1
+        total += len(rows)
+        marked = 0 if raw else sum(bool(row["ignore"]) for row in rows)
+        painted += marked
+        if not marked:
+            path.write_bytes(data)
+            continue
+        writer = shard.ShardWriter(path)
+        records = shard.members(data)
+        for row in rows:
+            image = _cut(row, data)
+            if row["ignore"]:
+                image = _painted(snapshot, row, image)
+            blocks, _ = shard.sample_blocks(row["sample_id"], image, records[f"{row['sample_id']}.json"])
+            writer.add(blocks)
+        writer.close()
+    (out / "categories.json").write_text(json.dumps(snapshot.categories, ensure_ascii=False) + "\n", encoding="utf-8")
+    return total, painted
+
+
+def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], bytes]]:
+    """Yield each shard's manifest entry, index rows in its order, and content."""
+    samples = snapshot.table("samples")
+    for entry in snapshot.manifest["shards"]:
+        rows = samples.filter(pc.equal(samples["shard"], entry["sha256"])).sort_by("offset").to_pylist()
+        yield entry, rows, store.read_bytes(snapshot.shard_uri(entry["sha256"]))
+        log.info("export: shard %s, %d samples", entry["sha256"][:12], len(rows))
+
+
+def _samples(snapshot: Snapshot) -> Iterator[tuple[Row, bytes]]:
+    for _, rows, data in _shards(snapshot):
+        for row in rows:
+            yield row, _cut(row, data)
+
+
+def _cut(row: Row, data: bytes) -> bytes:
+    image = data[row["offset"] : row["offset"] + row["size"]]
+    if len(image) != row["size"]:
+        raise StoreError(f"sample {row['sample_id']} lies outside its shard: see `speck verify`")
+    return image
+
+
+def _painted(snapshot: Snapshot, row: Row, data: bytes) -> bytes:
+    """Return the sample with its ignore regions grey, encoded with its own chroma sampling."""
+    try:
+        pixels = codec.decode(data)
+    except codec.UnreadableImageError as error:
+        raise StoreError(f"sample {row['sample_id']}: {error}") from error
+    image = paint(pixels, _corners(row["ignore"]), _corners(row["boxes"]))
+    return codec.encode(image, snapshot.config.shard.quality, codec.chroma(data))
+
+
+def _corners(boxes: list[Row]) -> Boxes:
+    return as_boxes(np.array([[box[side] for side in _SIDES] for box in boxes]))
+
+
+def _image(row: Row) -> Row:
+    return {
+        **{name: row[name] for name in ("sha256", "width", "height", "split")},
+        "image_id": row["sample_id"],
+        "path": f"{row['sample_id']}.jpg",
+        "labelled": True,
+    }
+
+
+def _annotation(row: Row, box: Row) -> Row:
+    place = {side: box[side] for side in _SIDES}
+    names = {"annotation_id": box["annotation_id"], "image_id": row["sample_id"], "category": box["category"]}
+    flags = {"crowd": False, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0}
+    return {**names, **place, **flags}

@@ -1,0 +1,129 @@
+"""Snapshots: what a build published, named by its content, and the pointers to the newest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from etl.storage import store
+from etl.config import Config
+from etl.errors import StoreError
+from etl.ids import digest
+from etl.plan import Plan
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A published build: immutable tables and shards below `<store>/<dataset>`."""
+
+    uri: str  # <store>/<dataset>/snapshots/<id>
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, uri: str) -> Snapshot:
+        """Return the snapshot at a URI; StoreError when none was published there."""
+        uri = uri.rstrip("/")
+        manifest = store.join(uri, "manifest.json")
+        if not store.exists(manifest):
+            raise StoreError(f"{uri}: no snapshot here (it has no manifest.json)")
+        return cls(uri, store.read_json(manifest))
+
+    @property
+    def id(self) -> str:
+        """The digest of the snapshot's tables and shards."""
+        return str(self.manifest["id"])
+
+    @property
+    def home(self) -> str:
+        """The URI of the dataset's part of the store."""
+        return self.uri.rsplit("/", 2)[0]
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved configuration of the build."""
+        return Config.model_validate(self.manifest["config"])
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The pinned choices the build was made under."""
+        return Plan.model_validate(self.manifest["plan"])
+
+    @property
+    def categories(self) -> list[str]:
+        """The trained category names, in the order exports and models number them."""
+        return list(self.manifest["categories"])
+
+    def table(self, name: str) -> pa.Table:
+        """Return one of images, annotations, rejects, ledger, samples."""
+        return store.read_table(store.join(self.uri, f"{name}.parquet"))
+
+    def shard_uri(self, sha256: str) -> str:
+        """Return the URI of the shard with this content."""
+        return shard_uri(self.home, sha256)
+
+    @property
+    def anchors(self) -> dict[str, Any]:
+        """The anchors fitted to the snapshot's boxes."""
+        return dict(store.read_json(store.join(self.uri, "anchors.json")))
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        """The audit of the snapshot's source."""
+        return dict(store.read_json(store.join(self.uri, "audit.json")))
+
+
+def shard_uri(home: str, sha256: str) -> str:
+    """Return the URI of the shard with this content in a dataset's part of the store."""
+    return store.join(home, "shards", f"{sha256}.tar")
+
+
+def snapshot_id(tables: dict[str, dict[str, Any]], shards: list[dict[str, Any]]) -> str:
+    """Return the name of the snapshot that holds these tables and shards."""
+    return digest({name: entry["sha256"] for name, entry in tables.items()}, [shard["sha256"] for shard in shards])[:16]
+
+
+def head(config: Config) -> str | None:
+    """Return the URI of the dataset's newest snapshot, None before the first."""
+    pointer = store.join(config.home, "head.json")
+    if not store.exists(pointer):
+        return None
+    return store.join(config.home, "snapshots", store.read_json(pointer)["snapshot"])
+
+
+def load_plan(home: str) -> Plan | None:
+    """Return the dataset's pinned plan, None before the first build."""
+    uri = store.join(home, "plan.json")
+    return Plan.model_validate(store.read_json(uri)) if store.exists(uri) else None
+
+
+def is_newest(home: str, snapshot: str) -> bool:
+    """Return whether the dataset's newest snapshot is the one of this id."""
+    pointer = store.join(home, "head.json")
+    return store.exists(pointer) and store.read_json(pointer)["snapshot"] == snapshot
+
+
+def publish(home: str, manifest: dict[str, Any], note: dict[str, Any]) -> None:
+    """Make a written snapshot the newest: its manifest, an entry in the log with the note, the head, in this order."""
+    pointer = store.join(home, "head.json")
+    previous: dict[str, Any] = {"snapshot": None, "sequence": 0}
+    if store.exists(pointer):
+        previous = store.read_json(pointer)
+    uri = store.join(home, "snapshots", manifest["id"], "manifest.json")
+    if not store.exists(uri):
+        store.write_json(uri, manifest)
+    sequence = previous["sequence"] + 1
+    entry = {"snapshot": manifest["id"], "previous": previous["snapshot"], "sequence": sequence, **note}
+    store.write_json(store.join(home, "log", f"{sequence:08d}.json"), entry)
+    store.write_json(pointer, {"snapshot": manifest["id"], "sequence": sequence})
+
+
+def history(home: str) -> list[dict[str, Any]]:
+    """Return the log of a dataset's publications, oldest first, with each snapshot's URI."""
+    folder = store.join(home, "log")
+    if not store.exists(folder):
+        return []
+    entries = [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]
+    return [{**entry, "uri": store.join(home, "snapshots", entry["snapshot"])} for entry in entries]

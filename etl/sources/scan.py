@@ -1,0 +1,265 @@
+"""What a source holds: its images, its label files, and which of them belong together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from glob import escape
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any
+
+from etl import formats
+from etl.storage import store
+from etl.imaging.codec import EXTENSIONS
+from etl.config import Config, SplitLists, SplitRatios
+from etl.errors import ConfigError
+from etl.formats import categories as names_of, predefined_splits as splits
+from etl.formats.coco import NO_IMAGE
+from etl.formats.labels import ImageLabels
+from etl.formats.pairing import pair
+from etl.ids import digest, image_id, normal_path
+from etl.schema import reject
+
+
+@dataclass(frozen=True)
+class Source:
+    """A listed source: what is there, before any image is opened."""
+
+    images: tuple[store.FileInfo, ...]
+    labels: Mapping[str, str]  # listed path -> URI
+    sizes: Mapping[str, tuple[int, str]]  # listed path of a label file -> size and stamp
+    categories: tuple[str, ...] | None  # as declared by the configuration or the label files
+    own_split: Mapping[str, str] | None  # image path -> split, when the dataset's own is asked for
+    paired: Mapping[str, tuple[str, ...]]  # image path -> listed paths of its label files
+    listed: Mapping[str, tuple[ImageLabels, ...]]  # image path -> labels, of formats that list their images
+    rejects: tuple[dict[str, str], ...] = field(default=())
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that changes when a file comes, goes or changes, or says other class names or another split."""
+        images = [[file.path, file.size, file.stamp] for file in self.images]
+        labels = sorted([path, *info] for path, info in self.sizes.items())
+        return digest(images, labels, self.categories, self.own_split)
+
+
+def scan(config: Config) -> Source:
+    """Return what the source holds; ConfigError when a folder is missing or holds no image."""
+    root = config.source.images
+    if not store.is_folder(root):
+        raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
+    found = [file for file in store.listing(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
+    if not found:
+        raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
+    images, nameless = _with_ids(found)
+    reader = formats.reader(config.source.format)
+    labels, sizes = _label_files(config, reader.SUFFIX)
+    paths = [file.path for file in images]
+    contents = _Contents(labels)
+    if isinstance(reader, formats.DatasetFormat):
+        paired: dict[str, tuple[str, ...]] = {}
+        listed, declared, rejects = _read_lists(config, reader, contents, paths)
+    else:
+        listed, declared = {}, None
+        paired, rejects = _pair(config, reader, labels, paths)
+        if config.source.format == "yolo" and config.source.categories is None:
+            declared = _names_beside(config)
+    given = _given_categories(config)
+    unusable = {row["where"] for row in rejects}
+    images = [file for file in images if file.path not in unusable]
+    if config.source.sample is not None:
+        images = _sample(images, config.source.sample)
+    return Source(
+        images=tuple(images),
+        labels=labels,
+        sizes=sizes,
+        categories=tuple(given or declared or ()) or None,
+        own_split=_own_split(config, contents, paths),
+        paired=paired,
+        listed=listed,
+        rejects=(*nameless, *rejects),
+    )
+
+
+def _with_ids(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], list[dict[str, str]]]:
+    """Return the images whose names give each an id of its own, and the rejects of the others."""
+    twins = Counter(normal_path(file.path) for file in files)
+    kept, rejects = [], []
+    for file in files:
+        if (name := _shown(file.path)) != file.path:
+            rejects.append(_undecodable("image", name))
+        elif twins[normal_path(name)] > 1:  # differ in how accents are composed, which an id does not tell
+            rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
+        else:
+            kept.append(file)
+    return kept, rejects
+
+
+def _sample(files: Sequence[store.FileInfo], number: int) -> list[store.FileInfo]:
+    """Return so many of the images in their order: the first by their ids, whatever else there is."""
+    chosen = set(sorted((file.path for file in files), key=image_id)[:number])
+    return [file for file in files if file.path in chosen]
+
+
+def _shown(path: str) -> str:
+    """Return the path as text that every table can hold: bytes that are no UTF-8 escaped."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def _undecodable(kind: str, shown: str) -> dict[str, str]:
+    return reject(kind, shown, "undecodable_name", shown, "a file name in UTF-8")
+
+
+class _Contents(Mapping[str, bytes]):
+    """The label files by listed path, read when asked for."""
+
+    def __init__(self, uris: Mapping[str, str]) -> None:
+        self._uris = uris
+
+    def __getitem__(self, path: str) -> bytes:
+        return store.read_bytes(self._uris[path])
+
+    def __iter__(self) -> Any:
+        return iter(self._uris)
+
+    def __len__(self) -> int:
+        return len(self._uris)
+
+
+def _endings() -> str:
+    return " ".join(sorted(EXTENSIONS))
+
+
+def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
+    """Return the label files' URIs, and sizes and stamps, by listed path."""
+    uris: dict[str, str] = {}
+    sizes: dict[str, tuple[int, str]] = {}
+
+    def add(path: str, uri: str, info: tuple[int, str]) -> None:
+        path = normal_path(_shown(path))
+        while path in uris and uris[path] != uri:  # two roots with equal names below them
+            path = f"{PurePosixPath(uri.removesuffix('/' + path)).name}/{path}"
+        uris[path], sizes[path] = uri, info
+
+    for place in config.source.annotations or (config.source.images,):
+        if store.is_folder(place):
+            for file in store.listing(place):
+                if file.path.lower().endswith(suffix):
+                    add(file.path, store.join(place, file.path), (file.size, file.stamp))
+            continue
+        found = [place] if store.exists(place) else store.glob(place) if any(mark in place for mark in "*?[") else []
+        if not found:
+            raise ConfigError(
+                config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"
+            )
+        for folder, uris_in in groupby(found, key=lambda uri: uri.rpartition("/")[0]):
+            infos = {file.path: (file.size, file.stamp) for file in store.listing(folder)}
+            for uri in uris_in:
+                name = uri.rpartition("/")[2]
+                add(_below(uri, config.source.images) or name, uri, infos.get(name, (0, "")))
+    return dict(sorted(uris.items())), sizes
+
+
+def _below(uri: str, root: str) -> str | None:
+    prefix = root.rstrip("/") + "/"
+    return uri.removeprefix(prefix) if uri.startswith(prefix) else None
+
+
+def _given_categories(config: Config) -> list[str] | None:
+    given = config.source.categories
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        return list(given)
+    if not store.exists(given):
+        raise ConfigError(config.name, "source.categories", f"no file {given}", "a names file, a data.yaml or a list")
+    return list(names_of.names(store.read_bytes(given), given))
+
+
+def _names_beside(config: Config) -> list[str]:
+    """Return the names a YOLO dataset brings along; its labels mean nothing without."""
+    for root in (config.source.images, *config.source.annotations):
+        files = [file.path for file in store.listing(root)] if store.is_folder(root) else []
+        texts = {path: store.read_bytes(store.join(root, path)) for path in files if names_of.may_hold_names(path)}
+        if (found := names_of.discover(texts)) is not None:
+            return found[1]
+    expected = "source.categories: a names file, a data.yaml or a list"
+    raise ConfigError(config.name, "source.categories", "no data.yaml and no names file beside the labels", expected)
+
+
+def _pair(
+    config: Config, reader: Any, labels: Mapping[str, str], images: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], list[dict[str, str]]]:
+    pairing = pair(list(labels), images, config.source.match)
+    rejects = [
+        _without_image(label, labels[label])
+        for label in pairing.unmatched_labels
+        if reader.is_label(store.read_bytes(labels[label]))
+    ]
+    for tie in pairing.ambiguous:  # whose labels an image's are is unknown, so it is no background either
+        for kind, mine, others in (("file", tie.labels, tie.images), ("image", tie.images, tie.labels)):
+            found = ", ".join(others)
+            rejects += [reject(kind, path, "ambiguous_label", found, "exactly one of the same name") for path in mine]
+    return {image: (label,) for image, label in pairing.pairs.items()}, rejects
+
+
+def _without_image(label: str, uri: str) -> dict[str, str]:
+    if _shown(uri) != uri:
+        return _undecodable("file", label)
+    return reject("file", label, "label_without_image", label, "an image of the same name")
+
+
+def _read_lists(
+    config: Config, reader: Any, contents: Mapping[str, bytes], images: Sequence[str]
+) -> tuple[dict[str, tuple[ImageLabels, ...]], list[str] | None, list[dict[str, str]]]:
+    files = dict(contents)
+    listed: dict[str, tuple[ImageLabels, ...]] = {}
+    rejects = []
+    for path, written, labels in reader.read_dataset(files, images):
+        if written == NO_IMAGE:  # entries that belong to no image at all
+            rejects += [reject("annotation", labels.file, bad.reason, bad.found, bad.expected) for bad in labels.bad]
+        elif path is None:
+            rejects.append(
+                reject("image", f"{labels.file}: {written}", "missing_image", "no such file", "an image file")
+            )
+        else:
+            listed[path] = (*listed.get(path, ()), labels)
+    rejects += [
+        reject("file", path, "unlisted_image", "in no label file", "an entry that lists the image")
+        for path in images
+        if path not in listed
+    ]
+    declared = reader.categories(files) if hasattr(reader, "categories") else None
+    return listed, declared, rejects
+
+
+def _own_split(config: Config, contents: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str] | None:
+    wanted = config.source.split
+    if isinstance(wanted, SplitRatios):
+        return None
+    if isinstance(wanted, SplitLists):
+        return splits.listed_split(wanted, config.source.images, images, _texts(wanted))
+    found = splits.own_split(config.source.format, _split_files(config, contents), images)
+    if not found:
+        raise ConfigError(config.name, "source.split", "source, but the dataset brings no split", "ratios or lists")
+    return found
+
+
+def _split_files(config: Config, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files that may tell a dataset's own split: its label files, and the lists in and beside its images."""
+    files, root = dict(contents), config.source.images
+    for file in store.listing(root):
+        if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
+            files[file.path] = store.read_bytes(store.join(root, file.path))
+    beside = root.rstrip("/").rpartition("/")[0]  # may hold other datasets: its own files only, and VOC's lists
+    for pattern in ("*.txt", "*.yaml", "*.yml", "ImageSets/Main/*.txt"):
+        for uri in store.glob(store.join(escape(beside), pattern)):
+            files.setdefault(uri.removeprefix(f"{beside}/"), store.read_bytes(uri))
+    return files
+
+
+def _texts(lists: SplitLists) -> dict[str, bytes]:
+    """Return the content of those configured entries that are files."""
+    entries = [*lists.train, *lists.val, *lists.test]
+    return {entry: store.read_bytes(entry) for entry in entries if store.exists(entry) and not store.is_folder(entry)}

@@ -1,0 +1,1 @@
+"""Pure stages: tables in, tables out."""

@@ -1,0 +1,1 @@
+"""Anchors fitted to box sizes."""

@@ -1,0 +1,270 @@
+"""Anchors fitted to the sizes of the boxes: best possible recall first, then how well they fit.
+
+A box and an anchor agree by the worse of their two side ratios, taken at most 1; a box is within reach of an anchor
+when that is above 1 / RATIO. Under the logarithm this is the distance of the largest difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from etl import assigner, boxes as bx
+from etl.stages.anchors.search import Floats, Limits, Sizes, refine, search, settle
+
+VERSION = 2
+RATIO = assigner.RATIO  # how many times larger or smaller a side may be
+MOST_PER_LEVEL = 6
+COCO = {  # stride: (w, h) at 640 px, as YOLOv5 starts from (YOLOv3's, Redmon and Farhadi 1804.02767, refitted)
+    8: ((10, 13), (16, 30), (33, 23)),
+    16: ((30, 61), (62, 45), (59, 119)),
+    32: ((116, 90), (156, 198), (373, 326)),
+}
+MIN_GAIN = 0.001  # share of boxes one more anchor per level must bring within reach to be worth it
+
+_DISTINCT = 100_000  # boxes up to which equal ones are counted together
+_FINE, _COARSE = 4096, 512  # sizes that stand for all in the search; the result is measured on every box
+_PER_OCTAVE = 32  # sizes of the finest grid
+_WEIGHT = 2.0**-20  # weights are whole multiples of it: their sums do not depend on the order
+_SIDES = (2.0**-8, 2.0**20)  # px, between which sizes have a place in a grid
+_ROUNDING = 0.0015  # of the logarithm of an anchor's side: it is rounded to 1/100 px
+_CHUNK = 2**15  # boxes measured at once
+
+
+@dataclass(frozen=True)
+class AnchorFit:
+    """Anchors per level, smallest first, in network pixels, and how they suit the boxes; guesses without boxes."""
+
+    anchors: tuple[tuple[tuple[float, float], ...], ...]  # [levels][per level](w, h)
+    strides: tuple[int, ...]
+    image_size: int
+    boxes: int  # sum of the weights; 0 means that nothing was fitted
+    bpr: float | None  # share of boxes within reach of an anchor; None without boxes
+    aat: float | None  # anchors within reach of a box, on average
+    fitness: float | None  # mean over boxes of the best agreement, 0 where out of reach
+    bpr_curve: tuple[tuple[int, float], ...]  # anchors per level and their best possible recall, where `auto` chose
+    fitness_alone: tuple[float, float] | None  # recall and fitness, had they been evolved on for fitness alone
+    by_size: tuple[tuple[str, int, float | None, float], ...]  # bucket, boxes, recall of COCO's anchors and of these
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there were boxes to fit the anchors to."""
+        return self.boxes > 0
+
+
+@dataclass(frozen=True)
+class _Levels:
+    strides: tuple[int, ...]
+    per_level: int
+    image_size: int
+
+    @property
+    def floors(self) -> Floats:
+        """The smallest side of each anchor [k]: half its level's stride, but not above the image."""
+        sides = np.repeat(np.array(self.strides, dtype=np.float64) / 2, self.per_level)
+        return np.minimum(sides, self.image_size)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(np.log(self.floors), float(np.log(self.image_size)))
+
+
+class _Boxes(NamedTuple):
+    wh: Floats  # [N, 2]
+    weights: Floats  # [N], sums to the number of boxes
+
+
+def fit(
+    wh: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    image_size: int,
+    strides: Sequence[int],
+    per_level: int | Literal["auto"] = "auto",
+    seed: int = 0,
+) -> AnchorFit:
+    """Return the anchors for boxes of sizes wh [N, 2] in network pixels; equal for equal boxes, whatever their order.
+
+    Boxes without area count for nothing. `auto` takes the fewest anchors per level to which one more would add less
+    than 0.1 % of best possible recall.
+    """
+    started = perf_counter()
+    steps = tuple(sorted(int(stride) for stride in strides))
+    if not steps or steps[0] <= 0:
+        raise ValueError("strides must be positive and at least one")
+    boxes = _good(wh, weights)
+    if not len(boxes.wh):
+        return _guess(_Levels(steps, 3 if per_level == "auto" else per_level, image_size))
+    fine, coarse = _grid(boxes, _FINE), _grid(boxes, _COARSE, certain=0.5)
+    curve = tuple(_curve(fine, coarse, steps, image_size, seed)) if per_level == "auto" else ()
+    levels = _Levels(steps, _enough(curve) if per_level == "auto" else per_level, image_size)
+    rng = np.random.default_rng([seed, levels.per_level])
+    found = search(coarse, fine, levels.limits, rng)
+    alone = refine(coarse, levels.limits, found, rng, recall=0.0)
+    anchors = _rounded(found, levels)
+    bpr, aat, fitness = measure(anchors, boxes.wh, boxes.weights)
+    lone_bpr, _, lone_fitness = measure(_rounded(alone, levels), np.exp(fine.logs), fine.weights)
+    return AnchorFit(
+        anchors=_by_level(anchors, levels),
+        strides=steps,
+        image_size=image_size,
+        boxes=round(_sum(boxes.weights)),
+        bpr=bpr,
+        aat=aat,
+        fitness=fitness,
+        bpr_curve=curve,
+        fitness_alone=(lone_bpr, lone_fitness),
+        by_size=tuple(_by_size(anchors, boxes, levels)),
+        seconds=perf_counter() - started,
+    )
+
+
+def measure(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
+    """Return best possible recall, anchors within reach per box and fitness of anchors [k, 2] on boxes [N > 0, 2]."""
+    sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
+    pairs = np.asarray(anchors, dtype=np.float64).reshape(-1, 2)
+    best, reached = np.empty(len(sides)), np.empty(len(sides))
+    for start in range(0, len(sides), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        best[part], reached[part] = _agreement(pairs, *np.ascontiguousarray(sides[part].T))
+    hit = best > 1 / RATIO
+    weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64)
+    total = _sum(weight)
+    bpr, aat, fitness = (_sum(weight * value) / total for value in (hit, reached, best * hit))
+    return min(bpr, 1.0), aat, min(fitness, 1.0)
+
+
+def _agreement(anchors: Floats, w: Floats, h: Floats) -> tuple[Floats, Floats]:
+    """Return each box's best agreement with an anchor [N], and how many are within its reach [N]."""
+    best, reached = np.zeros(len(w)), np.zeros(len(w))
+    for a, b in anchors:
+        across, down = w / a, h / b
+        agreement = np.minimum(np.minimum(across, 1 / across), np.minimum(down, 1 / down))
+        reached += agreement > 1 / RATIO
+        np.maximum(best, agreement, out=best)
+    return best, reached
+
+
+def _sum(values: NDArray[Any]) -> float:
+    """Return the sum, whatever the order."""
+    return float(np.sort(values).sum(dtype=np.float64))
+
+
+def to_json(fitted: AnchorFit) -> dict[str, Any]:
+    """Return the fit as the content of anchors.json: the same bytes for the same boxes, so without the time it took."""
+    return {
+        "anchors": [[list(anchor) for anchor in level] for level in fitted.anchors],
+        "strides": list(fitted.strides),
+        "per_level": len(fitted.anchors[0]),
+        "image_size": fitted.image_size,
+        "boxes": fitted.boxes,
+        "fitted": fitted.fitted,
+        "bpr": fitted.bpr,
+        "aat": fitted.aat,
+        "fitness": fitted.fitness,
+        "bpr_curve": [list(point) for point in fitted.bpr_curve],
+        "by_size": [dict(zip(("size", "boxes", "coco", "fitted"), row, strict=True)) for row in fitted.by_size],
+        "fitness_alone": None if fitted.fitness_alone is None else list(fitted.fitness_alone),
+    }
+
+
+def _good(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
+    """Return the boxes with area and weight; up to 100,000 of them with equal ones counted together."""
+    sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
+    weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
+    if len(weight) != len(sides):
+        raise ValueError(f"{len(sides)} boxes but {len(weight)} weights")
+    good = np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1) & (weight > 0)
+    sides, weight = sides[good], np.rint(weight[good] / _WEIGHT) * _WEIGHT
+    if len(sides) > _DISTINCT:
+        return _Boxes(sides, weight)
+    distinct, which = np.unique(sides, axis=0, return_inverse=True)
+    return _Boxes(distinct, _counts(which.ravel(), weight))
+
+
+def _grid(boxes: _Boxes, most: int, certain: float = 1.0) -> Sizes:
+    """Return at most about this many sizes that stand for all: their own, or those of the finest grid that small.
+
+    A size is within reach where this share of its cell is, on its way out.
+    """
+    per_octave, cell = _PER_OCTAVE, 0.0
+    while len(boxes.wh) > most and per_octave >= 4:
+        boxes, cell = _cells(boxes, per_octave), float(np.log(2)) / per_octave
+        per_octave //= 2
+    reach = float(np.log(RATIO)) - (cell / 2 + _ROUNDING) * certain
+    return Sizes(np.log(boxes.wh), boxes.weights / boxes.weights.sum(), reach)
+
+
+def _cells(boxes: _Boxes, per_octave: int) -> _Boxes:
+    """Return the filled cells of a grid of part octaves, by their middle, with the weights of the boxes in them."""
+    places = np.floor(np.log2(np.clip(boxes.wh, *_SIDES)) * per_octave).astype(np.int64)
+    low = places.min(axis=0)
+    places -= low
+    span = int(places[:, 1].max()) + 1
+    weights = _counts(places[:, 0] * span + places[:, 1], boxes.weights)
+    filled = np.flatnonzero(weights)
+    middles = np.stack(np.divmod(filled, span), axis=1) + low + 0.5  # so that coarser cells hold whole ones
+    return _Boxes(np.exp2(middles / per_octave), weights[filled])
+
+
+def _counts(places: NDArray[np.int64], weights: Floats) -> Floats:
+    return np.bincount(places, weights).astype(np.float64)
+
+
+def _rounded(logs: Floats, levels: _Levels) -> Floats:
+    """Return the anchors to 1/100 px, where their limits let them."""
+    return np.clip(np.exp(logs).round(2), levels.floors[:, None], levels.image_size)
+
+
+def _curve(
+    fine: Sizes, coarse: Sizes, strides: tuple[int, ...], image_size: int, seed: int
+) -> Iterator[tuple[int, float]]:
+    """Yield best possible recall by anchors per level, up to where one more gains too little."""
+    before = -1.0
+    for per_level in range(1, MOST_PER_LEVEL + 1):
+        levels = _Levels(strides, per_level, image_size)
+        found = search(coarse, fine, levels.limits, np.random.default_rng([seed, per_level]))
+        bpr, _, _ = measure(_rounded(found, levels), np.exp(fine.logs), fine.weights)
+        yield per_level, bpr
+        if bpr - before < MIN_GAIN:
+            return
+        before = bpr
+
+
+def _enough(curve: Sequence[tuple[int, float]]) -> int:
+    """Return the smallest number whose successor gains less than MIN_GAIN, else the largest."""
+    for (number, bpr), (_, more) in pairwise(curve):
+        if more - bpr < MIN_GAIN:
+            return number
+    return curve[-1][0]
+
+
+def _by_size(anchors: Floats, boxes: _Boxes, levels: _Levels) -> Iterator[tuple[str, int, float | None, float]]:
+    """Yield the recall of COCO's anchors and of these by size, for sizes that occur."""
+    usual = np.array([pair for stride in levels.strides for pair in COCO.get(stride, ())]) * (levels.image_size / 640)
+    bucket = bx.bucket(np.sqrt(boxes.wh.prod(axis=1)))
+    for index, name in enumerate(bx.BUCKETS):
+        wh, weights = boxes.wh[bucket == index], boxes.weights[bucket == index]
+        if len(wh):
+            before = measure(usual, wh, weights)[0] if len(usual) else None
+            yield name, round(_sum(weights)), before, measure(anchors, wh, weights)[0]
+
+
+def _by_level(anchors: Floats, levels: _Levels) -> tuple[tuple[tuple[float, float], ...], ...]:
+    rows = [(float(w), float(h)) for w, h in anchors]
+    return tuple(tuple(rows[i : i + levels.per_level]) for i in range(0, len(rows), levels.per_level))
+
+
+def _guess(levels: _Levels) -> AnchorFit:
+    """Return square anchors of one to two and a half times each stride, for want of boxes."""
+    steps = 2.5 ** (np.arange(levels.per_level) / max(levels.per_level, 1))
+    sides = np.concatenate([stride * steps for stride in levels.strides])
+    anchors = _rounded(settle(np.log(np.stack([sides, sides], axis=1))[None], levels.limits)[0], levels)
+    return AnchorFit(_by_level(anchors, levels), levels.strides, levels.image_size, 0, None, None, None, (), None, ())

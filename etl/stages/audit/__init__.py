@@ -1,0 +1,1 @@
+"""The audit: counts of boxes and images, and the findings they give."""

@@ -1,0 +1,1 @@
+"""Choose tile size, scales and sampling from the dataset."""

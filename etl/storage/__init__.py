@@ -1,0 +1,1 @@
+"""Files of a store: the only package that knows fsspec."""

@@ -1,0 +1,206 @@
+"""What the pages about a dataset know of it: read from small files of its store, and read once."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.lifecycle import champion
+from etl.dashboard import pages as overview_page
+from etl.reports import page
+from etl.storage import store
+from etl.config import Config
+from etl.errors import StoreError
+from etl.dashboard.overview import FIGURES, overview, report
+from etl.dashboard.pages import Dag, Entry, Run
+from tests.etl.conftest import BUCKET, Dataset
+
+MODELS = ("a" * 16, "b" * 16)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, growing: Callable[[Path], Dataset]) -> tuple[Dataset, Path]:
+    """A dataset that was built, has grown, and was built again, with its store."""
+    folder = tmp_path_factory.mktemp("built")
+    dataset, place = growing(folder / "data"), folder / "store"
+    for numbers in (range(6), range(6, 8)):
+        for number in numbers:
+            dataset.put(f"{chr(97 + number)}_5", dataset.boxes(number), number)
+        dataset.build(dataset.config(place))
+    return dataset, place
+
+
+@pytest.fixture(params=["folder", "s3"])
+def config(request: pytest.FixtureRequest, tmp_path: Path, built: tuple[Dataset, Path]) -> Config:
+    """The dataset's configuration, with a copy of what was built in a store of each kind."""
+    dataset, made = built
+    place = str(tmp_path / "store")
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        place = f"s3://{BUCKET}/{tmp_path.name}"
+    for file in store.listing(str(made)):
+        store.write_bytes(store.join(place, file.path), (made / file.path).read_bytes())
+    return dataset.config(place)
+
+
+def judge(home: str, model: str, ap: float, **gate: Any) -> None:
+    """Leave a trained model and its evaluation, as training and evaluating do."""
+    folder = store.join(home, "models", model)
+    snapshot = store.read_json(store.join(home, "head.json"))["snapshot"]
+    trained = {"best_epoch": 2, "epochs": 3, "seconds": 90.0, "device": "cpu", "weights": "scratch"}
+    said = {"id": model, "model": "yolo26n", "snapshot": snapshot, "image_size": 640, "trained": trained, "recipe": []}
+    store.write_bytes(store.join(folder, "weights.safetensors"), b"weights")
+    store.write_json(store.join(folder, "model.json"), said)
+    figures = dict.fromkeys(FIGURES, ap) | {"AP_large": None}
+    verdict = {"champion": None, "passed": True, "promoted": True, "reasons": [], "warnings": []} | gate
+    answer = {"combined": figures, "images": 4, "gate": verdict}
+    store.write_bytes(store.join(folder, "evaluation.html"), b"<p>judged</p>")
+    store.write_json(store.join(folder, "evaluation.json"), answer)
+
+
+@pytest.fixture
+def judged(config: Config) -> Config:
+    """The same with two models, the second held back by the gate."""
+    first, second = MODELS
+    judge(config.home, first, 0.5)
+    champion.promote(config.home, first, "the first model that was judged", over=None)
+    judge(config.home, second, 0.25, champion=first, passed=False, promoted=False, reasons=["AP_small falls by 0.25"])
+    return config
+
+
+def test_a_dataset_without_a_store_has_nothing_to_tell(tmp_path: Path, growing: Callable[[Path], Dataset]) -> None:
+    found = overview(growing(tmp_path).config(tmp_path / "none"))
+    assert (found.publications, found.models, found.promotions) == ((), (), ())
+    assert (found.newest, found.champion, found.judged) == (None, None, [])
+
+
+def test_every_publication_is_told_with_its_change_its_findings_and_its_boxes_by_size(config: Config) -> None:
+    first, second = overview(config).publications
+    history = [store.read_json(store.join(config.home, "log", f"{n:08d}.json"))["answer"] for n in (1, 2)]
+    assert [row.images for row in (first, second)] == [6, 8]
+    assert [row.boxes for row in (first, second)] == [answer["annotations"] for answer in history]
+    assert second.change == history[1]["change"] and second.change["images"] == {"added": 2, "removed": 0}
+    for row in (first, second):
+        audit = store.read_json(store.join(config.home, "snapshots", row.snapshot, "audit.json"))
+        assert row.audited is not None
+        assert sum(row.audited.sizes.values()) == audit["objects"]
+        assert sum(row.audited.severities.values()) == len(audit["findings"])
+        assert list(row.audited.severities) == ["critical", "warning", "info"]
+        assert row.pages == ("audit.html", "samples.html")
+    assert first.time <= second.time <= datetime.now(UTC)
+
+
+def test_models_come_with_figures_verdict_and_champion(judged: Config) -> None:
+    found = overview(judged)
+    first, second = (found.model(name) for name in MODELS)
+    assert first is not None and second is not None
+    assert found.champion == first.id and found.newest is not None and first.snapshot == found.newest.snapshot
+    assert first.evaluated is not None and first.evaluated.figures["AP_small"] == 0.5
+    assert [(model.id, evaluated.promoted) for model, evaluated in found.judged] == [
+        (first.id, True),
+        (second.id, False),
+    ]
+    assert found.model("c" * 16) is None
+
+
+def test_a_snapshot_that_was_removed_keeps_its_row_and_loses_its_pages(config: Config) -> None:
+    first = overview(config).publications[0]
+    store.delete(store.join(config.home, "snapshots", first.snapshot))
+    gone, there = overview(config).publications
+    assert (gone.snapshot, gone.boxes, gone.audited, gone.pages) == (first.snapshot, first.boxes, None, ())
+    assert there.audited is not None
+
+
+def test_no_table_is_read_and_no_unchanged_file_twice(judged: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = store.read_bytes
+
+    def reading(uri: str) -> bytes:
+        read.append(uri)
+        return original(uri)
+
+    monkeypatch.setattr(store, "read_bytes", reading)
+    before = overview(judged)
+    assert read and not [uri for uri in read if uri.endswith((".parquet", ".tar", ".html", ".safetensors"))]
+    read.clear()
+    assert overview(judged) == before and read == []
+    judge(judged.home, MODELS[1], 0.125)
+    read.clear()
+    after = overview(judged).model(MODELS[1])
+    assert after is not None and after.evaluated is not None and after.evaluated.figures["AP"] == 0.125
+    assert {uri.rsplit("/", 1)[1] for uri in read} <= {"model.json", "evaluation.json"}
+
+
+def test_a_report_is_served_as_it_was_written_and_nothing_else_is(judged: Config) -> None:
+    newest = store.read_json(store.join(judged.home, "head.json"))["snapshot"]
+    audit = store.read_bytes(store.join(judged.home, "snapshots", newest, "audit.html"))
+    assert report(judged, "snapshots", newest, "audit.html") == audit
+    assert report(judged, "models", MODELS[0], "evaluation.html") == b"<p>judged</p>"
+    store.write_bytes(store.join(judged.home, "models", MODELS[0], "evaluation.html"), b"<p>judged again</p>")
+    assert report(judged, "models", MODELS[0], "evaluation.html") == b"<p>judged again</p>"
+    for folder, name, file in [
+        ("snapshots", newest, "manifest.json"),
+        ("snapshots", newest, "evaluation.html"),
+        ("snapshots", "..", "audit.html"),
+        ("snapshots", f"../snapshots/{newest}", "audit.html"),
+        ("snapshots", f"{newest}\n", "audit.html"),
+        ("snapshots", "0" * 16, "audit.html"),
+        ("models", MODELS[0], "model.json"),
+        ("..", newest, "audit.html"),
+        ("work", newest, "audit.html"),
+    ]:
+        with pytest.raises(StoreError):
+            report(judged, folder, name, file)
+
+
+def pages(config: Config) -> dict[str, str]:
+    """Every page about a dataset."""
+    found = overview(config)
+    run = Run("manual__1", "failed", datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "/dags/grown_build/runs/manual__1")
+    dags = (Dag("build", "/dags/grown_build", False, datetime(2026, 1, 3, 2, 0, tzinfo=UTC), (run,)),)
+    entries = [Entry("grown", found, "", dags), Entry("far", None, "The store cannot be read: <timeout>", ())]
+    return {
+        "datasets": overview_page.datasets_page(entries, {"bad.yaml": "bad.yaml: tiles: <unknown>"}, "/speck"),
+        "dataset": overview_page.dataset_page(config, found, dags, "/speck"),
+        "notice": overview_page.notice_page("Nothing here", "Gone.", links={"Back": "/speck/datasets"}, again=10),
+    } | {f"model {model.id}": overview_page.model_page(found, model, "/speck") for model in found.models}
+
+
+def test_the_pages_say_what_was_found(judged: Config) -> None:
+    shown = pages(judged)
+    newest = store.read_json(store.join(judged.home, "head.json"))["snapshot"]
+    everything, one = shown["datasets"], shown["dataset"]
+    assert (
+        "bad.yaml: tiles: &lt;unknown&gt;" in everything and "The store cannot be read: &lt;timeout&gt;" in everything
+    )
+    assert "AP 0.500" in everything and "held back: AP_small falls by 0.25" in everything
+    assert "Next build: 2026-01-03 02:00 UTC" in everything and 'class="run failed"' in everything
+    assert f"/speck/datasets/grown/snapshots/{newest}/audit.html" in everything
+    assert f"/speck/datasets/grown/snapshots/{newest}/samples.html" in one
+    assert all(f"/speck/datasets/grown/models/{name}/evaluation.html" in one for name in MODELS)
+    assert one.count('<figure class="plot">') == 2 and "the first model that was judged" in one
+    assert "the champion" in shown[f"model {MODELS[0]}"] and "the champion" not in shown[f"model {MODELS[1]}"]
+    assert 'content="10"' in shown["notice"]
+
+
+def test_the_pages_say_so_where_there_is_nothing_yet(tmp_path: Path, growing: Callable[[Path], Dataset]) -> None:
+    config = growing(tmp_path).config(tmp_path / "none")
+    assert "nothing has been built" in pages(config)["dataset"]
+    assert "no dataset that you may read" in overview_page.datasets_page([], {}, "/speck")
+
+
+def test_the_policy_lets_every_page_run_its_own_scripts_and_no_other(judged: Config) -> None:
+    newest = store.read_json(store.join(judged.home, "head.json"))["snapshot"]
+    audit = report(judged, "snapshots", newest, "audit.html").decode()
+    for text in [*pages(judged).values(), audit]:
+        for script in re.findall(r"<script>(.*?)</script>", text, re.DOTALL):
+            assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in page.policy()
+        assert not re.search(r"\son\w+=|https?://|javascript:", text.replace(judged.home, ""))
+    assert "default-src 'none'" in page.policy() and "script-src 'unsafe-inline'" not in page.policy()

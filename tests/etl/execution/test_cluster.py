@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from etl.execution import cluster as clusters
+from etl.execution.cluster import Cluster
+from etl.errors import ConfigError, SourceError, TaskError
+
+pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Cluster]:
+    """Two worker processes."""
+    with clusters.connect(workers=2) as connected:
+        yield connected
+
+
+@pytest.fixture(params=["serial", "local"])
+def either(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster in this process, and one of worker processes."""
+    if request.param == "local":
+        yield request.getfixturevalue("local")
+    else:
+        with clusters.serial() as connected:
+            yield connected
+
+
+def late_first() -> Callable[[int], tuple[int, int]]:
+    """A function, defined where workers can get it, that takes longest for the first items."""
+
+    def work(number: int) -> tuple[int, int]:
+        time.sleep(max(0.1 - number / 50, 0))
+        return number, number**2
+
+    return work
+
+
+def test_results_are_in_the_items_order(either: Cluster) -> None:
+    assert either.map(late_first(), range(12), label="squares") == [(n, n**2) for n in range(12)]
+
+
+def test_a_fold_adds_the_results_of_all_items(either: Cluster) -> None:
+    assert either.fold(abs, list(range(-20, 5)), int.__add__, label="added") == sum(abs(n) for n in range(-20, 5))
+    assert either.fold(abs, [], int.__add__, label="nothing") is None
+
+
+def test_no_items_give_no_results(either: Cluster) -> None:
+    assert either.map(late_first(), [], label="nothing") == []
+
+
+def test_the_same_items_are_worked_on_again_and_not_remembered(either: Cluster, tmp_path: Path) -> None:
+    def count(folder: str) -> int:
+        from pathlib import Path
+        from uuid import uuid4
+
+        (Path(folder) / uuid4().hex).touch()
+        return len(list(Path(folder).iterdir()))
+
+    assert [either.map(count, [str(tmp_path)], label="count") for _ in range(2)] == [[1], [2]]
+
+
+def test_a_part_that_raises_surfaces_its_own_error(either: Cluster) -> None:
+    def work(number: int) -> int:
+        if number == 3:
+            raise SourceError("part 3 is broken")
+        return number
+
+    with pytest.raises(SourceError, match="part 3 is broken"):
+        either.map(work, range(6), label="parts")
+    assert either.map(late_first(), [1], label="after") == [(1, 1)]
+
+
+def test_a_worker_is_another_process_and_serial_is_this_one(local: Cluster) -> None:
+    def process(_: int) -> int:
+        import os
+
+        return os.getpid()
+
+    assert os.getpid() not in local.map(process, range(4), label="pid")
+    with clusters.serial() as here:
+        assert here.map(process, [0], label="pid") == [os.getpid()]
+        assert here.dashboard_link is None
+    assert local.dashboard_link is not None
+    assert local.dashboard_link.startswith("http")
+
+
+def test_the_dashboard_and_the_workers_listen_on_this_machine_alone(
+    local: Cluster, listening: Callable[[psutil.Process], set[str]]
+) -> None:
+    assert local.map(abs, [-1], label="abs") == [1]
+    assert listening(psutil.Process()) == {"127.0.0.1"}
+
+
+def test_cancelling_ends_a_waiting_map_with_a_task_error(local: Cluster) -> None:
+    def slow(_: int) -> None:
+        import time
+
+        time.sleep(0.2)
+
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            local.map(slow, range(200), label="slow")
+        except TaskError as error:
+            caught.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.5)
+    local.cancel()
+    waiting.join(timeout=15)
+    assert not waiting.is_alive()
+    assert str(caught[0]) == "slow: cancelled"
+    assert local.map(late_first(), [1], label="after") == [(1, 1)]
+
+
+def test_a_killed_worker_is_survived(local: Cluster, tmp_path: Path) -> None:
+    def die_once(task: tuple[int, str]) -> int:
+        import os
+        import signal
+        from pathlib import Path
+
+        number, marker = task
+        if number == 2 and not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    marker = tmp_path / "died"
+    assert local.map(die_once, [(n, str(marker)) for n in range(6)], label="deadly") == list(range(6))
+    assert marker.exists()
+
+
+def test_a_part_that_kills_every_worker_ends_the_map_with_a_task_error(local: Cluster) -> None:
+    def die(_: int) -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(TaskError, match="deadly: a part kept killing its worker"):
+        local.map(die, [0], label="deadly")
+    assert local.map(late_first(), [1], label="after") == [(1, 1)]
+
+
+def test_progress_is_a_line_in_a_log_with_what_remains(
+    either: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with caplog.at_level(logging.INFO, logger="speck"):
+        either.map(late_first(), range(3), label="squares")
+    assert "squares: 3 of 3 parts (100%)" in caplog.text
+    assert "s left" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1", "tcp://host:no-port", ""])
+def test_an_address_that_is_none_is_a_wrong_command(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"an address such as tcp://") as caught, clusters.connect(address):
+        pass
+    assert caught.value.found == repr(address)
+
+
+def test_a_scheduler_that_does_not_answer_fails_the_run_in_words() -> None:
+    with socket.socket() as taken:  # bound and never listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(TaskError, match=f"no Dask scheduler answers at {address}"), clusters.connect(address):
+            pass
+
+
+def test_the_address_of_a_dashboard_is_a_wrong_command() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dashboard:
+        address = f"http://127.0.0.1:{dashboard.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"an address such as tcp://"), clusters.connect(address):
+            pass
+
+
+def test_a_scheduler_elsewhere_runs_the_parts() -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp") as elsewhere,
+        clusters.connect(elsewhere.scheduler_address) as connected,
+    ):
+        assert connected.map(late_first(), range(3), label="squares") == [(0, 0), (1, 1), (2, 4)]

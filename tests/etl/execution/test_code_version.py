@@ -1,0 +1,92 @@
+"""Workers must have the client's code: real Dask workers that run from a changed copy of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import etl
+from etl.execution import cluster as clusters
+from etl.jobs import build as jobs
+from etl.execution.code_version import CODE, code_version, differences, tree_digest
+from etl.errors import TaskError
+
+pytest.importorskip("distributed")
+
+PACKAGE = Path(etl.__file__).parent
+COUNTED = """
+
+_uncounted = code_version
+
+
+def code_version():
+    with open({log!r}, "a") as log:
+        log.write("asked\\n")
+    return _uncounted()
+"""
+
+
+def copied(folder: Path) -> Path:
+    """Return a copy of our package in a folder."""
+    return Path(shutil.copytree(PACKAGE, folder / "etl", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture(scope="module")
+def other(dask: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of the only worker: a changed copy, which writes a line into asked.txt for each part it gets."""
+    copy = copied(tmp_path_factory.mktemp("tree"))
+    changed = copy / "code_version.py"
+    changed.write_text(changed.read_text() + COUNTED.format(log=str(copy / "asked.txt")))
+    dask.add(tree=copy.parent)
+    return copy
+
+
+def test_the_digest_depends_on_the_names_and_the_bytes_of_the_files(tmp_path: Path) -> None:
+    copy = copied(tmp_path)
+    assert tree_digest(copy) == code_version()[CODE]
+    changed = copy / "formats" / "coco.py"
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    by_bytes = tree_digest(copy)
+    (copy / "tile.py").rename(copy / "tiles.py")
+    assert len({code_version()[CODE], by_bytes, tree_digest(copy)}) == 3
+
+
+def test_the_libraries_that_decide_bytes_have_a_version() -> None:
+    assert {"numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg"} <= code_version().keys()
+
+
+def test_versions_differ_where_both_have_a_library() -> None:
+    client = {"etl": "aa", "numpy": "2.4.6", "scipy": "1.17.1"}
+    assert differences({"etl": "aa", "numpy": "2.4.6", "albumentations": "2.0.8"}, client) == []
+    assert differences({"etl": "bb", "numpy": "2.4.5"}, client) == [
+        "etl is bb on the worker and aa on the client",
+        "numpy is 2.4.5 on the worker and 2.4.6 on the client",
+    ]
+
+
+def test_a_build_on_a_worker_with_other_code_is_refused_and_publishes_nothing(
+    dask: Any, other: Path, dataset: Any, tmp_path: Path
+) -> None:
+    theirs, ours = tree_digest(other), code_version()[CODE]
+    refusal = rf"the worker at tcp://\S+ has other code: etl is {theirs} on the worker and {ours} on the client$"
+    config = dataset.config(tmp_path / "store")
+    with clusters.connect(dask.address) as connected, pytest.raises(TaskError, match=refusal):
+        jobs.build(config, connected)
+    assert list(Path(config.home).glob("snapshots/*")) == []
+
+
+def test_a_part_is_refused_at_the_first_try_and_not_run(dask: Any, other: Path, tmp_path: Path) -> None:
+    def touch(path: str) -> None:
+        from pathlib import Path
+
+        Path(path).touch()
+
+    asked = other / "asked.txt"
+    asked.write_text("")
+    with clusters.connect(dask.address) as connected, pytest.raises(TaskError, match="touch: the worker at"):
+        connected.map(touch, [str(tmp_path / "touched")], label="touch")
+    assert asked.read_text() == "asked\n"
+    assert not (tmp_path / "touched").exists()

@@ -1,0 +1,190 @@
+"""Incremental = full: building on what is there gives the bytes that building everything anew gives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from etl.execution import cluster
+from etl.reports import contact_sheet as contact
+from etl.jobs import build as jobs
+from etl.storage import store
+from etl.config import Config
+from etl.stages.augment.donors import lending
+from etl.errors import StoreError
+from etl.jobs.tile_worker import BASE
+from etl.snapshots.snapshot import Snapshot, load_plan
+
+
+def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
+    """Every byte of a snapshot, the shards it names included, but for what its reports say of the snapshot before."""
+    snapshot = Snapshot.open(str(answer["snapshot"]))
+    besides = ("manifest.json", "audit.html")
+    files = {path.name: path.read_bytes() for path in Path(snapshot.uri).iterdir() if path.name not in besides}
+    files["audit.json"] = store.to_json({**snapshot.audit, "since": None})
+    for entry in snapshot.manifest["shards"]:
+        files[entry["sha256"]] = store.read_bytes(snapshot.shard_uri(entry["sha256"]))
+    return files
+
+
+def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, Any], fresh: Path) -> None:
+    full = dataset.build(config.model_copy(update={"store": str(fresh)}), load_plan(config.home))
+    assert full["reused_samples"] == 0
+    assert files_of(answer) == files_of(full)
+    assert answer["snapshot"].rsplit("/")[-1] == full["snapshot"].rsplit("/")[-1]
+
+
+def untouched(config: Config, first: dict[str, Any], second: dict[str, Any], changed: Collection[str] = ()) -> int:
+    """How many of the first snapshot's samples need not be made again for the second, if these images changed."""
+    before, after = (Snapshot.open(str(answer["snapshot"])) for answer in (first, second))
+    lent = [lending(one.table("images"), one.table("annotations"), config.augment) for one in (before, after)]
+    paths = {row["image_id"]: row["path"] for one in (before, after) for row in one.table("images").to_pylist()}
+
+    def stays(image: str) -> bool:
+        lenders = [donors.get(image, []) for donors in lent]
+        return lenders[0] == lenders[1] and not any(paths[name] in changed for name in [image, *lenders[0]])
+
+    return sum(stays(row["image_id"]) for row in before.table("samples").to_pylist())
+
+
+@pytest.fixture
+def grown(dataset: Any, tmp_path: Path) -> tuple[Any, Config, dict[str, Any]]:
+    """A dataset of ten images, built once."""
+    config = dataset.config(tmp_path / "store")
+    return dataset, config, dataset.build(config)
+
+
+def test_added_images_cost_only_themselves_and_give_the_bytes_of_a_full_build(
+    grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path
+) -> None:
+    dataset, config, first = grown
+    for number in (20, 21):
+        dataset.put(f"m{number}_1", dataset.boxes(number), number)
+    second = dataset.build(config)
+    assert 0 < second["reused_samples"] == untouched(config, first, second) < sum(first["samples"].values())
+    assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "change", ["pixels", "boxes", "removed", "renamed_class", "dropped_class", "quality", "copies"]
+)
+def test_a_change_redoes_what_it_touches_and_gives_the_bytes_of_a_full_build(
+    grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path, change: str
+) -> None:
+    dataset, config, first = grown
+    if change == "pixels":
+        dataset.put("c_5", dataset.boxes(2), 99)
+    elif change == "boxes":
+        dataset.label("c_5", [*dataset.boxes(2), (1, 40, 40, 12, 9)])
+    elif change == "removed":
+        dataset.remove("c_5")
+    elif change == "renamed_class":
+        config = dataset.config(tmp_path / "store", ontology={"rename": {"bus": "coach"}})
+    elif change == "dropped_class":
+        config = dataset.config(tmp_path / "store", ontology={"drop": ["bus"]})
+    elif change == "quality":
+        config = dataset.config(tmp_path / "store", shard={"max_mb": 0.12, "quality": 80})
+    else:
+        config = dataset.config(tmp_path / "store", augment={"copies": 0})
+    before = Snapshot.open(str(first["snapshot"])).table("samples").to_pylist()
+    second = dataset.build(config)
+    assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
+    held_out = sum(row["split"] != "train" for row in before)
+    with_bus = {row["image_id"] for row in before if any(box["category"] == "bus" for box in row["boxes"])}
+    assert held_out > 0
+    if change in ("pixels", "boxes", "removed"):
+        assert 0 < second["reused_samples"] == untouched(config, first, second, ["c_5.png"]) < len(before)
+    elif change == "quality":
+        assert second["reused_samples"] == 0
+    elif change == "copies":
+        assert second["reused_samples"] == held_out
+    else:
+        assert 0 < second["reused_samples"] <= sum(row["image_id"] not in with_bus for row in before)
+
+
+def test_shards_whose_members_stay_are_neither_read_nor_written_again(
+    grown: tuple[Any, Config, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, config, _ = grown
+    config = dataset.config(Path(config.store), augment={"mosaic": 0, "copy_paste": 0})  # no image borrows
+    first = dataset.build(config)
+    dataset.put("zz_1", dataset.boxes(30), 30)
+    read: list[tuple[str, int, int]] = []
+    real = store.read_range
+    monkeypatch.setattr(store, "read_range", lambda *what: read.append(what) or real(*what))
+    second = Snapshot.open(str(dataset.build(config)["snapshot"]))
+    old = {entry["sha256"] for entry in Snapshot.open(str(first["snapshot"])).manifest["shards"]}
+    kept = old & {entry["sha256"] for entry in second.manifest["shards"]}
+    assert len(kept) >= len(old) - 1 > 1
+    shown = {(row["offset"], row["size"]) for row in contact.choose(second.table("samples"), BASE)}
+    again = {(offset, size) for uri, offset, size in read if any(name in uri for name in kept)}
+    assert again <= shown  # on the contact sheet
+
+
+def test_a_damaged_sample_is_not_copied_into_a_new_shard(grown: tuple[Any, Config, dict[str, Any]]) -> None:
+    dataset, config, first = grown
+    snapshot = Snapshot.open(str(first["snapshot"]))
+    dataset.remove("c_5")
+    row = snapshot.table("samples").to_pylist()[-1]
+    path = Path(snapshot.shard_uri(row["shard"]))
+    data = bytearray(path.read_bytes())
+    data[row["offset"] + 50] ^= 1
+    path.write_bytes(data)
+    config = config.model_copy(update={"shard": config.shard.model_copy(update={"max_mb": 5.0})})  # other borders
+    with pytest.raises(StoreError, match=f"sample {row['sample_id']} is damaged"):
+        dataset.build(config)
+
+
+def test_workers_with_nothing_to_do_change_nothing(grown: tuple[Any, Config, dict[str, Any]]) -> None:
+    _, config, first = grown
+    with cluster.connect(workers=1) as here:
+        again = jobs.build(config, here)
+    assert again["reused_samples"] == sum(first["samples"].values())
+    assert (again["snapshot"], again["published"]) == (first["snapshot"], False)
+
+
+def test_samples_of_a_lost_shard_are_made_again(grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path) -> None:
+    dataset, config, _ = grown
+    config = dataset.config(Path(config.store), augment={"mosaic": 0, "copy_paste": 0})  # no image borrows
+    first = dataset.build(config)
+    gone = Snapshot.open(str(first["snapshot"])).manifest["shards"][0]
+    store.delete(f"{config.home}/shards/{gone['sha256']}.tar")
+    dataset.put("zz_1", dataset.boxes(30), 30)
+    second = dataset.build(config)
+    assert 0 < second["reused_samples"] == sum(first["samples"].values()) - gone["samples"]
+    assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
+
+
+NAMES = [f"{folder}{letter}_{number}" for folder in ("", "x/") for letter in "abc" for number in (1, 2)]
+Image = st.integers(0, 50)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    first=st.dictionaries(st.sampled_from(NAMES), Image, min_size=2, max_size=6),
+    changes=st.dictionaries(st.sampled_from(NAMES), st.none() | st.tuples(Image, Image), min_size=1, max_size=5),
+)
+def test_any_growth_gives_the_bytes_of_a_full_build(
+    tmp_path_factory: pytest.TempPathFactory,
+    growing: Any,
+    first: dict[str, int],
+    changes: dict[str, tuple[int, int] | None],
+) -> None:
+    folder = tmp_path_factory.mktemp("growth")
+    dataset = growing(folder / "data")
+    for name, seed in first.items():
+        dataset.put(name, dataset.boxes(seed), seed)
+    config = dataset.config(folder / "store")
+    dataset.build(config)
+    for name, change in changes.items():
+        if change is not None:
+            dataset.put(name, dataset.boxes(change[0]), change[1])
+        elif name in first and len(list(dataset.folder.rglob("*.png"))) > 1:
+            dataset.remove(name)
+    assert_equals_a_full_build(dataset, config, dataset.build(config), folder / "fresh")
+    shutil.rmtree(folder)

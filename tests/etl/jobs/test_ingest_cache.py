@@ -1,0 +1,152 @@
+"""Images whose files stay as they are are not read again, and the tables are what reading everything gives."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from etl.execution import cluster
+from etl.jobs import build as jobs
+from etl.storage import store
+from etl.config import Config
+from etl.storage.work import Work
+
+Touch = Callable[[Path], None]
+TABLES = ("images", "annotations", "ledger", "rejects")
+
+
+def png(path: Path, seed: int, size: tuple[int, int] = (60, 80)) -> None:
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8))
+
+
+def yolo(folder: Path) -> dict[str, Any]:
+    """Images with good, bad and no labels, one of them broken."""
+    for number in range(6):
+        png(folder / f"i{number}.png", number)
+        (folder / f"i{number}.txt").write_text(f"0 0.5 0.5 0.{number + 1} 0.2\n0 0.1 x 0.1 0.1\n9 0.5 0.5 0.1 0.1\n")
+    (folder / "i5.txt").unlink()
+    (folder / "i4.png").write_bytes(b"broken")
+    return {"format": "yolo", "categories": ["car"]}
+
+
+def coco(folder: Path) -> dict[str, Any]:
+    """The same as one COCO file."""
+    for number in range(6):
+        png(folder / f"i{number}.png", number)
+    boxes = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [5, 6, 7 + n, 8], "area": 9, "iscrowd": 0} for n in range(4)
+    ]
+    entries = [{"id": n, "file_name": f"i{n}.png", "width": 80, "height": 60} for n in range(6)]
+    document = {"images": entries, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}
+    (folder / "labels.json").write_text(json.dumps(document))
+    return {"format": "coco"}
+
+
+def config_of(source: dict[str, Any], images: Path, home: Path) -> Config:
+    settings = {"images": str(images), "max_rejects": 1.0, **source}
+    return Config.model_validate({"name": "some", "store": str(home), "source": settings})
+
+
+def ingested(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    with cluster.serial() as here:
+        answer = jobs.ingest(config, here)
+    work = Work(answer["work"])
+    found = {name: work.read("ingest", name).to_pylist() for name in TABLES}
+    work.delete()
+    return answer, found
+
+
+def images_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    read: list[str] = []
+    real = store.content
+
+    def noting(uri: str) -> bytes | Path:
+        if uri.endswith(".png"):
+            read.append(Path(uri).name)
+        return real(uri)
+
+    monkeypatch.setattr(store, "content", noting)
+    return read
+
+
+def new_image(folder: Path) -> None:
+    png(folder / "a9.png", 9)
+    if (folder / "labels.json").exists():
+        document = json.loads((folder / "labels.json").read_text())
+        document["images"].append({"id": 9, "file_name": "a9.png", "width": 80, "height": 60})
+        document["annotations"].append({"id": 9, "image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12})
+        (folder / "labels.json").write_text(json.dumps(document))
+
+
+def new_pixels(folder: Path) -> None:
+    png(folder / "i2.png", 22, (90, 120) if not (folder / "labels.json").exists() else (60, 80))
+    os.utime(folder / "i2.png", ns=(1, 1))
+
+
+def new_labels(folder: Path) -> None:
+    if (folder / "labels.json").exists():
+        text = (folder / "labels.json").read_text().replace("[5, 6, 9, 8]", "[5, 6, 9, 7]")
+        (folder / "labels.json").write_text(text)
+    else:
+        (folder / "i2.txt").write_text("0 0.5 0.5 0.3 0.3\n")
+
+
+def removed(folder: Path) -> None:
+    (folder / "i2.png").unlink()
+
+
+@pytest.mark.parametrize("make", [yolo, coco])
+@pytest.mark.parametrize(
+    ("touch", "read_again"),
+    [(new_image, {"a9.png"}), (new_pixels, {"i2.png"}), (new_labels, {"i2.png"}), (removed, set())],
+)
+def test_only_what_changed_is_read_and_the_tables_are_those_of_reading_all(
+    make: Callable[[Path], dict[str, Any]],
+    touch: Touch,
+    read_again: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = make(folder)
+    config = config_of(source, folder, tmp_path / "store")
+    first, _ = ingested(config)
+    assert first["images_unchanged"] == 0
+    touch(folder)
+    read = images_read(monkeypatch, folder)
+    _, found = ingested(config)
+    assert set(read) == read_again
+    assert found == ingested(config_of(source, folder, tmp_path / "fresh"))[1]
+    assert found["rejects"] or make is coco
+
+
+@pytest.mark.parametrize("loss", ["lost", "damaged"])
+def test_a_lost_memory_only_costs_time(loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    config = config_of(yolo(folder), folder, tmp_path / "store")
+    _, expected = ingested(config)
+    memory = tmp_path / "store" / "some" / "seen.parquet"
+    memory.unlink() if loss == "lost" else memory.write_bytes(b"PAR1 no more")
+    read = images_read(monkeypatch, folder)
+    assert ingested(config)[1] == expected
+    assert len(read) == 6
+
+
+def test_other_settings_read_everything_again(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = yolo(folder)
+    ingested(config_of(source, folder, tmp_path / "store"))
+    for change in ({"categories": ["lorry"]}, {"max_megapixels": 0.004}):
+        answer, found = ingested(config_of({**source, **change}, folder, tmp_path / "store"))
+        assert answer["images_unchanged"] == 0
+        assert found == ingested(config_of({**source, **change}, folder, tmp_path / "fresh"))[1]

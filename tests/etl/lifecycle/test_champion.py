@@ -1,0 +1,56 @@
+"""The champion changes by one promotion at a time, and can go back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etl.lifecycle import champion
+from etl.storage import store
+from etl.errors import ConfigError, StoreError
+
+
+def test_promotions_follow_each_other_and_the_log_says_why(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    assert champion.champion(home) is None
+    champion.promote(home, "a", "the first", over=None)
+    champion.promote(home, "b", "better", over="a")
+    back = champion.promote(home, "a", "rollback", over="b")
+    assert champion.champion(home) == "a"
+    assert [entry["model"] for entry in champion.history(home)] == ["a", "b", "a"]
+    assert store.read_json(f"{home}/champion.json") == back
+    assert (back["sequence"], back["predecessor"], back["reason"]) == (3, "b", "rollback")
+
+
+def test_of_two_promotions_over_one_champion_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = str(tmp_path)
+    champion.promote(home, "a", "the first", over=None)
+    before = champion.history(home)
+    champion.promote(home, "b", "better", over="a")
+    with pytest.raises(StoreError, match="the champion is b, not a"):
+        champion.promote(home, "c", "better", over="a")
+    monkeypatch.setattr(champion, "history", lambda _: before)  # as one sees it who looked just before
+    with pytest.raises(StoreError, match="another promotion came first"):
+        champion.promote(home, "c", "better", over="a")
+
+
+def test_models_are_listed_with_their_figures_and_the_champion(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    for name, judged in (("a", True), ("b", False)):
+        said = {"id": name, "model": "yolo26n", "snapshot": "s"}
+        store.write_bytes(f"{home}/models/{name}/weights.safetensors", b"")
+        store.write_json(f"{home}/models/{name}/model.json", said)
+        if judged:
+            figures = {"AP": 0.5, "AP50": 0.7, "AP_small": None}
+            store.write_json(f"{home}/models/{name}/evaluation.json", {"combined": figures})
+    champion.promote(home, "b", "the first", over=None)
+    rows = champion.models(home)
+    assert [(row["id"], row["AP50"], row["champion"]) for row in rows] == [("a", 0.7, False), ("b", None, True)]
+
+
+def test_only_a_model_is_promoted(tmp_path: Path) -> None:
+    store.write_json(f"{tmp_path}/d/models/a/model.json", {})
+    assert champion.home_of(f"{tmp_path}/d/models/a/") == (f"{tmp_path}/d", "a")
+    with pytest.raises(ConfigError, match=r"no model\.json"):
+        champion.home_of(f"{tmp_path}/d/models/b")

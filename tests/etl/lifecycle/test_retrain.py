@@ -1,0 +1,82 @@
+"""Whether a new snapshot deserves a training."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from etl.lifecycle import champion
+from etl.storage import store
+from etl.config import Config
+from etl.lifecycle.retrain import change, decide, reason_to_train
+from etl.schema import ANNOTATIONS, table
+
+CONFIG = Config.model_validate(
+    {"name": "d", "source": {"format": "yolo", "images": "i"}, "retrain": {"min_change": 0.1}}
+)
+
+
+def boxes(*pairs: str):
+    """A table of boxes written as `image/box`."""
+    rows = [dict(zip(("image_id", "annotation_id"), pair.split("/"), strict=True)) for pair in pairs]
+    return table(ANNOTATIONS, rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (["a/1", "a/2"], ["a/1", "a/2"], 0.0),
+        (["a/1", "a/2"], ["a/1", "a/2", "b/3"], 0.5),
+        (["a/1", "a/2"], ["a/1"], 0.5),
+        (["a/1", "a/2"], ["a/1", "a/3"], 0.5),  # one box moved is one change
+        (["a/1", "a/2"], ["a/1", "b/3"], 1.0),  # one gone here, one new there are two
+        ([], ["a/1"], 1.0),
+    ],
+)
+def test_change_is_the_share_of_boxes_added_changed_or_removed(before, after, expected):
+    assert change(boxes(*before), boxes(*after)) == expected
+
+
+def test_too_little_change_under_equal_settings_is_no_reason():
+    assert decide(CONFIG, CONFIG.resolved(), 0.09) is None
+
+
+def test_enough_change_is_a_reason():
+    assert decide(CONFIG, CONFIG.resolved(), 0.1) == "10.0% of the boxes changed"
+
+
+def test_new_training_settings_are_a_reason_and_a_new_schedule_is_none():
+    other = CONFIG.model_copy(update={"train": CONFIG.train.model_copy(update={"epochs": 7})})
+    assert decide(other, CONFIG.resolved(), 0.0) == "new settings: train"
+    night = CONFIG.model_copy(update={"schedule": CONFIG.schedule.model_copy(update={"cron": "0 3 * * *"})})
+    assert decide(night, CONFIG.resolved(), 0.0) is None
+
+
+def test_a_challenger_that_the_gate_held_back_is_not_trained_again_every_night(dataset, tmp_path):
+    config = dataset.config(tmp_path / "store")
+    snapshot = dataset.build(config)["snapshot"]
+    for name in ("a", "b"):
+        said = {"id": name, "model": "m", "snapshot": snapshot.rsplit("/", 1)[1], "config": config.resolved()}
+        store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
+        store.write_json(f"{config.home}/models/{name}/model.json", said)
+        time.sleep(0.01)
+    assert reason_to_train(config, snapshot) is None
+    champion.promote(config.home, "a", "the first", over=None)  # b was trained later, judged, and held back
+    assert reason_to_train(config, snapshot) is None
+    dataset.put("n_1", dataset.boxes(40) + [(0, 10, 10, 20, 20)] * 3, 40)
+    assert "boxes changed" in str(reason_to_train(config, dataset.build(config)["snapshot"]))
+
+
+def test_a_model_of_a_trial_says_nothing_of_the_datasets_own_snapshots(dataset, tmp_path):
+    config = dataset.config(tmp_path / "store")
+    snapshot = dataset.build(config)["snapshot"]
+    trial = f"{config.home}/trials/12345678/grown/snapshots/abc"
+    for name, seen in (("a", snapshot.rsplit("/", 1)[1]), ("b", trial)):
+        said = {"id": name, "model": "m", "snapshot": seen, "config": config.resolved()}
+        store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
+        store.write_json(f"{config.home}/models/{name}/model.json", said)
+        time.sleep(0.01)
+    assert reason_to_train(config, snapshot) is None
+    store.delete(f"{config.home}/models/a")
+    assert reason_to_train(config, snapshot) == "no model yet"

@@ -1,0 +1,103 @@
+"""A build tried out: with other settings, with a few images, and in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from etl.execution import cluster
+from etl.jobs import build as jobs
+from etl.lifecycle import retention, trial
+from etl.snapshots import snapshot
+from etl.storage import store
+from etl.config import changes, load
+from etl.errors import ConfigError
+
+
+@pytest.fixture
+def file(dataset, tmp_path: Path) -> Path:
+    path = tmp_path / "grown.yaml"
+    path.write_text(yaml.safe_dump(dataset.config(tmp_path / "store").resolved()))
+    return path
+
+
+def build(config, **asked):
+    with cluster.serial() as here:
+        return jobs.build(config, here, **asked)
+
+
+def test_without_a_change_it_is_the_file_itself(file: Path) -> None:
+    assert trial.configured(file, {}) == load(file)
+
+
+def test_a_trial_is_published_apart_and_leaves_the_dataset_as_it_is(file: Path) -> None:
+    config = load(file)
+    build(config)
+    before = snapshot.head(config)
+    tried = build(trial.configured(file, {"tile.size": 96, "source.sample": 4}))
+    assert tried["images"] == 4
+    assert tried["snapshot"].startswith(f"{config.home}/trials/")
+    assert snapshot.Snapshot.open(tried["snapshot"]).plan.tile.size == 96
+    assert (snapshot.head(config), len(snapshot.history(config.home))) == (before, 1)
+
+
+def test_the_images_of_a_sample_follow_from_their_ids(file: Path) -> None:
+    def names(number: int) -> set[str]:
+        found = build(trial.configured(file, {"source.sample": number}))
+        return set(snapshot.Snapshot.open(found["snapshot"]).table("images")["path"].to_pylist())
+
+    assert names(3) < names(6)
+
+
+def test_a_sample_larger_than_the_source_is_all_of_it(file: Path) -> None:
+    assert build(trial.configured(file, {"source.sample": 1000}))["images"] == 10
+
+
+def test_a_full_build_takes_nothing_from_earlier_ones_and_gives_the_same(file: Path) -> None:
+    config = load(file)
+    first, again, full = build(config), build(config), build(config, full=True)
+    assert (first["reused_samples"], again["reused_samples"] > 0, full["reused_samples"]) == (0, True, 0)
+    assert full["snapshot"] == first["snapshot"]
+    assert not full["published"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tile.size=800", {"tile.size": 800}),
+        ("tile.size=auto", {"tile.size": "auto"}),
+        ("train.max_seconds=null", {"train.max_seconds": None}),
+        ("ontology.drop=[0, no, 1.50]", {"ontology.drop": ["0", "no", "1.50"]}),
+        ("ontology.min_side=2", {"ontology.min_side": 2}),
+        ("ontology={drop: [no], min_side: 2}", {"ontology": {"drop": ["no"], "min_side": 2}}),
+    ],
+)
+def test_a_change_is_read_as_in_the_file(text: str, expected: dict) -> None:
+    assert changes([text]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tile.size", "found 'tile.size', expected KEY=VALUE"),
+        ("tile.sizes=3", "tile.sizes: found an unknown key"),
+        ("tile.size=[", "a value in YAML"),
+        ("name.first=a", "a section of settings"),
+        ("source.sample=0", "source.sample: found 0"),
+    ],
+)
+def test_a_change_that_is_wrong_names_its_key(file: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, changes([text]))
+    assert said in str(caught.value)
+
+
+def test_gc_removes_trials(file: Path) -> None:
+    config = load(file)
+    build(config)
+    tried = build(trial.configured(file, {"source.sample": 4}))
+    assert retention.collect(config)["removed"]["trials"] == 1
+    assert not store.exists(tried["snapshot"])
+    assert store.exists(snapshot.head(config))

@@ -1,0 +1,52 @@
+"""What the demo prints and when it calls itself a success."""
+
+from __future__ import annotations
+
+import pytest
+
+from etl.local_airflow import demo as demo_run
+from etl.errors import ConfigError
+
+PUBLISH = {
+    "snapshot": "store/demo/snapshots/1", "images": 48, "annotations": 1400,
+    "rejects": {"zero_size": 3}, "samples": {"train": 300, "val": 80},
+    "anchors": {"strides": [4, 8], "anchors": [[[5, 6]], [[9, 11], [14, 12]]], "bpr": 0.998},
+}  # fmt: skip
+
+
+def evaluated(ap50, small_full, small_combined):
+    figures = {"AP": 0.3, "AP50": ap50, "AP50_small": small_combined, "AP_large": None}
+    return {"full_image": figures | {"AP50_small": small_full}, "tiled": figures, "combined": figures}
+
+
+@pytest.mark.parametrize(
+    ("ap50", "small_full", "small_combined", "missed"),
+    [(0.40, 0.2, 0.31, 0), (0.39, 0.2, 0.31, 1), (0.6, 0.2, 0.29, 1), (None, 0.2, None, 2), (0.5, None, 0.5, 0)],
+)
+def test_the_demo_succeeds_with_good_figures_and_a_gain_from_tiling(ap50, small_full, small_combined, missed):
+    figures = demo_run.summary(PUBLISH, {"model": "m"}, evaluated(ap50, small_full, small_combined))
+    assert len(demo_run.shortfalls(figures)) == missed
+
+
+def test_the_summary_gives_small_objects_of_both_methods_nested_and_flat():
+    figures = demo_run.summary(PUBLISH, {"model": "m"}, evaluated(0.5, 0.1, 0.4))
+    assert figures["AP50_small"] == {"full_image": 0.1, "combined": 0.4}
+    assert (figures["AP50_small_full_image"], figures["AP50_small_combined"]) == (0.1, 0.4)
+    assert (figures["snapshot"], figures["model"]) == (PUBLISH["snapshot"], "m")
+
+
+def test_the_table_shows_counts_anchors_and_a_dash_for_a_bucket_without_truth():
+    lines = demo_run.table(PUBLISH, evaluated(0.5, 0.1, 0.4), {"build tile": 3.25}).splitlines()
+    assert "rejects     zero_size 3" in lines
+    assert "anchors     stride 4: 5x6; stride 8: 9x11 14x12, best possible recall 0.998" in lines
+    assert [line.split() for line in lines if line.startswith("AP_large")] == [["AP_large", "-", "-", "-"]]
+    assert [line.split() for line in lines if line.startswith("AP50_small")] == [
+        ["AP50_small", "0.100", "0.400", "0.400"]
+    ]
+
+
+def test_a_folder_that_is_not_the_demos_own_is_never_removed(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds something else"):
+        demo_run.run(tmp_path, 0)
+    assert (tmp_path / "thesis.txt").exists()

@@ -1,0 +1,134 @@
+"""The audit page: findings first, nothing from outside, nothing unescaped, and no plot without a sentence."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, strategies as st
+
+from etl.stages.audit import conclude as audit
+from etl.reports import charts, page, audit_page as report
+from etl import schema
+
+NASTY = "<script>alert('x')</script>"
+VOID = {"meta", "img", "br", "rect", "line", "circle", "polyline"}
+
+
+class _Nesting(HTMLParser):
+    """Notes every tag that is opened and not closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def made(boxes: int = 30, name: str = "car") -> dict[str, object]:
+    images = schema.table(
+        schema.IMAGES,
+        [
+            {"image_id": str(i), "path": f"{name}-{i}.jpg", "sha256": str(i), "split": split}
+            | {"width": 800, "height": 600}
+            for i, split in enumerate(("train", "val"))
+        ],
+    )
+    rows = [
+        {"annotation_id": str(i), "image_id": str(i % 2), "category": name, "file": f"{name}.txt", "line": i}
+        | {"x0": 20.0 * i, "y0": 5.0, "x1": 20.0 * i + 2 + i % 9, "y1": 5.0 + 3 * (1 + i % 5)}
+        for i in range(boxes)
+    ]
+    summary = audit.summarize(audit.Part(images, schema.table(schema.ANNOTATIONS, rows), 640, 640))
+    context = audit.Context(tile_size=640, image_size=640, images=images, declared=(name, "ghost"))
+    return audit.conclude(summary, context)
+
+
+def preview(name: str) -> list[dict[str, object]]:
+    return [{"category": name, "becomes": None, "rule": "drop", "boxes": 30, "images": 2}]
+
+
+@pytest.mark.parametrize("boxes", [0, 30])
+def test_the_page_is_well_formed_with_and_without_boxes(boxes: int) -> None:
+    html = report.audit_page(made(boxes), preview("car"), [("a.jpg", b"\xff\xd8\xff")], title="cars")
+    parser = _Nesting()
+    parser.feed(html)
+    assert parser.open == []
+    assert {"svg", "table", "figcaption", "img"} <= set(parser.seen)
+    assert "data:image/jpeg;base64,/9j/" in html
+
+
+def test_names_of_classes_files_and_pictures_are_escaped_everywhere() -> None:
+    html = report.audit_page(made(name=NASTY), preview(NASTY), [(NASTY, b"")], title=NASTY)
+    assert html.count("<script") == html.count("</script") == 1  # the page's own
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_the_page_asks_no_other_host_for_anything() -> None:
+    html = report.audit_page(made(), preview("car"), [("a.jpg", b"")], title="cars")
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import|https?://|<script\s|<link""", html)
+
+
+def test_what_to_do_comes_before_every_plot_and_the_gravest_first() -> None:
+    result = made()
+    html = report.audit_page(result, title="cars")
+    assert html.index("Do this") < html.index("<svg")
+    places = [html.index(f"<code>{row['code']}</code>") for row in result["findings"]]
+    assert places == sorted(places) and places
+
+
+def test_every_plot_has_a_title_and_a_sentence() -> None:
+    html = report.audit_page(made(), title="cars")
+    figures = re.findall(r'<figure class="plot">.*?</figure>', html, re.S)
+    assert len(figures) >= 7
+    for figure in figures:
+        assert re.search(r"<h3>\S.*</h3>", figure) and re.search(r"<figcaption>.*\.</figcaption>", figure, re.S)
+    with pytest.raises(ValueError, match="sentence"):
+        charts.bar_chart("Boxes", " ", {"a": 1})
+
+
+def test_bars_of_plots_with_the_same_highest_value_may_be_compared() -> None:
+    half, whole = (charts.grouped_bars("t", "s.", {"a": [value]}, ["b"], highest=1.0).svg for value in (0.5, 1.0))
+    tall = [float(height) for svg in (half, whole) for height in re.findall(r'height="([\d.]+)"><title>a, b', svg)]
+    assert tall == [65.0, 130.0]
+
+
+numbers = st.floats(0, 1e7)
+
+
+@given(st.lists(numbers, min_size=1, max_size=30), st.text(max_size=30))
+def test_any_figures_make_well_formed_drawings(values: list[float], name: str) -> None:
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", "", name)
+    named = {f"{name}{i}": value for i, value in enumerate(values)}
+    drawings = [
+        charts.bar_chart("t", "s.", named),
+        charts.stacked_bars("t", "s.", {key: [value, 1.0, 0.0] for key, value in named.items()}, ["a", name, "c"]),
+        charts.grouped_bars("t", "s.", {key: [value, None] for key, value in named.items()}, ["a", name]),
+        charts.histogram("t", "s.", list(range(len(values) + 1)), values, unit="px", marks={name: 0.5}),
+        charts.line_chart("t", "s.", {name: list(enumerate(values))}, x_label="x", y_label="y"),
+        charts.heat_map("t", "s.", list(named), ["r"], [values], x_label="x", y_label="y"),
+    ]
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing.svg)
+        wide = float(root.attrib["viewBox"].split()[2])
+        for rect in root.iter("rect"):
+            assert 0 <= float(rect.attrib["x"]) <= wide + 0.1
+            assert float(rect.attrib["width"]) >= 0 and float(rect.attrib["height"]) >= 0
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(None, "\u2013"), (0.0, "0.0 %"), (0.0001, "< 0.1 %"), (0.123, "12.3 %"), (1.0, "100.0 %")]
+)
+def test_shares_read_as_per_cent_and_nothing_small_reads_as_none(share: float | None, shown: str) -> None:
+    assert page.percent(share) == shown

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from etl import schema
+from etl.config import Augment
+from etl.stages.augment.donors import SLOTS, donors, lending
+from etl.stages.augment.donor_reader import Lender, Loans, loans
+
+NAMES = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(8)]
+
+
+def tables() -> tuple[Any, Any]:
+    """Six train images with two boxes each, one of val and one of test."""
+    splits = ["train"] * 6 + ["val", "test"]
+    images = [
+        {"image_id": name, "split": split, "width": 60, "height": 40, "path": name}
+        for name, split in zip(NAMES, splits, strict=True)
+    ]
+    annotations = [
+        {"annotation_id": f"{name}-{n}", "image_id": name, "category": "car", "ignore": n == 1}
+        | {"x0": 5.0 * n, "y0": 2.0, "x1": 5.0 * n + 4 + number, "y1": 45.0}
+        for number, name in enumerate(NAMES)
+        for n in range(2)
+    ]
+    return schema.table(schema.IMAGES, images), schema.table(schema.ANNOTATIONS, annotations)
+
+
+def borrowed() -> Loans:
+    images, annotations = tables()
+    return loans(lending(images, annotations, Augment()), images.slice(4, 4), images, annotations)
+
+
+def test_a_part_carries_the_rows_of_its_train_images_donors_and_no_more() -> None:
+    found = borrowed()
+    assert set(found.donors) == set(NAMES[4:6])
+    everyone = sorted(NAMES[:6])
+    for name, lenders in found.donors.items():
+        assert lenders == donors(name, SLOTS, everyone, own=name)
+    lenders = {name for names in found.donors.values() for name in names}
+    assert set(found.images["image_id"].to_pylist()) == set(found.annotations["image_id"].to_pylist()) == lenders
+
+
+def test_the_boxes_of_donors_are_numbered_through_as_their_rows_are() -> None:
+    lender = Lender(borrowed(), lambda image: np.zeros((image["height"], image["width"], 3), np.uint8))
+    rows, sides = lender.rows(NAMES[4]), lender.sides(NAMES[4])
+    pictures = [ask() for ask in lender.pictures(NAMES[4], 10)]
+    assert len(rows) == len(sides) == 2 * SLOTS
+    for picture in pictures:
+        for number, (box, ignore) in enumerate(zip(picture.boxes, picture.ignore, strict=True)):
+            row = rows[picture.first - 10 + number]
+            assert (row["image_id"], row["x1"], row["ignore"]) == (picture.image_id, box[2], ignore)
+            assert sides[picture.first - 10 + number] == pytest.approx(((box[2] - box[0]) * 38) ** 0.5)  # inside
+    assert len({picture.image_id for picture in pictures}) == SLOTS
+
+
+def test_a_donor_is_read_when_asked_for_and_once() -> None:
+    read = []
+    lender = Lender(borrowed(), lambda image: read.append(image["image_id"]) or np.zeros((40, 60, 3), np.uint8))
+    asks = lender.pictures(NAMES[5], 0)
+    assert read == []
+    for _ in range(3):
+        asks[0]()
+    assert len(read) == 1
+    assert lender.pictures(NAMES[6], 0) == lender.rows(NAMES[6]) == []  # of val

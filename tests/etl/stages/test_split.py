@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations, product
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from etl import schema
+from etl.stages import split as splitting
+from etl.config import SplitRatios
+from etl.ids import image_id, seed_of
+from etl.stages.split import split
+
+
+def images(paths: Sequence[str], same: dict[str, str] | None = None, phash: dict[str, int] | None = None) -> pa.Table:
+    """Images that look nothing alike, but for paths that are the `same` as another's bytes or share a `phash`."""
+    rows = []
+    for path in paths:
+        content = (same or {}).get(path, path)
+        look = (phash or {}).get(path, seed_of(f"look of {content}"))
+        sha = hashlib.sha256(content.encode()).hexdigest()
+        size = {"width": 640, "height": 480}
+        rows.append({"image_id": image_id(path), "path": path, "sha256": sha, "phash": look, **size})
+    return schema.table(schema.IMAGES, rows)
+
+
+def where(outcome: splitting.Outcome) -> dict[str, str]:
+    return dict(zip(outcome.images["path"].to_pylist(), outcome.images["split"].to_pylist(), strict=True))
+
+
+def placed(path: str, group: str | None = None) -> tuple[str, str, int | None]:
+    (row,) = split(images([path]), SplitRatios(), group=group).images.to_pylist()
+    return row["group"], row["sequence"], row["frame"]
+
+
+SCENES = [f"scene{letter}/{name}.jpg" for letter in "abcdefghijklmnopqrstuvwxyz" for name in ("n", "o", "p")]
+
+
+@pytest.mark.parametrize(
+    ("path", "group", "frame"),
+    [
+        ("a/frame_0031.jpg", "a/frame_#0", 31),
+        ("a/frame_0032.jpg", "a/frame_#1", 32),
+        ("b/frame_0031.jpg", "b/frame_#0", 31),
+        ("a/12.jpg", "a#0", 12),
+        ("a/market.jpg", "a/market", None),
+        ("a/DJI_0040_jpg.rf.0a1b2c3d.jpg", "a/DJI_0040_jpg", None),
+        ("a/DJI_0040.rf.0a1b2c3d.jpg", "a/DJI_#1", 40),
+        ("a/" + "9" * 20 + ".jpg", "a/" + "9" * 20, None),
+    ],
+)
+def test_a_group_is_folder_name_and_block_of_32_numbers(path: str, group: str, frame: int | None) -> None:
+    assert placed(path)[::2] == (group, frame)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "group"),
+    [(r"^(MOS1|MOS|DJI[-_]\d+)", "DJI_0040"), (r"DJI", "DJI"), (r"(x)?DJI", "DJI"), (r"nothing", "DJI_#1")],
+)
+def test_a_pattern_names_the_group_by_its_first_group_or_all_it_matches(pattern: str, group: str) -> None:
+    assert placed("DJI_0040.jpg", pattern)[0] == group
+
+
+def test_augmented_copies_of_one_photo_stay_together() -> None:
+    paths = [f"p{n}.rf.{hash_}.jpg" for n in range(0, 3200, 40) for hash_ in ("aa1", "bb2", "cc3")]
+    found = where(split(images(paths), SplitRatios(val=0.3)))
+    for n in range(0, 3200, 40):
+        assert len({found[path] for path in paths if path.startswith(f"p{n}.rf")}) == 1
+
+
+@given(st.sets(st.sampled_from(SCENES), min_size=12), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_adding_images_never_moves_a_group(old: set[str], salt: int) -> None:
+    before = where(split(images(sorted(old)), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
+    after = where(split(images(SCENES), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
+    assert {path: after[path] for path in before} == before
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    forward, backward = (split(images(paths), SplitRatios()) for paths in (SCENES, SCENES[::-1]))
+    assert forward.images.equals(backward.images)
+    assert forward.salt == backward.salt
+
+
+def test_the_first_plan_comes_near_the_asked_shares_and_pins_its_salt() -> None:
+    outcome = split(images(SCENES), SplitRatios(val=0.2, test=0.1))
+    shares = {name: count / len(SCENES) for name, count in Counter(where(outcome).values()).items()}
+    assert shares == pytest.approx({"train": 0.7, "val": 0.2, "test": 0.1}, abs=0.05)
+    again = split(images(SCENES), SplitRatios(val=0.2, test=0.1), salt=outcome.salt)
+    assert where(again) == where(outcome)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1000])
+def test_no_asked_split_is_empty_even_with_few_groups(seed: int) -> None:
+    outcome = split(images([f"{name}.jpg" for name in "abcde"]), SplitRatios(val=0.1, test=0.1, seed=seed))
+    assert set(where(outcome).values()) == {"train", "val", "test"}
+    assert seed <= outcome.salt < seed + splitting.SALTS
+    assert outcome.findings == []
+
+
+def test_a_split_that_stays_empty_is_a_finding_and_no_error() -> None:
+    outcome = split(images(["only.jpg"]), SplitRatios())
+    assert [(found["code"], found["severity"]) for found in outcome.findings] == [("empty_split", "critical")]
+    assert split(images([]), SplitRatios()).images.num_rows == 0
+
+
+def test_frames_next_to_a_block_in_another_split_are_left_out_of_val_and_test() -> None:
+    paths = [f"v/f{number:04}.jpg" for number in range(64)]
+    salt = next(
+        salt
+        for salt in range(100)
+        if {splitting._split_of(f"v/f#{block}", salt, SplitRatios(val=0.5)) for block in (0, 1)} == {"train", "val"}
+    )
+    outcome = split(images(paths), SplitRatios(val=0.5), salt=salt)
+    found = where(outcome)
+    held = sorted(int(path[3:7]) for path in paths if found[path] == "val")
+    train = sorted(int(path[3:7]) for path in paths if found[path] == "train")
+    assert len(train) == 32
+    assert len(held) == 30
+    assert min(abs(a - b) for a in held for b in train) == 3
+    assert set(outcome.left_out.values()) == {"frame_guard"}
+    assert set(found.values()) == {"train", "val", schema.LEFT_OUT}
+
+
+def test_a_group_pattern_replaces_the_frame_guard() -> None:
+    paths = [f"v/f{number:04}.jpg" for number in range(64)]
+    assert split(images(paths), SplitRatios(val=0.5), group=r"f\d{3}").left_out == {}
+
+
+def held_and_train(paths: Sequence[str] = SCENES) -> tuple[str, str]:
+    found = where(split(images(paths), SplitRatios(), salt=0))
+    return next(p for p in paths if found[p] == "val"), next(p for p in paths if found[p] == "train")
+
+
+def test_an_exact_duplicate_of_a_train_image_is_left_out() -> None:
+    val, train = held_and_train()
+    outcome = split(images(SCENES, same={val: train}), SplitRatios(), salt=0)
+    assert outcome.left_out == {image_id(val): "duplicate_of_train"}
+    assert (where(outcome)[val], where(outcome)[train]) == (schema.LEFT_OUT, "train")
+
+
+@pytest.mark.parametrize(("bits", "left_out"), [(0, True), (0b1, True), (1 << 63 | 1 << 20 | 1, True), (0b1111, False)])
+def test_a_near_duplicate_of_a_train_image_is_left_out(bits: int, left_out: bool) -> None:
+    val, train = held_and_train()
+    outcome = split(images(SCENES, phash={val: 12345 ^ bits, train: 12345}), SplitRatios(), salt=0)
+    assert outcome.near_duplicates
+    assert outcome.left_out == ({image_id(val): "near_duplicate_of_train"} if left_out else {})
+
+
+def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
+    outcome = split(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0)
+    assert not outcome.near_duplicates
+    assert outcome.left_out == {}
+    (finding,) = outcome.findings
+    assert (finding["code"], finding["severity"]) == ("leaking_splits", "critical")
+    assert "source.group" in finding["advice"]
+    assert len(finding["files"]) <= 20
+    pinned = split(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0, near_duplicates=True)
+    assert "val" not in where(pinned).values()
+
+
+def pairs_of(hashes: Sequence[int | None]) -> list[tuple[int, int]]:
+    """The pairs of indices that `similar` speaks of."""
+    found = []
+    for a, b in splitting.similar(hashes):
+        found += combinations(a, 2) if a is b else [(min(pair), max(pair)) for pair in product(a, b)]
+    return found
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.integers(0, 2**64 - 1))
+def test_similar_finds_exactly_the_pairs_three_bits_apart(hashes: list[int], base: int) -> None:
+    hashes += [base, base ^ 1, base ^ (1 << 17 | 1 << 33 | 1 << 60), base ^ (1 << 1 | 1 << 17 | 1 << 33 | 1 << 60)]
+    expected = {
+        (a, b)
+        for a in range(len(hashes))
+        for b in range(a + 1, len(hashes))
+        if (hashes[a] ^ hashes[b]).bit_count() <= 3
+    }
+    found = pairs_of(hashes)
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+
+
+def test_an_image_without_a_hash_is_like_no_other() -> None:
+    assert pairs_of([None, None, 0]) == []
+
+
+def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
+    paths = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    given = {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test", "d.jpg": "val"}
+    outcome = split(images(paths, same={"b.jpg": "a.jpg"}, phash={"c.jpg": 1, "a.jpg": 0}), None, given=given)
+    assert where(outcome) == {**given, "e.jpg": schema.LEFT_OUT}
+    assert outcome.left_out == {image_id("e.jpg"): "not_in_own_split"}
+    findings = {found["code"]: found for found in outcome.findings}
+    assert findings["leaking_splits"]["severity"] == "critical"
+    assert findings["leaking_splits"]["files"] == ["b.jpg", "c.jpg"]
+    assert findings["not_in_own_split"]["files"] == ["e.jpg"]
+
+
+def test_a_clean_split_of_its_own_has_no_findings() -> None:
+    outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "val"})
+    assert outcome.findings == []
+
+
+def test_a_split_of_its_own_that_stays_empty_is_a_finding() -> None:
+    outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "test"})
+    assert [(found["code"], found["split"]) for found in outcome.findings] == [("empty_split", "val")]
+
+
+def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
+    assert placed(unicodedata.normalize("NFD", "é/é_5.jpg")) == placed(unicodedata.normalize("NFC", "é/é_5.jpg"))
+    assert placed(unicodedata.normalize("NFD", "é/5.jpg"), "^é") == ("é", "é", 5)
+
+
+def test_thousands_of_equal_hashes_are_one_group() -> None:
+    (pair,) = splitting.similar([7] * 20_000)
+    assert len(pair[0]) == len(pair[1]) == 20_000
+
+
+def big(paths: Sequence[str], wh: tuple[int, int] = (4000, 3000), **look: dict[str, str]) -> pa.Table:
+    rows = [{**row, "width": wh[0], "height": wh[1]} for row in images(paths, **look).to_pylist()]
+    return pa.Table.from_pylist(rows, schema=schema.IMAGES)
+
+
+def test_a_single_big_image_is_divided() -> None:
+    outcome = split(big(["ortho.tif"]), SplitRatios())
+    assert where(outcome) == {"ortho.tif": schema.DIVIDED}
+    assert outcome.divided == (image_id("ortho.tif"),)
+    assert [finding["code"] for finding in outcome.findings] == ["region_split"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        images(["ortho.tif"]),  # too small for regions
+        big(["flight_1.jpg", "flight_2.jpg"]),  # of one group: the second may show the ground of the first
+    ],
+)
+def test_what_cannot_be_divided_has_an_empty_split(table: pa.Table) -> None:
+    outcome = split(table, SplitRatios())
+    assert schema.DIVIDED not in where(outcome).values()
+    assert [finding["code"] for finding in outcome.findings] == ["empty_split"]
+
+
+def test_a_divided_image_stays_divided_and_what_shows_its_ground_is_left_out() -> None:
+    first = split(big(["a/ortho.tif"]), SplitRatios())
+    paths = ["a/ortho.tif", "copy.tif", "like.tif", *SCENES]
+    looks = {"a/ortho.tif": 5, "like.tif": 7}
+    later = split(
+        big(paths, same={"copy.tif": "a/ortho.tif"}, phash=looks), SplitRatios(), salt=first.salt, divided=first.divided
+    )
+    found = where(later)
+    assert found["a/ortho.tif"] == schema.DIVIDED
+    assert later.left_out == {image_id("copy.tif"): "like_divided", image_id("like.tif"): "like_divided"}
+    assert {found[path] for path in SCENES} == {"train", "val"}
+    assert found.items() >= where(split(big(SCENES), SplitRatios(), salt=first.salt)).items()
+
+
+def test_nothing_is_divided_that_the_plan_does_not_name() -> None:
+    assert where(split(big(["ortho.tif"]), SplitRatios(), salt=0, divided=())) != {"ortho.tif": schema.DIVIDED}

@@ -1,0 +1,98 @@
+"""A training that was killed goes on where it stood, to the same weights."""
+
+import logging
+
+import pytest
+
+from etl.storage import store
+from etl.errors import StoreError
+from train.engine import checkpoint, run as engine, trainer
+from train import compat
+
+compat.install()
+
+from ultralytics.nn import tasks  # noqa: E402 - after the operators are there
+
+OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
+
+
+class KilledError(BaseException):
+    """What ends a process stops at nothing that catches an Exception."""
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "nbs"),
+    [("speck-micro", 1, 8), ("speck-micro", 13, 24), ("speck-micro", 13, 8), ("speck-micro-anchors", 9, 20)],
+)
+def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypatch, caplog, name, moment, nbs, config):
+    """Also where the batches of an epoch are no multiple of those that make a step."""
+    caplog.set_level(logging.INFO, "speck")
+    snapshot = published()
+    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
+    settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "nbs": nbs, "fliplr": 0.5})
+    monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # after every epoch, whatever the clock says
+    whole = engine.train(settings, snapshot)["model"]
+    steps = iter(range(100))
+    report = trainer.Trainer._report_step
+
+    def killed(self):
+        report(self)
+        if next(steps) == moment:
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    found = engine.train(settings, snapshot)
+    assert found["model"] == whole
+    assert found["epochs"] == 4
+    words = [text for text in caplog.messages if "going on" in text]
+    assert words == ([f"going on after epoch {(moment + 1) // 4} of an earlier try"] if moment > 3 else [])
+    assert not list((tmp_path / "squares" / "runs").glob("*/[!e]*"))  # all that is left are the event files
+
+
+def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_path, monkeypatch, config):
+    snapshot = published()
+    settings = config(tmp_path, epochs=2, options=OPTIONS)
+    whole = engine.train(settings, snapshot)
+
+    def fails(*_):
+        raise OSError("the disk is full")
+
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+            patched.setattr(engine.model, "save", fails)
+            engine.train(settings, snapshot)
+    again = engine.train(settings, snapshot)
+    assert (again["model"], again["epochs"]) == (whole["model"], 2)
+
+
+def test_a_batch_that_was_halved_for_want_of_memory_stays_so_in_the_next_try(published, tmp_path, monkeypatch, config):
+    snapshot = published()
+    settings = config(tmp_path, epochs=3, options=OPTIONS)
+    plain = tasks.DetectionModel.loss
+
+    def small_memory(self, batch, preds=None):
+        if len(batch["img"]) > 4 and self.training:
+            raise RuntimeError("CUDA out of memory")
+        return plain(self, batch, preds)
+
+    monkeypatch.setattr(tasks.DetectionModel, "loss", small_memory)
+    steps, report = iter(range(1000)), trainer.Trainer._report_step
+
+    def killed(self):
+        report(self)
+        if next(steps) == 12:  # in the second epoch of 8 steps
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    assert engine.train(settings, snapshot)["epochs"] == 3
+
+
+def test_a_damaged_state_says_what_to_do(tmp_path):
+    store.write_bytes(f"{tmp_path}/run/last.pt", b"no tensors")
+    with pytest.raises(StoreError, match="remove it to train from the start"):
+        checkpoint.read(f"{tmp_path}/run")
+    assert checkpoint.read(f"{tmp_path}/other") is None

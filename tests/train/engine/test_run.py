@@ -1,0 +1,192 @@
+"""One training run: what it takes from its configuration and snapshot, and what it leaves."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from etl.stages.anchors import fit as anchors
+from etl.storage import store
+from etl.config import Augment
+from etl.errors import ConfigError
+from train.engine import run as engine, trainer
+from train.models import losses as loss, model
+
+OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
+
+
+def test_training_saves_a_model_that_loads_and_says_where_it_came_from(
+    published, tmp_path, caplog, monkeypatch, config
+):
+    caplog.set_level(logging.INFO, "speck")
+    monkeypatch.chdir(tmp_path)
+    answer = engine.train(config(tmp_path, options=OPTIONS), published())
+    assert answer.keys() == {"model", "epochs", "seconds", "device"}
+    assert (answer["epochs"], answer["device"]) == (1, "cpu")
+    loaded = model.load(answer["model"])
+    assert loaded.categories == ("blue", "red")
+    assert (loaded.meta["snapshot"], loaded.meta["dataset"], loaded.image_size) == ("abc", "squares", 64)
+    assert loaded.meta["trained"]["weights"] == "scratch"
+    assert any("epoch 1, step" in text and "s left" in text for text in caplog.messages)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["squares"]
+    assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "runs", "shards", "snapshots"]
+
+
+@pytest.mark.parametrize("strides", [(4, 8), (8, 16)])
+def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_path, caplog, strides, config):
+    caplog.set_level(logging.INFO, "speck")
+    settings = config(tmp_path, model="speck-micro-anchors", loss={"gamma": 1.5, "nwd": 0.5}, options=OPTIONS)
+    snapshot = published()
+    fitted = anchors.fit(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
+    store.write_json(f"{snapshot.uri}/anchors.json", anchors.to_json(fitted))
+    loaded = model.load(engine.train(settings, snapshot)["model"])
+    used = loaded.meta["architecture"]["anchors"]
+    assert any("anew" in text for text in caplog.messages) == (strides != (4, 8))
+    assert (used == anchors.to_json(fitted)["anchors"]) == (strides == (4, 8))
+    assert [loaded.module.model[-1].anchors(level).tolist() for level in (0, 1)] == [
+        pytest.approx(np.array(level), abs=1e-4) for level in used
+    ]
+    assert loaded.meta["config"]["train"]["loss"] == {"gamma": 1.5, "nwd": 0.5, "class_weights": "none"}
+    assert any("objectness" not in text and "epoch 1, step" in text for text in caplog.messages)
+
+
+def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog, config):
+    caplog.set_level(logging.INFO, "speck")
+    snapshot = published()
+    audit = {
+        "tiny": {"network": {"under_16": 1.0}}, "coverage": {"configured": {"covered": 1.0}}, "image_size": 64,
+        "resolution": {"8": {"tiled": 90}}, "classes": {"red": {"train": 900}, "blue": {"train": 5}},
+    }  # fmt: skip
+    store.write_json(f"{snapshot.uri}/audit.json", audit)
+    answer = engine.train(config(tmp_path, recipe="auto", options=OPTIONS), snapshot)
+    loaded = model.load(answer["model"])
+    assert loaded.image_size == 96
+    assert [reason.split()[0] for reason in loaded.meta["recipe"]] == ["image_size", "sampling", "options"]
+    assert loaded.meta["config"]["train"]["image_size"] is None
+    assert any("recipe: sampling weighted: blue" in text for text in caplog.messages)
+
+
+def test_the_loss_for_small_objects_is_any_detectors(published, tmp_path, config):
+    settings = config(tmp_path, loss={"gamma": 2.0, "nwd": 0.5}, options=OPTIONS)
+    run = engine.prepare(settings, published(train=8, val=4))
+    made = trainer.Trainer(run, tmp_path, str(tmp_path / "runs"))
+    made.train()
+    assert made.model.criterion.bce.keywords == {"gamma": 2.0}
+    assert all(value.isfinite() for value in made.tloss.values())
+
+
+@pytest.mark.parametrize("name", ["speck-micro", "speck-micro-anchors"])
+def test_balanced_weights_of_classes_reach_the_loss(published, tmp_path, name, config):
+    snapshot = published()
+    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
+    settings = config(tmp_path, model=name, loss={"class_weights": "balanced"}, options=OPTIONS)
+    made = trainer.Trainer(engine.prepare(settings, snapshot), tmp_path, str(tmp_path / "runs"))
+    made.train()
+    counts = made.get_class_counts()
+    weights = loss.balanced(counts)
+    criterion = made.model.init_criterion()
+    used = criterion._weights if name.endswith("anchors") else criterion.class_weights
+    assert used.flatten().tolist() == pytest.approx((weights / weights.mean()).tolist())
+    assert counts.argmax() == used.argmin()
+
+
+def test_classes_are_weighed_in_one_way_only(published, tmp_path, config):
+    settings = config(tmp_path, loss={"class_weights": "balanced"}, options={"cls_pw": 0.5})
+    with pytest.raises(ConfigError, match=r"train\.options\.cls_pw"):
+        engine.prepare(settings, published(2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["speck-micro", "speck-micro-anchors"])
+def test_a_detector_learns_coloured_squares(published, tmp_path, caplog, name, config):
+    caplog.set_level(logging.INFO, "speck")
+    snapshot = published(train=64, val=16)
+    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})  # of another time: fitted anew
+    engine.train(config(tmp_path, model=name, epochs=25, options=OPTIONS), snapshot)
+    best = max(float(text.split("AP50 ")[1][:5]) for text in caplog.messages if "AP50" in text)
+    assert best > 0.7
+
+
+def test_equal_runs_give_equal_weights_and_another_seed_others(published, tmp_path, config):
+    snapshot = published(train=16)
+    first, again, other = (
+        engine.train(config(tmp_path, seed=seed, options=OPTIONS), snapshot)["model"] for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split, config):
+    with pytest.raises(ConfigError, match=f"no {split} samples in snapshot abc") as caught:
+        engine.train(config(tmp_path), published(**{split: 0}))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 1}, "learning_rate"),
+        ({"lr0": "fast"}, "lr0"),
+        ({"mosaic": 7.0}, "mosaic"),
+        ({"epochs": 3}, "epochs"),
+        ({"optimizer": "Adan"}, "optimizer"),
+    ],
+)
+def test_an_option_that_is_unknown_ours_or_impossible_is_named(published, tmp_path, options, message, config):
+    with pytest.raises(ConfigError, match=rf"train\.options\.{message}"):
+        engine.prepare(config(tmp_path, options=options), published(train=1, val=1))
+
+
+def test_the_trainers_mosaic_is_off_and_refused_beside_mosaics_in_the_shards(published, tmp_path, config):
+    snapshot = published(train=2, val=2, kind="mosaic")
+    assert engine.prepare(config(tmp_path), snapshot).settings["mosaic"] == 0
+    with pytest.raises(ConfigError, match=r"train\.options\.mosaic"):
+        engine.prepare(config(tmp_path, options={"mosaic": 1.0}), snapshot)
+
+
+@pytest.mark.parametrize(
+    ("augment", "options", "mosaic"),
+    [({}, {}, 0.5), ({"mosaic": 0.2}, {}, 0.2), ({"mosaic": 0.2}, {"mosaic": 0.7}, 0.7)],
+)
+def test_the_trainer_makes_the_mosaics_that_the_shards_do_not_hold(
+    published, tmp_path, augment, options, mosaic, config
+):
+    settings = config(tmp_path, options=options).model_copy(update={"augment": Augment(**augment)})
+    assert engine.prepare(settings, published(2, 2)).settings["mosaic"] == mosaic
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "nms_free"),
+    [("yolo26n-p2", {}, True), ("yolo26n-p2", {"nms": True}, False), ("yolov8n", {"nms": False}, False)],
+)
+def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, name, options, nms_free, config):
+    run = engine.prepare(config(tmp_path, model=name, options=options), published(2, 2))
+    assert run.nms_free is nms_free
+    assert run.settings["nms"] is (False if nms_free else None)
+
+
+def test_several_devices_are_refused(published, tmp_path, config):
+    with pytest.raises(ConfigError, match="one device"):
+        engine.prepare(config(tmp_path, device="0,1"), published())
+
+
+def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path, config):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    snapshot = published(2, 2)
+    with pytest.raises(ConfigError, match=r"train\.device"):
+        engine.prepare(config(tmp_path, device="0"), snapshot)
+    assert engine.prepare(config(tmp_path, device="auto"), snapshot).settings["device"] == "cpu"
+
+
+@pytest.mark.parametrize("amp", [True, False])
+def test_the_cpu_computes_in_full_precision(published, tmp_path, amp, config):
+    assert engine.prepare(config(tmp_path, options={"amp": amp}), published(2, 2)).settings["amp"] is False
+
+
+@pytest.mark.slow
+def test_yolo26_trains_without_nms(published, tmp_path, config):
+    answer = engine.train(config(tmp_path, model="yolo26n-p2", options=OPTIONS), published(train=8, val=4))
+    assert model.load(answer["model"]).nms_free

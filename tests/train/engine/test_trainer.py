@@ -1,0 +1,130 @@
+"""How the trainer runs: its rates, steps, samples and mosaics, epoch by epoch and against the clock."""
+
+import pytest
+import torch
+
+from etl.errors import SpeckError
+from train.engine import run as engine, trainer
+from train.models import model
+
+OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
+
+
+def test_a_time_budget_ends_the_run_whatever_the_epochs(published, tmp_path, config):
+    answer = engine.train(config(tmp_path, epochs=1, max_seconds=0.001, options=OPTIONS), published())
+    assert answer["epochs"] == 1
+    assert model.load(answer["model"]).meta["trained"]["best_epoch"] == 1
+
+
+def test_a_time_budget_that_is_not_needed_ends_with_the_epochs(published, tmp_path, config):
+    answer = engine.train(config(tmp_path, epochs=2, max_seconds=600, options=OPTIONS), published())
+    assert answer["epochs"] == 2
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_rate_rises_with_warmth_and_falls_to_its_end_with_the_budget(cosine):
+    cold, warm, half, end, late = (
+        trainer.rate(spent, warmth, final=0.1, cosine=cosine)
+        for spent, warmth in ((0, 0.25), (0, 1), (0.5, 5), (1, 20), (1.2, 24))
+    )
+    assert (cold, warm) == (0.25, 1)
+    assert half == pytest.approx(0.55)
+    assert end == late == pytest.approx(0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(published, tmp_path, config):
+    with pytest.raises(SpeckError, match="lr0"):
+        engine.train(
+            config(tmp_path, epochs=3, options={**OPTIONS, "optimizer": "SGD", "lr0": 1e30}), published(train=16)
+        )
+
+
+@pytest.mark.parametrize(("nbs", "stepped"), [(8, [1, 2, 3, 4]), (16, [2, 4]), (24, [2, 4]), (64, [4])])
+def test_the_batches_of_an_epoch_are_spread_evenly_over_its_steps(
+    published, tmp_path, monkeypatch, nbs, stepped, config
+):
+    taken, step = [], trainer.DetectionTrainer.optimizer_step
+
+    def steps(self):
+        taken.append(self._batch)
+        step(self)
+
+    monkeypatch.setattr(trainer.DetectionTrainer, "optimizer_step", steps)
+    options = {**OPTIONS, "nbs": nbs, "warmup_epochs": 0}
+    engine.train(config(tmp_path, epochs=2, options=options), published())
+    assert taken == 2 * stepped
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """The epochs before which the mosaic was closed."""
+    found, close = [], trainer.Trainer._close_dataloader_mosaic
+
+    def closing(self):
+        close(self)
+        found.append(self.epoch)
+        assert not self.train_loader.dataset._in_mosaics
+
+    monkeypatch.setattr(trainer.Trainer, "_close_dataloader_mosaic", closing)
+    return found
+
+
+CLOSING = {**OPTIONS, "mosaic": 1.0, "close_mosaic": 2}
+
+
+@pytest.mark.parametrize("seconds", [None, 600])
+def test_the_last_epochs_see_no_mosaics_whether_or_not_time_is_limited(published, tmp_path, closed, seconds, config):
+    assert engine.train(config(tmp_path, epochs=4, max_seconds=seconds, options=CLOSING), published())["epochs"] == 4
+    assert closed == [2]
+
+
+def test_the_last_epochs_of_a_run_that_its_time_ends_see_no_mosaics(published, tmp_path, monkeypatch, closed, config):
+    clock, report = [1e9], trainer.Trainer._report_step
+    monkeypatch.setattr("time.time", lambda: clock[0])
+
+    def second(self):
+        clock[0] += 1
+        report(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_report_step", second)
+    settings = config(tmp_path, epochs=50, max_seconds=24.5, options=CLOSING)  # of 4 s each, 7 fit
+    assert engine.train(settings, published())["epochs"] == 7
+    assert closed == [5]
+
+
+@pytest.mark.parametrize("seconds", [None, 600])
+def test_a_run_that_goes_on_in_its_last_epochs_makes_no_mosaics(
+    published, tmp_path, monkeypatch, closed, seconds, config
+):
+    snapshot = published(train=16)
+    settings = config(tmp_path, epochs=4, max_seconds=seconds, options=CLOSING)
+    steps, report = iter(range(100)), trainer.Trainer._report_step
+
+    def killed(self):
+        report(self)
+        if next(steps) == 6:  # in the last epoch of 2 steps
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    engine.train(settings, snapshot)
+    assert closed == [2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_follows_from_the_sample_and_the_epoch(published, tmp_path, workers, config):
+    settings = config(tmp_path, options={**OPTIONS, "workers": workers, "hsv_v": 0.4})
+    run = engine.prepare(settings, published())
+    batches = []
+    for _ in range(2):
+        made = trainer.Trainer(run, tmp_path, str(tmp_path / "runs"))
+        loader = made.get_dataloader("train", 8)
+        batches.append([[*loader], [*loader]])
+        loader.close()
+    for first, second in zip(*batches, strict=True):
+        assert all(torch.equal(a["img"], b["img"]) for a, b in zip(first, second, strict=True))
+        seen = sorted(name for batch in first for name in batch["im_file"])
+        assert seen == sorted(made.build_dataset("train", "train", 8).im_files)
+    names = [[name for batch in epoch for name in batch["im_file"]] for epoch in batches[0]]
+    assert names[0] != names[1]

@@ -1,0 +1,144 @@
+"""Average precision of drawn images: exactly that of the images drawn, and intervals that hold what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from etl import boxes
+from etl.config import Gate
+from tests.train.evaluation.test_metrics import NAMES, found_of, random_image, truth_of
+from train.evaluation import bootstrap, gate
+from train.evaluation.coco import Truth
+from train.prediction.merge import Detections
+from train.evaluation.metrics import average_precision
+
+Images = list[tuple[Truth, Detections]]
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    """Detections with scores of their own: of equal ones a draw may have the order of other copies."""
+    rng = np.random.default_rng(11)
+    pairs = [random_image(rng) for _ in range(12)]
+    return [(truth, replace(found, score=found.score + rng.uniform(0, 0.009, len(found)))) for truth, found in pairs]
+
+
+def matched(images: Images) -> bootstrap.Matched:
+    return bootstrap.matched([truth for truth, _ in images], [found for _, found in images], len(NAMES))
+
+
+@pytest.mark.parametrize("figure", [*bootstrap.FIGURES, "AP50_tiny", "AP50_small"])
+def test_a_draw_gives_the_average_precision_of_the_images_drawn(images: Images, figure: str) -> None:
+    weights = np.vstack([np.ones((1, len(images)), dtype=np.int64), bootstrap.draws(len(images), 6)])
+    ours = bootstrap.average_precision(matched(images), figure, weights)
+    for value, counts in zip(ours.tolist(), weights, strict=True):
+        drawn = [image for image, times in zip(images, counts.tolist(), strict=True) for _ in range(times)]
+        whole = average_precision([truth for truth, _ in drawn], [found for _, found in drawn], NAMES)
+        expected = np.nan if whole[figure] is None else whole[figure]
+        assert value == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_every_image_once_is_the_figure_itself_with_equal_scores_too() -> None:
+    rng = np.random.default_rng(3)
+    images = [random_image(rng) for _ in range(8)]
+    whole = average_precision([truth for truth, _ in images], [found for _, found in images], NAMES)
+    for figure in bootstrap.FIGURES:
+        ours = bootstrap.average_precision(matched(images), figure, np.ones((1, 8), dtype=np.int64))
+        assert float(ours[0]) == pytest.approx(whole[figure], abs=1e-9)
+
+
+def test_draws_are_of_as_many_images_and_the_same_for_a_seed() -> None:
+    weights = bootstrap.draws(7, 50)
+    assert (weights.sum(axis=1) == 7).all()
+    assert (weights == bootstrap.draws(7, 50)).all()
+    assert (weights != bootstrap.draws(7, 50, seed=1)).any()
+
+
+def test_an_interval_holds_the_figure_and_narrows_with_more_images(images: Images) -> None:
+    few, many = (bootstrap.intervals(matched(images * times)) for times in (1, 4))
+    value = average_precision([truth for truth, _ in images], [found for _, found in images], NAMES)["AP50"]
+    for low, high in (few["AP50"], many["AP50"]):
+        assert low < value < high
+    assert many["AP50"][1] - many["AP50"][0] < 0.7 * (few["AP50"][1] - few["AP50"][0])
+    empty = bootstrap.intervals(matched([(truth_of([]), found_of([], []))]))
+    assert set(empty.values()) == {None}
+
+
+def test_an_unknown_figure_is_an_error(images: Images) -> None:
+    with pytest.raises(KeyError, match="AP_huge"):
+        bootstrap.average_precision(matched(images), "AP_huge", bootstrap.draws(12, 2))
+
+
+def scenes(found_share: dict[str, float], number: int = 60) -> bootstrap.Matched:
+    """Images with four objects of each of three sizes, of which a model finds such shares, exactly."""
+    rng = np.random.default_rng(5)
+    images = []
+    for index in range(number):
+        rows, seen = [], []
+        for row, (bucket, side) in enumerate((("tiny", 12.0), ("small", 24.0), ("medium", 60.0))):
+            for column in range(4):
+                box = [100.0 * column, 100.0 * row, 100.0 * column + side, 100.0 * row + side]
+                rows.append(box)
+                if (index * 4 + column) * 0.6180339 % 1 < found_share[bucket]:
+                    seen.append(box)
+        images.append((truth_of(rows), found_of(seen, rng.uniform(0.5, 1, len(seen)).tolist())))
+    return matched(images)
+
+
+def test_a_fall_in_the_tiny_is_blocked_under_a_rising_whole() -> None:
+    champion = scenes({"tiny": 0.8, "small": 0.5, "medium": 0.4})
+    challenger = scenes({"tiny": 0.6, "small": 0.9, "medium": 0.9})
+    ones = np.ones((1, 60), dtype=np.int64)
+    assert bootstrap.average_precision(challenger, "AP", ones) > bootstrap.average_precision(champion, "AP", ones)
+    found = gate.decide(challenger, champion, Gate(metric="AP"))
+    assert not found["passed"]
+    assert found["gains"]["AP"]["median"] > 0.1
+    assert [reason.split()[0] for reason in found["reasons"]] == ["AP_tiny"]
+    few = gate.decide(challenger, champion, Gate(metric="AP", min_boxes=241))
+    assert few["passed"]
+    assert [warning.split()[0] for warning in few["warnings"]] == ["AP_tiny"]
+    assert gate.decide(challenger, champion, Gate(metric="AP", max_regression=0.5))["passed"]
+    assert gate.decide(champion, champion, Gate())["passed"]
+    assert "AP_small" in gate.decide(champion, challenger, Gate())["reasons"][0]
+
+
+def test_a_figure_that_cannot_be_measured_does_not_pass_and_areas_of_files_count() -> None:
+    large = [(truth_of([[0, 0, 200, 200]]), found_of([[0, 0, 200, 200]], [0.9])) for _ in range(60)]
+    nothing = [(truth, found_of([], [])) for truth, _ in large]
+    unmeasured = gate.decide(matched(nothing), matched(large), Gate(metric="AP_small"))
+    assert not unmeasured["passed"]
+    assert "cannot be measured" in unmeasured["reasons"][0]
+    both = [[0, 0, 100, 100], [200, 200, 220, 220]]
+    good = [(truth_of(both, area=[5000, 400]), found_of(both, [0.9, 0.8])) for _ in range(80)]
+    poor = [(truth, found.take(np.array([1]))) for truth, found in good]
+    found = gate.decide(matched(poor), matched(good), Gate(metric="AP_small"))
+    assert found["reasons"] == ["AP_medium falls by 1.0000 (80 objects)"]
+
+
+def test_a_model_with_no_correct_detection_or_an_unmeasured_metric_is_disqualified() -> None:
+    truth = truth_of([[0, 0, 20, 20], [100, 100, 200, 200]])
+    small, large = found_of([[0, 0, 20, 20]], [0.9]), found_of([[100, 100, 200, 200]], [0.9])
+    missed = found_of([[300, 300, 320, 320]], [0.9])
+    assert gate.disqualify(matched([(truth, small), (truth, missed)]), "AP_small") == []
+    assert gate.disqualify(matched([(truth, large)]), "AP_small") == ["AP_small is 0: no correct detection in val"]
+    assert gate.disqualify(matched([(truth, large)]), "AP") == []
+    assert gate.disqualify(matched([(truth, missed)]), "AP") == ["AP is 0: no correct detection in val"]
+    assert gate.disqualify(matched([(truth, large)]), "AP_medium") == [
+        "AP_medium cannot be measured: no such object in val"
+    ]
+
+
+@pytest.mark.parametrize("metric", ["AR", "AP_huge", "ap", "AP51", "AP_"])
+def test_a_gate_takes_only_figures_that_can_be_drawn(metric: str) -> None:
+    with pytest.raises(ValidationError):
+        Gate(metric=metric)
+
+
+def test_buckets_are_those_of_the_audit() -> None:
+    assert [name for name in scenes({"tiny": 1, "small": 1, "medium": 1}).found if name.startswith("bucket/")] == [
+        f"bucket/{name}" for name in boxes.BUCKETS
+    ]

@@ -1,0 +1,332 @@
+"""An evaluation from a published snapshot to its page, on a small dataset built for real."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from etl import boxes
+from etl.lifecycle import champion
+from etl.execution import cluster
+from etl.imaging import codec
+from etl.jobs import build as jobs
+from etl.config import Config, load
+from etl.errors import ConfigError, SourceError
+from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.ground_truth import evaluation_truth
+from train.evaluation import run as evaluate, gate
+from train.prediction import tiled as predict
+from train.evaluation.detectors import Finder, given
+
+MODES = predict.MODES
+WH = (300, 220)
+BUCKETS = ("AP_very_tiny", "AP_tiny", "AP_small", "AP_medium", "AP_large")
+
+
+def write_dataset(folder: Path, val: int) -> Path:
+    """Write images of three groups, each with objects of every size, the largest larger than a tile."""
+    rng = np.random.default_rng(0)
+    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    objects = [(5, 5, 6, 6), (30, 5, 12, 12), (60, 4, 25, 25), (118, 8, 22, 20), (10, 50, 150, 40), (180, 60, 110, 150)]
+    for number in range(6):
+        name = f"{'abc'[number % 3]}_{number}.jpg"
+        pixels = rng.integers(60, 120, (WH[1], WH[0], 3), dtype=np.uint8)
+        images.append({"id": number + 1, "file_name": name, "width": WH[0], "height": WH[1]})
+        for x, y, w, h in objects:
+            pixels[y : y + h, x : x + w] = (250, 250, 250)
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": number + 1,
+                "category_id": 1 + (w > 30),
+                "bbox": [x, y, w, h],
+            }
+            annotations.append({**entry, "area": w * h, "iscrowd": 0})
+        annotations.append({**entry, "id": len(annotations) + 1, "bbox": [5, 150, 100, 60], "iscrowd": 1})
+        (folder / name).write_bytes(codec.encode(pixels, 95))
+    document = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "small car"}, {"id": 2, "name": "bus"}],
+    }
+    (folder / "labels.json").write_text(json.dumps(document))
+    settings, share = folder / "made.yaml", 0.34 if val else 0.0
+    settings.write_text(
+        f"name: made\nstore: {folder}/store\n"
+        f"source: {{format: coco, images: ., annotations: ., group: '^([abc])_', split: {{val: {share}}}}}\n"
+        "tile: {size: 96, overlap: 0.25, scales: [1, 0.5]}\naugment: {copies: 0, mosaic: 0, copy_paste: 0}\n"
+        "train: {model: speck-micro, weights: scratch}\n"
+    )
+    return settings
+
+
+def built(folder: Path, val: int = 1) -> tuple[Config, Snapshot]:
+    config = load(write_dataset(folder, val))
+    with cluster.serial() as engine:
+        return config, Snapshot.open(jobs.build(config, engine)["snapshot"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Snapshot]:
+    return built(tmp_path_factory.mktemp("made"))
+
+
+def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    for mode in MODES:
+        assert {key: answer[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
+        assert {answer[mode][f"NWD_{key}"] for key in ("AP", *BUCKETS)} == {1.0}, mode
+        assert answer[mode]["AP"] == 1.0 and answer[mode]["AR"] == 1.0
+    assert answer["combined"]["boxes"] == 6 * answer["images"]  # the crowd is none
+
+
+def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    page = Path(answer["html"]).read_text(encoding="utf-8")
+    assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
+    assert page.count("<figcaption>") >= page.count("<svg") > 0
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    for plot in (
+        "AP by size of the object", "AP by NWD", "Where objects are lost", "What is taken for what",
+        "What a confidence gives", "Precision and recall", "Is a score a probability?",
+    ):  # fmt: skip
+        assert f"<h3>{plot}</h3>" in page
+    assert "constant 12.7 source px, thresholds 0.7, 0.75, 0.8, 0.85" in page
+    saved = json.loads((Path(answer["html"]).parent / "evaluation.json").read_text())
+    assert saved["combined"]["AP"] == answer["combined"]["AP"]
+
+
+def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str, Any]]:
+    images, truth = evaluation_truth(snapshot, "val")
+    paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
+    rows = []
+    for box in truth.to_pylist():
+        if not box["ignore"]:
+            bbox = [box["x0"], box["y0"], box["x1"] - box["x0"], box["y1"] - box["y0"]]
+            image = box["image_id"] if name == "id" else paths[box["image_id"]]
+            rows.append({"image_id": image, "category_id": box["category"], "bbox": bbox, "score": 0.9})
+    return rows
+
+
+def test_every_category_with_objects_has_its_own_curve_of_precision_and_recall(made: tuple[Config, Snapshot]) -> None:
+    answer = evaluate.evaluate(*made, detections="truth")
+    assert {name: curve["recall"][0] for name, curve in answer["curves"].items()} == {"bus": 1.0, "small car": 1.0}
+    assert "All categories together, and the 2 with the most objects" in Path(answer["html"]).read_text()
+
+
+def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    rows = [{**row, "bbox": [-1e12, 5, 3e12, 9]} for row in detections_of(made[1])]
+    file.write_text(json.dumps(rows))
+    assert evaluate.evaluate(*made, detections=str(file))["combined"]["AP"] == 0.0
+
+
+def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
+    made: tuple[Config, Snapshot], tmp_path: Path
+) -> None:
+    config, snapshot = made
+    rows = detections_of(snapshot)
+    rows.append({**rows[0], "image_id": next(iter(set(snapshot.table("images")["path"].to_pylist()) - paths(rows)))})
+    names = sorted(paths(rows))
+    kinds = dict(enumerate(snapshot.categories))
+    document = {
+        "images": [{"id": i, "file_name": f"{config.source.images}/{name}"} for i, name in enumerate(names)],
+        "categories": [{"id": i, "name": name} for i, name in kinds.items()],
+        "annotations": [
+            {
+                **row,
+                "image_id": names.index(row["image_id"]),
+                "category_id": snapshot.categories.index(row["category_id"]),
+            }
+            for row in rows
+        ],
+    }
+    file = tmp_path / "detections.json"
+    file.write_text(json.dumps(document))
+    assert evaluate.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+
+
+def paths(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["image_id"] for row in rows}
+
+
+@pytest.mark.parametrize("name", ["file_name", "id"])
+def test_a_results_file_is_judged_as_it_is(made: tuple[Config, Snapshot], name: str, tmp_path: Path) -> None:
+    config, snapshot = made
+    rows = detections_of(snapshot, name)
+    rows[0] = {**rows[0], "bbox": [0, 210, 5, 5]}  # one object missed, one false alarm
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(rows))
+    answer = evaluate.evaluate(config, snapshot, detections=str(file), out=str(tmp_path / "out"))
+    assert answer["combined"]["AP"] < 1.0
+    assert answer["combined"]["AP"] == answer["full_image"]["AP"] == answer["tiled"]["AP"]
+    page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    assert "false alarm, score 0.90" in page and "missed" in page
+
+
+def test_numbered_results_follow_the_export_of_the_snapshot(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+    config, snapshot = made
+    everything = snapshot.table("images").sort_by("path")["path"].to_pylist()
+    rows = [
+        {
+            **row,
+            "image_id": everything.index(row["image_id"]) + 1,
+            "category_id": snapshot.categories.index(row["category_id"]) + 1,
+        }
+        for row in detections_of(snapshot)
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(rows))
+    assert evaluate.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "{}",
+        '[{"image_id": 1}]',
+        "null",
+        "[3]",
+        '[{"image_id": "z", "category_id": "bus", "bbox": [0, 0, 1, 1], "score": 1}]',
+        '[{"image_id": 1, "category_id": "bus", "bbox": [0, 0, -1, 1], "score": 1}]',
+        '[{"image_id": 1, "category_id": "bus", "bbox": [1e308, 0, 1e308, 1], "score": 1}]',
+        '[{"image_id": 1, "category_id": "bus", "bbox": [0, 0, 1], "score": 1}]',
+        '[{"image_id": [], "category_id": "bus", "bbox": [0, 0, 1, 1], "score": 1}]',
+        '{"images": [{"id": []}], "categories": [], "annotations": []}',
+        '{"images": [], "categories": [{"id": 1, "name": ["bus"]}], "annotations": []}',
+    ],
+)
+def test_a_broken_results_file_is_a_config_error(made: tuple[Config, Snapshot], text: str, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(str(file))):
+        evaluate.evaluate(*made, detections=str(file))
+
+
+def test_a_val_split_without_images_is_a_config_error(tmp_path: Path) -> None:
+    config, snapshot = built(tmp_path, val=0)
+    with pytest.raises(ConfigError, match="val split without images"):
+        evaluate.evaluate(config, snapshot, detections="truth")
+
+
+def test_without_any_model_the_command_says_to_train_one(made: tuple[Config, Snapshot]) -> None:
+    with pytest.raises(ConfigError, match="no model"):
+        evaluate.evaluate(*made)
+
+
+def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from train.models import model as models
+
+    config, snapshot = made
+    torch.manual_seed(0)
+    module = models.build(models.resolve("speck-micro"), snapshot.categories)
+    meta = {
+        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
+        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
+        "config": config.resolved(),
+    }  # fmt: skip
+    uri = models.save(module, str(tmp_path), meta)
+    answer = evaluate.evaluate(config, snapshot, uri)
+    assert answer["html"] == f"{uri}/evaluation.html" and Path(answer["html"]).is_file()
+    assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer["tiled"].keys()
+    assert answer["seconds_per_image"] > 0
+    assert evaluate.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
+    """A dataset and the URIs of two models with random weights."""
+    torch = pytest.importorskip("torch")
+    from train.models import model as models
+
+    config, snapshot = built(tmp_path)
+    meta = {
+        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
+        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
+        "config": config.resolved(),
+    }  # fmt: skip
+    uris = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        uris.append(models.save(models.build(models.resolve("speck-micro"), snapshot.categories), config.home, meta))
+    return config, snapshot, uris
+
+
+def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[Config, Snapshot, list[str]]) -> None:
+    config, snapshot, (blind, by_hand) = untrained
+    settings = config.evaluate.model_copy(update={"confidence": 1.0})  # random weights are never that confident
+    config = config.model_copy(update={"evaluate": settings})
+    reason = "AP_small is 0: no correct detection in val"
+    first = evaluate.evaluate(config, snapshot, blind, promote=True)
+    assert first["combined"]["AP"] == 0
+    assert first["gate"] == {"champion": None, "passed": False, "promoted": False, "reasons": [reason], "warnings": []}
+    assert champion.champion(config.home) is None
+    assert f"Not promoted: {reason}. There is no champion yet." in Path(first["html"]).read_text()
+    standing = by_hand.rsplit("/", 1)[1]
+    champion.promote(config.home, standing, "by hand", over=None)
+    second = evaluate.evaluate(config, snapshot, blind, promote=True)
+    assert (second["gate"]["champion"], second["gate"]["promoted"]) == (standing, False)
+    assert champion.champion(config.home) == standing
+    assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second["html"]).read_text()
+
+
+def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
+    untrained: tuple[Config, Snapshot, list[str]], monkeypatch: Any
+) -> None:
+    config, snapshot, uris = untrained
+    ids = [uri.rsplit("/", 1)[1] for uri in uris]
+    images, _ = evaluation_truth(snapshot, "val")
+    perfect = given(config, snapshot, "truth", images, snapshot.categories)
+    monkeypatch.setattr(evaluate, "finder_of", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
+    first = evaluate.evaluate(config, snapshot, uris[0], promote=True)["gate"]
+    assert (first["champion"], first["promoted"]) == (None, True)
+    again = evaluate.evaluate(config, snapshot, uris[0], promote=True)
+    assert (again["gate"]["champion"], again["gate"]["promoted"]) == (ids[0], False)
+    assert "This model is the champion." in Path(again["html"]).read_text()
+    refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
+    with monkeypatch.context() as patched:
+        patched.setattr(gate, "decide", lambda *_, **__: refused)
+        assert not evaluate.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
+    assert champion.champion(config.home) == ids[0]
+    passed = evaluate.evaluate(config, snapshot, uris[1], promote=True)
+    assert passed["gate"]["gains"].keys() == {f"AP_{name}" for name in boxes.BUCKETS}
+    assert (passed["gate"]["promoted"], champion.champion(config.home)) == (True, ids[1])
+    assert f"beside {ids[0]}" in Path(passed["html"]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"no image", "broken_image"),
+        (codec.encode(np.zeros((30, 20, 3), np.uint8), 90), "now 20 x 30 pixels, 300 x 220 when built"),
+    ],
+)
+def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: Path, data: bytes, message: str) -> None:
+    config, snapshot = built(tmp_path)
+    images, _ = evaluation_truth(snapshot, "val")
+    name = images["path"][0].as_py()
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SourceError, match=f"{name}: .*{message}"):
+        evaluate.evaluate(config, snapshot, detections="truth")
+
+
+def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(made: tuple[Config, Snapshot]) -> None:
+    config, snapshot = made
+    settings = config.evaluate.model_copy(update={"size_reference": "network"})
+    answer = evaluate.evaluate(config.model_copy(update={"evaluate": settings}), snapshot, detections="truth")
+    # 96 network pixels for 300 source pixels of the whole image, for 96 of a tile
+    assert answer["full_image"]["buckets"]["very_tiny"] > answer["tiled"]["buckets"]["very_tiny"]
+    assert answer["size_reference"] == "network"
+
+
+def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
+    finder = Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
+    assert [finder.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
+    assert [finder.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]

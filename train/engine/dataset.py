@@ -1,0 +1,223 @@
+"""Samples read straight from a snapshot's shards, as the dataset that Ultralytics trains on."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from etl.imaging import codec
+from etl.storage import store
+from etl.boxes import Boxes
+from etl.errors import StoreError
+from etl.imaging.mask import GREY, paint
+from etl.snapshots.snapshot import shard_uri
+from train import compat
+
+compat.install()
+
+from ultralytics.data.augment import Compose, Format, RandomFlip, RandomHSV  # noqa: E402 - after the operators
+from ultralytics.data.dataset import YOLODataset  # noqa: E402
+
+Pixels = NDArray[np.uint8]
+_OPEN_SHARDS = 64
+_SIDES = ("x0", "y0", "x1", "y1")
+_GEOMETRY = ("degrees", "translate", "scale", "shear", "perspective", "mosaic", "mixup", "cutmix")
+
+
+class ShardReader:
+    """Reads byte ranges of shards; a copy in another process opens its own files."""
+
+    def __init__(self, home: str) -> None:
+        self._home = home
+        self._files: OrderedDict[str, Any] = OrderedDict()
+
+    def read(self, shard: str, offset: int, size: int) -> bytes:
+        """Return the bytes of one sample; StoreError when the shard is missing or ends before them."""
+        uri = shard_uri(self._home, shard)
+        if store.local_path(uri) is None:
+            data = store.read_range(uri, offset, size)
+        else:
+            data = os.pread(self._file(uri).fileno(), size, offset)  # no shared position: safe after a fork
+        if len(data) != size:
+            raise StoreError(f"{uri}: ends before byte {offset + size}")
+        return data
+
+    def _file(self, uri: str) -> Any:
+        if uri in self._files:
+            self._files.move_to_end(uri)
+            return self._files[uri]
+        path = store.local_path(uri)
+        assert path is not None
+        try:
+            self._files[uri] = path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise StoreError(f"{uri}: no such shard") from error
+        if len(self._files) > _OPEN_SHARDS:
+            self._files.popitem(last=False)[1].close()
+        return self._files[uri]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_home": self._home, "_files": OrderedDict()}
+
+
+class ShardDataset(YOLODataset):
+    """The samples of one split, each once an epoch, padded on the right and at the bottom to a square.
+
+    A sample is scaled only when the image size differs from the tile size. Its ignore regions are painted grey
+    wherever no labelled box lies. Nothing is written beside the data.
+    """
+
+    def __init__(
+        self, samples: pa.Table, reader: ShardReader, categories: Sequence[str], *, scale: float, **settings: Any
+    ) -> None:
+        self.samples = samples
+        self._scale = scale
+        self._seed = int(getattr(settings.get("hyp"), "seed", 0))
+        self._reader = reader
+        self._boxes = struct_lists(samples["boxes"])
+        self._ignore = struct_lists(samples["ignore"])
+        self._labels = category_lists(samples["boxes"], categories)
+        self._places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
+        data = {"names": dict(enumerate(categories)), "nc": len(categories), "channels": 3}
+        super().__init__(img_path="", data=data, task="detect", rect=False, cache=None, **settings)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return a sample by its number; an epoch more than `len` counts on, and draws other augmentation.
+
+        What is drawn follows from seed, epoch and sample: the same whatever the loader's workers. Only the other three
+        of a mosaic made here are of those that this worker read last, which spares three more reads.
+        """
+        epoch, row = divmod(index, len(self))
+        if self.augment:
+            seed = np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0]
+            random.seed(int(seed))
+            np.random.seed(int(seed))
+        return super().__getitem__(row)
+
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:
+        """Return the samples' names; there are no files of their own."""
+        return [f"{name}.jpg" for name in self.samples["sample_id"].to_pylist()]
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Return boxes as cxcywh in shares of the padded square, one dict a sample."""
+        side = self.imgsz / self._scale  # the square in sample pixels
+        return [
+            {
+                "im_file": name,
+                "shape": (self.imgsz, self.imgsz),
+                "cls": labels[:, None].astype(np.float32),  # [N, 1]
+                "bboxes": (xyxy_to_cxcywh(boxes) / side).astype(np.float32),  # [N, 4]
+                "segments": [],
+                "keypoints": None,
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for name, boxes, labels in zip(self.im_files, self._boxes, self._labels, strict=True)
+        ]
+
+    def load_image(
+        self, i: int, rect_mode: bool = True, resize_short: bool = False
+    ) -> tuple[Pixels, tuple[int, int], tuple[int, int]]:
+        """Return the padded square BGR image of a sample, and its (height, width) twice."""
+        image = self.ims[i]
+        if image is None:
+            image = pad(self._resized(self._painted(i)), self.imgsz)
+            if self._in_mosaics:
+                self._remember(i, image)
+        if self.ims[i] is not None:
+            image = image.copy()  # the colour augmentation works in place
+        return image, (self.imgsz, self.imgsz), (self.imgsz, self.imgsz)
+
+    def build_transforms(self, hyp: Any) -> Any:
+        """Return the augmentation; without geometry in it no pixel is resampled and no box is filtered."""
+        self._in_mosaics = bool(self.augment and hyp.mosaic)
+        if self._has_geometry(hyp):
+            own = copy.copy(hyp)
+            own.augmentations = []  # Albumentations draws from a state of its own, which no seed reaches
+            return super().build_transforms(own)
+        last = Format(
+            bbox_format="xywh", normalize=True, batch_idx=True, mask_ratio=hyp.mask_ratio,
+            mask_overlap=hyp.overlap_mask, bgr=hyp.bgr if self.augment else 0.0,
+        )  # fmt: skip
+        if not self.augment:
+            return Compose([last])
+        colour = RandomHSV(hgain=hyp.hsv_h, sgain=hyp.hsv_s, vgain=hyp.hsv_v)
+        flips = [RandomFlip(direction="vertical", p=hyp.flipud), RandomFlip(direction="horizontal", p=hyp.fliplr)]
+        return Compose([colour, *flips, last])
+
+    def _has_geometry(self, hyp: Any) -> bool:
+        return bool(self.augment) and any(getattr(hyp, name) for name in _GEOMETRY)
+
+    def _painted(self, i: int) -> Pixels:
+        rgb = codec.decode(self._reader.read(*self._places[i]))
+        return paint(np.ascontiguousarray(rgb[..., ::-1]), self._ignore[i], self._boxes[i])
+
+    def _resized(self, image: Pixels) -> Pixels:
+        height, width = image.shape[:2]
+        scale = min(self._scale, self.imgsz / max(height, width))
+        if scale == 1:
+            return image
+        wh = (min(round(width * scale), self.imgsz), min(round(height * scale), self.imgsz))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, wh, interpolation=method), np.uint8)
+
+    def _remember(self, i: int, image: Pixels) -> None:
+        """Keep the latest images for the mosaic, which draws its other three from them."""
+        self.ims[i], self.im_hw0[i], self.im_hw[i] = image, image.shape[:2], image.shape[:2]
+        self.buffer.append(i)
+        if 1 < len(self.buffer) >= self.max_buffer_length:
+            old = self.buffer.pop(0)
+            self.ims[old] = self.im_hw0[old] = self.im_hw[old] = None
+
+
+def of_split(samples: pa.Table, split: str) -> pa.Table:
+    """Return the samples of a split by sample_id, whatever order they were written in."""
+    return samples.filter(pc.equal(samples["split"], split)).sort_by("sample_id")
+
+
+def pad(image: Pixels, side: int) -> Pixels:
+    """Return the image [h, w, 3] in the top left corner of a grey square [side, side, 3]."""
+    height, width = image.shape[:2]
+    if height == width == side:
+        return image
+    square = np.full((side, side, 3), GREY, np.uint8)
+    square[:height, :width] = image
+    return square
+
+
+def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
+    """Return [N, 4] centre and size of [N, 4] xyxy."""
+    return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def struct_lists(column: pa.ChunkedArray) -> list[Boxes]:
+    """Return the xyxy [N, 4] of each row of a column of lists of structs."""
+    values = pc.list_flatten(column)
+    xyxy = np.stack([pc.struct_field(values, side).to_numpy() for side in _SIDES], axis=1).astype(np.float64)
+    return np.split(xyxy, _ends(column))
+
+
+def category_lists(column: pa.ChunkedArray, categories: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return each row's category indices [N]; StoreError for a category the snapshot does not list."""
+    names = pc.struct_field(pc.list_flatten(column), "category")
+    index = pc.index_in(names, value_set=pa.array(list(categories), pa.string()))
+    if index.null_count:
+        unknown = pc.unique(names.filter(pc.is_null(index))).to_pylist()
+        raise StoreError(f"the samples label categories that the snapshot does not list: {unknown}")
+    return np.split(index.to_numpy().astype(np.int64), _ends(column))
+
+
+def _ends(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return where each row's list but the last ends in the flattened values."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    return np.cumsum(lengths, dtype=np.int64)[:-1]

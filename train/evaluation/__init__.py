@@ -1,0 +1,1 @@
+"""Evaluation: metrics, error types, the gate."""

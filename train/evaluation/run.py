@@ -1,0 +1,126 @@
+"""A detector judged on the images held out: on each whole image, on tiles, and on both, with the page that shows it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from etl import boxes
+from etl.storage import store
+from etl.config import Config
+from etl.errors import ConfigError
+from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.ground_truth import evaluation_truth
+from train.evaluation import bootstrap, operating_points as confidence, champion as contest, metrics, error_types as mistakes, nwd as nearness, page as report
+from train.prediction import files as predict_files
+from train.evaluation.detectors import Finder, finder_of, given, look, newest_model
+from train.prediction.merge import Detections
+from train.prediction.tiled import MODES, Mode
+from train.evaluation.images import Subject, pixels_of, subjects_of
+
+log = logging.getLogger("speck")
+
+
+def evaluate(
+    config: Config,
+    snapshot: Snapshot | str,
+    model: str | None = None,
+    detections: str | None = None,
+    out: str | None = None,
+    *,
+    promote: bool = False,
+) -> dict[str, Any]:
+    """Judge a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
+
+    Without either the newest model is judged. With `promote` it is compared with the dataset's champion on the same
+    images, and takes its place if the gate lets it.
+
+    Writes evaluation.json and evaluation.html beside the model, or below `out`, and returns the answer of
+    `speck evaluate`. ConfigError when there is nothing to judge, or nothing to judge it on.
+    """
+    snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
+    if detections is not None and (model is not None or promote):
+        other = "--model" if model is not None else "--promote"
+        raise ConfigError("speck evaluate", f"{other}, --detections", "both", "one of them")
+    table, truth = evaluation_truth(snapshot, "val")
+    if not table.num_rows:
+        raise ConfigError(
+            snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"
+        )
+    if detections is None:
+        model = newest_model(config) if model is None else model
+        finder, categories = finder_of(config, snapshot, model)
+        home = model.rstrip("/")
+    else:
+        categories = snapshot.categories
+        finder = given(config, snapshot, detections, table, categories)
+        home = store.join(config.home, "evaluations", PurePosixPath(detections).stem)
+    home = home if out is None else out
+    subjects = subjects_of(table, truth, categories)
+    found, seconds = look(subjects, finder)
+    answer, examples = judge(subjects, finder, found, seconds, categories, config)
+    pictures = list(report.pictures(examples, subjects, lambda one: pixels_of(config, one)))
+    if promote and model is not None:
+        answer["gate"] = contest.compare(config, snapshot, model, subjects, finder, found["combined"], categories)
+    names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
+    answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
+    store.write_bytes(answer["html"], report.render(answer, pictures).encode())
+    store.write_json(store.join(home, "evaluation.json"), answer)
+    if model is not None and home == model.rstrip("/"):
+        predict_files.keep_thresholds(model, answer["thresholds"])
+    if model is not None and "gate" in answer:
+        contest.crown(model, answer["gate"])
+    log.info("evaluation: AP50 %s, AP_small %s: %s", *(
+        "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
+    ), answer["html"])  # fmt: skip
+    return answer
+
+
+def judge(
+    subjects: Sequence[Subject],
+    finder: Finder,
+    found: Mapping[Mode, Sequence[Detections]],
+    seconds: Mapping[Mode, float],
+    categories: Sequence[str],
+    config: Config,
+) -> tuple[dict[str, Any], list[report.Example]]:
+    """Return the figures of each mode, and the objects found, missed and imagined that the page shows."""
+    truth = [subject.truth for subject in subjects]
+    log.info("evaluation: %d images, %d objects", len(subjects), sum(int(t.counted.sum()) for t in truth))
+    answer: dict[str, Any] = {}
+    for mode in MODES:
+        scale = None
+        if config.evaluate.size_reference == "network":
+            scale = [finder.scale(mode, subject.wh) for subject in subjects]
+        figures = metrics.average_precision(truth, found[mode], categories, scale=scale)
+        answer[mode] = {**figures, "seconds_per_image": round(seconds[mode] / len(subjects), 4)}
+    answer["combined"]["intervals"] = bootstrap.intervals(
+        bootstrap.matched(truth, found["combined"], len(categories), scale=scale)
+    )
+    judged = [(t, d, metrics.match(t, d)) for t, d in zip(truth, found["combined"], strict=True)]
+    scores = confidence.Scores.of(judged)
+    best = confidence.best(scores)
+    points = confidence.operating_points(judged, categories)
+    least = confidence.thresholds(points, best)
+    shown = [seen.take(seen.score >= least[seen.category]) for seen in found["combined"]]
+    scale = [1.0] * len(truth) if scale is None else scale
+    plan_wh = [subject.wh for subject in subjects]
+    answer |= {
+        "seconds_per_image": answer["combined"]["seconds_per_image"],
+        "images": len(subjects),
+        "size_reference": config.evaluate.size_reference,
+        "nwd": {"scale": boxes.NWD_SCALE, "thresholds": list(nearness.THRESHOLDS)},
+        "merge": config.evaluate.merge.model_dump(mode="json"),
+        "best_f1": best,
+        "thresholds": points,
+        "curve": confidence.curve(scores),
+        "curves": {name: confidence.curve(confidence.Scores.of(judged, i)) for i, name in enumerate(categories)},
+        "calibration": confidence.calibration(scores),
+        "mistakes": mistakes.count(truth, shown, scale),
+        "confusion": mistakes.confusion(truth, shown, len(categories)),
+        "centre_recall": mistakes.centres(truth, shown, scale),
+        "seams": mistakes.seams(truth, shown, plan_wh, finder.tile),
+    }
+    return answer, report.examples(subjects, shown, categories)

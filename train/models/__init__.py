@@ -1,0 +1,1 @@
+"""Detectors: architectures, weights, heads, losses, ONNX."""
