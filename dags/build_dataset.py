@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from speck_dags import forms
 from airflow.sdk import DAG, AssetOrTimeSchedule, chain
+from speck_dags import forms
 from speck_dags.datasets import DEFAULTS, asset, deadline, nightly, read, watched
 from speck_dags.operators import AnnounceOperator, ClusterDownOperator, ClusterUpOperator, IngestOperator, StageOperator
 
 from etl.config import Config
+from etl.stages import STAGES
 
 WORK = "{{ ti.xcom_pull(task_ids='ingest')['work'] }}"
 SCHEDULER = "{{ ti.xcom_pull(task_ids='cluster_up')['address'] }}"
-STAGES = ("split", "audit", "remap", "tile", "anchors", "publish")  # after ingest
 
 
 def build_dag(path: str, config: Config) -> DAG:
@@ -30,7 +30,7 @@ def build_dag(path: str, config: Config) -> DAG:
         ingest = IngestOperator(task_id="ingest", config=path, scheduler=SCHEDULER if config.cluster.workers else None)
         stages = {
             stage: StageOperator(task_id=stage, stage=stage, config=path, work=WORK, scheduler=ingest.scheduler)
-            for stage in STAGES
+            for stage in STAGES[1:]  # those after ingest
         }
         announce = AnnounceOperator(
             task_id="announce", published=stages["publish"].output, outlets=[asset(config.name, "snapshot")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from speck_dags import forms
 from airflow.sdk import DAG
+from speck_dags import forms
 from speck_dags.datasets import DEFAULTS, asset, read
 from speck_dags.operators import EvaluateOperator
 from speck_dags.plan_operators import PlanEvaluation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from speck_dags import forms
 from airflow.sdk import DAG
+from speck_dags import forms
 from speck_dags.datasets import DEFAULTS, asset, read
 from speck_dags.operators import TrainOperator
 from speck_dags.plan_operators import PlanTraining

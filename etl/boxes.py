@@ -10,10 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 Boxes = NDArray[np.float64]  # [N, 4]
 
+
 BUCKETS = ("very_tiny", "tiny", "small", "medium", "large")
+
+
 BUCKET_EDGES = (8.0, 16.0, 32.0, 96.0)  # lower edges of all but the first bucket, pixels of sqrt(w * h)
+
+
 NWD_SCALE = 12.7  # px: the mean size of AI-TOD's objects (Wang et al. 2110.13389)
+
+
 SMALL_BUCKETS = 3  # are below SMALL
+
+
 SMALL = BUCKET_EDGES[SMALL_BUCKETS - 1]  # px of sqrt(w * h): COCO's border between small and medium
 
 
@@ -109,3 +118,11 @@ def hull(polygon: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the axis-aligned box of a polygon given as x y x y ..."""
     xs, ys = polygon[0::2], polygon[1::2]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
+    """Return [N, 4] centre and size of [N, 4] xyxy."""
+    return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+SIZE_RANGES = ("< 8", "8–16", "16–32", "32–96", "≥ 96")  # px, of BUCKETS  # noqa: RUF001

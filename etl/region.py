@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from etl.config import SplitRatios
 from etl.plan import GRID, Window, floor16
 from etl.schema import DIVIDED
 
@@ -20,13 +19,13 @@ class Region(NamedTuple):
     window: Window
 
 
-def divide(width: int, height: int, ratios: SplitRatios) -> list[Region]:
+def divide(width: int, height: int, val: float, test: float) -> list[Region]:
     """Return the regions of train, val and test, in this order along the longer side; none if one would be too small.
 
     Every divided image has the same order, so that a copy of one shows the same ground to the same split. Regions start
     on multiples of 16 px.
     """
-    shares = {"train": 1 - ratios.val - ratios.test, "val": ratios.val, "test": ratios.test}
+    shares = {"train": 1 - val - test, "val": val, "test": test}
     shares = {split: share for split, share in shares.items() if share > 0}
     long = max(width, height)
     room = long - GUARD * (len(shares) - 1)
@@ -41,14 +40,17 @@ def divide(width: int, height: int, ratios: SplitRatios) -> list[Region]:
     return found
 
 
-def of(image: Mapping[str, Any], split: object) -> list[Region]:
-    """Return the regions of a row of the table images, given `source.split`: of most images, the whole of it."""
+def regions_of(image: Mapping[str, Any], held_out: tuple[float, float] | None) -> list[Region]:
+    """Return the regions of a row of the table images: one that covers it, unless the image is divided.
+
+    `held_out` are the shares of val and test, None where the splits came with the dataset (then no image is divided).
+    """
     if image["split"] == DIVIDED:
-        assert isinstance(split, SplitRatios)  # nothing else divides an image
-        return divide(image["width"], image["height"], split)
+        assert held_out is not None
+        return divide(image["width"], image["height"], *held_out)
     return [Region(image["split"], Window(0, 0, image["width"], image["height"]))]
 
 
-def of_split(image: Mapping[str, Any], wanted: str, split: object) -> Window:
-    """Return the part of an image that belongs to a split which it has a part in."""
-    return next(region.window for region in of(image, split) if region.split == wanted)
+def window_of(image: Mapping[str, Any], split: str, held_out: tuple[float, float] | None) -> Window:
+    """Return the region of an image that belongs to one of its splits."""
+    return next(region.window for region in regions_of(image, held_out) if region.split == split)

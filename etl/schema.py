@@ -6,18 +6,30 @@ Coordinates are float pixels of the upright original image, xyxy, half-open, unl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
+
+
 LEFT_OUT = "left_out"  # images kept out of every split because they would leak
+
+
 DIVIDED = "divided"  # the split of an image whose regions belong to several, see etl.region
+
+
 USED = (*SPLITS, DIVIDED)  # what samples are made of
+
+
 OUTCOMES = ("kept", "clipped", "dropped", "ignored", "merged")
+
+
 FINAL = "final"  # the ledger stage that holds each box's final outcome, once
 
+
 _XYXY = [(side, pa.float64()) for side in ("x0", "y0", "x1", "y1")]
+
 
 IMAGES = pa.schema(
     [
@@ -41,6 +53,7 @@ IMAGES = pa.schema(
     ]
 )
 
+
 ANNOTATIONS = pa.schema(
     [
         ("annotation_id", pa.string()),
@@ -61,6 +74,7 @@ ANNOTATIONS = pa.schema(
     ]
 )
 
+
 REJECTS = pa.schema(
     [
         ("kind", pa.string()),  # file, image, annotation
@@ -70,6 +84,7 @@ REJECTS = pa.schema(
         ("expected", pa.string()),
     ]
 )
+
 
 LEDGER = pa.schema(
     [
@@ -82,6 +97,7 @@ LEDGER = pa.schema(
     ]
 )
 
+
 _BOX = pa.struct(
     [
         *_XYXY,
@@ -91,6 +107,8 @@ _BOX = pa.struct(
         ("weight", pa.float64()),  # 1/k over the k base tiles that label the object; null in augmented samples
     ]
 )
+
+
 _RECIPE = pa.struct(
     [
         ("kind", pa.string()),  # tile, or the augmentation
@@ -99,7 +117,10 @@ _RECIPE = pa.struct(
         ("parents", pa.list_(pa.string())),  # sample_ids
     ]
 )
+
+
 _COUNTS = pa.struct([(name, pa.int32()) for name in ("very_tiny", "tiny", "small", "medium", "large")])
+
 
 SAMPLES = pa.schema(
     [
@@ -120,6 +141,7 @@ SAMPLES = pa.schema(
         ("counts", _COUNTS),  # boxes by source size
     ]
 )
+
 
 TABLES: dict[str, pa.Schema] = {
     "images": IMAGES,
@@ -147,3 +169,10 @@ def place(file: str, line: int | None) -> str:
 def reject(kind: str, where: str, reason: str, found: object, expected: str) -> dict[str, str]:
     """Return one row of the rejects table."""
     return {"kind": kind, "where": where, "reason": reason, "found": str(found), "expected": expected}
+
+
+BASE = "tile"  # the recipe kind of samples that are plain cut-outs
+
+
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")

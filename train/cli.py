@@ -87,7 +87,7 @@ def evaluate(
 ) -> None:
     """Judge a model on the val images: full image, tiled, and both combined."""
     settings = load(config)
-    from train.evaluation import run as evaluation, console as table
+    from train.evaluation import console, run as evaluation
 
     with naming(config):
         if model is not None:
@@ -96,7 +96,7 @@ def evaluate(
     if as_json:
         answer(result, True)
         return
-    table.show(result)
+    console.show(result)
 
 
 @app.command("find-missing")
@@ -126,12 +126,12 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Find objects in images, tile by tile as in training."""
-    from train.prediction import files as prediction
+    from train.prediction import files
 
     if not (model.endswith(".onnx") and Path(model).is_file()):
         _expect(model, "model.json", "MODEL", _MODEL)
     least = _number("--confidence", confidence)
-    answer(prediction.predict_files(model, images, out, mode, least), as_json)
+    answer(files.predict_files(model, images, out, mode, least), as_json)
 
 
 @app.command("export-model")
@@ -141,10 +141,10 @@ def export_model(
     as_json: Json = False,
 ) -> None:
     """Write a model as ONNX, with its tile geometry, classes and thresholds inside; `speck predict` runs it."""
-    from train.models import model as models, onnx as portable
+    from train.models import model as models, onnx
 
     _expect(model, "model.json", "MODEL", _MODEL)
-    answer(portable.export(models.load(model), out), as_json)
+    answer(onnx.export(models.load(model), out), as_json)
 
 
 def _number(key: str, text: str) -> Any:

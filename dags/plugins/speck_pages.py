@@ -18,20 +18,20 @@ from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
-from speck_dags.datasets import read
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from speck_dags.datasets import read
 from speck_links import PREFIX
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from etl.dashboard import pages as overview_page
-from etl.reports import page
 from etl.config import Config
-from etl.errors import StoreError
+from etl.dashboard import pages
 from etl.dashboard.overview import Overview, overview, performance_report, report
 from etl.dashboard.pages import Dag, Entry, Run
+from etl.errors import StoreError
 from etl.lifecycle.trial import named
+from etl.reports import page
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def refused(request: Request, error: StarletteHTTPException) -> HTMLResponse:
     """Return a page that says why there is none."""
     heading, text = _WORDS.get(error.status_code, ("This went wrong", str(error.detail)))
     details = str(error.detail) if error.status_code == 404 else ""
-    return _html(overview_page.notice_page(heading, text, details=details), error.status_code)
+    return _html(pages.notice_page(heading, text, details=details), error.status_code)
 
 
 @app.get("/datasets")
@@ -83,7 +83,7 @@ def datasets(request: Request, user: GetUserDep, session: SessionDep) -> HTMLRes
     ]
     errors = get_auth_manager().is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user)
     wrong = {Path(path).name: error for path, error in bad.items()} if errors else {}
-    return _html(overview_page.datasets_page(entries, wrong, _root(request)))
+    return _html(pages.datasets_page(entries, wrong, _root(request)))
 
 
 @app.get("/datasets/{dataset}")
@@ -91,7 +91,7 @@ def dataset(request: Request, dataset: str, user: GetUserDep, session: SessionDe
     """Return the page of one dataset."""
     config = _config(dataset, "build", user)
     told = _overview(config)
-    return _html(overview_page.dataset_page(config, told, _dags(request, config, user, session), _root(request)))
+    return _html(pages.dataset_page(config, told, _dags(request, config, user, session), _root(request)))
 
 
 @app.get("/datasets/{dataset}/models/{model}")
@@ -100,7 +100,7 @@ def model(request: Request, dataset: str, model: str, user: GetUserDep) -> HTMLR
     told = _overview(_config(dataset, "train", user))
     if (found := told.model(model)) is None:
         raise HTTPException(404, f"{dataset} has no such model")
-    return _html(overview_page.model_page(told, found, _root(request)))
+    return _html(pages.model_page(told, found, _root(request)))
 
 
 @app.get("/datasets/{dataset}/snapshots/{name}/{file}")
@@ -160,9 +160,9 @@ def run_tab(
         text = (
             f"The run ended ({state}) without an answer of the task {task}: it failed or was skipped, as its log says."
         )
-        return _html(overview_page.notice_page("No report", text, links=links))
+        return _html(pages.notice_page("No report", text, links=links))
     text = f"The run is {state}. Its report is shown here when the task {task} has ended."
-    return _html(overview_page.notice_page("Not there yet", text, links=links, again=_AGAIN_SECONDS))
+    return _html(pages.notice_page("Not there yet", text, links=links, again=_AGAIN_SECONDS))
 
 
 def _html(text: str | bytes, status: int = 200) -> HTMLResponse:

@@ -26,9 +26,9 @@ class SourceWatcher(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change."""
-        from etl.storage import store
         from etl.errors import SpeckError
         from etl.sources.watch import Watch
+        from etl.storage import store
 
         def look() -> bool:
             try:

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 from etl.config import Config, ConfigError, load
 
-_PLUGINS = str(Path(__file__).resolve().parent / "plugins")
+_PLUGINS = str(Path(__file__).resolve().parents[1] / "plugins")
 if _PLUGINS not in sys.path:  # an Airflow whose plugins folder is another one reads the DAGs all the same
     sys.path.append(_PLUGINS)
 
@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
 
 def folder() -> Path:
     """Return the folder of the dataset files: $SPECK_DATASETS, else `datasets` beside this file."""
-    return Path(os.environ.get("SPECK_DATASETS") or Path(__file__).resolve().parent / "datasets").expanduser()
+    return Path(os.environ.get("SPECK_DATASETS") or Path(__file__).resolve().parents[1] / "datasets").expanduser()
 
 
 def read() -> tuple[dict[str, Config], dict[str, str]]:

@@ -13,15 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from speck_dags import datasets as dataset_files  # noqa: F401 - it puts the plugins on the path
-from speck_dags import forms
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from speck_links import AuditLink, DashboardLink, EvaluationLink, PerformanceLink
 
 from etl.config import load
+from etl.stages import DISTRIBUTED
+from speck_dags import (
+    datasets,  # noqa: F401 - it puts the plugins on the path
+    forms,
+)
 
-FANNED_OUT = frozenset({"ingest", "audit", "tile"})  # these stages run on Dask, the others in the task
 _TRAINER_SECONDS, _WAIT_SECONDS = 600.0, 15.0
 NOTE = "note"  # the XCom of a line for people, which the run's note is made of
 
@@ -49,7 +51,7 @@ class StageOperator(BaseOperator):
         self.scheduler = scheduler  # address of the run's own Dask cluster
         self.config = config  # path of the dataset file
         self.work = work  # URI of the build's tables, from ingest
-        self.operator_extra_links = (DashboardLink(), PerformanceLink()) if stage in FANNED_OUT else ()
+        self.operator_extra_links = (DashboardLink(), PerformanceLink()) if stage in DISTRIBUTED else ()
         if stage == "publish":
             self.operator_extra_links = (AuditLink(),)
         self.dashboard: str | None = None  # address of the Dask dashboard, once there is a cluster
@@ -57,22 +59,21 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the stage's answer."""
-        from etl.jobs import build as jobs
+        from etl.jobs import build
 
-        stage = getattr(jobs, self.stage)
         with readable_failures():
-            if self.stage not in FANNED_OUT:
-                return stage(self.work)
+            if self.stage not in DISTRIBUTED:
+                return build.run_stage(self.stage, self.work)
             with self.cluster(context) as cluster:
-                return stage(self.work, cluster)
+                return build.run_stage(self.stage, self.work, cluster)
 
     @contextmanager
     def cluster(self, context: Mapping[str, Any]) -> Iterator[Any]:
         """Give the Dask cluster; what it did is a page of the dataset's store, until the next run of this stage."""
         # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-        from etl.execution import cluster
         from etl.dashboard import overview
+        from etl.execution import cluster
         from etl.storage import store
 
         home = load(self.config).home  # before the work: the file may be edited meanwhile
@@ -102,18 +103,18 @@ class IngestOperator(StageOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of ingest, whose `work` the other stages go on from."""
-        from etl.jobs import build as jobs
-        from etl.reports import plan_table as plan_report
+        from etl.jobs import build, ingest
         from etl.lifecycle import trial
+        from etl.reports import plan_table
 
         form = forms.filled(self, context)
         with readable_failures():
             config = trial.configured(self.config, forms.changes(form))
             with self.cluster(context) as cluster:
                 if not form["dry_run"]:
-                    return jobs.ingest(config, cluster, full=form["full"])
-                found = jobs.plan_source(config, cluster)
-        plan_report.show(found)
+                    return ingest.run(config, cluster, full=form["full"])
+                found = build.plan_source(config, cluster)
+        plan_table.show(found)
         said = f"dry run, nothing was built: {found['boxes']:,} of {found['annotations']:,} boxes would go on"
         context["ti"].xcom_push(key=NOTE, value=said)
         raise AirflowSkipException(said)
@@ -134,17 +135,17 @@ class ClusterUpOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return {address}."""
-        from etl.execution import run_cluster as ephemeral
+        from etl.execution import run_cluster
 
         self._run = run_of(context)
-        return {"address": ephemeral.up(self._run, self.workers)}
+        return {"address": run_cluster.up(self._run, self.workers)}
 
     def on_kill(self) -> None:
         """Stop what was started so far."""
-        from etl.execution import run_cluster as ephemeral
+        from etl.execution import run_cluster
 
         if self._run is not None:
-            ephemeral.down(self._run)
+            run_cluster.down(self._run)
 
 
 class ClusterDownOperator(BaseOperator):
@@ -152,9 +153,9 @@ class ClusterDownOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> None:
         """Stop its processes."""
-        from etl.execution import run_cluster as ephemeral
+        from etl.execution import run_cluster
 
-        ephemeral.down(run_of(context))
+        run_cluster.down(run_of(context))
 
 
 class AnnounceOperator(BaseOperator):
@@ -168,9 +169,9 @@ class AnnounceOperator(BaseOperator):
 
     def execute(self, context: Mapping[str, Any]) -> None:
         """Attach the snapshot's URI to the event that the success of this task emits."""
-        from etl.dashboard import run_notes as news
+        from etl.dashboard import run_notes
 
-        said, uri = news.of_build(self.published), self.published["snapshot"]
+        said, uri = run_notes.of_build(self.published), self.published["snapshot"]
         trial = bool(forms.changes(context["params"]))
         context["ti"].xcom_push(key=NOTE, value=f"a trial: {said}" if trial else said)
         if trial:
@@ -226,8 +227,8 @@ class ProcessOperator(BaseOperator):
 
     def _remote(self, command: str, *arguments: str) -> Any:
         """Return how the command ended on a Dask worker that offers a GPU, None where there is none."""
+        from etl.config import yaml
         from etl.execution import cluster
-        from etl.config import yaml as yaml_file
 
         with cluster.connect(os.environ["SPECK_SCHEDULER"]) as workers:
             if not self._offered(workers):
@@ -236,7 +237,7 @@ class ProcessOperator(BaseOperator):
             name = Path(self.config).name
             line = ["-m", "train.cli", command, f"{{{name}}}", *arguments, "--json"]
             self.log.info("running %s on a Dask worker that offers a GPU", " ".join(line))
-            settings = yaml_file.text(load(self.config).resolved())  # its variables and paths are this machine's
+            settings = yaml.text(load(self.config).resolved())  # its variables and paths are this machine's
             return workers.command(line, {name: settings}, self.log.info, resource="GPU")
 
     def _offered(self, workers: Any) -> bool:
@@ -256,12 +257,12 @@ class TrainOperator(ProcessOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck train`."""
-        from etl.dashboard import run_notes as news
+        from etl.dashboard import run_notes
 
         plan = self.plan
         settings = [word for key, value in plan["changes"].items() for word in ("--set", f"{key}={json.dumps(value)}")]
         answer = self.run("train", "--snapshot", plan["snapshot"], *settings)
-        said = news.of_training(answer, plan["reason"])
+        said = run_notes.of_training(answer, plan["reason"])
         context["ti"].xcom_push(key=NOTE, value=said)
         event = context["outlet_events"][self.outlets[0]]
         event.extra = {"uri": answer["model"], "snapshot": plan["snapshot"], "note": said}
@@ -275,7 +276,7 @@ class EvaluateOperator(ProcessOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer of `speck evaluate`."""
-        from etl.dashboard import run_notes as news
+        from etl.dashboard import run_notes
         from etl.lifecycle import retrain
 
         plan, config = self.plan, load(self.config)
@@ -284,5 +285,5 @@ class EvaluateOperator(ProcessOperator):
         answer = self.run(
             "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if own else [])
         )
-        context["ti"].xcom_push(key=NOTE, value=news.of_evaluation(answer, config.gate.metric))
+        context["ti"].xcom_push(key=NOTE, value=run_notes.of_evaluation(answer, config.gate.metric))
         return answer

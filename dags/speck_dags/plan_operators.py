@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speck_dags import forms
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from speck_dags.operators import NOTE, readable_failures
 
 from etl.config import load
+from speck_dags import forms
+from speck_dags.operators import NOTE, readable_failures
 
 
 class PlanOperator(BaseOperator):

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from etl.config import variables as expansion, yaml as yaml_file
-from etl.errors import ConfigError
 from etl.config.base import Fraction, Listed, Positive, Section, Strings
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
 _METRIC = r"^AP(50|75)?(_(very_tiny|tiny|small|medium|large))?$"
-_NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names
 
 
 def _regex(value: str) -> str:
@@ -91,6 +76,11 @@ class Source(Section):
     max_rejects: Fraction = 0.05
     max_megapixels: Annotated[float, Field(gt=0)] = 400
     sample: Positive | None = None  # so many images, chosen by their ids, in place of all: to try something out
+
+    @property
+    def held_out(self) -> tuple[float, float] | None:
+        """The shares of val and test, None where the splits come with the dataset."""
+        return (self.split.val, self.split.test) if isinstance(self.split, SplitRatios) else None
 
     @field_validator("format")
     @classmethod
@@ -297,78 +287,3 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON-able data that `Config.model_validate` reads back."""
         return self.model_dump(mode="json")
-
-
-def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Return the checked configuration of a dataset file; ConfigError names file, key, found and expected.
-
-    `overrides` are values in place of the file's, by dotted key: {"tile.size": 800}.
-    """
-    path = Path(path).expanduser()
-    values = yaml_file.read(path, _NAMES)
-    for key, value in (overrides or {}).items():
-        values = _with(path, values, key, key.split("."), value)
-    return _validate(path, expansion.expand(path, values, Config.model_fields["store"].default))
-
-
-def changes(written: Sequence[str]) -> dict[str, Any]:
-    """Return the overrides that texts such as `tile.size=800` stand for, their values read as in a file."""
-    found = {}
-    for text in written:
-        key, mark, value = text.partition("=")
-        if not mark:
-            raise ConfigError("speck", "--set", repr(text), "KEY=VALUE, such as tile.size=800")
-        found[key] = yaml_file.value(key, value, _NAMES)
-    return found
-
-
-def _with(path: Path, values: dict[str, Any], key: str, steps: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return the values of a section with one below it replaced."""
-    first, *rest = steps
-    if rest:
-        below = values.get(first)
-        if not isinstance(below, dict | None):
-            raise ConfigError(path, key, f"{first}: {below!r} in the file", "a section of settings")
-        value = _with(path, below or {}, key, rest, value)
-    return {**values, first: value}
-
-
-def _validate(path: Path, values: dict[str, Any]) -> Config:
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        errors = [(_key(values, found), found) for found in error.errors()]
-        key, first = max(errors, key=lambda each: len(each[0]))  # of a choice of forms, the one that fits furthest
-        here = [found for place, found in errors if place == key]
-        found, expected = repr(first["input"]), " or ".join(dict.fromkeys(_expected(error) for error in here))
-        if first["type"] == "missing":
-            found, expected = "nothing", "a value"
-        elif first["type"] == "extra_forbidden":
-            found, expected = "an unknown key", f"one of {', '.join(_siblings(first['loc']))}"
-        more = f" (and {len(errors) - len(here)} more)" if len(errors) > len(here) else ""
-        raise ConfigError(path, ".".join(key), found, expected + more) from error
-
-
-def _expected(error: ErrorDetails) -> str:
-    return error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-
-
-def _key(values: Any, error: ErrorDetails) -> tuple[str, ...]:
-    """Return the keys that lead to an error, without the forms that were tried for a value on the way."""
-    key = []
-    for part in error["loc"]:
-        if part in (range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()):
-            values = values[part]
-        elif part != error["loc"][-1] or error["type"] != "missing":
-            continue
-        key.append(str(part))
-    return tuple(key)
-
-
-def _siblings(loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are known where an unknown one was found."""
-    model: Any = Config
-    for part in loc[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else globals().get(str(part))  # a form of several is a tag
-    return sorted(getattr(model, "model_fields", {}))

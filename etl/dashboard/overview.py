@@ -13,11 +13,11 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from etl.storage import store
 from etl.boxes import BUCKETS
 from etl.config import Config
 from etl.errors import StoreError
-from etl.stages.audit.findings import SEVERITIES
+from etl.schema import SEVERITIES
+from etl.storage import store
 
 NEWEST = 30  # publications and promotions that are told of
 AUDIT, SAMPLES, EVALUATION = "audit.html", "samples.html", "evaluation.html"

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import ceil, floor, log10
+from pathlib import Path
 from typing import Any
 
-from etl.boxes import BUCKETS, SMALL
-from etl.reports.charts import Figure, line_chart
+from etl.boxes import BUCKETS, SIZE_RANGES, SMALL
 from etl.config import Config
 from etl.dashboard.overview import Model, Overview
-from etl.reports.page import render
-from etl.reports.audit_page import SIZE_RANGES
+from etl.reports import page
+from etl.reports.charts import Figure, line_chart
 
+_render = partial(page.render, folder=Path(__file__).parent / "templates")
 _LABELS = {name: f"{name.replace('_', ' ')}, {px} px" for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)}
 _AP_LABELS = _LABELS | {"small": f"small, < {SMALL:.0f} px"}  # COCO's, which holds the two smallest
 
@@ -52,12 +54,12 @@ class Entry:
 
 def datasets_page(entries: Sequence[Entry], wrong: Mapping[str, str], root: str) -> str:
     """Return the page of all datasets; `wrong` is the error of each bad file by its name, `root` where pages begin."""
-    return render("datasets.html.j2", entries=entries, wrong=wrong, root=root, labels=_AP_LABELS)
+    return _render("datasets.html.j2", entries=entries, wrong=wrong, root=root, labels=_AP_LABELS)
 
 
 def dataset_page(config: Config, found: Overview, dags: Sequence[Dag], root: str) -> str:
     """Return the page of one dataset."""
-    return render(
+    return _render(
         "dataset.html.j2",
         config=config,
         overview=found,
@@ -70,14 +72,14 @@ def dataset_page(config: Config, found: Overview, dags: Sequence[Dag], root: str
 
 def model_page(found: Overview, model: Model, root: str) -> str:
     """Return the page of one model: how it was trained and, once it was judged, its figures."""
-    return render("model.html.j2", overview=found, model=model, root=root, labels=_AP_LABELS, trained=_trained(model))
+    return _render("model.html.j2", overview=found, model=model, root=root, labels=_AP_LABELS, trained=_trained(model))
 
 
 def notice_page(
     heading: str, text: str, *, details: str = "", links: Mapping[str, str] | None = None, again: int = 0
 ) -> str:
     """Return a page that says one thing, with links by their text; it loads itself again after `again` seconds."""
-    return render("notice.html.j2", heading=heading, text=text, details=details, links=links or {}, again=again)
+    return _render("notice.html.j2", heading=heading, text=text, details=details, links=links or {}, again=again)
 
 
 def _trends(found: Overview) -> Iterator[Figure]:

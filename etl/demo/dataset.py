@@ -15,8 +15,8 @@ import numpy as np
 from numpy.random import Generator
 
 from etl.demo import scene, terrain
-from etl.errors import ConfigError, StoreError
 from etl.demo.sprites import CATEGORIES, Box
+from etl.errors import ConfigError, StoreError
 
 GROUP = "^(?:.*/)?([a-z]+)_"  # source.group: one group per site
 JPEG_QUALITY = 95

@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from etl.errors import ConfigError, TaskError
 from etl.execution import progress
 from etl.execution.code_version import code_version, differences
-from etl.errors import ConfigError, TaskError
 from etl.execution.process import Command, Ending
 
 log = logging.getLogger("speck")

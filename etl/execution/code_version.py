@@ -29,7 +29,7 @@ _LIBRARIES = (
 @cache
 def code_version() -> Mapping[str, str]:
     """Return the digest of this process's copy of `etl` and the versions of the libraries it has, by name."""
-    return {CODE: tree_digest(Path(__file__).parent), **_installed()}
+    return {CODE: tree_digest(Path(__file__).parents[1]), **_installed()}
 
 
 def tree_digest(folder: Path) -> str:

@@ -15,8 +15,8 @@ from tempfile import gettempdir
 
 import psutil  # type: ignore[import-untyped]
 
-from etl.execution.cluster import LOOPBACK
 from etl.errors import TaskError
+from etl.execution.cluster import LOOPBACK
 from etl.ids import digest
 
 log = logging.getLogger("speck")

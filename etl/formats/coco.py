@@ -13,8 +13,8 @@ from typing import Any
 
 from etl.errors import SourceError
 from etl.formats.coco_writer import image_file, write
-from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.image_index import Listing, relative, split_named
+from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.text import decode, excerpt, integer
 
 __all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "resolve", "write"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import simplejpeg
 
-from etl.imaging import codec
 from etl.errors import TaskError
-from etl.plan import Window
+from etl.imaging import codec
 from etl.imaging.yuv import Planes, decode
+from etl.plan import Window
 
 if TYPE_CHECKING:
     from turbojpeg import TurboJPEG

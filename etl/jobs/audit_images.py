@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.stages.audit import conclude as auditing, class_similarity as likeness, image_quality as quality
-from etl.imaging import codec
-from etl.config import network
-from etl.jobs import plan as planning
-from etl.stages import remap as remapping, split as splitting
 from etl import schema
-from etl.snapshots import snapshot
-from etl.storage import store
 from etl.boxes import Boxes
-from etl.imaging.codec import Pixels
 from etl.config import Config
 from etl.ids import fraction
+from etl.imaging import codec
+from etl.imaging.codec import Pixels
 from etl.imaging.image_file import Original, reduce
-from etl.reports.audit_page import audit_page
-from etl.snapshots.ground_truth import read_image
+from etl.sources.images import read_image
+from etl.stages.audit import class_similarity, conclude, image_quality
+from etl.storage import store
 from etl.storage.work import Work
 
 _LOOKED_AT = 4  # images in one part
@@ -42,37 +37,6 @@ _WORST = (  # findings of single boxes, the most telling first
 )  # fmt: skip
 
 
-def audit(work: Work, summary: auditing.Summary, images: pa.Table, annotations: pa.Table) -> dict[str, Any]:
-    """Conclude the audit from its summary, write audit.json and audit.html, and return the audit."""
-    config = work.config
-    size = planning.tile_size(work)
-    paths, hashes = images["path"].to_pylist(), images["phash"].to_pylist()
-    context = auditing.Context(
-        tile_size=size,
-        image_size=network.image_size(config, size),
-        assigner=network.assigner(config),
-        strides=network.strides(config),
-        anchors=_anchors_before(config, size),
-        images=images,
-        rejects=work.read("ingest", "rejects"),
-        declared=work.categories,
-        near_duplicates=[
-            (paths[a[0]], paths[other]) for a, b in splitting.similar(hashes) for other in b if other != a[0]
-        ],
-        found=[*store.read_json(work.path("split", "pins.json"))["findings"], *planning.findings(work)],
-        splits=(),  # the split stage reports those that are empty
-        max_rejects=config.source.max_rejects,
-    )
-    found = auditing.conclude(summary, context)
-    preview = remapping.preview(annotations, work.categories, config.ontology)
-    page = audit_page(
-        found, preview, pictures(work, found, images, annotations), title=config.name, before=_audit_before(config)
-    )
-    store.write_json(work.path("audit", "audit.json"), found)
-    store.write_bytes(work.path("audit", "audit.html"), page.encode())
-    return found
-
-
 @dataclass(frozen=True)
 class Look:
     """Some images, with the usable boxes among which theirs are, to be looked at in full."""
@@ -85,7 +49,7 @@ class Look:
 def looks(config: Config, images: pa.Table, annotations: pa.Table) -> list[Look]:
     """Return a fixed choice of images, spread over a few parts, with their boxes."""
     order = np.argsort([fraction(f"quality/{name}") for name in images["image_id"].to_pylist()], kind="stable")
-    chosen = np.sort(order[: quality.SAMPLE])
+    chosen = np.sort(order[: image_quality.SAMPLE])
     return [
         Look(config, piece, annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())))
         for start in range(0, len(chosen), _LOOKED_AT)
@@ -93,10 +57,10 @@ def looks(config: Config, images: pa.Table, annotations: pa.Table) -> list[Look]
     ]
 
 
-def look(part: Look) -> auditing.Summary:
+def look(part: Look) -> conclude.Summary:
     """Return the counts of how well the images and their objects can be seen; what is too large is passed over."""
-    counts: Counter[auditing.Key] = Counter()
-    seen: dict[str, list[likeness.Sight]] = {}
+    counts: Counter[conclude.Key] = Counter()
+    seen: dict[str, list[class_similarity.Sight]] = {}
     for image in part.images.to_pylist():
         like = image["width"], image["height"], image["format"]
         file = Original(store.content(store.join(part.config.source.images, image["path"])), like)
@@ -105,16 +69,16 @@ def look(part: Look) -> auditing.Summary:
         pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
         luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
         table = codec.luminance_table(file.data)
-        jpeg = None if table is None else quality.jpeg_quality(table)
+        jpeg = None if table is None else image_quality.jpeg_quality(table)
         mine = _of_image(part.annotations, image)
-        some = mine.take(pa.array(np.arange(0, mine.num_rows, -(-mine.num_rows // quality.MOST) or 1)))
+        some = mine.take(pa.array(np.arange(0, mine.num_rows, -(-mine.num_rows // image_quality.MOST) or 1)))
         boxes = _boxes(some)
-        counts.update(quality.count(luma, boxes, jpeg))
-        sights = likeness.sights(pixels, boxes, some["annotation_id"].to_pylist(), image["image_id"])
+        counts.update(image_quality.count(luma, boxes, jpeg))
+        sights = class_similarity.sights(pixels, boxes, some["annotation_id"].to_pylist(), image["image_id"])
         for category, sight in zip(some["category"].to_pylist(), sights, strict=True):
             if sight is not None:
                 seen.setdefault(category, []).append(sight)
-    return auditing.Summary(dict(counts), sights={name: likeness.first(rows) for name, rows in seen.items()})
+    return conclude.Summary(dict(counts), sights={name: class_similarity.first(rows) for name, rows in seen.items()})
 
 
 def pictures(work: Work, found: Mapping[str, Any], images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
@@ -188,20 +152,3 @@ def _boxes(annotations: pa.Table) -> Boxes:
 def _draw(pixels: Pixels, boxes: Boxes, colour: tuple[int, int, int]) -> None:
     for x0, y0, x1, y1 in np.clip(boxes, -1e4, 1e4).round().astype(int).tolist():
         cv2.rectangle(pixels, (x0, y0), (x1, y1), colour, 1)
-
-
-def _audit_before(config: Config) -> dict[str, Any] | None:
-    """Return the audit of the dataset's newest snapshot; None before the first."""
-    newest = snapshot.head(config)
-    uri = None if newest is None else store.join(newest, "audit.json")
-    return dict(store.read_json(uri)) if uri is not None and store.exists(uri) else None
-
-
-def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
-    """Return the anchors of the dataset's newest snapshot in tonight's network pixels; none before the first."""
-    newest = snapshot.head(config)
-    if newest is None or not store.exists(store.join(newest, "anchors.json")):
-        return ()
-    found = store.read_json(store.join(newest, "anchors.json"))
-    scale = network.image_size(config, tile_size) / found["image_size"]
-    return [[(w * scale, h * scale) for w, h in level] for level in found["anchors"]] if found["boxes"] else ()

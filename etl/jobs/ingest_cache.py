@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.stages import ingest
 from etl import schema
-from etl.storage import store
 from etl.config import Config
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.sources.scan import Source
+from etl.stages import ingest
+from etl.storage import store
 
 log = logging.getLogger("speck")
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import boxes as bx, schema
-from etl.imaging import lossless
-from etl.config import network
-from etl.stages.augment import oversample
-from etl.stages.planning import tile_size as planner, sampling as policy
-from etl.stages import remap as remapping, tile as tiling
-from etl.snapshots import snapshot
-from etl.storage import store
+from etl import schema
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
-from etl.ids import fraction
+from etl.imaging import lossless
 from etl.plan import Plan, TilePlan
-from etl.stages.planning.tile_stats import EmptyTile, Survey, Tables
-from etl.storage.work import Answer, Work
+from etl.snapshots import snapshot
+from etl.stages import remap
+from etl.stages.planning import sampling, tile_size as planner
+from etl.stages.planning.tile_size import _as_configured, _candidates, _cut_of, objects_of
+from etl.stages.planning.tile_stats import Survey, Tables
+from etl.storage import store
+from etl.storage.work import Work
 
 log = logging.getLogger("speck")
-
 UPDATE = "plan-update"  # the purpose of a work that looks at the source as if nothing had been pinned but the splits
 _PAYS = 0.1  # share of the pixels that a new plan must save to be worth a whole rebuild
 
@@ -43,9 +37,14 @@ def plan_of(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
         codec = lossless.choose(work.config.shard.jpeg, pinned.codec)
         cut = _as_configured(work.config, pinned.tile)
         plan = pinned.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
-    if policy.answers(plan, work.config):
+    if sampling.answers(plan, work.config):
         return plan
-    return policy.chosen(plan, work.config, tables, Survey(tables, plan.tile, work.config.source.split))
+    return sampling.chosen(plan, work.config, tables, Survey(tables, plan.tile, work.config.source.held_out))
+
+
+def used(work: Work) -> Plan:
+    """Return the plan under which a work's samples were made."""
+    return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
 
 
 def tile_size(work: Work) -> int:
@@ -63,22 +62,6 @@ def tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
         candidates = _candidates(work.config, objects_of(_tables(work) if tables is None else tables))
         store.write_json(uri, _cut_of(work.config, planner.picked(candidates)).model_dump(mode="json"))
     return TilePlan.model_validate(store.read_json(uri))
-
-
-def objects_of(tables: Tables) -> planner.Objects:
-    """Return the images and the boxes to be found on them, as the planner wants them."""
-    images, annotations = tables
-    ids, splits = images["image_id"].to_pylist(), images["split"].to_pylist()
-    wh = np.column_stack([images[name].to_numpy().astype(np.int64) for name in ("width", "height")]).reshape(-1, 2)
-    train = [row for row, split in enumerate(splits) if split in ("train", schema.DIVIDED)]
-    counted = sorted(sorted(train, key=lambda row: fraction(ids[row]))[: planner.COUNTED])
-    row_of = {image: row for row, image in enumerate(ids)}
-    owner = np.array([row_of.get(image, -1) for image in annotations["image_id"].to_pylist()], dtype=np.int64)
-    xyxy = bx.as_boxes(np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]))
-    inside = bx.clip(xyxy, (0, 0, wh[owner, 0], wh[owner, 1])) if len(wh) else xyxy
-    wanted = (owner >= 0) & ~np.array(annotations["ignore"].to_pylist(), dtype=bool) & (bx.area(inside) > 0)
-    order = np.flatnonzero(wanted)[np.argsort(owner[wanted], kind="stable")]
-    return planner.Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
 
 
 def findings(work: Work) -> list[dict[str, Any]]:
@@ -116,7 +99,7 @@ def keep(work: Work, plan: Plan) -> None:
     if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
         return
     if work.pinned == snapshot.load_plan(work.config.home) and work.pinned.policy != plan.policy:
-        pin(work.config, policy.pinned_anew(work.pinned, plan))
+        pin(work.config, sampling.pinned_anew(work.pinned, plan))
 
 
 def pin(config: Config, plan: Plan) -> None:
@@ -130,97 +113,6 @@ def load_plan(file: str) -> Plan:
         return Plan.model_validate(store.read_json(file))
     except (StoreError, ValueError) as error:
         raise ConfigError("speck build", "--plan", f"{file} ({error})", "a plan.json that a build left") from error
-
-
-def preview(work: Work, *, update: bool = False) -> Answer:
-    """Return what ontology, split, tiling and augmentation would do with a source, and why, without doing it.
-
-    The plan is the pinned one, if any, and `changes` says what an update would pin in its place; with `update` it is
-    the new one.
-    """
-    config, pinned = work.config, work.pinned
-    tables = _tables(work)
-    candidates = _candidates(config, objects_of(tables))
-    best = planner.picked(candidates)
-    new = _chosen(work, _cut_of(config, best))
-    survey = Survey(tables, new.tile, work.config.source.split)
-    new = policy.chosen(new, config, tables, survey)
-    plan = new if pinned is None or update else plan_of(work, *tables)
-    if plan.tile != new.tile:
-        survey = Survey(tables, plan.tile, work.config.source.split)
-    before = snapshot.load_plan(config.home)
-    images = work.read("split", "images")
-    return {
-        "plan": plan.model_dump(mode="json"),
-        "pinned": pinned is not None and not update,
-        "changes": _changes(before, new) if before is not None else {},
-        "reason": best.reason,
-        "candidates": [
-            {**asdict(candidate), "scales": list(candidate.scales), "chosen": candidate is best}
-            for candidate in candidates
-        ],
-        "ontology": remapping.preview(work.read("ingest", "annotations"), work.categories, config.ontology),
-        "images": dict(sorted(Counter(images["split"].to_pylist()).items())),
-        "annotations": work.build["boxes"],
-        "boxes": tables.annotations.num_rows,
-        **_outlook(survey, plan, config),
-    }
-
-
-def _outlook(survey: Survey, plan: Plan, config: Config) -> Answer:
-    """Return what a plan makes of the tiles of its cut."""
-    kept = [tile for tile in survey.empty if tiling.keeps_negative(tile.name, tile.near, plan)]
-    copies = [(tile, oversample.copies(tile.name, tile.sides, plan.rate)) for tile in survey.giving]
-    extra = sum(count for _, count in copies)
-    train = len(survey.labelled) + len(kept)
-    pixels = sum(tile.pixels for tile in survey.labelled) + sum(tile.pixels for tile in kept)
-    pixels += sum(tile.pixels * count for tile, count in copies)
-    before = dict(zip(bx.BUCKETS, (int(count) for count in survey.sizes), strict=True))
-    side = network.image_size(config, plan.tile.size)
-
-    def by_place(tiles: list[EmptyTile]) -> dict[str, int]:
-        near = sum(tile.near for tile in tiles)
-        return {"near": near, "far": len(tiles) - near}
-
-    return {
-        "base_tiles": {split: train if split == "train" else survey.held_out[split] for split in schema.SPLITS},
-        "negatives": {
-            "asked": config.tile.negatives,
-            "share": round(len(kept) / train, 6) if train else None,
-            "kept": by_place(kept),
-            "empty": by_place(survey.empty),
-        },
-        "sizes": {"base_tiles": before, **policy.told(before, config, plan)},
-        "never_whole": survey.objects - survey.whole,
-        "cost": {
-            "samples": train + extra,
-            "copies": extra,
-            "decoded_pixels": pixels,
-            "trained_pixels": (train + extra) * side**2,
-        },
-    }
-
-
-def _candidates(config: Config, objects: planner.Objects) -> list[planner.Candidate]:
-    return planner.choose(config.tile, config.train.image_size, objects)
-
-
-def _cut_of(config: Config, chosen: planner.Candidate) -> TilePlan:
-    tile = config.tile
-    return TilePlan(
-        size=chosen.size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=chosen.scales
-    )  # fmt: skip
-
-
-def _as_configured(config: Config, pinned: TilePlan) -> TilePlan:
-    """Return the pinned cut with what the configuration says outright in place of what it said when it was pinned."""
-    tile = config.tile
-    return TilePlan(
-        size=pinned.size if tile.size == "auto" else tile.size,
-        overlap=tile.overlap,
-        min_visibility=tile.min_visibility,
-        scales=pinned.scales if tile.scales == "auto" else tile.scales,
-    )
 
 
 def _chosen(work: Work, cut: TilePlan) -> Plan:
@@ -237,18 +129,9 @@ def _chosen(work: Work, cut: TilePlan) -> Plan:
     )
 
 
-def _changes(before: Plan, after: Plan) -> dict[str, Any]:
-    """Return what differs, [before, after] by key."""
-    old, new = (
-        {**plan.model_dump(mode="json", exclude={"tile"}), **plan.tile.model_dump(mode="json")}
-        for plan in (before, after)
-    )
-    return {key: [old[key], new[key]] for key in new if old[key] != new[key]}
-
-
 def _tables(work: Work) -> Tables:
     """Return what goes on to tiling, before or after remap has written it."""
     images = work.read("split", "images")
     images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-    annotations, _ = remapping.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
+    annotations, _ = remap.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
     return Tables(images, annotations)

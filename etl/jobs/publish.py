@@ -12,38 +12,39 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.jobs import shards as assembly, tile_worker as parts, plan as planning, sample_cache as reuse
-from etl.reports import contact_sheet as contact
-from etl.stages import ingest as ingesting, ledger, remap as remapping
-from etl.storage import lease, store
-from etl.stages.planning import sampling as policy
+from etl import schema
+from etl.jobs import (
+    plan as planning,
+    sample_cache,
+)
+from etl.jobs.shards import assemble
+from etl.jobs.versions import VERSIONS
 from etl.lifecycle import retention
-from etl.snapshots import snapshot
 from etl.plan import Plan
+from etl.reports import contact_sheet
+from etl.snapshots import snapshot
+from etl.stages import STAGES, ledger, remap
+from etl.stages.planning import sampling
+from etl.storage import lease, store
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
 
-_PROGRESS_SECONDS = 5.0
+
 _REPORTS = ("audit.json", "audit.html")  # of the night that made the snapshot: they tell what it changed
 
 
-def plan(work: Work) -> Plan:
-    """Return the plan the work's samples were made under."""
-    return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
-
-
-def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) -> Answer:
+def publish_work(work: Work, versions: dict[str, int], answers: dict[str, Answer]) -> Answer:
     """Write shards and tables, then the manifest, then make the snapshot the newest; the work folder goes last."""
     start, cpu = time.perf_counter(), time.process_time()
     home = work.config.home
-    chosen = plan(work)
+    chosen = planning.used(work)
     images = work.read("split", "images")
-    made = assembly.assemble(work, images)
+    made = assemble(work, images)
     samples, shards = made.samples, made.shards
     events = pa.concat_tables([*(work.read(stage, "ledger") for stage in ("ingest", "split", "remap")), made.events])
     annotations = work.read("ingest", "annotations")
-    final = ledger.final_outcomes(ingesting.written_ids(annotations, work.read("ingest", "ledger")), events)
+    final = ledger.final_outcomes(ledger.written_ids(annotations, work.read("ingest", "ledger")), events)
     tables = {
         "images": images,
         "annotations": annotations,
@@ -62,8 +63,8 @@ def publish(work: Work, versions: dict[str, int], answers: dict[str, Answer]) ->
         **counts,
         "annotations": final.num_rows,
         "reused_samples": made.reused,
-        "negatives": policy.negatives(work.config, chosen, samples),
-        "sizes": policy.sizes(work.config, chosen, samples),
+        "negatives": sampling.negatives(work.config, chosen, samples),
+        "sizes": sampling.sizes(work.config, chosen, samples),
         "change": _change(previous, annotations, images),
         "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
         "stages": {stage: found["seconds"] for stage, found in answers.items()}
@@ -92,7 +93,7 @@ def _counts(tables: dict[str, pa.Table], final: pa.Table, shards: Sequence[dict[
         return dict(sorted(Counter(values.to_pylist()).items()))
 
     samples = tables["samples"]
-    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
+    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
     return {
         "images": tables["images"].num_rows,
         "rejects": tally(tables["rejects"]["reason"]),
@@ -125,20 +126,25 @@ def _write_snapshot(
     folder = store.join(work.config.home, "snapshots", name)
     for table_name, entry in entries.items():
         store.write_bytes(store.join(folder, f"{table_name}.parquet"), entry.pop("data"))
-    besides = (("tile", reuse.FILE), ("anchors", "anchors.json"), ("audit", "audit.json"), ("audit", "audit.html"))
+    besides = (
+        ("tile", sample_cache.FILE),
+        ("anchors", "anchors.json"),
+        ("audit", "audit.json"),
+        ("audit", "audit.html"),
+    )
     for stage, file in besides:
         if file not in _REPORTS or not store.exists(store.join(folder, "manifest.json")):
             store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
     sheet = _contact_sheet(work, tables["samples"])
-    store.write_bytes(store.join(folder, contact.FILE), sheet)
+    store.write_bytes(store.join(folder, contact_sheet.FILE), sheet)
     return {
         "id": name,
         "dataset": work.config.name,
         "tables": entries,
         "shards": shards,
-        "pages": {contact.FILE: {"sha256": hashlib.sha256(sheet).hexdigest(), "bytes": len(sheet)}},
+        "pages": {contact_sheet.FILE: {"sha256": hashlib.sha256(sheet).hexdigest(), "bytes": len(sheet)}},
         "counts": counts,
-        "categories": remapping.trained_categories(work.categories, work.config.ontology),
+        "categories": remap.trained_categories(work.categories, work.config.ontology),
         "config": work.config.resolved(),
         "plan": chosen.model_dump(mode="json"),
         "versions": versions,
@@ -146,11 +152,11 @@ def _write_snapshot(
 
 
 def _contact_sheet(work: Work, samples: pa.Table) -> bytes:
-    shown = contact.choose(samples, parts.BASE)
+    shown = contact_sheet.choose(samples, schema.BASE)
     uris = [snapshot.shard_uri(work.config.home, row["shard"]) for row in shown]
     data = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, shown, strict=True)]
     anchors = store.read_json(work.path("anchors", "anchors.json"))
-    return contact.page(work.config.name, zip(shown, data, strict=True), anchors)
+    return contact_sheet.page(work.config.name, zip(shown, data, strict=True), anchors)
 
 
 def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> dict[str, Any]:
@@ -169,3 +175,13 @@ def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> di
             moved = found[name]["added"] + found[name]["removed"]
             found["share"] = round(moved / len(before), 6) if before else 1.0
     return found
+
+
+def run(uri: str) -> Answer:
+    """Assemble shards and tables into a snapshot, make it the newest, and return the answer of `speck build`."""
+    work = Work(uri)
+    if (earlier := earlier_answer(work)) is not None:
+        return earlier
+    with work.leased(last=True):
+        answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
+        return publish_work(work, VERSIONS, answers)

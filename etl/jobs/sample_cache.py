@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
-from etl.storage import shard, store
 from etl.config import Config, SplitRatios
-from etl.stages.augment.donors import Donors
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.plan import Plan
 from etl.snapshots.snapshot import Snapshot, head
+from etl.stages.augment.donors import Donors
+from etl.storage import shard, store
 from etl.storage.work import Work
 
 FILE = "keys.parquet"  # beside a snapshot's tables; its content alone, so that a lost one costs a full build at most

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.jobs import sample_cache as reuse
 from etl import schema
-from etl.storage import shard, store
+from etl.jobs import sample_cache
 from etl.snapshots import snapshot
+from etl.storage import shard, store
 from etl.storage.work import Work
 
 log = logging.getLogger("speck")
@@ -41,15 +41,15 @@ def indexes(work: Work) -> Iterator[pa.Table]:
         table = store.read_table(f"{uri}.samples.parquet")
         starts, lengths = table["offset"].to_numpy(), table["length"].to_numpy()
         samples = table.drop_columns(["length"]).cast(schema.SAMPLES)
-        yield reuse.located(samples, [f"{uri}.tar"] * table.num_rows, starts, lengths)
-    yield reuse.kept_samples(work)
+        yield sample_cache.located(samples, [f"{uri}.tar"] * table.num_rows, starts, lengths)
+    yield sample_cache.kept_samples(work)
 
 
 def assemble(work: Work, images: pa.Table) -> Assembled:
     """Write the shards that are not there yet and return all that a snapshot holds of its samples."""
     *fresh, kept = indexes(work)
     samples = _in_order(pa.concat_tables([*fresh, kept]), images)
-    before = reuse.kept_shards(work)
+    before = sample_cache.kept_shards(work)
     tables, entries = [], []
     with tempfile.TemporaryDirectory(prefix="speck-") as folder:
         for number, rows in enumerate(_shards(samples, int(work.config.shard.max_mb * 1_000_000))):
@@ -63,7 +63,7 @@ def assemble(work: Work, images: pa.Table) -> Assembled:
     return Assembled(
         samples=pa.concat_tables(tables) if tables else schema.SAMPLES.empty_table(),
         shards=entries,
-        events=pa.concat_tables([*events, reuse.kept_ledger(work, kept)]),
+        events=pa.concat_tables([*events, sample_cache.kept_ledger(work, kept)]),
         reused=kept.num_rows,
     )
 
@@ -107,10 +107,10 @@ def _write_shard(
 ) -> tuple[pa.Table, dict[str, Any]]:
     writer = shard.ShardWriter(local)
     done = 0
-    for origin, start, lengths in reuse.runs(rows):
+    for origin, start, lengths in sample_cache.runs(rows):
         if origin in before:
             data = store.read_range(origin, start, sum(lengths))
-            reuse.check(rows.slice(done, len(lengths)), data)
+            sample_cache.check(rows.slice(done, len(lengths)), data)
             writer.add(data)
         else:
             for piece in store.read_pieces(origin, start, sum(lengths)):

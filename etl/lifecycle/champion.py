@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from etl.storage import store
 from etl.errors import ConfigError, StoreError
+from etl.storage import store
 
 _POINTER, _LOG = "champion.json", "promotions"
 

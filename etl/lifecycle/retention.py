@@ -6,11 +6,11 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from etl.lifecycle import champion
-from etl.storage import lease, store
-from etl.snapshots import snapshot
 from etl.config import Config
 from etl.errors import StoreError
+from etl.lifecycle import champion
+from etl.snapshots import snapshot
+from etl.storage import lease, store
 from etl.storage.work import Work
 
 log = logging.getLogger("speck")

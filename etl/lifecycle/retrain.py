@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.lifecycle import champion
-from etl.storage import store
 from etl.config import Config
 from etl.errors import StoreError
+from etl.lifecycle import champion
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
 
 SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes the model
 

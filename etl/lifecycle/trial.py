@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etl.storage import store
 from etl.config import Config, load
 from etl.ids import digest
+from etl.storage import store
 
 
 def configured(path: str | Path, changes: Mapping[str, Any]) -> Config:

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from etl.demo import dataset as demo
-from etl.local_airflow import server as stack
-from etl.local_airflow.client import ENDED, AirflowClient, message
+from etl.demo import dataset
 from etl.errors import ConfigError, SpeckError
+from etl.local_airflow import server
+from etl.local_airflow.client import ENDED, AirflowClient, message
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DAGS = ("demo_build", "demo_train", "demo_evaluate")
 MIN_AP50 = 0.40  # combined
 MIN_GAIN_SMALL = 0.10  # AP50_small of combined above that of full_image
@@ -116,9 +116,9 @@ def _run(home: Path, seed: int) -> int:
     start = time.monotonic()
     _make_new(home)
     print(f"demo dataset, seed {seed}, and all that follows from it: {home}", file=sys.stderr, flush=True)
-    demo.write_dataset(home / "data", seed)
+    dataset.write_dataset(home / "data", seed)
     print("starting Airflow (about half a minute)", file=sys.stderr, flush=True)
-    with stack.up(home / "airflow", ROOT / "dags", extra=_environment(home)) as running:
+    with server.up(home / "airflow", ROOT / "dags", extra=_environment(home)) as running:
         print(f"Airflow: {running.url}  user {running.user}  password {running.password}", file=sys.stderr, flush=True)
         watched = Watched(running.client, running.home / "logs", start)
         _wait_for_dags(watched.client)
@@ -207,7 +207,7 @@ def _make_new(home: Path) -> None:
             raise ConfigError(
                 "demo", "folder", f"{home}, which holds something else", "a new, empty or earlier demo folder"
             )
-        stack.down(home / "airflow")
+        server.down(home / "airflow")
         shutil.rmtree(home)
     home.mkdir(parents=True)
     (home / _OWNED).touch()
@@ -229,7 +229,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 def _wait_for_dags(client: AirflowClient) -> None:
     missing = set(DAGS)
-    for _ in stack.beats("it has read the DAGs", _PARSE_SECONDS):
+    for _ in server.beats("it has read the DAGs", _PARSE_SECONDS):
         missing = set(DAGS).difference(client.dags())
         if not missing:
             return

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from etl.local_airflow.client import AirflowClient, AirflowError
 from etl.errors import ConfigError, SpeckError
+from etl.local_airflow.client import AirflowClient, AirflowError
 
 log = logging.getLogger("speck")
 

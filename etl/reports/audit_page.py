@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from etl.boxes import BUCKET_EDGES, BUCKETS
+from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
 from etl.reports.page import count, percent, render
 
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
-SIZE_RANGES = ("< 8", "8–16", "16–32", "32–96", "≥ 96")  # px, of BUCKETS  # noqa: RUF001
 _MOST_CLASSES = 20
 
 

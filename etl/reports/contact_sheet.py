@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.imaging import codec
 from etl.ids import fraction
-from etl.reports.page import render
+from etl.imaging import codec
 from etl.reports.audit_page import anchor_figures
+from etl.reports.page import render
 
 FILE = "samples.html"
 _SHOWN = 12

@@ -10,18 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from etl.stages.anchors import fit as anchors
-from etl.config import network
-from etl.jobs import tile_worker as parts
-from etl.config import Config
+from etl import schema
+from etl.config import Config, network
 from etl.snapshots.snapshot import Snapshot
+from etl.stages.anchors import fit as anchors
 
 
 def sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
     """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
     found = [np.empty((0, 2))]
     for table in samples:
-        base = pc.equal(pc.struct_field(table["recipe"], "kind"), parts.BASE)
+        base = pc.equal(pc.struct_field(table["recipe"], "kind"), schema.BASE)
         rows = table.filter(pc.and_(base, pc.equal(table["split"], "train")))
         boxes = pc.list_flatten(rows["boxes"]).combine_chunks()
         x0, y0, x1, y1 = (

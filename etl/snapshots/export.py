@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from etl.imaging import codec
 from etl import formats, schema
-from etl.storage import shard, store
 from etl.boxes import Boxes, as_boxes
 from etl.errors import ConfigError, StoreError
+from etl.imaging import codec
 from etl.imaging.mask import paint
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import shard, store
 
 log = logging.getLogger("speck")
 

@@ -7,13 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import boxes, region, schema
-from etl.imaging import codec
-from etl.stages import remap
-from etl.storage import store
 from etl.config import Config
-from etl.imaging.image_file import Original
 from etl.plan import Window
 from etl.snapshots.snapshot import Snapshot
+from etl.stages import remap
 
 IMAGE_COLUMNS = ("image_id", "path", "width", "height", "exif_orientation", *Window._fields)
 
@@ -50,14 +47,9 @@ def evaluation_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, 
     return images.select(IMAGE_COLUMNS), truth
 
 
-def read_image(config: Config, path: str, orientation: int) -> codec.Pixels:
-    """Return a source image [H, W, 3] RGB, upright."""
-    return Original(store.content(store.join(config.source.images, path))).pixels(orientation)
-
-
 def _windows(images: pa.Table, split: str, config: Config) -> pa.Table:
     """Return the images with the part of each that belongs to a split."""
-    windows = [region.of_split(row, split, config.source.split) for row in images.to_pylist()]
+    windows = [region.window_of(row, split, config.source.held_out) for row in images.to_pylist()]
     for name in Window._fields:
         images = images.append_column(name, pa.array([getattr(window, name) for window in windows], pa.int32()))
     return images

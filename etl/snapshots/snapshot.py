@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.storage import store
 from etl.config import Config
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.plan import Plan
+from etl.storage import store
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
-from etl.storage import store
 from etl.errors import StoreError
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
 
 log = logging.getLogger("speck")
 

@@ -11,16 +11,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from etl import formats
-from etl.storage import store
-from etl.imaging.codec import EXTENSIONS
 from etl.config import Config, SplitLists, SplitRatios
 from etl.errors import ConfigError
-from etl.formats import categories as names_of, predefined_splits as splits
+from etl.formats import categories as names_of, predefined_splits
 from etl.formats.coco import NO_IMAGE
 from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair
 from etl.ids import digest, image_id, normal_path
+from etl.imaging.codec import EXTENSIONS
 from etl.schema import reject
+from etl.storage import store
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def _own_split(config: Config, contents: Mapping[str, bytes], images: Sequence[s
     if isinstance(wanted, SplitRatios):
         return None
     if isinstance(wanted, SplitLists):
-        return splits.listed_split(wanted, config.source.images, images, _texts(wanted))
-    found = splits.own_split(config.source.format, _split_files(config, contents), images)
+        return predefined_splits.listed_split(wanted, config.source.images, images, _texts(wanted))
+    found = predefined_splits.own_split(config.source.format, _split_files(config, contents), images)
     if not found:
         raise ConfigError(config.name, "source.split", "source, but the dataset brings no split", "ratios or lists")
     return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etl.storage import store
 from etl.config import Config, SplitLists
 from etl.ids import digest
+from etl.storage import store
 
 
 def fingerprint(config: Config) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from etl.imaging import codec, lossless, image_file as original
+from etl.imaging import codec, image_file, lossless
 from etl.imaging.image_file import Original
 from etl.imaging.yuv import Planes
 from etl.stages.tile import Tile
@@ -43,12 +43,12 @@ class Cutter:
             return self._planes.encode(tile.window, self._quality)
         x0, y0, x1, y1 = tile.window
         view = self.pixels[y0:y1, x0:x1]
-        return self.encode(view if tile.scale == 1 else original.reduce(view, tile.size_wh))
+        return self.encode(view if tile.scale == 1 else image_file.reduce(view, tile.size_wh))
 
     def rest(self) -> None:
         """Give back memory between two samples; nothing is lost."""
         if "pixels" in self.__dict__:
-            original.let_go(self.pixels)
+            image_file.let_go(self.pixels)
 
     def encode(self, pixels: codec.Pixels) -> bytes:
         """Return the JPEG of other pixels [H, W, 3] RGB, with the image's own chroma sampling."""

@@ -7,25 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.imaging import codec
 from etl.config import Config
 from etl.errors import SourceError
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
+from etl.imaging import codec
 from etl.imaging.image_file import Original
 from etl.schema import LEDGER, REJECTS, place, reject, table
+from etl.stages.ledger import Row, entry, written_ids
 
 VERSION = 2
 _TOLERANCE = 0.01  # px: a box that reaches less far outside its image is written with rounding, not wrongly
-
 _FARTHEST = 1e9  # px: no coordinate, and nothing computed of those below it overflows
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -93,11 +90,6 @@ def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
         for bad in label.bad:
             rows.rejects.append(reject("annotation", place(label.file, bad.line), bad.reason, bad.found, bad.expected))
             rows.ledger.append(entry(ids.text(bad.found), "ingest", "dropped", bad.reason))
-
-
-def entry(annotation: str, stage: str, outcome: str, rule: str, value: float | None = None) -> Row:
-    """Return one ledger row."""
-    return {"annotation_id": annotation, "stage": stage, "outcome": outcome, "rule": rule, "value": value}
 
 
 def _finite(box: LabelBox) -> bool:
@@ -176,12 +168,6 @@ def refuse_unknown(tables: dict[str, pa.Table], categories: Sequence[str]) -> di
 def boxes_written(tables: dict[str, pa.Table]) -> int:
     """Return how many boxes the label files of the read images hold, unreadable ones included."""
     return len(written_ids(tables["annotations"], tables["ledger"]))
-
-
-def written_ids(annotations: pa.Table, ledger: pa.Table) -> pa.Array:
-    """Return the id of every box of the source, once: those in the table, and those that could not be read."""
-    both = pa.chunked_array([*annotations["annotation_id"].chunks, *ledger["annotation_id"].chunks], pa.string())
-    return pc.unique(both)
 
 
 def check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +11,11 @@ import pyarrow.compute as pc
 from etl.schema import FINAL, LEDGER
 
 _STRENGTH = {"kept": 0, "clipped": 1, "merged": 2, "ignored": 3, "dropped": 4}
+
+
 NEVER_LABELLED = "never_labelled"  # no tile shows enough of the box
+
+
 _TILES = ("tile", "augment")
 
 
@@ -55,3 +60,17 @@ def in_order(ledger: pa.Table) -> pa.Table:
     """Return the ledger sorted by box, stage and sample, whatever order its rows came in."""
     keys = [(name, "ascending") for name in ("annotation_id", "stage", "sample_id", "outcome", "rule")]
     return ledger.take(pc.sort_indices(ledger, sort_keys=keys))
+
+
+Row = dict[str, Any]
+
+
+def entry(annotation: str, stage: str, outcome: str, rule: str, value: float | None = None) -> Row:
+    """Return one ledger row."""
+    return {"annotation_id": annotation, "stage": stage, "outcome": outcome, "rule": rule, "value": value}
+
+
+def written_ids(annotations: pa.Table, ledger: pa.Table) -> pa.Array:
+    """Return the id of every box of the source, once: those in the table, and those that could not be read."""
+    both = pa.chunked_array([*annotations["annotation_id"].chunks, *ledger["annotation_id"].chunks], pa.string())
+    return pc.unique(both)

@@ -21,9 +21,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from etl.storage import store
 from etl.errors import StoreError
 from etl.ids import digest
+from etl.storage import store
 
 log = logging.getLogger("speck")
 

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.storage import lease, store
 from etl.config import Config
 from etl.errors import StoreError
 from etl.plan import Plan
+from etl.storage import lease, store
 
 log = logging.getLogger("speck")
 Answer = dict[str, Any]

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from etl.stages.augment import donor_reader as lending
-from etl.jobs import tile_worker as parts
 from etl.config import Config
+from etl.jobs import tile_worker
 from etl.plan import Plan
+from etl.stages.augment import donor_reader
 
 ROUNDS = 7
 DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
@@ -117,7 +117,9 @@ class Frames:
         (self._folder / f"{name}.txt").write_text(text)
 
 
-def parts_of(config: Config, plan: Plan, images: pa.Table, annotations: pa.Table, out: Path) -> list[parts.TilePart]:
+def parts_of(
+    config: Config, plan: Plan, images: pa.Table, annotations: pa.Table, out: Path
+) -> list[tile_worker.TilePart]:
     """The images in parts of the size a build gives to a worker at once."""
     pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
     starts, filled = [0], 0
@@ -128,10 +130,10 @@ def parts_of(config: Config, plan: Plan, images: pa.Table, annotations: pa.Table
         filled += int(size)
     slices = [images.slice(start, end - start) for start, end in zip(starts, [*starts[1:], len(pixels)], strict=True)]
     return [
-        parts.TilePart(
+        tile_worker.TilePart(
             config, plan, str(out / str(number)), piece,
             annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())),
-            lending.Loans({}, images.slice(0, 0), annotations.slice(0, 0)),
+            donor_reader.Loans({}, images.slice(0, 0), annotations.slice(0, 0)),
         )
         for number, piece in enumerate(slices)
     ]  # fmt: skip

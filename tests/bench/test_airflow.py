@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl.local_airflow import server as stack
+from etl.local_airflow import server
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 DATASETS = 50
@@ -33,7 +33,7 @@ def airflow(tmp_path_factory, tiny, night):
     for number in range(DATASETS):
         name = "tiny" if number == 0 else f"tiny{number:02d}"
         (root / "datasets" / f"{name}.yaml").write_text(text.replace("name: tiny", f"name: {name}"))
-    with stack.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")}) as running:
+    with server.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")}) as running:
         night.wait_for(lambda: len(running.client.dags()) == 3 * DATASETS, 120)
         yield root, running
 

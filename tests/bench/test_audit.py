@@ -12,8 +12,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from etl.stages.audit import conclude as audit, counts as tally
 from etl import schema
+from etl.stages.audit import conclude, counts
 
 MILLION = 1_000_000
 WANTED = 2.0  # million boxes a second and core
@@ -22,7 +22,7 @@ IMAGES, PER_IMAGE = 2_000, 250  # of a part
 PARTS = 200
 
 
-def part(number: int) -> audit.Part:
+def part(number: int) -> conclude.Part:
     """Return a part of generated boxes: three classes, sizes log-normal about 25 px."""
     rng = np.random.default_rng(number)
     names = [f"{number:04x}{image:012x}" for image in range(IMAGES)]
@@ -43,14 +43,14 @@ def part(number: int) -> audit.Part:
     none = pa.nulls(len(side))
     typed = [columns.get(field.name, none).cast(field.type) for field in schema.ANNOTATIONS]
     rows = pa.table(typed, schema=schema.ANNOTATIONS)
-    return audit.Part(schema.table(schema.IMAGES, images), rows, 640, 640)
+    return conclude.Part(schema.table(schema.IMAGES, images), rows, 640, 640)
 
 
 def test_boxes_a_second(bench: Any) -> None:
     piece, rounds = part(0), []
     for _ in range(8):
         start = time.process_time()
-        count = tally.Count(piece)
+        count = counts.Count(piece)
         count.count_images()
         count.count_boxes()
         count.count_sizes()
@@ -68,8 +68,8 @@ def test_boxes_a_second(bench: Any) -> None:
 
 @pytest.mark.timeout(1800)
 def test_memory_over_a_hundred_million_boxes(bench: Any) -> None:
-    total = reduce(audit.merge, (audit.summarize(part(number)) for number in range(PARTS)), audit.Summary())
-    found = audit.conclude(total, audit.Context(tile_size=640, image_size=640))
+    total = reduce(conclude.merge, (conclude.summarize(part(number)) for number in range(PARTS)), conclude.Summary())
+    found = conclude.conclude(total, conclude.Context(tile_size=640, image_size=640))
     status = Path(f"/proc/{psutil.Process().pid}/status").read_text()
     peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
     assert found["annotations"] == PARTS * IMAGES * PER_IMAGE == 100 * MILLION

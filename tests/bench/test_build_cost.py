@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import audit_images as inspection, build as jobs, tile_worker as parts, publish as publishing
 from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import audit_images, build, publish, tile_worker
 from etl.snapshots.snapshot import Snapshot
 
 FRAMES = 2700  # a minute of work
@@ -28,13 +28,13 @@ def config_of(folder: Path) -> Config:
 
 def whole_build(config: Config) -> Callable[[Path], object]:
     """Build without HTML and pictures."""
-    inspection.pictures = lambda *_: []  # type: ignore[assignment]
-    inspection.audit_page = lambda *_, **__: ""
-    publishing._contact_sheet = lambda *_: b""  # type: ignore[assignment]
+    audit_images.pictures = lambda *_: []  # type: ignore[assignment]
+    audit_images.audit_page = lambda *_, **__: ""
+    publish._contact_sheet = lambda *_: b""  # type: ignore[assignment]
 
     def run(folder: Path) -> None:
         with cluster.serial() as here:
-            jobs.build(config.model_copy(update={"store": str(folder)}), here)
+            build.build(config.model_copy(update={"store": str(folder)}), here)
 
     return run
 
@@ -42,13 +42,13 @@ def whole_build(config: Config) -> Callable[[Path], object]:
 def tiling(bench: Any, config: Config) -> Callable[[Path], object]:
     """Cut the same tiles, as the build's parts do."""
     with cluster.serial() as here:
-        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     images = snapshot.table("images")
     images = images.filter(pc.is_in(images["split"], value_set=pc.unique(snapshot.table("samples")["split"])))
 
     def run(folder: Path) -> None:
         for piece in bench.parts_of(config, snapshot.plan, images, snapshot.table("annotations"), folder):
-            parts.tile_part(piece)
+            tile_worker.tile_part(piece)
 
     return run
 

@@ -14,10 +14,10 @@ from pycocotools.cocoeval import COCOeval
 from etl import boxes
 from etl.config import Merge
 from etl.plan import TilePlan
-from train.evaluation import nwd as nearness
-from train.evaluation.coco import Truth
-from train.prediction.merge import Detections, concatenate, merge
+from train.detections import Detections, Truth, concatenate
+from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
+from train.prediction.merge import merge
 
 BOXES, SIDE = 50_000, 6000
 DETECTIONS, IMAGES = 500_000, 2500
@@ -98,7 +98,7 @@ def test_judging_half_a_million_detections_beside_pycocotools(bench: Any) -> Non
         return float(average_precision(truth, found, ("a", "b", "c"), comparable=True)["AP"])
 
     def by_nwd() -> float | None:
-        return nearness.average_precision(list(zip(truth, found, [1.0] * IMAGES, strict=True)), 3, 100)["NWD_AP"]
+        return nwd.average_precision(list(zip(truth, found, [1.0] * IMAGES, strict=True)), 3, 100)["NWD_AP"]
 
     costs: dict[str, list[Any]] = {"ours": [], "by NWD": [], "theirs": []}
     values = {}

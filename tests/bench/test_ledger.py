@@ -11,8 +11,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from etl.stages import ledger
 from etl import schema
+from etl.stages import ledger
 from etl.storage import store
 
 BOXES = 2_500_000

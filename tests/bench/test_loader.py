@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
 from etl.config import load
+from etl.execution import cluster
+from etl.jobs import build
 from etl.snapshots.export import export
+from etl.snapshots.samples import ShardReader, of_split
 from etl.snapshots.snapshot import Snapshot
 from train import compat
-from train.engine.dataset import ShardDataset, ShardReader, of_split
+from train.engine.dataset import ShardDataset
 
 compat.install()
 
@@ -27,7 +28,7 @@ def test_samples_a_second_beside_a_folder(real_data: Path, tmp_path: Path, monke
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     with cluster.connect(workers=2) as here:
-        snapshot = Snapshot.open(jobs.build(load(bench.datasets / "aerial_cars.yaml"), here)["snapshot"])
+        snapshot = Snapshot.open(build.build(load(bench.datasets / "aerial_cars.yaml"), here)["snapshot"])
     export(snapshot, "yolo", tmp_path / "out")
     hyp = get_cfg(overrides={"mosaic": 0.0, "scale": 0.0, "translate": 0.0})
     size = snapshot.plan.tile.size

@@ -13,9 +13,9 @@ import psutil
 import pytest
 import pyvips
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
 from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import build
 
 FEW, MANY = 100, 10_000
 FLAT = 1.15
@@ -68,7 +68,7 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path: Path, bench: Any) -> N
     for count in (FEW, MANY):
         write_images(tmp_path / str(count), count)
         with worker() as one:
-            built = jobs.build(config_of(tmp_path / str(count)), one.cluster)
+            built = build.build(config_of(tmp_path / str(count)), one.cluster)
             peaks[count] = one.peak()
         assert built["images"] == count
     ratio = peaks[MANY] / peaks[FEW]
@@ -93,7 +93,7 @@ def test_memory_is_bounded_for_a_large_image(tmp_path: Path, kind: str, bench: A
     text = "\n".join(f"0 {x:.6f} {y:.6f} {24 / WIDTH:.7f} {20 / HEIGHT:.7f}" for x, y in places)
     path.with_suffix(".txt").write_text(text)
     with worker() as one:
-        built = jobs.build(config_of(folder, 700), one.cluster)
+        built = build.build(config_of(folder, 700), one.cluster)
         peak = one.peak()
     assert built["images"] == 1
     assert sum(built["samples"].values()) > 1000

@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from etl import boxes
-from etl.execution import cluster
-from etl.demo import dataset as demo
-from etl.jobs import build as jobs
 from etl.config import load
-from etl.snapshots.snapshot import Snapshot
+from etl.demo import dataset
+from etl.execution import cluster
+from etl.jobs import build
 from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.snapshot import Snapshot
 from train.engine import run as engine
-from train.label_errors import run as find_missing
 from train.evaluation.detectors import finder_of, look
 from train.evaluation.images import subjects_of
+from train.label_errors import run as find_missing
 
 GONE = 0.05  # of the small labels
 SURE, APART = 0.95, 0.5  # the fixed rule: score above, IoU with every label below
@@ -29,7 +29,7 @@ SAME = 0.5  # NWD from which a suspect is a label that was taken
 
 @pytest.mark.timeout(3600)
 def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
-    demo.write_dataset(tmp_path / "demo", 7)
+    dataset.write_dataset(tmp_path / "demo", 7)
     taken: dict[str, list[list[float]]] = {}
     rng = np.random.default_rng(0)
     for file in sorted((tmp_path / "demo" / "dataset").rglob("*.json")):
@@ -49,7 +49,7 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "demo.yaml")
     with cluster.connect(workers=2) as here:
-        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     model = engine.train(config, snapshot)["model"]
     queue = pq.read_table(find_missing.find(config, snapshot, model)["queue"]).to_pylist()
 

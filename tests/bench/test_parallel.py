@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs, tile_worker as parts
 from etl.config import Config, load
+from etl.execution import cluster
+from etl.jobs import build, tile_worker
 from etl.snapshots.snapshot import Snapshot
 
 REPEATS = 4
 ROUNDS = 7
 
 
-def pieces_of(bench: Any, config: Config, snapshot: Snapshot, folder: Path) -> list[parts.TilePart]:
+def pieces_of(bench: Any, config: Config, snapshot: Snapshot, folder: Path) -> list[tile_worker.TilePart]:
     images, annotations = snapshot.table("images"), snapshot.table("annotations")
     return [
         piece
@@ -39,15 +39,15 @@ def test_dask_workers_beside_plain_processes(real_data: Path, tmp_path: Path, mo
     config = load(bench.datasets / "aerial_cars.yaml")
     config = config.model_copy(update={"augment": config.augment.model_copy(update={"copies": 0})})
     with cluster.serial() as here:
-        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     with ExitStack() as stack:
         pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(2))
         two, one = (stack.enter_context(cluster.connect(workers=workers)) for workers in (2, 1))
-        sides: dict[str, Callable[[list[parts.TilePart]], object]] = {
-            "loop": lambda pieces: [parts.tile_part(piece) for piece in pieces],
-            "two processes": lambda pieces: pool.map(parts.tile_part, pieces, chunksize=1),
-            "two workers": lambda pieces: two.map(parts.tile_part, pieces, label="tile"),
-            "one worker": lambda pieces: one.map(parts.tile_part, pieces, label="tile"),
+        sides: dict[str, Callable[[list[tile_worker.TilePart]], object]] = {
+            "loop": lambda pieces: [tile_worker.tile_part(piece) for piece in pieces],
+            "two processes": lambda pieces: pool.map(tile_worker.tile_part, pieces, chunksize=1),
+            "two workers": lambda pieces: two.map(tile_worker.tile_part, pieces, label="tile"),
+            "one worker": lambda pieces: one.map(tile_worker.tile_part, pieces, label="tile"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(ROUNDS + 1):

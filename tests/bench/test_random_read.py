@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from etl.config import load
 from etl.execution import cluster
 from etl.imaging import codec
-from etl.jobs import build as jobs
-from etl.config import load
+from etl.jobs import build
+from etl.snapshots.samples import ShardReader, of_split, struct_lists
 from etl.snapshots.snapshot import Snapshot
-from train.engine.dataset import ShardReader, of_split, struct_lists
 
 READS = 1000
 ROUNDS = 7
@@ -24,7 +24,7 @@ def test_reading_a_random_sample_beside_decoding_it(real_data: Path, tmp_path: P
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "aerial_cars.yaml")
     with cluster.connect(workers=2) as here:
-        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     samples = of_split(snapshot.table("samples"), "train")
     reader = ShardReader(snapshot.home)
     places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image
 
-from etl.execution import cluster
-from etl.jobs import build as jobs, tile_worker as parts
-from etl.imaging import lossless
 from etl.config import Config, load
+from etl.execution import cluster
+from etl.imaging import lossless
+from etl.jobs import build, tile_worker
 from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
 
@@ -51,7 +51,7 @@ def write_coco(images: pa.Table, annotations: pa.Table, path: Path) -> None:
 def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
     """Build once, and write the COCO file that the other side reads; return what cuts every JPEG's tiles."""
     with cluster.serial() as here:
-        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     images = snapshot.table("images")
     images = images.filter(pc.is_in(images["format"], pa.array(["JPEG", "MPO"])))
     write_coco(images, snapshot.table("annotations"), coco)
@@ -61,7 +61,7 @@ def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
 
     def run(folder: Path) -> None:
         for number, piece in enumerate(pieces):
-            parts.tile_part(parts.TilePart(**{**vars(piece), "uri": str(folder / str(number))}))
+            tile_worker.tile_part(tile_worker.TilePart(**{**vars(piece), "uri": str(folder / str(number))}))
 
     return run
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from etl.config import Evaluate, Merge
 from etl.plan import GRID
 from tests.bench.test_judging import SIDE, seen_in_tiles
-from train.prediction import media as footage, tiled as predict
-from train.models import model as models
-from train.prediction.merge import Detections, merge
+from train.detections import Detections
+from train.models import model, weights
+from train.prediction import media, tiled
+from train.prediction.merge import merge
 
 ROUNDS = 5
 IMAGES = 4
@@ -37,21 +38,21 @@ Found = NDArray[np.float64]  # [N, 5]: xyxy, category
 class Detectors:
     """One network in both programs, one thread each, and the files that both read."""
 
-    ours: models.Model
+    ours: model.Model
     theirs: Any
     files: list[str]
 
-    def by_us(self, file: str, mode: predict.Mode, method: Any) -> Found:
+    def by_us(self, file: str, mode: tiled.Mode, method: Any) -> Found:
         torch.set_num_threads(1)
         settings = Evaluate(
             confidence=CONFIDENCE, merge=Merge(method=method, metric=METHODS[method][1], threshold=THRESHOLD)
         )
-        return rows(predict.predict_image(self.ours, footage.read(file), mode, settings))
+        return rows(tiled.predict_image(self.ours, media.read(file), mode, settings))
 
     def unmerged_by_us(self, file: str) -> Found:
-        return rows(predict.tiled(self.ours, footage.read(file), self.ours.tile, [1.0], CONFIDENCE))
+        return rows(tiled.tiled(self.ours, media.read(file), self.ours.tile, [1.0], CONFIDENCE))
 
-    def by_sahi(self, file: str, mode: predict.Mode, method: str, threshold: float = THRESHOLD) -> Found:
+    def by_sahi(self, file: str, mode: tiled.Mode, method: str, threshold: float = THRESHOLD) -> Found:
         from sahi.predict import get_sliced_prediction
 
         torch.set_num_threads(1)
@@ -82,11 +83,11 @@ def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFacto
     if not (uri := os.environ.get("SPECK_MODEL")):
         pytest.skip("SPECK_MODEL names no model: see this file's first lines")
     folder = tmp_path_factory.mktemp("sahi")
-    ours = models.load(uri)
-    predict.place(ours, "cpu")
+    ours = model.load(uri)
+    tiled.place(ours, "cpu")
     tile = ours.tile.model_copy(update={"size": TILE, "overlap": OVERLAP, "scales": (1.0,)})
-    network = models.build(ours.meta["architecture"], ours.categories)
-    models.load_weights(network, uri)
+    network = model.build(ours.meta["architecture"], ours.categories)
+    weights.load_weights(network, uri)
     network.args = {"imgsz": ours.image_size, "task": "detect"}
     torch.save({"model": network.eval(), "train_args": network.args}, folder / "network.pt")
 
@@ -120,7 +121,7 @@ def test_the_tiles_of_both_give_the_same_boxes(detectors: Detectors, bench: Any)
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["tiled", "combined"])
-def test_prediction_beside_sahi(mode: predict.Mode, method: str, detectors: Detectors, bench: Any) -> None:
+def test_prediction_beside_sahi(mode: tiled.Mode, method: str, detectors: Detectors, bench: Any) -> None:
     found: dict[str, list[Found]] = {}
 
     def over(side: str, run: Any) -> Any:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from etl.config import Config, load
 from etl.execution import cluster
 from etl.imaging import codec, lossless
-from etl.jobs import build as jobs, tile_worker as parts
-from etl.config import Config, load
+from etl.jobs import build, tile_worker
 from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
 
@@ -40,7 +40,7 @@ def opencv_loop(paths: list[Path], out: Path) -> None:
 def our_tiling(bench: Any, config: Config, name: str) -> Callable[[Path], object]:
     """Build once; return what cuts every JPEG's tiles, also those the loop writes and a plan would leave out."""
     with cluster.serial() as here:
-        snapshot = Snapshot.open(jobs.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     images, annotations = snapshot.table("images"), snapshot.table("annotations")
     images = images.filter(pc.is_in(images["format"], pa.array(["JPEG", "MPO"])))
     plan = snapshot.plan.model_copy(update={"negatives": 1.0, "negatives_far": 1.0, "tile": PLAN, "codec": name})
@@ -48,7 +48,7 @@ def our_tiling(bench: Any, config: Config, name: str) -> Callable[[Path], object
     def run(folder: Path) -> None:
         for turn in range(REPEATS):
             for piece in bench.parts_of(config, plan, images, annotations, folder / str(turn)):
-                parts.tile_part(piece)
+                tile_worker.tile_part(piece)
 
     return run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl.local_airflow import server as stack
+from etl.local_airflow import server
 from etl.local_airflow.client import AirflowError
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
@@ -29,7 +29,7 @@ def airflow(tmp_path_factory, tiny, night, hooked):
     (root / "datasets" / "tiny.yaml").write_text(text)
     (root / "datasets" / "broken.yaml").write_text("name: broken")
     extra = {"SPECK_DATASETS": str(root / "datasets"), "AIRFLOW_CONN_SPECK_ALERTS": hooked.connection}
-    running = stack.up(root / "airflow", DAGS, port=0, extra=extra)
+    running = server.up(root / "airflow", DAGS, port=0, extra=extra)
     try:
         night.wait_for(lambda: len(running.client.dags()) == 3 and running.client.import_errors(), 60)
         yield running

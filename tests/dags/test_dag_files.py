@@ -22,7 +22,7 @@ HEAVY = {
     "pandas",
     "pyarrow",
     "albumentations",
-    "etl.jobs.build",
+    "etl.jobs",
 }
 
 GOOD = """

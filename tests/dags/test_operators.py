@@ -84,7 +84,7 @@ def test_a_killed_task_takes_the_whole_process_group_with_it(operators, tmp_path
         f"""
         import signal, sys
         sys.path[:0] = [{str(DAGS)!r}, {str(DAGS / "plugins")!r}]
-        from operators import TrainOperator
+        from speck_dags.operators import TrainOperator
         operator = TrainOperator(task_id="train", config="a.yaml", plan={{}})
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
         operator.run("train")
@@ -108,7 +108,7 @@ def test_a_task_killed_by_force_leaves_no_training_behind(operators, tmp_path):
         f"""
         import sys
         sys.path[:0] = [{str(DAGS)!r}, {str(DAGS / "plugins")!r}]
-        from operators import TrainOperator
+        from speck_dags.operators import TrainOperator
         TrainOperator(task_id="train", config="a.yaml", plan={{}}).run("train")
         """
     )

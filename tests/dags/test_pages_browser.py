@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.local_airflow import server as stack
+from etl.local_airflow import server
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -41,7 +41,7 @@ def airflow(tmp_path_factory, tiny, night):
     text = tiny.config(root / "store", root / "data", "0 2 * * *")
     (root / "datasets" / "tiny.yaml").write_text(text)
     (root / "datasets" / "broken.yaml").write_text("name: broken")
-    running = stack.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")})
+    running = server.up(root / "airflow", DAGS, port=0, extra={"SPECK_DATASETS": str(root / "datasets")})
     with running:
         night.wait_for(lambda: len(running.client.dags()) == 3, 60)
         yield running

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from etl.lifecycle import champion
-from etl.local_airflow import server as stack
+from etl.local_airflow import server
 from etl.storage import store
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
@@ -179,7 +179,7 @@ def airflow(site, s3, deliver, tiny, night):
         "SPECK_SCHEDULER": site.dask(s3),
         "SPECK_DATASETS": str(site.root / "datasets"),
     }
-    running = stack.up(site.root / "airflow", DAGS, port=0, extra=extra)
+    running = server.up(site.root / "airflow", DAGS, port=0, extra=extra)
     try:
         client = running.client
         night.wait_for(lambda: len(client.dags()) == 3, 60)

@@ -25,9 +25,9 @@ schedule: {{cron: '0 2 * * *'}}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """The store of a dataset that was built once and has a model without an evaluation; beside it a bad file."""
-    from etl.execution import cluster
     from etl import config
-    from etl.jobs import build as jobs
+    from etl.execution import cluster
+    from etl.jobs import build
     from tests.etl.conftest import Dataset
 
     root = tmp_path_factory.mktemp("pages")
@@ -40,7 +40,7 @@ def home(tmp_path_factory):
     (root / "datasets" / "broken.yaml").write_text("name: broken")
     settings = config.load(path)
     with cluster.serial() as here:
-        jobs.build(settings, here)
+        build.build(settings, here)
     folder = store.join(settings.home, "models", MODEL)
     store.write_bytes(store.join(folder, "weights.safetensors"), b"weights")
     said = {"id": MODEL, "model": "yolo26n", "snapshot": "s", "image_size": 640, "recipe": ["batch 8: it fits"]}
@@ -253,7 +253,7 @@ def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):
 def test_tasks_link_to_what_they_made_and_to_dask_where_they_use_it(dag_module):
     from airflow.sdk import DAG
 
-    operators = dag_module("operators")
+    operators = dag_module("speck_dags.operators")
     with DAG("d"):
         publish, audit, split = (
             operators.StageOperator(task_id=n, stage=n, config="a.yaml") for n in ("publish", "audit", "split")

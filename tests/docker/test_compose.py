@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import etl
-from etl.local_airflow import server as stack
+from etl.local_airflow import server
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -124,7 +124,7 @@ def test_no_secret_stands_in_the_text_of_a_service(services):
 
 
 def test_production_keeps_every_setting_that_the_local_airflow_needs(services, tmp_path):
-    local = settings({"environment": stack.environment(tmp_path, tmp_path / "dags", 8080)})
+    local = settings({"environment": server.environment(tmp_path, tmp_path / "dags", 8080)})
     for name in ("setup", "api-server", "scheduler", "dag-processor", "triggerer"):
         here = settings(services[name])
         assert here.keys() >= local.keys() - OF_THE_LOCAL_STACK.keys()
@@ -133,7 +133,7 @@ def test_production_keeps_every_setting_that_the_local_airflow_needs(services, t
 
 
 def test_the_reasons_to_differ_are_those_of_settings_that_exist(tmp_path):
-    local = settings({"environment": stack.environment(tmp_path, tmp_path / "dags", 8080)})
+    local = settings({"environment": server.environment(tmp_path, tmp_path / "dags", 8080)})
     assert OTHERWISE_IN_PRODUCTION.keys() | OF_THE_LOCAL_STACK.keys() <= local.keys()
 
 

@@ -109,8 +109,12 @@ sys.path.insert(0, {str(ROOT / "dags")!r})
 import importlib, pathlib
 for path in sorted(pathlib.Path({str(ROOT / "dags")!r}).glob("*.py")):
     importlib.import_module(path.stem)
-from etl import cluster, jobs, retrain, snapshot
-assert all(callable(getattr(jobs, stage)) for stage in jobs.STAGES)
+from etl.execution import cluster
+from etl.jobs import build
+from etl.lifecycle import retrain
+from etl.snapshots import snapshot
+from etl.stages import STAGES
+assert all(callable(importlib.import_module("etl.jobs." + stage).run) for stage in STAGES)
 """
     environ = {"AIRFLOW_HOME": str(tmp_path), "PATH": "", "SPECK_DATA": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environ, cwd=tmp_path, check=True, timeout=120)

@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 import pytest
 
+from etl.config import Config
 from etl.execution import cluster
 from etl.jobs import build as jobs
-from etl.config import Config
 from etl.plan import Plan
 
 Boxes = list[tuple[int, int, int, int, int]]  # category, x0, y0, width, height in pixels

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
-from etl import boxes as bx
+from etl import boxes
 from etl.plan import GRID, Plan, TilePlan, Window, floor16, starts
 
 SIDE = st.integers(32, 1400)
@@ -74,11 +74,11 @@ def test_every_scale_covers_the_image_unless_a_finer_one_shows_it_in_one_window(
     st.integers(0, 60),
 )
 def test_boxes_map_from_tile_to_image_and_back_exactly(corners: list[int], scale: float, column: int, row: int) -> None:
-    box = bx.as_boxes([[value / 64 for value in corners]])  # exact in binary, as every window and power of two is
+    box = boxes.as_boxes([[value / 64 for value in corners]])  # exact in binary, as every window and power of two is
     window = Window(16 * column, 16 * row, 16 * column + 640, 16 * row + 640)
-    in_tile = bx.to_window(box, window, scale)
-    assert bx.from_window(in_tile, window, scale).tolist() == box.tolist()
-    assert bx.to_window(bx.from_window(in_tile, window, scale), window, scale).tolist() == in_tile.tolist()
+    in_tile = boxes.to_window(box, window, scale)
+    assert boxes.from_window(in_tile, window, scale).tolist() == box.tolist()
+    assert boxes.to_window(boxes.from_window(in_tile, window, scale), window, scale).tolist() == in_tile.tolist()
 
 
 def test_windows_cover_an_image_row_by_row() -> None:

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, strategies as st
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.stages import ledger
 from etl import region, schema
-from etl.snapshots import ground_truth as truth
-from etl.config import Config, SplitRatios
+from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import build
 from etl.plan import GRID, Window
+from etl.snapshots import ground_truth
 from etl.snapshots.snapshot import Snapshot
+from etl.stages import ledger
 from train.evaluation.run import evaluate
 
 WIDTH, HEIGHT = 3600, 700
@@ -27,7 +27,7 @@ SIDE = 24
 
 @given(st.integers(1, 40_000), st.integers(1, 40_000), st.floats(0, 0.49), st.floats(0, 0.49))
 def test_regions_lie_apart_in_the_shares_asked_for(width: int, height: int, val: float, test: float) -> None:
-    found = region.divide(width, height, SplitRatios(val=val, test=test))
+    found = region.divide(width, height, val, test)
     axis, long = (0, width) if width >= height else (1, height)
     asked = {"train": 1 - val - test, "val": val, "test": test}
     if not found:
@@ -74,7 +74,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def built(config: Config) -> Snapshot:
     with cluster.serial() as here:
-        return Snapshot.open(jobs.build(config, here)["snapshot"])
+        return Snapshot.open(build.build(config, here)["snapshot"])
 
 
 def windows_of(snapshot: Snapshot, split: str) -> list[Window]:
@@ -84,7 +84,7 @@ def windows_of(snapshot: Snapshot, split: str) -> list[Window]:
 
 
 def test_no_tile_leaves_its_region(config: Config, built: Snapshot) -> None:
-    regions = {part.split: part.window for part in region.divide(WIDTH, HEIGHT, SplitRatios())}
+    regions = {part.split: part.window for part in region.divide(WIDTH, HEIGHT, 0.2, 0.0)}
     for split, frame in regions.items():
         windows = windows_of(built, split)
         assert windows
@@ -96,7 +96,7 @@ def test_augmented_samples_show_their_region_alone(config: Config, built: Snapsh
     samples = built.table("samples").to_pylist()
     annotations = {row["annotation_id"]: row for row in built.table("annotations").to_pylist()}
     made = [row for row in samples if row["recipe"]["kind"] != "tile"]
-    train = next(part.window for part in region.divide(WIDTH, HEIGHT, SplitRatios()) if part.split == "train")
+    train = next(part.window for part in region.divide(WIDTH, HEIGHT, 0.2, 0.0) if part.split == "train")
     assert len(made) > 10
     assert {row["split"] for row in made} == {"train"}
     for row in made:
@@ -105,7 +105,7 @@ def test_augmented_samples_show_their_region_alone(config: Config, built: Snapsh
 
 
 def test_every_box_is_accounted_for_and_those_of_the_band_by_name(built: Snapshot) -> None:
-    train, val = (part.window for part in region.divide(WIDTH, HEIGHT, SplitRatios()))
+    train, val = (part.window for part in region.divide(WIDTH, HEIGHT, 0.2, 0.0))
     boxes = {row["annotation_id"]: (row["x0"], row["x1"]) for row in built.table("annotations").to_pylist()}
     events = built.table("ledger")
     final = {row["annotation_id"]: row for row in events.to_pylist() if row["stage"] == schema.FINAL}
@@ -122,8 +122,8 @@ def test_every_box_is_accounted_for_and_those_of_the_band_by_name(built: Snapsho
 
 
 def test_the_region_of_val_is_judged_alone(config: Config, built: Snapshot) -> None:
-    images, objects = truth.evaluation_truth(built, "val")
-    val = next(part.window for part in region.divide(WIDTH, HEIGHT, SplitRatios()) if part.split == "val")
+    images, objects = ground_truth.evaluation_truth(built, "val")
+    val = next(part.window for part in region.divide(WIDTH, HEIGHT, 0.2, 0.0) if part.split == "val")
     assert [images[side].to_pylist() for side in Window._fields] == [[side] for side in val]
     counted = objects.filter(pc.and_(pc.invert(objects["ignore"]), pc.greater(objects["x1"], objects["x0"])))
     assert 0 < counted.num_rows < 60
@@ -138,7 +138,7 @@ def test_a_later_image_leaves_the_divided_one_as_it_is(config: Config, built: Sn
     for number, name in enumerate("pqrstuvw", start=1):
         write(Path(config.source.images), name, number, (800, 600))
     with cluster.serial() as here:
-        again = Snapshot.open(jobs.build(config, here)["snapshot"])
+        again = Snapshot.open(build.build(config, here)["snapshot"])
     images = dict(zip(*(again.table("images")[name].to_pylist() for name in ("path", "split")), strict=True))
     assert images.pop("ortho.png") == schema.DIVIDED
     assert set(images.values()) <= {"train", "val"}

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from etl.imaging import codec
 from etl import schema
-from etl.storage import shard, store
 from etl.config import Config
+from etl.imaging import codec
 from etl.plan import Plan, TilePlan
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import shard, store
 
 COLOURS = {"red": (230, 40, 30), "blue": (30, 60, 230)}
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from etl.storage import store
 from etl.errors import StoreError
 from etl.ids import digest
+from etl.storage import store
 
 _FILE = "last.pt"
 _MARK = "run.json"  # by which `speck gc` leaves the snapshot there

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etl.config import network
-from etl.config import Config
+from etl.config import Config, network
 
 _ENOUGH = 0.99  # share of the boxes that must be able to get a candidate
 _TINY = 0.25  # share of the boxes under 16 network px from which their loss is softened

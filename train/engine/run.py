@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from etl.snapshots import anchors as fitting
-from etl.config import network
-from etl.storage import store
-from etl.config import Config
+from etl.config import Config, network
 from etl.errors import ConfigError
+from etl.snapshots import anchors
+from etl.snapshots.samples import of_split
 from etl.snapshots.snapshot import Snapshot
-from train.engine import checkpoint, recipe
+from etl.storage import store
 from train import compat
-from train.models import model
-from train.engine.dataset import of_split
+from train.engine import checkpoint, recipe
 from train.engine.trainer import Run, Trainer
+from train.models import model, weights
+from train.models.architecture import Architecture, resolve, with_anchors
 
 compat.install()
 
@@ -104,7 +104,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         if not len(rows):
             found = f"no {name} samples in snapshot {snapshot.id}"
             raise ConfigError(config.name, "source.split", found, "at least one")
-    architecture = model.resolve(config.train.model)
+    architecture = resolve(config.train.model)
     tile_size = snapshot.plan.tile.size
     image_size = config.train.image_size or tile_size
     mosaics = has_mosaics(samples)
@@ -135,7 +135,7 @@ def prepare(config: Config, snapshot: Snapshot) -> Run:
         architecture = _with_anchors(config, snapshot, architecture, settings["imgsz"])
     return Run(
         dataset=config.name, train=train_rows, val=val_rows, home=snapshot.home, categories=tuple(snapshot.categories),
-        architecture=architecture, weights=model.find_weights(config.train.weights, config.train.model),
+        architecture=architecture, weights=weights.find_weights(config.train.weights, config.train.model),
         image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=budget, settings=settings,
         warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free, loss=config.train.loss,
         weighted=config.train.sampling == "weighted",
@@ -148,19 +148,17 @@ def has_mosaics(samples: pa.Table) -> bool:
     return bool(pc.any(pc.equal(kinds, "mosaic")).as_py())
 
 
-def _with_anchors(
-    config: Config, snapshot: Snapshot, architecture: model.Architecture, image_size: int
-) -> model.Architecture:
+def _with_anchors(config: Config, snapshot: Snapshot, architecture: Architecture, image_size: int) -> Architecture:
     """Return the architecture with the snapshot's anchors, fitted anew where they are for other levels or sizes."""
     strides = network.strides(config)
     found = store.read_json(store.join(snapshot.uri, "anchors.json"))
     if (tuple(found["strides"]), found["image_size"]) != (strides, image_size):
         log.info("anchors fitted anew, for strides %s and an input of %d px", strides, image_size)
-        found = fitting.refit(snapshot, strides=strides, image_size=image_size)
+        found = anchors.refit(snapshot, strides=strides, image_size=image_size)
     if not found["boxes"]:
         raise ConfigError(config.name, "train.models.model", "no train box to fit anchors to", "a snapshot with labels")
     log.info("anchors: %s", found["anchors"])
-    return model.with_anchors(architecture, found["anchors"], strides)
+    return with_anchors(architecture, found["anchors"], strides)
 
 
 def _options(config: Config, mosaics: bool) -> dict[str, Any]:

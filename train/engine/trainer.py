@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from etl import boxes
 from etl.config import Loss
 from etl.errors import ConfigError, SpeckError
-from train.engine import checkpoint, tracking
+from etl.snapshots.samples import ShardReader
 from train import compat
-from train.models import model
-from train.engine.dataset import ShardDataset, ShardReader
-from train.models.losses import balanced
+from train.engine import checkpoint, tracking
+from train.engine.dataset import ShardDataset
 from train.engine.sampler import EpochSampler, rarity
+from train.models import model, weights
+from train.models.architecture import Architecture
+from train.models.losses import balanced
 
 compat.install()
 
@@ -49,7 +51,7 @@ class Run:
     val: pa.Table
     home: str  # of the snapshot's shards
     categories: tuple[str, ...]
-    architecture: model.Architecture
+    architecture: Architecture
     weights: str | None
     image_size: int
     tile_size: int
@@ -105,7 +107,7 @@ class Trainer(DetectionTrainer):
         torch.set_num_threads(threads)  # Ultralytics leaves one core idle, on a small machine half of them
         self.model: Any = model.build(run.architecture, run.categories)
         if run.weights is not None:
-            log.info("%d tensors taken from %s", model.load_weights(self.model, run.weights), run.weights)
+            log.info("%d tensors taken from %s", weights.load_weights(self.model, run.weights), run.weights)
         self.model.loss_settings = run.loss
         self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
         self.add_callback("on_train_start", Trainer._count_time_before)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
+from train.detections import Detections, Truth
 from train.evaluation import coco
-from train.evaluation.coco import Floats, Truth
-from train.prediction.merge import Detections
+from train.evaluation.coco import Floats
 
 DRAWS = 1000
 FIGURES = ("AP", "AP50", "AP75", *(f"AP_{name}" for name in ("very_tiny", "tiny", "small", "medium", "large")))

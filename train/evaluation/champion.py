@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from etl.lifecycle import champion
-from etl.storage import store
 from etl.config import Config
-from etl.snapshots.snapshot import Snapshot
+from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
+from train.detections import Detections
 from train.evaluation import bootstrap, gate
 from train.evaluation.detectors import Finder, finder_of, look
-from train.prediction.merge import Detections
 from train.evaluation.images import Subject, subjects_of
 
 log = logging.getLogger("speck")

@@ -15,37 +15,15 @@ from numpy.typing import NDArray
 
 from etl import boxes
 from etl.boxes import Boxes
-from train.prediction.merge import Detections
+from train.detections import EVERY_CATEGORY, Detections, Truth
 
 log = logging.getLogger(__name__)
-
-EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
 THRESHOLDS = 10  # of IoU, .5 to .95
 COMPARABLE = 100  # detections per image and category, what everyone else counts
 COCO_SIZES = {"all": [0.0, 1e10], "small": [0.0, 32.0**2], "medium": [32.0**2, 96.0**2], "large": [96.0**2, 1e10]}
 BUCKET_SIZES = {name: [float(i), float(i)] for i, name in enumerate(boxes.BUCKETS)}  # ranges of the bucket's number
-
 Floats = NDArray[np.float64]
 Sized = tuple["Truth", Floats, Detections, Floats]  # truth, its size, detections, their size
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The labelled boxes of one image, pixels of the upright image."""
-
-    xyxy: Boxes  # [N, 4]
-    category: NDArray[np.int64]  # [N], index into the categories, or EVERY_CATEGORY
-    area: NDArray[np.float64]  # [N], as the label file says it (COCO: of the mask)
-    ignore: NDArray[np.bool_]  # [N], a region where no detection of any category is right or wrong
-    difficult: NDArray[np.bool_]  # [N], need not be found, and finding it is no mistake
-
-    def __len__(self) -> int:
-        return len(self.category)
-
-    @property
-    def counted(self) -> NDArray[np.bool_]:
-        """Which objects must be found [N]."""
-        return ~(self.ignore | self.difficult)
 
 
 def evaluated(

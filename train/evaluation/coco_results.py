@@ -13,11 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl import boxes
-from etl.storage import store
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan, Window
-from train.evaluation.coco import Truth
-from train.prediction.merge import Detections, concatenate, none
+from etl.storage import store
+from train.detections import Detections, Truth, concatenate, none
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
 

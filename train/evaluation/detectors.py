@@ -10,17 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from etl.execution import progress
-from etl.lifecycle import retrain
 from etl.config import Config
 from etl.errors import ConfigError
+from etl.execution import progress
+from etl.lifecycle import retrain
 from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
-from train.prediction import tiled as predict
-from train.evaluation import coco_results as results
-from train.prediction.merge import Detections, concatenate, merge
-from train.prediction.tiled import MODES, Mode
+from train.detections import Detections, concatenate
+from train.evaluation import coco_results
 from train.evaluation.images import Subject, pixels_of
+from train.prediction import tiled
+from train.prediction.merge import merge
+from train.prediction.tiled import MODES, Mode
 
 log = logging.getLogger("speck")
 
@@ -39,8 +40,8 @@ class Finder:
 
     def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
         """Return the most network pixels per source pixel that a mode shows."""
-        whole = predict.full_image_ratio(self.image_size, image_wh)
-        fine = predict.tile_ratio(self.image_size, self.tile, predict.BASE_SCALE)
+        whole = tiled.full_image_ratio(self.image_size, image_wh)
+        fine = tiled.tile_ratio(self.image_size, self.tile, tiled.BASE_SCALE)
         return {"full_image": whole, "tiled": fine, "combined": max(whole, fine)}[mode]
 
 
@@ -57,7 +58,7 @@ def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
     from train.models import model as models
 
     model = models.load(uri)
-    log.info("evaluation: model %s on %s", model.id, predict.place(model, config.train.device))
+    log.info("evaluation: model %s on %s", model.id, tiled.place(model, config.train.device))
     categories = [*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories)]
     ours = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
     settings = config.evaluate
@@ -65,12 +66,12 @@ def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
     def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
         image = pixels_of(config, subject)
         start = time.perf_counter()
-        whole = predict.full_image(model, image, settings.confidence)
+        whole = tiled.full_image(model, image, settings.confidence)
         seen_whole = time.perf_counter()
-        base, *coarser = predict.scales_of(model.tile)
-        fine = predict.tiled(model, image, model.tile, [base], settings.confidence)
+        base, *coarser = tiled.scales_of(model.tile)
+        fine = tiled.tiled(model, image, model.tile, [base], settings.confidence)
         seen_fine = time.perf_counter()
-        coarse = predict.tiled(model, image, model.tile, coarser, settings.confidence)
+        coarse = tiled.tiled(model, image, model.tile, coarser, settings.confidence)
         seen = time.perf_counter()
         passes: dict[Mode, tuple[list[Detections], float]] = {
             "full_image": ([whole], seen_whole - start),
@@ -95,10 +96,10 @@ def given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table,
     untimed: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
 
     def perfect(subject: Subject) -> tuple[Found, dict[Mode, float]]:
-        whole = results.truth_in_full(subject.truth, subject.wh)
-        base, *coarser = predict.scales_of(plan)
-        fine = results.truth_in_tiles(subject.truth, subject.wh, plan, [base])
-        coarse = results.truth_in_tiles(subject.truth, subject.wh, plan, coarser)
+        whole = coco_results.truth_in_full(subject.truth, subject.wh)
+        base, *coarser = tiled.scales_of(plan)
+        fine = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, [base])
+        coarse = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, coarser)
         passes: Mapping[Mode, list[Detections]] = {
             "full_image": [whole], "tiled": [fine], "combined": [whole, fine, coarse]
         }  # fmt: skip
@@ -111,7 +112,7 @@ def given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table,
         find = perfect
     else:
         exported = snapshot.table("images").sort_by("path")
-        read = results.read_results(detections, images, exported, config.source.images, categories)
+        read = coco_results.read_results(detections, images, exported, config.source.images, categories)
 
         def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
             return dict.fromkeys(MODES, read[subject.image_id]), untimed  # as they are: merged by whoever made them

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from etl import boxes
 from etl.plan import TilePlan
+from train.detections import Detections, Truth
 from train.evaluation import metrics
-from train.evaluation.coco import Truth
-from train.prediction.merge import Detections
 
 KINDS = ("localisation", "class", "both", "duplicate", "background", "missed")
 _NEAR = 0.1  # IoU

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from etl import boxes
-from etl.imaging import codec
 from etl.config import Config
 from etl.errors import SourceError
+from etl.imaging import codec
 from etl.plan import Window
-from etl.snapshots.ground_truth import read_image
-from train.evaluation.coco import EVERY_CATEGORY, Truth
+from etl.sources.images import read_image
+from train.detections import EVERY_CATEGORY, Truth
 
 
 @dataclass(frozen=True, eq=False)

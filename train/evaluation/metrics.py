@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from train.evaluation import coco, nwd as nearness
-from train.evaluation.coco import COMPARABLE, Truth
-from train.prediction.merge import Detections
+from train.detections import Detections, Truth
+from train.evaluation import coco, nwd
+from train.evaluation.coco import COMPARABLE
 
 MATCHED_IOU = 0.5  # from which a detection counts as having found an object, in counts and pictures
 
@@ -81,7 +81,7 @@ def average_precision(
         **{f"AR_{name}": by_bucket.ar(name) for name in boxes.BUCKETS[:2]},
         **{f"AR_{name}": by_area.ar(name) for name in ("small", "medium", "large")},
     }
-    figures |= nearness.average_precision(images, len(categories), counted[-1], comparable=comparable)
+    figures |= nwd.average_precision(images, len(categories), counted[-1], comparable=comparable)
     numbers = _counts(truth, len(categories))
     figures["categories"] = {
         name: {

@@ -19,10 +19,10 @@ from scipy.spatial import KDTree
 
 from etl import assigner, boxes
 from etl.boxes import Boxes
+from train.detections import Detections, Truth
 from train.evaluation import bootstrap, coco
 from train.evaluation.bootstrap import Found, Matched
-from train.evaluation.coco import Floats, Truth
-from train.prediction.merge import Detections
+from train.evaluation.coco import Floats
 
 THRESHOLDS = (assigner.NWD, 0.75, 0.8, 0.85)
 FIGURES = ("AP", *(f"AP_{name}" for name in boxes.BUCKETS))

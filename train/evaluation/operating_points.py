@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.evaluation.coco import Truth
-from train.prediction.merge import Detections
+from train.detections import Detections, Truth
 from train.evaluation.metrics import Matches
 
 _POINTS = 101  # of a curve

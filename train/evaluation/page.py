@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from etl import boxes
-from etl.reports import charts, page
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
-from train.prediction import drawing as draw
-from train.evaluation import metrics, error_types as mistakes
-from train.prediction.merge import Detections
+from etl.reports import charts, page
+from train.detections import Detections
+from train.evaluation import error_types, metrics
 from train.evaluation.images import Subject
+from train.prediction import drawing
 
 Kind = Literal["missed", "false", "found"]
 
@@ -41,7 +41,7 @@ class Example:
     score: float | None
     iou: float | None
     around: boxes.Boxes  # [N, 4], truth and detections of the image
-    colours: tuple[draw.Colour, ...]  # [N]
+    colours: tuple[drawing.Colour, ...]  # [N]
 
     @property
     def side(self) -> float:
@@ -103,8 +103,8 @@ def pictures(
         pixels = read(subjects[image])
         for number, example in enumerate(chosen):
             if example.image == image:
-                window = draw.close_up_window(example.xyxy, subjects[image].wh, _PICTURE_WH)
-                close = draw.close_up(pixels, window, _PICTURE_WH, example.around, example.colours)
+                window = drawing.close_up_window(example.xyxy, subjects[image].wh, _PICTURE_WH)
+                close = drawing.close_up(pixels, window, _PICTURE_WH, example.around, example.colours)
                 caption = f"{example.caption} · {subjects[image].path}"
                 drawn[number] = (example.kind, caption, codec.encode(close, _QUALITY))
     yield from (drawn[number] for number in range(len(chosen)))
@@ -117,9 +117,9 @@ def _of_image(
     truth, matched = subject.truth, metrics.match(subject.truth, shown)
     counted = truth.counted
     around = np.concatenate([truth.xyxy[counted], shown.xyxy])
-    colour = {True: draw.BLUE, False: draw.RED}
+    colour = {True: drawing.BLUE, False: drawing.RED}
     right = (matched.truth >= 0) | matched.neutral
-    colours = (*[draw.GREEN] * int(counted.sum()), *(colour[bool(hit)] for hit in right))
+    colours = (*[drawing.GREEN] * int(counted.sum()), *(colour[bool(hit)] for hit in right))
 
     def example(kind: Kind, box: Any, category: int, score: float | None, iou: float | None) -> Example:
         return Example(kind, image, tuple(map(float, box)), categories[category], score, iou, around, colours)
@@ -174,7 +174,7 @@ def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
     for name, row in answer["mistakes"].items():
         if any(row.values()):
             centre = answer["centre_recall"][name]
-            counts = [page.count(row[key]) for key in ("objects", "found", *mistakes.KINDS)]
+            counts = [page.count(row[key]) for key in ("objects", "found", *error_types.KINDS)]
             rows.append([name.replace("_", " "), *counts, page.percent(centre)])
     return rows
 

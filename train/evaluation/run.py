@@ -8,17 +8,25 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from etl import boxes
-from etl.storage import store
 from etl.config import Config
 from etl.errors import ConfigError
-from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.ground_truth import evaluation_truth
-from train.evaluation import bootstrap, operating_points as confidence, champion as contest, metrics, error_types as mistakes, nwd as nearness, page as report
-from train.prediction import files as predict_files
+from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
+from train.detections import Detections
+from train.evaluation import (
+    bootstrap,
+    champion,
+    error_types,
+    metrics,
+    nwd,
+    operating_points,
+    page,
+)
 from train.evaluation.detectors import Finder, finder_of, given, look, newest_model
-from train.prediction.merge import Detections
-from train.prediction.tiled import MODES, Mode
 from train.evaluation.images import Subject, pixels_of, subjects_of
+from train.models import model as models
+from train.prediction.tiled import MODES, Mode
 
 log = logging.getLogger("speck")
 
@@ -61,17 +69,17 @@ def evaluate(
     subjects = subjects_of(table, truth, categories)
     found, seconds = look(subjects, finder)
     answer, examples = judge(subjects, finder, found, seconds, categories, config)
-    pictures = list(report.pictures(examples, subjects, lambda one: pixels_of(config, one)))
+    pictures = list(page.pictures(examples, subjects, lambda one: pixels_of(config, one)))
     if promote and model is not None:
-        answer["gate"] = contest.compare(config, snapshot, model, subjects, finder, found["combined"], categories)
+        answer["gate"] = champion.compare(config, snapshot, model, subjects, finder, found["combined"], categories)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
     answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
-    store.write_bytes(answer["html"], report.render(answer, pictures).encode())
+    store.write_bytes(answer["html"], page.render(answer, pictures).encode())
     store.write_json(store.join(home, "evaluation.json"), answer)
     if model is not None and home == model.rstrip("/"):
-        predict_files.keep_thresholds(model, answer["thresholds"])
+        models.keep_thresholds(model, answer["thresholds"])
     if model is not None and "gate" in answer:
-        contest.crown(model, answer["gate"])
+        champion.crown(model, answer["gate"])
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(
         "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
     ), answer["html"])  # fmt: skip
@@ -85,7 +93,7 @@ def judge(
     seconds: Mapping[Mode, float],
     categories: Sequence[str],
     config: Config,
-) -> tuple[dict[str, Any], list[report.Example]]:
+) -> tuple[dict[str, Any], list[page.Example]]:
     """Return the figures of each mode, and the objects found, missed and imagined that the page shows."""
     truth = [subject.truth for subject in subjects]
     log.info("evaluation: %d images, %d objects", len(subjects), sum(int(t.counted.sum()) for t in truth))
@@ -100,10 +108,10 @@ def judge(
         bootstrap.matched(truth, found["combined"], len(categories), scale=scale)
     )
     judged = [(t, d, metrics.match(t, d)) for t, d in zip(truth, found["combined"], strict=True)]
-    scores = confidence.Scores.of(judged)
-    best = confidence.best(scores)
-    points = confidence.operating_points(judged, categories)
-    least = confidence.thresholds(points, best)
+    scores = operating_points.Scores.of(judged)
+    best = operating_points.best(scores)
+    points = operating_points.operating_points(judged, categories)
+    least = operating_points.thresholds(points, best)
     shown = [seen.take(seen.score >= least[seen.category]) for seen in found["combined"]]
     scale = [1.0] * len(truth) if scale is None else scale
     plan_wh = [subject.wh for subject in subjects]
@@ -111,16 +119,18 @@ def judge(
         "seconds_per_image": answer["combined"]["seconds_per_image"],
         "images": len(subjects),
         "size_reference": config.evaluate.size_reference,
-        "nwd": {"scale": boxes.NWD_SCALE, "thresholds": list(nearness.THRESHOLDS)},
+        "nwd": {"scale": boxes.NWD_SCALE, "thresholds": list(nwd.THRESHOLDS)},
         "merge": config.evaluate.merge.model_dump(mode="json"),
         "best_f1": best,
         "thresholds": points,
-        "curve": confidence.curve(scores),
-        "curves": {name: confidence.curve(confidence.Scores.of(judged, i)) for i, name in enumerate(categories)},
-        "calibration": confidence.calibration(scores),
-        "mistakes": mistakes.count(truth, shown, scale),
-        "confusion": mistakes.confusion(truth, shown, len(categories)),
-        "centre_recall": mistakes.centres(truth, shown, scale),
-        "seams": mistakes.seams(truth, shown, plan_wh, finder.tile),
+        "curve": operating_points.curve(scores),
+        "curves": {
+            name: operating_points.curve(operating_points.Scores.of(judged, i)) for i, name in enumerate(categories)
+        },
+        "calibration": operating_points.calibration(scores),
+        "mistakes": error_types.count(truth, shown, scale),
+        "confusion": error_types.confusion(truth, shown, len(categories)),
+        "centre_recall": error_types.centres(truth, shown, scale),
+        "seams": error_types.seams(truth, shown, plan_wh, finder.tile),
     }
-    return answer, report.examples(subjects, shown, categories)
+    return answer, page.examples(subjects, shown, categories)

@@ -8,17 +8,17 @@ from typing import Any
 import pyarrow as pa
 
 from etl import boxes
-from etl.lifecycle import champion
-from etl.imaging import codec
-from etl.storage import store
 from etl.config import Config
 from etl.errors import ConfigError
-from etl.snapshots.snapshot import Snapshot
+from etl.imaging import codec
+from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
-from train.prediction import drawing as draw
-from train.label_errors import suspects as missing
+from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
 from train.evaluation.detectors import finder_of, look, newest_model
 from train.evaluation.images import Subject, pixels_of, subjects_of
+from train.label_errors import suspects
+from train.prediction import drawing
 
 log = logging.getLogger("speck")
 
@@ -48,10 +48,10 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
     held_out = [(one.truth, each) for split, one, each in seen if split == "val"]
     if not held_out:
         raise ConfigError(config.name, "source.split", "no val images", "some, to calibrate scores on")
-    calibration = missing.calibrate(held_out)
+    calibration = suspects.calibrate(held_out)
     rows = []
     for split, one, each in seen:
-        suspected, likely = missing.suspects(one.truth, each, calibration)
+        suspected, likely = suspects.suspects(one.truth, each, calibration)
         names = boxes.bucket(boxes.side_length(suspected.xyxy)).tolist()
         for box, kind, score, chance, size in zip(
             suspected.xyxy.tolist(), suspected.category.tolist(), suspected.score.tolist(), likely.tolist(), names,
@@ -60,7 +60,7 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
             x0, y0, x1, y1 = (side + start for side, start in zip(box, (one.window.x0, one.window.y0) * 2, strict=True))
             values = (one.path, one.image_id, split, categories[kind], x0, y0, x1, y1)
             rows.append(dict(zip(_COLUMNS, (*values, score, chance, boxes.BUCKETS[size]), strict=True)))
-    queue = missing.ranked(rows)
+    queue = suspects.ranked(rows)
     folder = store.join(config.home, "missing", uri.rstrip("/").rsplit("/", 1)[1])
     _write(config, folder, queue, {one.image_id: one for _, one, _ in seen}, categories)
     log.info("find-missing: %d suspects in %d images: %s", len(queue), len(seen), folder)
@@ -114,9 +114,9 @@ def _write(
         window = images[key].window
         for row in rows:
             box = (row["x0"] - window.x0, row["y0"] - window.y0, row["x1"] - window.x0, row["y1"] - window.y0)
-            view = draw.close_up_window(box, images[key].wh, _CROP_WH)
+            view = drawing.close_up_window(box, images[key].wh, _CROP_WH)
             around = boxes.as_boxes([*images[key].truth.xyxy.tolist(), box])
-            colours = (*[draw.GREEN] * len(images[key].truth), draw.RED)
-            close = draw.close_up(pixels, view, _CROP_WH, around, colours)
+            colours = (*[drawing.GREEN] * len(images[key].truth), drawing.RED)
+            close = drawing.close_up(pixels, view, _CROP_WH, around, colours)
             name = f"{row['rank']:04d}_{row['category']}.jpg".replace("/", "_")
             store.write_bytes(store.join(folder, "crops", name), codec.encode(close, _QUALITY))

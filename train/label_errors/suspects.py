@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from etl import boxes
 from etl.boxes import NWD_SCALE
-from train.evaluation.coco import Truth
-from train.prediction.merge import Detections
+from train.detections import Detections, Truth
 
 _SURE = 0.01  # of the true pairs may lie below the threshold
 _LEAST_PAIRS = 30  # of a size, for a threshold and a curve of its own

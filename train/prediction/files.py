@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Literal
+
+from etl.config import Evaluate
+from etl.errors import ConfigError
+from train.detections import Detections
+from train.prediction.media import Film
+from train.prediction.tiled import MODES
+
+if TYPE_CHECKING:
+    from train.models.model import Model
+import logging
+from collections.abc import Sequence, Set
 from itertools import chain, count
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl.imaging import codec
 from etl.execution import progress
-from etl.storage import store
+from etl.imaging import codec
 from etl.imaging.codec import Pixels
-from etl.config import Evaluate
-from etl.errors import ConfigError
-from train.prediction import drawing as draw, media as footage
-from train.prediction.media import Film
-from train.prediction.merge import Detections
-from train.prediction.tiled import MODES, place, predict_image
-
-if TYPE_CHECKING:
-    from train.models.model import Model
+from etl.storage import store
+from train.prediction import drawing, media
+from train.prediction.tiled import place, predict_image
 
 log = logging.getLogger("speck")
-
 _CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says better
 _TABLE = pa.schema(
     [
@@ -59,7 +60,7 @@ def predict_files(
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
         raise ConfigError("speck predict", "--out", f"{out}, which is a file", "a folder")
-    files = footage.listed([str(path) for path in paths])
+    files = media.listed([str(path) for path in paths])
     model = _model(model_uri)
     log.info("predict: model %s on %s", model.id, place(model))
     settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
@@ -71,7 +72,7 @@ def predict_files(
     shown: Counter[str] = Counter()
     unreadable: list[dict[str, str]] = []
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
-    frames = progress.of(footage.frames(files), "predict", footage.count(files), "picture")
+    frames = progress.of(media.frames(files), "predict", media.count(files), "picture")
     for number, frame in enumerate(frames, start=1):
         image = frame.found
         if isinstance(image, codec.UnreadableImageError):
@@ -115,7 +116,7 @@ class _Gallery:
         self._drawn: list[str] = []
         self._film: tuple[str, tuple[int, ...], Film] | None = None
 
-    def add(self, frame: footage.Frame, image: Pixels) -> None:
+    def add(self, frame: media.Frame, image: Pixels) -> None:
         """Write an image, or a frame of the video that is being filmed."""
         if frame.video is None:
             path = self._free(frame.stem, ".jpg")
@@ -148,19 +149,12 @@ class _Gallery:
 def _model(uri: str) -> Model:
     """Return the model at a URI, or that of an ONNX file."""
     if uri.endswith(".onnx"):
-        from train.models import onnx as portable
+        from train.models import onnx
 
-        return portable.load(Path(uri))
+        return onnx.load(Path(uri))
     from train.models import model as models
 
     return models.load(uri)
-
-
-def keep_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Write the best confidence of each category into the model's model.json, where it has one."""
-    uri = store.join(model_uri, "model.json")
-    chosen = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
-    store.write_json(uri, {**store.read_json(uri), "thresholds": chosen})
 
 
 def _least(model: Model, asked: float | Literal["auto"]) -> NDArray[np.float64]:
@@ -184,6 +178,6 @@ def _coco(found: Detections, image: int, first: int, categories: Sequence[str]) 
 
 def _annotated(image: Pixels, found: Detections, categories: Sequence[str], least: NDArray[np.float64]) -> Pixels:
     shown = found.take(found.score >= least[found.category])
-    colours = [draw.PALETTE[kind % len(draw.PALETTE)] for kind in shown.category.tolist()]
+    colours = [drawing.PALETTE[kind % len(drawing.PALETTE)] for kind in shown.category.tolist()]
     labels = [f"{categories[kind]} {score:.2f}" for kind, score in zip(shown.category, shown.score, strict=True)]
-    return draw.boxes_on(image, shown.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))
+    return drawing.boxes_on(image, shown.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))

@@ -13,11 +13,11 @@ from typing import TypeVar, cast
 import cv2
 import numpy as np
 
-from etl.imaging import codec
-from etl.storage import store
-from etl.imaging.codec import Pixels
 from etl.errors import ConfigError
+from etl.imaging import codec
+from etl.imaging.codec import Pixels
 from etl.imaging.image_file import Original
+from etl.storage import store
 
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 _MEGAPIXELS = 400.0  # of an image; larger ones are refused before they fill the memory

@@ -8,7 +8,7 @@ all pairs of many: neighbours are found on grids as coarse as the boxes are larg
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, log2
 
 import numpy as np
@@ -17,57 +17,14 @@ from numpy.typing import NDArray
 from etl import boxes
 from etl.boxes import Boxes
 from etl.config import Merge
+from train.detections import BORDER, Detections, Index
 
-BORDER = 2.0  # a side this close to a tile border, in the view's pixels or in source pixels, may have been cut there
 COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
 ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
 _FIRST = 512  # best detections settled first; what crowds most is lost to them
 _FEW = 2**18  # pairs that are compared sooner than put on a grid
 _PAIRS_AT_ONCE = 2**20  # candidates in memory at a time
-
-Index = NDArray[np.int64]
 Pairs = tuple[Index, Index]
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """Boxes found in one image, and the window each was seen through; all in pixels of the upright image."""
-
-    xyxy: Boxes  # [N, 4]
-    score: NDArray[np.float64]  # [N]
-    category: Index  # [N], index into the model's categories
-    window: Boxes  # [N, 4], the tile, or the whole image
-    grain: NDArray[np.float64] | None = None  # [N], source pixels per pixel of the view, at least 1; None: 1
-
-    @property
-    def border(self) -> NDArray[np.float64]:
-        """Return how close to a tile border a side may have been cut there [N], in source pixels."""
-        return BORDER * (np.ones(len(self)) if self.grain is None else self.grain)
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Detections:
-        """Return the detections at these indices, or where a mask is true."""
-        grain = None if self.grain is None else self.grain[index]
-        return Detections(self.xyxy[index], self.score[index], self.category[index], self.window[index], grain)
-
-
-def none() -> Detections:
-    """Return no detections."""
-    return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)))
-
-
-def concatenate(parts: Iterable[Detections]) -> Detections:
-    """Return all detections of the parts, in their order."""
-    parts = [none(), *parts]
-    return Detections(
-        np.concatenate([part.xyxy for part in parts]),
-        np.concatenate([part.score for part in parts]),
-        np.concatenate([part.category for part in parts]),
-        np.concatenate([part.window for part in parts]),
-        np.concatenate([np.ones(len(part)) if part.grain is None else part.grain for part in parts]),
-    )
 
 
 def merge(detections: Detections, image_wh: tuple[int, int], settings: Merge) -> Detections:

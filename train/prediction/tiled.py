@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.boxes import Boxes, as_boxes, clip
-from etl.imaging.codec import Pixels
 from etl.config import Evaluate
+from etl.imaging.codec import Pixels
 from etl.plan import TilePlan, Window
-from train.prediction.merge import Detections, concatenate, merge, suppress
+from train.detections import Detections, concatenate
+from train.prediction.merge import merge, suppress
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,11 @@ import numpy as np
 
 from etl.assigner import least_side
 from etl.boxes import BUCKETS, SMALL_BUCKETS
-from etl.stages.audit.coverage import ENOUGH, shifted_iou
-from etl.stages.audit.findings import SEVERITIES, Context, Severity, finding, of_images, of_rejects, plain
-from etl.stages.audit.class_similarity import ALIKE
 from etl.reports.page import percent
+from etl.schema import SEVERITIES, Severity
+from etl.stages.audit.class_similarity import ALIKE
+from etl.stages.audit.coverage import ENOUGH, shifted_iou
+from etl.stages.audit.findings import Context, finding, of_images, of_rejects, plain
 
 FAINT = 10.0  # levels of luma: objects below hardly stand out
 NOISY = 8.0  # levels of luma

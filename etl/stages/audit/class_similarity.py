@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.boxes import Boxes
-from etl.imaging.codec import Pixels
 from etl.ids import fraction
+from etl.imaging.codec import Pixels
 
 Bytes = NDArray[np.uint8]
 

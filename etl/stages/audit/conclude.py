@@ -10,13 +10,27 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etl.stages.audit import class_similarity as likeness, image_quality as quality
 from etl.boxes import BUCKETS
+from etl.stages.audit import class_similarity, image_quality
+from etl.stages.audit.checks import findings
+from etl.stages.audit.counts import (
+    ASPECTS,
+    LEAST,
+    LENGTHS,
+    NMS,
+    PER_OCTAVE,
+    SIDES,
+    SPACES,
+    STRIDES,
+    Key,
+    Part,
+    Summary,
+    merge,
+    summarize,
+)
 from etl.stages.audit.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation, stale
 from etl.stages.audit.findings import NAMED, Context, share
 from etl.stages.audit.outliers import outliers
-from etl.stages.audit.counts import ASPECTS, LEAST, LENGTHS, NMS, PER_OCTAVE, SIDES, SPACES, STRIDES, Key, Part, Summary, merge, summarize
-from etl.stages.audit.checks import findings
 
 __all__ = ["VERSION", "Context", "Key", "Part", "Summary", "conclude", "merge", "summarize"]
 
@@ -68,8 +82,8 @@ def conclude(summary: Summary, context: Context) -> dict[str, Any]:
         "neighbours": _neighbours(counts),
         "since": _since(counts, context),
         "localisation": localisation(lengths["source"]),
-        "quality": quality.conclude(counts),
-        "alike": likeness.alike(summary.sights)[:MOST_PAIRS],
+        "quality": image_quality.conclude(counts),
+        "alike": class_similarity.alike(summary.sights)[:MOST_PAIRS],
         "outliers": outliers(counts, summary.extremes, context.image_size / context.tile_size),
         "histograms": {
             "length": {space: _half_octaves(lengths[space]) for space in SPACES},

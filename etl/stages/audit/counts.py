@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from etl import boxes as geometry
 from etl.boxes import BUCKETS, Boxes
+from etl.schema import place
+from etl.stages.audit.class_similarity import Sight, first
 from etl.stages.audit.crowding import DUPLICATE_IOU, meetings, nearest, overlaps, shared_area, shared_cells, suppressed
 from etl.stages.audit.findings import NAMED
-from etl.stages.audit.class_similarity import Sight, first
-from etl.schema import place
 
 STRIDES = (4, 8, 16, 32)
 SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed

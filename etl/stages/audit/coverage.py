@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.stages.anchors import fit as anchors
 from etl import assigner
 from etl.boxes import BUCKETS, NWD_SCALE, bucket
+from etl.stages.anchors import fit
 from etl.stages.audit.counts import FIXED, GRID, GRID_PER_OCTAVE, LENGTHS, PER_OCTAVE, Key
 
 LEVELS = {"p3_p5": (8, 16, 32), "p2_p5": (4, 8, 16, 32)}
@@ -63,7 +63,7 @@ def anchors_of(name: str, boxes: Grid, image_size: int, strides: Sequence[int]) 
 def _fitted(wh: bytes, counts: bytes, image_size: int, strides: tuple[int, ...]) -> Anchors:
     sides = np.frombuffer(wh).reshape(-1, 2)
     many = np.frombuffer(counts, dtype=np.int64)
-    return anchors.fit(sides, many, image_size=image_size, strides=strides, per_level=3).anchors
+    return fit.fit(sides, many, image_size=image_size, strides=strides, per_level=3).anchors
 
 
 def coverage(boxes: Grid, name: str, strides: Sequence[int], fitted: Anchors = ()) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def stale(boxes: Grid, before: Anchors, image_size: int, strides: Sequence[int])
     """Return the best possible recall that earlier anchors and as many new ones reach; None without either."""
     if not before or not len(boxes.wh):
         return None
-    new = anchors.fit(boxes.wh, boxes.counts, image_size=image_size, strides=strides, per_level=len(before[0])).anchors
+    new = fit.fit(boxes.wh, boxes.counts, image_size=image_size, strides=strides, per_level=len(before[0])).anchors
     recalls = (
-        anchors.measure([pair for level in kind for pair in level], boxes.wh, boxes.counts)[0] for kind in (before, new)
+        fit.measure([pair for level in kind for pair in level], boxes.wh, boxes.counts)[0] for kind in (before, new)
     )
     return dict(zip(("before", "new"), (round(recall, 6) for recall in recalls), strict=True))
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
-from etl.schema import IMAGES, REJECTS
+from etl.schema import IMAGES, REJECTS, Severity
 
-Severity = Literal["critical", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 NAMED = 20  # names listed with a finding
-
 _IN_TABLE = ("zero_size", "outside_image", "unknown_category")  # rejected boxes that the annotations table holds too
-
 # code: severity, advice; what needs more than a count is written out below.
 _PLAIN: dict[str, tuple[Severity, str]] = {
     "zero_size": (

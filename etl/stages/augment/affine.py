@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from etl import boxes as bx
-from etl.imaging.codec import Pixels
 from etl.config import Augment
-from etl.stages.augment.labelled_image import Picture
+from etl.imaging.codec import Pixels
 from etl.plan import Window
+from etl.stages.augment.labelled_image import Picture
 
 GREY = 114  # what lies outside the image, as detectors pad it
 _AROUND = 2  # px that interpolation reads beyond a view

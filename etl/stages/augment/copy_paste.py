@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.imaging.codec import Pixels
-from etl.stages.augment.labelled_image import MARGIN, Picture
 from etl.stages.augment.affine import GREY, Scene
+from etl.stages.augment.labelled_image import MARGIN, Picture
 
 MOST = 8  # objects pasted into one sample
 _SCALE = (0.8, 1.25)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from etl import boxes as bx
+from etl import boxes
 from etl.imaging.codec import Pixels
 from etl.stages.augment.affine import Scene
 
@@ -31,8 +31,8 @@ def occlude(scene: Scene, min_visibility: float, rng: np.random.Generator) -> Sc
         return scene
     height, width = scene.pixels.shape[:2]
     pixels, seen = scene.pixels.copy(), scene.visibility.copy()
-    objects = np.flatnonzero(bx.side_length(scene.boxes) >= _LEAST)
-    share = scene.visibility / np.maximum(bx.area(scene.boxes), 1e-9)  # of the object, in one pixel
+    objects = np.flatnonzero(boxes.side_length(scene.boxes) >= _LEAST)
+    share = scene.visibility / np.maximum(boxes.area(scene.boxes), 1e-9)  # of the object, in one pixel
     cutouts = 0
     for _ in range(int(rng.integers(1, _CUTOUTS + 1))):
         if objects.size:
@@ -43,8 +43,8 @@ def occlude(scene: Scene, min_visibility: float, rng: np.random.Generator) -> Sc
             wh = rng.uniform(*_GROUND, 2)
             centre = rng.uniform((0, 0), (width, height))
         corners = np.rint(np.concatenate([centre - wh / 2, centre + wh / 2]))
-        cut = bx.clip(bx.as_boxes(corners), (0, 0, width, height))
-        left = seen - bx.intersection(cut, scene.boxes)[0] * share
+        cut = boxes.clip(boxes.as_boxes(corners), (0, 0, width, height))
+        left = seen - boxes.intersection(cut, scene.boxes)[0] * share
         if (left[left < seen] < min_visibility).any():
             continue
         colour = pixels[int(rng.integers(height)), int(rng.integers(width))]

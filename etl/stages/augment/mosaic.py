@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.config import Augment
-from etl.stages.augment.labelled_image import Picture
 from etl.plan import TilePlan, Window
 from etl.stages.augment.affine import Scene, choose_pose, inside, look, view_at
+from etl.stages.augment.labelled_image import Picture
 
 MIN_SIDE = 64  # px: a lesser window is no room for four views
 _CENTRE = (0.3, 0.7)  # of the sample's side

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from etl import boxes as bx
+from etl import boxes
 from etl.config import Augment
 from etl.ids import fraction
 from etl.plan import Rate
@@ -33,7 +33,7 @@ def average(rate: Rate, share: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def small_share(sides: NDArray[np.float64]) -> float:
     """Return the share of labels below 32 px, by their sides sqrt(w * h) in source pixels."""
-    return float((sides < bx.SMALL).mean()) if sides.size else 0.0
+    return float((sides < boxes.SMALL).mean()) if sides.size else 0.0
 
 
 def copies(name: str, sides: NDArray[np.float64], rate: Rate) -> int:
@@ -46,7 +46,7 @@ def copies(name: str, sides: NDArray[np.float64], rate: Rate) -> int:
 
 def asked(base: Sequence[float], config: Augment) -> Counts:
     """Return the histogram [5] to come near, by size bucket, of base-tile labels [5]."""
-    small = np.arange(len(bx.BUCKETS)) < bx.SMALL_BUCKETS
+    small = np.arange(len(boxes.BUCKETS)) < boxes.SMALL_BUCKETS
     counts: Counts = np.array(base) * (1 + config.copies * np.where(small, config.oversample_small, 1.0))
     return counts
 

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 
 from etl.config import Augment
-from etl.stages.augment.corruptions import disturb, occlude
 from etl.ids import fraction
-from etl.stages.augment.mosaic import MIN_SIDE, mosaic
-from etl.stages.augment.copy_paste import paste_small
-from etl.stages.augment.labelled_image import Picture
 from etl.plan import TilePlan, Window
 from etl.stages.augment.affine import Scene, choose_pose, inside, look, view_at
+from etl.stages.augment.copy_paste import paste_small
+from etl.stages.augment.corruptions import disturb, occlude
+from etl.stages.augment.labelled_image import Picture
+from etl.stages.augment.mosaic import MIN_SIDE, mosaic
 
 VERSION = 4
 KIND = "augment"

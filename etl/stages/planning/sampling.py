@@ -8,14 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import boxes as bx
-from etl.stages.planning import simulate as forecast
-from etl.stages.augment import oversample
-from etl.jobs import tile_worker as parts
-from etl.stages import tile as tiling
+from etl import boxes, schema
 from etl.config import Config
 from etl.ids import digest
 from etl.plan import Plan, Policy
+from etl.stages import tile
+from etl.stages.augment import oversample
+from etl.stages.planning import simulate
 from etl.stages.planning.tile_stats import Survey, Tables
 
 log = logging.getLogger("speck")
@@ -31,13 +30,13 @@ def answers(plan: Plan, config: Config) -> bool:
 
 def chosen(plan: Plan, config: Config, tables: Tables, survey: Survey) -> Plan:
     """Return the plan with its policy chosen from all tiles that it cuts."""
-    near, far = tiling.negative_thresholds(
+    near, far = tile.negative_thresholds(
         survey.empty_names(near=True), survey.empty_names(near=False), len(survey.labelled), config.tile.negatives
     )
-    stage = forecast.Stage(survey.giving, *tables, plan.tile, config)
+    stage = simulate.Stage(survey.giving, *tables, plan.tile, config)
     rate = stage.rate(survey.sizes)
     sizes = survey.sizes + stage.play(rate)
-    expected = {name: round(float(count)) for name, count in zip(bx.BUCKETS, sizes, strict=True)}
+    expected = {name: round(float(count)) for name, count in zip(boxes.BUCKETS, sizes, strict=True)}
     policy = Policy(settings=_settings(plan, config), rate=rate, sizes=expected)
     return plan.model_copy(update={"negatives": near, "negatives_far": far, "policy": policy})
 
@@ -49,7 +48,7 @@ def pinned_anew(pinned: Plan, plan: Plan) -> Plan:
 
 def negatives(config: Config, plan: Plan, samples: pa.Table) -> dict[str, float | None]:
     """Return the asked and the found share of empty tiles among the train base tiles; a drift is told in the log."""
-    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE)
+    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
     labels = pc.list_value_length(samples["boxes"]).filter(pc.and_(base, pc.equal(samples["split"], "train")))
     found = round(pc.mean(pc.equal(labels, 0)).as_py(), 6) if len(labels) else None
     asked = config.tile.negatives
@@ -67,13 +66,13 @@ def sizes(config: Config, plan: Plan, samples: pa.Table) -> dict[str, Any]:
     Asked, forecast and found are shares; a drift of the found from the forecast is told in the log.
     """
     train = pc.equal(samples["split"], "train")
-    base = pc.and_(train, pc.equal(pc.struct_field(samples["recipe"], "kind"), parts.BASE))
+    base = pc.and_(train, pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE))
     before, found = (
-        {name: pc.sum(pc.struct_field(samples["counts"], name).filter(rows)).as_py() or 0 for name in bx.BUCKETS}
+        {name: pc.sum(pc.struct_field(samples["counts"], name).filter(rows)).as_py() or 0 for name in boxes.BUCKETS}
         for rows in (base, train)
     )
     answer = {"base_tiles": before, **told(before, config, plan), "found": shares(found)}
-    drift = {name: abs(answer["found"][name] - answer["forecast"][name]) for name in bx.BUCKETS}
+    drift = {name: abs(answer["found"][name] - answer["forecast"][name]) for name in boxes.BUCKETS}
     worst = max(drift, key=drift.__getitem__)
     if sum(found.values()) and drift[worst] > _DRIFT:
         log.warning(
@@ -85,8 +84,8 @@ def sizes(config: Config, plan: Plan, samples: pa.Table) -> dict[str, Any]:
 
 def told(before: dict[str, int], config: Config, plan: Plan) -> dict[str, dict[str, float]]:
     """Return the shares of each size among train labels that are asked for and that are forecast."""
-    counts = oversample.asked([before[name] for name in bx.BUCKETS], config.augment)
-    asked = dict(zip(bx.BUCKETS, counts.tolist(), strict=True))
+    counts = oversample.asked([before[name] for name in boxes.BUCKETS], config.augment)
+    asked = dict(zip(boxes.BUCKETS, counts.tolist(), strict=True))
     return {"asked": shares(asked), "forecast": shares(plan.policy.sizes if plan.policy is not None else before)}
 
 

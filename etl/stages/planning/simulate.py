@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl.stages.augment import sample as augment, donors, donor_reader as lending, oversample
-from etl import boxes as bx, region
+from etl import boxes, region
 from etl.config import Config
 from etl.ids import fraction, sample_id, seed_of
-from etl.stages.augment.labelled_image import Picture
 from etl.plan import Rate, TilePlan
+from etl.stages.augment import donor_reader, donors, oversample, sample
+from etl.stages.augment.labelled_image import Picture
 from etl.stages.planning.tile_stats import LabelledTile, histogram
 
 _ACTED_OUT = 300  # augmented samples at most
@@ -34,12 +34,12 @@ class Stage:
         """Take the tiles that may give samples, with the images and usable boxes of the whole dataset."""
         lenders = donors.lending(images, annotations, config.augment)
         self._tiles = tiles
-        self._lender = lending.Lender(lending.loans(lenders, images, images, annotations), _black)
+        self._lender = donor_reader.Lender(donor_reader.loans(lenders, images, images, annotations), _black)
         self._images: Mapping[str, dict[str, Any]] = {row["image_id"]: row for row in images.to_pylist()}
-        self._rows: dict[str, lending.Rows] = {}
+        self._rows: dict[str, donor_reader.Rows] = {}
         for row in annotations.to_pylist():
             self._rows.setdefault(row["image_id"], []).append(row)
-        self._split = config.source.split
+        self._held_out = config.source.held_out
         self._cast = cache(self._find_cast)
         self._cut, self._config = cut, config.augment.model_copy(update={"quality": False})  # it moves no label
 
@@ -60,27 +60,27 @@ class Stage:
             (tile, copy) for tile in self._tiles for copy in range(oversample.copies(tile.name, tile.sides, rate))
         ]
         some = sorted(wanted, key=lambda one: fraction(f"forecast:{one[1]}:{one[0].name}"))[:most]
-        found = sum((self._labels(tile, copy) for tile, copy in some), np.zeros(len(bx.BUCKETS)))
+        found = sum((self._labels(tile, copy) for tile, copy in some), np.zeros(len(boxes.BUCKETS)))
         return found * (len(wanted) / len(some)) if some else found
 
     def _find_cast(self, image: str) -> tuple[Picture, list[Callable[[], Picture]]]:
         """Return an image, and its donors."""
         rows = self._rows[image]
         row = self._images[image]
-        own = Picture(image, _black(row), lending.corners(rows), lending.ignored(rows))
-        own = own.part(region.of_split(row, "train", self._split), self._cut.min_visibility)
+        own = Picture(image, _black(row), donor_reader.corners(rows), donor_reader.ignored(rows))
+        own = own.part(region.window_of(row, "train", self._held_out), self._cut.min_visibility)
         return own, self._lender.pictures(image, len(rows))
 
     def _labels(self, tile: LabelledTile, copy: int) -> Counts:
         picture, lent = self._cast(tile.image)
-        names = {kind: sample_id(tile.image, 1.0, tile.window, kind, copy) for kind in augment.KINDS}
-        kind = augment.kind(names[augment.MOSAIC], tile.window, self._config)
-        scene = augment.augment(
+        names = {kind: sample_id(tile.image, 1.0, tile.window, kind, copy) for kind in sample.KINDS}
+        kind = sample.kind(names[sample.MOSAIC], tile.window, self._config)
+        scene = sample.augment(
             picture, lent, kind, picture.inside(tile.window), self._cut, self._config, seed_of(names[kind])
         )
         row = self._images[tile.image]
-        inside = bx.clip(lending.corners(self._rows[tile.image]), (0, 0, row["width"], row["height"]))
-        sides = np.concatenate([bx.side_length(inside), self._lender.sides(tile.image)])
+        inside = boxes.clip(donor_reader.corners(self._rows[tile.image]), (0, 0, row["width"], row["height"]))
+        sides = np.concatenate([boxes.side_length(inside), self._lender.sides(tile.image)])
         return histogram(sides[scene.rows])
 
 
@@ -89,4 +89,4 @@ def _black(image: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def _small_and_other(counts: Counts) -> Counts:
-    return np.array([counts[: bx.SMALL_BUCKETS].sum(), counts[bx.SMALL_BUCKETS :].sum()])
+    return np.array([counts[: boxes.SMALL_BUCKETS].sum(), counts[boxes.SMALL_BUCKETS :].sum()])

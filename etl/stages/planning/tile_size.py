@@ -21,18 +21,33 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import NDArray
 
-from etl import boxes as bx
-from etl.config import Tile
+from etl import boxes as bx, schema
+from etl.config import Config, Tile
+from etl.ids import fraction
 from etl.plan import GRID, TilePlan, starts, step_of
+from etl.stages.planning.tile_stats import Tables
 
 SIZES = tuple(range(256, 1281, 32))  # px: candidates of `size: auto`
+
+
 SMALLEST = 8.0  # network px that the 5th percentile of the objects' sizes should reach
+
+
 PERCENTILE = 5
+
+
 COUNTED = 128  # train images, at most, that the cost is counted on
+
+
 _PREFERRED = 640  # px: the size nearest to it, of those that cost the same
+
+
 _AT_ONCE = 64  # boxes
 
+
 Ints = NDArray[np.int64]
+
+
 Bools = NDArray[np.bool_]
 
 
@@ -210,3 +225,41 @@ def _along(
     low, high = interval[:, :1], interval[:, 1:]
     shared = np.maximum(np.minimum(high, end) - np.maximum(low, start), 0.0)
     return start, np.maximum(np.rint((end - start) * scale), 1.0), shared / (high - low)
+
+
+def objects_of(tables: Tables) -> Objects:
+    """Return the images and the boxes to be found on them, as the planner wants them."""
+    images, annotations = tables
+    ids, splits = images["image_id"].to_pylist(), images["split"].to_pylist()
+    wh = np.column_stack([images[name].to_numpy().astype(np.int64) for name in ("width", "height")]).reshape(-1, 2)
+    train = [row for row, split in enumerate(splits) if split in ("train", schema.DIVIDED)]
+    counted = sorted(sorted(train, key=lambda row: fraction(ids[row]))[:COUNTED])
+    row_of = {image: row for row, image in enumerate(ids)}
+    owner = np.array([row_of.get(image, -1) for image in annotations["image_id"].to_pylist()], dtype=np.int64)
+    xyxy = bx.as_boxes(np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]))
+    inside = bx.clip(xyxy, (0, 0, wh[owner, 0], wh[owner, 1])) if len(wh) else xyxy
+    wanted = (owner >= 0) & ~np.array(annotations["ignore"].to_pylist(), dtype=bool) & (bx.area(inside) > 0)
+    order = np.flatnonzero(wanted)[np.argsort(owner[wanted], kind="stable")]
+    return Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
+
+
+def _candidates(config: Config, objects: Objects) -> list[Candidate]:
+    return choose(config.tile, config.train.image_size, objects)
+
+
+def _cut_of(config: Config, chosen: Candidate) -> TilePlan:
+    tile = config.tile
+    return TilePlan(
+        size=chosen.size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=chosen.scales
+    )  # fmt: skip
+
+
+def _as_configured(config: Config, pinned: TilePlan) -> TilePlan:
+    """Return the pinned cut with what the configuration says outright in place of what it said when it was pinned."""
+    tile = config.tile
+    return TilePlan(
+        size=pinned.size if tile.size == "auto" else tile.size,
+        overlap=tile.overlap,
+        min_visibility=tile.min_visibility,
+        scales=pinned.scales if tile.scales == "auto" else tile.scales,
+    )

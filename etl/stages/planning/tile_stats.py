@@ -12,11 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl import boxes as bx, region
-from etl.jobs import tile_worker as parts
-from etl.stages import tile as tiling
+from etl import boxes, region, schema
 from etl.ids import sample_id
 from etl.plan import TilePlan, Window
+from etl.stages import tile as tiling
 
 log = logging.getLogger("speck")
 
@@ -52,33 +51,33 @@ class EmptyTile(NamedTuple):
 class Survey:
     """The tiles of every image, and how its objects fare in them."""
 
-    def __init__(self, tables: Tables, cut: TilePlan, split: object) -> None:
-        """Take the images and their boxes; `split` is the configuration's `source.split`."""
+    def __init__(self, tables: Tables, cut: TilePlan, held_out: tuple[float, float] | None) -> None:
+        """Take the images and their boxes; `held_out` are the shares of val and test."""
         self.held_out: Counter[str] = Counter()  # tiles of val and test
         self.labelled: list[LabelledTile] = []
         self.empty: list[EmptyTile] = []
-        self.sizes = np.zeros(len(bx.BUCKETS))  # labels of train tiles by size
+        self.sizes = np.zeros(len(boxes.BUCKETS))  # labels of train tiles by size
         self.objects = self.whole = 0  # objects to be found, and those whole in a tile
         for image, xyxy, ignore in _with_boxes(*tables):
-            self._add(image, region.of(image, split), xyxy, ignore, cut)
+            self._add(image, region.regions_of(image, held_out), xyxy, ignore, cut)
 
     def _add(
         self,
         image: Mapping[str, Any],
         regions: Sequence[region.Region],
-        xyxy: bx.Boxes,
+        xyxy: boxes.Boxes,
         ignore: NDArray[np.bool_],
         cut: TilePlan,
     ) -> None:
         wh = image["width"], image["height"]
-        sides = bx.side_length(bx.clip(xyxy, (0, 0, *wh)))
+        sides = boxes.side_length(boxes.clip(xyxy, (0, 0, *wh)))
         whole = np.zeros(len(xyxy), dtype=np.bool_)
         for tile in tiling.tiles(wh, xyxy, ignore, cut, regions):
             whole[tile.labelled[tile.visibility >= 1]] = True
             if tile.split != "train":
                 self.held_out[tile.split] += 1
                 continue
-            name = sample_id(image["image_id"], tile.scale, tile.window, parts.BASE, 0)
+            name = sample_id(image["image_id"], tile.scale, tile.window, schema.BASE, 0)
             pixels = tile.size_wh[0] * tile.size_wh[1]
             if tile.labelled.size:
                 mine = sides[tile.labelled]
@@ -102,12 +101,12 @@ class Survey:
 
 def histogram(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the number [5] of boxes of each size bucket, by their sides sqrt(w * h)."""
-    return np.bincount(bx.bucket(sides), minlength=len(bx.BUCKETS)).astype(np.float64)
+    return np.bincount(boxes.bucket(sides), minlength=len(boxes.BUCKETS)).astype(np.float64)
 
 
 def _with_boxes(
     images: pa.Table, annotations: pa.Table
-) -> Iterator[tuple[dict[str, Any], bx.Boxes, NDArray[np.bool_]]]:
+) -> Iterator[tuple[dict[str, Any], boxes.Boxes, NDArray[np.bool_]]]:
     """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]."""
     corners = np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
     ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
@@ -121,4 +120,4 @@ def _with_boxes(
             log.info("plan: %d of %d images, %.0f s left", done, images.num_rows, left)
             said = now
         mine = rows.get(image["image_id"], [])
-        yield image, bx.as_boxes(corners[mine]), ignore[mine]
+        yield image, boxes.as_boxes(corners[mine]), ignore[mine]

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from etl.config import yaml as yaml_file
-from etl.config import Config, load
+from etl.config import Config, load, yaml
 from etl.errors import ConfigError
 
 MINIMAL = "name: cars\nsource: {format: yolo, images: pictures}\n"
@@ -161,7 +160,7 @@ def test_the_resolved_configuration_reads_back_from_a_file(dataset) -> None:
         train: {options: {lr0: 0.00001, cos_lr: true, patience: 5, optimizer: SGD}}
     """
     config = load(dataset(text))
-    assert load(dataset(yaml_file.text(config.resolved()))) == config
+    assert load(dataset(yaml.text(config.resolved()))) == config
 
 
 def test_a_configuration_is_frozen(dataset) -> None:
@@ -170,7 +169,7 @@ def test_a_configuration_is_frozen(dataset) -> None:
         config.tile.size = 3
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "dags" / "datasets").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "dags" / "datasets").glob("*.yaml")), ids=str)
 def test_every_dataset_file_of_the_project_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECK_DATA", "/data")
     assert load(path).name

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from etl.config import yaml as yaml_file
+from etl.config import yaml
 from etl.errors import ConfigError
 
 NAMES = (("ontology",), ("source", "categories"))
@@ -14,7 +14,7 @@ NAMES = (("ontology",), ("source", "categories"))
 def read(tmp_path: Path, text: str | bytes) -> dict[str, Any]:
     path = tmp_path / "a.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return yaml_file.read(path, NAMES)
+    return yaml.read(path, NAMES)
 
 
 def test_class_names_are_the_text_written(tmp_path: Path) -> None:
@@ -72,5 +72,5 @@ def test_what_is_no_mapping_of_settings_names_the_file(tmp_path: Path, text: str
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ConfigError) as caught:
-            yaml_file.read(path, NAMES)
+            yaml.read(path, NAMES)
         assert caught.value.where == str(path)

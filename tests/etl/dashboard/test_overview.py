@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from etl.lifecycle import champion
-from etl.dashboard import pages as overview_page
-from etl.reports import page
-from etl.storage import store
 from etl.config import Config
-from etl.errors import StoreError
+from etl.dashboard import pages as overview_page
 from etl.dashboard.overview import FIGURES, overview, report
 from etl.dashboard.pages import Dag, Entry, Run
+from etl.errors import StoreError
+from etl.lifecycle import champion
+from etl.reports import page
+from etl.storage import store
 from tests.etl.conftest import BUCKET, Dataset
 
 MODELS = ("a" * 16, "b" * 16)

@@ -16,8 +16,8 @@ import pytest
 from etl import boxes
 from etl.demo import scene, terrain
 from etl.demo.dataset import GROUP, write_dataset
-from etl.errors import ConfigError
 from etl.demo.sprites import CATEGORIES
+from etl.errors import ConfigError
 
 
 @pytest.fixture(scope="module")

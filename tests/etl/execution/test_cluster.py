@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from etl.execution import cluster as clusters
-from etl.execution.cluster import Cluster
 from etl.errors import ConfigError, SourceError, TaskError
+from etl.execution import cluster
+from etl.execution.cluster import Cluster
 
 pytest.importorskip("distributed")
 
@@ -22,7 +22,7 @@ pytest.importorskip("distributed")
 @pytest.fixture(scope="module")
 def local() -> Iterator[Cluster]:
     """Two worker processes."""
-    with clusters.connect(workers=2) as connected:
+    with cluster.connect(workers=2) as connected:
         yield connected
 
 
@@ -32,7 +32,7 @@ def either(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if request.param == "local":
         yield request.getfixturevalue("local")
     else:
-        with clusters.serial() as connected:
+        with cluster.serial() as connected:
             yield connected
 
 
@@ -88,7 +88,7 @@ def test_a_worker_is_another_process_and_serial_is_this_one(local: Cluster) -> N
         return os.getpid()
 
     assert os.getpid() not in local.map(process, range(4), label="pid")
-    with clusters.serial() as here:
+    with cluster.serial() as here:
         assert here.map(process, [0], label="pid") == [os.getpid()]
         assert here.dashboard_link is None
     assert local.dashboard_link is not None
@@ -167,7 +167,7 @@ def test_progress_is_a_line_in_a_log_with_what_remains(
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1", "tcp://host:no-port", ""])
 def test_an_address_that_is_none_is_a_wrong_command(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"an address such as tcp://") as caught, clusters.connect(address):
+    with pytest.raises(ConfigError, match=r"an address such as tcp://") as caught, cluster.connect(address):
         pass
     assert caught.value.found == repr(address)
 
@@ -176,14 +176,14 @@ def test_a_scheduler_that_does_not_answer_fails_the_run_in_words() -> None:
     with socket.socket() as taken:  # bound and never listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(TaskError, match=f"no Dask scheduler answers at {address}"), clusters.connect(address):
+        with pytest.raises(TaskError, match=f"no Dask scheduler answers at {address}"), cluster.connect(address):
             pass
 
 
 def test_the_address_of_a_dashboard_is_a_wrong_command() -> None:
     with socket.create_server(("127.0.0.1", 0)) as dashboard:
         address = f"http://127.0.0.1:{dashboard.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=r"an address such as tcp://"), clusters.connect(address):
+        with pytest.raises(ConfigError, match=r"an address such as tcp://"), cluster.connect(address):
             pass
 
 
@@ -192,6 +192,6 @@ def test_a_scheduler_elsewhere_runs_the_parts() -> None:
 
     with (
         LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp") as elsewhere,
-        clusters.connect(elsewhere.scheduler_address) as connected,
+        cluster.connect(elsewhere.scheduler_address) as connected,
     ):
         assert connected.map(late_first(), range(3), label="squares") == [(0, 0), (1, 1), (2, 4)]

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from etl.execution import cluster as clusters
 from etl.errors import TaskError
+from etl.execution import cluster
 
 pytest.importorskip("distributed")
 
@@ -31,7 +31,7 @@ def workers(dask: Any) -> Any:
     """A Dask cluster of two workers, one of which offers a GPU."""
     dask.add("--name", "plain")
     dask.add("--name", "gpu", "--resources", "GPU=1")
-    with clusters.connect(dask.address) as connected:
+    with cluster.connect(dask.address) as connected:
         _until(lambda: connected.offers("GPU"))
     return dask
 
@@ -44,9 +44,9 @@ def _until(condition, seconds: float = 60) -> None:
 
 
 def test_only_what_a_worker_offers_is_offered(workers: Any) -> None:
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         assert (connected.offers("GPU"), connected.offers("TPU")) == (True, False)
-    with clusters.serial() as here:
+    with cluster.serial() as here:
         assert not here.offers("GPU")
         with pytest.raises(TaskError, match="no worker offers GPU"):
             here.command(["-c", "pass"], {}, print, resource="GPU")
@@ -55,14 +55,14 @@ def test_only_what_a_worker_offers_is_offered(workers: Any) -> None:
 def test_a_command_gets_its_files_and_tells_its_lines(workers: Any) -> None:
     script = "import pathlib, sys; print('reading', file=sys.stderr); print(pathlib.Path(sys.argv[1]).read_text())"
     lines: list[str] = []
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         ending = connected.command(["-c", script, "{a.yaml}"], {"a.yaml": "name: lake"}, lines.append, resource="GPU")
     assert (ending.code, ending.answer) == (0, "name: lake")
     assert sorted(lines) == ["name: lake", "reading"]
 
 
 def test_a_command_that_fails_says_how_and_its_last_lines(workers: Any) -> None:
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         ending = connected.command(["-c", "print('no memory'); raise SystemExit(3)"], {}, print, resource="GPU")
     assert (ending.code, str(ending), ending.tail) == (3, "exit code 3", ("no memory",))
 
@@ -76,7 +76,7 @@ def test_cancelling_ends_the_process_on_the_worker(workers: Any, tmp_path: Path)
         except TaskError as error:
             caught.append(str(error))
 
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         waiting = threading.Thread(target=wait)
         waiting.start()
         _until(pids.exists)
@@ -89,7 +89,7 @@ def test_cancelling_ends_the_process_on_the_worker(workers: Any, tmp_path: Path)
 def test_a_client_that_vanishes_leaves_no_process_behind(workers: Any, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = (
-        "import sys; from etl import cluster\n"
+        "import sys; from etl.execution import cluster\n"
         "with cluster.connect(sys.argv[1]) as connected:\n"
         "    connected.command(['-c', sys.argv[2], sys.argv[3], '300'], {}, print, resource='GPU')"
     )
@@ -107,7 +107,7 @@ def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(wor
         ended.append(connected.command(["-c", RECORD, str(pids), "6"], {}, print, resource="DISK"))
 
     first = workers.add("--resources", "DISK=1")
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         _until(lambda: connected.offers("DISK"))
         waiting = threading.Thread(target=wait)
         waiting.start()
@@ -124,14 +124,14 @@ def test_a_lost_worker_takes_its_process_with_it_and_another_one_starts_anew(wor
 def test_what_a_command_says_of_its_files_names_them_as_they_were_given(workers: Any) -> None:
     script = "import sys; print(f'{sys.argv[1]}: wrong'); raise SystemExit(2)"
     lines: list[str] = []
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         ending = connected.command(["-c", script, "{lake.yaml}"], {"lake.yaml": "x"}, lines.append, resource="GPU")
     assert (lines, ending.tail) == (["lake.yaml: wrong"], ("lake.yaml: wrong",))
 
 
 def test_modules_of_the_workers_folder_do_not_hide_the_command(workers: Any, shadowing_folder: Path) -> None:
     workers.add("--resources", "CHECKOUT=1", folder=shadowing_folder)
-    with clusters.connect(workers.address) as connected:
+    with cluster.connect(workers.address) as connected:
         _until(lambda: connected.offers("CHECKOUT"))
         ending = connected.command(["-m", "train.cli", "--help"], {}, print, resource="CHECKOUT")
     assert ending.code == 0, ending.tail

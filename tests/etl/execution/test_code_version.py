@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import etl
-from etl.execution import cluster as clusters
-from etl.jobs import build as jobs
-from etl.execution.code_version import CODE, code_version, differences, tree_digest
 from etl.errors import TaskError
+from etl.execution import cluster
+from etl.execution.code_version import CODE, code_version, differences, tree_digest
+from etl.jobs import build
 
 pytest.importorskip("distributed")
 
@@ -73,8 +73,8 @@ def test_a_build_on_a_worker_with_other_code_is_refused_and_publishes_nothing(
     theirs, ours = tree_digest(other), code_version()[CODE]
     refusal = rf"the worker at tcp://\S+ has other code: etl is {theirs} on the worker and {ours} on the client$"
     config = dataset.config(tmp_path / "store")
-    with clusters.connect(dask.address) as connected, pytest.raises(TaskError, match=refusal):
-        jobs.build(config, connected)
+    with cluster.connect(dask.address) as connected, pytest.raises(TaskError, match=refusal):
+        build.build(config, connected)
     assert list(Path(config.home).glob("snapshots/*")) == []
 
 
@@ -86,7 +86,7 @@ def test_a_part_is_refused_at_the_first_try_and_not_run(dask: Any, other: Path, 
 
     asked = other / "asked.txt"
     asked.write_text("")
-    with clusters.connect(dask.address) as connected, pytest.raises(TaskError, match="touch: the worker at"):
+    with cluster.connect(dask.address) as connected, pytest.raises(TaskError, match="touch: the worker at"):
         connected.map(touch, [str(tmp_path / "touched")], label="touch")
     assert asked.read_text() == "asked\n"
     assert not (tmp_path / "touched").exists()

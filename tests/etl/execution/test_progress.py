@@ -51,7 +51,7 @@ def test_a_wrong_guess_ends_with_what_was_done(caplog: pytest.LogCaptureFixture,
 
 def test_a_terminal_shows_a_bar_with_what_is_logged_above_it() -> None:
     code = (
-        "from etl import cli, progress\nimport time\ncli.start_logging()\n"
+        "from etl.cli import app as cli\nfrom etl.execution import progress\nimport time\ncli.start_logging()\n"
         "for i in progress.of(range(3), 'look', 2, 'image'):\n"
         "    time.sleep(0.15)\n"
         "    if i == 1: cli.log.warning('the second is odd')\n"

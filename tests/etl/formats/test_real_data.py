@@ -11,7 +11,7 @@ from etl.formats import categories, coco, dota, voc, yolo
 from etl.formats.pairing import pair
 from etl.formats.predefined_splits import own_split
 
-DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 IMAGES = {".jpg", ".png"}
 
 

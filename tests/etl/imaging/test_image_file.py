@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from etl.imaging import codec, image_file as original
+from etl.imaging import codec, image_file
 from etl.imaging.codec import UnreadableImageError
 from etl.imaging.image_file import Original
 
@@ -27,7 +27,7 @@ MODES = {
 
 @pytest.fixture
 def small(monkeypatch) -> None:
-    monkeypatch.setattr(original, "LARGE", SMALL)
+    monkeypatch.setattr(image_file, "LARGE", SMALL)
 
 
 def stored(mode: str, kind: str, width: int, height: int, **options: object) -> bytes:
@@ -57,7 +57,7 @@ def test_large_images_decode_to_the_same_pixels(small, tmp_path: Path, kind, mod
     assert isinstance(pixels, np.memmap)
     assert pixels.shape == (53, 70, 3)
     assert np.array_equal(pixels, codec.decode(data))
-    original.let_go(pixels[5:9])
+    image_file.let_go(pixels[5:9])
     assert np.array_equal(pixels, codec.decode(data))
 
 
@@ -115,10 +115,10 @@ def test_a_large_image_of_other_pixels_is_refused_by_name(small) -> None:
 def test_a_large_view_is_reduced_in_bands(monkeypatch) -> None:
     rough = Image.fromarray(RNG.integers(256, size=(8, 7, 3), dtype=np.uint8)).resize((333, 401))
     pixels = np.asarray(rough)
-    whole = original.reduce(pixels, (50, 60))
-    monkeypatch.setattr(original, "LARGE", SMALL)
-    banded = original.reduce(pixels, (50, 60))
+    whole = image_file.reduce(pixels, (50, 60))
+    monkeypatch.setattr(image_file, "LARGE", SMALL)
+    banded = image_file.reduce(pixels, (50, 60))
     assert banded.shape == whole.shape == (60, 50, 3)
     assert np.abs(banded.astype(int) - whole).mean() < 2
     flat = np.full((400, 300, 3), 77, np.uint8)
-    assert (original.reduce(flat, (30, 40)) == 77).all()
+    assert (image_file.reduce(flat, (30, 40)) == 77).all()

@@ -15,18 +15,18 @@ import yaml
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from etl.execution import cluster
-from etl.imaging import codec, lossless
-from etl.jobs import build as jobs
-from etl.storage import store
 from etl.boxes import as_boxes
 from etl.config import Config, load
-from etl.stages.encode import Cutter
 from etl.errors import TaskError
+from etl.execution import cluster
+from etl.imaging import codec, lossless
 from etl.imaging.image_file import Original
+from etl.jobs import build
 from etl.plan import TilePlan, Window
 from etl.snapshots.snapshot import Snapshot
+from etl.stages.encode import Cutter
 from etl.stages.tile import tiles
+from etl.storage import store
 
 HERE = lossless.choose("lossless", None)
 needs_library = pytest.mark.skipif(not lossless.is_lossless(HERE), reason="no PyTurboJPEG or no libturbojpeg here")
@@ -244,7 +244,7 @@ def zoo(tmp_path: Path) -> Config:
 
 def built(config: Config) -> Snapshot:
     with cluster.serial() as here:
-        return Snapshot.open(str(jobs.build(config, here)["snapshot"]))
+        return Snapshot.open(str(build.build(config, here)["snapshot"]))
 
 
 def tiles_of(snapshot: Snapshot) -> dict[str, list[tuple[Window, bytes]]]:

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from etl import boxes as bx
-from etl.execution import cluster
-from etl.jobs import build as jobs
 from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import build
 from etl.snapshots.snapshot import Snapshot
 
 WIDE, HIGH = 150, 110
@@ -76,7 +76,7 @@ def built(folder: Path, images: list[list[tuple]], **sections: Any) -> Snapshot:
     source = {**dataset(folder, images), "split": {"val": 0.2, "test": 0.2}}
     config = Config.model_validate({"name": "random", "store": str(folder / "store"), "source": source, **sections})
     with cluster.serial() as here:
-        return Snapshot.open(str(jobs.build(config, here)["snapshot"]))
+        return Snapshot.open(str(build.build(config, here)["snapshot"]))
 
 
 @given(st.lists(st.lists(corner, max_size=8), min_size=2, max_size=6), ontologies, tilings, augmenting)

@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.storage import store
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
+from etl.execution import cluster
+from etl.jobs import anchors, audit, build, ingest, publish, remap, split, tile
 from etl.snapshots.snapshot import Snapshot, head
+from etl.storage import store
 
-DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
+DATASETS = Path(__file__).resolve().parents[3] / "dags" / "datasets"
 
 
 def configured(name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
@@ -61,7 +61,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(config: Config, workers: int = 0) -> dict[str, object]:
     where = cluster.serial() if workers == 0 else cluster.connect(workers=workers)
     with where as connected:
-        return jobs.build(config, connected)
+        return build.build(config, connected)
 
 
 @pytest.fixture(scope="module")
@@ -251,13 +251,13 @@ def test_no_absolute_path_enters_a_published_file_but_the_manifest(scene: Path, 
 def test_a_publish_that_dies_after_publishing_gives_its_answer_to_the_retry(scene: Path, tmp_path: Path) -> None:
     config = load(scene).model_copy(update={"store": str(tmp_path)})
     with cluster.serial() as here:
-        work = jobs.ingest(config, here)["work"]
-        jobs.split(work)
-        jobs.audit(work, here)
-        jobs.remap(work)
-        jobs.tile(work, here)
-        jobs.anchors(work)
-        assert jobs.publish(work) == jobs.publish(work)
+        work = ingest.run(config, here)["work"]
+        split.run(work)
+        audit.run(work, here)
+        remap.run(work)
+        tile.run(work, here)
+        anchors.run(work)
+        assert publish.run(work) == publish.run(work)
 
 
 def test_settings_said_outright_hold_over_the_pinned_plan(scene: Path, tmp_path: Path) -> None:
@@ -281,16 +281,16 @@ def test_settings_said_outright_hold_over_the_pinned_plan(scene: Path, tmp_path:
 def test_the_rest_of_a_work_folder_is_no_earlier_try(scene: Path, tmp_path: Path) -> None:
     config = load(scene).model_copy(update={"store": str(tmp_path)})
     with cluster.serial() as here:
-        work = jobs.ingest(config, here)["work"]
-        jobs.split(work)
+        work = ingest.run(config, here)["work"]
+        split.run(work)
         for lost in ("build.json", "ingest/images.parquet", "split/images.parquet"):
             store.delete(f"{work}/{lost}")  # as far as a killed deletion got
-        assert jobs.build(config, here)["images"] == 8
+        assert build.build(config, here)["images"] == 8
 
 
 def test_an_audit_leaves_the_work_of_a_build_alone(scene: Path, tmp_path: Path) -> None:
     config = load(scene).model_copy(update={"store": str(tmp_path)})
     with cluster.serial() as here:
-        work = jobs.ingest(config, here)["work"]
-        jobs.audit_source(config, here)
-        assert jobs.split(work)["images"]
+        work = ingest.run(config, here)["work"]
+        build.audit_source(config, here)
+        assert split.run(work)["images"]

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from etl.execution import cluster
-from etl.jobs import build as jobs
+from etl.jobs import ingest
 from etl.storage import store
 
 SEED = 5
@@ -132,7 +132,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
-@pytest.mark.parametrize("moment", ["etl.snapshots.snapshot.publish", "etl.lifecycle.retention.sweep", "etl.storage.work.Work.delete"])
+@pytest.mark.parametrize(
+    "moment", ["etl.snapshots.snapshot.publish", "etl.lifecycle.retention.sweep", "etl.storage.work.Work.delete"]
+)
 def test_a_kill_while_a_build_publishes_leaves_no_work_behind(
     dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, later: bool
 ) -> None:
@@ -178,7 +180,7 @@ def test_work_half_removed_goes_and_that_of_another_night_under_the_same_plan_st
     dataset.build(config)
     dataset.put("n_1", dataset.boxes(40), 40)
     with cluster.serial() as here:
-        waiting = jobs.ingest(config, here)["work"]
+        waiting = ingest.run(config, here)["work"]
     store.delete(f"{config.home}/lock.json")  # as when it expired
     store.write_json(store.join(config.home, "work", "0123456789abcdef", "tile", "answer.json"), {})
     dataset.put("n_2", dataset.boxes(41), 41)

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.storage import shard, store
 from etl.config import load
+from etl.execution import cluster
 from etl.ids import digest
+from etl.jobs import build, versions
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import shard, store
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -48,7 +48,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
         "augment: {quality: false, mosaic: 0}\nshard: {jpeg: encode}\n"
     )
     with cluster.serial() as here:
-        return Snapshot.open(jobs.build(load(folder / "set.yaml"), here)["snapshot"])
+        return Snapshot.open(build.build(load(folder / "set.yaml"), here)["snapshot"])
 
 
 def rows(table: pa.Table, *columns: str) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def found(snapshot: Snapshot) -> dict[str, str]:
 
 
 def test_no_stage_changes_its_bytes_without_raising_its_version(snapshot: Snapshot) -> None:
-    now = {stage: {"version": jobs.VERSIONS[stage], "digest": value} for stage, value in found(snapshot).items()}
+    now = {stage: {"version": versions.VERSIONS[stage], "digest": value} for stage, value in found(snapshot).items()}
     if os.environ.get("SPECK_GOLDEN") == "write":
         GOLDEN.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
     held = json.loads(GOLDEN.read_text())

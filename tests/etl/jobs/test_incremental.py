@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from etl.execution import cluster
-from etl.reports import contact_sheet as contact
-from etl.jobs import build as jobs
-from etl.storage import store
 from etl.config import Config
-from etl.stages.augment.donors import lending
 from etl.errors import StoreError
-from etl.jobs.tile_worker import BASE
+from etl.execution import cluster
+from etl.jobs import build
+from etl.reports import contact_sheet
+from etl.schema import BASE
 from etl.snapshots.snapshot import Snapshot, load_plan
+from etl.stages.augment.donors import lending
+from etl.storage import store
 
 
 def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
@@ -121,7 +121,7 @@ def test_shards_whose_members_stay_are_neither_read_nor_written_again(
     old = {entry["sha256"] for entry in Snapshot.open(str(first["snapshot"])).manifest["shards"]}
     kept = old & {entry["sha256"] for entry in second.manifest["shards"]}
     assert len(kept) >= len(old) - 1 > 1
-    shown = {(row["offset"], row["size"]) for row in contact.choose(second.table("samples"), BASE)}
+    shown = {(row["offset"], row["size"]) for row in contact_sheet.choose(second.table("samples"), BASE)}
     again = {(offset, size) for uri, offset, size in read if any(name in uri for name in kept)}
     assert again <= shown  # on the contact sheet
 
@@ -143,7 +143,7 @@ def test_a_damaged_sample_is_not_copied_into_a_new_shard(grown: tuple[Any, Confi
 def test_workers_with_nothing_to_do_change_nothing(grown: tuple[Any, Config, dict[str, Any]]) -> None:
     _, config, first = grown
     with cluster.connect(workers=1) as here:
-        again = jobs.build(config, here)
+        again = build.build(config, here)
     assert again["reused_samples"] == sum(first["samples"].values())
     assert (again["snapshot"], again["published"]) == (first["snapshot"], False)
 

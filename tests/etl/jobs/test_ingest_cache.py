@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.storage import store
 from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import ingest
+from etl.storage import store
 from etl.storage.work import Work
 
 Touch = Callable[[Path], None]
@@ -56,7 +56,7 @@ def config_of(source: dict[str, Any], images: Path, home: Path) -> Config:
 
 def ingested(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     with cluster.serial() as here:
-        answer = jobs.ingest(config, here)
+        answer = ingest.run(config, here)
     work = Work(answer["work"])
     found = {name: work.read("ingest", name).to_pylist() for name in TABLES}
     work.delete()

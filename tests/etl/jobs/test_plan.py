@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pytest
 from typer.testing import CliRunner
 
-from etl.execution import cluster
-from etl.jobs import build as jobs, plan as planning
 from etl.cli.app import app
 from etl.config import Config, load
 from etl.errors import ConfigError
+from etl.execution import cluster
+from etl.jobs import build, plan as planning
 from etl.plan import Plan
 from etl.snapshots.snapshot import Snapshot
 
@@ -51,13 +51,13 @@ def source(tmp_path: Path) -> Path:
 
 def built(config: Config, plan: Plan | None = None) -> tuple[dict, Snapshot]:
     with cluster.serial() as here:
-        answer = jobs.build(config, here, plan=plan)
+        answer = build.build(config, here, plan=plan)
     return answer, Snapshot.open(str(answer["snapshot"]))
 
 
 def planned(config: Config, *, update: bool = False) -> dict:
     with cluster.serial() as here:
-        return jobs.plan_source(config, here, update=update)
+        return build.plan_source(config, here, update=update)
 
 
 def files(folder: Path) -> list[Path]:

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from etl.jobs import sample_cache as reuse
 from etl import schema
 from etl.config import Config
+from etl.jobs import sample_cache
 from etl.plan import Plan, TilePlan
 
 VERSIONS = {"tile": 1, "augment": 1, "shard": 1, "split": 1}
@@ -33,7 +33,7 @@ def given() -> Given:
 
 def keys(what: Given, donors: dict[str, list[str]] | None = None) -> dict[str, str]:
     config = Config.model_validate({"name": "n", "source": {"format": "yolo", "images": "x"}, **what["config"]})
-    table = reuse.keys(
+    table = sample_cache.keys(
         schema.table(schema.IMAGES, what["images"]),
         schema.table(schema.ANNOTATIONS, what["boxes"]),
         Plan(tile=TilePlan(**what["tile"]), **what["plan"]),
@@ -106,5 +106,5 @@ def test_an_image_that_is_left_out_has_no_key() -> None:
 def test_runs_join_what_lies_together_in_one_tar() -> None:
     rows = pa.table({"origin": list("aaabba"), "start": [0, 10, 30, 0, 5, 10], "length": [10, 20, 5, 5, 5, 20]})
     expected = [("a", 0, [10, 20, 5]), ("b", 0, [5, 5]), ("a", 10, [20])]
-    assert list(reuse.runs(rows)) == expected
-    assert list(reuse.runs(rows.slice(0, 0))) == []
+    assert list(sample_cache.runs(rows)) == expected
+    assert list(sample_cache.runs(rows.slice(0, 0))) == []

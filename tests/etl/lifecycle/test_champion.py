@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from etl.errors import ConfigError, StoreError
 from etl.lifecycle import champion
 from etl.storage import store
-from etl.errors import ConfigError, StoreError
 
 
 def test_promotions_follow_each_other_and_the_log_says_why(tmp_path: Path) -> None:

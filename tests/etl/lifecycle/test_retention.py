@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from etl.lifecycle import champion, retention
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.storage import store
 from etl.errors import StoreError
+from etl.execution import cluster
+from etl.jobs import ingest
+from etl.lifecycle import champion, retention
 from etl.snapshots.snapshot import Snapshot, head
 from etl.snapshots.verify import verify
+from etl.storage import store
 
 
 @pytest.fixture
@@ -146,8 +146,8 @@ def test_the_work_of_a_dead_build_goes_and_that_of_an_audit_stays(grown: tuple[A
     config, _ = grown
     dataset.put("z_1", [], 60)
     with cluster.serial() as here:
-        build = jobs.ingest(config, here)["work"]
-        audit = jobs.ingest(config, here, purpose="audit")["work"]
+        build = ingest.run(config, here)["work"]
+        audit = ingest.run(config, here, purpose="audit")["work"]
     store.delete(f"{config.home}/lock.json")  # as when it expired
     assert retention.collect(config)["removed"]["work"] == 1
     assert not store.exists(build)

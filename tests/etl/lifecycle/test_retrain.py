@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from etl.lifecycle import champion
-from etl.storage import store
 from etl.config import Config
+from etl.lifecycle import champion
 from etl.lifecycle.retrain import change, decide, reason_to_train
 from etl.schema import ANNOTATIONS, table
+from etl.storage import store
 
 CONFIG = Config.model_validate(
     {"name": "d", "source": {"format": "yolo", "images": "i"}, "retrain": {"min_change": 0.1}}

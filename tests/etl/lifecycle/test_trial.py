@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from etl.config import changes, load
+from etl.errors import ConfigError
 from etl.execution import cluster
 from etl.jobs import build as jobs
 from etl.lifecycle import retention, trial
 from etl.snapshots import snapshot
 from etl.storage import store
-from etl.config import changes, load
-from etl.errors import ConfigError
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from etl.local_airflow import demo as demo_run
 from etl.errors import ConfigError
+from etl.local_airflow import demo
 
 PUBLISH = {
     "snapshot": "store/demo/snapshots/1", "images": 48, "annotations": 1400,
@@ -24,19 +24,19 @@ def evaluated(ap50, small_full, small_combined):
     [(0.40, 0.2, 0.31, 0), (0.39, 0.2, 0.31, 1), (0.6, 0.2, 0.29, 1), (None, 0.2, None, 2), (0.5, None, 0.5, 0)],
 )
 def test_the_demo_succeeds_with_good_figures_and_a_gain_from_tiling(ap50, small_full, small_combined, missed):
-    figures = demo_run.summary(PUBLISH, {"model": "m"}, evaluated(ap50, small_full, small_combined))
-    assert len(demo_run.shortfalls(figures)) == missed
+    figures = demo.summary(PUBLISH, {"model": "m"}, evaluated(ap50, small_full, small_combined))
+    assert len(demo.shortfalls(figures)) == missed
 
 
 def test_the_summary_gives_small_objects_of_both_methods_nested_and_flat():
-    figures = demo_run.summary(PUBLISH, {"model": "m"}, evaluated(0.5, 0.1, 0.4))
+    figures = demo.summary(PUBLISH, {"model": "m"}, evaluated(0.5, 0.1, 0.4))
     assert figures["AP50_small"] == {"full_image": 0.1, "combined": 0.4}
     assert (figures["AP50_small_full_image"], figures["AP50_small_combined"]) == (0.1, 0.4)
     assert (figures["snapshot"], figures["model"]) == (PUBLISH["snapshot"], "m")
 
 
 def test_the_table_shows_counts_anchors_and_a_dash_for_a_bucket_without_truth():
-    lines = demo_run.table(PUBLISH, evaluated(0.5, 0.1, 0.4), {"build tile": 3.25}).splitlines()
+    lines = demo.table(PUBLISH, evaluated(0.5, 0.1, 0.4), {"build tile": 3.25}).splitlines()
     assert "rejects     zero_size 3" in lines
     assert "anchors     stride 4: 5x6; stride 8: 9x11 14x12, best possible recall 0.998" in lines
     assert [line.split() for line in lines if line.startswith("AP_large")] == [["AP_large", "-", "-", "-"]]
@@ -48,5 +48,5 @@ def test_the_table_shows_counts_anchors_and_a_dash_for_a_bucket_without_truth():
 def test_a_folder_that_is_not_the_demos_own_is_never_removed(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="holds something else"):
-        demo_run.run(tmp_path, 0)
+        demo.run(tmp_path, 0)
     assert (tmp_path / "thesis.txt").exists()

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from etl.local_airflow import server as stack
 from etl.errors import ConfigError
+from etl.local_airflow import server
 
 
 def test_no_airflow_setting_of_the_caller_reaches_the_local_airflow(monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production/airflow")
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     monkeypatch.setenv("AIRFLOW_HOME", "/etc/airflow")
-    environ = stack.environment(tmp_path, tmp_path / "dags", 8123)
+    environ = server.environment(tmp_path, tmp_path / "dags", 8123)
     assert environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path}/airflow.db"
     assert (environ["AIRFLOW__CORE__EXECUTOR"], environ["AIRFLOW_HOME"]) == ("LocalExecutor", str(tmp_path))
     assert environ["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8123/execution/"
@@ -30,26 +30,26 @@ def test_a_taken_port_is_refused_when_asked_for_and_passed_over_by_default(monke
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        monkeypatch.setattr(stack, "DEFAULT_PORT", taken)
-        assert stack._port(None) != taken
+        monkeypatch.setattr(server, "DEFAULT_PORT", taken)
+        assert server._port(None) != taken
         with pytest.raises(ConfigError, match="in use, expected a free port"):
-            stack.up(tmp_path, tmp_path, port=taken)
+            server.up(tmp_path, tmp_path, port=taken)
 
 
 def test_the_password_is_made_once_and_readable_by_its_owner_only(tmp_path):
-    password = stack._password(tmp_path)
+    password = server._password(tmp_path)
     assert len(password) >= 16
-    assert stack._password(tmp_path) == password
+    assert server._password(tmp_path) == password
     assert stat.S_IMODE((tmp_path / "passwords.json").stat().st_mode) == 0o600
 
 
 def test_stopping_where_nothing_runs_does_nothing(tmp_path):
-    stack.down(tmp_path)
-    assert stack.find(tmp_path) is None
+    server.down(tmp_path)
+    assert server.find(tmp_path) is None
 
 
 def test_a_module_in_its_home_does_not_hide_airflow(tmp_path):
     pytest.importorskip("airflow")
     (tmp_path / "airflow.py").write_text("raise SystemExit('airflow.py of the home')\n")
-    process = stack._start(tmp_path, "version", ("version",), stack.environment(tmp_path, tmp_path / "dags", 8123))
-    assert process.wait(60) == 0, stack._tail(stack._log(tmp_path, "version"))
+    process = server._start(tmp_path, "version", ("version",), server.environment(tmp_path, tmp_path / "dags", 8123))
+    assert process.wait(60) == 0, server._tail(server._log(tmp_path, "version"))

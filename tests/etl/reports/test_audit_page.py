@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, strategies as st
 
-from etl.stages.audit import conclude as audit
-from etl.reports import charts, page, audit_page as report
 from etl import schema
+from etl.reports import audit_page, charts, page
+from etl.stages.audit import conclude
 
 NASTY = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br", "rect", "line", "circle", "polyline"}
@@ -49,9 +49,9 @@ def made(boxes: int = 30, name: str = "car") -> dict[str, object]:
         | {"x0": 20.0 * i, "y0": 5.0, "x1": 20.0 * i + 2 + i % 9, "y1": 5.0 + 3 * (1 + i % 5)}
         for i in range(boxes)
     ]
-    summary = audit.summarize(audit.Part(images, schema.table(schema.ANNOTATIONS, rows), 640, 640))
-    context = audit.Context(tile_size=640, image_size=640, images=images, declared=(name, "ghost"))
-    return audit.conclude(summary, context)
+    summary = conclude.summarize(conclude.Part(images, schema.table(schema.ANNOTATIONS, rows), 640, 640))
+    context = conclude.Context(tile_size=640, image_size=640, images=images, declared=(name, "ghost"))
+    return conclude.conclude(summary, context)
 
 
 def preview(name: str) -> list[dict[str, object]]:
@@ -60,7 +60,7 @@ def preview(name: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("boxes", [0, 30])
 def test_the_page_is_well_formed_with_and_without_boxes(boxes: int) -> None:
-    html = report.audit_page(made(boxes), preview("car"), [("a.jpg", b"\xff\xd8\xff")], title="cars")
+    html = audit_page.audit_page(made(boxes), preview("car"), [("a.jpg", b"\xff\xd8\xff")], title="cars")
     parser = _Nesting()
     parser.feed(html)
     assert parser.open == []
@@ -69,27 +69,27 @@ def test_the_page_is_well_formed_with_and_without_boxes(boxes: int) -> None:
 
 
 def test_names_of_classes_files_and_pictures_are_escaped_everywhere() -> None:
-    html = report.audit_page(made(name=NASTY), preview(NASTY), [(NASTY, b"")], title=NASTY)
+    html = audit_page.audit_page(made(name=NASTY), preview(NASTY), [(NASTY, b"")], title=NASTY)
     assert html.count("<script") == html.count("</script") == 1  # the page's own
     assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
 
 
 def test_the_page_asks_no_other_host_for_anything() -> None:
-    html = report.audit_page(made(), preview("car"), [("a.jpg", b"")], title="cars")
+    html = audit_page.audit_page(made(), preview("car"), [("a.jpg", b"")], title="cars")
     assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import|https?://|<script\s|<link""", html)
 
 
 def test_what_to_do_comes_before_every_plot_and_the_gravest_first() -> None:
     result = made()
-    html = report.audit_page(result, title="cars")
+    html = audit_page.audit_page(result, title="cars")
     assert html.index("Do this") < html.index("<svg")
     places = [html.index(f"<code>{row['code']}</code>") for row in result["findings"]]
     assert places == sorted(places) and places
 
 
 def test_every_plot_has_a_title_and_a_sentence() -> None:
-    html = report.audit_page(made(), title="cars")
+    html = audit_page.audit_page(made(), title="cars")
     figures = re.findall(r'<figure class="plot">.*?</figure>', html, re.S)
     assert len(figures) >= 7
     for figure in figures:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
 from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import build
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -38,7 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = {"format": "yolo", "images": str(folder), "categories": ["<script>alert(1)</script>", "b & c"]}
     config = Config.model_validate({"name": "audited", "store": str(folder / "store"), "source": source})
     with cluster.serial() as here:
-        return Path(jobs.audit_source(config, here)["html"])
+        return Path(build.audit_source(config, here)["html"])
 
 
 def chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.storage import shard, store
 from etl.cli.app import app
 from etl.config import Config, load
 from etl.errors import ConfigError
+from etl.execution import cluster
+from etl.jobs import build, ingest
 from etl.snapshots.export import export
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import shard, store
 from etl.storage.work import Work
 
 SIDES = ("x0", "y0", "x1", "y1")
@@ -46,7 +46,7 @@ def read_back(source: dict[str, Any], home: Path) -> tuple[dict[str, dict[str, A
     """Return images and boxes by sample_id, as Speck ingests the export."""
     config = Config.model_validate({"name": "again", "store": str(home), "source": source})
     with cluster.serial() as here:
-        work = Work(jobs.ingest(config, here)["work"])
+        work = Work(ingest.run(config, here)["work"])
     images = {row["image_id"]: row for row in work.read("ingest", "images").to_pylist()}
     assert work.read("ingest", "rejects").num_rows == 0
     boxes: dict[str, list[dict[str, Any]]] = {Path(row["path"]).stem: [] for row in images.values()}
@@ -121,7 +121,7 @@ def test_a_crowd_of_the_source_is_painted_grey_and_has_no_annotation(tiny: Any, 
     file.write_text(json.dumps(document))
     (tmp_path / "tiny.yaml").write_text(tiny.config(tmp_path / "store", tmp_path / "data", "0 3 * * *"))
     with cluster.serial() as here:
-        snapshot = Snapshot.open(str(jobs.build(load(tmp_path / "tiny.yaml"), here)["snapshot"]))
+        snapshot = Snapshot.open(str(build.build(load(tmp_path / "tiny.yaml"), here)["snapshot"]))
     rows = snapshot.table("samples").to_pylist()
     assert export(snapshot, "coco", tmp_path / "out")["painted"] == sum(bool(row["ignore"]) for row in rows) >= 10
     images, boxes = read_back({"format": "coco", "images": str(tmp_path / "out"), "split": "source"}, tmp_path / "s")

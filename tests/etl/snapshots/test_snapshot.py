@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from etl import schema
-from etl.snapshots import snapshot
-from etl.storage import store
 from etl.config import Config
 from etl.errors import StoreError
+from etl.snapshots import snapshot
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
 
 
 def config(folder: Path) -> Config:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
-from etl.sources import watch
 from etl.errors import SourceError
+from etl.execution import cluster
+from etl.jobs import build
 from etl.snapshots.snapshot import Snapshot
+from etl.sources import watch
 from etl.sources.watch import Watch
 
 
@@ -68,7 +68,7 @@ def test_what_a_build_has_read_is_no_news(config, dataset) -> None:
     looks(config, 1, watching)
     dataset.put("k_5", dataset.boxes(1), 11)
     with cluster.serial() as here:
-        jobs.build(config, here)
+        build.build(config, here)
     assert looks(config, 3, watching) == [False, False, False]
 
 
@@ -112,7 +112,7 @@ def test_a_build_that_fails_to_read_its_source_leaves_the_news(config, dataset) 
         (dataset.folder / f"k{number}_5.png").write_bytes(b"no image")
     strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
     with cluster.serial() as here, pytest.raises(SourceError):
-        jobs.build(strict, here)
+        build.build(strict, here)
     assert looks(config, 2, watching) == [False, True]
 
 
@@ -124,8 +124,8 @@ def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, da
         (dataset.folder / f"k_5.{suffix}").rename(dataset.folder / os.fsdecode(b"caf\xe9." + suffix.encode()))
     assert looks(config, 3, watching) == [False, True, False]
     with cluster.serial() as here:
-        jobs.audit_source(config, here)
-        built = jobs.build(config, here)
+        build.audit_source(config, here)
+        built = build.build(config, here)
     assert built["images"] == 10
     rejects = Snapshot.open(built["snapshot"]).table("rejects").to_pylist()
     assert [(row["kind"], row["where"], row["reason"]) for row in rejects] == [
@@ -135,4 +135,4 @@ def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, da
     assert looks(config, 3, watching) == [False, False, False]
     strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
     with cluster.serial() as here, pytest.raises(SourceError, match=r"1 of 11 images.*undecodable_name"):
-        jobs.build(strict, here)
+        build.build(strict, here)

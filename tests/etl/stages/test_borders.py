@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given, settings, strategies as st
 from hypothesis.strategies import composite
 
-from etl.stages.augment import sample as aug
 from etl import boxes as bx
 from etl.config import Augment
-from etl.stages.augment.mosaic import mosaic
-from etl.stages.augment.labelled_image import Picture
 from etl.plan import TilePlan, Window
-from etl.stages.tile import sample_wh, tiles
+from etl.stages.augment import sample
 from etl.stages.augment.affine import Pose, look, view_at
+from etl.stages.augment.labelled_image import Picture
+from etl.stages.augment.mosaic import mosaic
+from etl.stages.tile import sample_wh, tiles
 
 WIDE, HIGH = 220, 180  # of a scene
 ROUNDING = 1e-6  # px
@@ -92,7 +92,7 @@ def test_augmented_views_hide_no_part_of_an_unlabelled_object(
 
 
 def assert_nothing_hidden(
-    picture: Picture, matrix: np.ndarray, frame: tuple, seen: aug.Scene, numbers: np.ndarray
+    picture: Picture, matrix: np.ndarray, frame: tuple, seen: sample.Scene, numbers: np.ndarray
 ) -> None:
     """No point of an unlabelled box of the picture shows in the frame outside the sample's regions and labels."""
     known = np.concatenate([seen.ignore, seen.boxes])
@@ -129,7 +129,7 @@ def test_mosaics_hide_no_part_of_an_unlabelled_object(
         matrix = view.matrix + np.array([[0, 0, x], [0, 0, y]])
         in_frame = (bx.visibility(seen.boxes, frame) >= 1 - 1e-9) & (seen.rows >= picture.first)
         in_frame &= seen.rows < picture.first + len(picture.boxes)
-        part_seen = aug.Scene(
+        part_seen = sample.Scene(
             seen.pixels,
             seen.boxes[in_frame],
             seen.rows[in_frame],
@@ -143,7 +143,7 @@ def test_mosaics_hide_no_part_of_an_unlabelled_object(
     assert (seen.visibility >= min_visibility).all()
 
 
-@given(scenes(), st.floats(0.05, 1), st.integers(0, 10_000), st.sampled_from(aug.KINDS))
+@given(scenes(), st.floats(0.05, 1), st.integers(0, 10_000), st.sampled_from(sample.KINDS))
 @settings(max_examples=40, deadline=None)
 def test_every_augmented_sample_keeps_its_boxes_inside_and_visible(
     scene: tuple, min_visibility: float, seed: int, kind: str
@@ -152,7 +152,7 @@ def test_every_augmented_sample_keeps_its_boxes_inside_and_visible(
     plan = TilePlan(size=96, overlap=0.2, min_visibility=min_visibility, scales=(1.0,))
     config = Augment(copy_paste=1, rotate=30)
     own = Picture("own", pixels, *scene)
-    made = aug.augment(own, [lambda: own], kind, Window(48, 48, 144, 144), plan, config, seed)
+    made = sample.augment(own, [lambda: own], kind, Window(48, 48, 144, 144), plan, config, seed)
     for found in (made.boxes, made.ignore):
         assert ((found >= 0) & (found <= 96)).all()
         assert (bx.area(found) > 0).all()

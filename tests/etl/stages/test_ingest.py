@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from etl.imaging import codec
-from etl.stages import ingest
 from etl import schema
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.ids import image_id
+from etl.imaging import codec
 from etl.imaging.image_file import Original
+from etl.stages import ingest
 
 WH = (100, 80)
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
-from etl.stages import ledger
 from etl import schema
+from etl.stages import ledger
 
 EVENTS = st.lists(
     st.tuples(

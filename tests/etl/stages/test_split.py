@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import schema
-from etl.stages import split as splitting
 from etl.config import SplitRatios
 from etl.ids import image_id, seed_of
+from etl.stages import leakage, split as splitting
 from etl.stages.split import split
 
 
@@ -167,7 +167,7 @@ def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
 def pairs_of(hashes: Sequence[int | None]) -> list[tuple[int, int]]:
     """The pairs of indices that `similar` speaks of."""
     found = []
-    for a, b in splitting.similar(hashes):
+    for a, b in leakage.similar(hashes):
         found += combinations(a, 2) if a is b else [(min(pair), max(pair)) for pair in product(a, b)]
     return found
 
@@ -218,7 +218,7 @@ def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
 
 
 def test_thousands_of_equal_hashes_are_one_group() -> None:
-    (pair,) = splitting.similar([7] * 20_000)
+    (pair,) = leakage.similar([7] * 20_000)
     assert len(pair[0]) == len(pair[1]) == 20_000
 
 

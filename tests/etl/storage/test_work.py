@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from etl.execution import cluster
-from etl.jobs import build as jobs
 from etl import schema
-from etl.storage import store
 from etl.config import Config
 from etl.errors import SourceError, StoreError
+from etl.execution import cluster
+from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
 from etl.plan import Plan, TilePlan
+from etl.storage import store
 from etl.storage.work import Work
 
 CONFIG = Config.model_validate(
@@ -117,19 +117,19 @@ def test_a_deleted_folder_is_no_build_before_it_is_gone(tmp_path: Path, monkeypa
 def test_what_a_power_failure_tore_in_a_work_folder_is_made_again(
     dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_TILE_PIXELS", 20_000)  # an image or two in a part
+    monkeypatch.setattr(tile, "_TILE_PIXELS", 20_000)  # an image or two in a part
     expected = dataset.build(dataset.config(tmp_path / "whole"))["snapshot"].rsplit("/", 1)[1]
     config = dataset.config(tmp_path / "store")
     with cluster.serial() as here:
-        work = str(jobs.ingest(config, here)["work"])
-        jobs.split(work)
-        jobs.remap(work)
-        jobs.tile(work, here)
+        work = str(ingest.run(config, here)["work"])
+        split.run(work)
+        remap.run(work)
+        tile.run(work, here)
         tars = sorted(Path(work).glob("tile/*.tar"))
         for path, torn in zip(tars, (b"", tars[1].read_bytes()[:-2000]), strict=False):
             path.write_bytes(torn)
         (Path(work) / "tile" / "answer.json").unlink()
-        assert jobs.tile(work, here)["parts_reused"] == len(tars) - 2
-        jobs.audit(work, here)
-        jobs.anchors(work)
-        assert jobs.publish(work)["snapshot"].rsplit("/", 1)[1] == expected
+        assert tile.run(work, here)["parts_reused"] == len(tars) - 2
+        audit.run(work, here)
+        anchors.run(work)
+        assert publish.run(work)["snapshot"].rsplit("/", 1)[1] == expected

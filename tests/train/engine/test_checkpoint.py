@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from etl.storage import store
 from etl.errors import StoreError
-from train.engine import checkpoint, run as engine, trainer
+from etl.storage import store
 from train import compat
+from train.engine import checkpoint, run, trainer
 
 compat.install()
 
@@ -31,7 +31,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypat
     store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
     settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "nbs": nbs, "fliplr": 0.5})
     monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # after every epoch, whatever the clock says
-    whole = engine.train(settings, snapshot)["model"]
+    whole = run.train(settings, snapshot)["model"]
     steps = iter(range(100))
     report = trainer.Trainer._report_step
 
@@ -42,8 +42,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypat
 
     with monkeypatch.context() as patched, pytest.raises(KilledError):
         patched.setattr(trainer.Trainer, "_report_step", killed)
-        engine.train(settings, snapshot)
-    found = engine.train(settings, snapshot)
+        run.train(settings, snapshot)
+    found = run.train(settings, snapshot)
     assert found["model"] == whole
     assert found["epochs"] == 4
     words = [text for text in caplog.messages if "going on" in text]
@@ -54,16 +54,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypat
 def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_path, monkeypatch, config):
     snapshot = published()
     settings = config(tmp_path, epochs=2, options=OPTIONS)
-    whole = engine.train(settings, snapshot)
+    whole = run.train(settings, snapshot)
 
     def fails(*_):
         raise OSError("the disk is full")
 
     for _ in range(2):
         with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
-            patched.setattr(engine.model, "save", fails)
-            engine.train(settings, snapshot)
-    again = engine.train(settings, snapshot)
+            patched.setattr(run.model, "save", fails)
+            run.train(settings, snapshot)
+    again = run.train(settings, snapshot)
     assert (again["model"], again["epochs"]) == (whole["model"], 2)
 
 
@@ -87,8 +87,8 @@ def test_a_batch_that_was_halved_for_want_of_memory_stays_so_in_the_next_try(pub
 
     with monkeypatch.context() as patched, pytest.raises(KilledError):
         patched.setattr(trainer.Trainer, "_report_step", killed)
-        engine.train(settings, snapshot)
-    assert engine.train(settings, snapshot)["epochs"] == 3
+        run.train(settings, snapshot)
+    assert run.train(settings, snapshot)["epochs"] == 3
 
 
 def test_a_damaged_state_says_what_to_do(tmp_path):

@@ -5,12 +5,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
-from etl.imaging import codec
 from etl import schema
-from etl.storage import shard, store
 from etl.errors import StoreError
+from etl.imaging import codec
+from etl.snapshots.samples import ShardReader, of_split
+from etl.storage import shard, store
 from train import compat
-from train.engine.dataset import GREY, ShardDataset, ShardReader, of_split, paint
+from train.engine.dataset import GREY, ShardDataset, paint
 
 compat.install()
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from etl.config import Config
 from etl.execution import cluster
 from etl.imaging import codec
-from etl.jobs import build as jobs
-from etl.config import Config
+from etl.jobs import build
 from etl.snapshots.export import export
+from etl.snapshots.samples import ShardReader, of_split
 from etl.snapshots.snapshot import Snapshot
 from train import compat
-from train.engine.dataset import ShardDataset, ShardReader, of_split
+from train.engine.dataset import ShardDataset
 
 compat.install()
 
@@ -44,7 +45,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
         "tile": {"size": SIDE, "scales": [1.0]}, "augment": {"copies": 0, "mosaic": 0, "copy_paste": 0},
     }  # fmt: skip
     with cluster.serial() as here:
-        return Snapshot.open(jobs.build(Config.model_validate(values), here)["snapshot"])
+        return Snapshot.open(build.build(Config.model_validate(values), here)["snapshot"])
 
 
 PLAIN = {"fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}

@@ -5,12 +5,12 @@ import logging
 import numpy as np
 import pytest
 
-from etl.stages.anchors import fit as anchors
-from etl.storage import store
 from etl.config import Augment
 from etl.errors import ConfigError
+from etl.stages.anchors import fit
+from etl.storage import store
 from train.engine import run as engine, trainer
-from train.models import losses as loss, model
+from train.models import losses, model
 
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
@@ -37,12 +37,12 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     caplog.set_level(logging.INFO, "speck")
     settings = config(tmp_path, model="speck-micro-anchors", loss={"gamma": 1.5, "nwd": 0.5}, options=OPTIONS)
     snapshot = published()
-    fitted = anchors.fit(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
-    store.write_json(f"{snapshot.uri}/anchors.json", anchors.to_json(fitted))
+    fitted = fit.fit(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
+    store.write_json(f"{snapshot.uri}/anchors.json", fit.to_json(fitted))
     loaded = model.load(engine.train(settings, snapshot)["model"])
     used = loaded.meta["architecture"]["anchors"]
     assert any("anew" in text for text in caplog.messages) == (strides != (4, 8))
-    assert (used == anchors.to_json(fitted)["anchors"]) == (strides == (4, 8))
+    assert (used == fit.to_json(fitted)["anchors"]) == (strides == (4, 8))
     assert [loaded.module.model[-1].anchors(level).tolist() for level in (0, 1)] == [
         pytest.approx(np.array(level), abs=1e-4) for level in used
     ]
@@ -83,7 +83,7 @@ def test_balanced_weights_of_classes_reach_the_loss(published, tmp_path, name, c
     made = trainer.Trainer(engine.prepare(settings, snapshot), tmp_path, str(tmp_path / "runs"))
     made.train()
     counts = made.get_class_counts()
-    weights = loss.balanced(counts)
+    weights = losses.balanced(counts)
     criterion = made.model.init_criterion()
     used = criterion._weights if name.endswith("anchors") else criterion.class_weights
     assert used.flatten().tolist() == pytest.approx((weights / weights.mean()).tolist())

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from etl import boxes
 from etl.config import Gate
 from tests.train.evaluation.test_metrics import NAMES, found_of, random_image, truth_of
+from train.detections import Detections, Truth
 from train.evaluation import bootstrap, gate
-from train.evaluation.coco import Truth
-from train.prediction.merge import Detections
 from train.evaluation.metrics import average_precision
 
 Images = list[tuple[Truth, Detections]]

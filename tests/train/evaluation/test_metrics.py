@@ -13,9 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from etl import boxes
+from train.detections import EVERY_CATEGORY, Detections, Truth, none
 from train.evaluation import metrics
-from train.evaluation.coco import EVERY_CATEGORY, Truth
-from train.prediction.merge import Detections, none
 from train.evaluation.metrics import average_precision
 
 NAMES = ("car", "bus", "bike")

@@ -10,9 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes
 from tests.train.evaluation.test_metrics import found_of, truth_of
-from train.evaluation import nwd as nearness
-from train.evaluation.coco import EVERY_CATEGORY, Truth
-from train.prediction.merge import Detections, none
+from train.detections import EVERY_CATEGORY, Detections, Truth, none
+from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
 
 Image = tuple[Truth, Detections, float]
@@ -127,7 +126,7 @@ def some_images(draw: st.DrawFn) -> list[Image]:
 def test_every_figure_is_what_trying_every_pair_in_turn_gives(
     images: list[Image], counted: int, comparable: bool
 ) -> None:
-    ours = nearness.average_precision(images, 2, counted, comparable=comparable)
+    ours = nwd.average_precision(images, 2, counted, comparable=comparable)
     assert ours == pytest.approx(by_trying(images, 2, counted, comparable), abs=1e-9)
 
 
@@ -153,7 +152,7 @@ def test_a_shift_passes_the_thresholds_that_ask_for_less_whatever_the_size(shift
 @given(st.lists(st.floats(-1, 1), min_size=4, max_size=4), st.floats(3, 500), st.floats(3, 500))
 def test_labels_a_pixel_off_at_every_edge_pass_every_threshold(off: list[float], w: float, h: float) -> None:
     box = boxes.as_boxes([10, 10, 10 + w, 10 + h])
-    assert boxes.nwd(box + np.array(off), box)[0] >= 0.894 > nearness.THRESHOLDS[-1]
+    assert boxes.nwd(box + np.array(off), box)[0] >= 0.894 > nwd.THRESHOLDS[-1]
 
 
 def test_an_ignore_region_excuses_detections_of_every_category_and_need_not_be_found() -> None:

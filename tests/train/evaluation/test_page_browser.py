@@ -10,7 +10,7 @@ import pytest
 
 from tests.etl.reports.test_audit_page_browser import CHROMIUM, PHONE, WIDE, chromium
 from tests.train.evaluation.test_run import built
-from train.evaluation import run as evaluate
+from train.evaluation import run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 def test_the_page_shows_its_figures_and_the_console_is_clean(
     tmp_path: Path, size: tuple[int, int], scheme: str
 ) -> None:
-    answer = evaluate.evaluate(*built(tmp_path), detections="truth")
+    answer = run.evaluate(*built(tmp_path), detections="truth")
     shot = tmp_path / "page.png"
     preferred = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
     ran = chromium(Path(answer["html"]), f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}", preferred)

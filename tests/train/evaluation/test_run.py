@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 
 from etl import boxes
-from etl.lifecycle import champion
-from etl.execution import cluster
-from etl.imaging import codec
-from etl.jobs import build as jobs
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
-from etl.snapshots.snapshot import Snapshot
+from etl.execution import cluster
+from etl.imaging import codec
+from etl.jobs import build
+from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
-from train.evaluation import run as evaluate, gate
-from train.prediction import tiled as predict
+from etl.snapshots.snapshot import Snapshot
+from train.evaluation import gate, run
 from train.evaluation.detectors import Finder, given
+from train.models import architecture
+from train.prediction import tiled
 
-MODES = predict.MODES
+MODES = tiled.MODES
 WH = (300, 220)
 BUCKETS = ("AP_very_tiny", "AP_tiny", "AP_small", "AP_medium", "AP_large")
 
@@ -68,7 +69,7 @@ def write_dataset(folder: Path, val: int) -> Path:
 def built(folder: Path, val: int = 1) -> tuple[Config, Snapshot]:
     config = load(write_dataset(folder, val))
     with cluster.serial() as engine:
-        return config, Snapshot.open(jobs.build(config, engine)["snapshot"])
+        return config, Snapshot.open(build.build(config, engine)["snapshot"])
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Snapshot]:
 
 
 def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode(made: tuple[Config, Snapshot]) -> None:
-    answer = evaluate.evaluate(*made, detections="truth")
+    answer = run.evaluate(*made, detections="truth")
     for mode in MODES:
         assert {key: answer[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
         assert {answer[mode][f"NWD_{key}"] for key in ("AP", *BUCKETS)} == {1.0}, mode
@@ -86,7 +87,7 @@ def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode
 
 
 def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config, Snapshot]) -> None:
-    answer = evaluate.evaluate(*made, detections="truth")
+    answer = run.evaluate(*made, detections="truth")
     page = Path(answer["html"]).read_text(encoding="utf-8")
     assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
     assert page.count("<figcaption>") >= page.count("<svg") > 0
@@ -114,7 +115,7 @@ def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str,
 
 
 def test_every_category_with_objects_has_its_own_curve_of_precision_and_recall(made: tuple[Config, Snapshot]) -> None:
-    answer = evaluate.evaluate(*made, detections="truth")
+    answer = run.evaluate(*made, detections="truth")
     assert {name: curve["recall"][0] for name, curve in answer["curves"].items()} == {"bus": 1.0, "small car": 1.0}
     assert "All categories together, and the 2 with the most objects" in Path(answer["html"]).read_text()
 
@@ -123,7 +124,7 @@ def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config,
     file = tmp_path / "results.json"
     rows = [{**row, "bbox": [-1e12, 5, 3e12, 9]} for row in detections_of(made[1])]
     file.write_text(json.dumps(rows))
-    assert evaluate.evaluate(*made, detections=str(file))["combined"]["AP"] == 0.0
+    assert run.evaluate(*made, detections=str(file))["combined"]["AP"] == 0.0
 
 
 def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
@@ -148,7 +149,7 @@ def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
     }
     file = tmp_path / "detections.json"
     file.write_text(json.dumps(document))
-    assert evaluate.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+    assert run.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
 
 
 def paths(rows: list[dict[str, Any]]) -> set[str]:
@@ -162,7 +163,7 @@ def test_a_results_file_is_judged_as_it_is(made: tuple[Config, Snapshot], name: 
     rows[0] = {**rows[0], "bbox": [0, 210, 5, 5]}  # one object missed, one false alarm
     file = tmp_path / "results.json"
     file.write_text(json.dumps(rows))
-    answer = evaluate.evaluate(config, snapshot, detections=str(file), out=str(tmp_path / "out"))
+    answer = run.evaluate(config, snapshot, detections=str(file), out=str(tmp_path / "out"))
     assert answer["combined"]["AP"] < 1.0
     assert answer["combined"]["AP"] == answer["full_image"]["AP"] == answer["tiled"]["AP"]
     page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
@@ -182,7 +183,7 @@ def test_numbered_results_follow_the_export_of_the_snapshot(made: tuple[Config, 
     ]
     file = tmp_path / "results.json"
     file.write_text(json.dumps(rows))
-    assert evaluate.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+    assert run.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -206,45 +207,45 @@ def test_a_broken_results_file_is_a_config_error(made: tuple[Config, Snapshot], 
     file = tmp_path / "results.json"
     file.write_text(text)
     with pytest.raises(ConfigError, match=re.escape(str(file))):
-        evaluate.evaluate(*made, detections=str(file))
+        run.evaluate(*made, detections=str(file))
 
 
 def test_a_val_split_without_images_is_a_config_error(tmp_path: Path) -> None:
     config, snapshot = built(tmp_path, val=0)
     with pytest.raises(ConfigError, match="val split without images"):
-        evaluate.evaluate(config, snapshot, detections="truth")
+        run.evaluate(config, snapshot, detections="truth")
 
 
 def test_without_any_model_the_command_says_to_train_one(made: tuple[Config, Snapshot]) -> None:
     with pytest.raises(ConfigError, match="no model"):
-        evaluate.evaluate(*made)
+        run.evaluate(*made)
 
 
 def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from train.models import model as models
+    from train.models import model
 
     config, snapshot = made
     torch.manual_seed(0)
-    module = models.build(models.resolve("speck-micro"), snapshot.categories)
+    module = model.build(architecture.resolve("speck-micro"), snapshot.categories)
     meta = {
         "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
         "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
         "config": config.resolved(),
     }  # fmt: skip
-    uri = models.save(module, str(tmp_path), meta)
-    answer = evaluate.evaluate(config, snapshot, uri)
+    uri = model.save(module, str(tmp_path), meta)
+    answer = run.evaluate(config, snapshot, uri)
     assert answer["html"] == f"{uri}/evaluation.html" and Path(answer["html"]).is_file()
     assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer["tiled"].keys()
     assert answer["seconds_per_image"] > 0
-    assert evaluate.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
+    assert run.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
 
 
 @pytest.fixture
 def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
     """A dataset and the URIs of two models with random weights."""
     torch = pytest.importorskip("torch")
-    from train.models import model as models
+    from train.models import model
 
     config, snapshot = built(tmp_path)
     meta = {
@@ -255,7 +256,9 @@ def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
     uris = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        uris.append(models.save(models.build(models.resolve("speck-micro"), snapshot.categories), config.home, meta))
+        uris.append(
+            model.save(model.build(architecture.resolve("speck-micro"), snapshot.categories), config.home, meta)
+        )
     return config, snapshot, uris
 
 
@@ -264,14 +267,14 @@ def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[
     settings = config.evaluate.model_copy(update={"confidence": 1.0})  # random weights are never that confident
     config = config.model_copy(update={"evaluate": settings})
     reason = "AP_small is 0: no correct detection in val"
-    first = evaluate.evaluate(config, snapshot, blind, promote=True)
+    first = run.evaluate(config, snapshot, blind, promote=True)
     assert first["combined"]["AP"] == 0
     assert first["gate"] == {"champion": None, "passed": False, "promoted": False, "reasons": [reason], "warnings": []}
     assert champion.champion(config.home) is None
     assert f"Not promoted: {reason}. There is no champion yet." in Path(first["html"]).read_text()
     standing = by_hand.rsplit("/", 1)[1]
     champion.promote(config.home, standing, "by hand", over=None)
-    second = evaluate.evaluate(config, snapshot, blind, promote=True)
+    second = run.evaluate(config, snapshot, blind, promote=True)
     assert (second["gate"]["champion"], second["gate"]["promoted"]) == (standing, False)
     assert champion.champion(config.home) == standing
     assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second["html"]).read_text()
@@ -284,18 +287,18 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     ids = [uri.rsplit("/", 1)[1] for uri in uris]
     images, _ = evaluation_truth(snapshot, "val")
     perfect = given(config, snapshot, "truth", images, snapshot.categories)
-    monkeypatch.setattr(evaluate, "finder_of", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
-    first = evaluate.evaluate(config, snapshot, uris[0], promote=True)["gate"]
+    monkeypatch.setattr(run, "finder_of", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
+    first = run.evaluate(config, snapshot, uris[0], promote=True)["gate"]
     assert (first["champion"], first["promoted"]) == (None, True)
-    again = evaluate.evaluate(config, snapshot, uris[0], promote=True)
+    again = run.evaluate(config, snapshot, uris[0], promote=True)
     assert (again["gate"]["champion"], again["gate"]["promoted"]) == (ids[0], False)
     assert "This model is the champion." in Path(again["html"]).read_text()
     refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
     with monkeypatch.context() as patched:
         patched.setattr(gate, "decide", lambda *_, **__: refused)
-        assert not evaluate.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
+        assert not run.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
     assert champion.champion(config.home) == ids[0]
-    passed = evaluate.evaluate(config, snapshot, uris[1], promote=True)
+    passed = run.evaluate(config, snapshot, uris[1], promote=True)
     assert passed["gate"]["gains"].keys() == {f"AP_{name}" for name in boxes.BUCKETS}
     assert (passed["gate"]["promoted"], champion.champion(config.home)) == (True, ids[1])
     assert f"beside {ids[0]}" in Path(passed["html"]).read_text()
@@ -314,13 +317,13 @@ def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: P
     name = images["path"][0].as_py()
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=f"{name}: .*{message}"):
-        evaluate.evaluate(config, snapshot, detections="truth")
+        run.evaluate(config, snapshot, detections="truth")
 
 
 def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(made: tuple[Config, Snapshot]) -> None:
     config, snapshot = made
     settings = config.evaluate.model_copy(update={"size_reference": "network"})
-    answer = evaluate.evaluate(config.model_copy(update={"evaluate": settings}), snapshot, detections="truth")
+    answer = run.evaluate(config.model_copy(update={"evaluate": settings}), snapshot, detections="truth")
     # 96 network pixels for 300 source pixels of the whole image, for 96 of a tile
     assert answer["full_image"]["buckets"]["very_tiny"] > answer["tiled"]["buckets"]["very_tiny"]
     assert answer["size_reference"] == "network"

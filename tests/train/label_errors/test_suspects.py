@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes
-from tests.train.evaluation.test_run import built
 from tests.train.evaluation.test_metrics import found_of, truth_of
-from train.label_errors import run as find_missing, suspects as missing
-from train.evaluation.coco import Truth
+from tests.train.evaluation.test_run import built
+from train.detections import Detections, Truth
 from train.evaluation.detectors import Finder
-from train.prediction.merge import Detections
+from train.label_errors import run, suspects
 from train.prediction.tiled import MODES
 
 Images = list[tuple[Truth, Detections]]
@@ -51,13 +50,13 @@ def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
     rng = np.random.default_rng(0)
     whole = [scene(rng) for _ in range(60)]
     held_out: Images = [(truth_of(xyxy.tolist()), found) for xyxy, found in whole[:20]]
-    calibration = missing.calibrate(held_out)
+    calibration = suspects.calibrate(held_out)
     assert calibration.nwd[0] == pytest.approx(calibration.nwd.min(), abs=0.3)
     taken = ours = right = theirs = theirs_right = 0
     for xyxy, found in whole[20:]:
         gone = (rng.random(len(xyxy)) < 0.05) & (boxes.side_length(boxes.as_boxes(xyxy)) < 32)
         truth = truth_of(xyxy[~gone].tolist())
-        suspected, likely = missing.suspects(truth, found, calibration)
+        suspected, likely = suspects.suspects(truth, found, calibration)
         hit = hits(suspected, xyxy[gone])
         assert ((likely >= 0.5) & (likely <= 1)).all()
         other = fixed_rule(truth, found)
@@ -68,10 +67,10 @@ def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
 
 
 def test_what_lies_on_an_ignored_region_or_beside_a_label_is_no_suspect() -> None:
-    calibration = missing.Calibration(np.full(5, 0.6), [np.array([0.0, 1.0])] * 5, [np.array([0.0, 1.0])] * 5)
+    calibration = suspects.Calibration(np.full(5, 0.6), [np.array([0.0, 1.0])] * 5, [np.array([0.0, 1.0])] * 5)
     truth = truth_of([[0, 0, 10, 10], [100, 100, 200, 200]], ignore=[False, True])
     found = found_of([[1, 1, 11, 11], [120, 120, 130, 130], [300, 0, 310, 10], [400, 0, 410, 10]], [0.9, 0.9, 0.9, 0.2])
-    suspected, likely = missing.suspects(truth, found, calibration)
+    suspected, likely = suspects.suspects(truth, found, calibration)
     assert suspected.xyxy.tolist() == [[300, 0, 310, 10]]
     assert likely == pytest.approx([0.9])
 
@@ -81,14 +80,14 @@ def test_equal_scores_have_one_probability_whatever_their_order(first: bool) -> 
     boxes_of = [[40.0 * n, 0, 40.0 * n + 10, 10] for n in range(80)]
     right = [(n < 40) == first for n in range(80)]
     truth = truth_of([box for box, hit in zip(boxes_of, right, strict=True) if hit])
-    calibration = missing.calibrate([(truth, found_of(boxes_of, [0.9] * 80))])
+    calibration = suspects.calibrate([(truth, found_of(boxes_of, [0.9] * 80))])
     assert calibration.probability(np.array([1]), np.array([0.9])) == pytest.approx([0.5])
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 1), max_size=40))
 def test_shares_rise_with_scores_and_keep_their_mean(values: list[int]) -> None:
-    rising = missing._rising(np.array(values, dtype=np.float64))
+    rising = suspects._rising(np.array(values, dtype=np.float64))
     assert len(rising) == len(values)
     assert (np.diff(rising) >= -1e-12).all()
     assert rising.sum() == pytest.approx(sum(values))
@@ -108,8 +107,8 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
 
         return Finder(find, 96, snapshot.plan.tile), list(snapshot.categories)
 
-    monkeypatch.setattr(find_missing, "finder_of", finder)
-    answer = find_missing.find(config, snapshot, f"{config.home}/models/abc")
+    monkeypatch.setattr(run, "finder_of", finder)
+    answer = run.find(config, snapshot, f"{config.home}/models/abc")
     queue = pq.read_table(answer["queue"]).to_pylist()
     assert answer["suspects"] == len(queue) == 6
     assert [row["rank"] for row in queue] == list(range(1, 7))
@@ -119,4 +118,4 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
     assert {row["file_name"] for row in document["images"]} == {row["path"] for row in queue}
     assert [row["bbox"] for row in document["annotations"]] == [[140, 10, 20, 20]] * 6
     assert len(list(Path(answer["crops"]).glob("*.jpg"))) == 6
-    assert find_missing.find(config, snapshot, f"{config.home}/models/abc") == answer
+    assert run.find(config, snapshot, f"{config.home}/models/abc") == answer

@@ -7,7 +7,7 @@ import torch
 
 from etl.assigner import NWD_SCALE
 from etl.config import Loss
-from train.models import model
+from train.models import architecture, model
 
 NAMES = ["speck-micro", "yolov8n", "yolo26n-p2"]  # the last without NMS: two losses in one
 
@@ -18,7 +18,7 @@ def detector(request):
     from ultralytics.cfg import get_cfg
 
     torch.manual_seed(0)
-    made = model.build(model.resolve(request.param), ["red", "blue"])
+    made = model.build(architecture.resolve(request.param), ["red", "blue"])
     made.args = get_cfg()
     return made.train()
 

@@ -11,7 +11,7 @@ from torch import nn
 from etl import assigner
 from etl.boxes import bucket
 from etl.config import Loss
-from train.models import losses as loss
+from train.models import losses
 from train.models.anchor_based import AnchorHead
 
 side = st.floats(1, 200)
@@ -45,7 +45,7 @@ def by_hand(cxcywh, anchors, stride, grid_hw):
 def test_the_assignment_is_the_brute_force_one(rows, anchors, stride):
     cxcywh = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
     grid = (48 // stride, 64 // stride)
-    at = loss.assign(cxcywh, torch.arange(len(rows)), torch.tensor(anchors, dtype=torch.float64), stride, grid)
+    at = losses.assign(cxcywh, torch.arange(len(rows)), torch.tensor(anchors, dtype=torch.float64), stride, grid)
     ours = list(zip(at.box.tolist(), at.anchor.tolist(), at.row.tolist(), at.column.tolist(), strict=True))
     assert len(ours) == len(set(ours))
     assert set(ours) == by_hand(rows, anchors, stride, grid)
@@ -59,7 +59,7 @@ def test_positives_by_size_are_what_the_audit_predicts():
     predicted = assigner.chances("ratio", wh, STRIDES, ANCHORS).candidates
     got = np.zeros(len(wh))
     for stride, anchors in zip(STRIDES, ANCHORS, strict=True):
-        at = loss.assign(
+        at = losses.assign(
             cxcywh, torch.arange(3000), torch.tensor(anchors, dtype=torch.float64), stride, (640 // stride,) * 2
         )
         got += np.bincount(at.box.numpy(), minlength=len(wh))
@@ -73,7 +73,7 @@ def test_positives_by_size_are_what_the_audit_predicts():
 @given(st.lists(st.tuples(*[st.floats(1, 50)] * 8), min_size=1, max_size=8))
 def test_distances_are_one_for_equal_boxes_and_never_above(rows):
     a, b = torch.tensor(rows, dtype=torch.float64).split(4, dim=1)
-    for measure in (loss.ciou, loss.nwd):
+    for measure in (losses.ciou, losses.nwd):
         assert measure(a, a) == pytest.approx(1, abs=1e-3)
         assert bool((measure(a, b) <= 1 + 1e-9).all())
         assert measure(a, b) == pytest.approx(measure(b, a).numpy(), abs=1e-9)
@@ -86,7 +86,7 @@ def test_complete_iou_equals_the_installed_one():
     from ultralytics.utils.metrics import bbox_iou
 
     a, b = (torch.from_numpy(np.random.default_rng(n).uniform(1, 40, (500, 4))) for n in (0, 1))
-    assert loss.ciou(a, b) == pytest.approx(bbox_iou(a, b, xywh=True, CIoU=True).squeeze(-1).numpy(), abs=1e-5)
+    assert losses.ciou(a, b) == pytest.approx(bbox_iou(a, b, xywh=True, CIoU=True).squeeze(-1).numpy(), abs=1e-5)
 
 
 def test_gradients_of_distances_and_focal_loss_are_the_numerical_ones():
@@ -94,9 +94,9 @@ def test_gradients_of_distances_and_focal_loss_are_the_numerical_ones():
     a = torch.from_numpy(rng.uniform(5, 30, (20, 4))).requires_grad_()
     b = torch.from_numpy(rng.uniform(5, 30, (20, 4)))
     logits, targets = torch.from_numpy(rng.normal(0, 2, 30)).requires_grad_(), torch.from_numpy(rng.uniform(0, 1, 30))
-    assert torch.autograd.gradcheck(lambda v: loss.nwd(v, b), (a,))
+    assert torch.autograd.gradcheck(lambda v: losses.nwd(v, b), (a,))
     for gamma in (0.0, 1.5, 2.0):
-        assert torch.autograd.gradcheck(lambda v, g=gamma: loss.focal(v, targets, g), (logits,))
+        assert torch.autograd.gradcheck(lambda v, g=gamma: losses.focal(v, targets, g), (logits,))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def batch_of(rng, number):
 def test_the_loss_falls_along_its_gradient_and_every_part_counts(trained, settings_of):
     module, raw = trained
     module.loss_settings = settings_of
-    criterion = loss.AnchorLoss(module)
+    criterion = losses.AnchorLoss(module)
     batch = batch_of(np.random.default_rng(0), 8)
     leaves = [found.clone().requires_grad_() for found in raw]
     before, parts = criterion(leaves, batch)
@@ -138,7 +138,7 @@ def test_the_loss_falls_along_its_gradient_and_every_part_counts(trained, settin
 
 def test_a_batch_without_boxes_teaches_background_only(trained):
     module, raw = trained
-    criterion = loss.AnchorLoss(module)
+    criterion = losses.AnchorLoss(module)
     total, parts = criterion(raw, batch_of(np.random.default_rng(0), 0))
     assert parts["box_loss"] == parts["scores_loss"] == 0
     assert parts["objectness_loss"] > 0
@@ -148,15 +148,15 @@ def test_a_batch_without_boxes_teaches_background_only(trained):
 def test_weights_of_classes_weigh_their_scores(trained):
     module, raw = trained
     batch = batch_of(np.random.default_rng(0), 8)
-    plain = loss.AnchorLoss(module)(raw, batch)[1]["scores_loss"]
+    plain = losses.AnchorLoss(module)(raw, batch)[1]["scores_loss"]
     module.class_weights = torch.tensor([2.0, 2.0], dtype=torch.float64)
-    assert loss.AnchorLoss(module)(raw, batch)[1]["scores_loss"] == pytest.approx(2 * float(plain))
+    assert losses.AnchorLoss(module)(raw, batch)[1]["scores_loss"] == pytest.approx(2 * float(plain))
 
 
 def test_balanced_weights_are_of_effective_numbers_of_boxes():
     """Equation by equation: 1, 1 + 0.999, ... count for n boxes; a class without any weighs as the mean."""
     counts = np.array([1, 2, 50_000, 0], np.float32)
-    weights = loss.balanced(counts)
+    weights = losses.balanced(counts)
     assert weights[:3].tolist() == pytest.approx([1, 1 / 1.999, 1 / 1000], rel=1e-5)
     assert weights[3] == pytest.approx(weights[:3].mean())
     assert weights.dtype == np.float32

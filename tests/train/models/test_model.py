@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from etl.errors import ConfigError, StoreError
 from train import compat
-from train.models import model
+from train.models import architecture, model, weights
 
 compat.install()
 
@@ -28,7 +28,7 @@ META = {
 
 def trained(name="speck-micro", seed=0):
     torch.manual_seed(seed)
-    module = model.build(model.resolve(name), CATEGORIES)
+    module = model.build(architecture.resolve(name), CATEGORIES)
     module(torch.rand(4, 3, 64, 64))  # batch statistics away from their start
     return module.eval()
 
@@ -104,12 +104,12 @@ def test_an_architecture_that_is_more_than_layers_is_refused(tmp_path, change):
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-p2", "yolo26s", "yolo11n", "yolov8n-p2", "speck-micro"])
 def test_known_names_resolve(name):
-    assert model.resolve(name)["head"][-1][2] == "Detect"
+    assert architecture.resolve(name)["head"][-1][2] == "Detect"
 
 
 def test_the_size_letter_chooses_the_width():
     small, large = (
-        sum(p.numel() for p in model.build(model.resolve(name), CATEGORIES).parameters())
+        sum(p.numel() for p in model.build(architecture.resolve(name), CATEGORIES).parameters())
         for name in ("yolo26n", "yolo26s")
     )
     assert small * 2 < large
@@ -119,7 +119,7 @@ def test_the_size_letter_chooses_the_width():
 def test_an_unknown_model_is_a_config_error(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError):
-        model.resolve(name)
+        architecture.resolve(name)
 
 
 def test_a_model_can_be_a_yaml_of_ones_own(tmp_path):
@@ -127,15 +127,15 @@ def test_a_model_can_be_a_yaml_of_ones_own(tmp_path):
     path.write_text(
         "backbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, Conv, [16, 3, 2]]]\nhead: [[[1], 1, Detect, [nc]]]\nreg_max: 1\n"
     )
-    module = model.build(model.resolve(str(path)), CATEGORIES)
+    module = model.build(architecture.resolve(str(path)), CATEGORIES)
     assert module.stride.tolist() == [4]
     assert module.model[-1].nc == 3
 
 
 def test_weights_of_another_model_start_what_fits(tmp_path):
     uri = model.save(trained(seed=1), str(tmp_path), META)
-    module = model.build(model.resolve("speck-micro"), ["car"])
-    taken = model.load_weights(module, uri)
+    module = model.build(architecture.resolve("speck-micro"), ["car"])
+    taken = weights.load_weights(module, uri)
     assert 0 < taken < len(module.state_dict())
     assert torch.equal(module.model[0].conv.weight, trained(seed=1).model[0].conv.weight)
 
@@ -146,21 +146,21 @@ def test_an_ultralytics_checkpoint_starts_a_model_and_a_foreign_pickle_does_not(
             return (print, ("run",))
 
     torch.manual_seed(1)
-    origin = tasks.DetectionModel(model.resolve("speck-micro"), nc=3, verbose=False)  # as Ultralytics saves one
+    origin = tasks.DetectionModel(architecture.resolve("speck-micro"), nc=3, verbose=False)  # as Ultralytics saves one
     torch.save({"model": origin}, tmp_path / "good.pt")
     torch.save({"model": Foreign()}, tmp_path / "bad.pt")
     module = trained(seed=0)
-    assert model.load_weights(module, str(tmp_path / "good.pt")) > 0
+    assert weights.load_weights(module, str(tmp_path / "good.pt")) > 0
     assert torch.equal(module.model[0].conv.weight, origin.model[0].conv.weight)
     with pytest.raises(ConfigError, match=r"bad\.pt"):
-        model.load_weights(module, str(tmp_path / "bad.pt"))
+        weights.load_weights(module, str(tmp_path / "bad.pt"))
 
 
 def test_weights_are_looked_for_before_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert model.find_weights("auto", "yolo26n") is None
+    assert weights.find_weights("auto", "yolo26n") is None
     (tmp_path / "yolo26n.pt").write_bytes(b"")
-    assert model.find_weights("auto", "yolo26n") == "yolo26n.pt"
-    assert model.find_weights("scratch", "yolo26n") is None
+    assert weights.find_weights("auto", "yolo26n") == "yolo26n.pt"
+    assert weights.find_weights("scratch", "yolo26n") is None
     with pytest.raises(ConfigError, match=r"train\.weights"):
-        model.find_weights("nowhere.pt", "yolo26n")
+        weights.find_weights("nowhere.pt", "yolo26n")

@@ -11,8 +11,8 @@ import torch
 
 from etl.errors import ConfigError, StoreError
 from tests.train.models import test_anchor_based as test_anchored, test_model
-from train.models import model, onnx as portable
-from train.prediction import tiled as predict
+from train.models import architecture, model, onnx as portable
+from train.prediction import tiled
 
 pytest.importorskip("onnxruntime")
 
@@ -23,7 +23,9 @@ pytest.importorskip("onnxruntime")
 def test_an_exported_model_finds_the_same_boxes(tmp_path: Path, name: str, nms_free: bool) -> None:
     torch.manual_seed(0)
     anchored = name.endswith("-anchors")
-    module = test_anchored.detector(name) if anchored else model.build(model.resolve(name), test_model.CATEGORIES)
+    module = (
+        test_anchored.detector(name) if anchored else model.build(architecture.resolve(name), test_model.CATEGORIES)
+    )
     module(torch.rand(4, 3, 64, 64))
     names = test_anchored.CATEGORIES if anchored else test_model.CATEGORIES
     meta = {**test_model.META, "categories": names, "model": name, "nms_free": nms_free}
@@ -34,7 +36,7 @@ def test_an_exported_model_finds_the_same_boxes(tmp_path: Path, name: str, nms_f
         loaded.id, loaded.categories, loaded.tile, loaded.image_size
     )  # fmt: skip
     assert again.nms_free == nms_free
-    predict.place(again, "cpu")
+    tiled.place(again, "cpu")
     image = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         ours, theirs = (one.module(image) for one in (loaded, again))
@@ -43,7 +45,7 @@ def test_an_exported_model_finds_the_same_boxes(tmp_path: Path, name: str, nms_f
     else:
         assert ours[0].numpy() == pytest.approx(theirs.numpy(), abs=5e-3)
     pixels = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
-    first, second = (predict.tiled(one, pixels, loaded.tile, [1.0], 0.0) for one in (loaded, again))
+    first, second = (tiled.tiled(one, pixels, loaded.tile, [1.0], 0.0) for one in (loaded, again))
     assert len(first) == len(second) > 0
 
 
@@ -58,7 +60,7 @@ def test_an_exported_model_takes_images_of_any_shape_and_no_folder_for_a_file(tm
     with pytest.raises(ConfigError, match="which is a folder"):
         portable.export(loaded, tmp_path)
     again = portable.load(Path(portable.export(loaded, tmp_path / "model.onnx")["out"]))
-    predict.full_image(again, np.zeros((40, 200, 3), dtype=np.uint8), 0.0)  # padded to the square that it takes
+    tiled.full_image(again, np.zeros((40, 200, 3), dtype=np.uint8), 0.0)  # padded to the square that it takes
 
 
 def test_other_programs_find_classes_and_size_in_the_metadata(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from etl import boxes
 from etl.boxes import Boxes
 from etl.config import Merge
 from etl.plan import TilePlan
-from train.prediction.merge import BORDER, Detections, concatenate, merge, overlapping, suppress
+from train.detections import BORDER, Detections, concatenate
+from train.prediction.merge import merge, overlapping, suppress
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
 NMS = Merge()

@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from etl import boxes
-from etl.imaging import codec
 from etl.boxes import Boxes
 from etl.config import Evaluate
 from etl.errors import ConfigError
+from etl.imaging import codec
 from etl.plan import TilePlan
-from train.prediction import media as footage, tiled as predict, files as predict_files
-from train.prediction.merge import BORDER
+from train.detections import BORDER
+from train.prediction import files, media, tiled
 
 torch = pytest.importorskip("torch")
-from train.models.model import Model, build, resolve, save  # noqa: E402
+from train.models.architecture import resolve  # noqa: E402
+from train.models.model import Model, build, save  # noqa: E402
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
 SETTINGS = Evaluate()
@@ -93,14 +94,14 @@ def as_rows(xyxy: Boxes, category: NDArray[np.int64]) -> list[tuple[float, ...]]
 
 @pytest.mark.parametrize("nms_free", [True, False])
 def test_tiles_find_every_object_once_in_place(nms_free: bool) -> None:
-    found = predict.predict_image(spotter(nms_free), painted(WH, OBJECTS), "tiled", SETTINGS)
+    found = tiled.predict_image(spotter(nms_free), painted(WH, OBJECTS), "tiled", SETTINGS)
     assert as_rows(found.xyxy, found.category) == sorted(tuple(map(float, row)) for row in OBJECTS)
 
 
-@pytest.mark.parametrize("mode", predict.MODES)
-def test_each_mode_finds_the_large_objects_near_their_place(mode: predict.Mode) -> None:
+@pytest.mark.parametrize("mode", tiled.MODES)
+def test_each_mode_finds_the_large_objects_near_their_place(mode: tiled.Mode) -> None:
     objects = [OBJECTS[2], OBJECTS[3]]
-    found = predict.predict_image(spotter(), painted(WH, objects), mode, SETTINGS)
+    found = tiled.predict_image(spotter(), painted(WH, objects), mode, SETTINGS)
     truth = boxes.as_boxes([row[:4] for row in objects])
     assert (boxes.iou(truth, found.xyxy).max(axis=1) > 0.7).all()
 
@@ -109,13 +110,13 @@ def test_each_mode_finds_the_large_objects_near_their_place(mode: predict.Mode) 
 def test_coarser_scales_show_whole_what_no_tile_of_scale_1_does(wh: tuple[int, int]) -> None:
     plan = PLAN.model_copy(update={"scales": (1.0, 0.5, 0.25)})
     model, large = spotter(), (8, 8, wh[0] - 8, wh[1] - 8, 0)
-    found = predict.tiled(model, painted(wh, [large]), plan, predict.scales_of(plan), 0.5)
+    found = tiled.tiled(model, painted(wh, [large]), plan, tiled.scales_of(plan), 0.5)
     one_view = max(wh) <= PLAN.size
     assert len(model.module.sizes) == (1 if one_view else 9 + 4 + 1), "no scale repeats an image seen in one view"
     whole = boxes.iou(boxes.as_boxes([large[:4]]), found.xyxy)[0]
     assert whole.max() > 0.95
     assert set(np.round(found.border / BORDER)) == ({1.0} if one_view else {1.0, 2.0, 4.0})
-    (only,) = predict.predict_image(model, painted(wh, [large]), "combined", SETTINGS, plan).xyxy
+    (only,) = tiled.predict_image(model, painted(wh, [large]), "combined", SETTINGS, plan).xyxy
     assert boxes.iou(boxes.as_boxes([large[:4]]), only[None]).item() > 0.95
 
 
@@ -124,7 +125,7 @@ def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
     seen: list[NDArray[np.float32]] = []
     model.module.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone().numpy()))
     image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
-    predict.tiled(model, image, PLAN, [1.0], 0.5)
+    tiled.tiled(model, image, PLAN, [1.0], 0.5)
     first = (seen[0][0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     np.testing.assert_array_equal(first[:100, :128], image[:, :128])
     assert (first[100:] == 114).all()
@@ -134,36 +135,36 @@ def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
 @pytest.mark.parametrize(("square", "shapes"), [(False, {(128, 128), (128, 32), (96, 128)}), (True, {(128, 128)})])
 def test_a_view_is_padded_no_more_than_the_network_needs(square: bool, shapes: set[tuple[int, int]]) -> None:
     model = replace(spotter(), square=square)
-    predict.tiled(model, painted((128, 300), []), PLAN, [1.0], 0.5)
-    predict.full_image(model, painted((40, 160), []), 0.5)
-    predict.full_image(model, painted((160, 100), []), 0.5)
+    tiled.tiled(model, painted((128, 300), []), PLAN, [1.0], 0.5)
+    tiled.full_image(model, painted((40, 160), []), 0.5)
+    tiled.full_image(model, painted((160, 100), []), 0.5)
     assert {size[2:] for size in model.module.sizes} == shapes
 
 
 @pytest.mark.parametrize("name", ["speck-micro", "yolo26n"])
 def test_views_of_several_shapes_pass_a_real_network_in_their_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "_batches", lambda views, _: [list(views)])  # as on an accelerator
+    monkeypatch.setattr(tiled, "_batches", lambda views, _: [list(views)])  # as on an accelerator
     torch.manual_seed(0)
     network = build(resolve(name), ["car", "bus"]).eval()
     model = replace(spotter(), module=network, nms_free=name == "yolo26n")
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 255, (high, 128, 3), dtype=np.uint8) for high in (128, 128, 96, 32, 128)]
-    together = list(predict.detect(model, views, 0.0))
+    together = list(tiled.detect(model, views, 0.0))
     for view, found in zip(views, together, strict=True):
-        (alone,) = predict.detect(model, [view], 0.0)
+        (alone,) = tiled.detect(model, [view], 0.0)
         np.testing.assert_allclose(found[:, 4], alone[:, 4], atol=1e-5)
 
 
 def test_another_image_size_scales_tiles_and_returns_source_pixels() -> None:
     model = spotter(image_size=256)
-    found = predict.predict_image(model, painted(WH, OBJECTS[1:2]), "tiled", SETTINGS)
+    found = tiled.predict_image(model, painted(WH, OBJECTS[1:2]), "tiled", SETTINGS)
     assert {size[2:] for size in model.module.sizes} == {(256, 256)}
     np.testing.assert_allclose(found.xyxy, [OBJECTS[1][:4]], atol=1.0)
 
 
 def test_an_image_smaller_than_a_tile_is_one_view() -> None:
     model = spotter()
-    found = predict.predict_image(model, painted((50, 40), [(10, 10, 20, 20, 1)]), "tiled", SETTINGS)
+    found = tiled.predict_image(model, painted((50, 40), [(10, 10, 20, 20, 1)]), "tiled", SETTINGS)
     assert len(model.module.sizes) == 1
     assert as_rows(found.xyxy, found.category) == [(10, 10, 20, 20, 1)]
 
@@ -186,7 +187,7 @@ def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> 
     for name in ("a", "b"):
         (pictures / f"{name}.jpg").write_bytes(codec.encode(painted((150, 90), OBJECTS[:1]), 95))
     (pictures / "broken.jpg").write_bytes(b"no image")
-    answer = predict_files.predict_files(uri, [pictures], tmp_path / "out")
+    answer = files.predict_files(uri, [pictures], tmp_path / "out")
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [Path(image["file_name"]).name for image in document["images"]] == ["a.jpg", "b.jpg"]
     assert document["annotations"], "a random network at confidence 0 sees something"
@@ -200,7 +201,7 @@ def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: 
     for name in ("a.jpg", "a.png", "a-2.jpg"):
         cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    answer = predict_files.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path)
+    answer = files.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path)
     assert len({Path(file).resolve() for file in answer["drawn"]} - before.keys()) == 3
     assert {path: path.read_bytes() for path in before} == before
 
@@ -218,7 +219,7 @@ def test_nothing_that_can_be_read_is_a_config_error_that_says_why(
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        predict_files.predict_files(saved(tmp_path / "store"), [tmp_path / "given"], tmp_path / "out")
+        files.predict_files(saved(tmp_path / "store"), [tmp_path / "given"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -228,7 +229,7 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
     grey = Image.new("L", (40, 30), 90)
     wide = Image.fromarray(np.full((30, 40), 90 << 8, np.uint16))
     (wide if mode == "I;16" else grey.convert("RGB").convert(mode)).save(path)
-    pixels = footage.read(str(path))
+    pixels = media.read(str(path))
     assert pixels.shape == (30, 40, 3)
     assert mode == "1" or abs(int(pixels.mean()) - 90) <= 2
 
@@ -236,20 +237,20 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
 def test_a_file_in_place_of_the_folder_of_answers_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match=r"--out: found .*out, which is a file"):
-        predict_files.predict_files("nowhere", [tmp_path], tmp_path / "out")
+        files.predict_files("nowhere", [tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(("paths", "mode"), [(["/not/there.jpg"], "tiled"), ([], "sideways")])
 def test_a_wrong_command_is_a_config_error(paths: list[str], mode: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        predict_files.predict_files("nowhere", paths, tmp_path, mode)
+        files.predict_files("nowhere", paths, tmp_path, mode)
 
 
 def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     given = tmp_path / "given"
     given.mkdir()
-    film = footage.Film(given / "drive.mp4", 10.0, (96, 64))
+    film = media.Film(given / "drive.mp4", 10.0, (96, 64))
     for _ in range(5):
         film.add(np.kron(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8), np.ones((8, 8, 1), dtype=np.uint8)))
     film.close()
@@ -259,7 +260,7 @@ def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path
     memory = fsspec.filesystem("memory")
     memory.pipe("/predicted/far.jpg", (given / "a.jpg").read_bytes())
     paths = [str(given / "*.mp4"), str(given / "[a]*.jpg"), "memory://predicted"]
-    answer = predict_files.predict_files(saved(tmp_path / "store"), paths, tmp_path / "out")
+    answer = files.predict_files(saved(tmp_path / "store"), paths, tmp_path / "out")
     assert [Path(name).name for name in answer["drawn"]] == ["drive.mp4", "a.jpg", "far.jpg"]
     assert [Path(entry["file"]).name for entry in answer["unreadable"]] == ["broken.mp4"]
     document = json.loads(Path(answer["detections"]).read_text())
@@ -268,8 +269,8 @@ def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path
     table = pq.read_table(answer["table"])
     assert table.num_rows == len(document["annotations"]) > 0
     assert set(table["file"].to_pylist()) <= {row["file_name"] for row in document["images"]}
-    assert len(list(footage.frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
-    assert footage.count(footage.listed(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
+    assert len(list(media.frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
+    assert media.count(media.listed(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
 
 
 def test_what_a_reader_ahead_raises_is_raised_where_it_is_used() -> None:
@@ -277,11 +278,11 @@ def test_what_a_reader_ahead_raises_is_raised_where_it_is_used() -> None:
         yield 1
         raise ValueError("no more")
 
-    found = footage.ahead(items())
+    found = media.ahead(items())
     assert next(found) == 1
     with pytest.raises(ValueError, match="no more"):
         next(found)
-    endless = footage.ahead(itertools.count())
+    endless = media.ahead(itertools.count())
     assert [next(endless), next(endless)] == [0, 1]
     endless.close()  # type: ignore[attr-defined]
 
@@ -295,9 +296,9 @@ def test_a_video_that_ends_before_its_time_says_so_after_the_frames_it_has(tmp_p
     video.release()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    frames = list(footage._of(str(cut)))
+    frames = list(media._of(str(cut)))
     *seen, last = [frame.found for frame in frames]
     assert 0 < len(seen) < 30 and not any(isinstance(pixels, Exception) for pixels in seen)
     assert isinstance(last, codec.UnreadableImageError)
     assert f"{len(seen)} of 30 frames" in str(last)
-    assert len(list(footage._of(str(whole)))) == 30
+    assert len(list(media._of(str(whole)))) == 30

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import assigner, boxes, schema
-from etl.stages.audit import conclude as audit, coverage, crowding, counts as tally
+from etl.stages.audit import conclude as audit, counts, coverage, crowding
 
-DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[4].parent / "shared" / "data"))
 
 
 def image(name: str, width: int = 1920, height: int = 1080, **more: Any) -> dict[str, Any]:
@@ -65,11 +65,11 @@ def test_any_partition_of_the_images_in_any_order_gives_the_same_summary(
         audit.summarize(audit.Part(images.filter(pa.array([place == part for place in places])), annotations, 640, 960))
         for part in order
     ]
-    assert tally.to_json(reduce(audit.merge, parts, audit.Summary())) == tally.to_json(whole)
+    assert counts.to_json(reduce(audit.merge, parts, audit.Summary())) == counts.to_json(whole)
     grouped_left = audit.merge(audit.merge(parts[0], parts[1]), parts[2])
     grouped_right = audit.merge(parts[0], audit.merge(parts[1], parts[2]))
     assert grouped_left == grouped_right == audit.merge(parts[2], audit.merge(parts[1], parts[0]))
-    assert tally.from_json(json.loads(json.dumps(tally.to_json(whole)))) == whole
+    assert counts.from_json(json.loads(json.dumps(counts.to_json(whole)))) == whole
 
 
 def test_sizes_are_counted_by_split_and_bucket_in_source_pixels_and_as_the_network_sees_them() -> None:
@@ -254,7 +254,7 @@ def test_what_boxes_do_to_each_other_is_what_plain_loops_over_all_pairs_say(
     result = conclude([image("0"), image("1")], written)
     near = result["neighbours"]
     classes: Counter[tuple[str, str]] = Counter()
-    gone: dict[float, set[int]] = {at: set() for at in tally.NMS}
+    gone: dict[float, set[int]] = {at: set() for at in counts.NMS}
     xyxy = boxes.as_boxes([(x, y, x + w, y + h) for _, x, y, w, h, _ in rows])
     for i in range(len(rows)):
         for j in range(i + 1, len(rows)):
@@ -262,11 +262,11 @@ def test_what_boxes_do_to_each_other_is_what_plain_loops_over_all_pairs_say(
             if rows[i][5] != rows[j][5]:
                 classes[("a", "b")] += overlap > 0.5 + 1e-12
                 continue
-            for at in tally.NMS:
+            for at in counts.NMS:
                 if i not in gone[at] and overlap > at + 1e-12:
                     gone[at].add(j)
     assert near["on_one_object"] == ([["a", "b", classes["a", "b"]]] if classes["a", "b"] else [])
-    for at in tally.NMS:
+    for at in counts.NMS:
         kept = near["nms_recall"][str(at)]
         assert kept is None if not rows else kept == pytest.approx(1 - len(gone[at]) / len(rows), abs=1e-6)
 

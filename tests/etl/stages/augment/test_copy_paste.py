@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
+from etl.stages.augment.affine import GREY, Scene
 from etl.stages.augment.copy_paste import MOST, paste_small, wanted
 from etl.stages.augment.labelled_image import Picture
-from etl.stages.augment.affine import GREY, Scene
 
 
 def picture(name: str = "lender", first: int = 5, ground: int = 90) -> Picture:

@@ -8,8 +8,8 @@ import pytest
 
 from etl import schema
 from etl.config import Augment
-from etl.stages.augment.donors import SLOTS, donors, lending
 from etl.stages.augment.donor_reader import Lender, Loans, loans
+from etl.stages.augment.donors import SLOTS, donors, lending
 
 NAMES = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(8)]
 

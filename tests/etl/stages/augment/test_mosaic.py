@@ -6,10 +6,10 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
 from etl.config import Augment
-from etl.stages.augment.mosaic import mosaic
-from etl.stages.augment.labelled_image import Picture
 from etl.plan import TilePlan, Window
 from etl.stages.augment.affine import Scene
+from etl.stages.augment.labelled_image import Picture
+from etl.stages.augment.mosaic import mosaic
 
 PLAN = TilePlan(size=128, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 MIDDLE = Window(112, 64, 240, 192)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl import boxes as bx
-from etl.stages.augment import oversample
+from etl import boxes
 from etl.config import Augment
 from etl.plan import Rate
+from etl.stages.augment import oversample
 
 labels = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=60).map(
     lambda rows: np.array(rows, dtype=np.float64)
@@ -56,7 +56,7 @@ def test_a_tile_gives_as_many_copies_as_its_rate_says_on_average(sides: list[flo
 
 def test_the_asked_histogram_counts_small_labels_more_often() -> None:
     asked = oversample.asked([1, 1, 1, 1, 1], Augment(copies=2, oversample_small=3.0))
-    assert dict(zip(bx.BUCKETS, asked.tolist(), strict=True)) == {
+    assert dict(zip(boxes.BUCKETS, asked.tolist(), strict=True)) == {
         "very_tiny": 7, "tiny": 7, "small": 7, "medium": 3, "large": 3,
     }  # fmt: skip
     assert oversample.choose(np.ones(2), np.ones((3, 2)), Augment(copies=0)).base == 0

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl.stages.augment import sample as aug, corruptions as disturb
 from etl import boxes as bx
 from etl.config import Augment
 from etl.ids import digest
-from etl.stages.augment.labelled_image import Picture
 from etl.plan import TilePlan, Window
+from etl.stages.augment import corruptions, sample
 from etl.stages.augment.affine import Scene
+from etl.stages.augment.labelled_image import Picture
 
 PLAN = TilePlan(size=64, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 STILL = Augment(rotate=0, crop=False, copy_paste=0, mosaic=0, quality=False)
@@ -36,9 +36,9 @@ def picture(ignore: np.ndarray = NOTHING_IGNORED) -> Picture:
 
 
 def made(
-    config: Augment, seed: int, window: Window = MIDDLE, kind: str = aug.KIND, own: Picture | None = None
+    config: Augment, seed: int, window: Window = MIDDLE, kind: str = sample.KIND, own: Picture | None = None
 ) -> Scene:
-    return aug.augment(own or picture(), [], kind, window, PLAN, config, seed)
+    return sample.augment(own or picture(), [], kind, window, PLAN, config, seed)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -121,7 +121,7 @@ def test_the_seed_of_the_configuration_counts_too() -> None:
 def test_light_and_noise_keep_shape_and_the_source_unchanged() -> None:
     pixels, _ = squares()
     before = pixels.copy()
-    changed = [disturb.disturb(pixels, seed) for seed in range(4)]
+    changed = [corruptions.disturb(pixels, seed) for seed in range(4)]
     np.testing.assert_array_equal(pixels, before)
     assert all(found.shape == pixels.shape and found.dtype == np.uint8 for found in changed)
     assert any(not np.array_equal(found, pixels) for found in changed)
@@ -131,13 +131,13 @@ def test_light_and_noise_keep_shape_and_the_source_unchanged() -> None:
 @settings(max_examples=20)
 def test_mosaics_are_as_many_as_asked(share: float, seed: int) -> None:
     config = Augment(mosaic=share, seed=seed)
-    kinds = [aug.kind(str(number), MIDDLE, config) for number in range(2000)]
-    assert kinds.count(aug.MOSAIC) / 2000 == pytest.approx(share, abs=0.05)
+    kinds = [sample.kind(str(number), MIDDLE, config) for number in range(2000)]
+    assert kinds.count(sample.MOSAIC) / 2000 == pytest.approx(share, abs=0.05)
 
 
 def test_a_window_too_small_for_four_views_is_no_mosaic() -> None:
-    assert aug.kind("name", Window(0, 0, 63, 200), Augment(mosaic=1)) == aug.KIND
-    assert aug.kind("name", Window(0, 0, 64, 64), Augment(mosaic=1)) == aug.MOSAIC
+    assert sample.kind("name", Window(0, 0, 63, 200), Augment(mosaic=1)) == sample.KIND
+    assert sample.kind("name", Window(0, 0, 64, 64), Augment(mosaic=1)) == sample.MOSAIC
 
 
 def lent() -> Picture:
@@ -146,12 +146,12 @@ def lent() -> Picture:
 
 
 @pytest.mark.parametrize(
-    ("kind", "copy_paste", "read"), [(aug.KIND, 0, False), (aug.KIND, 1, True), (aug.MOSAIC, 0, True)]
+    ("kind", "copy_paste", "read"), [(sample.KIND, 0, False), (sample.KIND, 1, True), (sample.MOSAIC, 0, True)]
 )
 def test_a_sample_names_the_donors_it_depends_on_and_reads_no_others(kind: str, copy_paste: float, read: bool) -> None:
     asked = []
     config = STILL.model_copy(update={"copy_paste": copy_paste})
-    scene = aug.augment(picture(), [lambda: asked.append(1) or lent()], kind, MIDDLE, PLAN, config, 4)
+    scene = sample.augment(picture(), [lambda: asked.append(1) or lent()], kind, MIDDLE, PLAN, config, 4)
     assert bool(asked) == read
     assert scene.parameters.get("donors") == (["lender"] if read else None)
 
@@ -163,7 +163,7 @@ def test_cutouts_leave_every_label_as_visible_as_a_label_must_be(seed: int, min_
     visibility = np.array([1.0, min_visibility, 1.0])
     before = np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
     scene = Scene(before, boxes, np.arange(3), visibility, bx.as_boxes([]), np.arange(0), {})
-    found = disturb.occlude(scene, min_visibility, np.random.default_rng(seed))
+    found = corruptions.occlude(scene, min_visibility, np.random.default_rng(seed))
     assert (found.visibility <= visibility).all() and (found.visibility >= min_visibility).all()
     assert found.visibility[1] == min_visibility  # nothing more to hide of it
     changed = (found.pixels != before).any(axis=2)
@@ -174,7 +174,7 @@ def test_cutouts_leave_every_label_as_visible_as_a_label_must_be(seed: int, min_
 
 def test_some_samples_are_occluded() -> None:
     scene = made(STILL, 1)
-    found = [disturb.occlude(scene, 0.4, np.random.default_rng(seed)) for seed in range(40)]
+    found = [corruptions.occlude(scene, 0.4, np.random.default_rng(seed)) for seed in range(40)]
     assert 3 < sum(bool(one.parameters.get("cutouts")) for one in found) < 25
 
 
@@ -182,20 +182,20 @@ def test_what_is_made_changes_only_with_the_version() -> None:
     """The golden digest; when it changes, raise augment.VERSION and write the new one here."""
     config = Augment(copy_paste=1)
     scenes = [
-        aug.augment(picture(), [lent, lent], kind, MIDDLE, PLAN, config, seed)
+        sample.augment(picture(), [lent, lent], kind, MIDDLE, PLAN, config, seed)
         for seed in range(4)
-        for kind in aug.KINDS
+        for kind in sample.KINDS
     ]
     found = [
         [scene.rows.tolist(), scene.boxes.round(3).tolist(), scene.ignore.round(3).tolist(), scene.parameters]
         for scene in scenes
     ]
-    assert (aug.VERSION, digest(found)[:16]) == (4, "c9dc7e446f451cba")
+    assert (sample.VERSION, digest(found)[:16]) == (4, "c9dc7e446f451cba")
 
 
 def test_disturbing_a_sample_loads_no_torch_and_leaves_it_importable() -> None:
     code = (
-        "import sys, numpy as np\nfrom etl.disturb import disturb\n"
+        "import sys, numpy as np\nfrom etl.stages.augment.corruptions import disturb\n"
         "disturb(np.zeros((32, 32, 3), np.uint8), 1)\nassert 'albumentations' in sys.modules\n"
         "assert 'torch' not in sys.modules\nimport importlib.util\nimportlib.util.find_spec('torch')\n"
     )

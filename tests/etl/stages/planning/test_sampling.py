@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from etl import boxes as bx
-from etl.execution import cluster
-from etl.jobs import build as jobs
+from etl import boxes
 from etl.config import load
+from etl.execution import cluster
+from etl.jobs import build
 
-DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
+DATASETS = Path(__file__).resolve().parents[4] / "dags" / "datasets"
 
 
 @pytest.mark.parametrize("name", ["aerial_cars", "bccd", "bullet_holes"])
@@ -24,11 +24,11 @@ def test_sizes_and_negatives_come_out_as_asked_and_as_forecast(
     if not Path(config.source.images).is_dir():
         pytest.skip(f"{name} is not there")
     with cluster.connect(workers=2) as here:
-        told = jobs.plan_source(config, here)
-        answer = jobs.build(config, here)
+        told = build.plan_source(config, here)
+        answer = build.build(config, here)
     sizes, negatives = answer["sizes"], told["negatives"]
     assert {key: sizes[key] for key in told["sizes"]} == told["sizes"]
-    for bucket in bx.BUCKETS:
+    for bucket in boxes.BUCKETS:
         assert sizes["found"][bucket] == pytest.approx(sizes["forecast"][bucket], abs=0.02), bucket
         assert sizes["found"][bucket] == pytest.approx(sizes["asked"][bucket], abs=0.02), bucket
     assert answer["negatives"]["found"] == pytest.approx(negatives["share"], abs=1e-6)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
-from etl.stages.planning import tile_size as planner
 from etl.config import Tile
 from etl.plan import TilePlan
+from etl.stages.planning import tile_size
 from etl.stages.tile import tiles
 
 
@@ -21,16 +21,16 @@ def cut(size: int, overlap: float, *scales: float) -> TilePlan:
     return TilePlan(size=size, overlap=overlap, min_visibility=0.4, scales=scales or (1.0,))
 
 
-def objects(wh: list[tuple[int, int]], found: list[list[list[float]]]) -> planner.Objects:
+def objects(wh: list[tuple[int, int]], found: list[list[list[float]]]) -> tile_size.Objects:
     """Train images of these sizes, each with its boxes."""
     owner = [row for row, boxes in enumerate(found) for _ in boxes]
     xyxy = bx.as_boxes([box for boxes in found for box in boxes])
     every = np.arange(len(wh), dtype=np.int64)
-    return planner.Objects(np.array(wh, dtype=np.int64).reshape(-1, 2), every, len(wh), np.array(owner, int), xyxy)
+    return tile_size.Objects(np.array(wh, dtype=np.int64).reshape(-1, 2), every, len(wh), np.array(owner, int), xyxy)
 
 
 @st.composite
-def scenes(draw: st.DrawFn, images: int = 3, longest: int = 700) -> planner.Objects:
+def scenes(draw: st.DrawFn, images: int = 3, longest: int = 700) -> tile_size.Objects:
     """Images with boxes of any size, from a fraction of a pixel to the whole image."""
     wh, found = [], []
     for _ in range(draw(st.integers(1, images))):
@@ -48,14 +48,14 @@ SIZE = st.sampled_from([64, 96, 128])
 OVERLAP = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.5])
 
 
-def cuts(scene: planner.Objects, plan: TilePlan) -> Iterator[tuple[int, np.ndarray, list]]:
+def cuts(scene: tile_size.Objects, plan: TilePlan) -> Iterator[tuple[int, np.ndarray, list]]:
     """Each image's row, the rows of its boxes, and its tiles as the build makes them."""
     for row, (width, height) in enumerate(scene.image_wh.tolist()):
         mine = np.flatnonzero(scene.owner == row)
         yield row, mine, tiles((width, height), scene.xyxy[mine], np.zeros(len(mine), bool), plan)
 
 
-def lost(scene: planner.Objects, plan: TilePlan) -> list[int]:
+def lost(scene: tile_size.Objects, plan: TilePlan) -> list[int]:
     """The objects that lie inside no window, window by window."""
     whole = np.zeros(len(scene.xyxy), bool)
     for _, mine, found in cuts(scene, plan):
@@ -69,11 +69,11 @@ def lost(scene: planner.Objects, plan: TilePlan) -> list[int]:
 @given(scenes(), SIZE, OVERLAP)
 @settings(max_examples=200, deadline=None)
 def test_under_automatic_scales_no_object_is_whole_in_no_tile(
-    scene: planner.Objects, size: int, overlap: float
+    scene: tile_size.Objects, size: int, overlap: float
 ) -> None:
-    scales = planner.needed_scales(cut(size, overlap), scene)
+    scales = tile_size.needed_scales(cut(size, overlap), scene)
     assert lost(scene, cut(size, overlap, *scales)) == []
-    assert not planner.never_whole(cut(size, overlap, *scales), scene).any()
+    assert not tile_size.never_whole(cut(size, overlap, *scales), scene).any()
     assert scales[0] == 1.0
     assert list(scales) == sorted(scales, reverse=True)
 
@@ -81,21 +81,21 @@ def test_under_automatic_scales_no_object_is_whole_in_no_tile(
 @given(scenes(), SIZE, OVERLAP, st.sampled_from([(1.0,), (1.0, 0.25), (0.5,), (1.0, 0.5, 0.125)]))
 @settings(max_examples=100, deadline=None)
 def test_what_is_never_whole_is_known_without_cutting(
-    scene: planner.Objects, size: int, overlap: float, scales: tuple[float, ...]
+    scene: tile_size.Objects, size: int, overlap: float, scales: tuple[float, ...]
 ) -> None:
     plan = cut(size, overlap, *scales)
-    assert np.flatnonzero(planner.never_whole(plan, scene)).tolist() == lost(scene, plan)
+    assert np.flatnonzero(tile_size.never_whole(plan, scene)).tolist() == lost(scene, plan)
 
 
 @given(scenes(), SIZE, OVERLAP)
 @settings(max_examples=100, deadline=None)
-def test_no_scale_is_there_that_no_object_needs(scene: planner.Objects, size: int, overlap: float) -> None:
-    scales = planner.needed_scales(cut(size, overlap), scene)
+def test_no_scale_is_there_that_no_object_needs(scene: tile_size.Objects, size: int, overlap: float) -> None:
+    scales = tile_size.needed_scales(cut(size, overlap), scene)
     for dropped in scales[1:]:
         assert not serves(scene, size, overlap, tuple(scale for scale in scales if scale != dropped))
 
 
-def serves(scene: planner.Objects, size: int, overlap: float, scales: tuple[float, ...]) -> bool:
+def serves(scene: tile_size.Objects, size: int, overlap: float, scales: tuple[float, ...]) -> bool:
     """Whether each object is held by scale 1, or by a coarser one that still shows it half an overlap long.
 
     A scale coarser than the finest that shows its image in one window is no answer.
@@ -118,7 +118,7 @@ def serves(scene: planner.Objects, size: int, overlap: float, scales: tuple[floa
     return True
 
 
-def epoch_pixels(scene: planner.Objects, plan: TilePlan, negatives: float, image_size: int | None) -> float:
+def epoch_pixels(scene: tile_size.Objects, plan: TilePlan, negatives: float, image_size: int | None) -> float:
     """The pixels of an epoch, from the tiles of the build itself."""
     labelled, empty = [], []
     for _, _, found in cuts(scene, plan):
@@ -137,11 +137,11 @@ def subsets(ladder: list[float]) -> Iterator[tuple[float, ...]]:
 @given(scenes(images=2, longest=400), st.sampled_from([0.1, 0.2, 0.5]), st.sampled_from([None, 128]))
 @settings(max_examples=60, deadline=None)
 def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
-    scene: planner.Objects, overlap: float, image_size: int | None
+    scene: tile_size.Objects, overlap: float, image_size: int | None
 ) -> None:
     sizes = (64, 96, 128, 160)
     tile = Tile(size="auto", overlap=overlap, min_visibility=0.4, negatives=0.25)
-    best = planner.picked(planner.choose(tile, image_size, scene, sizes))
+    best = tile_size.picked(tile_size.choose(tile, image_size, scene, sizes))
     small = np.percentile(bx.side_length(scene.xyxy), 5) if len(scene.xyxy) else 8.0
     shortfall = {size: max(8 - small * (image_size / size if image_size else 1), 0) for size in sizes}
     every = [
@@ -163,7 +163,7 @@ def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
 
 def test_small_objects_keep_scale_1_alone() -> None:
     scene = objects([(4000, 3000)], [[[100, 100, 228, 228], [3990, 2990, 4000, 3000]]])
-    assert planner.needed_scales(cut(640, 0.2), scene) == (1.0,)
+    assert tile_size.needed_scales(cut(640, 0.2), scene) == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -172,15 +172,15 @@ def test_small_objects_keep_scale_1_alone() -> None:
 )
 def test_a_larger_object_adds_the_finest_scale_that_shows_it_whole(side: int, scales: tuple[float, ...]) -> None:
     scene = objects([(4000, 3000)], [[[0, 0, side, side]]])
-    assert planner.needed_scales(cut(640, 0.2), scene) == scales
+    assert tile_size.needed_scales(cut(640, 0.2), scene) == scales
 
 
 def test_small_objects_want_to_be_seen_large_enough_by_the_network() -> None:
     scene = objects([(2000, 2000)], [[[x, y, x + 5, y + 5] for x in range(0, 1900, 100) for y in range(0, 1900, 100)]])
-    candidates = planner.choose(Tile(size="auto"), 640, scene)
-    best = planner.picked(candidates)
+    candidates = tile_size.choose(Tile(size="auto"), 640, scene)
+    best = tile_size.picked(candidates)
     assert best.smallest is not None
-    assert best.smallest >= planner.SMALLEST > 5
+    assert best.smallest >= tile_size.SMALLEST > 5
     larger = [candidate for candidate in candidates if candidate.size > 5 / 8 * 640]
     assert larger
     assert all(candidate.reason.startswith("small objects at ") for candidate in larger)
@@ -189,11 +189,11 @@ def test_small_objects_want_to_be_seen_large_enough_by_the_network() -> None:
 
 def test_what_the_configuration_says_is_the_only_candidate() -> None:
     scene = objects([(4000, 3000)], [[[0, 0, 900, 900]]])
-    (only,) = planner.choose(Tile(size=320, scales=(1.0, 0.5)), None, scene)
+    (only,) = tile_size.choose(Tile(size=320, scales=(1.0, 0.5)), None, scene)
     assert (only.size, only.scales, only.not_held, only.reason) == (320, (1.0, 0.5), 1, "chosen: as configured")
 
 
 def test_a_dataset_without_boxes_or_images_still_has_a_plan() -> None:
     for scene in (objects([(900, 900)], [[]]), objects([], [])):
-        assert planner.picked(planner.choose(Tile(size="auto"), None, scene)).scales == (1.0,)
-    assert planner.picked(planner.choose(Tile(size="auto"), None, objects([], []))).size == 640
+        assert tile_size.picked(tile_size.choose(Tile(size="auto"), None, scene)).scales == (1.0,)
+    assert tile_size.picked(tile_size.choose(Tile(size="auto"), None, objects([], []))).size == 640

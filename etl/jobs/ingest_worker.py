@@ -1,0 +1,64 @@
+"""Read one part of the source: image headers and label files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from etl import formats, schema
+from etl.config import Config
+from etl.formats.labels import ImageLabels
+from etl.imaging import codec
+from etl.imaging.image_file import Original
+from etl.jobs import ingest_cache
+from etl.stages import ingest
+from etl.storage import store
+
+
+@dataclass(frozen=True)
+class IngestPart:
+    """Some images of the source, with their label files (listed path, URI) or their labels already read."""
+
+    config: Config
+    images: tuple[str, ...]
+    label_files: dict[str, tuple[tuple[str, str], ...]]
+    labels: dict[str, tuple[ImageLabels, ...]]
+    categories: tuple[str, ...] | None
+
+
+def ingest_part(part: IngestPart) -> pa.Table:
+    """Return the rows for the tables images, annotations, ledger and rejects, image by image."""
+    rows = ingest.Rows()
+    ends = []
+    for path in part.images:
+        _ingest_image(part, path, rows)
+        ends.append(rows.counts())
+    return ingest_cache.by_image(part.images, rows, ends)
+
+
+def _ingest_image(part: IngestPart, path: str, rows: ingest.Rows) -> None:
+    try:
+        file = Original(store.content(store.join(part.config.source.images, path)))
+        found, row = ingest.probe(path, file, part.config.source.max_megapixels)
+    except codec.UnreadableImageError as error:
+        rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
+        return
+    labels = _labels(part, path, found.upright_wh)
+    if (contradiction := ingest.settle_size(row, found, labels)) is not None:
+        size = f"{row['width']}x{row['height']}"
+        rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
+        return
+    ingest.add_image(rows, row, labels)
+
+
+def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
+    if path in part.labels:
+        return part.labels[path]
+    reader = formats.reader(part.config.source.format)
+    if isinstance(reader, formats.DatasetFormat):
+        return ()
+    return tuple(
+        reader.read_label(store.read_bytes(uri), listed, upright_wh, part.categories)
+        for listed, uri in part.label_files.get(path, ())
+    )

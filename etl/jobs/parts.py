@@ -1,0 +1,27 @@
+"""The images of a part, and the boxes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class Part(Protocol):
+    """What is sent to a worker at once: some images, with what is to be known of them."""
+
+    @property
+    def images(self) -> Sized:
+        """The images of the part."""
+
+
+def image_count(part: Part) -> int:
+    """Return the number of images in a part."""
+    return len(part.images)
+
+
+def boxes_of(images: pa.Table, annotations: pa.Table) -> pa.Table:
+    """Return the rows of `annotations` whose image is one of `images`."""
+    return annotations.filter(pc.is_in(annotations["image_id"], images["image_id"].combine_chunks()))

@@ -1,0 +1,19 @@
+"""Apply the ontology to the boxes of a build."""
+
+from __future__ import annotations
+
+from etl.stages import remap as remapping
+from etl.storage.work import Answer, Work
+
+
+def run(uri: str) -> Answer:
+    """Apply the ontology to the boxes that ingest and split left."""
+    work = Work(uri)
+
+    def compute() -> Answer:
+        kept, ledger = remapping.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
+        work.write("remap", "annotations", kept)
+        work.write("remap", "ledger", ledger)
+        return {"annotations": kept.num_rows, "changed": ledger.num_rows}
+
+    return work.once("remap", compute)

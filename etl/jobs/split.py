@@ -1,0 +1,64 @@
+"""Give each image its split."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl import region, schema
+from etl.config import SplitRatios
+from etl.stages import ledger, split as splitting
+from etl.storage import store
+from etl.storage.work import Answer, Work
+
+
+def run(uri: str) -> Answer:
+    """Give each image its split."""
+    work = Work(uri)
+
+    def compute() -> Answer:
+        source = work.config.source
+        outcome = splitting.split(
+            work.read("ingest", "images"),
+            source.split if isinstance(source.split, SplitRatios) else None,
+            group=source.group,
+            salt=work.pinned.split_salt if work.pinned is not None else None,
+            near_duplicates=work.pinned.near_duplicates if work.pinned is not None else None,
+            divided=work.pinned.divided if work.pinned is not None else None,
+            given=work.build["own_split"],
+        )
+        boxes = work.usable("ingest")
+        rows = [
+            ledger.entry(box, "split", "dropped", outcome.left_out[image])
+            for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
+            if image in outcome.left_out
+        ]
+        rows += [ledger.entry(box, "split", "dropped", "guard_band") for box in _between(work, outcome.images, boxes)]
+        work.write("split", "images", outcome.images)
+        work.write("split", "ledger", schema.table(schema.LEDGER, rows))
+        pins = {
+            "split_salt": outcome.salt,
+            "near_duplicates": outcome.near_duplicates,
+            "divided": outcome.divided,
+            "findings": outcome.findings,
+        }
+        store.write_json(work.path("split", "pins.json"), pins)
+        counts = Counter(outcome.images["split"].to_pylist())
+        return {"images": dict(sorted(counts.items())), "findings": len(outcome.findings)}
+
+    return work.once("split", compute)
+
+
+def _between(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:
+    """Return the ids of the boxes on divided images that lie in no region at all."""
+    held_out = work.config.source.held_out
+    divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}
+    found = []
+    for box in boxes.filter(pc.is_in(boxes["image_id"], pa.array([*divided], pa.string()))).to_pylist():
+        x0, y0, x1, y1 = (box[side] for side in ("x0", "y0", "x1", "y1"))
+        windows = (part.window for part in region.regions_of(divided[box["image_id"]], held_out))
+        if not any(x0 < w.x1 and w.x0 < x1 and y0 < w.y1 and w.y0 < y1 for w in windows):
+            found.append(box["annotation_id"])
+    return found

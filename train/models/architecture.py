@@ -1,0 +1,123 @@
+"""Architectures: find, check and describe the YAML file of a detector."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import PositiveFloat, TypeAdapter, ValidationError
+from ultralytics.nn import tasks
+from ultralytics.utils import ROOT
+
+from etl.config import network
+from etl.errors import ConfigError
+from train.models.anchor_based import Anchors
+
+Architecture = dict[str, Any]
+Detector = Any  # ultralytics.nn.tasks.DetectionModel, a torch.nn.Module whose attributes have no types
+_SIZED = re.compile(r"^(yolo(?:v)?\d+)([nslmx])(.*)$")
+_ACTIVATION = re.compile(r"^(torch\.)?nn\.[A-Z]\w*\([\w\s=.,-]*\)$")
+_KEYS = frozenset({"nc", "scale", "scales", "backbone", "head", "end2end", "reg_max", "channels", "activation",
+                   "depth_multiple", "width_multiple", "anchors"})  # fmt: skip
+_ANCHORS = TypeAdapter(list[list[tuple[PositiveFloat, PositiveFloat]]])
+
+
+def resolve(name: str) -> Architecture:
+    """Return the architecture of a name (yolo26n, yolo26n-p2, speck-micro, …) or of a model YAML's path.
+
+    After either, `-anchors` asks for a head with anchors, which `with_anchors` gives it.
+    """
+    if name.endswith(network.WITH_ANCHORS):
+        return {**resolve(name.removesuffix(network.WITH_ANCHORS)), "end2end": False, "anchors": []}
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError("the model", f"train.model {path}", "no such file", "a model YAML (train.model)")
+        return checked(_parse(path, path.read_text(encoding="utf-8")), str(path))
+    ours = {
+        path.name.removesuffix(".yaml"): path for path in (resources.files("train.models") / "architectures").iterdir()
+    }
+    if name in ours:
+        return checked(_parse(name, ours[name].read_text(encoding="utf-8")), name)
+    sized = _SIZED.match(name)
+    family, scale = (sized[1] + sized[3], sized[2]) if sized else (name, None)
+    theirs = _families()
+    if family not in theirs:
+        known = ", ".join([*sorted(ours), "yolo26n", "yolo26n-p2", "yolo11n", "yolov8s-p2"])
+        raise ConfigError("the model", "train.models.model", repr(name), f"a path to a YAML, or a name such as {known}")
+    architecture = _parse(name, theirs[family].read_text(encoding="utf-8"))
+    if scale is not None:
+        architecture["scale"] = scale
+    return checked(architecture, name)
+
+
+def with_anchors(architecture: Architecture, anchors: Anchors, strides: Sequence[int]) -> Architecture:
+    """Return the architecture with these anchors; ConfigError when its levels are not of these strides."""
+    made = {**architecture, "anchors": [[list(anchor) for anchor in level] for level in anchors]}
+    own = [int(stride) for stride in tasks.DetectionModel(copy.deepcopy(made), ch=3, nc=1, verbose=False).stride]
+    if own != list(strides):
+        raise ConfigError("the model", "anchors.strides", list(strides), f"the strides of train.model's levels: {own}")
+    return made
+
+
+def checked(architecture: Architecture, where: str) -> Architecture:
+    """Return the architecture (read from `where`) if it names network layers alone: nothing in it is ever executed."""
+    layers = [*_layers(architecture, "backbone", where), *_layers(architecture, "head", where)]
+    for number, layer in enumerate(layers):
+        if not (isinstance(layer, list) and len(layer) == 4 and isinstance(layer[3], list)):
+            raise ConfigError(
+                "the model", f"{where}: layer {number}", repr(layer), "[from, repeats, module, arguments]"
+            )
+        if not _is_layer(layer[2]):
+            raise ConfigError(
+                "the model", f"{where}: layer {number}", repr(layer[2]), "the name of a torch.nn or Ultralytics layer"
+            )
+    if layers[-1][2] != "Detect":
+        raise ConfigError("the model", f"{where}: head", repr(layers[-1][2]), "Detect as the last layer")
+    try:
+        _ANCHORS.validate_python(architecture.get("anchors", []))
+    except ValidationError as error:
+        found, expected = repr(architecture["anchors"]), "by level, a list of [width, height] in px above 0"
+        raise ConfigError("the model", f"{where}: anchors", found, expected) from error
+    activation = architecture.get("activation")
+    if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
+        raise ConfigError("the model", f"{where}: activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
+    return architecture
+
+
+def _layers(architecture: Architecture, key: str, where: str) -> list[Any]:
+    layers = architecture.get(key) if isinstance(architecture, dict) else None
+    if not isinstance(layers, list) or not layers:
+        raise ConfigError("the model", f"{where}: {key}", repr(layers), "a list of layers")
+    return layers
+
+
+def _is_layer(name: object) -> bool:
+    if not isinstance(name, str):
+        return False
+    found = getattr(torch.nn, name[3:], None) if name.startswith("nn.") else getattr(tasks, name, None)
+    return isinstance(found, type) and issubclass(found, torch.nn.Module)
+
+
+def _parse(where: object, text: str) -> Architecture:
+    try:
+        architecture = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("the model", f"train.model {where}", " ".join(str(error).split()), "valid YAML") from error
+    if not isinstance(architecture, dict):
+        raise ConfigError(
+            "the model", f"train.model {where}", type(architecture).__name__, "a mapping with backbone and head"
+        )
+    architecture.setdefault("nc", 1)
+    return architecture
+
+
+def _families() -> dict[str, Path]:
+    """Return Ultralytics' detection architectures by the name they have without a size letter."""
+    return {path.stem: path for path in sorted((ROOT / "cfg" / "models").glob("*/yolo*.yaml"))}
