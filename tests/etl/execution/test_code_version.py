@@ -38,7 +38,7 @@ def copied(folder: Path) -> Path:
 def other(dask: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The code of the only worker: a changed copy, which writes a line into asked.txt for each part it gets."""
     copy = copied(tmp_path_factory.mktemp("tree"))
-    changed = copy / "code_version.py"
+    changed = copy / "execution" / "code_version.py"
     changed.write_text(changed.read_text() + COUNTED.format(log=str(copy / "asked.txt")))
     dask.add(tree=copy.parent)
     return copy
@@ -50,7 +50,7 @@ def test_the_digest_depends_on_the_names_and_the_bytes_of_the_files(tmp_path: Pa
     changed = copy / "formats" / "coco.py"
     changed.write_bytes(changed.read_bytes() + b"\n")
     by_bytes = tree_digest(copy)
-    (copy / "tile.py").rename(copy / "tiles.py")
+    (copy / "stages" / "tile.py").rename(copy / "stages" / "tiles.py")
     assert len({code_version()[CODE], by_bytes, tree_digest(copy)}) == 3
 
 

@@ -49,7 +49,8 @@ def test_a_window_encoded_from_planes_shows_it_and_loses_no_more_than_from_pixel
     if min(x1 - x0, y1 - y0) > 4:  # of a pixel or two, no one can tell
         assert simplejpeg.decode_jpeg_header(tile)[3] == sampling
     shown = codec.decode(source)[y0:y1, x0:x1]
-    assert loss(tile, shown) <= loss(codec.encode(shown, 95, sampling), shown) * 1.1 + 0.3
+    rounding = 16 / shown.size  # of single values, which weighs in a window of few pixels
+    assert loss(tile, shown) <= loss(codec.encode(shown, 95, sampling), shown) * 1.1 + 0.3 + rounding
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
