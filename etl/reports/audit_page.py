@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
+from etl.numbers import count, percent
 from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
-from etl.reports.page import count, percent, render
+from etl.reports.page import render
 
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
 _MOST_CLASSES = 20

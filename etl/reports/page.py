@@ -11,7 +11,8 @@ from typing import Any
 
 import jinja2
 
-_NOTHING = "\u2013"  # a dash
+from etl.numbers import DASH, count, decimal, percent
+
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("sort.js", "frame.js")  # all that a page may run
 
@@ -42,27 +43,8 @@ def _environment(folder: Path | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, percent=percent, figures=figures, jpeg=jpeg, moment=moment)
+    environment.filters.update(count=count, percent=percent, decimal=decimal, jpeg=jpeg, moment=moment)
     return environment
-
-
-def count(value: float | None) -> str:
-    """Return a whole number with its thousands set apart, a dash for None."""
-    return _NOTHING if value is None else f"{round(value):,}".replace(",", "\u202f")
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share as per cent, a dash for None; a share that is not 0 never reads as 0."""
-    if value is None:
-        return _NOTHING
-    floor = 10.0**-digits
-    shown = 100 * value
-    return f"< {floor:g} %" if 0 < shown < floor else f"{shown:.{digits}f} %"
-
-
-def figures(value: float | None, digits: int = 3) -> str:
-    """Return a number with this many digits after the point, a dash for None."""
-    return _NOTHING if value is None else f"{value:.{digits}f}"
 
 
 def jpeg(data: bytes) -> str:
@@ -72,4 +54,4 @@ def jpeg(data: bytes) -> str:
 
 def moment(time: datetime | None) -> str:
     """Return a time to the minute, in UTC, a dash for None."""
-    return _NOTHING if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return DASH if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

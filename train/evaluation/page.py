@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from etl import boxes
+from etl import boxes, numbers
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.reports import charts, page
@@ -144,10 +144,10 @@ def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
     return [
         [
             name,
-            page.count(objects[key]),
-            *(page.figures(answer[mode][key]) for mode in _MODES),
+            numbers.count(objects[key]),
+            *(numbers.decimal(answer[mode][key]) for mode in _MODES),
             _sure(answer, key),
-            *(page.figures(answer[mode][f"NWD_{key}"]) for mode in _MODES),
+            *(numbers.decimal(answer[mode][f"NWD_{key}"]) for mode in _MODES),
         ]
         for key, name in _SIZES.items()
     ]
@@ -156,7 +156,7 @@ def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
 def _sure(answer: dict[str, Any], figure: str) -> str:
     """Return between which values 95 of 100 draws of the combined figure lie."""
     found = answer["combined"]["intervals"][figure]
-    return page.figures(None) if found is None else " to ".join(page.figures(value) for value in found)
+    return numbers.decimal(None) if found is None else " to ".join(numbers.decimal(value) for value in found)
 
 
 def _gain_rows(answer: dict[str, Any]) -> list[list[str]]:
@@ -174,8 +174,8 @@ def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
     for name, row in answer["mistakes"].items():
         if any(row.values()):
             centre = answer["centre_recall"][name]
-            counts = [page.count(row[key]) for key in ("objects", "found", *error_types.KINDS)]
-            rows.append([name.replace("_", " "), *counts, page.percent(centre)])
+            counts = [numbers.count(row[key]) for key in ("objects", "found", *error_types.KINDS)]
+            rows.append([name.replace("_", " "), *counts, numbers.percent(centre)])
     return rows
 
 
@@ -202,13 +202,14 @@ def _taken(answer: dict[str, Any]) -> list[charts.Figure]:
 
 def _confusion_rows(answer: dict[str, Any]) -> list[list[str]]:
     names = [*answer["combined"]["categories"], _NOTHING]
-    return [[name, *map(page.count, row)] for name, row in zip(names, answer["confusion"], strict=True)]
+    return [[name, *map(numbers.count, row)] for name, row in zip(names, answer["confusion"], strict=True)]
 
 
 def _seam_rows(answer: dict[str, Any]) -> list[list[str]]:
     words = {"interior": "whole in each tile that shows it", "seam": "cut by a tile of scale 1"}
     return [
-        [words[name], page.count(row["objects"]), page.percent(row["recall"])] for name, row in answer["seams"].items()
+        [words[name], numbers.count(row["objects"]), numbers.percent(row["recall"])]
+        for name, row in answer["seams"].items()
     ]
 
 
@@ -237,7 +238,7 @@ def _curves(answer: dict[str, Any]) -> list[charts.Figure]:
         ),
     ]  # fmt: skip
     if bins:
-        gap = page.percent(answer["calibration"]["error"])
+        gap = numbers.percent(answer["calibration"]["error"])
         plots.append(
             charts.line_chart(
                 "Is a score a probability?",
@@ -256,7 +257,7 @@ def _curves(answer: dict[str, Any]) -> list[charts.Figure]:
 def _recall_rows(answer: dict[str, Any]) -> list[list[str]]:
     keys = {"AP50": "AP at IoU 0.5", "AP75": "AP at IoU 0.75", "AP50_small": "AP at IoU 0.5, small objects"}
     keys |= {"AR100": "recall, 100 detections", "AR": "recall, all detections", "AR_small": "recall, small objects"}
-    return [[name, *(page.figures(answer[mode][key]) for mode in _MODES)] for key, name in keys.items()]
+    return [[name, *(numbers.decimal(answer[mode][key]) for mode in _MODES)] for key, name in keys.items()]
 
 
 def _category_rows(answer: dict[str, Any]) -> list[list[str]]:
@@ -264,7 +265,7 @@ def _category_rows(answer: dict[str, Any]) -> list[list[str]]:
     for name, figures in answer["combined"]["categories"].items():
         others = [answer[mode]["categories"][name]["AP50"] for mode in ("full_image", "tiled")]
         own = [figures[key] for key in ("AP50", "AP", "AP_small")]
-        rows.append([name, page.count(figures["boxes"]), *(page.figures(value) for value in (*others, *own))])
+        rows.append([name, numbers.count(figures["boxes"]), *(numbers.decimal(value) for value in (*others, *own))])
     return rows
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from etl.assigner import least_side
 from etl.boxes import BUCKETS, SMALL_BUCKETS
-from etl.reports.page import percent
+from etl.numbers import percent
 from etl.schema import SEVERITIES, Severity
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.coverage import ENOUGH, shifted_iou

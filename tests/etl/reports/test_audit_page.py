@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from etl import schema
-from etl.reports import audit_page, charts, page
+from etl.reports import audit_page, charts
 from etl.stages.audit import conclude
 
 NASTY = "<script>alert('x')</script>"
@@ -125,10 +125,3 @@ def test_any_figures_make_well_formed_drawings(values: list[float], name: str) -
         for rect in root.iter("rect"):
             assert 0 <= float(rect.attrib["x"]) <= wide + 0.1
             assert float(rect.attrib["width"]) >= 0 and float(rect.attrib["height"]) >= 0
-
-
-@pytest.mark.parametrize(
-    ("share", "shown"), [(None, "\u2013"), (0.0, "0.0 %"), (0.0001, "< 0.1 %"), (0.123, "12.3 %"), (1.0, "100.0 %")]
-)
-def test_shares_read_as_per_cent_and_nothing_small_reads_as_none(share: float | None, shown: str) -> None:
-    assert page.percent(share) == shown
