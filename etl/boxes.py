@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Boxes = NDArray[np.float64]  # [N, 4]
+
+
+XYXY = ("x0", "y0", "x1", "y1")  # the columns of a box: left, top, right and bottom edge
 
 
 BUCKETS = ("very_tiny", "tiny", "small", "medium", "large")
@@ -29,6 +35,21 @@ SMALL = BUCKET_EDGES[SMALL_BUCKETS - 1]  # px of sqrt(w * h): COCO's border betw
 def as_boxes(values: ArrayLike) -> Boxes:
     """Return the values as a [N, 4] array; an empty sequence gives [0, 4]."""
     return np.asarray(values, dtype=np.float64).reshape(-1, 4)
+
+
+def from_table(table: pa.Table) -> Boxes:
+    """Return the boxes [N, 4] of a table's columns x0, y0, x1, y1; a null becomes NaN."""
+    return as_boxes(np.column_stack([table[name].to_numpy() for name in XYXY]))
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Boxes:
+    """Return the boxes [N, 4] of rows with the keys x0, y0, x1, y1."""
+    return as_boxes([corners(row) for row in rows])
+
+
+def corners(row: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """Return the x0, y0, x1, y1 of one row."""
+    return row["x0"], row["y0"], row["x1"], row["y1"]
 
 
 def size(boxes: Boxes) -> Boxes:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from etl.boxes import BUCKETS, XYXY
+
 SPLITS = ("train", "val", "test")
 
 
@@ -28,7 +30,7 @@ OUTCOMES = ("kept", "clipped", "dropped", "ignored", "merged")
 FINAL = "final"  # the ledger stage that holds each box's final outcome, once
 
 
-_XYXY = [(side, pa.float64()) for side in ("x0", "y0", "x1", "y1")]
+_BOX_COLUMNS = [(name, pa.float64()) for name in XYXY]
 
 
 IMAGES = pa.schema(
@@ -59,7 +61,7 @@ ANNOTATIONS = pa.schema(
         ("annotation_id", pa.string()),
         ("image_id", pa.string()),
         ("category", pa.string()),
-        *_XYXY,
+        *_BOX_COLUMNS,
         ("crowd", pa.bool_()),
         ("ignore", pa.bool_()),
         ("difficult", pa.int32()),
@@ -100,7 +102,7 @@ LEDGER = pa.schema(
 
 _BOX = pa.struct(
     [
-        *_XYXY,
+        *_BOX_COLUMNS,
         ("category", pa.string()),
         ("annotation_id", pa.string()),
         ("visibility", pa.float64()),
@@ -119,7 +121,7 @@ _RECIPE = pa.struct(
 )
 
 
-_COUNTS = pa.struct([(name, pa.int32()) for name in ("very_tiny", "tiny", "small", "medium", "large")])
+_COUNTS = pa.struct([(name, pa.int32()) for name in BUCKETS])
 
 
 SAMPLES = pa.schema(
@@ -131,13 +133,13 @@ SAMPLES = pa.schema(
         ("offset", pa.int64()),  # of the encoded image inside the shard, bytes
         ("size", pa.int64()),
         ("sha256", pa.string()),  # of the encoded image
-        *[(side, pa.int32()) for side in ("x0", "y0", "x1", "y1")],  # window, source pixels
+        *[(name, pa.int32()) for name in XYXY],  # window, source pixels
         ("scale", pa.float64()),
         ("width", pa.int32()),  # of the sample, pixels
         ("height", pa.int32()),
         ("recipe", _RECIPE),
         ("boxes", pa.list_(_BOX)),  # sample pixels
-        ("ignore", pa.list_(pa.struct(_XYXY))),  # sample pixels
+        ("ignore", pa.list_(pa.struct(_BOX_COLUMNS))),  # sample pixels
         ("counts", _COUNTS),  # boxes by source size
     ]
 )

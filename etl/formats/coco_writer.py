@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl.boxes import corners
 from etl.formats.layout import Placed, category_index, placed, save, stored_extra
 
 _COLUMNS = ("difficult", "truncated", "occluded")
@@ -49,7 +50,7 @@ def _image(number: int, image: Placed) -> dict[str, Any]:
 
 
 def _annotation(number: int, image: int, category: int, box: Mapping[str, Any]) -> dict[str, Any]:
-    x0, y0, x1, y1 = box["x0"], box["y0"], box["x1"], box["y1"]
+    x0, y0, x1, y1 = corners(box)
     extra = stored_extra(box)
     whole = extra.pop("segmentation", None)
     polygon = [list(box["polygon"])] if box["polygon"] else []

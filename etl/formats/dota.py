@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl.boxes import hull
+from etl.boxes import corners, hull
 from etl.errors import ConfigError
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import Placed, placed, save, stored_extra
@@ -110,12 +110,12 @@ def _header(image: Placed) -> str:
 
 
 def _line(box: Mapping[str, Any]) -> str:
-    x0, y0, x1, y1 = box["x0"], box["y0"], box["x1"], box["y1"]
-    corners = box["polygon"]
-    if not corners or len(corners) != _CORNERS or _distance(hull(corners), (x0, y0, x1, y1)) > _CLOSE:
-        corners = (x0, y0, x1, y0, x1, y1, x0, y1)
+    x0, y0, x1, y1 = corners(box)
+    polygon = box["polygon"]
+    if not polygon or len(polygon) != _CORNERS or _distance(hull(polygon), (x0, y0, x1, y1)) > _CLOSE:
+        polygon = (x0, y0, x1, y0, x1, y1, x0, y1)
     difficult = max(box["difficult"] or 0, int(bool(box["ignore"] or box["crowd"])))
-    return f"{' '.join(map(shortest, corners))} {box['category']} {difficult}\n"
+    return f"{' '.join(map(shortest, polygon))} {box['category']} {difficult}\n"
 
 
 def _distance(a: Sequence[float], b: Sequence[float]) -> float:

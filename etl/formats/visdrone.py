@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl.boxes import corners
 from etl.errors import ConfigError
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import placed, save
@@ -112,7 +113,7 @@ def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequen
 
 
 def _line(box: Mapping[str, Any]) -> str:
-    x0, y0, x1, y1 = box["x0"], box["y0"], box["x1"], box["y1"]
+    x0, y0, x1, y1 = corners(box)
     xywh = ",".join(map(shortest, (x0, y0, x1 - x0, y1 - y0)))
     score = 0 if box["ignore"] or box["crowd"] else 1
     return f"{xywh},{score},{CATEGORIES.index(box['category'])},{box['truncated'] or 0},{box['occluded'] or 0}\n"

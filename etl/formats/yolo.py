@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
-from etl.boxes import hull
+from etl.boxes import corners, hull
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import Placed, category_index, placed, save
 from etl.formats.text import decode, excerpt, lines, malformed, numbers, shortest, unreadable
@@ -95,7 +95,7 @@ def _label_text(image: Placed, index: dict[str, int]) -> str:
     rows = []
     for box in image.boxes:
         if not (box["ignore"] or box["crowd"]):
-            x0, y0, x1, y1 = box["x0"], box["y0"], box["x1"], box["y1"]
+            x0, y0, x1, y1 = corners(box)
             width, height = image.row["width"], image.row["height"]
             places = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
             rows.append(f"{index[box['category']]} {' '.join(map(shortest, places))}\n")

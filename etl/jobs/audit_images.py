@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
-from etl.boxes import Boxes
+from etl.boxes import Boxes, from_rows, from_table
 from etl.config import Config
 from etl.ids import fraction
 from etl.imaging import codec
@@ -72,7 +72,7 @@ def look(part: Look) -> conclude.Summary:
         jpeg = None if table is None else image_quality.jpeg_quality(table)
         mine = _of_image(part.annotations, image)
         some = mine.take(pa.array(np.arange(0, mine.num_rows, -(-mine.num_rows // image_quality.MOST) or 1)))
-        boxes = _boxes(some)
+        boxes = from_table(some)
         counts.update(image_quality.count(luma, boxes, jpeg))
         sights = class_similarity.sights(pixels, boxes, some["annotation_id"].to_pylist(), image["image_id"])
         for category, sight in zip(some["category"].to_pylist(), sights, strict=True):
@@ -129,7 +129,7 @@ def _crop(
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
     shown = np.asarray(cv2.resize(part, size, interpolation=method), dtype=np.uint8)
     _draw(shown, (boxes - (x0, y0, x0, y0)) * scale, _BOX)
-    own = np.array([[box["x0"], box["y0"], box["x1"], box["y1"]]])
+    own = from_rows([box])
     _draw(shown, (own - (x0, y0, x0, y0)) * scale, _NAMED)
     where = schema.place(box["file"], box["line"])
     size_px = f"{box['x1'] - box['x0']:.4g} x {box['y1'] - box['y0']:.4g} px"
@@ -138,15 +138,11 @@ def _crop(
 
 def _with_boxes(config: Config, image: Mapping[str, Any], annotations: pa.Table) -> tuple[Pixels, Boxes]:
     pixels = read_image(config, image["path"], image["exif_orientation"] if image["exif_applied"] else 1)
-    return pixels, _boxes(_of_image(annotations, image))
+    return pixels, from_table(_of_image(annotations, image))
 
 
 def _of_image(annotations: pa.Table, image: Mapping[str, Any]) -> pa.Table:
     return annotations.filter(pc.equal(annotations["image_id"], image["image_id"]))
-
-
-def _boxes(annotations: pa.Table) -> Boxes:
-    return np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
 
 
 def _draw(pixels: Pixels, boxes: Boxes, colour: tuple[int, int, int]) -> None:

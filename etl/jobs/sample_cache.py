@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
+from etl.boxes import XYXY
 from etl.config import Config, SplitRatios
 from etl.errors import StoreError
 from etl.ids import digest
@@ -25,7 +26,7 @@ FILE = "keys.parquet"  # beside a snapshot's tables; its content alone, so that 
 KEYS = pa.schema([("image_id", pa.string()), ("key", pa.string())])
 _STAGES = ("tile", "augment", "shard")  # whose code makes samples
 _IMAGE = ("image_id", "sha256", "width", "height", "exif_orientation", "exif_applied", "split")
-_BOX = ("annotation_id", "category", "x0", "y0", "x1", "y1", "crowd", "ignore", "difficult", "truncated", "occluded")
+_BOX = ("annotation_id", "category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
 _EVENTS = pa.array(["tile", "augment"])  # ledger stages that speak of samples
 _RUN_BYTES = 64_000_000  # read at once
 

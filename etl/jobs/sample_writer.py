@@ -41,7 +41,7 @@ class _SampleWriter:
 
 
 _RECORDED = (
-    "sample_id", "split", "image_id", "x0", "y0", "x1", "y1", "scale", "width", "height", "recipe", "boxes", "ignore",
+    "sample_id", "split", "image_id", *boxes.XYXY, "scale", "width", "height", "recipe", "boxes", "ignore",
 )  # fmt: skip
 _to_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
@@ -106,7 +106,7 @@ def _add(
 
 
 def _corners(box: Any) -> dict[str, float]:
-    return dict(zip(("x0", "y0", "x1", "y1"), (float(side) for side in box), strict=True))
+    return dict(zip(boxes.XYXY, (float(side) for side in box), strict=True))
 
 
 def _ledger(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import region, schema
+from etl.boxes import corners
 from etl.config import SplitRatios
 from etl.stages import ledger, split as splitting
 from etl.storage import store
@@ -57,7 +58,7 @@ def _between(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:
     divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}
     found = []
     for box in boxes.filter(pc.is_in(boxes["image_id"], pa.array([*divided], pa.string()))).to_pylist():
-        x0, y0, x1, y1 = (box[side] for side in ("x0", "y0", "x1", "y1"))
+        x0, y0, x1, y1 = corners(box)
         windows = (part.window for part in region.regions_of(divided[box["image_id"]], held_out))
         if not any(x0 < w.x1 and w.x0 < x1 and y0 < w.y1 and w.y0 < y1 for w in windows):
             found.append(box["annotation_id"])

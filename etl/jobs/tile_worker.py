@@ -82,7 +82,7 @@ def _make_samples(
 ) -> None:
     config, plan, own = part.config, part.plan, image["image_id"]
     file = _read(config, image)
-    xyxy, ignore = donor_reader.corners(rows), donor_reader.ignored(rows)
+    xyxy, ignore = boxes.from_rows(rows), donor_reader.ignored(rows)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
     regions = region.regions_of(image, config.source.held_out)
     found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile, regions)

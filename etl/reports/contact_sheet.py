@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.boxes import corners
 from etl.ids import fraction
 from etl.imaging import codec
 from etl.reports.audit_page import anchor_figures
@@ -61,7 +62,7 @@ def draw(pixels: codec.Pixels, row: dict[str, Any]) -> codec.Pixels:
 
 
 def _corners(box: dict[str, float], zoom: int) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (round(box[side] * zoom) for side in ("x0", "y0", "x1", "y1"))
+    x0, y0, x1, y1 = (round(side * zoom) for side in corners(box))
     return x0, y0, x1, y1
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import schema
+from etl.boxes import from_table, size
 from etl.config import Config, network
 from etl.snapshots.snapshot import Snapshot
 from etl.stages.anchors import fit as anchors
@@ -22,11 +23,8 @@ def sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
     for table in samples:
         base = pc.equal(pc.struct_field(table["recipe"], "kind"), schema.BASE)
         rows = table.filter(pc.and_(base, pc.equal(table["split"], "train")))
-        boxes = pc.list_flatten(rows["boxes"]).combine_chunks()
-        x0, y0, x1, y1 = (
-            pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1")
-        )
-        found.append(np.column_stack([x1 - x0, y1 - y0]))
+        labels = pc.list_flatten(rows["boxes"])
+        found.append(size(from_table(pa.Table.from_struct_array(labels))))
     return np.concatenate(found)
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etl.boxes import BUCKETS, as_boxes, bucket, iou, side_length
+from etl.boxes import BUCKETS, XYXY, bucket, from_rows, iou, side_length
 from etl.snapshots.snapshot import Snapshot
 
 SAME_OBJECT = 0.5  # IoU from which a box that went and one that came are one object, moved or renamed
-_SIDES = ("x0", "y0", "x1", "y1")
-_SAID = ("category", *_SIDES, "crowd", "ignore", "difficult", "truncated", "occluded")
+_SAID = ("category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
 
 Box = Mapping[str, Any]
 Counts = dict[str, dict[str, int]]
@@ -75,7 +74,7 @@ def _by_image(boxes: Iterable[Box]) -> defaultdict[str, list[Box]]:
 
 def _pairs(gone: list[Box], come: list[Box]) -> dict[int, int]:
     """Return which box that went is which that came: the best overlaps first, each box once."""
-    overlap = iou(*(as_boxes([[box[side] for side in _SIDES] for box in boxes]) for boxes in (gone, come)))
+    overlap = iou(*(from_rows(boxes) for boxes in (gone, come)))
     pairs: dict[int, int] = {}
     taken: set[int] = set()
     for place in np.argsort(-overlap, axis=None, kind="stable"):
@@ -90,7 +89,7 @@ def _pairs(gone: list[Box], come: list[Box]) -> dict[int, int]:
 
 def _counts(boxes: list[Box]) -> Counts:
     found: Counts = {}
-    sizes = bucket(side_length(as_boxes([[box[side] for side in _SIDES] for box in boxes])))
+    sizes = bucket(side_length(from_rows(boxes)))
     for box, size in zip(boxes, sizes, strict=True):
         mine = found.setdefault(box["category"], dict.fromkeys(BUCKETS, 0))
         mine[BUCKETS[size]] += 1

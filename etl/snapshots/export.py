@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 
 from etl import formats, schema
-from etl.boxes import Boxes, as_boxes
+from etl.boxes import XYXY, from_rows
 from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
 from etl.imaging.mask import paint
@@ -22,7 +21,6 @@ from etl.storage import shard, store
 log = logging.getLogger("speck")
 
 FORMATS = ("yolo", "coco", "webdataset")
-_SIDES = ("x0", "y0", "x1", "y1")
 
 Row = dict[str, Any]
 
@@ -119,12 +117,8 @@ def _painted(snapshot: Snapshot, row: Row, data: bytes) -> bytes:
         pixels = codec.decode(data)
     except codec.UnreadableImageError as error:
         raise StoreError(f"sample {row['sample_id']}: {error}") from error
-    image = paint(pixels, _corners(row["ignore"]), _corners(row["boxes"]))
+    image = paint(pixels, from_rows(row["ignore"]), from_rows(row["boxes"]))
     return codec.encode(image, snapshot.config.shard.quality, codec.chroma(data))
-
-
-def _corners(boxes: list[Row]) -> Boxes:
-    return as_boxes(np.array([[box[side] for side in _SIDES] for box in boxes]))
 
 
 def _image(row: Row) -> Row:
@@ -137,7 +131,7 @@ def _image(row: Row) -> Row:
 
 
 def _annotation(row: Row, box: Row) -> Row:
-    place = {side: box[side] for side in _SIDES}
+    place = {side: box[side] for side in XYXY}
     names = {"annotation_id": box["annotation_id"], "image_id": row["sample_id"], "category": box["category"]}
     flags = {"crowd": False, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0}
     return {**names, **place, **flags}

@@ -60,10 +60,10 @@ def _clipped(annotations: pa.Table, images: pa.Table, min_visibility: float) -> 
     place = pc.index_in(annotations["image_id"], images["image_id"].combine_chunks())
     width, height = (images[side].take(place).to_numpy() for side in ("width", "height"))
     x0, y0, x1, y1 = (images[side].take(place).to_numpy() for side in Window._fields)
-    xyxy = boxes.as_boxes(np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]))
+    xyxy = boxes.from_table(annotations)
     inside = boxes.clip(xyxy, (np.zeros_like(width), np.zeros_like(width), width, height))
     shown = boxes.clip(inside, (x0, y0, x1, y1))
     cut = boxes.area(shown) < min_visibility * boxes.area(inside)
     corners = shown - np.column_stack([x0, y0] * 2)
     ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool) | cut
-    return dict(zip(("x0", "y0", "x1", "y1", "ignore"), (*corners.T, ignore), strict=True))
+    return dict(zip((*boxes.XYXY, "ignore"), (*corners.T, ignore), strict=True))

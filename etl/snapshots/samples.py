@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from etl.boxes import Boxes
+from etl.boxes import Boxes, from_table
 from etl.errors import StoreError
 from etl.snapshots.snapshot import shard_uri
 from etl.storage import store
 
 _OPEN_SHARDS = 64
-_SIDES = ("x0", "y0", "x1", "y1")
 
 
 class ShardReader:
@@ -65,8 +64,7 @@ def of_split(samples: pa.Table, split: str) -> pa.Table:
 def struct_lists(column: pa.ChunkedArray) -> list[Boxes]:
     """Return the xyxy [N, 4] of each row of a column of lists of structs."""
     values = pc.list_flatten(column)
-    xyxy = np.stack([pc.struct_field(values, side).to_numpy() for side in _SIDES], axis=1).astype(np.float64)
-    return np.split(xyxy, _ends(column))
+    return np.split(from_table(pa.Table.from_struct_array(values)), _ends(column))
 
 
 def category_lists(column: pa.ChunkedArray, categories: Sequence[str]) -> list[NDArray[np.int64]]:

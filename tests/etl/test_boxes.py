@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
@@ -26,6 +27,23 @@ def test_no_boxes_are_an_array_of_no_boxes() -> None:
     assert bx.as_boxes([]).shape == (0, 4)
     assert bx.iou(bx.as_boxes([]), bx.as_boxes([[0, 0, 1, 1]])).shape == (0, 1)
     assert bx.clip(bx.as_boxes([]), (0, 0, 4, 4)).shape == (0, 4)
+    assert bx.from_rows([]).shape == (0, 4)
+    assert bx.from_table(pa.table({name: pa.array([], pa.float64()) for name in bx.XYXY})).shape == (0, 4)
+
+
+@given(boxes())
+def test_rows_and_tables_give_their_boxes_in_order(xyxy: bx.Boxes) -> None:
+    columns = dict(zip(reversed(bx.XYXY), xyxy.T[::-1], strict=True)) | {"category": ["car"] * len(xyxy)}
+    table = pa.concat_tables([pa.table(columns).slice(0, 1), pa.table(columns).slice(1)])  # columns of two chunks
+    for found in (bx.from_table(table), bx.from_rows(table.to_pylist())):
+        assert found.dtype == np.float64
+        assert found.tolist() == xyxy.tolist()
+
+
+def test_whole_pixels_become_floats_and_an_unknown_side_is_not_a_number() -> None:
+    table = pa.table({"x0": pa.array([1], pa.int32()), "y0": [2], "x1": [None], "y1": [4.5]})
+    table = table.set_column(2, "x1", table["x1"].cast(pa.float64()))
+    np.testing.assert_array_equal(bx.from_table(table), [[1.0, 2.0, np.nan, 4.5]])
 
 
 @given(boxes(), windows(), st.sampled_from([1.0, 0.5, 0.3, 2.0]))

@@ -40,7 +40,7 @@ def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) ->
     rows: dict[str, list[int]] = {image: [] for image in images["image_id"].to_pylist()}
     for row, image in enumerate(truth["image_id"].to_pylist()):
         rows[image].append(row)
-    xyxy = np.column_stack([truth[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]).reshape(-1, 4)
+    xyxy = boxes.from_table(truth)
     ignore, difficult = (np.array(truth[name].to_pylist(), dtype=np.bool_) for name in ("ignore", "difficult"))
     category = np.array([index.get(name, EVERY_CATEGORY) for name in truth["category"].to_pylist()], dtype=np.int64)
     area = np.array(truth["area"].to_pylist(), dtype=np.float64)  # null: not said

@@ -26,7 +26,7 @@ _SPLITS = ("train", "val", "test")
 _CROPS = 100  # the likeliest, as pictures
 _CROP_WH = (320, 240)
 _QUALITY = 85
-_COLUMNS = ("path", "image_id", "split", "category", "x0", "y0", "x1", "y1", "score", "probability", "size")
+_COLUMNS = ("path", "image_id", "split", "category", *boxes.XYXY, "score", "probability", "size")
 _TEXT = {"path", "image_id", "split", "category", "size"}
 _QUEUE = pa.schema(
     [("rank", pa.int32()), *((name, pa.string() if name in _TEXT else pa.float64()) for name in _COLUMNS)]

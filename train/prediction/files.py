@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from etl.boxes import XYXY
 from etl.config import Evaluate
 from etl.errors import ConfigError
 from train.detections import Detections
@@ -35,7 +36,7 @@ _CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says b
 _TABLE = pa.schema(
     [
         ("file", pa.string()), ("category", pa.string()), ("score", pa.float64()),
-        *((side, pa.float64()) for side in ("x0", "y0", "x1", "y1")),
+        *((side, pa.float64()) for side in XYXY),
     ]
 )  # fmt: skip
 
@@ -88,7 +89,7 @@ def predict_files(
         columns["file"] += [frame.name] * len(found)
         columns["category"] += [model.categories[kind] for kind in found.category.tolist()]
         columns["score"] += found.score.tolist()
-        for side, values in zip(("x0", "y0", "x1", "y1"), found.xyxy.T.tolist(), strict=True):
+        for side, values in zip(XYXY, found.xyxy.T.tolist(), strict=True):
             columns[side] += values
         gallery.add(frame, _annotated(image, found, model.categories, least))
     drawn = gallery.close()

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import boxes as geometry
-from etl.boxes import BUCKETS, Boxes
+from etl.boxes import BUCKETS, Boxes, from_table
 from etl.schema import place
 from etl.stages.audit.class_similarity import Sight, first
 from etl.stages.audit.crowding import DUPLICATE_IOU, meetings, nearest, overlaps, shared_area, shared_cells, suppressed
@@ -131,7 +131,7 @@ class Count:
         owner = pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks())
         self.rows = annotations.filter(pc.is_valid(owner)) if owner.null_count else annotations
         self.owner: Ints = owner.drop_null().to_numpy().astype(np.int64)
-        self.xyxy: Boxes = np.stack([self.rows[side].to_numpy() for side in ("x0", "y0", "x1", "y1")], axis=1)
+        self.xyxy: Boxes = from_table(self.rows)
         self.names, self.category = _coded(self.rows["category"])
         longest = self.wh.max(axis=1, initial=1.0)[self.owner]
         self.scales = {  # network pixels per source pixel [N]

@@ -64,7 +64,7 @@ class Lender:
         """Return the side lengths [N] of `rows`, in source pixels inside their images."""
         whole = [self._images[row["image_id"]] for row in self.rows(image)]
         wh = np.array([[row["width"], row["height"]] for row in whole], dtype=np.float64).reshape(-1, 2)
-        return boxes.side_length(boxes.clip(corners(self.rows(image)), (0, 0, wh[:, 0], wh[:, 1])))
+        return boxes.side_length(boxes.clip(boxes.from_rows(self.rows(image)), (0, 0, wh[:, 0], wh[:, 1])))
 
     def pictures(self, image: str, first: int) -> list[Callable[[], Picture]]:
         """Return an image's donors, each read when it is asked for, their boxes numbered from `first`."""
@@ -76,12 +76,7 @@ class Lender:
 
     def _picture(self, name: str, first: int) -> Picture:
         rows = self._boxes[name]
-        return Picture(name, self._pixels(name), corners(rows), ignored(rows), first)
-
-
-def corners(rows: Rows) -> boxes.Boxes:
-    """Return the boxes [N, 4] of annotation rows."""
-    return boxes.as_boxes([[row[side] for side in ("x0", "y0", "x1", "y1")] for row in rows])
+        return Picture(name, self._pixels(name), boxes.from_rows(rows), ignored(rows), first)
 
 
 def ignored(rows: Rows) -> NDArray[np.bool_]:

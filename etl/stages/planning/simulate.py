@@ -67,7 +67,7 @@ class Stage:
         """Return an image, and its donors."""
         rows = self._rows[image]
         row = self._images[image]
-        own = Picture(image, _black(row), donor_reader.corners(rows), donor_reader.ignored(rows))
+        own = Picture(image, _black(row), boxes.from_rows(rows), donor_reader.ignored(rows))
         own = own.part(region.window_of(row, "train", self._held_out), self._cut.min_visibility)
         return own, self._lender.pictures(image, len(rows))
 
@@ -79,7 +79,7 @@ class Stage:
             picture, lent, kind, picture.inside(tile.window), self._cut, self._config, seed_of(names[kind])
         )
         row = self._images[tile.image]
-        inside = boxes.clip(donor_reader.corners(self._rows[tile.image]), (0, 0, row["width"], row["height"]))
+        inside = boxes.clip(boxes.from_rows(self._rows[tile.image]), (0, 0, row["width"], row["height"]))
         sides = np.concatenate([boxes.side_length(inside), self._lender.sides(tile.image)])
         return histogram(sides[scene.rows])
 

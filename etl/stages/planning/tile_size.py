@@ -236,7 +236,7 @@ def objects_of(tables: Tables) -> Objects:
     counted = sorted(sorted(train, key=lambda row: fraction(ids[row]))[:COUNTED])
     row_of = {image: row for row, image in enumerate(ids)}
     owner = np.array([row_of.get(image, -1) for image in annotations["image_id"].to_pylist()], dtype=np.int64)
-    xyxy = bx.as_boxes(np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")]))
+    xyxy = bx.from_table(annotations)
     inside = bx.clip(xyxy, (0, 0, wh[owner, 0], wh[owner, 1])) if len(wh) else xyxy
     wanted = (owner >= 0) & ~np.array(annotations["ignore"].to_pylist(), dtype=bool) & (bx.area(inside) > 0)
     order = np.flatnonzero(wanted)[np.argsort(owner[wanted], kind="stable")]

@@ -108,7 +108,7 @@ def _with_boxes(
     images: pa.Table, annotations: pa.Table
 ) -> Iterator[tuple[dict[str, Any], boxes.Boxes, NDArray[np.bool_]]]:
     """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]."""
-    corners = np.column_stack([annotations[side].to_numpy() for side in ("x0", "y0", "x1", "y1")])
+    corners = boxes.from_table(annotations)
     ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
     rows: dict[str, list[int]] = {}
     for number, image in enumerate(annotations["image_id"].to_pylist()):
@@ -120,4 +120,4 @@ def _with_boxes(
             log.info("plan: %d of %d images, %.0f s left", done, images.num_rows, left)
             said = now
         mine = rows.get(image["image_id"], [])
-        yield image, boxes.as_boxes(corners[mine]), ignore[mine]
+        yield image, corners[mine], ignore[mine]
