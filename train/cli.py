@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from etl.cli.app import Changes, ConfigFile, Json, answer, app, naming, start_logging
-from etl.config import Config, changes as changed, load
+from etl.cli.app import ConfigFile, Json, Overrides, app, name_file_in_errors, print_answer, start_logging
+from etl.config import Config, changes, load
 from etl.errors import ConfigError
 
 __all__ = ["app"]
@@ -60,16 +60,16 @@ def train(
     config: ConfigFile,
     snapshot: Snapshot = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the file's train.epochs.")] = None,
-    changes: Changes = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Train a detector on a snapshot; on a GPU if there is one."""
     wanted = {"train.epochs": epochs, "train.max_seconds": None} if epochs is not None else {}
-    settings = load(config, changed(changes or ()) | wanted)
+    settings = load(config, changes(overrides or ()) | wanted)
     from train.engine import run as engine
 
-    with naming(config):
-        answer(engine.train(settings, _snapshot(settings, snapshot)), as_json)
+    with name_file_in_errors(config):
+        print_answer(engine.train(settings, _snapshot(settings, snapshot)), as_json)
 
 
 @app.command()
@@ -89,12 +89,12 @@ def evaluate(
     settings = load(config)
     from train.evaluation import console, run as evaluation
 
-    with naming(config):
+    with name_file_in_errors(config):
         if model is not None:
             _expect(model, "model.json", "--model", _MODEL)
         result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections, promote=promote)
     if as_json:
-        answer(result, True)
+        print_answer(result, True)
         return
     console.show(result)
 
@@ -105,10 +105,10 @@ def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = N
     settings = load(config)
     from train.label_errors import run as finding
 
-    with naming(config):
+    with name_file_in_errors(config):
         if model is not None:
             _expect(model, "model.json", "--model", _MODEL)
-        answer(finding.find(settings, _snapshot(settings, snapshot), model), as_json)
+        print_answer(finding.find(settings, _snapshot(settings, snapshot), model), as_json)
 
 
 @app.command()
@@ -131,7 +131,7 @@ def predict(
     if not (model.endswith(".onnx") and Path(model).is_file()):
         _expect(model, "model.json", "MODEL", _MODEL)
     least = _number("--confidence", confidence)
-    answer(files.predict_files(model, images, out, mode, least), as_json)
+    print_answer(files.predict_files(model, images, out, mode, least), as_json)
 
 
 @app.command("export-model")
@@ -144,7 +144,7 @@ def export_model(
     from train.models import model as models, onnx
 
     _expect(model, "model.json", "MODEL", _MODEL)
-    answer(onnx.export(models.load(model), out), as_json)
+    print_answer(onnx.export(models.load(model), out), as_json)
 
 
 def _number(key: str, text: str) -> Any:

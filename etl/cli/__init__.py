@@ -1,4 +1,4 @@
-"""The commands of the data side; importing the package adds them to the application, in the order of its help."""
+"""The commands that need no Torch; importing the package registers them in the order of `speck --help`."""
 
 from etl.cli import build, snapshots, models, local  # isort: skip
 

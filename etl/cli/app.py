@@ -1,4 +1,4 @@
-"""The `speck` application: what all commands share."""
+"""The `speck` application and the arguments, options and output functions that all commands share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger("speck")
 
 
 class Commands(TyperGroup):
-    """Commands whose expected failures are one message and an exit code, never a traceback."""
+    """Command group that reports an expected error as one message and an exit code, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a SpeckError ends it with the error's own exit code, one of a file system with 1."""
+        """Run the command; exit with the SpeckError's exit code, or with 1 if storage is unavailable."""
         try:
             return super().invoke(ctx)
         except SpeckError as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
-            raise  # who read the answer has gone: nobody is to be told
+            raise  # the reader of standard output has closed the pipe
         except Exception as error:
             from etl.storage import store
 
@@ -41,27 +41,40 @@ class Commands(TyperGroup):
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 ConfigFile = Annotated[Path, typer.Argument(help="The dataset's YAML file.", show_default=False)]
-SnapshotUri = Annotated[str, typer.Argument(help="The snapshot's URI, as `speck build` prints it.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+SnapshotUri = Annotated[
+    str, typer.Argument(help="The snapshot's URI, as printed by `speck build`.", show_default=False)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as a JSON object on the last line of standard output.")
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(
-        envvar="SPECK_SCHEDULER", help="A Dask scheduler, tcp://host:port; else local workers.", show_default=False
+        envvar="SPECK_SCHEDULER",
+        metavar="URL",
+        help="Address of a Dask scheduler, tcp://host:port.",
+        show_default="local workers",
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Local workers; 0 runs everything in this process.", show_default="one a core")
+    int | None,
+    typer.Option(
+        min=0, help="Number of local workers; 0 runs everything in this process.", show_default="one per core"
+    ),
 ]
-Changes = Annotated[
+Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="In place of the file's, such as tile.size=800.", show_default=False
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting of the file, e.g. tile.size=800; may be repeated.",
+        show_default=False,
     ),
 ]
 
 
 def start_logging() -> None:
-    """Send progress to standard error, a plain line each."""
+    """Log to standard error, one plain line per message."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
@@ -69,32 +82,32 @@ def start_logging() -> None:
     log.propagate = False
 
 
-def answer(found: dict[str, Any], as_json: bool) -> None:
-    """Print a command's answer: a line per key, a line per row of a table, or one JSON object."""
+def print_answer(answer: dict[str, Any], as_json: bool) -> None:
+    """Print a command's result as one JSON object, or as text with one line per key and per table row."""
     if as_json:
-        typer.echo(json.dumps(found, sort_keys=True, ensure_ascii=False))
+        typer.echo(json.dumps(answer, sort_keys=True, ensure_ascii=False))
         return
-    for key, value in found.items():
+    for key, value in answer.items():
         rows = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
-        for number, row in enumerate(rows):
-            typer.echo(f"{key if number == 0 else '':>16}  {_in_words(row)}")
+        for index, row in enumerate(rows):
+            typer.echo(f"{key if index == 0 else '':>16}  {format_value(row)}")
 
 
-def _in_words(value: Any, within: bool = False) -> str:
-    """Return a value of an answer as people read it."""
+def format_value(value: Any, nested: bool = False) -> str:
+    """Return a JSON value as text: dicts and lists on one line, floats to four digits, None as a dash."""
     if isinstance(value, dict):
-        words = ", ".join(f"{name} {_in_words(part, within=True)}" for name, part in value.items())
-        return f"({words})" if within else words or "none"
+        text = ", ".join(f"{name} {format_value(part, nested=True)}" for name, part in value.items())
+        return f"({text})" if nested else text or "none"
     if isinstance(value, list):
-        return ", ".join(_in_words(part, within=True) for part in value) or "none"
+        return ", ".join(format_value(part, nested=True) for part in value) or "none"
     if isinstance(value, float):
         return f"{value:.4g}"
     return "-" if value is None else str(value)
 
 
 @contextmanager
-def naming(config: Path) -> Iterator[None]:
-    """Make every wrong setting that is found later name the dataset file as well."""
+def name_file_in_errors(config: Path) -> Iterator[None]:
+    """Add the dataset file's path to every ConfigError raised inside the block."""
     try:
         yield
     except ConfigError as error:
@@ -102,9 +115,10 @@ def naming(config: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _cluster(scheduler: str | None, workers: int | None) -> Iterator[Any]:
+def connect_cluster(scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    """Yield the cluster that `--scheduler` and `--workers` ask for."""
     from etl.execution import cluster
 
-    where = cluster.serial() if workers == 0 and scheduler is None else cluster.connect(scheduler, workers)
-    with where as connected:
+    in_process = workers == 0 and scheduler is None
+    with cluster.serial() if in_process else cluster.connect(scheduler, workers) as connected:
         yield connected

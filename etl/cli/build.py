@@ -6,45 +6,55 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.app import Changes, ConfigFile, Json, Scheduler, Workers, _cluster, answer, app, naming
-from etl.config import changes as changed, load
+from etl.cli.app import (
+    ConfigFile,
+    Json,
+    Overrides,
+    Scheduler,
+    Workers,
+    app,
+    connect_cluster,
+    name_file_in_errors,
+    print_answer,
+)
+from etl.config import changes, load
 
 
 @app.command()
 def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = None, as_json: Json = False) -> None:
-    """Measure a dataset's labels and images, without building anything; writes audit.html."""
-    from etl.jobs import build as jobs
+    """Audit a dataset's labels and images without building a snapshot; write audit.html."""
+    from etl.jobs.build import audit_source
 
     settings = load(config)
-    with naming(config), _cluster(scheduler, workers) as connected:
-        found = jobs.audit_source(settings, connected)
+    with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
+        answer = audit_source(settings, cluster)
     if as_json:
-        answer(found, True)
+        print_answer(answer, True)
         return
-    for finding in found["findings"]:
+    for finding in answer["findings"]:
         typer.echo(f"{finding['severity']:>8}  {finding['code']} ({finding['count']}): {finding['advice']}")
-    typer.echo(f"{found['images']} images, {found['annotations']} boxes; the whole audit: {found['html']}")
+    typer.echo(f"{answer['images']} images, {answer['annotations']} boxes; report: {answer['html']}")
 
 
 @app.command()
 def plan(
     config: ConfigFile,
-    update: Annotated[bool, typer.Option("--update", help="Choose anew what `auto` pinned, and pin it.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Re-choose the `auto` settings and pin them.")] = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Say what ontology, split, tiling and augmentation would do, with counts, cost and reasons."""
-    from etl.jobs import build as jobs
+    """Show what a build would do: ontology, split, tiling and augmentation, with counts, cost and reasons."""
+    from etl.jobs.build import plan_source
     from etl.reports import plan_table
 
     settings = load(config)
-    with naming(config), _cluster(scheduler, workers) as connected:
-        found = jobs.plan_source(settings, connected, update=update)
+    with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
+        answer = plan_source(settings, cluster, update=update)
     if as_json:
-        answer(found, True)
+        print_answer(answer, True)
         return
-    plan_table.show(found)
+    plan_table.show(answer)
 
 
 @app.command()
@@ -53,20 +63,23 @@ def build(
     scheduler: Scheduler = None,
     workers: Workers = None,
     plan: Annotated[
-        str | None, typer.Option(help="A plan.json to build under.", show_default="the pinned one, or a new one")
+        str | None,
+        typer.Option(metavar="FILE", help="Build with this plan.json.", show_default="the pinned plan, or a new one"),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Read and cut every image anew.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Ignore earlier builds and process every image again.")] = False,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="A trial with so many of the images.", show_default="all")
+        int | None, typer.Option(min=1, help="Build a trial from this many images.", show_default="all images")
     ] = None,
-    changes: Changes = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Build a snapshot of a dataset and print its URI; with other settings or a sample: of a trial, kept apart."""
-    from etl.jobs import build as jobs, plan as planning
+    """Build a snapshot and print its URI; with --set or --sample, build a separate trial."""
+    from etl.jobs import build
+    from etl.jobs.plan import load_plan
     from etl.lifecycle import trial
 
-    settings = trial.configured(config, changed(changes or ()) | ({} if sample is None else {"source.sample": sample}))
-    given = planning.load_plan(plan) if plan is not None else None
-    with naming(config), _cluster(scheduler, workers) as connected:
-        answer(jobs.build(settings, connected, plan=given, full=full), as_json)
+    changed = changes(overrides or ()) | ({} if sample is None else {"source.sample": sample})
+    settings = trial.configured(config, changed)
+    fixed_plan = load_plan(plan) if plan is not None else None
+    with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
+        print_answer(build.build(settings, cluster, plan=fixed_plan, full=full), as_json)

@@ -7,59 +7,62 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.app import Json, answer, app
+from etl.cli.app import Json, app, print_answer
 from etl.errors import ConfigError
 
 
 @app.command("demo-data")
 def demo_data(
-    folder: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other scenes.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated scenes.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write a synthetic aerial dataset with known truth."""
-    from etl.demo import dataset as demo
+    """Write a synthetic aerial dataset with exact labels."""
+    from etl.demo import dataset
 
-    answer(demo.write_dataset(folder, seed), as_json)
+    print_answer(dataset.write_dataset(folder, seed), as_json)
 
 
 @app.command()
 def demo(
     home: Annotated[
-        Path | None, typer.Option(help="Where it works; made anew.", show_default=".demo in the checkout")
+        Path | None,
+        typer.Option(help="Working folder; an earlier demo in it is deleted.", show_default=".demo in the checkout"),
     ] = None,
-    seed: Annotated[int, typer.Option(envvar="DEMO_SEED", min=0, help="Another seed draws other scenes.")] = 0,
+    seed: Annotated[int, typer.Option(envvar="DEMO_SEED", min=0, help="Seed of the generated scenes.")] = 0,
 ) -> None:
-    """Build, train and evaluate the demo dataset in a real Airflow, and print the figures."""
-    from etl.local_airflow import demo as demo_run
+    """Build, train and evaluate the demo dataset in a local Airflow and print the metrics."""
+    from etl.local_airflow import demo
 
-    raise typer.Exit(demo_run.run(home, seed))
+    raise typer.Exit(demo.run(home, seed))
 
 
 _HOME = Path(__file__).resolve().parents[2] / ".airflow"
-AirflowHome = Annotated[Path, typer.Option(help="Airflow's folder.", show_default=".airflow in the checkout")]
+AirflowHome = Annotated[Path, typer.Option(help="Airflow's home folder.", show_default=".airflow in the checkout")]
 
 
 @app.command()
 def up(
     home: AirflowHome = _HOME,
-    dags: Annotated[Path, typer.Option(help="The DAGs.", show_default="dags in the checkout")] = _HOME.parent / "dags",
+    dags: Annotated[
+        Path, typer.Option(help="Folder of the DAG files.", show_default="dags in the checkout")
+    ] = _HOME.parent / "dags",
     port: Annotated[
-        int | None, typer.Option(help="Of the web UI.", show_default="the first free one from 8080")
+        int | None, typer.Option(help="Port of the web interface.", show_default="8080, or a free port")
     ] = None,
 ) -> None:
-    """Start Airflow on this machine and leave it running; prints its address, user and password."""
+    """Start Airflow on this machine in the background; print its address, user and password."""
     from etl.local_airflow import server
 
     if not dags.is_dir():
-        raise ConfigError("speck up", "--dags", f"no folder {dags}", "the folder of the DAGs")
+        raise ConfigError("speck up", "--dags", f"no folder {dags}", "the folder of the DAG files")
     running = server.up(home, dags, port)
     typer.echo(f"Airflow: {running.url}\nuser: {running.user}\npassword: {running.password}\nstop it with: make down")
 
 
 @app.command()
 def down(home: AirflowHome = _HOME) -> None:
-    """Stop the Airflow that `speck up` started, with everything it has running."""
+    """Stop the Airflow started by `speck up`, including its running tasks."""
     from etl.local_airflow import server
 
     server.down(home)

@@ -6,27 +6,27 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.app import ConfigFile, Json, answer, app
+from etl.cli.app import ConfigFile, Json, app, print_answer
 from etl.config import load
 
 
 @app.command()
 def models(config: ConfigFile, as_json: Json = False) -> None:
-    """List a dataset's models with their figures, and how the champion came to be it."""
+    """List a dataset's models with their metrics and the promotion history."""
     from etl.lifecycle import champion
 
     home = load(config).home
-    answer({"models": champion.models(home), "promotions": champion.history(home)}, as_json)
+    print_answer({"models": champion.models(home), "promotions": champion.history(home)}, as_json)
 
 
 @app.command()
 def promote(
-    model: Annotated[str, typer.Argument(help="The model's URI, as `speck models` lists it.", show_default=False)],
-    reason: Annotated[str, typer.Option(help="Kept in the log of promotions.")] = "by hand",
+    model: Annotated[str, typer.Argument(help="The model's URI, as listed by `speck models`.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Reason recorded with the promotion.")] = "by hand",
     as_json: Json = False,
 ) -> None:
-    """Make a model its dataset's champion without asking the gate, as to go back to an earlier one."""
+    """Promote a model to champion without the gate, e.g. to roll back."""
     from etl.lifecycle import champion
 
     home, name = champion.home_of(model)
-    answer(champion.promote(home, name, reason, over=champion.champion(home)), as_json)
+    print_answer(champion.promote(home, name, reason, over=champion.champion(home)), as_json)

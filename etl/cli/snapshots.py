@@ -1,4 +1,4 @@
-"""The commands that read or remove snapshots."""
+"""The commands that read, export or delete snapshots."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.app import ConfigFile, Json, SnapshotUri, _in_words, answer, app
+from etl.cli.app import ConfigFile, Json, SnapshotUri, app, format_value, print_answer
 from etl.config import load
 
 
 @app.command()
 def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     """List a dataset's published snapshots, oldest first."""
-    from etl.snapshots import snapshot
+    from etl.snapshots.snapshot import history
 
-    found = snapshot.history(load(config).home)
+    publications = history(load(config).home)
     if as_json:
-        answer({"snapshots": found}, True)
+        print_answer({"snapshots": publications}, True)
         return
-    for row in found:
+    for row in publications:
         counts = {key: row["answer"][key] for key in ("images", "annotations", "samples")}
-        typer.echo(f"{row['uri']}  {_in_words(counts)}")
+        typer.echo(f"{row['uri']}  {format_value(counts)}")
 
 
 @app.command()
 def verify(snapshot: SnapshotUri, as_json: Json = False) -> None:
-    """Check every table, shard and sample of a snapshot against its hash; exit code 1 when anything is amiss."""
-    from etl.snapshots import verify as verifying
+    """Check every table, shard and sample of a snapshot against its hash; exit code 1 if anything is damaged."""
+    from etl.snapshots import verify
     from etl.snapshots.snapshot import Snapshot
 
-    found = verifying.verify(Snapshot.open(snapshot))
+    answer = verify.verify(Snapshot.open(snapshot))
     if as_json:
-        answer(found, True)
+        print_answer(answer, True)
     else:
-        for bad in found["bad"]:
-            typer.echo(f"{bad['what']:>8}  {bad['name']}: {bad['reason']}")
-        typer.echo(f"{found['samples']} samples in {found['shards']} shards, {len(found['bad'])} things amiss")
-    if found["bad"]:
+        for problem in answer["bad"]:
+            typer.echo(f"{problem['what']:>8}  {problem['name']}: {problem['reason']}")
+        typer.echo(f"{answer['samples']} samples in {answer['shards']} shards, {len(answer['bad'])} problems")
+    if answer["bad"]:
         raise typer.Exit(1)
 
 
@@ -48,85 +48,91 @@ def diff(
     after: Annotated[str, typer.Argument(help="The later snapshot's URI.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Tell what changed between two snapshots: images, and boxes by class and size."""
-    from etl.snapshots import diff as difference
+    """Compare two snapshots: added and removed images, and boxes by class and size."""
+    from etl.snapshots.diff import difference
     from etl.snapshots.snapshot import Snapshot
 
-    found = difference.difference(Snapshot.open(before), Snapshot.open(after))
+    answer = difference(Snapshot.open(before), Snapshot.open(after))
     if as_json:
-        answer(found, True)
+        print_answer(answer, True)
         return
-    answer({"images": found["images"]}, False)
-    for change, classes in found["boxes"].items():
+    print_answer({"images": answer["images"]}, False)
+    for change, classes in answer["boxes"].items():
         for category, sizes in classes.items():
-            answer({f"boxes {change}": {category: sum(sizes.values()), **sizes}}, False)
+            print_answer({f"boxes {change}": {category: sum(sizes.values()), **sizes}}, False)
 
 
 @app.command()
 def gc(config: ConfigFile, as_json: Json = False) -> None:
-    """Remove what the retention of a dataset does not keep, and what nothing refers to any more."""
+    """Delete snapshots, models and files that the retention policy no longer keeps."""
     from etl.lifecycle import retention
 
-    answer(retention.collect(load(config)), as_json)
+    print_answer(retention.collect(load(config)), as_json)
 
 
 @app.command()
 def export(
     snapshot: SnapshotUri,
-    out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
-    name: Annotated[str, typer.Option("--format", help="yolo, coco or webdataset.", show_default=False)],
-    raw: Annotated[bool, typer.Option("--raw", help="Do not paint ignore regions grey.")] = False,
+    out: Annotated[Path, typer.Argument(help="Folder to write to; new or empty.", show_default=False)],
+    name: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="yolo, coco or webdataset.", show_default=False)
+    ],
+    raw: Annotated[bool, typer.Option("--raw", help="Do not grey out ignore regions.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a snapshot's samples as a dataset for another trainer."""
-    from etl.snapshots import export as exporting
+    """Export a snapshot's samples for other training frameworks."""
+    from etl.snapshots import export
     from etl.snapshots.snapshot import Snapshot
 
-    answer(exporting.export(Snapshot.open(snapshot), name, out, raw=raw), as_json)
+    print_answer(export.export(Snapshot.open(snapshot), name, out, raw=raw), as_json)
 
 
 @app.command()
 def anchors(
     snapshot: SnapshotUri,
     per_level: Annotated[
-        int | None, typer.Option(min=1, max=6, help="Anchors a level.", show_default="as configured")
+        int | None, typer.Option(min=1, max=6, help="Anchors per detection level.", show_default="as configured")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=32, help="Network size, px.", show_default="as configured")
+        int | None, typer.Option(min=32, help="Network input size, px.", show_default="as configured")
     ] = None,
     stride: Annotated[
-        list[int] | None, typer.Option(min=1, help="A level's stride; once a level.", show_default="the model's")
+        list[int] | None,
+        typer.Option(min=1, help="Stride of a detection level; repeat for each level.", show_default="the model's"),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.", show_default="as configured")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="A folder for them as YOLOv5, Darknet, MMDetection and torchvision read them."),
+        typer.Option(help="Also write the anchors to this folder for YOLOv5, Darknet, MMDetection and torchvision."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit anchors to a snapshot's boxes and print them in YOLOv5's log form, with their recall by size."""
-    from etl.snapshots import anchors as fitting
+    """Fit anchors to a snapshot's boxes; print them in YOLOv5's log format, with best possible recall by size."""
+    from etl.snapshots import anchors
     from etl.snapshots.snapshot import Snapshot
     from etl.stages.anchors import formats
     from etl.stages.anchors.fit import RATIO
 
-    levels = tuple(stride) if stride else None
-    found = fitting.refit(
-        Snapshot.open(snapshot), per_level=per_level, image_size=image_size, strides=levels, seed=seed
+    fit = anchors.refit(
+        Snapshot.open(snapshot),
+        per_level=per_level,
+        image_size=image_size,
+        strides=tuple(stride) if stride else None,
+        seed=seed,
     )
-    files = [str(file) for file in formats.write(found, out)] if out is not None else []
+    files = [str(file) for file in formats.write(fit, out)] if out is not None else []
     if as_json:
-        answer({**found, "files": files}, as_json)
+        print_answer({**fit, "files": files}, as_json)
         return
-    typer.echo(formats.log_form(found, RATIO))
-    for row in found["by_size"]:
-        before = "" if row["coco"] is None else f", with COCO's anchors {row['coco']:.4f}"
-        typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{before}")
-    if found["bpr_curve"]:
-        curve = ", ".join(f"{number}: {bpr:.4f}" for number, bpr in found["bpr_curve"])
-        typer.echo(f"best possible recall by anchors a level: {curve}")
-    if found["fitness_alone"] is not None:
-        recall, fitness = found["fitness_alone"]
-        typer.echo(f"evolved on for fitness alone: {fitness:.4f} fitness, {recall:.4f} best possible recall")
+    typer.echo(formats.log_form(fit, RATIO))
+    for row in fit["by_size"]:
+        coco = "" if row["coco"] is None else f" (COCO's anchors: {row['coco']:.4f})"
+        typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{coco}")
+    if fit["bpr_curve"]:
+        curve = ", ".join(f"{number}: {bpr:.4f}" for number, bpr in fit["bpr_curve"])
+        typer.echo(f"best possible recall by anchors per level: {curve}")
+    if fit["fitness_alone"] is not None:
+        recall, fitness = fit["fitness_alone"]
+        typer.echo(f"optimised for fitness only: fitness {fitness:.4f}, best possible recall {recall:.4f}")
     for file in files:
         typer.echo(file)
