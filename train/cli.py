@@ -96,7 +96,7 @@ def evaluate(
     if as_json:
         print_answer(result, True)
         return
-    console.show(result)
+    console.print_table(result)
 
 
 @app.command("find-missing")
@@ -108,7 +108,7 @@ def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = N
     with name_file_in_errors(config):
         if model is not None:
             _expect(model, "model.json", "--model", _MODEL)
-        print_answer(finding.find(settings, _snapshot(settings, snapshot), model), as_json)
+        print_answer(finding.find_missing(settings, _snapshot(settings, snapshot), model), as_json)
 
 
 @app.command()

@@ -40,14 +40,14 @@ class Detections:
         return Detections(self.xyxy[index], self.score[index], self.category[index], self.window[index], grain)
 
 
-def none() -> Detections:
+def empty() -> Detections:
     """Return no detections."""
     return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)))
 
 
 def concatenate(parts: Iterable[Detections]) -> Detections:
     """Return all detections of the parts, in their order."""
-    parts = [none(), *parts]
+    parts = [empty(), *parts]
     return Detections(
         np.concatenate([part.xyxy for part in parts]),
         np.concatenate([part.score for part in parts]),
@@ -61,7 +61,7 @@ EVERY_CATEGORY = -1  # category of an ignore region whose own category is not am
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class GroundTruth:
     """The labelled boxes of one image, pixels of the upright image."""
 
     xyxy: Boxes  # [N, 4]

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from etl import boxes
 from etl.config import Merge
 from etl.plan import TilePlan
-from train.detections import Detections, Truth, concatenate
+from train.detections import Detections, GroundTruth, concatenate
 from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
 from train.prediction.merge import merge
@@ -50,7 +50,7 @@ def test_merging_fifty_thousand_boxes(method: Any, bench: Any) -> None:
     assert bench.cpu(costs) < 0.5 * 2
 
 
-def image_of(rng: np.random.Generator) -> tuple[Truth, Detections]:
+def image_of(rng: np.random.Generator) -> tuple[GroundTruth, Detections]:
     number = DETECTIONS // IMAGES
     low = rng.uniform(0, 1900, (number // 4, 2))
     size = rng.lognormal(3, 0.7, (number // 4, 2))
@@ -60,7 +60,7 @@ def image_of(rng: np.random.Generator) -> tuple[Truth, Detections]:
     found = np.repeat(xyxy, 4, axis=0) + rng.normal(0, 2, (4 * len(xyxy), 4))
     found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
     detections = Detections(found, rng.random(len(found)), np.repeat(category, 4), np.zeros((len(found), 4)))
-    return Truth(xyxy, category, boxes.area(xyxy), no, no), detections
+    return GroundTruth(xyxy, category, boxes.area(xyxy), no, no), detections
 
 
 @pytest.mark.timeout(1800)

@@ -18,8 +18,8 @@ from etl.jobs import build
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from train.engine import run as engine
-from train.evaluation.detectors import finder_of, look
-from train.evaluation.images import subjects_of
+from train.evaluation.detectors import detect_all, load_detector
+from train.evaluation.images import build_eval_images
 from train.label_errors import run as find_missing
 
 GONE = 0.05  # of the small labels
@@ -51,7 +51,7 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
     with cluster.connect(workers=2) as here:
         snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     model = engine.train(config, snapshot)["model"]
-    queue = pq.read_table(find_missing.find(config, snapshot, model)["queue"]).to_pylist()
+    queue = pq.read_table(find_missing.find_missing(config, snapshot, model)["queue"]).to_pylist()
 
     def hit(path: str, box: list[float]) -> tuple[str, int] | None:
         """Return which of the labels taken from this image a box is, None for none."""
@@ -62,11 +62,11 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
         return (name, int(near.argmax())) if near.max() >= SAME else None
 
     ours = [hit(row["path"], [row[side] for side in ("x0", "y0", "x1", "y1")]) for row in queue]
-    finder, categories = finder_of(config, snapshot, model)
+    finder, categories = load_detector(config, snapshot, model)
     theirs = []
     for split in ("train", "val"):
-        subjects = subjects_of(*evaluation_truth(snapshot, split), categories)
-        found, _ = look(subjects, finder)
+        subjects = build_eval_images(*evaluation_truth(snapshot, split), categories)
+        found, _ = detect_all(subjects, finder)
         for one, each in zip(subjects, found["combined"], strict=True):
             sure = each.take(each.score > SURE)
             alone = boxes.iou(sure.xyxy, one.truth.xyxy).max(axis=1, initial=0) < APART

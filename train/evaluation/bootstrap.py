@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 from train.evaluation import coco
 from train.evaluation.coco import Floats
 
-DRAWS = 1000
-FIGURES = ("AP", "AP50", "AP75", *(f"AP_{name}" for name in ("very_tiny", "tiny", "small", "medium", "large")))
+RESAMPLES = 1000
+METRICS = ("AP", "AP50", "AP75", *(f"AP_{name}" for name in ("very_tiny", "tiny", "small", "medium", "large")))
 _SURE = (2.5, 97.5)  # per cent: what lies between holds 95 % of the draws
 _THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}  # of IoU, .5 to .95
 _RECALLS = np.linspace(0, 1, 101)
@@ -27,7 +27,7 @@ _CHUNK = 4_000_000  # values of one matrix of draws by detections
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class RangeMatches:
     """What was found of one category and range of sizes, best score first."""
 
     image: NDArray[np.int64]  # [D]
@@ -37,51 +37,53 @@ class Found:
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
+class MatchedDetections:
     """A model's detections on some images, matched with the truth in every range of sizes."""
 
     images: int
-    found: Mapping[str, Sequence[Found]]  # by size: all, COCO's small medium large, and each bucket as `bucket/name`
+    found: Mapping[
+        str, Sequence[RangeMatches]
+    ]  # by size: all, COCO's small medium large, and each bucket as `bucket/name`
 
     def truths(self, size: str) -> int:
         """Return how many objects of a size must be found."""
         return int(sum(row.truths.sum() for row in self.found[size]))
 
 
-def matched(
-    truth: Sequence[Truth],
+def match_images(
+    truth: Sequence[GroundTruth],
     detections: Sequence[Detections],
     categories: int,
     *,
     scale: Sequence[float] | None = None,
-) -> Matched:
+) -> MatchedDetections:
     """Return what was found in each image, one entry of both sequences per image; `scale` as in average_precision."""
     scales = [1.0] * len(truth) if scale is None else list(scale)
     rows = list(zip(truth, detections, scales, strict=True))
-    most = max([coco.COMPARABLE, *map(len, truth), *map(len, detections)])
-    found: dict[str, Sequence[Found]] = {}
+    most = max([coco.COCO_MAX_DETECTIONS, *map(len, truth), *map(len, detections)])
+    found: dict[str, Sequence[RangeMatches]] = {}
     for sized, sizes, name in (
         (coco.by_area(rows), coco.COCO_SIZES, "{}"),
         (coco.by_bucket(rows), coco.BUCKET_SIZES, "bucket/{}"),
     ):
-        run = coco.evaluated(sized, len(rows), categories, sizes, [most], False)
-        cells = coco.matches(run)
+        run = coco.run_evaluator(sized, len(rows), categories, sizes, [most], False)
+        cells = coco.read_matches(run)
         for number, size in enumerate(sizes):
             found[name.format(size)] = [_of(cells, category, number, len(rows)) for category in range(categories)]
-    return Matched(len(rows), found)
+    return MatchedDetections(len(rows), found)
 
 
-def draws(images: int, number: int = DRAWS, seed: int = 0) -> NDArray[np.int64]:
+def resample(images: int, number: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
     """Return how often each image was drawn in each draw [number, images]."""
     rng = np.random.default_rng([seed, images])
     weights: NDArray[np.int64] = rng.multinomial(images, np.full(images, 1 / images), size=number).astype(np.int64)
     return weights
 
 
-def average_precision(models: Matched, figure: str, weights: NDArray[np.int64]) -> Floats:
+def average_precision(models: MatchedDetections, figure: str, weights: NDArray[np.int64]) -> Floats:
     """Return a figure (AP, AP50, AP75, or one of these and `_size`) of each draw [R]; NaN without truth in it."""
     kind, _, size = figure.partition("_")
-    if kind not in _THRESHOLDS or (key := range_of(size)) not in models.found:
+    if kind not in _THRESHOLDS or (key := size_range_of(size)) not in models.found:
         raise KeyError(figure)
     rows = [_precision(found, _THRESHOLDS[kind], weights) for found in models.found[key]]
     stacked = np.array(rows).reshape(len(rows), len(weights))
@@ -91,26 +93,26 @@ def average_precision(models: Matched, figure: str, weights: NDArray[np.int64]) 
     return means
 
 
-def intervals(models: Matched, seed: int = 0) -> dict[str, Any]:
+def confidence_intervals(models: MatchedDetections, seed: int = 0) -> dict[str, Any]:
     """Return, of each figure, between which values 95 % of the draws lie; None where there is no truth."""
-    weights = draws(models.images, seed=seed)
-    return {figure: interval(average_precision(models, figure, weights)) for figure in FIGURES}
+    weights = resample(models.images, seed=seed)
+    return {figure: percentile_interval(average_precision(models, figure, weights)) for figure in METRICS}
 
 
-def interval(values: Floats) -> list[float] | None:
+def percentile_interval(values: Floats) -> list[float] | None:
     """Return the 2.5th and the 97.5th percentile of draws; None of none."""
     values = values[~np.isnan(values)]
     return [round(float(value), 6) for value in np.percentile(values, _SURE)] if len(values) else None
 
 
-def range_of(size: str) -> str:
+def size_range_of(size: str) -> str:
     """Return under which name of `Matched.found` the objects of a figure's size are."""
     if not size:
         return "all"
     return f"bucket/{size}" if size in boxes.BUCKETS[:2] else size
 
 
-def _of(cells: Mapping[tuple[int, int, int], coco.Match], category: int, size: int, images: int) -> Found:
+def _of(cells: Mapping[tuple[int, int, int], coco.CellMatches], category: int, size: int, images: int) -> RangeMatches:
     mine = [(image, cells[category, size, image]) for image in range(images) if (category, size, image) in cells]
     truths = np.zeros(images, dtype=np.int64)
     for image, match in mine:
@@ -122,10 +124,10 @@ def _of(cells: Mapping[tuple[int, int, int], coco.Match], category: int, size: i
         np.concatenate([none, *(getattr(match, name) for _, match in mine)], axis=1) for name in ("hit", "neutral")
     )
     order = np.argsort(-score, kind="stable")
-    return Found(owner[order], hit[:, order], neutral[:, order], truths)
+    return RangeMatches(owner[order], hit[:, order], neutral[:, order], truths)
 
 
-def _precision(found: Found, thresholds: slice, weights: NDArray[np.int64]) -> Floats:
+def _precision(found: RangeMatches, thresholds: slice, weights: NDArray[np.int64]) -> Floats:
     """Return the mean over IoU thresholds of the precision at 101 recalls, of each draw [R]; NaN without truth."""
     hits, judged = found.hit[thresholds], ~found.neutral[thresholds]
     some = judged.any(axis=0)

@@ -16,8 +16,8 @@ from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from train.detections import Detections
 from train.evaluation import bootstrap, gate
-from train.evaluation.detectors import Finder, finder_of, look
-from train.evaluation.images import Subject, subjects_of
+from train.evaluation.detectors import Detector, detect_all, load_detector
+from train.evaluation.images import EvalImage, build_eval_images
 
 log = logging.getLogger("speck")
 
@@ -26,8 +26,8 @@ def compare(
     config: Config,
     snapshot: Snapshot,
     model: str,
-    subjects: Sequence[Subject],
-    finder: Finder,
+    subjects: Sequence[EvalImage],
+    finder: Detector,
     found: Sequence[Detections],
     categories: Sequence[str],
 ) -> dict[str, Any]:
@@ -40,22 +40,22 @@ def compare(
     truth, scale = [subject.truth for subject in subjects], None
     if config.evaluate.size_reference == "network":
         scale = [finder.scale("combined", subject.wh) for subject in subjects]
-    judged = bootstrap.matched(truth, found, len(categories), scale=scale)
+    judged = bootstrap.match_images(truth, found, len(categories), scale=scale)
     if reasons := gate.disqualify(judged, config.gate.metric):
         return verdict | {"passed": False, "promoted": False, "reasons": reasons}
     if standing is not None:
         log.info("gate: the champion %s on the same images", standing)
-        theirs_by, names = finder_of(config, snapshot, store.join(home, "models", standing))
-        theirs, _ = look(subjects_of(*evaluation_truth(snapshot, "val"), names), theirs_by, "champion")
+        theirs_by, names = load_detector(config, snapshot, store.join(home, "models", standing))
+        theirs, _ = detect_all(build_eval_images(*evaluation_truth(snapshot, "val"), names), theirs_by, "champion")
         verdict |= gate.decide(
             judged,
-            bootstrap.matched(truth, _named(theirs["combined"], names, categories), len(categories), scale=scale),
+            bootstrap.match_images(truth, _named(theirs["combined"], names, categories), len(categories), scale=scale),
             config.gate,
         )
     return verdict | {"promoted": verdict["passed"]}
 
 
-def crown(model: str, verdict: Mapping[str, Any]) -> None:
+def promote_if_passed(model: str, verdict: Mapping[str, Any]) -> None:
     """Make a model that the gate lets pass the champion, after its evaluation was written."""
     home, challenger = champion.home_of(model)
     standing = verdict["champion"]

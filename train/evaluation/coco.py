@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from etl import boxes
 from etl.boxes import Boxes
-from train.detections import EVERY_CATEGORY, Detections, Truth
+from train.detections import EVERY_CATEGORY, Detections, GroundTruth
 
 log = logging.getLogger(__name__)
 THRESHOLDS = 10  # of IoU, .5 to .95
-COMPARABLE = 100  # detections per image and category, what everyone else counts
+COCO_MAX_DETECTIONS = 100  # detections per image and category, what everyone else counts
 COCO_SIZES = {"all": [0.0, 1e10], "small": [0.0, 32.0**2], "medium": [32.0**2, 96.0**2], "large": [96.0**2, 1e10]}
 BUCKET_SIZES = {name: [float(i), float(i)] for i, name in enumerate(boxes.BUCKETS)}  # ranges of the bucket's number
 Floats = NDArray[np.float64]
-Sized = tuple["Truth", Floats, Detections, Floats]  # truth, its size, detections, their size
+SizedImage = tuple["GroundTruth", Floats, Detections, Floats]  # truth, its size, detections, their size
 
 
-def evaluated(
-    rows: Iterable[Sized],
+def run_evaluator(
+    rows: Iterable[SizedImage],
     images: int,
     categories: int,
     sizes: Mapping[str, list[float]],
@@ -57,7 +57,7 @@ def evaluated(
 
 
 def _labels(
-    image: int, truth: Truth, size: NDArray[np.float64], found: Detections, comparable: bool
+    image: int, truth: GroundTruth, size: NDArray[np.float64], found: Detections, comparable: bool
 ) -> list[dict[str, Any]]:
     """Return the truth as COCO annotations; an ignore region stands once for each category detected in the image."""
     own = (truth.category != EVERY_CATEGORY) & (comparable | ~truth.ignore)
@@ -87,16 +87,16 @@ def _annotations(
 
 
 def by_area(
-    images: Iterable[tuple[Truth, Detections, float]],
-) -> Iterator[Sized]:
+    images: Iterable[tuple[GroundTruth, Detections, float]],
+) -> Iterator[SizedImage]:
     """Yield truth and detections with their areas, at so many network pixels per source pixel."""
     for truth, found, scale in images:
         yield truth, truth.area * scale**2, found, boxes.area(found.xyxy) * scale**2
 
 
 def by_bucket(
-    images: Iterable[tuple[Truth, Detections, float]],
-) -> Iterator[Sized]:
+    images: Iterable[tuple[GroundTruth, Detections, float]],
+) -> Iterator[SizedImage]:
     """Yield truth and detections with the numbers of their size buckets."""
     for truth, found, scale in images:
         numbers = [boxes.bucket(boxes.side_length(xyxy) * scale) for xyxy in (truth.xyxy, found.xyxy)]
@@ -104,7 +104,7 @@ def by_bucket(
 
 
 @dataclass(frozen=True, eq=False)
-class Match:
+class CellMatches:
     """What was found in one image of one category and range of sizes."""
 
     score: Floats  # [D], best first
@@ -113,7 +113,7 @@ class Match:
     truths: int  # objects that must be found
 
 
-def matches(run: Any) -> dict[tuple[int, int, int], Match]:
+def read_matches(run: Any) -> dict[tuple[int, int, int], CellMatches]:
     """Return what an evaluation found, by category, range of sizes and image; nothing where there is nothing.
 
     The C++ objects say what they hold only to pickle, which is how it is read here.
@@ -129,5 +129,5 @@ def matches(run: Any) -> dict[tuple[int, int, int], Match]:
         neutral = np.array(detection_ignored, dtype=np.bool_).reshape(shape)
         hit = (np.array(detection_matches, dtype=np.int64).reshape(shape) > 0) & ~neutral
         place = (number // (sizes * images), number // images % sizes, number % images)
-        found[place] = Match(np.array(scores, dtype=np.float64), hit, neutral, truth_ignored.count(False))
+        found[place] = CellMatches(np.array(scores, dtype=np.float64), hit, neutral, truth_ignored.count(False))
     return found

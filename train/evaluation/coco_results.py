@@ -16,19 +16,21 @@ from etl import boxes
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan, Window
 from etl.storage import store
-from train.detections import Detections, Truth, concatenate, none
+from train.detections import Detections, GroundTruth, concatenate, empty
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def truth_in_full(truth: Truth, image_wh: tuple[int, int]) -> Detections:
+def truth_in_full(truth: GroundTruth, image_wh: tuple[int, int]) -> Detections:
     """Return every object that must be found, whole, as a perfect pass over the whole image would."""
     xyxy, category = truth.xyxy[truth.counted], truth.category[truth.counted]
     window = np.tile(np.array([0.0, 0.0, *image_wh]), (len(xyxy), 1))
     return Detections(xyxy, np.ones(len(xyxy)), category, window)
 
 
-def truth_in_tiles(truth: Truth, image_wh: tuple[int, int], plan: TilePlan, scales: Sequence[float]) -> Detections:
+def truth_in_tiles(
+    truth: GroundTruth, image_wh: tuple[int, int], plan: TilePlan, scales: Sequence[float]
+) -> Detections:
     """Return the visible part of every object in every tile, scored by its visibility, as a perfect model would."""
     xyxy, category = truth.xyxy[truth.counted], truth.category[truth.counted]
     parts = []
@@ -79,7 +81,7 @@ def read_results(
                 rows.setdefault(ours, []).append((box, score, index[category]))
         elif name not in every:
             raise _wrong(where, "image_id", repr(image), "an id, a path or a file name of a validation image")
-    return {image: _detections(rows[image], windows[image]) if image in rows else none() for image in windows}
+    return {image: _detections(rows[image], windows[image]) if image in rows else empty() for image in windows}
 
 
 def _document(uri: str) -> Any:

@@ -11,7 +11,7 @@ from train.prediction.tiled import MODES
 _BY_NWD = ("NWD_AP", *(f"NWD_AP_{name}" for name in boxes.BUCKETS))
 
 
-def show(answer: Mapping[str, Any]) -> None:
+def print_table(answer: Mapping[str, Any]) -> None:
     """Write the figures of an answer to standard output, for people."""
     from rich.console import Console
     from rich.table import Table

@@ -18,23 +18,23 @@ from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
 from train.detections import Detections, concatenate
 from train.evaluation import coco_results
-from train.evaluation.images import Subject, pixels_of
+from train.evaluation.images import EvalImage, read_pixels
 from train.prediction import tiled
 from train.prediction.merge import merge
 from train.prediction.tiled import MODES, Mode
 
 log = logging.getLogger("speck")
 
-PERFECT = "truth"  # in place of a file of detections: those of a model that makes no mistake
+GROUND_TRUTH = "truth"  # in place of a file of detections: those of a model that makes no mistake
 
-Found = dict[Mode, Detections]
+DetectionsByMode = dict[Mode, Detections]
 
 
 @dataclass(frozen=True)
-class Finder:
+class Detector:
     """What makes the detections of an image in each mode, and how large it sees the image."""
 
-    find: Callable[[Subject], tuple[Found, dict[Mode, float]]]  # detections and seconds
+    find: Callable[[EvalImage], tuple[DetectionsByMode, dict[Mode, float]]]  # detections and seconds
     image_size: int
     tile: TilePlan
 
@@ -45,7 +45,7 @@ class Finder:
         return {"full_image": whole, "tiled": fine, "combined": max(whole, fine)}[mode]
 
 
-def newest_model(config: Config) -> str:
+def find_newest_model(config: Config) -> str:
     """Return the URI of the model written last; ConfigError when the dataset has none."""
     uri = retrain.newest_model(config)
     if uri is None:
@@ -53,7 +53,7 @@ def newest_model(config: Config) -> str:
     return uri
 
 
-def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, list[str]]:
+def load_detector(config: Config, snapshot: Snapshot, uri: str) -> tuple[Detector, list[str]]:
     """Return a finder that runs the model at a URI, and the categories of snapshot and model together."""
     from train.models import model as models
 
@@ -63,8 +63,8 @@ def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
     ours = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
     settings = config.evaluate
 
-    def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
-        image = pixels_of(config, subject)
+    def find(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
+        image = read_pixels(config, subject)
         start = time.perf_counter()
         whole = tiled.full_image(model, image, settings.confidence)
         seen_whole = time.perf_counter()
@@ -78,7 +78,7 @@ def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
             "tiled": ([fine], seen_fine - seen_whole),
             "combined": ([whole, fine, coarse], seen - start),
         }
-        found: Found = {}
+        found: DetectionsByMode = {}
         spent: dict[Mode, float] = {}
         for mode, (parts, took) in passes.items():
             begin = time.perf_counter()
@@ -87,15 +87,17 @@ def finder_of(config: Config, snapshot: Snapshot, uri: str) -> tuple[Finder, lis
             found[mode] = Detections(merged.xyxy, merged.score, ours[merged.category], merged.window)
         return found, spent
 
-    return Finder(find, model.image_size, model.tile), categories
+    return Detector(find, model.image_size, model.tile), categories
 
 
-def given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table, categories: Sequence[str]) -> Finder:
+def from_file_or_truth(
+    config: Config, snapshot: Snapshot, detections: str, images: pa.Table, categories: Sequence[str]
+) -> Detector:
     """Return a finder of the truth itself, seen as the passes of a model would see it, or of a file's detections."""
     plan = snapshot.plan.tile
     untimed: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
 
-    def perfect(subject: Subject) -> tuple[Found, dict[Mode, float]]:
+    def perfect(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
         whole = coco_results.truth_in_full(subject.truth, subject.wh)
         base, *coarser = tiled.scales_of(plan)
         fine = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, [base])
@@ -103,25 +105,25 @@ def given(config: Config, snapshot: Snapshot, detections: str, images: pa.Table,
         passes: Mapping[Mode, list[Detections]] = {
             "full_image": [whole], "tiled": [fine], "combined": [whole, fine, coarse]
         }  # fmt: skip
-        merged: Found = {
+        merged: DetectionsByMode = {
             mode: merge(concatenate(parts), subject.wh, config.evaluate.merge) for mode, parts in passes.items()
         }
         return merged, untimed
 
-    if detections == PERFECT:
+    if detections == GROUND_TRUTH:
         find = perfect
     else:
         exported = snapshot.table("images").sort_by("path")
         read = coco_results.read_results(detections, images, exported, config.source.images, categories)
 
-        def find(subject: Subject) -> tuple[Found, dict[Mode, float]]:
+        def find(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
             return dict.fromkeys(MODES, read[subject.image_id]), untimed  # as they are: merged by whoever made them
 
-    return Finder(find, config.train.image_size or plan.size, plan)
+    return Detector(find, config.train.image_size or plan.size, plan)
 
 
-def look(
-    subjects: Sequence[Subject], finder: Finder, label: str = "evaluation"
+def detect_all(
+    subjects: Sequence[EvalImage], finder: Detector, label: str = "evaluation"
 ) -> tuple[dict[Mode, list[Detections]], dict[Mode, float]]:
     """Return what is found in each image in each mode, and the seconds each mode took."""
     found: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}

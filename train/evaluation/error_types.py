@@ -14,21 +14,23 @@ from numpy.typing import NDArray
 
 from etl import boxes
 from etl.plan import TilePlan
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 from train.evaluation import metrics
 
-KINDS = ("localisation", "class", "both", "duplicate", "background", "missed")
+ERROR_TYPES = ("localisation", "class", "both", "duplicate", "background", "missed")
 _NEAR = 0.1  # IoU
 _CENTRE, _LEAST = 0.5, 1.0  # of sqrt(w * h), and px: how far off a centre may lie
 
 
-def count(truth: Sequence[Truth], found: Sequence[Detections], scale: Sequence[float]) -> dict[str, dict[str, int]]:
+def count_errors(
+    truth: Sequence[GroundTruth], found: Sequence[Detections], scale: Sequence[float]
+) -> dict[str, dict[str, int]]:
     """Return, by size bucket, objects, those found, and mistakes of each kind.
 
     A mistake counts under the size of the object it is about, one in the background under its own. An object is
     missed when no detection of any kind is about it.
     """
-    names = ("objects", "found", *KINDS)
+    names = ("objects", "found", *ERROR_TYPES)
     table = np.zeros((len(boxes.BUCKETS), len(names)), dtype=np.int64)
     for image, seen, per_pixel in zip(truth, found, scale, strict=True):
         matched = metrics.match(image, seen)
@@ -36,18 +38,18 @@ def count(truth: Sequence[Truth], found: Sequence[Detections], scale: Sequence[f
         for row, (mask, sizes) in enumerate(((image.counted, of_truth), (matched.found, of_truth))):
             np.add.at(table[:, row], sizes[mask], 1)
         wrong = np.flatnonzero((matched.truth < 0) & ~matched.neutral)
-        kinds, about = _of(image, seen, matched, wrong)
+        kinds, about = _classify(image, seen, matched, wrong)
         sizes = np.where(about >= 0, of_truth[about] if len(image) else 0, of_found[wrong])
         np.add.at(table, (sizes, 2 + kinds), 1)
         explained = matched.found.copy()
-        explained[about[(about >= 0) & (kinds < KINDS.index("duplicate"))]] = True
+        explained[about[(about >= 0) & (kinds < ERROR_TYPES.index("duplicate"))]] = True
         np.add.at(table[:, -1], of_truth[image.counted & ~explained], 1)
     return {
         bucket: dict(zip(names, row, strict=True)) for bucket, row in zip(boxes.BUCKETS, table.tolist(), strict=True)
     }
 
 
-def confusion(truth: Sequence[Truth], found: Sequence[Detections], categories: int) -> list[list[int]]:
+def confusion_matrix(truth: Sequence[GroundTruth], found: Sequence[Detections], categories: int) -> list[list[int]]:
     """Return how often what is of one category was found as another [categories + 1, categories + 1].
 
     Rows are the truth and columns what was found, the last of each standing for nothing. Boxes are matched by IoU
@@ -74,14 +76,14 @@ def confusion(truth: Sequence[Truth], found: Sequence[Detections], categories: i
     return rows_of
 
 
-def _of(
-    image: Truth, seen: Detections, matched: metrics.Matches, wrong: NDArray[np.int64]
+def _classify(
+    image: GroundTruth, seen: Detections, matched: metrics.Matches, wrong: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the kind of each false detection, and the object it is about, -1 for none."""
     overlap = np.where(image.counted, boxes.iou(seen.xyxy[wrong], image.xyxy), 0.0)  # [W, N]
     same = seen.category[wrong, None] == image.category
     if not overlap.size:
-        return np.full(len(wrong), KINDS.index("background")), np.full(len(wrong), -1)
+        return np.full(len(wrong), ERROR_TYPES.index("background")), np.full(len(wrong), -1)
 
     def nearest(where: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         values = np.where(where, overlap, 0.0)
@@ -94,17 +96,17 @@ def _of(
         ("localisation", *nearest(same), _NEAR),
         ("both", *nearest(~same), _NEAR),
     ]
-    kinds, about = np.full(len(wrong), KINDS.index("background")), np.full(len(wrong), -1)
+    kinds, about = np.full(len(wrong), ERROR_TYPES.index("background")), np.full(len(wrong), -1)
     open_ = np.ones(len(wrong), dtype=np.bool_)
     for name, value, owner, threshold in ranked:
         hit = open_ & (value >= threshold)
-        kinds[hit], about[hit] = KINDS.index(name), owner[hit]
+        kinds[hit], about[hit] = ERROR_TYPES.index(name), owner[hit]
         open_ &= ~hit
     return kinds, about
 
 
-def seams(
-    truth: Sequence[Truth], found: Sequence[Detections], sizes_wh: Iterable[tuple[int, int]], plan: TilePlan
+def seam_recall(
+    truth: Sequence[GroundTruth], found: Sequence[Detections], sizes_wh: Iterable[tuple[int, int]], plan: TilePlan
 ) -> dict[str, Any]:
     """Return recall of objects that a scale-1 tile cuts, and of those that lie whole in each."""
     counts = np.zeros((2, 2), dtype=np.int64)  # [interior or seam, objects or found]
@@ -122,7 +124,9 @@ def seams(
     }
 
 
-def centres(truth: Sequence[Truth], found: Sequence[Detections], scale: Sequence[float]) -> dict[str, float | None]:
+def centre_recall(
+    truth: Sequence[GroundTruth], found: Sequence[Detections], scale: Sequence[float]
+) -> dict[str, float | None]:
     """Return recall by size bucket where a detection counts whose centre lies within half an object's side of its own.
 
     IoU asks more of small boxes than of large ones: this asks of all the same, one detection for one object.

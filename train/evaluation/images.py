@@ -14,11 +14,11 @@ from etl.errors import SourceError
 from etl.imaging import codec
 from etl.plan import Window
 from etl.sources.images import read_image
-from train.detections import EVERY_CATEGORY, Truth
+from train.detections import EVERY_CATEGORY, GroundTruth
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EvalImage:
     """An image to be judged on, with what is true of it."""
 
     image_id: str
@@ -26,7 +26,7 @@ class Subject:
     image_wh: tuple[int, int]
     window: Window  # what of it is judged
     orientation: int  # EXIF, to decode it with
-    truth: Truth
+    truth: GroundTruth
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -34,7 +34,7 @@ class Subject:
         return self.window.x1 - self.window.x0, self.window.y1 - self.window.y0
 
 
-def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) -> list[Subject]:
+def build_eval_images(images: pa.Table, truth: pa.Table, categories: Sequence[str]) -> list[EvalImage]:
     """Return the images in their order with their boxes; ConfigError for an object of none of the categories."""
     index = {name: number for number, name in enumerate(categories)}
     rows: dict[str, list[int]] = {image: [] for image in images["image_id"].to_pylist()}
@@ -51,19 +51,19 @@ def subjects_of(images: pa.Table, truth: pa.Table, categories: Sequence[str]) ->
         mine = np.array(rows[image["image_id"]], dtype=np.int64)
         mine = mine[boxes.area(xyxy[mine]) > 0]  # nothing of the others lies inside the image
         subjects.append(
-            Subject(
+            EvalImage(
                 image["image_id"],
                 image["path"],
                 (image["width"], image["height"]),
                 Window(*(image[side] for side in Window._fields)),
                 image["exif_orientation"],
-                Truth(xyxy[mine], category[mine], area[mine], ignore[mine], difficult[mine]),
+                GroundTruth(xyxy[mine], category[mine], area[mine], ignore[mine], difficult[mine]),
             )
         )
     return subjects
 
 
-def pixels_of(config: Config, subject: Subject) -> codec.Pixels:
+def read_pixels(config: Config, subject: EvalImage) -> codec.Pixels:
     """Return what is judged of a subject's image, upright; SourceError when it is no longer the one of the snapshot."""
     try:
         image = read_image(config, subject.path, subject.orientation)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 from train.evaluation import coco, nwd
-from train.evaluation.coco import COMPARABLE
+from train.evaluation.coco import COCO_MAX_DETECTIONS
 
 MATCHED_IOU = 0.5  # from which a detection counts as having found an object, in counts and pictures
 
@@ -31,7 +31,7 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class _Table:
+class PrecisionRecall:
     """Precision and recall of one evaluation, by the names of their size ranges."""
 
     precision: Precision
@@ -48,7 +48,7 @@ class _Table:
 
 
 def average_precision(
-    truth: Sequence[Truth],
+    truth: Sequence[GroundTruth],
     detections: Sequence[Detections],
     categories: Sequence[str],
     *,
@@ -62,12 +62,12 @@ def average_precision(
     alone, and the twelve COCO figures are those of pycocotools. `NWD_AP` and its sizes are train.nearness's.
     """
     scales = np.ones(len(truth)) if scale is None else np.asarray(scale, dtype=np.float64)
-    most = max([COMPARABLE, *map(len, truth), *map(len, detections)])
-    counted = [1, 10, COMPARABLE, *([most] if most > COMPARABLE and not comparable else [])]
+    most = max([COCO_MAX_DETECTIONS, *map(len, truth), *map(len, detections)])
+    counted = [1, 10, COCO_MAX_DETECTIONS, *([most] if most > COCO_MAX_DETECTIONS and not comparable else [])]
     images = list(zip(truth, detections, scales.tolist(), strict=True))
     shared = (len(images), len(categories))
-    by_area = _table(coco.by_area(images), *shared, coco.COCO_SIZES, counted, comparable)
-    by_bucket = _table(coco.by_bucket(images), *shared, coco.BUCKET_SIZES, counted[-1:], comparable)
+    by_area = _precision_recall(coco.by_area(images), *shared, coco.COCO_SIZES, counted, comparable)
+    by_bucket = _precision_recall(coco.by_bucket(images), *shared, coco.BUCKET_SIZES, counted[-1:], comparable)
     figures: Metrics = {
         "AP": by_area.ap("all"),
         "AP50": by_area.ap("all", 0),
@@ -98,7 +98,7 @@ def average_precision(
     return figures
 
 
-def match(truth: Truth, detections: Detections, threshold: float = MATCHED_IOU) -> Matches:
+def match(truth: GroundTruth, detections: Detections, threshold: float = MATCHED_IOU) -> Matches:
     """Return which detections, best score first, find which counted objects of their category, one each."""
     found = np.zeros(len(truth), dtype=np.bool_)
     taken = np.full(len(detections), -1, dtype=np.int64)
@@ -118,21 +118,21 @@ def match(truth: Truth, detections: Detections, threshold: float = MATCHED_IOU) 
     return Matches(taken, neutral, found)
 
 
-def _table(
-    rows: Iterable[coco.Sized],
+def _precision_recall(
+    rows: Iterable[coco.SizedImage],
     images: int,
     categories: int,
     sizes: Mapping[str, list[float]],
     counted: Sequence[int],
     comparable: bool,
-) -> _Table:
-    run = coco.evaluated(rows, images, categories, sizes, counted, comparable)
+) -> PrecisionRecall:
+    run = coco.run_evaluator(rows, images, categories, sizes, counted, comparable)
     shape = (len(run.params.iouThrs), len(run.params.recThrs), categories, len(sizes), len(counted))
     if not images or not categories:
-        return _Table(np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0), tuple(sizes))
+        return PrecisionRecall(np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0), tuple(sizes))
     run.accumulate()
     precision, recall = (np.asarray(run.eval[name], dtype=np.float64) for name in ("precision", "recall"))
-    return _Table(precision.reshape(shape), recall.reshape(shape[0], *shape[2:]), tuple(sizes))
+    return PrecisionRecall(precision.reshape(shape), recall.reshape(shape[0], *shape[2:]), tuple(sizes))
 
 
 def _pick(values: NDArray[np.float64], threshold: int | None, category: int | None) -> NDArray[np.float64]:
@@ -147,7 +147,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(np.mean(values)) if values.size else None
 
 
-def _counts(truth: Iterable[Truth], categories: int) -> NDArray[np.int64]:
+def _counts(truth: Iterable[GroundTruth], categories: int) -> NDArray[np.int64]:
     """Return the number of counted objects of each category [categories]."""
     numbers = np.zeros(categories, dtype=np.int64)
     for image in truth:
@@ -155,7 +155,7 @@ def _counts(truth: Iterable[Truth], categories: int) -> NDArray[np.int64]:
     return numbers
 
 
-def _bucket_counts(truth: Iterable[Truth], scales: NDArray[np.float64]) -> dict[str, int]:
+def _bucket_counts(truth: Iterable[GroundTruth], scales: NDArray[np.float64]) -> dict[str, int]:
     numbers = np.zeros(len(boxes.BUCKETS), dtype=np.int64)
     for image, scale in zip(truth, scales.tolist(), strict=True):
         counted = boxes.bucket(boxes.side_length(image.xyxy[image.counted]) * scale)

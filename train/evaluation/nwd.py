@@ -19,17 +19,17 @@ from scipy.spatial import KDTree
 
 from etl import assigner, boxes
 from etl.boxes import Boxes
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 from train.evaluation import bootstrap, coco
-from train.evaluation.bootstrap import Found, Matched
+from train.evaluation.bootstrap import MatchedDetections, RangeMatches
 from train.evaluation.coco import Floats
 
 THRESHOLDS = (assigner.NWD, 0.75, 0.8, 0.85)
-FIGURES = ("AP", *(f"AP_{name}" for name in boxes.BUCKETS))
+METRICS = ("AP", *(f"AP_{name}" for name in boxes.BUCKETS))
 _INSIDE = 0.5  # of a detection: so much in what is ignored excuses it
 _REACH = boxes.NWD_SCALE * np.log(1 / THRESHOLDS[0]) * (1 + 1e-9)  # px: further apart nothing matches
 
-Judged = tuple[Truth, Detections, float]  # of one image, and its network pixels per source pixel
+ScaledImage = tuple[GroundTruth, Detections, float]  # of one image, and its network pixels per source pixel
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 _Kind = TypeVar("_Kind", bound=np.generic)
@@ -59,41 +59,41 @@ class _Pairs:
 
 
 def average_precision(
-    images: Sequence[Judged], categories: int, counted: int, *, comparable: bool = False
+    images: Sequence[ScaledImage], categories: int, counted: int, *, comparable: bool = False
 ) -> dict[str, float | None]:
     """Return NWD_AP and NWD_AP_size, in the ranges of AP_size; None where there is no truth.
 
     So many detections count per image and category; `comparable` as in metrics.average_precision.
     """
-    found = matched(images, categories, counted, comparable)
+    found = match_images(images, categories, counted, comparable)
     once = np.ones((1, len(images)), dtype=np.int64)
-    values = {name: float(bootstrap.average_precision(found, name, once)[0]) for name in FIGURES}
+    values = {name: float(bootstrap.average_precision(found, name, once)[0]) for name in METRICS}
     return {f"NWD_{name}": None if np.isnan(value) else value for name, value in values.items()}
 
 
-def matched(images: Sequence[Judged], categories: int, counted: int, comparable: bool) -> Matched:
+def match_images(images: Sequence[ScaledImage], categories: int, counted: int, comparable: bool) -> MatchedDetections:
     """Return what was found in each image, best scores first, each detection the nearest object that is left.
 
     As with COCO an object of the size comes before others, and what is on something ignored, on an object of another
     size or, alone, of another size itself is neutral.
     """
     areas, buckets = list(coco.by_area(images)), list(coco.by_bucket(images))
-    objects = _flat([truth for truth, *_ in images], (row[1] for row in areas), (row[1] for row in buckets))
-    objects = objects.take(_joined((truth.counted for truth, *_ in images), np.bool_))
-    seen = _flat([found for _, found, _ in images], (row[3] for row in areas), (row[3] for row in buckets))
-    score = _joined((found.score for _, found, _ in images), np.float64)
+    objects = _flatten([truth for truth, *_ in images], (row[1] for row in areas), (row[1] for row in buckets))
+    objects = objects.take(_concatenate((truth.counted for truth, *_ in images), np.bool_))
+    seen = _flatten([found for _, found, _ in images], (row[3] for row in areas), (row[3] for row in buckets))
+    score = _concatenate((found.score for _, found, _ in images), np.float64)
     order = np.argsort(-score, kind="stable")
-    order = order[_place((seen.image * categories + seen.category)[order]) < counted]
+    order = order[_rank_in_group((seen.image * categories + seen.category)[order]) < counted]
     seen = seen.take(order)
-    excused = _joined((_excused(truth, found, comparable) for truth, found, _ in images), np.float64)[order]
-    pairs = _pairs(seen, objects, categories)
-    table: dict[str, list[Found]] = {}
+    excused = _concatenate((_ignored_up_to(truth, found, comparable) for truth, found, _ in images), np.float64)[order]
+    pairs = _find_pairs(seen, objects, categories)
+    table: dict[str, list[RangeMatches]] = {}
     for name, of_size in objects.of_size.items():
         hit, neutral = np.zeros((2, len(THRESHOLDS), len(order)), dtype=np.bool_)
         sorted_ = np.argsort(2 * pairs.seen + ~of_size[pairs.object], kind="stable")
         for row, threshold in enumerate(THRESHOLDS):
             near = sorted_[pairs.near[sorted_] >= threshold]
-            owner = _owners(pairs.seen[near], pairs.object[near], len(order), len(of_size))
+            owner = _assign(pairs.seen[near], pairs.object[near], len(order), len(of_size))
             taken = np.flatnonzero(owner >= 0)
             hit[row, taken] = of_size[owner[taken]]
             neutral[row] = ~hit[row] & ((owner >= 0) | (excused >= threshold) | ~seen.of_size[name])
@@ -101,25 +101,25 @@ def matched(images: Sequence[Judged], categories: int, counted: int, comparable:
         for category in range(categories):
             mine, wanted = seen.category == category, of_size & (objects.category == category)
             truths = np.bincount(objects.image[wanted], minlength=len(images))
-            table[name].append(Found(seen.image[mine], hit[:, mine], neutral[:, mine], truths))
-    return Matched(len(images), table)
+            table[name].append(RangeMatches(seen.image[mine], hit[:, mine], neutral[:, mine], truths))
+    return MatchedDetections(len(images), table)
 
 
-def _flat(parts: Sequence[Truth | Detections], areas: Iterable[Floats], buckets: Iterable[Floats]) -> _Boxes:
+def _flatten(parts: Sequence[GroundTruth | Detections], areas: Iterable[Floats], buckets: Iterable[Floats]) -> _Boxes:
     """Return the boxes of all images, with their areas and bucket numbers of each image."""
-    area, number = _joined(areas, np.float64), _joined(buckets, np.float64)
+    area, number = _concatenate(areas, np.float64), _concatenate(buckets, np.float64)
     of_size = {name: (area >= least) & (area <= most) for name, (least, most) in coco.COCO_SIZES.items()}
-    of_size |= {bootstrap.range_of(name): number == i for i, name in enumerate(boxes.BUCKETS[:2])}
+    of_size |= {bootstrap.size_range_of(name): number == i for i, name in enumerate(boxes.BUCKETS[:2])}
     image = np.repeat(np.arange(len(parts)), [len(one) for one in parts]).astype(np.int64)
-    category = _joined((one.category for one in parts), np.int64)
+    category = _concatenate((one.category for one in parts), np.int64)
     return _Boxes(np.concatenate([np.zeros((0, 4)), *(one.xyxy for one in parts)]), image, category, of_size)
 
 
-def _joined(parts: Iterable[NDArray[_Kind]], kind: type[_Kind]) -> NDArray[_Kind]:
+def _concatenate(parts: Iterable[NDArray[_Kind]], kind: type[_Kind]) -> NDArray[_Kind]:
     return np.concatenate([np.zeros(0, dtype=kind), *parts])
 
 
-def _place(group: Integers) -> Integers:
+def _rank_in_group(group: Integers) -> Integers:
     """Return how many values before each are equal to it [N]."""
     order = np.argsort(group, kind="stable")
     place = np.empty_like(order)
@@ -127,7 +127,7 @@ def _place(group: Integers) -> Integers:
     return place
 
 
-def _excused(truth: Truth, found: Detections, comparable: bool) -> Floats:
+def _ignored_up_to(truth: GroundTruth, found: Detections, comparable: bool) -> Floats:
     """Return up to which threshold each detection [N] is on something ignored: 1 by half inside it, else by NWD."""
     passed = ~truth.counted
     if not passed.any():
@@ -142,7 +142,7 @@ def _excused(truth: Truth, found: Detections, comparable: bool) -> Floats:
     return best
 
 
-def _pairs(seen: _Boxes, objects: _Boxes, categories: int) -> _Pairs:
+def _find_pairs(seen: _Boxes, objects: _Boxes, categories: int) -> _Pairs:
     """Return the pairs that reach the lowest threshold.
 
     NWD falls with the distance of centre and half size: nothing but neighbours there is looked at, in a space with one
@@ -160,7 +160,7 @@ def _pairs(seen: _Boxes, objects: _Boxes, categories: int) -> _Pairs:
     return _Pairs(close["i"][order].astype(np.int64), close["j"][order].astype(np.int64), near[order])
 
 
-def _owners(seen: Integers, wanted: Integers, number: int, objects: int) -> Integers:
+def _assign(seen: Integers, wanted: Integers, number: int, objects: int) -> Integers:
     """Return which object each detection takes [number], -1 for none, of pairs in the order in which it wants them.
 
     Every detection asks for what it wants most and every object keeps the best score that asks; who is turned away

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 from train.evaluation.metrics import Matches
 
 _POINTS = 101  # of a curve
 _BINS = 10  # of scores, for calibration
 
-Judged = tuple[Truth, Detections, Matches]  # of one image
+MatchedImage = tuple[GroundTruth, Detections, Matches]  # of one image
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Scores:
     objects: int
 
     @classmethod
-    def of(cls, images: Iterable[Judged], category: int | None = None) -> Scores:
+    def of(cls, images: Iterable[MatchedImage], category: int | None = None) -> Scores:
         """Return those of a category, of all where none is given."""
         scores, hits, objects = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)], 0
         for truth, detections, matched in images:
@@ -44,7 +44,7 @@ class Scores:
         return cls(score[order], np.concatenate(hits)[order], objects)
 
 
-def best(scores: Scores) -> dict[str, float | None]:
+def best_f1(scores: Scores) -> dict[str, float | None]:
     """Return the confidence with the best F1, and precision, recall and F1 there; None without truth."""
     if not scores.objects or not len(scores.score):
         return {"confidence": None, "precision": None, "recall": 0.0 if scores.objects else None, "F1": None}
@@ -60,7 +60,7 @@ def best(scores: Scores) -> dict[str, float | None]:
     }
 
 
-def curve(scores: Scores) -> dict[str, list[float]] | None:
+def confidence_curve(scores: Scores) -> dict[str, list[float]] | None:
     """Return precision, recall and F1 at confidences 0, 0.01 … 1; precision is 1 where nothing is left."""
     if not scores.objects:
         return None
@@ -74,7 +74,7 @@ def curve(scores: Scores) -> dict[str, list[float]] | None:
     return {name: np.round(values, 4).tolist() for name, values in rows.items()}
 
 
-def calibration(scores: Scores) -> dict[str, Any]:
+def measure_calibration(scores: Scores) -> dict[str, Any]:
     """Return, by tenths of the score, detections, their mean score and the share that is right; and the mean gap.
 
     `error` is the expected calibration error (Guo et al. 1706.04599): the gaps weighed by detections.
@@ -91,12 +91,12 @@ def calibration(scores: Scores) -> dict[str, Any]:
     return {"error": None if gap is None else round(float(gap), 6), "bins": bins}
 
 
-def operating_points(images: Sequence[Judged], categories: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def operating_points(images: Sequence[MatchedImage], categories: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Return the best confidence of each category, with what it gives; those without objects have none."""
-    return {name: best(Scores.of(images, number)) for number, name in enumerate(categories)}
+    return {name: best_f1(Scores.of(images, number)) for number, name in enumerate(categories)}
 
 
-def thresholds(
+def confidence_thresholds(
     points: Mapping[str, Mapping[str, float | None]], other: Mapping[str, float | None]
 ) -> NDArray[np.float64]:
     """Return from which confidence each category [C] counts: its own best, else that of all, else 0."""

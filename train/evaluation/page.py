@@ -15,7 +15,7 @@ from etl.imaging.codec import Pixels
 from etl.reports import charts, page
 from train.detections import Detections
 from train.evaluation import error_types, metrics
-from train.evaluation.images import Subject
+from train.evaluation.images import EvalImage
 from train.prediction import drawing
 
 Kind = Literal["missed", "false", "found"]
@@ -81,7 +81,9 @@ def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) 
     )
 
 
-def examples(subjects: Sequence[Subject], found: Sequence[Detections], categories: Sequence[str]) -> list[Example]:
+def select_examples(
+    subjects: Sequence[EvalImage], found: Sequence[Detections], categories: Sequence[str]
+) -> list[Example]:
     """Return the worst misses (largest first), false alarms (surest first) and hits (least exact first)."""
     every: dict[Kind, list[tuple[float, int, Example]]] = {"missed": [], "false": [], "found": []}
     for image, (subject, seen) in enumerate(zip(subjects, found, strict=True)):
@@ -93,8 +95,8 @@ def examples(subjects: Sequence[Subject], found: Sequence[Detections], categorie
     return worst
 
 
-def pictures(
-    chosen: Iterable[Example], subjects: Sequence[Subject], read: Callable[[Subject], Pixels]
+def draw_examples(
+    chosen: Iterable[Example], subjects: Sequence[EvalImage], read: Callable[[EvalImage], Pixels]
 ) -> Iterator[tuple[Kind, str, bytes]]:
     """Yield (kind, caption, JPEG) of each example; every image is read once."""
     chosen = list(chosen)
@@ -111,7 +113,7 @@ def pictures(
 
 
 def _of_image(
-    image: int, subject: Subject, shown: Detections, categories: Sequence[str]
+    image: int, subject: EvalImage, shown: Detections, categories: Sequence[str]
 ) -> Iterator[tuple[float, Example]]:
     """Yield each object and false alarm of an image with how bad it is."""
     truth, matched = subject.truth, metrics.match(subject.truth, shown)
@@ -174,7 +176,7 @@ def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
     for name, row in answer["mistakes"].items():
         if any(row.values()):
             centre = answer["centre_recall"][name]
-            counts = [numbers.count(row[key]) for key in ("objects", "found", *error_types.KINDS)]
+            counts = [numbers.count(row[key]) for key in ("objects", "found", *error_types.ERROR_TYPES)]
             rows.append([name.replace("_", " "), *counts, numbers.percent(centre)])
     return rows
 

@@ -23,8 +23,8 @@ from train.evaluation import (
     operating_points,
     page,
 )
-from train.evaluation.detectors import Finder, finder_of, given, look, newest_model
-from train.evaluation.images import Subject, pixels_of, subjects_of
+from train.evaluation.detectors import Detector, detect_all, find_newest_model, from_file_or_truth, load_detector
+from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.models import model as models
 from train.prediction.tiled import MODES, Mode
 
@@ -58,18 +58,18 @@ def evaluate(
             snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"
         )
     if detections is None:
-        model = newest_model(config) if model is None else model
-        finder, categories = finder_of(config, snapshot, model)
+        model = find_newest_model(config) if model is None else model
+        finder, categories = load_detector(config, snapshot, model)
         home = model.rstrip("/")
     else:
         categories = snapshot.categories
-        finder = given(config, snapshot, detections, table, categories)
+        finder = from_file_or_truth(config, snapshot, detections, table, categories)
         home = store.join(config.home, "evaluations", PurePosixPath(detections).stem)
     home = home if out is None else out
-    subjects = subjects_of(table, truth, categories)
-    found, seconds = look(subjects, finder)
-    answer, examples = judge(subjects, finder, found, seconds, categories, config)
-    pictures = list(page.pictures(examples, subjects, lambda one: pixels_of(config, one)))
+    subjects = build_eval_images(table, truth, categories)
+    found, seconds = detect_all(subjects, finder)
+    answer, examples = evaluate_detections(subjects, finder, found, seconds, categories, config)
+    pictures = list(page.draw_examples(examples, subjects, lambda one: read_pixels(config, one)))
     if promote and model is not None:
         answer["gate"] = champion.compare(config, snapshot, model, subjects, finder, found["combined"], categories)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
@@ -79,16 +79,16 @@ def evaluate(
     if model is not None and home == model.rstrip("/"):
         models.keep_thresholds(model, answer["thresholds"])
     if model is not None and "gate" in answer:
-        champion.crown(model, answer["gate"])
+        champion.promote_if_passed(model, answer["gate"])
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(
         "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
     ), answer["html"])  # fmt: skip
     return answer
 
 
-def judge(
-    subjects: Sequence[Subject],
-    finder: Finder,
+def evaluate_detections(
+    subjects: Sequence[EvalImage],
+    finder: Detector,
     found: Mapping[Mode, Sequence[Detections]],
     seconds: Mapping[Mode, float],
     categories: Sequence[str],
@@ -104,14 +104,14 @@ def judge(
             scale = [finder.scale(mode, subject.wh) for subject in subjects]
         figures = metrics.average_precision(truth, found[mode], categories, scale=scale)
         answer[mode] = {**figures, "seconds_per_image": round(seconds[mode] / len(subjects), 4)}
-    answer["combined"]["intervals"] = bootstrap.intervals(
-        bootstrap.matched(truth, found["combined"], len(categories), scale=scale)
+    answer["combined"]["intervals"] = bootstrap.confidence_intervals(
+        bootstrap.match_images(truth, found["combined"], len(categories), scale=scale)
     )
     judged = [(t, d, metrics.match(t, d)) for t, d in zip(truth, found["combined"], strict=True)]
     scores = operating_points.Scores.of(judged)
-    best = operating_points.best(scores)
+    best = operating_points.best_f1(scores)
     points = operating_points.operating_points(judged, categories)
-    least = operating_points.thresholds(points, best)
+    least = operating_points.confidence_thresholds(points, best)
     shown = [seen.take(seen.score >= least[seen.category]) for seen in found["combined"]]
     scale = [1.0] * len(truth) if scale is None else scale
     plan_wh = [subject.wh for subject in subjects]
@@ -123,14 +123,15 @@ def judge(
         "merge": config.evaluate.merge.model_dump(mode="json"),
         "best_f1": best,
         "thresholds": points,
-        "curve": operating_points.curve(scores),
+        "curve": operating_points.confidence_curve(scores),
         "curves": {
-            name: operating_points.curve(operating_points.Scores.of(judged, i)) for i, name in enumerate(categories)
+            name: operating_points.confidence_curve(operating_points.Scores.of(judged, i))
+            for i, name in enumerate(categories)
         },
-        "calibration": operating_points.calibration(scores),
-        "mistakes": error_types.count(truth, shown, scale),
-        "confusion": error_types.confusion(truth, shown, len(categories)),
-        "centre_recall": error_types.centres(truth, shown, scale),
-        "seams": error_types.seams(truth, shown, plan_wh, finder.tile),
+        "calibration": operating_points.measure_calibration(scores),
+        "mistakes": error_types.count_errors(truth, shown, scale),
+        "confusion": error_types.confusion_matrix(truth, shown, len(categories)),
+        "centre_recall": error_types.centre_recall(truth, shown, scale),
+        "seams": error_types.seam_recall(truth, shown, plan_wh, finder.tile),
     }
-    return answer, page.examples(subjects, shown, categories)
+    return answer, page.select_examples(subjects, shown, categories)

@@ -15,8 +15,8 @@ from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
-from train.evaluation.detectors import finder_of, look, newest_model
-from train.evaluation.images import Subject, pixels_of, subjects_of
+from train.evaluation.detectors import detect_all, find_newest_model, load_detector
+from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.label_errors import suspects
 from train.prediction import drawing
 
@@ -33,17 +33,17 @@ _QUEUE = pa.schema(
 )
 
 
-def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[str, Any]:
+def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[str, Any]:
     """Return the answer of `speck find-missing`: the queue's files, how many suspects, and the calibration.
 
     The model is the champion, else the newest. Scores are calibrated on the val images.
     """
-    uri = model or _standing(config)
-    finder, categories = finder_of(config, snapshot, uri)
+    uri = model or _champion_or_newest(config)
+    finder, categories = load_detector(config, snapshot, uri)
     by_split = [
-        (split, one) for split in _SPLITS for one in subjects_of(*evaluation_truth(snapshot, split), categories)
+        (split, one) for split in _SPLITS for one in build_eval_images(*evaluation_truth(snapshot, split), categories)
     ]
-    found, _ = look([one for _, one in by_split], finder, "find-missing")
+    found, _ = detect_all([one for _, one in by_split], finder, "find-missing")
     seen = [(split, one, each) for (split, one), each in zip(by_split, found["combined"], strict=True)]
     held_out = [(one.truth, each) for split, one, each in seen if split == "val"]
     if not held_out:
@@ -51,7 +51,7 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
     calibration = suspects.calibrate(held_out)
     rows = []
     for split, one, each in seen:
-        suspected, likely = suspects.suspects(one.truth, each, calibration)
+        suspected, likely = suspects.find_suspects(one.truth, each, calibration)
         names = boxes.bucket(boxes.side_length(suspected.xyxy)).tolist()
         for box, kind, score, chance, size in zip(
             suspected.xyxy.tolist(), suspected.category.tolist(), suspected.score.tolist(), likely.tolist(), names,
@@ -60,7 +60,7 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
             x0, y0, x1, y1 = (side + start for side, start in zip(box, (one.window.x0, one.window.y0) * 2, strict=True))
             values = (one.path, one.image_id, split, categories[kind], x0, y0, x1, y1)
             rows.append(dict(zip(_COLUMNS, (*values, score, chance, boxes.BUCKETS[size]), strict=True)))
-    queue = suspects.ranked(rows)
+    queue = suspects.rank(rows)
     folder = store.join(config.home, "missing", uri.rstrip("/").rsplit("/", 1)[1])
     _write(config, folder, queue, {one.image_id: one for _, one, _ in seen}, categories)
     log.info("find-missing: %d suspects in %d images: %s", len(queue), len(seen), folder)
@@ -75,13 +75,13 @@ def find(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[s
     }
 
 
-def _standing(config: Config) -> str:
+def _champion_or_newest(config: Config) -> str:
     best = champion.champion(config.home)
-    return newest_model(config) if best is None else store.join(config.home, "models", best)
+    return find_newest_model(config) if best is None else store.join(config.home, "models", best)
 
 
 def _write(
-    config: Config, folder: str, queue: list[dict[str, Any]], images: dict[str, Subject], categories: list[str]
+    config: Config, folder: str, queue: list[dict[str, Any]], images: dict[str, EvalImage], categories: list[str]
 ) -> None:
     columns = {name: [row[name] for row in queue] for name in ("rank", *_COLUMNS)}
     if store.exists(folder):
@@ -110,7 +110,7 @@ def _write(
     for row in queue[:_CROPS]:
         by_image.setdefault(row["image_id"], []).append(row)
     for key, rows in by_image.items():
-        pixels = pixels_of(config, images[key])
+        pixels = read_pixels(config, images[key])
         window = images[key].window
         for row in rows:
             box = (row["x0"] - window.x0, row["y0"] - window.y0, row["x1"] - window.x0, row["y1"] - window.y0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from etl import boxes
 from etl.boxes import NWD_SCALE
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 
 _SURE = 0.01  # of the true pairs may lie below the threshold
 _LEAST_PAIRS = 30  # of a size, for a threshold and a curve of its own
@@ -47,7 +47,7 @@ class Calibration:
         return found
 
 
-def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
+def calibrate(images: Iterable[tuple[GroundTruth, Detections]]) -> Calibration:
     """Return what pairs and scores are worth on images whose labels are taken for complete.
 
     Sizes with few pairs take the figures of all sizes together.
@@ -80,7 +80,7 @@ def calibrate(images: Iterable[tuple[Truth, Detections]]) -> Calibration:
     return Calibration(np.array(thresholds), scores, shares)
 
 
-def suspects(truth: Truth, found: Detections, calibration: Calibration) -> tuple[Detections, Floats]:
+def find_suspects(truth: GroundTruth, found: Detections, calibration: Calibration) -> tuple[Detections, Floats]:
     """Return the detections of one image that no label explains, and how likely each is an object."""
     side = boxes.side_length(found.xyxy)
     size = boxes.bucket(side)
@@ -92,13 +92,13 @@ def suspects(truth: Truth, found: Detections, calibration: Calibration) -> tuple
     return found.take(kept), likely[kept]
 
 
-def ranked(queue: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def rank(queue: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows with `probability` and `score`, the likeliest first, numbered from 1."""
     rows = sorted(queue, key=lambda row: (-row["probability"], -row["score"], row["path"], row["x0"], row["y0"]))
     return [{"rank": number, **row} for number, row in enumerate(rows, start=1)]
 
 
-def _pairs(truth: Truth, found: Detections) -> tuple[NDArray[np.int64], Floats]:
+def _pairs(truth: GroundTruth, found: Detections) -> tuple[NDArray[np.int64], Floats]:
     """Return which counted object each detection is of, -1 for none, best scores first, and how near it is."""
     near = boxes.nwd(found.xyxy[:, None], truth.xyxy)
     middle = [(part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (found, truth)]
@@ -114,7 +114,7 @@ def _pairs(truth: Truth, found: Detections) -> tuple[NDArray[np.int64], Floats]:
     return owner, value
 
 
-def _on_ignored(truth: Truth, found: Detections) -> NDArray[np.bool_]:
+def _on_ignored(truth: GroundTruth, found: Detections) -> NDArray[np.bool_]:
     """Return which detections lie by half in what nobody was asked to label."""
     passed = truth.ignore | truth.difficult
     shared = boxes.intersection(found.xyxy, truth.xyxy[passed])

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from etl import boxes
 from etl.config import Gate
 from tests.train.evaluation.test_metrics import NAMES, found_of, random_image, truth_of
-from train.detections import Detections, Truth
+from train.detections import Detections, GroundTruth
 from train.evaluation import bootstrap, gate
 from train.evaluation.metrics import average_precision
 
-Images = list[tuple[Truth, Detections]]
+Images = list[tuple[GroundTruth, Detections]]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def images() -> Images:
     return [(truth, replace(found, score=found.score + rng.uniform(0, 0.009, len(found)))) for truth, found in pairs]
 
 
-def matched(images: Images) -> bootstrap.Matched:
-    return bootstrap.matched([truth for truth, _ in images], [found for _, found in images], len(NAMES))
+def matched(images: Images) -> bootstrap.MatchedDetections:
+    return bootstrap.match_images([truth for truth, _ in images], [found for _, found in images], len(NAMES))
 
 
-@pytest.mark.parametrize("figure", [*bootstrap.FIGURES, "AP50_tiny", "AP50_small"])
+@pytest.mark.parametrize("figure", [*bootstrap.METRICS, "AP50_tiny", "AP50_small"])
 def test_a_draw_gives_the_average_precision_of_the_images_drawn(images: Images, figure: str) -> None:
-    weights = np.vstack([np.ones((1, len(images)), dtype=np.int64), bootstrap.draws(len(images), 6)])
+    weights = np.vstack([np.ones((1, len(images)), dtype=np.int64), bootstrap.resample(len(images), 6)])
     ours = bootstrap.average_precision(matched(images), figure, weights)
     for value, counts in zip(ours.tolist(), weights, strict=True):
         drawn = [image for image, times in zip(images, counts.tolist(), strict=True) for _ in range(times)]
@@ -45,34 +45,34 @@ def test_every_image_once_is_the_figure_itself_with_equal_scores_too() -> None:
     rng = np.random.default_rng(3)
     images = [random_image(rng) for _ in range(8)]
     whole = average_precision([truth for truth, _ in images], [found for _, found in images], NAMES)
-    for figure in bootstrap.FIGURES:
+    for figure in bootstrap.METRICS:
         ours = bootstrap.average_precision(matched(images), figure, np.ones((1, 8), dtype=np.int64))
         assert float(ours[0]) == pytest.approx(whole[figure], abs=1e-9)
 
 
 def test_draws_are_of_as_many_images_and_the_same_for_a_seed() -> None:
-    weights = bootstrap.draws(7, 50)
+    weights = bootstrap.resample(7, 50)
     assert (weights.sum(axis=1) == 7).all()
-    assert (weights == bootstrap.draws(7, 50)).all()
-    assert (weights != bootstrap.draws(7, 50, seed=1)).any()
+    assert (weights == bootstrap.resample(7, 50)).all()
+    assert (weights != bootstrap.resample(7, 50, seed=1)).any()
 
 
 def test_an_interval_holds_the_figure_and_narrows_with_more_images(images: Images) -> None:
-    few, many = (bootstrap.intervals(matched(images * times)) for times in (1, 4))
+    few, many = (bootstrap.confidence_intervals(matched(images * times)) for times in (1, 4))
     value = average_precision([truth for truth, _ in images], [found for _, found in images], NAMES)["AP50"]
     for low, high in (few["AP50"], many["AP50"]):
         assert low < value < high
     assert many["AP50"][1] - many["AP50"][0] < 0.7 * (few["AP50"][1] - few["AP50"][0])
-    empty = bootstrap.intervals(matched([(truth_of([]), found_of([], []))]))
+    empty = bootstrap.confidence_intervals(matched([(truth_of([]), found_of([], []))]))
     assert set(empty.values()) == {None}
 
 
 def test_an_unknown_figure_is_an_error(images: Images) -> None:
     with pytest.raises(KeyError, match="AP_huge"):
-        bootstrap.average_precision(matched(images), "AP_huge", bootstrap.draws(12, 2))
+        bootstrap.average_precision(matched(images), "AP_huge", bootstrap.resample(12, 2))
 
 
-def scenes(found_share: dict[str, float], number: int = 60) -> bootstrap.Matched:
+def scenes(found_share: dict[str, float], number: int = 60) -> bootstrap.MatchedDetections:
     """Images with four objects of each of three sizes, of which a model finds such shares, exactly."""
     rng = np.random.default_rng(5)
     images = []

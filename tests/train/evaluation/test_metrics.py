@@ -13,17 +13,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from etl import boxes
-from train.detections import EVERY_CATEGORY, Detections, Truth, none
+from train.detections import EVERY_CATEGORY, Detections, GroundTruth, empty
 from train.evaluation import metrics
 from train.evaluation.metrics import average_precision
 
 NAMES = ("car", "bus", "bike")
 
 
-def truth_of(rows: list[list[float]], category: list[int] | None = None, **flags: Any) -> Truth:
+def truth_of(rows: list[list[float]], category: list[int] | None = None, **flags: Any) -> GroundTruth:
     xyxy = boxes.as_boxes(rows)
     n = len(xyxy)
-    return Truth(
+    return GroundTruth(
         xyxy,
         np.array([0] * n if category is None else category, dtype=np.int64),
         np.asarray(flags.get("area", boxes.area(xyxy)), dtype=np.float64),
@@ -38,13 +38,15 @@ def found_of(rows: list[list[float]], score: list[float], category: list[int] | 
     return Detections(xyxy, np.array(score, dtype=np.float64), kinds, np.tile([0.0, 0, 500, 500], (len(xyxy), 1)))
 
 
-def random_image(rng: np.random.Generator) -> tuple[Truth, Detections]:
+def random_image(rng: np.random.Generator) -> tuple[GroundTruth, Detections]:
     n, extra = int(rng.integers(0, 40)), int(rng.integers(0, 150))
     size = np.exp(rng.uniform(0.5, 5.2, (n, 2)))
     low = rng.uniform(0, 400, (n, 2))
     xyxy = np.concatenate([low, low + size], axis=1)
     category = rng.integers(0, 3, n)
-    truth = Truth(xyxy, category, boxes.area(xyxy) * rng.uniform(0.5, 1, n), rng.random(n) < 0.1, np.zeros(n, bool))
+    truth = GroundTruth(
+        xyxy, category, boxes.area(xyxy) * rng.uniform(0.5, 1, n), rng.random(n) < 0.1, np.zeros(n, bool)
+    )
     low = rng.uniform(0, 400, (extra, 2))
     noise = np.concatenate([low, low + np.exp(rng.uniform(0.5, 5.2, (extra, 2)))], axis=1)
     near = xyxy + rng.normal(0, 0.08, xyxy.shape) * np.tile(size, 2)
@@ -55,7 +57,7 @@ def random_image(rng: np.random.Generator) -> tuple[Truth, Detections]:
     return truth, Detections(guess, score, kinds, np.zeros((len(guess), 4)))
 
 
-def pycocotools_stats(images: list[tuple[Truth, Detections]]) -> NDArray[np.float64]:
+def pycocotools_stats(images: list[tuple[GroundTruth, Detections]]) -> NDArray[np.float64]:
     head = {"images": [{"id": i} for i in range(len(images))], "categories": [{"id": i} for i in range(3)]}
     labels, results = [], []
     for i, (truth, found) in enumerate(images):
@@ -147,12 +149,12 @@ def test_more_than_a_hundred_objects_of_an_image_all_count() -> None:
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_without_truth_every_figure_is_null(images: int) -> None:
-    figures = average_precision([truth_of([])] * images, [none()] * images, ["car"])
+    figures = average_precision([truth_of([])] * images, [empty()] * images, ["car"])
     assert {figures[key] for key in figures if key.startswith("A")} == {None}
 
 
 def test_objects_without_a_single_detection_are_an_ap_of_zero() -> None:
-    figures = average_precision([truth_of([[0, 0, 20, 20]])], [none()], ["car", "bus"])
+    figures = average_precision([truth_of([[0, 0, 20, 20]])], [empty()], ["car", "bus"])
     assert figures["AP"] == 0.0 and figures["AR"] == 0.0
     assert figures["categories"]["bus"]["AP"] is None
 

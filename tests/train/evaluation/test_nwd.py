@@ -10,11 +10,11 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes
 from tests.train.evaluation.test_metrics import found_of, truth_of
-from train.detections import EVERY_CATEGORY, Detections, Truth, none
+from train.detections import EVERY_CATEGORY, Detections, GroundTruth, empty
 from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
 
-Image = tuple[Truth, Detections, float]
+Image = tuple[GroundTruth, Detections, float]
 
 RANGES = {
     "AP": (0, math.inf), "AP_very_tiny": (0, 8), "AP_tiny": (8, 16), "AP_small": (0, 32), "AP_medium": (32, 96),
@@ -188,9 +188,9 @@ def test_sizes_may_be_in_network_pixels_but_distances_are_in_source_pixels() -> 
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_without_truth_every_figure_is_null_and_without_detections_zero(images: int) -> None:
-    figures = average_precision([truth_of([])] * images, [none()] * images, ["car"])
+    figures = average_precision([truth_of([])] * images, [empty()] * images, ["car"])
     assert {figures[f"NWD_{name}"] for name in RANGES} == {None}
-    assert average_precision([truth_of([[0, 0, 4, 4]])], [none()], ["car", "bus"])["NWD_AP"] == 0.0
+    assert average_precision([truth_of([[0, 0, 4, 4]])], [empty()], ["car", "bus"])["NWD_AP"] == 0.0
 
 
 def test_a_detection_whose_object_goes_to_a_surer_one_takes_the_next() -> None:

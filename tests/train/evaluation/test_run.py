@@ -20,7 +20,7 @@ from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from train.evaluation import gate, run
-from train.evaluation.detectors import Finder, given
+from train.evaluation.detectors import Detector, from_file_or_truth
 from train.models import architecture
 from train.prediction import tiled
 
@@ -286,8 +286,8 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     config, snapshot, uris = untrained
     ids = [uri.rsplit("/", 1)[1] for uri in uris]
     images, _ = evaluation_truth(snapshot, "val")
-    perfect = given(config, snapshot, "truth", images, snapshot.categories)
-    monkeypatch.setattr(run, "finder_of", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
+    perfect = from_file_or_truth(config, snapshot, "truth", images, snapshot.categories)
+    monkeypatch.setattr(run, "load_detector", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
     first = run.evaluate(config, snapshot, uris[0], promote=True)["gate"]
     assert (first["champion"], first["promoted"]) == (None, True)
     again = run.evaluate(config, snapshot, uris[0], promote=True)
@@ -330,6 +330,6 @@ def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(m
 
 
 def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
-    finder = Finder(lambda _: ({}, {}), 96, made[1].plan.tile)
+    finder = Detector(lambda _: ({}, {}), 96, made[1].plan.tile)
     assert [finder.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
     assert [finder.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]

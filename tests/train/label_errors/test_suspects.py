@@ -14,12 +14,12 @@ from hypothesis import given, settings, strategies as st
 from etl import boxes
 from tests.train.evaluation.test_metrics import found_of, truth_of
 from tests.train.evaluation.test_run import built
-from train.detections import Detections, Truth
-from train.evaluation.detectors import Finder
+from train.detections import Detections, GroundTruth
+from train.evaluation.detectors import Detector
 from train.label_errors import run, suspects
 from train.prediction.tiled import MODES
 
-Images = list[tuple[Truth, Detections]]
+Images = list[tuple[GroundTruth, Detections]]
 
 
 def scene(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
@@ -36,7 +36,7 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
     return xyxy, found_of([*near.tolist(), *false.tolist()], [*score, *weak])
 
 
-def fixed_rule(truth: Truth, found: Detections) -> Detections:
+def fixed_rule(truth: GroundTruth, found: Detections) -> Detections:
     """What is common: surer than 0.95, and an IoU below 0.5 with every label."""
     alone = boxes.iou(found.xyxy, truth.xyxy).max(axis=1, initial=0) < 0.5
     return found.take((found.score > 0.95) & alone)
@@ -56,7 +56,7 @@ def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
     for xyxy, found in whole[20:]:
         gone = (rng.random(len(xyxy)) < 0.05) & (boxes.side_length(boxes.as_boxes(xyxy)) < 32)
         truth = truth_of(xyxy[~gone].tolist())
-        suspected, likely = suspects.suspects(truth, found, calibration)
+        suspected, likely = suspects.find_suspects(truth, found, calibration)
         hit = hits(suspected, xyxy[gone])
         assert ((likely >= 0.5) & (likely <= 1)).all()
         other = fixed_rule(truth, found)
@@ -70,7 +70,7 @@ def test_what_lies_on_an_ignored_region_or_beside_a_label_is_no_suspect() -> Non
     calibration = suspects.Calibration(np.full(5, 0.6), [np.array([0.0, 1.0])] * 5, [np.array([0.0, 1.0])] * 5)
     truth = truth_of([[0, 0, 10, 10], [100, 100, 200, 200]], ignore=[False, True])
     found = found_of([[1, 1, 11, 11], [120, 120, 130, 130], [300, 0, 310, 10], [400, 0, 410, 10]], [0.9, 0.9, 0.9, 0.2])
-    suspected, likely = suspects.suspects(truth, found, calibration)
+    suspected, likely = suspects.find_suspects(truth, found, calibration)
     assert suspected.xyxy.tolist() == [[300, 0, 310, 10]]
     assert likely == pytest.approx([0.9])
 
@@ -97,7 +97,7 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
     config, snapshot = built(tmp_path)
     unlabelled = [140.0, 10.0, 160.0, 30.0]
 
-    def finder(*_: Any) -> tuple[Finder, list[str]]:
+    def finder(*_: Any) -> tuple[Detector, list[str]]:
         def find(subject: Any) -> tuple[Any, Any]:
             truth = subject.truth
             rows = [*truth.xyxy[truth.counted].tolist(), unlabelled, [200.0, 5.0, 210.0, 15.0]]
@@ -105,10 +105,10 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
             found = found_of(rows, [0.9] * (len(rows) - 1) + [0.01], kinds)
             return dict.fromkeys(MODES, found), dict.fromkeys(MODES, 0.0)
 
-        return Finder(find, 96, snapshot.plan.tile), list(snapshot.categories)
+        return Detector(find, 96, snapshot.plan.tile), list(snapshot.categories)
 
-    monkeypatch.setattr(run, "finder_of", finder)
-    answer = run.find(config, snapshot, f"{config.home}/models/abc")
+    monkeypatch.setattr(run, "load_detector", finder)
+    answer = run.find_missing(config, snapshot, f"{config.home}/models/abc")
     queue = pq.read_table(answer["queue"]).to_pylist()
     assert answer["suspects"] == len(queue) == 6
     assert [row["rank"] for row in queue] == list(range(1, 7))
@@ -118,4 +118,4 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
     assert {row["file_name"] for row in document["images"]} == {row["path"] for row in queue}
     assert [row["bbox"] for row in document["annotations"]] == [[140, 10, 20, 20]] * 6
     assert len(list(Path(answer["crops"]).glob("*.jpg"))) == 6
-    assert run.find(config, snapshot, f"{config.home}/models/abc") == answer
+    assert run.find_missing(config, snapshot, f"{config.home}/models/abc") == answer

@@ -113,7 +113,7 @@ def ap50(module, image, boxes, classes):
     cxcywh = boxes.numpy().astype(np.float64) * pixels.shape[0]
     xyxy = as_boxes(np.hstack([cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, :2] + cxcywh[:, 2:] / 2]))
     no = np.zeros(len(xyxy), dtype=bool)
-    truth = detections.Truth(xyxy, classes.numpy().astype(np.int64), cxcywh[:, 2] * cxcywh[:, 3], no, no)
+    truth = detections.GroundTruth(xyxy, classes.numpy().astype(np.int64), cxcywh[:, 2] * cxcywh[:, 3], no, no)
     return metrics.average_precision([truth], [found], CATEGORIES)["AP50"]
 
 
