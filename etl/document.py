@@ -1,0 +1,35 @@
+"""JSON documents with checked keys: files of a store, and answers of commands."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from etl.errors import StoreError
+
+
+class Document(BaseModel):
+    """A JSON object: frozen, strict about types, and open to the keys that a later version may add."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+    @classmethod
+    def from_json(cls, where: str, content: bytes | str) -> Self:
+        """Return the document that JSON text holds; StoreError names `where` (a file), the key, found and expected."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first, *others = error.errors()
+        if first["type"] == "json_invalid":
+            raise StoreError(f"{where}: not a valid JSON file: {first['msg']}")
+        found, expected = repr(first["input"]), first["msg"].removeprefix("Input should be ")
+        if first["type"] == "missing":
+            found, expected = "nothing", "a value"
+        place = ": ".join((where, *filter(None, [".".join(map(str, first["loc"]))])))
+        more = f" (and {len(others)} more)" if others else ""
+        raise StoreError(f"{place}: found {found}, expected {expected}{more}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document as JSON values, without the keys that it was made without."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

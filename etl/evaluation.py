@@ -1,0 +1,249 @@
+"""The result of an evaluation: what evaluation.json and `speck evaluate --json` hold.
+
+Sizes are those of etl.boxes.BUCKETS, measured in the pixels of `size_reference`. A metric is None where the images hold
+no object that it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Generic, Self, TypeVar
+
+from pydantic import Field
+
+from etl.boxes import BUCKETS
+from etl.document import Document
+
+T = TypeVar("T")
+Interval = tuple[float, float]  # the 2.5th and the 97.5th percentile
+
+
+class BySize(Document, Generic[T]):
+    """One value for each size bucket."""
+
+    very_tiny: T
+    tiny: T
+    small: T
+    medium: T
+    large: T
+
+    @classmethod
+    def of(cls, values: Iterable[T]) -> Self:
+        """Return the values given in the order of BUCKETS."""
+        return cls(**dict(zip(BUCKETS, values, strict=True)))
+
+    def __getitem__(self, bucket: str) -> T:
+        value: T = getattr(self, bucket)
+        return value
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Yield name and value of each bucket, the smallest first."""
+        return ((bucket, self[bucket]) for bucket in BUCKETS)
+
+
+class MetricValues(Document):
+    """Average precision and recall, 0 to 1.
+
+    AP is COCO's: the mean over IoU 0.5, 0.55 ... 0.95; AP50 and AP75 are those at one IoU. ARn counts n detections per
+    image and category, AR all of them. NWD_AP is the mean over thresholds of the normalised Wasserstein distance.
+    """
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AP_very_tiny: float | None
+    AP_tiny: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AP50_very_tiny: float | None
+    AP50_tiny: float | None
+    AP50_small: float | None
+    AP50_medium: float | None
+    AP50_large: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    AR: float | None
+    AR_very_tiny: float | None
+    AR_tiny: float | None
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+    NWD_AP: float | None
+    NWD_AP_very_tiny: float | None
+    NWD_AP_tiny: float | None
+    NWD_AP_small: float | None
+    NWD_AP_medium: float | None
+    NWD_AP_large: float | None
+
+    def __getitem__(self, name: str) -> float | None:
+        """Return a metric by its name; KeyError for a name that is not one of METRICS."""
+        if name not in METRICS:
+            raise KeyError(name)
+        value: float | None = getattr(self, name)
+        return value
+
+
+METRICS = tuple(MetricValues.model_fields)
+
+
+class CategoryMetrics(Document):
+    """The metrics of one category."""
+
+    AP: float | None
+    AP50: float | None
+    AP_small: float | None
+    boxes: int
+
+
+class Metrics(MetricValues):
+    """The metrics of detections on some images, and how many objects they are about."""
+
+    categories: dict[str, CategoryMetrics]
+    boxes: int
+    buckets: BySize[int]  # objects
+    max_detections: int  # counted per image and category
+
+
+class ModeMetrics(Metrics):
+    """The metrics of one inference mode."""
+
+    seconds_per_image: float  # network and merging, without reading the image
+
+
+class CombinedMetrics(ModeMetrics):
+    """The metrics of full-image and tiled inference combined, with 95 % bootstrap intervals."""
+
+    intervals: dict[str, Interval | None]  # by metric
+
+
+class OperatingPoint(Document):
+    """A confidence threshold, and precision, recall and F1 of the detections at or above it."""
+
+    confidence: float | None
+    precision: float | None
+    recall: float | None
+    F1: float | None
+
+
+class ConfidenceCurve(Document):
+    """Precision, recall and F1 at rising confidence thresholds."""
+
+    confidence: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    F1: tuple[float, ...]
+
+
+class CalibrationBin(Document):
+    """The detections whose score lies in one tenth of 0 to 1."""
+
+    detections: int
+    score: float  # their mean
+    right: float  # the share that matches an object
+
+
+class Calibration(Document):
+    """Scores compared with the share of correct detections."""
+
+    error: float | None  # expected calibration error
+    bins: tuple[CalibrationBin | None, ...]  # None without detections
+
+
+class ErrorCounts(Document):
+    """Objects, matched objects, and errors of each TIDE type."""
+
+    objects: int
+    found: int
+    localisation: int
+    class_: int = Field(alias="class")
+    both: int
+    duplicate: int
+    background: int
+    missed: int
+
+
+class Recall(Document):
+    """How many objects there are, and the share of them that was found."""
+
+    objects: int
+    recall: float | None
+
+
+class Seams(Document):
+    """Recall of objects that lie whole in every tile showing them, and of those that a tile border cuts."""
+
+    interior: Recall
+    seam: Recall
+
+
+class NwdSettings(Document):
+    """The constant of the normalised Wasserstein distance, in source pixels, and the thresholds of NWD_AP."""
+
+    scale: float
+    thresholds: tuple[float, ...]
+
+
+class MergeSettings(Document):
+    """How detections of the same object were merged."""
+
+    method: str
+    metric: str
+    threshold: float
+
+
+class Gain(Document):
+    """What a metric gained over the champion, on bootstrap resamples of the same images."""
+
+    median: float | None
+    interval: Interval | None
+
+
+class GateVerdict(Document):
+    """The decision of the gate on a model; `gains` is absent where there was no champion to compare with."""
+
+    champion: str | None  # id of the model it was compared with
+    passed: bool
+    promoted: bool
+    reasons: tuple[str, ...]  # against a promotion
+    warnings: tuple[str, ...]
+    gains: dict[str, Gain] = Field(default_factory=dict)  # by metric
+
+
+class Measurements(Document):
+    """Everything measured on detections of each inference mode; single values are those of the combined mode."""
+
+    full_image: ModeMetrics
+    tiled: ModeMetrics
+    combined: CombinedMetrics
+    seconds_per_image: float
+    images: int
+    size_reference: str
+    nwd: NwdSettings
+    merge: MergeSettings
+    best_f1: OperatingPoint  # of all categories together
+    thresholds: dict[str, OperatingPoint]  # the best F1 of each category
+    curve: ConfidenceCurve | None
+    curves: dict[str, ConfidenceCurve | None]  # by category
+    calibration: Calibration
+    error_types: BySize[ErrorCounts] = Field(alias="mistakes")
+    confusion: tuple[tuple[int, ...], ...]  # [category, detected category], the last of each is "nothing"
+    centre_recall: BySize[float | None]
+    seams: Seams
+
+    @property
+    def modes(self) -> dict[str, ModeMetrics]:
+        """The metrics by the name of the inference mode."""
+        return {"full_image": self.full_image, "tiled": self.tiled, "combined": self.combined}
+
+
+class Evaluation(Measurements):
+    """The measurements of a model or of a file of detections; `gate` is absent without `--promote`."""
+
+    dataset: str
+    snapshot: str  # URI
+    model: str | None  # URI
+    detections: str | None  # `truth`, or the URI of a COCO results file
+    html: str  # URI of the page
+    gate: GateVerdict | None = None
