@@ -38,24 +38,24 @@ _OFFSETS = 16  # of an anchor from a box, per axis
 
 
 @dataclass(frozen=True)
-class Chances:
+class Coverage:
     """What boxes of given sizes get, over all positions."""
 
     covered: Floats  # [N] share of the positions in which a box gets a candidate
     candidates: Floats  # [N] how many it gets on average
 
 
-def raised(wh: Floats, strides: Sequence[int]) -> Floats:
+def enlarge_tiny(wh: Floats, strides: Sequence[int]) -> Floats:
     """Return the sides [N, 2] as `tal` takes them: those below the second stride are raised to it."""
-    return np.maximum(wh, least_side(strides))
+    return np.maximum(wh, tiny_side(strides))
 
 
-def least_side(strides: Sequence[int]) -> int:
+def tiny_side(strides: Sequence[int]) -> int:
     """Return the side below which `tal` enlarges a box."""
     return strides[1] if len(strides) > 1 else strides[0]
 
 
-def centres(size_wh: tuple[int, int], strides: Sequence[int]) -> Floats:
+def cell_centres(size_wh: tuple[int, int], strides: Sequence[int]) -> Floats:
     """Return the cell centres [P, 2] of an input of this size, level by level, row by row."""
     levels = []
     for stride in strides:
@@ -64,24 +64,24 @@ def centres(size_wh: tuple[int, int], strides: Sequence[int]) -> Floats:
     return np.concatenate(levels)
 
 
-def mask(name: str, boxes: Boxes, points: Floats, strides: Sequence[int]) -> NDArray[np.bool_]:
+def candidate_mask(name: str, boxes: Boxes, points: Floats, strides: Sequence[int]) -> NDArray[np.bool_]:
     """Return which cell centres [P, 2] are candidates of which boxes [N, 4]: [N, P]; of the assigners by centres."""
     if name not in ("point_in_box", "tal"):
         raise ValueError(f"{name}: not an assigner by cell centres")
     middle, side = (boxes[:, :2] + boxes[:, 2:]) / 2, size(boxes)
-    half = (raised(side, strides) if name == "tal" else side) / 2
+    half = (enlarge_tiny(side, strides) if name == "tal" else side) / 2
     apart = np.abs(points - middle[:, None])  # [N, P, 2]
     return np.asarray((apart < half[:, None]).all(axis=2))
 
 
-def chances(
+def coverage_of(
     name: str, wh: Floats, strides: Sequence[int], anchors: Sequence[Sequence[Sequence[float]]] = ()
-) -> Chances:
+) -> Coverage:
     """Return what boxes of sizes wh [N, 2] get from an assigner; `anchors` [level][k](w, h) where it has any."""
     if name == "point_in_box":
         return _by_centres(wh, tuple(strides))
     if name == "tal":
-        return _by_centres(raised(wh, strides), tuple(strides))
+        return _by_centres(enlarge_tiny(wh, strides), tuple(strides))
     if name not in NAMES:
         raise ValueError(f"no assigner {name}; there are {', '.join(NAMES)}")
     covered, candidates = np.zeros(len(wh)), np.zeros(len(wh))
@@ -90,16 +90,16 @@ def chances(
             share, mean = _of_anchor(name, wh, anchor, stride)
             covered = np.maximum(covered, share)  # at least: anchors may take turns
             candidates += mean
-    return Chances(covered, candidates)
+    return Coverage(covered, candidates)
 
 
-def fits(wh: Any, anchor: Any) -> Any:
+def matches_ratio(wh: Any, anchor: Any) -> Any:
     """Return which boxes [..., 2] an anchor [2] may learn by `ratio`; arrays of NumPy or Torch that broadcast."""
     ratio = wh / anchor
     return ((ratio < RATIO) & (ratio > 1 / RATIO)).all(-1)
 
 
-def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Chances:
+def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Coverage:
     """Return how often boxes hold a centre of any level: by inclusion and exclusion over the levels."""
     covered = np.zeros(len(wh))
     for count in range(1, len(strides) + 1):
@@ -107,7 +107,7 @@ def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Chances:
             held = np.searchsorted(_gaps(levels), wh, side="right") / len(_gaps(levels))  # [N, 2] of the positions
             covered -= (-1) ** count * held.prod(axis=1)
     candidates = sum((wh / stride).prod(axis=1) for stride in strides)
-    return Chances(np.clip(covered, 0, 1), np.asarray(candidates, dtype=np.float64))
+    return Coverage(np.clip(covered, 0, 1), np.asarray(candidates, dtype=np.float64))
 
 
 @cache
@@ -121,7 +121,7 @@ def _gaps(strides: tuple[int, ...]) -> Floats:
 def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floats, Floats]:
     """Return the share of the positions [N] in which the anchor's nearest cell reaches a box, and how many cells do."""
     if name == "ratio":
-        hit = fits(wh, anchor)
+        hit = matches_ratio(wh, anchor)
         return hit.astype(np.float64), RATIO_CELLS * hit
     reach = (wh + anchor) / 2  # beyond, boxes do not meet; for nwd, what the threshold leaves of the distance
     if name == "nwd":

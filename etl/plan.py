@@ -41,7 +41,7 @@ class TilePlan(BaseModel):
         if any(finer > scale and max(width, height) <= self.side(finer) for finer in self.scales):
             return []
         side = self.side(scale)
-        columns, rows = starts(width, side, self.overlap), starts(height, side, self.overlap)
+        columns, rows = window_starts(width, side, self.overlap), window_starts(height, side, self.overlap)
         return [Window(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]
 
 
@@ -87,7 +87,7 @@ class Plan(BaseModel):
         return self.policy.rate if self.policy is not None else Rate(base=0.0, slope=0.0, most=0.0)
 
 
-def starts(length: int, side: int, overlap: float) -> list[int]:
+def window_starts(length: int, side: int, overlap: float) -> list[int]:
     """Return where windows of this side start along an axis, in pixels.
 
     Multiples of 16 a step of floor16(side * (1 - overlap)) apart, the last at ceil16(length - side); a length
@@ -96,10 +96,10 @@ def starts(length: int, side: int, overlap: float) -> list[int]:
     if length <= side:
         return [0]
     last = ceil((length - side) / GRID) * GRID
-    return [*range(0, last, step_of(side, overlap)), last]
+    return [*range(0, last, window_step(side, overlap)), last]
 
 
-def step_of(side: int, overlap: float) -> int:
+def window_step(side: int, overlap: float) -> int:
     """Return how far apart windows of this side start, at most; an object up to side - step is whole in one of them."""
     return floor16(side * (1 - overlap))
 

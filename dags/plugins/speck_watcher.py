@@ -27,12 +27,12 @@ class SourceWatcher(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change."""
         from etl.errors import SpeckError
-        from etl.sources.watch import Watch
+        from etl.sources.watch import Watcher
         from etl.storage import store
 
         def look() -> bool:
             try:
-                return watch.look(load(self.config))
+                return watcher.poll(load(self.config))
             except Exception as error:
                 if not isinstance(error, (SpeckError, *store.away())):
                     raise
@@ -40,7 +40,7 @@ class SourceWatcher(BaseEventTrigger):
                 self.log.warning("%s: cannot look for new data: %s", self.config, error)
                 return False
 
-        watch = Watch()
+        watcher = Watcher()
         thread = ThreadPoolExecutor(1)  # its own: a source that does not answer must not hold up the others
         try:
             while True:

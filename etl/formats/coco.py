@@ -13,7 +13,7 @@ from typing import Any
 
 from etl.errors import SourceError
 from etl.formats.coco_writer import image_file, write
-from etl.formats.image_index import Listing, relative, split_named
+from etl.formats.image_index import ImageIndex, resolve_path, split_in_path
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.text import decode, excerpt, integer
 
@@ -35,9 +35,9 @@ def read_dataset(files: Mapping[str, bytes], images: Sequence[str]) -> Iterator[
 
     Entries that belong to no image of their file come last, without image and under an empty file name.
     """
-    listing, entries = Listing(images), dict[tuple[str | None, str], _Entry]()
+    index, entries = ImageIndex(images), dict[tuple[str | None, str], _Entry]()
     for file, document in _documents(files):
-        _read_document(file, document, listing, entries)
+        _read_document(file, document, index, entries)
     for key in sorted(entries, key=lambda key: (key == (None, NO_IMAGE), key[1], key[0] is None)):
         entry = entries[key]
         labels = ImageLabels(entry.file, tuple(entry.boxes), tuple(entry.bad), entry.declared_wh)
@@ -53,7 +53,7 @@ def categories(files: Mapping[str, bytes]) -> list[str]:
     return sorted(ids, key=lambda name: (isinstance(ids[name], str), ids[name], name))
 
 
-def resolve(file: str, written: Iterable[str], listing: Listing) -> dict[str, str]:
+def resolve(file: str, written: Iterable[str], index: ImageIndex) -> dict[str, str]:
     """Return the listed image of each file name: seen from the JSON file, from the root, else by its path's end.
 
     Of several images with this end, the one in the folder that holds most of the file's images is meant; of such
@@ -63,18 +63,18 @@ def resolve(file: str, written: Iterable[str], listing: Listing) -> dict[str, st
     options: dict[str, dict[str, str]] = {}  # name -> folder -> image
     folder = posixpath.dirname(file)
     for name in sorted(set(written)):
-        direct = listing.at(relative(folder, name)) or listing.at(relative("", name))
-        tail = relative("", name)
+        direct = index.at(resolve_path(folder, name)) or index.at(resolve_path("", name))
+        tail = resolve_path("", name)
         if direct is not None:
             found[name] = direct
         elif tail is not None:
-            options[name] = {image[: len(image) - len(tail)]: image for image in listing.ending(tail)}
+            options[name] = {image[: len(image) - len(tail)]: image for image in index.ending_with(tail)}
     votes = Counter(start for starts in options.values() for start in starts)
     for name, starts in options.items():
         most = max((votes[start] for start in starts), default=0)
         best = [start for start in starts if votes[start] == most]
         if len(best) > 1:
-            best = [start for start in best if split_named(start) == split_named(file)]
+            best = [start for start in best if split_in_path(start) == split_in_path(file)]
         if len(best) == 1:
             found[name] = starts[best[0]]
     return found
@@ -152,7 +152,7 @@ def _category_names(file: str, document: Json) -> dict[Any, str]:
     return names
 
 
-def _read_document(file: str, document: Json, listing: Listing, entries: dict[tuple[str | None, str], _Entry]) -> None:
+def _read_document(file: str, document: Json, index: ImageIndex, entries: dict[tuple[str | None, str], _Entry]) -> None:
     names = _category_names(file, document)
     orphans: list[BadBox] = []
     rows: defaultdict[Any, dict[str, Json]] = defaultdict(dict)  # image id -> file name -> row
@@ -166,7 +166,7 @@ def _read_document(file: str, document: Json, listing: Listing, entries: dict[tu
             rows[row["id"]].setdefault(row["file_name"], row)
         else:
             orphans.append(BadBox("malformed_image", excerpt(row), "an image with id and file_name"))
-    found = resolve(file, (name for by_name in rows.values() for name in by_name), listing)
+    found = resolve(file, (name for by_name in rows.values() for name in by_name), index)
 
     owners: dict[Any, _Entry] = {}
     for key, by_name in rows.items():

@@ -13,7 +13,7 @@ _WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![a-z])")
 
 
-def split_named(path: str) -> str | None:
+def split_in_path(path: str) -> str | None:
     """Return the split that the innermost telling part of a path names: val for `DET-val/images`, None if none does."""
     for part in reversed(path.lower().split("/")):
         if match := _WORD.search(part):
@@ -21,7 +21,7 @@ def split_named(path: str) -> str | None:
     return None
 
 
-def relative(folder: str, written: str) -> str | None:
+def resolve_path(folder: str, written: str) -> str | None:
     """Return the path as seen from the root, None when it is absolute or leaves the root."""
     text = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
     if not text or "\0" in text or _ABSOLUTE.match(text):
@@ -30,7 +30,7 @@ def relative(folder: str, written: str) -> str | None:
     return None if path in (".", "..") or path.startswith("../") else path
 
 
-class Listing:
+class ImageIndex:
     """The images of a source, found by path, by its end or by stem; only listed ones are ever returned."""
 
     def __init__(self, images: Sequence[str]) -> None:
@@ -46,12 +46,12 @@ class Listing:
         """Return the image at exactly this path."""
         return None if path is None else self._by_path.get(path)
 
-    def ending(self, tail: str) -> list[str]:
+    def ending_with(self, tail: str) -> list[str]:
         """Return the images whose path is the tail or ends with it, as whole parts."""
         found = self._by_name.get(posixpath.basename(tail), ())
         return [self._by_path[path] for path in found if path == tail or path.endswith(f"/{tail}")]
 
-    def stem(self, stem: str) -> list[str]:
+    def with_stem(self, stem: str) -> list[str]:
         """Return the images with this stem, or with this path without extension at the end of theirs."""
         stem = unicodedata.normalize("NFC", stem)
         found = self._by_stem.get(posixpath.basename(stem), ())
@@ -71,7 +71,7 @@ class Listing:
             if part not in ("", ".", "..")
         ]
         for start in range(len(parts)):
-            found = self.ending("/".join(parts[start:]))
+            found = self.ending_with("/".join(parts[start:]))
             if found:
                 return found[0] if len(found) == 1 else None
         return None

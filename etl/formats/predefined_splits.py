@@ -14,7 +14,7 @@ from etl.config import SplitLists
 from etl.errors import ConfigError
 from etl.formats import coco, yolo
 from etl.formats.categories import yaml_mapping
-from etl.formats.image_index import Listing, relative, split_named
+from etl.formats.image_index import ImageIndex, resolve_path, split_in_path
 from etl.formats.text import decode, lines
 from etl.schema import SPLITS
 
@@ -26,20 +26,20 @@ Found = list[tuple[str, Collection[str]]]  # split and its images
 
 def own_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str]:
     """Return the split of every image the dataset puts in one itself; files by path relative to the images' root."""
-    listing = Listing(images)
+    index = ImageIndex(images)
     found: Found = []
     if format == "yolo":
-        found = _data_yaml(files, listing) or _plain_lists(files, listing)
+        found = _data_yaml(files, index) or _plain_lists(files, index)
     elif format == "voc":
-        found = _image_sets(files, listing)
+        found = _image_sets(files, index)
     elif format == "coco":
-        found = _coco_files(files, listing)
+        found = _coco_files(files, index)
     return _merged(found) or by_folder(images)
 
 
 def by_folder(images: Sequence[str]) -> dict[str, str]:
     """Return the split of every image below a folder named for one: `images/val`, `VisDrone2019-DET-val`."""
-    named = {image: split_named(posixpath.dirname(image)) for image in sorted(images)}
+    named = {image: split_in_path(posixpath.dirname(image)) for image in sorted(images)}
     return {image: split for image, split in named.items() if split is not None}
 
 
@@ -48,7 +48,7 @@ def listed_split(lists: SplitLists, root: str, images: Sequence[str], texts: Map
 
     `root` is source.images; `texts` holds the content of entries that are files; any other entry is a folder.
     """
-    listing = Listing(images)
+    index = ImageIndex(images)
     found: Found = []
     base = root.rstrip("/")
     for split in SPLITS:
@@ -56,9 +56,9 @@ def listed_split(lists: SplitLists, root: str, images: Sequence[str], texts: Map
             place = entry.rstrip("/")
             if entry in texts:
                 folder = _below(posixpath.dirname(place), base)
-                found.append((split, _listed(texts[entry], "" if folder is None else folder, listing, entry)))
+                found.append((split, _listed(texts[entry], "" if folder is None else folder, index, entry)))
             elif (inside := _below(place, base)) is not None:
-                found.append((split, listing.below(inside)))
+                found.append((split, index.below(inside)))
             else:
                 expected = f"a folder below {root} or a text file with one image path a line"
                 raise ConfigError("", f"source.split.{split}", repr(entry), expected)
@@ -79,20 +79,20 @@ def _merged(found: Found) -> dict[str, str]:
     return dict(sorted(split.items()))
 
 
-def _listed(data: bytes, folder: str, listing: Listing, where: str) -> list[str]:
+def _listed(data: bytes, folder: str, index: ImageIndex, where: str) -> list[str]:
     """Return the images of a list, one path a line, as seen from its folder, from the root, or by their end."""
     text = decode(data)
     if text is None:
         raise ConfigError("", where, "undecodable bytes", "a text file with one image path a line")
     found = []
     for _, line in lines(text):
-        image = listing.at(relative(folder, line)) or listing.at(relative("", line)) or listing.nearest(line)
+        image = index.at(resolve_path(folder, line)) or index.at(resolve_path("", line)) or index.nearest(line)
         if image is not None:
             found.append(image)
     return found
 
 
-def _data_yaml(files: Mapping[str, bytes], listing: Listing) -> Found:
+def _data_yaml(files: Mapping[str, bytes], index: ImageIndex) -> Found:
     found: Found = []
     for file in sorted(files):
         document = yaml_mapping(files[file]) if PurePosixPath(file).suffix.lower() in _YAML else None
@@ -101,60 +101,58 @@ def _data_yaml(files: Mapping[str, bytes], listing: Listing) -> Found:
             for entry in entries if isinstance(entries, list) else [entries]:
                 if isinstance(entry, str) and entry.strip():
                     base = document.get("path") if document else None
-                    found.append((split, _yaml_entry(entry.strip(), base, posixpath.dirname(file), files, listing)))
+                    found.append((split, _yaml_entry(entry.strip(), base, posixpath.dirname(file), files, index)))
     return [(split, images) for split, images in found if images]
 
 
-def _yaml_entry(entry: str, base: object, folder: str, files: Mapping[str, bytes], listing: Listing) -> list[str]:
+def _yaml_entry(entry: str, base: object, folder: str, files: Mapping[str, bytes], index: ImageIndex) -> list[str]:
     """Return the images of a folder or list; `path` and leading `..` are often those of another machine."""
     plain = re.sub(r"^(\.\.?/)+", "", entry.replace("\\", "/"))
     written = [posixpath.join(base, entry), posixpath.join(base, plain)] if isinstance(base, str) else []
     for start in (folder, ""):
         for candidate in (*written, entry, plain):
             if candidate.rstrip("/") in (".", ""):
-                return listing.below(start)
-            place = relative(start, candidate)
+                return index.below(start)
+            place = resolve_path(start, candidate)
             if place is None:
                 continue
             if place in files:
-                return _listed(files[place], posixpath.dirname(place), listing, place)
-            if below := listing.below(place):
+                return _listed(files[place], posixpath.dirname(place), index, place)
+            if below := index.below(place):
                 return below
     parts = plain.rstrip("/").split(
         "/"
     )  # where the images' root lies deeper than data.yaml, only the end of the folder is there
-    return next((below for start in range(1, len(parts)) if (below := listing.below("/".join(parts[start:])))), [])
+    return next((below for start in range(1, len(parts)) if (below := index.below("/".join(parts[start:])))), [])
 
 
-def _plain_lists(files: Mapping[str, bytes], listing: Listing) -> Found:
+def _plain_lists(files: Mapping[str, bytes], index: ImageIndex) -> Found:
     """Return the lists train.txt, val.txt and test.txt of a dataset without data.yaml."""
     names = {file: PurePosixPath(file) for file in sorted(files)}
     return [
-        (_YAML_KEYS[path.stem], _listed(files[file], posixpath.dirname(file), listing, file))
+        (_YAML_KEYS[path.stem], _listed(files[file], posixpath.dirname(file), index, file))
         for file, path in names.items()
         if path.suffix == ".txt" and path.stem in _YAML_KEYS and not yolo.is_label(files[file])
     ]
 
 
-def _image_sets(files: Mapping[str, bytes], listing: Listing) -> Found:
+def _image_sets(files: Mapping[str, bytes], index: ImageIndex) -> Found:
     found: Found = []
     for file in sorted(files):
         path = PurePosixPath(file)
         if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in (*SPLITS, "trainval") and path.suffix == ".txt":
             split = "train" if path.stem == "trainval" else path.stem  # val, if listed, comes before
-            found.append(
-                (split, _stems(files[file], posixpath.dirname(file.rpartition("ImageSets/Main/")[0]), listing))
-            )
+            found.append((split, _stems(files[file], posixpath.dirname(file.rpartition("ImageSets/Main/")[0]), index)))
     return found
 
 
-def _stems(data: bytes, folder: str, listing: Listing) -> list[str]:
+def _stems(data: bytes, folder: str, index: ImageIndex) -> list[str]:
     """Return the images of a list of stems: those of JPEGImages beside the list, else the only one with the stem."""
-    beside = {posixpath.splitext(image)[0]: image for image in listing.below(posixpath.join(folder, "JPEGImages"))}
-    inside = frozenset(listing.below(folder))
+    beside = {posixpath.splitext(image)[0]: image for image in index.below(posixpath.join(folder, "JPEGImages"))}
+    inside = frozenset(index.below(folder))
     found = []
     for _, line in lines(decode(data) or ""):
-        options = listing.stem(line)
+        options = index.with_stem(line)
         options = [image for image in options if image in inside] or options
         image = beside.get(posixpath.join(folder, "JPEGImages", line)) or (options[0] if len(options) == 1 else None)
         if image is not None:
@@ -162,10 +160,10 @@ def _stems(data: bytes, folder: str, listing: Listing) -> list[str]:
     return found
 
 
-def _coco_files(files: Mapping[str, bytes], listing: Listing) -> Found:
+def _coco_files(files: Mapping[str, bytes], index: ImageIndex) -> Found:
     found: Found = []
     documents = {file: data for file, data in files.items() if file.lower().endswith(coco.SUFFIX)}
     for file, names in (coco.file_names(documents) if documents else {}).items():
-        if split := split_named(file):
-            found.append((split, coco.resolve(file, names, listing).values()))
+        if split := split_in_path(file):
+            found.append((split, coco.resolve(file, names, index).values()))
     return found

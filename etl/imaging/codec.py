@@ -1,4 +1,4 @@
-"""Pixels and bytes: what an image file holds, decoded upright, measured, and encoded as a sample."""
+"""Image bytes to pixels and back: header, upright decoding, quality measures, JPEG encoding."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from PIL import Image, UnidentifiedImageError
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W] luma
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-# JPEG opens MPO, several JPEGs in one file, as well
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's JPEG also opens MPO, several JPEGs in one file
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
-Image.MAX_IMAGE_PIXELS = None  # judged against the dataset's own max_megapixels, before any pixel is decoded
+Image.MAX_IMAGE_PIXELS = None  # read_header checks max_megapixels before anything is decoded
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image file says of itself, before decoding."""
+    """Size, format and orientation of an image file, read without decoding it."""
 
-    width: int  # as stored, not turned by EXIF
+    width: int  # as stored, EXIF orientation not applied
     height: int
     format: str
     mode: str
@@ -37,22 +36,22 @@ class Header:
 
     @property
     def upright_wh(self) -> tuple[int, int]:
-        """Width and height after EXIF orientation."""
+        """Width and height with the EXIF orientation applied."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Cheap quality measures of the luma, and a perceptual hash."""
+    """Quality measures of an image's luma, and its perceptual hash."""
 
-    brightness: float
-    contrast: float
-    sharpness: float
-    phash: int
+    brightness: float  # mean, 0..255
+    contrast: float  # standard deviation
+    sharpness: float  # variance of the Laplacian
+    phash: int  # 64 bits, see perceptual_hash
 
 
 class UnreadableImageError(ValueError):
-    """The bytes are no image that can be used; says why in the words of the rejects table."""
+    """The bytes are not a usable image; carries the reason, found and expected of the rejects table."""
 
     def __init__(self, reason: str, found: object, expected: str) -> None:
         super().__init__(f"{reason}: found {found}, expected {expected}")
@@ -60,36 +59,39 @@ class UnreadableImageError(ValueError):
 
 
 def codec_name() -> str:
-    """Return the name and version of what encodes samples; equal names give equal bytes."""
+    """Return name and version of the JPEG encoder; encoders of one name give equal bytes."""
     return f"simplejpeg-{simplejpeg.__version__}"
 
 
-def header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
-    """Return an image file's header; UnreadableImageError for what is no image, or too large a one."""
+def read_header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
+    """Return an image file's header; UnreadableImageError if it is not an image or has too many pixels."""
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            # before the orientation, for which Pillow decodes the whole of a PNG without EXIF
+            # checked before the orientation: to look for EXIF in a PNG, Pillow decodes all of it
             if (megapixels := image.width * image.height / 1e6) > max_megapixels:
                 raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
             return Header(image.width, image.height, str(image.format), image.mode, _orientation(image))
     except UnreadableImageError:
         raise
-    except UnidentifiedImageError as error:  # whose own words hold an address in memory
+    except UnidentifiedImageError as error:  # its message contains a memory address
         raise UnreadableImageError("broken_image", "no image of a known format", "a readable image") from error
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for bytes that are no image
+    except (OSError, ValueError, SyntaxError) as error:  # raised by Pillow for damaged files
         raise UnreadableImageError("broken_image", error or type(error).__name__, "a readable image") from error
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # turned upright by Pillow itself
+    if image.format == "TIFF":  # Pillow applies the orientation itself
         return 1
     value = image.getexif().get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def decode(data: bytes, orientation: int = 1) -> Pixels:
-    """Return the image [H, W, 3] RGB turned upright by an EXIF orientation; 1 leaves it as stored."""
+    """Return the image uint8 [H, W, 3] RGB with an EXIF orientation applied (1: as stored).
+
+    Raises UnreadableImageError if the data is damaged or ends too early.
+    """
     try:
         pixels = _decode_jpeg(data, "RGB") if _is_plain_jpeg(data) else _decode_other(data)
     except (OSError, ValueError, SyntaxError) as error:
@@ -97,8 +99,8 @@ def decode(data: bytes, orientation: int = 1) -> Pixels:
     return upright(pixels, orientation)
 
 
-def measure(data: bytes, found: Header) -> Measures:
-    """Return the measures of an image, from a version decoded at reduced size; fails like `decode`."""
+def measure(data: bytes, header: Header) -> Measures:
+    """Return the measures of an image, decoded at reduced size; UnreadableImageError as in `decode`."""
     try:
         if _is_plain_jpeg(data):
             luma = _decode_jpeg(data, "GRAY", min_height=MEASURED_SIDE, min_width=MEASURED_SIDE, min_factor=1)[..., 0]
@@ -106,18 +108,18 @@ def measure(data: bytes, found: Header) -> Measures:
             luma = to_measure(_decode_other(data))
     except (OSError, ValueError, SyntaxError) as error:
         raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error
-    return measures_of(luma, found.orientation)
+    return measures_of(luma, header.orientation)
 
 
 def to_measure(pixels: Pixels) -> Pixels:
-    """Return the luma [h, w] of an image [H, W, 3] at the size that measures are taken at."""
+    """Return the luma uint8 [h, w] of an image [H, W, 3], its shorter side reduced to MEASURED_SIDE."""
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     shrink = min(luma.shape) / MEASURED_SIDE
     return resize(luma, (math.ceil(luma.shape[1] / shrink), math.ceil(luma.shape[0] / shrink))) if shrink > 1 else luma
 
 
 def measures_of(luma: Pixels, orientation: int) -> Measures:
-    """Return the measures of an image from its luma [h, w] as stored."""
+    """Return the measures of an image from its luma [h, w], orientation not applied."""
     mean, deviation = _moments(luma)
     _, roughness = _moments(cv2.Laplacian(luma, cv2.CV_16S))
     return Measures(
@@ -142,28 +144,28 @@ def perceptual_hash(luma: Pixels) -> int:
 
 
 def luminance_table(data: bytes) -> list[int] | None:
-    """Return the 64 steps by which a JPEG's luma was quantised; None of another format."""
+    """Return the 64 entries of a JPEG's luma quantisation table; None for other formats."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         tables = getattr(image, "quantization", None)
     return list(tables[min(tables)]) if tables else None
 
 
-def chroma(data: bytes) -> str:
-    """Return the chroma sampling to encode samples of an image with: its own, so that no colour is lost twice."""
+def chroma_sampling(data: bytes) -> str:
+    """Return the chroma sampling of a JPEG, 444 for other images; samples keep it, to lose no colour a second time."""
     sampling = simplejpeg.decode_jpeg_header(data)[3] if _is_plain_jpeg(data) else "444"
     return sampling if sampling in _SAMPLINGS else "444"
 
 
 def encode(pixels: Pixels, quality: int, sampling: str = "444") -> bytes:
-    """Return the JPEG of an RGB image [H, W, 3]."""
-    if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:  # rows may lie apart, as those of a window do
+    """Encode an RGB image [H, W, 3] as JPEG of a quality 1..100."""
+    if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:  # a window's rows need not be adjacent, its pixels must
         pixels = np.ascontiguousarray(pixels)
     data: bytes = simplejpeg.encode_jpeg(pixels, quality, "RGB", sampling)
     return data
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Return the pixels turned and mirrored as an EXIF orientation asks."""
+    """Return the pixels with an EXIF orientation 1..8 applied."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -174,7 +176,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether simplejpeg decodes the bytes: a JPEG of one or three components."""
+    """Return whether simplejpeg can decode the bytes: a JPEG of one or three components."""
     if data[:3] != b"\xff\xd8\xff":
         return False
     return simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "RGB", "Gray")

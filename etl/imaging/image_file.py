@@ -1,4 +1,4 @@
-"""The file of a source image: decoded in memory, or where its pixels would fill a worker, by way of the disk."""
+"""The file of a source image, decoded in memory or, for very large images, into a temporary file."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ import pyvips
 from etl.imaging import codec
 from etl.imaging.codec import Header, Measures, Pixels, UnreadableImageError
 
-LARGE = 100_000_000  # pixels: from here on an image is not decoded in memory
+LARGE = 100_000_000  # pixels, from which an image is decoded into a temporary file
 _FORMATS = ("PNG", "TIFF", "WEBP")
-_PLAIN = {"uchar": 0, "ushort": 8}  # pixel formats of a large image: the bits of a channel that are left out
+_DROPPED_BITS = {"uchar": 0, "ushort": 8}  # by pixel format, of those a large image may have
 
-pyvips.cache_set_max(0)  # what is open is what is being read
-logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of every thread
+pyvips.cache_set_max(0)  # keep no files open that are not being read
+logging.getLogger("pyvips").setLevel(logging.WARNING)  # at INFO it logs every thread
 
 
-class Original:
-    """A source image's file, by its bytes or, where even those are many, by its place on this machine's disk.
+class ImageFile:
+    """The file of a source image, given as bytes or, if it is big, as a local path.
 
-    Other formats than PNG, TIFF and WebP are decoded in memory whatever their size.
+    Large PNG, TIFF and WebP images are decoded into a temporary file, all others in memory.
     """
 
-    def __init__(self, content: bytes | Path, like: tuple[int, int, str] | None = None) -> None:
-        """Take the content, and width, height and format where they are known already."""
-        self._content, self._like = content, like
+    def __init__(self, content: bytes | Path, known: tuple[int, int, str] | None = None) -> None:
+        """Take the content and, if already known, width, height and format as stored."""
+        self._content, self._known = content, known
 
     def _open(self) -> io.BytesIO | io.BufferedReader:
         return io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content.open("rb")
 
     @cached_property
     def sha256(self) -> str:
-        """The digest of the file's bytes, in hex."""
+        """SHA-256 of the file in hex."""
         with self._open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def header(self, max_megapixels: float) -> Header:
-        """Return the file's header; UnreadableImageError for what is no image, or too large a one."""
+        """Return the file's header; UnreadableImageError if it is not an image or has too many pixels."""
         with self._open() as file:
-            return codec.header(file, max_megapixels)
+            return codec.read_header(file, max_megapixels)
 
     @cached_property
     def is_large(self) -> bool:
-        """Whether the image is decoded by way of the disk: by its size alone, so that every machine does the same."""
-        width, height, kind = self._like or _like(self.header(float("inf")))
+        """Whether the image is decoded into a temporary file; the same on every machine."""
+        width, height, kind = self._known or _describe(self.header(float("inf")))
         return width * height >= LARGE and kind in _FORMATS
 
     @cached_property
@@ -61,21 +61,21 @@ class Original:
         with self._open() as file:
             return file.read()
 
-    def measure(self, found: Header) -> Measures:
-        """Return the measures of the image; UnreadableImageError when it does not decode to its end."""
+    def measure(self, header: Header) -> Measures:
+        """Return the measures of the image; UnreadableImageError if it is damaged or ends too early."""
         if not self.is_large:
-            return codec.measure(self.data, found)
-        factor = max(min(found.width, found.height) // (2 * codec.MEASURED_SIDE), 1)
+            return codec.measure(self.data, header)
+        factor = max(min(header.width, header.height) // (2 * codec.MEASURED_SIDE), 1)
         try:
             small = np.asarray(self._rgb(1).shrink(factor, factor).numpy())
         except pyvips.Error as error:
             raise _broken(error) from error
-        return codec.measures_of(codec.to_measure(small), found.orientation)
+        return codec.measures_of(codec.to_measure(small), header.orientation)
 
     def pixels(self, orientation: int) -> Pixels:
-        """Return the image [H, W, 3] RGB turned upright by an EXIF orientation; 1 leaves it as stored.
+        """Return the image uint8 [H, W, 3] RGB with an EXIF orientation applied (1: as stored).
 
-        Those of a large image lie in a file without a name, as long as they are used, and are read only; see `let_go`.
+        The pixels of a large image are a read-only memory map of an unlinked temporary file; see `release`.
         """
         if not self.is_large:
             return codec.decode(self.data, orientation)
@@ -89,7 +89,7 @@ class Original:
             return np.memmap(path, np.uint8, "r", shape=(image.height, image.width, 3))
 
     def _rgb(self, orientation: int) -> Any:
-        """Return the image [3 bands, 8 bits], which is not decoded yet."""
+        """Return the pyvips image of 3 bands of 8 bits; it is decoded when it is written."""
         options = {"access": "sequential" if orientation == 1 else "random", "fail_on": "error"}
         try:
             if isinstance(self._content, bytes):
@@ -98,23 +98,23 @@ class Original:
                 image = pyvips.Image.new_from_file(str(self._content), **options)
         except pyvips.Error as error:
             raise _broken(error) from error
-        if image.format not in _PLAIN or image.interpretation == "cmyk":
+        if image.format not in _DROPPED_BITS or image.interpretation == "cmyk":
             found = f"{image.interpretation} of {image.format}"
             expected = f"grey or RGB of 8 or 16 bits in an image of {LARGE / 1e6:g} MP or more"
             raise UnreadableImageError("unsupported_pixels", found, expected)
-        if shift := _PLAIN[image.format]:
+        if shift := _DROPPED_BITS[image.format]:
             image = (image >> shift).cast("uchar")
-        grey = image.bands < 3  # and maybe alpha, which is left out
+        grey = image.bands < 3  # with or without alpha, which is dropped
         image = image.extract_band(0).bandjoin([image.extract_band(0)] * 2) if grey else image.extract_band(0, n=3)
         return _turned(image, orientation)
 
 
-def _like(found: Header) -> tuple[int, int, str]:
-    return found.width, found.height, found.format
+def _describe(header: Header) -> tuple[int, int, str]:
+    return header.width, header.height, header.format
 
 
-def let_go(pixels: Pixels) -> None:
-    """Give back the memory that pixels of a file have taken while they were read; they stay usable."""
+def release(pixels: Pixels) -> None:
+    """Free the memory of memory-mapped pixels, which are read again on use; does nothing to others."""
     owner: Any = pixels
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -123,7 +123,7 @@ def let_go(pixels: Pixels) -> None:
 
 
 def reduce(pixels: Pixels, size_wh: tuple[int, int]) -> Pixels:
-    """Return the image [H, W, 3] reduced to a size by area averaging, those of a large one in bands."""
+    """Return the image [H, W, 3] reduced to a size by area averaging; a large one is reduced in bands of rows."""
     height, width = pixels.shape[:2]
     ratio = min(width // size_wh[0], height // size_wh[1])
     if width * height < LARGE or ratio < 2:
@@ -134,12 +134,12 @@ def reduce(pixels: Pixels, size_wh: tuple[int, int]) -> Pixels:
     for top in range(0, height, rows):
         band = pixels[top : top + rows]
         bands.append(codec.resize(band, (-(-width // factor), -(-len(band) // factor))))
-        let_go(pixels)
+        release(pixels)
     return codec.resize(np.concatenate(bands), size_wh)
 
 
 def _turned(image: Any, orientation: int) -> Any:
-    """Return an image turned and mirrored as an EXIF orientation asks, like `codec.upright`."""
+    """Return a pyvips image with an EXIF orientation applied, like `codec.upright`."""
     if orientation >= 5:
         image = image.rot90().fliphor()
     if orientation in (2, 3, 6, 7):

@@ -1,4 +1,4 @@
-"""Windows of a JPEG cut out in its compressed domain: the coefficients as they are, no second loss."""
+"""Crop windows out of a JPEG without decoding it: the DCT coefficients are copied, so nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import simplejpeg
 
 from etl.errors import TaskError
 from etl.imaging import codec
-from etl.imaging.yuv import Planes, decode
+from etl.imaging.yuv import YuvImage, decode
 from etl.plan import Window
 
 if TYPE_CHECKING:
@@ -22,84 +22,88 @@ if TYPE_CHECKING:
 log = logging.getLogger("speck")
 
 _NAME = "lossless-turbojpeg-"
-_PLANES = "planes-turbojpeg-"  # nothing is lossless, but tiles are encoded from the planes of their image
-_BASELINE = 0xC0  # start of a frame that is sequential, Huffman-coded and of 8 bits
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables and a reserved marker
-_BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
-# blocks of at most 16 px, so that every window starts on one; those of 4:1:1 are 32 px wide
+_YUV = "planes-turbojpeg-"  # tiles are encoded from the YUV planes of their image
+_BASELINE = 0xC0  # SOF0: a sequential, Huffman-coded frame of 8 bits
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # DHT, JPG (reserved) and DAC
+_BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # TEM, RST0-7 and SOI have no length
+# their MCUs are at most 16 px wide, so that every window starts on one; those of 4:1:1 are 32 px wide
 _SAMPLINGS = frozenset({"444", "422", "420", "440", "Gray"})
-_AT_ONCE = 256  # windows of one call, whose coefficients are all in memory together
+_AT_ONCE = 256  # windows of one call; the coefficients of all are in memory
 
 
 @cache
 def _library() -> tuple[TurboJPEG, str] | None:
-    """Return the library and its version, None where it is not installed."""
+    """Return PyTurboJPEG over libturbojpeg and its version, None if they cannot be used."""
     try:
         from turbojpeg import TurboJPEG
 
         return TurboJPEG(), importlib.metadata.version("PyTurboJPEG")
-    except (ImportError, OSError, RuntimeError, AttributeError):  # no package, no libturbojpeg, or one it cannot use
+    except (ImportError, OSError, RuntimeError, AttributeError):  # one of the two is missing or incompatible
         return None
 
 
-def choose(jpeg: Literal["lossless", "encode"], pinned: str | None) -> str:
-    """Return the name and version of what makes samples: the pinned one, or what this machine has; equal names give
-    equal bytes. With `encode` nothing is cut losslessly, whatever is pinned."""
+def choose_codec(jpeg: Literal["lossless", "encode"], pinned: str | None) -> str:
+    """Return name and version of the codec that makes samples: the pinned one, else the best of this machine.
+
+    Codecs of one name give equal bytes. With `encode` no tile is cropped losslessly, whatever is pinned.
+    """
     if pinned is not None:
-        return pinned if jpeg == "lossless" else pinned.replace(_NAME, _PLANES)
-    library, prefix = _library(), _NAME if jpeg == "lossless" else _PLANES
+        return pinned if jpeg == "lossless" else pinned.replace(_NAME, _YUV)
+    library, prefix = _library(), _NAME if jpeg == "lossless" else _YUV
     return codec.codec_name() if library is None else f"{prefix}{library[1]}+{codec.codec_name()}"
 
 
 def is_lossless(name: str) -> bool:
-    """Return whether a codec cuts JPEGs without decoding them."""
+    """Return whether the codec of this name crops JPEGs without decoding them."""
     return name.startswith(_NAME)
 
 
-def announce(jpeg: Literal["lossless", "encode"], name: str, quality: int) -> None:
-    """Say in the log how tiles are made, and how to have them lossless where they were asked for and are not."""
+def log_codec(jpeg: Literal["lossless", "encode"], name: str, quality: int) -> None:
+    """Log how tiles are made and, if they should be lossless but are not, what to install."""
     if is_lossless(name):
-        log.info("tile: baseline JPEGs are cut losslessly, other tiles encoded at quality %d (%s)", quality, name)
+        log.info("tile: tiles of baseline JPEGs are lossless, others encoded at quality %d (%s)", quality, name)
     elif jpeg == "encode":
-        log.info("tile: tiles are encoded at quality %d (%s), as shard.jpeg says", quality, name)
+        log.info("tile: shard.jpeg is encode, tiles are encoded at quality %d (%s)", quality, name)
     elif _library() is None:
         log.warning(
-            "tile: tiles are encoded again at quality %d (%s): lossless ones need PyTurboJPEG (pip install "
+            "tile: tiles are re-encoded at quality %d (%s): lossless cropping needs PyTurboJPEG (pip install "
             "'speck[lossless]') and libturbojpeg (apt-get install libturbojpeg0)", quality, name,
         )  # fmt: skip
     else:
-        log.warning("tile: tiles are encoded again at quality %d: the plan was made with %s", quality, name)
+        log.warning("tile: tiles are re-encoded at quality %d: the plan was made with %s", quality, name)
 
 
-def require(name: str) -> None:
-    """Raise TaskError, naming this machine and what it lacks, unless it makes the bytes of this codec."""
-    here = choose("lossless" if is_lossless(name) else "encode", None) if "+" in name else codec.codec_name()
-    if name != here:
-        lack = "; PyTurboJPEG or libturbojpeg is missing" if "+" in name and "+" not in here else ""
-        raise TaskError(f"the plan makes samples with {name}, {platform.node()} has {here}{lack}")
+def check_codec(name: str) -> None:
+    """Raise TaskError, with the host name and what is missing, unless this machine has the codec of this name."""
+    installed = choose_codec("lossless" if is_lossless(name) else "encode", None) if "+" in name else codec.codec_name()
+    if name != installed:
+        missing = "; PyTurboJPEG or libturbojpeg is missing" if "+" in name and "+" not in installed else ""
+        raise TaskError(f"the plan makes samples with {name}, {platform.node()} has {installed}{missing}")
 
 
 def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:
-    """Return the windows of an image as stored, each a JPEG without metadata that decodes, with fast upsampling, to
-    the very pixels of the image; empty when the image has to be decoded for them."""
+    """Return each window of an image as stored as a JPEG without metadata; empty if the image cannot be cropped so.
+
+    Decoded with fast upsampling, a window has exactly the pixels of the image.
+    """
     library = _library()
     if library is None or not windows or not _can_be_cut(data):
         return {}
-    found: dict[Window, bytes] = {}
+    tiles: dict[Window, bytes] = {}
     try:
         for start in range(0, len(windows), _AT_ONCE):
-            some = windows[start : start + _AT_ONCE]
-            places = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in some]
-            found |= zip(some, library[0].crop_multiple(data, places, copynone=True), strict=True)
-    except OSError as error:  # what libturbojpeg refuses
-        log.warning("tile: an image is encoded again, libturbojpeg cannot cut it: %s", error)
+            chunk = windows[start : start + _AT_ONCE]
+            places = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in chunk]
+            tiles |= zip(chunk, library[0].crop_multiple(data, places, copynone=True), strict=True)
+    except OSError as error:  # libturbojpeg refuses the JPEG
+        log.warning("tile: the tiles of an image are re-encoded, libturbojpeg cannot crop it: %s", error)
         return {}
-    return found
+    return tiles
 
 
-def planes(data: bytes, name: str) -> Planes | None:
-    """Return the planes to encode tiles of an image as stored from, where a codec does so; None: from its pixels."""
-    library = _library() if name.startswith((_NAME, _PLANES)) else None
+def decode_yuv(data: bytes, name: str) -> YuvImage | None:
+    """Return the YUV planes from which the codec of this name encodes tiles; None if it encodes from RGB pixels."""
+    library = _library() if name.startswith((_NAME, _YUV)) else None
     return None if library is None else decode(data, library[0])
 
 
@@ -111,7 +115,7 @@ def _can_be_cut(data: bytes) -> bool:
 
 
 def _frame(data: bytes) -> int | None:
-    """Return the marker of a JPEG's frame, None for what is no JPEG."""
+    """Return the SOF marker of a JPEG, None if there is none."""
     if data[:2] != b"\xff\xd8":
         return None
     place = 2

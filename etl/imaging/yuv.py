@@ -1,4 +1,4 @@
-"""A JPEG as its own luma and chroma planes: what is encoded from them is never converted to RGB and back."""
+"""A JPEG as its luma and chroma planes; tiles encoded from them are never converted to RGB and back."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import simplejpeg
 from etl.imaging import codec
 from etl.plan import Window
 
-# chroma sampling: libturbojpeg's number, and how many luma pixels a chroma pixel is wide and high
+# chroma sampling: libturbojpeg's TJSAMP number, and width and height of a chroma pixel in luma pixels
 _SAMPLINGS = {"444": (0, 1, 1), "422": (1, 2, 1), "420": (2, 2, 2), "440": (4, 1, 2), "411": (5, 4, 1)}
-_RGB, _FAST_UPSAMPLE = 0, 256  # libturbojpeg's numbers
+_RGB, _FAST_UPSAMPLE = 0, 256  # libturbojpeg's TJPF_RGB and TJFLAG_FASTUPSAMPLE
 
 
 @dataclass(frozen=True)
-class Planes:
-    """The planes of an image as stored; chroma is as coarse as the JPEG has it."""
+class YuvImage:
+    """The YUV planes of a JPEG as stored, orientation not applied and chroma not upsampled."""
 
     data: bytes  # the JPEG
-    wh: tuple[int, int]  # of the image: a plane may be padded by some pixels
+    wh: tuple[int, int]  # of the image; planes may be padded
     sampling: str
-    planes: tuple[codec.Pixels, codec.Pixels, codec.Pixels]  # luma, blue, red
+    planes: tuple[codec.Pixels, codec.Pixels, codec.Pixels]  # luma Y, blue chroma Cb, red chroma Cr, each [h, w]
 
     @cached_property
     def rgb(self) -> codec.Pixels:
-        """The image [H, W, 3] RGB: the very pixels that decoding with fast upsampling gives."""
+        """The image uint8 [H, W, 3] RGB, equal to decoding the JPEG with fast upsampling."""
         library, (number, _, _) = _library(), _SAMPLINGS[self.sampling]
         if library is None:
             return codec.decode(self.data)
@@ -47,11 +47,11 @@ class Planes:
         finally:
             library.tjDestroy(handle)
         if failed:
-            raise OSError("libturbojpeg cannot convert an image's planes")
+            raise OSError("libturbojpeg cannot convert YUV planes to RGB")
         return pixels
 
     def encode(self, window: Window, quality: int) -> bytes:
-        """Return the JPEG of a window, which starts on multiples of 16, with the image's own chroma sampling."""
+        """Encode a window as JPEG with the image's chroma sampling; its x0 and y0 are multiples of 16."""
         _, wide, high = _SAMPLINGS[self.sampling]
         x0, y0, x1, y1 = window
         luma, blue, red = self.planes
@@ -60,8 +60,8 @@ class Planes:
         return data
 
 
-def decode(data: bytes, jpeg: Any) -> Planes | None:
-    """Return the planes of a JPEG by PyTurboJPEG; None for what is no JPEG of luma and chroma, or is damaged."""
+def decode(data: bytes, jpeg: Any) -> YuvImage | None:
+    """Return the YUV planes of a JPEG, decoded by PyTurboJPEG; None if it is damaged or not a JPEG in YCbCr."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     height, width, colours, sampling = simplejpeg.decode_jpeg_header(data)
@@ -73,12 +73,12 @@ def decode(data: bytes, jpeg: Any) -> Planes | None:
             luma, blue, red = jpeg.decode_to_yuv_planes(data)
     except (OSError, UserWarning):
         return None
-    return Planes(data, (width, height), sampling, (luma, blue, red))
+    return YuvImage(data, (width, height), sampling, (luma, blue, red))
 
 
 @cache
 def _library() -> Any | None:
-    """Return libturbojpeg itself, for the one function that PyTurboJPEG does not offer; None where it hides."""
+    """Return libturbojpeg for tjDecodeYUVPlanes, which PyTurboJPEG does not wrap; None if it is not found."""
     name = ctypes.util.find_library("turbojpeg")
     if name is None:
         return None

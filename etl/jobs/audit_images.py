@@ -18,7 +18,7 @@ from etl.config import Config
 from etl.ids import fraction
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
-from etl.imaging.image_file import Original, reduce
+from etl.imaging.image_file import ImageFile, reduce
 from etl.sources.images import read_image
 from etl.stages.audit import class_similarity, conclude, image_quality
 from etl.storage import store
@@ -63,7 +63,7 @@ def look(part: Look) -> conclude.Summary:
     seen: dict[str, list[class_similarity.Sight]] = {}
     for image in part.images.to_pylist():
         like = image["width"], image["height"], image["format"]
-        file = Original(store.content(store.join(part.config.source.images, image["path"])), like)
+        file = ImageFile(store.content(store.join(part.config.source.images, image["path"])), like)
         if file.is_large:
             continue
         pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)

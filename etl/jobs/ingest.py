@@ -43,7 +43,7 @@ def run(
     plan = snapshot.load_plan(config.home) if plan is None else plan
     pinned = plan.model_dump(mode="json") if plan is not None else None
     settings = config.model_dump(mode="json", include=_SETTINGS)
-    codec = lossless.choose(config.shard.jpeg, plan.codec if plan is not None else None)
+    codec = lossless.choose_codec(config.shard.jpeg, plan.codec if plan is not None else None)
     build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec, purpose, *("full",) * full)[:16]
     work = Work(store.join(config.home, "work", build_id if purpose == "build" else f"{purpose}-{build_id}"))
 
@@ -95,11 +95,11 @@ def run(
             store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
         answer = work.once("ingest", compute)
     if there is not None:
-        watch.note(config, there)
+        watch.save_fingerprint(config, there)
     return {"work": work.uri, **answer}
 
 
-def _ingest_parts(config: Config, source: scan.Source, known: set[str]) -> list[ingest_worker.IngestPart]:
+def _ingest_parts(config: Config, source: scan.SourceListing, known: set[str]) -> list[ingest_worker.IngestPart]:
     groups: list[list[str]] = [[]]
     filled = 0
     for file in source.images:

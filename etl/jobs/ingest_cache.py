@@ -14,7 +14,7 @@ from etl import schema
 from etl.config import Config
 from etl.errors import StoreError
 from etl.ids import digest
-from etl.sources.scan import Source
+from etl.sources.scan import SourceListing
 from etl.stages import ingest
 from etl.storage import store
 
@@ -54,7 +54,7 @@ def tables(rows: pa.Table) -> dict[str, pa.Table]:
     return found
 
 
-def keys(config: Config, source: Source) -> dict[str, str]:
+def keys(config: Config, source: SourceListing) -> dict[str, str]:
     """Return, for each image of the source, a digest of all that decides its rows, without opening it."""
     shared = digest(config.source.model_dump(mode="json", include=_SETTINGS), source.categories, ingest.VERSION)
     found = {}

@@ -10,7 +10,7 @@ from etl import formats, schema
 from etl.config import Config
 from etl.formats.labels import ImageLabels
 from etl.imaging import codec
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 from etl.jobs import ingest_cache
 from etl.stages import ingest
 from etl.storage import store
@@ -39,7 +39,7 @@ def ingest_part(part: IngestPart) -> pa.Table:
 
 def _ingest_image(part: IngestPart, path: str, rows: ingest.Rows) -> None:
     try:
-        file = Original(store.content(store.join(part.config.source.images, path)))
+        file = ImageFile(store.content(store.join(part.config.source.images, path)))
         found, row = ingest.probe(path, file, part.config.source.max_megapixels)
     except codec.UnreadableImageError as error:
         rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))

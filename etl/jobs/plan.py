@@ -34,7 +34,7 @@ def plan_of(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
         scales = ", ".join(f"{scale:g}" for scale in plan.tile.scales)
         log.info("plan: tiles of %d px at scales %s", plan.tile.size, scales)
     else:
-        codec = lossless.choose(work.config.shard.jpeg, pinned.codec)
+        codec = lossless.choose_codec(work.config.shard.jpeg, pinned.codec)
         cut = _as_configured(work.config, pinned.tile)
         plan = pinned.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
     if sampling.answers(plan, work.config):
@@ -125,7 +125,7 @@ def _chosen(work: Work, cut: TilePlan) -> Plan:
         categories=tuple(work.categories),
         tile=cut,
         negatives=1.0,
-        codec=lossless.choose(work.config.shard.jpeg, None),
+        codec=lossless.choose_codec(work.config.shard.jpeg, None),
     )
 
 

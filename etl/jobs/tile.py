@@ -32,7 +32,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
         images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
         annotations = work.read("remap", "annotations")
         plan = planning.plan_of(work, images, annotations)
-        lossless.announce(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
+        lossless.log_codec(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         lenders = donors.lending(images, annotations, work.config.augment)
         known = sample_cache.settle(work, sample_cache.keys(images, annotations, plan, work.config, VERSIONS, lenders))

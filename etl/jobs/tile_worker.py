@@ -18,7 +18,7 @@ from etl.imaging import lossless
 from etl.jobs.sample_writer import _add, _ledger, _Made, _SampleWriter
 from etl.plan import Plan
 from etl.schema import BASE
-from etl.sources.images import _orientation, _read
+from etl.sources.images import applied_orientation, read_image_file
 from etl.stages import tile
 from etl.stages.augment import donor_reader, oversample, sample
 from etl.stages.augment.labelled_image import Picture
@@ -42,9 +42,11 @@ def tile_part(part: TilePart) -> bool:
     """Write the samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
     if _is_there(part.uri):
         return False
-    lossless.require(part.plan.codec)
+    lossless.check_codec(part.plan.codec)
     malloc.keep_freed()
-    lender = donor_reader.Lender(part.loans, lambda image: _read(part.config, image).pixels(_orientation(image)))
+    lender = donor_reader.Lender(
+        part.loans, lambda image: read_image_file(part.config, image).pixels(applied_orientation(image))
+    )
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in part.annotations.to_pylist():
         by_image.setdefault(row["image_id"], []).append(row)
@@ -81,7 +83,7 @@ def _make_samples(
     part: TilePart, image: dict[str, Any], rows: donor_reader.Rows, lender: donor_reader.Lender, writer: _SampleWriter
 ) -> None:
     config, plan, own = part.config, part.plan, image["image_id"]
-    file = _read(config, image)
+    file = read_image_file(config, image)
     xyxy, ignore = boxes.from_rows(rows), donor_reader.ignored(rows)
     sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
     regions = region.regions_of(image, config.source.held_out)
@@ -94,7 +96,7 @@ def _make_samples(
         if cut.split != "train" or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
     ]
     tiles = [cut for _, cut in kept]
-    cutter = Cutter(file, _orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
+    cutter = Cutter(file, applied_orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
     donors = lender.pictures(own, len(rows))
     all_rows = [*rows, *lender.rows(own)]
     buckets = boxes.bucket(np.concatenate([sides, lender.sides(own)]))

@@ -14,7 +14,7 @@ from etl import formats, schema
 from etl.boxes import XYXY, from_rows
 from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
-from etl.imaging.mask import paint
+from etl.imaging.mask import mask_out
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
 
@@ -117,8 +117,8 @@ def _painted(snapshot: Snapshot, row: Row, data: bytes) -> bytes:
         pixels = codec.decode(data)
     except codec.UnreadableImageError as error:
         raise StoreError(f"sample {row['sample_id']}: {error}") from error
-    image = paint(pixels, from_rows(row["ignore"]), from_rows(row["boxes"]))
-    return codec.encode(image, snapshot.config.shard.quality, codec.chroma(data))
+    image = mask_out(pixels, from_rows(row["ignore"]), from_rows(row["boxes"]))
+    return codec.encode(image, snapshot.config.shard.quality, codec.chroma_sampling(data))
 
 
 def _image(row: Row) -> Row:

@@ -1,1 +1,1 @@
-"""The files of a source."""
+"""List, watch and read the files of a source."""

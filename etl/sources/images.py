@@ -7,23 +7,24 @@ from typing import Any
 from etl.config import Config
 from etl.errors import SourceError
 from etl.imaging import codec
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 from etl.storage import store
 
 
-def _read(config: Config, image: dict[str, Any]) -> Original:
-    """Return an image's file; SourceError when it is another than the one its labels were read for."""
-    like = image["width"], image["height"], image["format"]
-    file = Original(store.content(store.join(config.source.images, image["path"])), like)
+def read_image_file(config: Config, image: dict[str, Any]) -> ImageFile:
+    """Return the file of a row of the table images; SourceError if its content is not the one that was ingested."""
+    known = image["width"], image["height"], image["format"]
+    file = ImageFile(store.content(store.join(config.source.images, image["path"])), known)
     if file.sha256 != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
     return file
 
 
-def _orientation(image: dict[str, Any]) -> int:
+def applied_orientation(image: dict[str, Any]) -> int:
+    """Return the EXIF orientation 1..8 to apply to an image of the table images; 1 if its labels do not use it."""
     return int(image["exif_orientation"]) if image["exif_applied"] else 1
 
 
 def read_image(config: Config, path: str, orientation: int) -> codec.Pixels:
-    """Return a source image [H, W, 3] RGB, upright."""
-    return Original(store.content(store.join(config.source.images, path))).pixels(orientation)
+    """Return a source image uint8 [H, W, 3] RGB with an EXIF orientation applied."""
+    return ImageFile(store.content(store.join(config.source.images, path))).pixels(orientation)

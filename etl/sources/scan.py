@@ -24,7 +24,7 @@ from etl.storage import store
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceListing:
     """A listed source: what is there, before any image is opened."""
 
     images: tuple[store.FileInfo, ...]
@@ -44,7 +44,7 @@ class Source:
         return digest(images, labels, self.categories, self.own_split)
 
 
-def scan(config: Config) -> Source:
+def scan(config: Config) -> SourceListing:
     """Return what the source holds; ConfigError when a folder is missing or holds no image."""
     root = config.source.images
     if not store.is_folder(root):
@@ -70,7 +70,7 @@ def scan(config: Config) -> Source:
     images = [file for file in images if file.path not in unusable]
     if config.source.sample is not None:
         images = _sample(images, config.source.sample)
-    return Source(
+    return SourceListing(
         images=tuple(images),
         labels=labels,
         sizes=sizes,

@@ -1,4 +1,4 @@
-"""Whether a source holds something new: a digest of its listings beside the one that was seen last."""
+"""Detect changes of a source by comparing a digest of its file listings with the last one stored."""
 
 from __future__ import annotations
 
@@ -10,51 +10,53 @@ from etl.storage import store
 
 
 def fingerprint(config: Config) -> str:
-    """Return a digest that changes when a file of the source comes, goes or changes; no file is opened."""
-    return digest(_listed(config))
+    """Return a digest that changes when a file of the source is added, removed or modified; no file is opened."""
+    return digest(_list_files(config))
 
 
-def last_seen(config: Config) -> str | None:
-    """Return the fingerprint that is no news any more, None before the first was noted."""
+def load_fingerprint(config: Config) -> str | None:
+    """Return the fingerprint saved last, None before the first."""
     uri = _uri(config)
     return str(store.read_json(uri)["fingerprint"]) if store.exists(uri) else None
 
 
-def note(config: Config, seen: str) -> None:
-    """Remember what the source held: only what differs from it is news."""
-    store.write_json(_uri(config), {"fingerprint": seen})
+def save_fingerprint(config: Config, value: str) -> None:
+    """Store the fingerprint that later polls compare with."""
+    store.write_json(_uri(config), {"fingerprint": value})
 
 
-class Watch:
-    """Looks at a source again and again."""
+class Watcher:
+    """Polls a source and reports each change once."""
 
     def __init__(self) -> None:
-        self._before: str | None = None
+        self._previous: str | None = None  # fingerprint of the poll before
 
-    def look(self, config: Config) -> bool:
-        """Return whether the source holds news that has come to rest: the same at two looks, unlike what was seen last.
+    def poll(self, config: Config) -> bool:
+        """Return whether the source has changed and the change is complete.
 
-        A batch that is still being copied is none yet, and the first look ever is where it starts from. News is told
-        once, also to a later watch, and what a build has read meanwhile is none. A source that is away is none either.
+        A change is complete when two consecutive polls list the same files, so that a batch still being copied does not
+        count. The first poll of a dataset only saves the fingerprint. A change is reported once, also to other
+        watchers, and not at all if a build has read it meanwhile. A source without image files counts as unreachable,
+        not as changed.
         """
-        listed = _listed(config)
-        if not dict(listed)[config.source.images]:
+        files = _list_files(config)
+        if not dict(files)[config.source.images]:
             return False
-        now, before = digest(listed), self._before
-        self._before = now
-        known = last_seen(config)
-        if known is not None and (now == known or now != before):
+        current, previous = digest(files), self._previous
+        self._previous = current
+        saved = load_fingerprint(config)
+        if saved is not None and (current == saved or current != previous):
             return False
-        note(config, now)
-        return known is not None
+        save_fingerprint(config, current)
+        return saved is not None
 
 
-def _listed(config: Config) -> list[tuple[str, list[tuple[str, int, str]]]]:
-    """Return each place of the source with path, size and stamp of its files."""
-    return [(place, sorted(_files(place))) for place in dict.fromkeys(_places(config))]
+def _list_files(config: Config) -> list[tuple[str, list[tuple[str, int, str]]]]:
+    """Return each configured location with path, size and stamp of its files."""
+    return [(location, sorted(_files_at(location))) for location in dict.fromkeys(_locations(config))]
 
 
-def _places(config: Config) -> Iterator[str]:
+def _locations(config: Config) -> Iterator[str]:
     source = config.source
     yield source.images
     yield from source.annotations
@@ -64,13 +66,13 @@ def _places(config: Config) -> Iterator[str]:
         yield from (*source.split.train, *source.split.val, *source.split.test)
 
 
-def _files(place: str) -> Iterator[tuple[str, int, str]]:
-    """Yield path, size and stamp of each file at a place: a folder, a file or a pattern; nothing where nothing is."""
-    if store.is_folder(place):
-        yield from ((file.path, file.size, file.stamp) for file in store.listing(place))
-        return
-    found = [store.info(place)] if store.exists(place) else store.matching(place)
-    yield from ((file.path, file.size, file.stamp) for file in found)
+def _files_at(location: str) -> Iterator[tuple[str, int, str]]:
+    """Yield path, size and stamp of each file in a folder, of a single file, or of a glob pattern's matches."""
+    if store.is_folder(location):
+        files = store.listing(location)
+    else:
+        files = [store.info(location)] if store.exists(location) else store.matching(location)
+    yield from ((file.path, file.size, file.stamp) for file in files)
 
 
 def _uri(config: Config) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from etl.imaging import codec, image_file, lossless
-from etl.imaging.image_file import Original
-from etl.imaging.yuv import Planes
+from etl.imaging.image_file import ImageFile
+from etl.imaging.yuv import YuvImage
 from etl.stages.tile import Tile
 
 
 class Cutter:
     """Makes samples of an image, decoding it only when one of them needs pixels."""
 
-    def __init__(self, file: Original, orientation: int, *, name: str, quality: int, tiles: Sequence[Tile]) -> None:
+    def __init__(self, file: ImageFile, orientation: int, *, name: str, quality: int, tiles: Sequence[Tile]) -> None:
         """Cut those of the tiles that can be lossless at once; `name` is the codec's."""
         self._file, self._orientation, self._quality = file, orientation, quality
         self._data = b"" if file.is_large else file.data  # nothing of a large image is used as it is stored
@@ -28,12 +28,12 @@ class Cutter:
         return self._file.pixels(self._orientation) if self._planes is None else self._planes.rgb
 
     @cached_property
-    def _planes(self) -> Planes | None:
-        return None if self._lossless else lossless.planes(self._data, self._name)
+    def _planes(self) -> YuvImage | None:
+        return None if self._lossless else lossless.decode_yuv(self._data, self._name)
 
     @cached_property
     def _chroma(self) -> str:
-        return codec.chroma(self._data)
+        return codec.chroma_sampling(self._data)
 
     def tile(self, tile: Tile) -> bytes:
         """Return the JPEG of one of the tiles."""
@@ -48,7 +48,7 @@ class Cutter:
     def rest(self) -> None:
         """Give back memory between two samples; nothing is lost."""
         if "pixels" in self.__dict__:
-            image_file.let_go(self.pixels)
+            image_file.release(self.pixels)
 
     def encode(self, pixels: codec.Pixels) -> bytes:
         """Return the JPEG of other pixels [H, W, 3] RGB, with the image's own chroma sampling."""

@@ -16,7 +16,7 @@ from etl.errors import SourceError
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 from etl.schema import LEDGER, REJECTS, place, reject, table
 from etl.stages.ledger import Row, entry, written_ids
 
@@ -39,7 +39,7 @@ class Rows:
         return {name: len(rows) for name, rows in vars(self).items()}
 
 
-def probe(path: str, file: Original, max_megapixels: float) -> tuple[codec.Header, Row]:
+def probe(path: str, file: ImageFile, max_megapixels: float) -> tuple[codec.Header, Row]:
     """Return an image's header and the columns its file alone decides; UnreadableImageError when it is unusable."""
     found = file.header(max_megapixels)
     measures = file.measure(found)

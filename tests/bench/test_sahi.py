@@ -55,7 +55,7 @@ def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
     images = snapshot.table("images")
     images = images.filter(pc.is_in(images["format"], pa.array(["JPEG", "MPO"])))
     write_coco(images, snapshot.table("annotations"), coco)
-    update = {"negatives": 1.0, "negatives_far": 1.0, "tile": PLAN, "codec": lossless.choose("lossless", None)}
+    update = {"negatives": 1.0, "negatives_far": 1.0, "tile": PLAN, "codec": lossless.choose_codec("lossless", None)}
     plan = snapshot.plan.model_copy(update=update)
     pieces = bench.parts_of(config, plan, images, snapshot.table("annotations"), Path("part"))
 

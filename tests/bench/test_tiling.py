@@ -63,7 +63,7 @@ def test_tiling_beside_an_opencv_loop(
 ) -> None:
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
-    name = lossless.choose(jpeg, None) if library else codec.codec_name()
+    name = lossless.choose_codec(jpeg, None) if library else codec.codec_name()
     if library and name == codec.codec_name():
         pytest.skip(f"no PyTurboJPEG or no libturbojpeg here: {name} only")
     config = load(bench.datasets / "aerial_cars.yaml")

@@ -19,9 +19,9 @@ def squares(sides: list[float]) -> np.ndarray:
 
 
 def test_the_share_of_squares_without_a_cell_centre_is_the_known_one() -> None:
-    by_p3 = 1 - assigner.chances("point_in_box", squares([2, 3, 4, 5, 6, 7, 8]), P3).covered
+    by_p3 = 1 - assigner.coverage_of("point_in_box", squares([2, 3, 4, 5, 6, 7, 8]), P3).covered
     assert by_p3 == pytest.approx([0.917, 0.814, 0.670, 0.503, 0.336, 0.169, 0], abs=0.005)
-    by_p2 = 1 - assigner.chances("point_in_box", squares([2, 3, 4]), P2).covered
+    by_p2 = 1 - assigner.coverage_of("point_in_box", squares([2, 3, 4]), P2).covered
     assert by_p2 == pytest.approx([0.668, 0.333, 0], abs=0.005)
 
 
@@ -32,10 +32,10 @@ def test_chances_by_centres_are_those_of_many_positions(
 ) -> None:
     rng = np.random.default_rng(int(1000 * w + h))
     corner = rng.uniform(64, 96, (4000, 2))
-    held = assigner.mask(
-        name, np.hstack([corner, corner + np.array([w, h])]), assigner.centres((192, 192), strides), strides
+    held = assigner.candidate_mask(
+        name, np.hstack([corner, corner + np.array([w, h])]), assigner.cell_centres((192, 192), strides), strides
     ).sum(axis=1)
-    found = assigner.chances(name, np.array([[w, h]]), strides)
+    found = assigner.coverage_of(name, np.array([[w, h]]), strides)
     for counted, expected in (((held > 0), found.covered[0]), (held, found.candidates[0])):
         assert expected == pytest.approx(counted.mean(), abs=6 * counted.std() / len(held) ** 0.5 + 0.003)
 
@@ -47,18 +47,18 @@ def test_tal_takes_the_candidates_of_the_installed_assigner(strides: tuple[int, 
     rng = np.random.default_rng(4)
     corner, side = rng.uniform(0, 200, (300, 2)), np.exp(rng.uniform(0, 5, (300, 2)))
     boxes = np.hstack([corner, corner + side]).astype(np.float32)
-    points = assigner.centres((256, 256), strides)
+    points = assigner.cell_centres((256, 256), strides)
     installed = tal.TaskAlignedAssigner(stride=list(strides)).select_candidates_in_gts(
         torch.tensor(points, dtype=torch.float32), torch.tensor(boxes)[None], torch.ones(1, 300, 1)
     )
-    assert np.array_equal(assigner.mask("tal", boxes.astype(float), points, strides), installed[0].numpy())
+    assert np.array_equal(assigner.candidate_mask("tal", boxes.astype(float), points, strides), installed[0].numpy())
     assert installed.any()
 
 
 def test_ratio_agrees_with_best_possible_recall_and_anchors_past_the_threshold() -> None:
     wh = np.exp(np.random.default_rng(1).normal(3, 1.2, (2000, 2)))
     levels = [[(10, 13), (16, 30), (33, 23)], [(30, 61), (62, 45), (59, 119)], [(116, 90), (156, 198), (373, 326)]]
-    found = assigner.chances("ratio", wh, P3, levels)
+    found = assigner.coverage_of("ratio", wh, P3, levels)
     bpr, past, _ = fit.measure([pair for level in levels for pair in level], wh)
     assert found.covered.mean() == pytest.approx(bpr, abs=1e-4)
     assert found.candidates.mean() == pytest.approx(assigner.RATIO_CELLS * past, abs=1e-4)
@@ -81,19 +81,19 @@ def test_anchors_reach_a_box_as_often_as_counted_over_positions(
     name: str, metric: object, least: float, wh: tuple[float, float]
 ) -> None:
     rng = np.random.default_rng(2)
-    cells = assigner.centres((96, 96), (8,))
+    cells = assigner.cell_centres((96, 96), (8,))
     shapes = np.array([10.0, 12.0])
     hits = []
     for corner in rng.uniform(40, 48, (100, 2)):
         box = np.concatenate([corner, corner + wh])
         hits.append(sum(metric(box, np.concatenate([c - shapes / 2, c + shapes / 2])) >= least for c in cells))  # type: ignore[operator]
-    found = assigner.chances(name, np.array([wh]), (8,), [[tuple(shapes)]])
+    found = assigner.coverage_of(name, np.array([wh]), (8,), [[tuple(shapes)]])
     assert found.candidates[0] == pytest.approx(np.mean(hits), rel=0.1, abs=0.1)
     assert found.covered[0] == pytest.approx(np.mean(np.array(hits) > 0), abs=0.1)
 
 
 def test_an_unknown_assigner_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="no assigner hungarian; there are point_in_box"):
-        assigner.chances("hungarian", squares([4]), P3)
+        assigner.coverage_of("hungarian", squares([4]), P3)
     with pytest.raises(ValueError, match="not an assigner by cell centres"):
-        assigner.mask("ratio", np.zeros((1, 4)), np.zeros((1, 2)), P3)
+        assigner.candidate_mask("ratio", np.zeros((1, 4)), np.zeros((1, 2)), P3)

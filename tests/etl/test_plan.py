@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
 
 from etl import boxes
-from etl.plan import GRID, Plan, TilePlan, Window, floor16, starts
+from etl.plan import GRID, Plan, TilePlan, Window, floor16, window_starts
 
 SIDE = st.integers(32, 1400)
 OVERLAP = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.3, 0.5])
@@ -21,7 +21,7 @@ def plan(size: int, overlap: float, *scales: float) -> TilePlan:
 
 @given(LENGTH, SIDE, OVERLAP)
 def test_windows_start_on_the_grid_and_cover_every_pixel(length: int, side: int, overlap: float) -> None:
-    found = starts(length, side, overlap)
+    found = window_starts(length, side, overlap)
     assert found[0] == 0
     assert all(start % GRID == 0 for start in found)
     assert all(0 < b - a <= max(side * (1 - overlap), GRID) + 1e-6 for a, b in pairwise(found))
@@ -35,7 +35,7 @@ def test_an_object_up_to_the_overlap_lies_whole_in_a_window(
 ) -> None:
     long = min(overlap * side, length) * share
     low = place * (length - long)
-    assert any(start <= low and low + long <= start + side + 1e-6 for start in starts(length, side, overlap))
+    assert any(start <= low and low + long <= start + side + 1e-6 for start in window_starts(length, side, overlap))
 
 
 @given(LENGTH, LENGTH, st.sampled_from([1.0, 0.5, 0.3, 0.25]))

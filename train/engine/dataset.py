@@ -16,7 +16,7 @@ from ultralytics.data.dataset import YOLODataset
 
 from etl.boxes import xyxy_to_cxcywh
 from etl.imaging import codec
-from etl.imaging.mask import GREY, paint
+from etl.imaging.mask import GREY, mask_out
 from etl.snapshots.samples import ShardReader, category_lists, struct_lists
 from train import compat
 
@@ -115,7 +115,7 @@ class ShardDataset(YOLODataset):
 
     def _painted(self, i: int) -> Pixels:
         rgb = codec.decode(self._reader.read(*self._places[i]))
-        return paint(np.ascontiguousarray(rgb[..., ::-1]), self._ignore[i], self._boxes[i])
+        return mask_out(np.ascontiguousarray(rgb[..., ::-1]), self._ignore[i], self._boxes[i])
 
     def _resized(self, image: Pixels) -> Pixels:
         height, width = image.shape[:2]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of Torch's users call it
 from numpy.typing import NDArray
 
-from etl.assigner import fits
+from etl.assigner import matches_ratio
 from etl.boxes import NWD_SCALE
 
 _AROUND = 0.5  # of a cell: a centre nearer to a neighbour than this is learnt there, too
@@ -37,7 +37,7 @@ def assign(
     Every anchor whose sides differ from the box's by less than a factor of 4 takes it, in the cell of its centre and in
     the nearest cell along each axis, as far as the map reaches: `ratio` of etl.assigner.
     """
-    box, anchor = fits(cxcywh[:, None, 2:], anchors[None]).nonzero(as_tuple=True)
+    box, anchor = matches_ratio(cxcywh[:, None, 2:], anchors[None]).nonzero(as_tuple=True)
     place = cxcywh[box, :2] / stride
     limits = place.new_tensor([grid_hw[1], grid_hw[0]])
     own = torch.minimum(place.floor(), limits - 1).clamp(min=0)

@@ -16,7 +16,7 @@ import numpy as np
 from etl.errors import ConfigError
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 from etl.storage import store
 
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
@@ -116,7 +116,7 @@ def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
 def read(uri: str) -> Pixels:
     """Return an image [H, W, 3] RGB, upright; UnreadableImageError with the reason when it is none."""
     try:
-        file = Original(store.content(uri))
+        file = ImageFile(store.content(uri))
     except OSError as error:
         raise codec.UnreadableImageError("unreadable_file", error.strerror, "a file that can be read") from error
     return file.pixels(file.header(_MEGAPIXELS).orientation)

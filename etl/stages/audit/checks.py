@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from etl.assigner import least_side
+from etl.assigner import tiny_side
 from etl.boxes import BUCKETS, SMALL_BUCKETS
 from etl.numbers import percent
 from etl.schema import SEVERITIES, Severity
@@ -159,7 +159,7 @@ def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f", or evaluate.merge.threshold: {kept}." if kept else "."
         )
         yield finding("nms_ceiling", "warning" if recall["0.5"] < 0.99 else "info", advice, count=lost)
-    least = str(least_side(audit["coverage"]["strides"])) if audit["coverage"]["assigner"] == "tal" else "0"
+    least = str(tiny_side(audit["coverage"]["strides"])) if audit["coverage"]["assigner"] == "tal" else "0"
     contested = found["contested"].get(least, {}).get("all")
     if contested is not None and contested > 0.1:
         advice = (

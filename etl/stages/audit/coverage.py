@@ -68,7 +68,7 @@ def _fitted(wh: bytes, counts: bytes, image_size: int, strides: tuple[int, ...])
 
 def coverage(boxes: Grid, name: str, strides: Sequence[int], fitted: Anchors = ()) -> dict[str, Any]:
     """Return the share of boxes with a candidate and the candidates of a box, of all, by size and by class."""
-    found = assigner.chances(name, boxes.wh, strides, fitted)
+    found = assigner.coverage_of(name, boxes.wh, strides, fitted)
     size = bucket(np.sqrt(boxes.wh.prod(axis=1)))
     return {
         **_means(found, boxes.counts, slice(None)),
@@ -80,7 +80,7 @@ def coverage(boxes: Grid, name: str, strides: Sequence[int], fitted: Anchors = (
 
 
 def _means(
-    found: assigner.Chances, counts: NDArray[np.int64], rows: NDArray[np.bool_] | slice
+    found: assigner.Coverage, counts: NDArray[np.int64], rows: NDArray[np.bool_] | slice
 ) -> dict[str, float | None]:
     many = counts[rows]
     total = int(many.sum())
@@ -129,7 +129,7 @@ def cheapest(boxes: Grid, name: str, strides: Sequence[int], fitted: Anchors = (
     total = boxes.counts.sum()
 
     def covered(scale: float, levels: Sequence[int]) -> float:
-        found = assigner.chances(name, boxes.wh * scale, levels, fitted)
+        found = assigner.coverage_of(name, boxes.wh * scale, levels, fitted)
         return float((found.covered * boxes.counts).sum() / total)
 
     if not total or covered(1, strides) >= ENOUGH:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from etl import boxes as bx, schema
 from etl.config import Config, Tile
 from etl.ids import fraction
-from etl.plan import GRID, TilePlan, starts, step_of
+from etl.plan import GRID, TilePlan, window_starts, window_step
 from etl.stages.planning.tile_stats import Tables
 
 SIZES = tuple(range(256, 1281, 32))  # px: candidates of `size: auto`
@@ -133,7 +133,7 @@ def never_whole(plan: TilePlan, objects: Objects) -> Bools:
         side = plan.side(scale)
         last = np.where(length > side, -(-(length - side) // GRID) * GRID, 0)
         low, high = objects.xyxy[:, :2], objects.xyxy[:, 2:]
-        step = step_of(side, plan.overlap)
+        step = window_step(side, plan.overlap)
         start = np.where(low >= last, last, np.floor(low / step) * step)
         whole |= np.all(high <= start + side, axis=1)  # the last window that starts before it reaches furthest
     return ~whole
@@ -177,7 +177,7 @@ def _held(plan: TilePlan, scale: float, extent: bx.Boxes, objects: Objects) -> B
     """Return which objects [N] of these widths and heights [N, 2] a scale shows whole, wherever they lie."""
     side = plan.side(scale)
     length = objects.image_wh[objects.owner]
-    held: Bools = np.all((extent <= side - step_of(side, plan.overlap)) | (length <= side), axis=1)
+    held: Bools = np.all((extent <= side - window_step(side, plan.overlap)) | (length <= side), axis=1)
     return held
 
 
@@ -204,7 +204,7 @@ def _tally(plan: TilePlan, width: int, height: int, boxes: bx.Boxes) -> NDArray[
             continue
         side = plan.side(scale)
         (x, wide, x_seen), (y, high, y_seen) = (
-            _along(np.array(starts(length, side, plan.overlap)), side, length, scale, boxes[:, [axis, axis + 2]])
+            _along(np.array(window_starts(length, side, plan.overlap)), side, length, scale, boxes[:, [axis, axis + 2]])
             for axis, length in enumerate((width, height))
         )
         labelled = np.zeros((len(x), len(y)), dtype=np.bool_)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from etl.imaging import codec, image_file
 from etl.imaging.codec import UnreadableImageError
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 
 SMALL = 1000  # pixels: what counts as large in these tests
 RNG = np.random.default_rng(0)
@@ -51,20 +51,20 @@ FILES = [
 def test_large_images_decode_to_the_same_pixels(small, tmp_path: Path, kind, mode, options, as_path: bool) -> None:
     data = stored(mode, kind, 70, 53, **options)
     (tmp_path / "image").write_bytes(data)
-    file = Original(tmp_path / "image" if as_path else data)
+    file = ImageFile(tmp_path / "image" if as_path else data)
     pixels = file.pixels(1)
     assert file.is_large
     assert isinstance(pixels, np.memmap)
     assert pixels.shape == (53, 70, 3)
     assert np.array_equal(pixels, codec.decode(data))
-    image_file.let_go(pixels[5:9])
+    image_file.release(pixels[5:9])
     assert np.array_equal(pixels, codec.decode(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_large_images_are_turned_upright(small, orientation: int) -> None:
     data = stored("RGB", "PNG", 70, 53)
-    assert np.array_equal(Original(data).pixels(orientation), codec.decode(data, orientation))
+    assert np.array_equal(ImageFile(data).pixels(orientation), codec.decode(data, orientation))
 
 
 @settings(max_examples=20, deadline=None)
@@ -72,8 +72,8 @@ def test_large_images_are_turned_upright(small, orientation: int) -> None:
 def test_large_images_have_nearly_the_same_measures(width: int, height: int) -> None:
     smooth = Image.fromarray(RNG.integers(256, size=(9, 9, 3), dtype=np.uint8)).resize((width, height))
     smooth.save(file := io.BytesIO(), "PNG")
-    in_memory = Original(file.getvalue())
-    large = Original(file.getvalue())
+    in_memory = ImageFile(file.getvalue())
+    large = ImageFile(file.getvalue())
     large.is_large = True
     found = in_memory.header(10)
     here, there = in_memory.measure(found), large.measure(found)
@@ -86,8 +86,8 @@ def test_large_images_have_nearly_the_same_measures(width: int, height: int) -> 
 def test_other_formats_are_decoded_in_memory(small, kind: str) -> None:
     Image.new("RGB", (60, 60)).save(file := io.BytesIO(), kind)
     data = file.getvalue()
-    assert not Original(data).is_large
-    assert not isinstance(Original(data).pixels(1), np.memmap)
+    assert not ImageFile(data).is_large
+    assert not isinstance(ImageFile(data).pixels(1), np.memmap)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -95,7 +95,7 @@ def test_a_large_image_that_breaks_off_is_broken(small, kind: str) -> None:
     options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
     data = stored("RGB", kind, 300, 200, **options)
     cut = data[:-2000] if kind == "PNG" else data[:8] + bytes(20_000) + data[20_008:]
-    file = Original(cut)
+    file = ImageFile(cut)
     with pytest.raises(UnreadableImageError, match="broken_image"):
         file.pixels(1)
     with pytest.raises(UnreadableImageError, match="broken_image"):
@@ -106,10 +106,10 @@ def test_a_large_image_of_other_pixels_is_refused_by_name(small) -> None:
     file = io.BytesIO()
     Image.fromarray(np.zeros((50, 50), np.float32), "F").save(file, "TIFF")
     with pytest.raises(UnreadableImageError, match=r"unsupported_pixels: found .*float"):
-        Original(file.getvalue()).pixels(1)
+        ImageFile(file.getvalue()).pixels(1)
     Image.new("CMYK", (50, 50)).save(file := io.BytesIO(), "TIFF")
     with pytest.raises(UnreadableImageError, match=r"unsupported_pixels: found cmyk"):
-        Original(file.getvalue()).pixels(1)
+        ImageFile(file.getvalue()).pixels(1)
 
 
 def test_a_large_view_is_reduced_in_bands(monkeypatch) -> None:

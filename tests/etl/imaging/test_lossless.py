@@ -1,4 +1,4 @@
-"""Lossless tiles are the very pixels of their image; what cannot be cut so is encoded again, and says so."""
+"""Lossless tiles have exactly the pixels of their image; other tiles are re-encoded, and the log says so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from etl.config import Config, load
 from etl.errors import TaskError
 from etl.execution import cluster
 from etl.imaging import codec, lossless
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 from etl.jobs import build
 from etl.plan import TilePlan, Window
 from etl.snapshots.snapshot import Snapshot
@@ -28,7 +28,7 @@ from etl.stages.encode import Cutter
 from etl.stages.tile import tiles
 from etl.storage import store
 
-HERE = lossless.choose("lossless", None)
+HERE = lossless.choose_codec("lossless", None)
 needs_library = pytest.mark.skipif(not lossless.is_lossless(HERE), reason="no PyTurboJPEG or no libturbojpeg here")
 SAMPLINGS = ("444", "422", "420", "440", "411")
 
@@ -133,7 +133,7 @@ def test_damaged_bytes_never_raise(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(2, 700))] = data.draw(st.integers(0, 255))
     try:
-        codec.measure(bytes(whole), codec.header(bytes(whole), 1))  # what every image passed that is ever cut
+        codec.measure(bytes(whole), codec.read_header(bytes(whole), 1))  # what every image passed that is ever cut
     except codec.UnreadableImageError:
         return
     lossless.cut(bytes(whole), [Window(0, 0, 64, 64)])
@@ -151,7 +151,7 @@ def test_damaged_bytes_never_raise(data: st.DataObject) -> None:
     ],
 )
 def test_the_codec_is_the_pinned_one_or_what_is_here(jpeg_setting, pinned: str | None, expected: str) -> None:
-    assert lossless.choose(jpeg_setting, pinned) == expected
+    assert lossless.choose_codec(jpeg_setting, pinned) == expected
 
 
 @needs_library
@@ -172,25 +172,25 @@ def without_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_the_library_the_plan_encodes_and_the_log_says_so(without_library: None, caplog) -> None:
-    name = lossless.choose("lossless", None)
+    name = lossless.choose_codec("lossless", None)
     assert name == codec.codec_name()
     assert lossless.cut(CUTTABLE["4:2:0"], [Window(0, 0, 64, 64)]) == {}
     with caplog.at_level(logging.WARNING, "speck"):
-        lossless.announce("lossless", name, 95)
-    assert "encoded again at quality 95" in caplog.text
+        lossless.log_codec("lossless", name, 95)
+    assert "tiles are re-encoded at quality 95" in caplog.text
     assert "libturbojpeg0" in caplog.text
 
 
 def test_a_worker_without_the_library_fails_by_name(without_library: None) -> None:
     with pytest.raises(TaskError, match=r"lossless-turbojpeg-1\.8\.3.*PyTurboJPEG or libturbojpeg is missing"):
-        lossless.require(f"lossless-turbojpeg-1.8.3+{codec.codec_name()}")
-    lossless.require(codec.codec_name())
+        lossless.check_codec(f"lossless-turbojpeg-1.8.3+{codec.codec_name()}")
+    lossless.check_codec(codec.codec_name())
 
 
 @pytest.mark.parametrize("name", ["simplejpeg-0.1", "lossless-turbojpeg-0.1+simplejpeg-0.1", "c-1", ""])
 def test_another_version_than_the_plans_is_refused(name: str) -> None:
     with pytest.raises(TaskError, match="the plan makes samples with"):
-        lossless.require(name)
+        lossless.check_codec(name)
 
 
 FILES = {
@@ -268,18 +268,20 @@ def test_each_kind_of_file_is_cut_encoded_again_or_rejected_by_name(zoo: Config,
     with caplog.at_level(logging.INFO, "speck"):
         snapshot = built(zoo)
     assert snapshot.plan.codec == HERE
-    assert f"cut losslessly, other tiles encoded at quality 95 ({HERE})" in caplog.text
+    assert f"tiles of baseline JPEGs are lossless, others encoded at quality 95 ({HERE})" in caplog.text
     rejects = snapshot.table("rejects")
     assert rejects.filter(pc.equal(rejects["kind"], "image"))["where"].to_pylist() == ["n_not_really.jpg"]
     stored = tiles_of(snapshot)
     assert set(stored) == set(FILES) - {"n_not_really.jpg"}
     assert {path for path in LOSSLESS if exact(zoo, path, stored[path])} == LOSSLESS
     for path in set(stored) - LOSSLESS:
-        header = codec.header((Path(zoo.source.images) / path).read_bytes(), 1)
+        header = codec.read_header((Path(zoo.source.images) / path).read_bytes(), 1)
         upright = codec.decode((Path(zoo.source.images) / path).read_bytes(), header.orientation)
         assert len(stored[path]) > 1
         for (x0, y0, x1, y1), data in stored[path]:
-            own = codec.encode(upright[y0:y1, x0:x1], 95, codec.chroma((Path(zoo.source.images) / path).read_bytes()))
+            own = codec.encode(
+                upright[y0:y1, x0:x1], 95, codec.chroma_sampling((Path(zoo.source.images) / path).read_bytes())
+            )
             shown = upright[y0:y1, x0:x1].astype(int)
             loss, loss_of_own = (np.abs(decoded(tile) - shown).mean() for tile in (data, own))
             assert data == own or loss <= loss_of_own * 1.02, path  # from its planes, or its pixels
@@ -289,7 +291,7 @@ def test_each_kind_of_file_is_cut_encoded_again_or_rejected_by_name(zoo: Config,
 def test_every_tile_of_the_build_can_be_read_and_is_not_turned_again(zoo: Config) -> None:
     for own in tiles_of(built(zoo)).values():
         for (x0, y0, x1, y1), data in own:
-            found = codec.header(data, 1)
+            found = codec.read_header(data, 1)
             assert (found.width, found.height, found.orientation) == (x1 - x0, y1 - y0, 1)
 
 
@@ -321,11 +323,11 @@ def test_an_image_is_decoded_only_when_a_sample_needs_its_pixels() -> None:
         [tile for tile in tiles((333, 251), as_boxes([]), np.empty(0, bool), plan) if tile.scale == scale]
         for scale in plan.scales
     )
-    cutter = Cutter(Original(data), 1, name=HERE, quality=95, tiles=fine + coarse)
+    cutter = Cutter(ImageFile(data), 1, name=HERE, quality=95, tiles=fine + coarse)
     cut = [cutter.tile(tile) for tile in fine]
     assert "pixels" not in vars(cutter)
     assert {len(cut)} == {len(set(cut))}
-    assert codec.header(cutter.tile(coarse[0]), 1).width == coarse[0].size_wh[0]
+    assert codec.read_header(cutter.tile(coarse[0]), 1).width == coarse[0].size_wh[0]
     np.testing.assert_array_equal(cutter.pixels, decoded(data))
 
 
@@ -333,7 +335,7 @@ def test_an_image_is_decoded_only_when_a_sample_needs_its_pixels() -> None:
 def test_a_turned_image_is_cut_from_its_upright_pixels(name: str) -> None:
     plan = TilePlan(size=160, overlap=0.2, min_visibility=0.4, scales=(1.0,))
     found = tiles((251, 333), as_boxes([]), np.empty(0, bool), plan)
-    cutter = Cutter(Original(CUTTABLE["4:4:4"]), 6, name=name, quality=95, tiles=found)
+    cutter = Cutter(ImageFile(CUTTABLE["4:4:4"]), 6, name=name, quality=95, tiles=found)
     upright = codec.decode(CUTTABLE["4:4:4"], 6)
     for tile in found:
         x0, y0, x1, y1 = tile.window

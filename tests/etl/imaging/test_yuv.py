@@ -11,7 +11,7 @@ from PIL import Image
 from etl.imaging import codec, lossless
 from etl.plan import Window
 
-NAME = lossless.choose("encode", None)
+NAME = lossless.choose_codec("encode", None)
 pytestmark = pytest.mark.skipif("planes" not in NAME, reason="no PyTurboJPEG or no libturbojpeg here")
 
 SAMPLINGS = ("444", "422", "420", "440", "411")
@@ -40,7 +40,7 @@ def test_a_window_encoded_from_planes_shows_it_and_loses_no_more_than_from_pixel
     sampling: str, width: int, height: int, data: st.DataObject
 ) -> None:
     source = jpeg(picture(width, height), sampling)
-    planes = lossless.planes(source, NAME)
+    planes = lossless.decode_yuv(source, NAME)
     assert planes is not None
     x0, y0 = (16 * data.draw(st.integers(0, (side - 1) // 16)) for side in (width, height))
     x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
@@ -57,7 +57,7 @@ def test_a_window_encoded_from_planes_shows_it_and_loses_no_more_than_from_pixel
 @pytest.mark.parametrize("size", [(64, 48), (61, 45), (16, 16), (33, 100)])
 def test_pixels_made_of_planes_are_those_of_decoding(sampling: str, size: tuple[int, int]) -> None:
     source = jpeg(picture(*size), sampling)
-    planes = lossless.planes(source, NAME)
+    planes = lossless.decode_yuv(source, NAME)
     assert planes is not None
     assert np.array_equal(planes.rgb, codec.decode(source))
 
@@ -69,7 +69,7 @@ def test_what_has_no_planes_of_colour_is_left_to_its_pixels() -> None:
     image.convert("CMYK").save(cmyk, "JPEG")
     image.save(png, "PNG")
     for file in (grey, cmyk, png):
-        assert lossless.planes(file.getvalue(), NAME) is None
+        assert lossless.decode_yuv(file.getvalue(), NAME) is None
     whole = jpeg(picture(80, 80), "420")
-    assert lossless.planes(whole[: len(whole) // 2], NAME) is None
-    assert lossless.planes(whole, "simplejpeg-1.0") is None
+    assert lossless.decode_yuv(whole[: len(whole) // 2], NAME) is None
+    assert lossless.decode_yuv(whole, "simplejpeg-1.0") is None

@@ -10,7 +10,7 @@ import pytest
 
 from etl.config import Config
 from etl.errors import ConfigError
-from etl.sources.scan import Source, scan
+from etl.sources.scan import SourceListing, scan
 
 BOX = b"0 0.5 0.5 0.1 0.1\n"
 
@@ -22,7 +22,7 @@ def laid_out(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def scanned(folder: Path, **source: Any) -> Source:
+def scanned(folder: Path, **source: Any) -> SourceListing:
     values = {"format": "yolo", "images": str(folder), "categories": ["car"], **source}
     return scan(Config.model_validate({"name": "cars", "store": str(folder / "store"), "source": values}))
 
@@ -33,7 +33,7 @@ def coco(*names: str) -> bytes:
     return json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}).encode()
 
 
-def told(found: Source) -> set[tuple[str, str, str]]:
+def told(found: SourceListing) -> set[tuple[str, str, str]]:
     return {(row["kind"], row["where"], row["reason"]) for row in found.rejects}
 
 

@@ -10,7 +10,7 @@ from etl.execution import cluster
 from etl.jobs import build
 from etl.snapshots.snapshot import Snapshot
 from etl.sources import watch
-from etl.sources.watch import Watch
+from etl.sources.watch import Watcher
 
 
 @pytest.fixture
@@ -18,58 +18,58 @@ def config(dataset, tmp_path: Path):
     return dataset.config(tmp_path / "store")
 
 
-def looks(config, times: int, watching: Watch | None = None) -> list[bool]:
-    watching = watching or Watch()
-    return [watching.look(config) for _ in range(times)]
+def poll(config, times: int, watcher: Watcher | None = None) -> list[bool]:
+    watcher = watcher or Watcher()
+    return [watcher.poll(config) for _ in range(times)]
 
 
-def test_the_first_looks_ever_are_no_news(config) -> None:
-    assert looks(config, 3) == [False, False, False]
+def test_the_first_poll_reports_no_change(config) -> None:
+    assert poll(config, 3) == [False, False, False]
 
 
-def test_news_is_told_once_when_it_has_come_to_rest(config, dataset) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
+def test_a_change_is_reported_once_when_two_polls_agree(config, dataset) -> None:
+    watcher = Watcher()
+    poll(config, 1, watcher)
     dataset.put("k_5", dataset.boxes(1), 11)
-    assert looks(config, 3, watching) == [False, True, False]
+    assert poll(config, 3, watcher) == [False, True, False]
 
 
-def test_a_batch_that_is_still_growing_is_no_news_yet(config, dataset) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
-    seen = []
+def test_a_batch_that_is_still_growing_is_not_reported(config, dataset) -> None:
+    watcher = Watcher()
+    poll(config, 1, watcher)
+    reported = []
     for number in range(3):
         dataset.put(f"k{number}_5", dataset.boxes(number), number)
-        seen += looks(config, 1, watching)
-    assert seen == [False, False, False]
-    assert looks(config, 1, watching) == [True]
+        reported += poll(config, 1, watcher)
+    assert reported == [False, False, False]
+    assert poll(config, 1, watcher) == [True]
 
 
 @pytest.mark.parametrize("change", ["label", "remove"])
-def test_a_changed_label_and_a_removed_image_are_news(config, dataset, change) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
+def test_a_changed_label_and_a_removed_image_are_changes(config, dataset, change) -> None:
+    watcher = Watcher()
+    poll(config, 1, watcher)
     if change == "label":
         dataset.label("a_5", [(0, 1, 1, 40, 40)] * 9)
     else:
         dataset.remove("a_5")
-    assert looks(config, 2, watching) == [False, True]
+    assert poll(config, 2, watcher) == [False, True]
 
 
-def test_a_watch_that_starts_anew_knows_what_was_told(config, dataset) -> None:
-    looks(config, 1)
+def test_a_new_watcher_does_not_report_a_change_again(config, dataset) -> None:
+    poll(config, 1)
     dataset.put("k_5", dataset.boxes(1), 11)
-    assert looks(config, 2) == [False, True]
-    assert looks(config, 2) == [False, False]
+    assert poll(config, 2) == [False, True]
+    assert poll(config, 2) == [False, False]
 
 
-def test_what_a_build_has_read_is_no_news(config, dataset) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
+def test_a_change_that_a_build_has_read_is_not_reported(config, dataset) -> None:
+    watcher = Watcher()
+    poll(config, 1, watcher)
     dataset.put("k_5", dataset.boxes(1), 11)
     with cluster.serial() as here:
         build.build(config, here)
-    assert looks(config, 3, watching) == [False, False, False]
+    assert poll(config, 3, watcher) == [False, False, False]
 
 
 def test_a_file_and_a_pattern_are_watched_as_folders_are(config, dataset, tmp_path: Path) -> None:
@@ -84,15 +84,15 @@ def test_a_file_and_a_pattern_are_watched_as_folders_are(config, dataset, tmp_pa
     assert len({before, after, watch.fingerprint(watched)}) == 3
 
 
-def test_a_source_that_is_away_is_no_news_and_none_when_it_is_back(config, dataset, tmp_path: Path) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
+def test_an_unreachable_source_is_no_change_nor_is_its_return(config, dataset, tmp_path: Path) -> None:
+    watcher = Watcher()
+    poll(config, 1, watcher)
     dataset.folder.rename(tmp_path / "elsewhere")
     dataset.folder.mkdir()
-    assert looks(config, 3, watching) == [False, False, False]
+    assert poll(config, 3, watcher) == [False, False, False]
     dataset.folder.rmdir()
     (tmp_path / "elsewhere").rename(dataset.folder)
-    assert looks(config, 3, watching) == [False, False, False]
+    assert poll(config, 3, watcher) == [False, False, False]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_watched(config, dataset) -> None:
@@ -105,24 +105,24 @@ def test_a_file_whose_name_looks_like_a_pattern_is_watched(config, dataset) -> N
     assert watch.fingerprint(watched) != before
 
 
-def test_a_build_that_fails_to_read_its_source_leaves_the_news(config, dataset) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
+def test_a_build_that_cannot_read_its_source_leaves_the_change_to_report(config, dataset) -> None:
+    watcher = Watcher()
+    poll(config, 1, watcher)
     for number in range(30):
         (dataset.folder / f"k{number}_5.png").write_bytes(b"no image")
     strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
     with cluster.serial() as here, pytest.raises(SourceError):
         build.build(strict, here)
-    assert looks(config, 2, watching) == [False, True]
+    assert poll(config, 2, watcher) == [False, True]
 
 
 def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, dataset) -> None:
-    watching = Watch()
-    looks(config, 1, watching)
+    watcher = Watcher()
+    poll(config, 1, watcher)
     dataset.put("k_5", dataset.boxes(1), 11)
     for suffix in ("png", "txt"):
         (dataset.folder / f"k_5.{suffix}").rename(dataset.folder / os.fsdecode(b"caf\xe9." + suffix.encode()))
-    assert looks(config, 3, watching) == [False, True, False]
+    assert poll(config, 3, watcher) == [False, True, False]
     with cluster.serial() as here:
         build.audit_source(config, here)
         built = build.build(config, here)
@@ -132,7 +132,7 @@ def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, da
         ("image", "caf\\udce9.png", "undecodable_name"),
         ("file", "caf\\udce9.txt", "undecodable_name"),
     ]
-    assert looks(config, 3, watching) == [False, False, False]
+    assert poll(config, 3, watcher) == [False, False, False]
     strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
     with cluster.serial() as here, pytest.raises(SourceError, match=r"1 of 11 images.*undecodable_name"):
         build.build(strict, here)

@@ -12,7 +12,7 @@ from etl import schema
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.ids import image_id
 from etl.imaging import codec
-from etl.imaging.image_file import Original
+from etl.imaging.image_file import ImageFile
 from etl.stages import ingest
 
 WH = (100, 80)
@@ -27,7 +27,7 @@ def jpeg(width: int = 100, height: int = 80, orientation: int = 1) -> bytes:
 
 def tables(labels: Sequence[ImageLabels], row: dict | None = None) -> dict[str, pa.Table]:
     rows = ingest.Rows()
-    ingest.add_image(rows, row or ingest.probe("a.jpg", Original(jpeg()), 10)[1], labels)
+    ingest.add_image(rows, row or ingest.probe("a.jpg", ImageFile(jpeg()), 10)[1], labels)
     return {
         "images": schema.table(schema.IMAGES, rows.images),
         "annotations": schema.table(schema.ANNOTATIONS, rows.annotations),
@@ -139,7 +139,7 @@ def test_an_image_without_label_file_is_background_and_with_an_empty_one_is_labe
 
 def test_probe_gives_upright_size_and_the_path_as_it_is_on_the_disk() -> None:
     decomposed = "u\u0308/a.jpg"
-    _, row = ingest.probe(decomposed, Original(jpeg(100, 80, orientation=6)), 10)
+    _, row = ingest.probe(decomposed, ImageFile(jpeg(100, 80, orientation=6)), 10)
     assert (row["width"], row["height"], row["exif_orientation"], row["exif_applied"]) == (80, 100, 6, True)
     assert row["path"] == decomposed
     assert row["image_id"] == image_id("ü/a.jpg")
@@ -147,7 +147,7 @@ def test_probe_gives_upright_size_and_the_path_as_it_is_on_the_disk() -> None:
 
 def test_probe_refuses_a_broken_image() -> None:
     with pytest.raises(codec.UnreadableImageError, match="broken_image"):
-        ingest.probe("a.jpg", Original(jpeg()[:300]), 10)
+        ingest.probe("a.jpg", ImageFile(jpeg()[:300]), 10)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_probe_refuses_a_broken_image() -> None:
 def test_labels_drawn_on_the_unrotated_image_leave_it_unrotated(
     declared: list, size: tuple[int, int], applied: bool
 ) -> None:
-    found, row = ingest.probe("a.jpg", Original(jpeg(100, 80, orientation=6)), 10)
+    found, row = ingest.probe("a.jpg", ImageFile(jpeg(100, 80, orientation=6)), 10)
     assert ingest.settle_size(row, found, [ImageLabels("a", declared_wh=wh) for wh in declared]) is None
     assert ((row["width"], row["height"]), row["exif_applied"]) == (size, applied)
 
 
 @pytest.mark.parametrize("declared", [[(50, 40)], [(100, 80), (50, 40)], [(80, 100)]])
 def test_a_size_that_contradicts_the_image_is_told(declared: list) -> None:
-    found, row = ingest.probe("a.jpg", Original(jpeg()), 10)
+    found, row = ingest.probe("a.jpg", ImageFile(jpeg()), 10)
     told = ingest.settle_size(row, found, [ImageLabels("a", declared_wh=wh) for wh in declared])
     assert told is not None
     assert all(f"{w}x{h}" in told for w, h in declared)

@@ -56,7 +56,7 @@ def test_positives_by_size_are_what_the_audit_predicts():
     rng = np.random.default_rng(3)
     wh = np.exp2(rng.uniform(1, 7.5, (3000, 2)))
     cxcywh = torch.from_numpy(np.column_stack([rng.uniform(32, 608, (3000, 2)), wh]))
-    predicted = assigner.chances("ratio", wh, STRIDES, ANCHORS).candidates
+    predicted = assigner.coverage_of("ratio", wh, STRIDES, ANCHORS).candidates
     got = np.zeros(len(wh))
     for stride, anchors in zip(STRIDES, ANCHORS, strict=True):
         at = losses.assign(

@@ -185,7 +185,7 @@ def test_coverage_is_that_of_the_boxes_sizes_under_each_assigner() -> None:
     result = conclude([image("a")], rows)["coverage"]
     for name in ("point_in_box", "tal"):
         for levels, strides in (("p3_p5", (8, 16, 32)), ("p2_p5", (4, 8, 16, 32))):
-            exact = assigner.chances(name, wh, strides)
+            exact = assigner.coverage_of(name, wh, strides)
             counted = result["network"][name][levels]
             assert counted["covered"] == pytest.approx(exact.covered.mean(), abs=0.03)
             assert counted["candidates"] == pytest.approx(exact.candidates.mean(), rel=0.05)
