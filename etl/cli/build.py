@@ -75,11 +75,11 @@ def build(
 ) -> None:
     """Build a snapshot and print its URI; with --set or --sample, build a separate trial."""
     from etl.jobs import build
-    from etl.jobs.plan import load_plan
+    from etl.jobs.plan import read_plan_file
     from etl.lifecycle import trial
 
     changed = changes(overrides or ()) | ({} if sample is None else {"source.sample": sample})
     settings = trial.configured(config, changed)
-    fixed_plan = load_plan(plan) if plan is not None else None
+    fixed_plan = read_plan_file(plan) if plan is not None else None
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
         print_answer(build.build(settings, cluster, plan=fixed_plan, full=full), as_json)

@@ -1,1 +1,1 @@
-"""One module per stage of a build: URIs in, URI out."""
+"""The stages of a build on the store and the cluster: one module per stage, URIs in, URIs out."""

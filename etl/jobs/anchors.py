@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from etl.jobs import plan as planning, shards
-from etl.snapshots import anchors as fitting
+from etl.jobs.plan import load_build_plan
+from etl.jobs.shards import read_sample_indexes
+from etl.snapshots import anchors
 from etl.stages.anchors import fit, formats
 from etl.storage import store
 from etl.storage.work import Answer, Work
@@ -18,11 +19,10 @@ def run(uri: str) -> Answer:
     work = Work(uri)
 
     def compute() -> Answer:
-        config, plan = work.config, planning.used(work)
-        wh = fitting.sizes(shards.indexes(work))
-        found = fit.to_json(fitting.fit(wh, config, plan.tile.size))
-        log.info("%s", formats.log_form(found, fit.RATIO))
-        store.write_json(work.path("anchors", "anchors.json"), found)
-        return {key: found[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
+        wh = anchors.sizes(read_sample_indexes(work))
+        fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
+        log.info("%s", formats.log_form(fitted, fit.RATIO))
+        store.write_json(work.path("anchors", "anchors.json"), fitted)
+        return {key: fitted[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
 
     return work.once("anchors", compute)

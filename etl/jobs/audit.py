@@ -31,7 +31,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
     def compute() -> Answer:
         images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
         starts = [*range(0, images.num_rows, _AUDIT_IMAGES), images.num_rows]
-        size = plan.tile_size(work)
+        size = plan.resolve_tile_size(work)
         side = size, network.image_size(work.config, size)
         dropped = frozenset(work.dropped("ingest").to_pylist())
         slices = (images.slice(start, end - start) for start, end in pairwise(starts))
@@ -55,7 +55,7 @@ def conclude_and_write(
 ) -> dict[str, Any]:
     """Conclude the audit from its summary, write audit.json and audit.html, and return the audit."""
     config = work.config
-    size = plan.tile_size(work)
+    size = plan.resolve_tile_size(work)
     paths, hashes = images["path"].to_pylist(), images["phash"].to_pylist()
     context = conclude.Context(
         tile_size=size,
@@ -69,7 +69,7 @@ def conclude_and_write(
         near_duplicates=[
             (paths[a[0]], paths[other]) for a, b in leakage.similar(hashes) for other in b if other != a[0]
         ],
-        found=[*store.read_json(work.path("split", "pins.json"))["findings"], *plan.findings(work)],
+        found=[*store.read_json(work.path("split", "pins.json"))["findings"], *plan.check_plan(work)],
         splits=(),  # the split stage reports those that are empty
         max_rejects=config.source.max_rejects,
     )

@@ -1,7 +1,7 @@
-"""Run the stages of a build one after the other.
+"""Run the stages of a build in order: `speck build`, `speck audit` and `speck plan`.
 
-The stages meet in a work folder made by `ingest`; a stage whose answer is there already does nothing, so that a
-killed or retried build goes on where it stood.
+The stages share a work folder that `ingest` creates. A stage whose answer is already there does nothing, so that a
+killed or retried build resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from importlib import import_module
 
 from etl.config import Config
 from etl.execution.cluster import Cluster
-from etl.jobs import anchors, audit, ingest, plan as planning, plan_preview, publish, remap, split, tile
+from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
+from etl.jobs.plan import PLAN_UPDATE, pin_plan
+from etl.jobs.plan_preview import preview
 from etl.plan import Plan
 from etl.storage import lease, store
 from etl.storage.work import Answer, Work
@@ -19,7 +21,7 @@ from etl.storage.work import Answer, Work
 def build(config: Config, cluster: Cluster, *, plan: Plan | None = None, full: bool = False) -> Answer:
     """Run every stage and return the answer of `speck build`.
 
-    A plan given here holds for this build in place of the pinned one, and is pinned where none is.
+    A plan given here replaces the pinned plan for this build, and is pinned if the dataset has none.
     """
     with lease.held(config.home):
         work = ingest.run(config, cluster, plan=plan, full=full)["work"]
@@ -32,34 +34,34 @@ def build(config: Config, cluster: Cluster, *, plan: Plan | None = None, full: b
 
 
 def audit_source(config: Config, cluster: Cluster) -> Answer:
-    """Audit a source without building from it; returns the answer of `speck audit`."""
+    """Audit a source without building it, and return the answer of `speck audit`."""
     work = Work(ingest.run(config, cluster, purpose="audit")["work"])
     split.run(work.uri)
     audit.run(work.uri, cluster)
-    found = dict(store.read_json(work.path("audit", "audit.json")))
+    audited = dict(store.read_json(work.path("audit", "audit.json")))
     html = store.join(config.home, "audit", "audit.html")
     store.write_bytes(html, store.read_bytes(work.path("audit", "audit.html")))
     work.delete()
-    return {**found, "html": html}
+    return {**audited, "html": html}
 
 
 def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> Answer:
-    """Say what a build would make of a source; returns the answer of `speck plan`, and pins a new plan if asked to."""
-    purpose = planning.UPDATE if update else "plan"
+    """Preview what a build would do with a source, and return the answer of `speck plan`; `update` pins a new plan."""
+    purpose = PLAN_UPDATE if update else "plan"
     work = Work(ingest.run(config, cluster, purpose=purpose)["work"])
     try:
         split.run(work.uri)
         remap.run(work.uri)
-        found = plan_preview.preview(work, update=update)
+        answer = preview(work, update=update)
         if update:
-            planning.pin(config, Plan.model_validate(found["plan"]))
+            pin_plan(config, Plan.model_validate(answer["plan"]))
     finally:
         work.delete()
-    return found
+    return answer
 
 
 def run_stage(name: str, work: str, cluster: Cluster | None = None) -> Answer:
-    """Run one stage after `ingest`, by its name; `cluster` is for those that are distributed over one."""
+    """Run one stage after `ingest` by its name; distributed stages need a cluster."""
     stage = import_module(f"etl.jobs.{name}")
     answer: Answer = stage.run(work) if cluster is None else stage.run(work, cluster)
     return answer

@@ -1,9 +1,15 @@
-"""Read the headers and labels of a source into tables."""
+"""Read the headers and labels of a source into tables.
+
+The steps: list the source; load the rows of unchanged images from the ingest cache; read the other images on the
+cluster; settle the categories; write the tables and save the cache.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -12,114 +18,145 @@ from etl.config import Config
 from etl.execution.cluster import Cluster
 from etl.ids import digest
 from etl.imaging import lossless
-from etl.jobs import ingest_cache, ingest_worker, plan as planning
+from etl.jobs import ingest_cache
+from etl.jobs.ingest_worker import IngestPart, ingest_part
 from etl.jobs.parts import image_count
+from etl.jobs.plan import PLAN_UPDATE
 from etl.jobs.versions import VERSIONS
 from etl.plan import Plan
-from etl.snapshots import snapshot
+from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
-from etl.stages import ingest as ingesting, remap
+from etl.stages import ingest, remap
 from etl.storage import store
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
 
 
-_INGEST_BYTES = 16_000_000  # of image files in one part
-_SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # what a build depends on
+_PART_BYTES = 16_000_000  # of image files in one part
+_SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # sections that the build id covers
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """All that an ingest depends on."""
+
+    config: Config
+    source: scan.SourceListing
+    plan: Plan | None  # None before the first build
+    purpose: str
+    full: bool
+
+    def work(self) -> Work:
+        """Return the work folder, named by a digest of the inputs."""
+        config, plan = self.config, self.plan
+        pinned = plan.model_dump(mode="json") if plan is not None else None
+        settings = config.model_dump(mode="json", include=_SETTINGS)
+        codec = lossless.choose_codec(config.shard.jpeg, plan.codec if plan is not None else None)
+        extra = ("full",) * self.full
+        name = digest(self.source.fingerprint, settings, pinned, VERSIONS, codec, self.purpose, *extra)[:16]
+        return Work(store.join(config.home, "work", name if self.purpose == "build" else f"{self.purpose}-{name}"))
 
 
 def run(
     config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None, full: bool = False
 ) -> Answer:
-    """Read every image's header and labels into tables; the answer's `work` is the URI the other stages go on from.
+    """Read every image's header and labels into tables; the answer's `work` is the URI that the next stages work in.
 
-    Runs of another purpose work in a folder of their own, which they may delete while a build goes on. With `full`
-    nothing is taken from earlier builds: every image is read and cut anew.
+    Each purpose has a work folder of its own; only those of builds need the dataset's lease. With `full` nothing is
+    taken from earlier builds: every image is read and cut again.
     """
     watched = purpose == "build" and config.watch.poll_seconds is not None
-    there = watch.fingerprint(config) if watched else None  # before the scan: what comes after it is news
-    source = scan.scan(config)
-    plan = snapshot.load_plan(config.home) if plan is None else plan
-    pinned = plan.model_dump(mode="json") if plan is not None else None
-    settings = config.model_dump(mode="json", include=_SETTINGS)
-    codec = lossless.choose_codec(config.shard.jpeg, plan.codec if plan is not None else None)
-    build_id = digest(source.fingerprint, settings, pinned, VERSIONS, codec, purpose, *("full",) * full)[:16]
-    work = Work(store.join(config.home, "work", build_id if purpose == "build" else f"{purpose}-{build_id}"))
-
-    def compute() -> Answer:
-        log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
-        wanted = ingest_cache.keys(config, source)
-        known = ingest_cache.recall(config, wanted if not full else {})
-        fresh = cluster.map(
-            ingest_worker.ingest_part,
-            _ingest_parts(config, source, set(known["path"].to_pylist())),
-            label="ingest",
-            images=image_count,
-        )
-        rows = ingest_cache.in_order(list(wanted), [known, *fresh])
-        tables = ingest_cache.tables(rows)
-        tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
-        pins = plan is not None and config.source.categories is None and purpose != planning.UPDATE
-        names = plan.categories if plan is not None and pins else source.categories
-        categories = list(names) if names else ingesting.discovered(tables["annotations"])
-        remap.actions(categories, config.ontology)  # a class that does not exist fails here, not stages later
-        tables = ingesting.refuse_unknown(tables, categories)
-        boxes = ingesting.boxes_written(tables)
-        if config.source.sample is None:  # of a few images all that is wrong with the rest says nothing
-            ingesting.check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
-        for name, table in tables.items():
-            work.write("ingest", name, table)
-        own = dict(source.own_split) if source.own_split is not None else None
-        noted = {
-            "config": config.resolved(),
-            "plan": pinned,
-            "categories": categories,
-            "own_split": own,
-            "boxes": boxes,
-            "full": full,
-        }
-        store.write_json(store.join(work.uri, "build.json"), noted)
-        if known.num_rows < len(wanted):
-            ingest_cache.remember(config, wanted, rows)
-        reasons = Counter(tables["rejects"]["reason"].to_pylist())
-        return {
-            "images": tables["images"].num_rows,
-            "images_unchanged": known.num_rows,
-            "annotations": boxes,
-            "rejects": dict(sorted(reasons.items())),
-        }
-
+    fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
+    plan = load_plan(config.home) if plan is None else plan
+    inputs = _Inputs(config, scan.scan(config), plan, purpose, full)
+    work = inputs.work()
     with work.leased():
         if not work.exists:
-            store.delete(work.uri)  # the rest of a folder that was being deleted, or never got this far
-        answer = work.once("ingest", compute)
-    if there is not None:
-        watch.save_fingerprint(config, there)
+            store.delete(work.uri)  # left by an interrupted deletion, or by an ingest that did not finish
+        answer = work.once("ingest", lambda: _ingest(inputs, work, cluster))
+    if fingerprint is not None:
+        watch.save_fingerprint(config, fingerprint)
     return {"work": work.uri, **answer}
 
 
-def _ingest_parts(config: Config, source: scan.SourceListing, known: set[str]) -> list[ingest_worker.IngestPart]:
-    groups: list[list[str]] = [[]]
-    filled = 0
+def _ingest(inputs: _Inputs, work: Work, cluster: Cluster) -> Answer:
+    config, source = inputs.config, inputs.source
+    log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
+    keys = ingest_cache.image_keys(config, source)
+    cached = ingest_cache.load(config, {} if inputs.full else keys)
+    rows = ingest_cache.order_by_path(list(keys), [cached, *_read_images(config, source, cached, cluster)])
+    tables = ingest_cache.to_tables(rows)
+    tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
+    categories = _categories(inputs, tables["annotations"])
+    tables = ingest.refuse_unknown(tables, categories)
+    boxes = ingest.boxes_written(tables)
+    if config.source.sample is None:  # a sample says nothing about the reject rate of the whole source
+        ingest.check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
+    _write_tables(inputs, work, tables, categories, boxes)
+    if cached.num_rows < len(keys):
+        ingest_cache.save(config, keys, rows)
+    reasons = Counter(tables["rejects"]["reason"].to_pylist())
+    return {
+        "images": tables["images"].num_rows,
+        "images_unchanged": cached.num_rows,
+        "annotations": boxes,
+        "rejects": dict(sorted(reasons.items())),
+    }
+
+
+def _read_images(config: Config, source: scan.SourceListing, cached: pa.Table, cluster: Cluster) -> list[pa.Table]:
+    """Return the rows of the images that are not cached, one table per part."""
+    parts = list(_ingest_parts(config, source, set(cached["path"].to_pylist())))
+    return cluster.map(ingest_part, parts, label="ingest", images=image_count)
+
+
+def _ingest_parts(config: Config, source: scan.SourceListing, cached: set[str]) -> Iterator[IngestPart]:
+    """Yield parts of the images that are not cached, each of about `_PART_BYTES`."""
+    paths: list[str] = []
+    part_bytes = 0
     for file in source.images:
-        if file.path in known:
+        if file.path in cached:
             continue
-        if groups[-1] and filled + file.size > _INGEST_BYTES:
-            groups.append([])
-            filled = 0
-        groups[-1].append(file.path)
-        filled += file.size
-    return [
-        ingest_worker.IngestPart(
-            config=config,
-            images=tuple(paths),
-            label_files={
-                path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths
-            },
-            labels={path: source.listed[path] for path in paths if path in source.listed},
-            categories=source.categories,
-        )
-        for paths in groups
-        if paths
-    ]
+        if paths and part_bytes + file.size > _PART_BYTES:
+            yield _ingest_part(config, source, paths)
+            paths, part_bytes = [], 0
+        paths.append(file.path)
+        part_bytes += file.size
+    if paths:
+        yield _ingest_part(config, source, paths)
+
+
+def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str]) -> IngestPart:
+    label_files = {path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths}
+    labels = {path: source.listed[path] for path in paths if path in source.listed}
+    return IngestPart(config, tuple(paths), label_files, labels, source.categories)
+
+
+def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
+    """Return the class names in order: pinned, else declared by the source, else those that occur.
+
+    Raises ConfigError when the ontology names a class that is not among them, before later stages run.
+    """
+    config, plan = inputs.config, inputs.plan
+    is_pinned = plan is not None and config.source.categories is None and inputs.purpose != PLAN_UPDATE
+    names = plan.categories if plan is not None and is_pinned else inputs.source.categories
+    categories = list(names) if names else ingest.discovered(annotations)
+    remap.actions(categories, config.ontology)
+    return categories
+
+
+def _write_tables(inputs: _Inputs, work: Work, tables: dict[str, pa.Table], categories: list[str], boxes: int) -> None:
+    """Write the tables, then build.json, which makes the folder a build."""
+    for name, table in tables.items():
+        work.write("ingest", name, table)
+    own_split = inputs.source.own_split
+    build = {
+        "config": inputs.config.resolved(),
+        "plan": inputs.plan.model_dump(mode="json") if inputs.plan is not None else None,
+        "categories": categories,
+        "own_split": dict(own_split) if own_split is not None else None,
+        "boxes": boxes,
+        "full": inputs.full,
+    }
+    store.write_json(store.join(work.uri, "build.json"), build)

@@ -1,10 +1,9 @@
-"""What the last ingest made of each image: rows that hold while the image and its label files stay as they are."""
+"""The ingest cache: each image's rows from the last ingest, valid while the image and its labels are unchanged."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ from etl.storage import store
 
 log = logging.getLogger("speck")
 
+FILE = "seen.parquet"  # below the dataset's part of the store; losing it costs time only
 _TABLES = {
     "images": schema.IMAGES,
     "annotations": schema.ANNOTATIONS,
@@ -28,14 +28,14 @@ _TABLES = {
 }
 ROWS = pa.schema(
     [("path", pa.string()), *((name, pa.list_(pa.struct(list(table)))) for name, table in _TABLES.items())]
-)  # one row per image, whatever became of it
-_SEEN = pa.schema([("key", pa.string()), *ROWS])
-_SETTINGS = {"format", "images", "max_megapixels"}  # what decides the rows of an image, next to its files
+)  # one row per image, also for images that cannot be used
+_CACHE = pa.schema([("key", pa.string()), *ROWS])
+_SETTINGS = {"format", "images", "max_megapixels"}  # settings of the source that change the rows of an image
 
 
-def by_image(paths: Sequence[str], rows: ingest.Rows, ends: Sequence[Mapping[str, int]]) -> pa.Table:
-    """Return the rows gathered over some images, image by image; `ends` counts each table's rows after each image."""
-    columns: list[Any] = [pa.array(paths, pa.string())]
+def group_by_image(paths: Sequence[str], rows: ingest.Rows, ends: Sequence[Mapping[str, int]]) -> pa.Table:
+    """Return the rows gathered over some images, one row per image; `ends` has each table's length after each image."""
+    columns: list[pa.Array] = [pa.array(paths, pa.string())]
     for name, table in _TABLES.items():
         values = pa.StructArray.from_arrays(
             [column.combine_chunks() for column in schema.table(table, getattr(rows, name)).columns], fields=list(table)
@@ -45,54 +45,54 @@ def by_image(paths: Sequence[str], rows: ingest.Rows, ends: Sequence[Mapping[str
     return pa.table(columns, schema=ROWS)
 
 
-def tables(rows: pa.Table) -> dict[str, pa.Table]:
-    """Return the tables images, annotations, ledger and rejects of these images, in their order."""
-    found = {}
-    for name, table in _TABLES.items():
-        values = pc.list_flatten(rows[name].combine_chunks())
-        found[name] = pa.Table.from_arrays(values.flatten(), schema=table)
-    return found
+def to_tables(rows: pa.Table) -> dict[str, pa.Table]:
+    """Return the tables images, annotations, ledger and rejects of these images, in the order of the rows."""
+    return {
+        name: pa.Table.from_arrays(pc.list_flatten(rows[name].combine_chunks()).flatten(), schema=table)
+        for name, table in _TABLES.items()
+    }
 
 
-def keys(config: Config, source: SourceListing) -> dict[str, str]:
-    """Return, for each image of the source, a digest of all that decides its rows, without opening it."""
+def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
+    """Return, by path, a digest of everything that determines an image's rows; no image is opened."""
     shared = digest(config.source.model_dump(mode="json", include=_SETTINGS), source.categories, ingest.VERSION)
-    found = {}
+    keys = {}
     for file in source.images:
-        if file.path in source.listed:
-            labels: Any = repr(source.listed[file.path])  # read already: what they say, not when it was written
+        if file.path in source.listed:  # parsed labels: the file that lists them lists other images too
+            labels: str | list[list[str | int]] = repr(source.listed[file.path])
         else:
             labels = [[name, *source.sizes[name]] for name in source.paired.get(file.path, ())]
-        found[file.path] = digest(shared, file.path, file.size, file.stamp, labels)
-    return found
+        keys[file.path] = digest(shared, file.path, file.size, file.stamp, labels)
+    return keys
 
 
-def recall(config: Config, wanted: Mapping[str, str]) -> pa.Table:
-    """Return the rows that an earlier ingest left of images whose key is still the wanted one."""
+def load(config: Config, keys: Mapping[str, str]) -> pa.Table:
+    """Return the cached rows of the images whose key is still the same; a cache that cannot be read counts as empty."""
     uri = _uri(config)
     if not store.exists(uri):
         return ROWS.empty_table()
     try:
-        seen = store.read_table(uri).cast(_SEEN)
+        cache = store.read_table(uri).cast(_CACHE)
     except (StoreError, pa.ArrowInvalid, KeyError, ValueError) as error:
-        log.warning("%s is of no use, so every image is read: %s", uri, error)
+        log.warning("ingest cache %s cannot be read, reading every image: %s", uri, error)
         return ROWS.empty_table()
-    still = [wanted.get(path) == key for path, key in zip(*(seen[n].to_pylist() for n in ("path", "key")), strict=True)]
-    return seen.filter(pa.array(still, pa.bool_())).select(ROWS.names)
+    cached = zip(cache["path"].to_pylist(), cache["key"].to_pylist(), strict=True)
+    is_valid = [keys.get(path) == key for path, key in cached]
+    return cache.filter(pa.array(is_valid, pa.bool_())).select(ROWS.names)
 
 
-def remember(config: Config, keys: Mapping[str, str], rows: pa.Table) -> None:
-    """Keep the rows for the next ingest."""
-    names = pa.array([keys[path] for path in rows["path"].to_pylist()], pa.string())
-    store.write_table(_uri(config), rows.add_column(0, "key", names))
+def save(config: Config, keys: Mapping[str, str], rows: pa.Table) -> None:
+    """Replace the cache with these rows."""
+    column = pa.array([keys[path] for path in rows["path"].to_pylist()], pa.string())
+    store.write_table(_uri(config), rows.add_column(0, "key", column))
 
 
-def in_order(paths: Sequence[str], pieces: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of all pieces in the order of the paths."""
-    rows = pa.concat_tables([ROWS.empty_table(), *pieces])
-    place = {path: row for row, path in enumerate(rows["path"].to_pylist())}
-    return rows.take(pa.array(np.array([place[path] for path in paths], np.int64)))
+def order_by_path(paths: Sequence[str], tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all tables in the order of the paths."""
+    rows = pa.concat_tables([ROWS.empty_table(), *tables])
+    row_of = {path: row for row, path in enumerate(rows["path"].to_pylist())}
+    return rows.take(pa.array(np.array([row_of[path] for path in paths], np.int64)))
 
 
 def _uri(config: Config) -> str:
-    return store.join(config.home, "seen.parquet")
+    return store.join(config.home, FILE)

@@ -34,7 +34,7 @@ def ingest_part(part: IngestPart) -> pa.Table:
     for path in part.images:
         _ingest_image(part, path, rows)
         ends.append(rows.counts())
-    return ingest_cache.by_image(part.images, rows, ends)
+    return ingest_cache.group_by_image(part.images, rows, ends)
 
 
 def _ingest_image(part: IngestPart, path: str, rows: ingest.Rows) -> None:

@@ -1,4 +1,4 @@
-"""The images of a part, and the boxes on them."""
+"""What the jobs share about parts: the unit of images that one worker processes in one task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 
 class Part(Protocol):
-    """What is sent to a worker at once: some images, with what is to be known of them."""
+    """A unit of work for one worker: some images and their data."""
 
     @property
     def images(self) -> Sized:

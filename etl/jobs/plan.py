@@ -1,4 +1,4 @@
-"""The plan a build is made under: chosen from a work's tables once, then pinned; and what it would do, told first."""
+"""The plan of a build: chosen once from the whole dataset, then pinned in the dataset's plan.json."""
 
 from __future__ import annotations
 
@@ -13,125 +13,134 @@ from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.imaging import lossless
 from etl.plan import Plan, TilePlan
-from etl.snapshots import snapshot
-from etl.stages import remap
-from etl.stages.planning import sampling, tile_size as planner
-from etl.stages.planning.tile_size import _as_configured, _candidates, _cut_of, objects_of
+from etl.snapshots.snapshot import load_plan
+from etl.stages.audit.findings import finding
+from etl.stages.planning import sampling, tile_size
+from etl.stages.planning.tile_size import Objects, _as_configured, _candidates, _cut_of, objects_of
 from etl.stages.planning.tile_stats import Survey, Tables
+from etl.stages.remap import remap
 from etl.storage import store
 from etl.storage.work import Work
 
 log = logging.getLogger("speck")
-UPDATE = "plan-update"  # the purpose of a work that looks at the source as if nothing had been pinned but the splits
-_PAYS = 0.1  # share of the pixels that a new plan must save to be worth a whole rebuild
+PLAN_UPDATE = "plan-update"  # purpose of a work that ignores the pinned plan except for the splits
+_WORTHWHILE = 0.1  # share of the pixels that a new plan must save to justify a full rebuild
 
 
-def plan_of(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
-    """Return the plan of a build: the pinned one where the configuration says nothing else, or a new one."""
+def resolve_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
+    """Return the plan of a build: the pinned one with the settings that the configuration fixes, else a new one."""
     tables, pinned = Tables(images, annotations), work.pinned
     if pinned is None:
-        plan = _chosen(work, tile_plan(work, tables))
+        plan = new_plan(work, resolve_tile_plan(work, tables))
         scales = ", ".join(f"{scale:g}" for scale in plan.tile.scales)
         log.info("plan: tiles of %d px at scales %s", plan.tile.size, scales)
     else:
         codec = lossless.choose_codec(work.config.shard.jpeg, pinned.codec)
-        cut = _as_configured(work.config, pinned.tile)
-        plan = pinned.model_copy(update={"tile": cut, "categories": tuple(work.categories), "codec": codec})
+        tile = _as_configured(work.config, pinned.tile)
+        plan = pinned.model_copy(update={"tile": tile, "categories": tuple(work.categories), "codec": codec})
     if sampling.answers(plan, work.config):
         return plan
     return sampling.chosen(plan, work.config, tables, Survey(tables, plan.tile, work.config.source.held_out))
 
 
-def used(work: Work) -> Plan:
-    """Return the plan under which a work's samples were made."""
-    return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
-
-
-def tile_size(work: Work) -> int:
-    """Return the side of a build's tiles in sample pixels."""
-    size = work.config.tile.size
-    return size if size != "auto" else tile_plan(work).size
-
-
-def tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
-    """Return how a build cuts images: as configured, else as pinned, else as chosen, once, from its tables."""
-    if work.pinned is not None:
-        return _as_configured(work.config, work.pinned.tile)
-    uri = work.path("plan", "tile.json")
-    if not store.exists(uri):
-        candidates = _candidates(work.config, objects_of(_tables(work) if tables is None else tables))
-        store.write_json(uri, _cut_of(work.config, planner.picked(candidates)).model_dump(mode="json"))
-    return TilePlan.model_validate(store.read_json(uri))
-
-
-def findings(work: Work) -> list[dict[str, Any]]:
-    """Return what the data has outgrown of the plan, for the audit; each is told in the log as well."""
-    tables, config = _tables(work), work.config
-    cut, objects = tile_plan(work, tables), objects_of(tables)
-    found = []
-    if (lost := planner.never_whole(cut, objects)).any():
-        paths = tables.images["path"].to_pylist()
-        files = sorted({paths[row] for row in objects.owner[lost].tolist()})
-        pays = work.pinned is not None and config.tile.scales == "auto"
-        remedy = "a new plan would pay: `speck plan --update`" if pays else "set tile.scales to auto, or a larger size"
-        advice = f"Objects too large to lie whole in any tile are taught and found in pieces; {remedy}."
-        found.append(("replan_whole", int(lost.sum()), advice, files))
-    if work.pinned is not None and config.tile.size == "auto":
-        now = planner.assess(cut, config.tile, config.train.image_size, objects)
-        best = planner.picked(_candidates(config, objects))
-        if now.pixels * (1 - _PAYS) > best.pixels and best.not_held <= now.not_held and best.shortfall <= now.shortfall:
-            advice = (
-                f"Tiles of {best.size} px would take {1 - best.pixels / now.pixels:.0%} fewer pixels an epoch than the "
-                f"pinned {now.size} px: a new plan would pay: `speck plan --update`."
-            )
-            found.append(("replan_cost", now.size, advice, []))
-    for code, count, advice, _ in found:
-        log.warning("%s (%d): %s", code, count, advice)
-    return [
-        {"code": code, "severity": "warning", "count": count, "advice": advice, "files": files[:20]}
-        for code, count, advice, files in found
-    ]
-
-
-def keep(work: Work, plan: Plan) -> None:
-    """Pin the plan of a build where none is, or its policy where that was chosen anew for another configuration."""
-    uri = store.join(work.config.home, "plan.json")
-    if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
-        return
-    if work.pinned == snapshot.load_plan(work.config.home) and work.pinned.policy != plan.policy:
-        pin(work.config, sampling.pinned_anew(work.pinned, plan))
-
-
-def pin(config: Config, plan: Plan) -> None:
-    """Make a plan the dataset's."""
-    store.write_json(store.join(config.home, "plan.json"), plan.model_dump(mode="json"))
-
-
-def load_plan(file: str) -> Plan:
-    """Return the plan of a file; ConfigError when it holds none."""
-    try:
-        return Plan.model_validate(store.read_json(file))
-    except (StoreError, ValueError) as error:
-        raise ConfigError("speck build", "--plan", f"{file} ({error})", "a plan.json that a build left") from error
-
-
-def _chosen(work: Work, cut: TilePlan) -> Plan:
-    """Return the choices that hold from now on, but for the policy."""
+def new_plan(work: Work, tile: TilePlan) -> Plan:
+    """Return a plan with this tiling, new in everything but the splits; its sampling policy is not chosen yet."""
     pins = store.read_json(work.path("split", "pins.json"))
     return Plan(
         split_salt=pins["split_salt"],
         near_duplicates=pins["near_duplicates"],
         divided=tuple(pins["divided"]),
         categories=tuple(work.categories),
-        tile=cut,
+        tile=tile,
         negatives=1.0,
         codec=lossless.choose_codec(work.config.shard.jpeg, None),
     )
 
 
-def _tables(work: Work) -> Tables:
-    """Return what goes on to tiling, before or after remap has written it."""
+def load_build_plan(work: Work) -> Plan:
+    """Return the plan that the samples of a build were made under."""
+    return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
+
+
+def resolve_tile_size(work: Work) -> int:
+    """Return the side of a build's tiles in sample pixels."""
+    size = work.config.tile.size
+    return size if size != "auto" else resolve_tile_plan(work).size
+
+
+def resolve_tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
+    """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
+    if work.pinned is not None:
+        return _as_configured(work.config, work.pinned.tile)
+    uri = work.path("plan", "tile.json")
+    if not store.exists(uri):
+        candidates = _candidates(work.config, objects_of(tables_to_tile(work) if tables is None else tables))
+        store.write_json(uri, _cut_of(work.config, tile_size.picked(candidates)).model_dump(mode="json"))
+    return TilePlan.model_validate(store.read_json(uri))
+
+
+def tables_to_tile(work: Work) -> Tables:
+    """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
     images = work.read("split", "images")
     images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-    annotations, _ = remap.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
+    annotations, _ = remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
     return Tables(images, annotations)
+
+
+def check_plan(work: Work) -> list[dict[str, Any]]:
+    """Return the audit's findings about a plan that no longer fits the data, and log each."""
+    tables = tables_to_tile(work)
+    tile, objects = resolve_tile_plan(work, tables), objects_of(tables)
+    findings = [*_too_large(work, tile, objects, tables.images["path"].to_pylist()), *_too_costly(work, tile, objects)]
+    for row in findings:
+        log.warning("%s (%d): %s", row["code"], row["count"], row["advice"])
+    return findings
+
+
+def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -> list[dict[str, Any]]:
+    too_large = tile_size.never_whole(tile, objects)
+    if not too_large.any():
+        return []
+    can_update = work.pinned is not None and work.config.tile.scales == "auto"
+    fix = "a new plan would help: `speck plan --update`" if can_update else "set tile.scales to auto, or a larger size"
+    advice = f"These objects are larger than any tile, so training and detection see only pieces of them; {fix}."
+    files = sorted({paths[row] for row in objects.owner[too_large].tolist()})
+    return [finding("replan_whole", "warning", advice, files, count=int(too_large.sum()))]
+
+
+def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[dict[str, Any]]:
+    config = work.config
+    if work.pinned is None or config.tile.size != "auto":
+        return []
+    now = tile_size.assess(tile, config.tile, config.train.image_size, objects)
+    best = tile_size.picked(_candidates(config, objects))
+    if now.pixels * (1 - _WORTHWHILE) <= best.pixels or best.not_held > now.not_held or best.shortfall > now.shortfall:
+        return []
+    saved = 1 - best.pixels / now.pixels
+    advice = (
+        f"Tiles of {best.size} px would need {saved:.0%} fewer pixels per epoch than the pinned {now.size} px; "
+        "a new plan would help: `speck plan --update`."
+    )
+    return [finding("replan_cost", "warning", advice, count=now.size)]
+
+
+def pin_after_build(work: Work, plan: Plan) -> None:
+    """Pin the plan of a build if none is pinned; else pin its sampling policy if the configuration asked for it."""
+    uri = store.join(work.config.home, "plan.json")
+    if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
+        return
+    if work.pinned == load_plan(work.config.home) and work.pinned.policy != plan.policy:
+        pin_plan(work.config, sampling.pinned_anew(work.pinned, plan))
+
+
+def pin_plan(config: Config, plan: Plan) -> None:
+    """Pin a plan: later builds of the dataset use it."""
+    store.write_json(store.join(config.home, "plan.json"), plan.model_dump(mode="json"))
+
+
+def read_plan_file(file: str) -> Plan:
+    """Return the plan in a file; ConfigError when the file holds none."""
+    try:
+        return Plan.model_validate(store.read_json(file))
+    except (StoreError, ValueError) as error:
+        raise ConfigError("speck build", "--plan", f"{file} ({error})", "the plan.json of an earlier build") from error

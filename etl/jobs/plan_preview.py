@@ -8,7 +8,7 @@ from typing import Any
 
 from etl import boxes, schema
 from etl.config import Config, network
-from etl.jobs.plan import _chosen, _tables, plan_of
+from etl.jobs.plan import new_plan, resolve_plan, tables_to_tile
 from etl.plan import Plan
 from etl.snapshots import snapshot
 from etl.stages import remap, tile as tiling
@@ -26,13 +26,13 @@ def preview(work: Work, *, update: bool = False) -> Answer:
     the new one.
     """
     config, pinned = work.config, work.pinned
-    tables = _tables(work)
+    tables = tables_to_tile(work)
     candidates = _candidates(config, objects_of(tables))
     best = tile_size.picked(candidates)
-    new = _chosen(work, _cut_of(config, best))
+    new = new_plan(work, _cut_of(config, best))
     survey = Survey(tables, new.tile, work.config.source.held_out)
     new = sampling.chosen(new, config, tables, survey)
-    plan = new if pinned is None or update else plan_of(work, *tables)
+    plan = new if pinned is None or update else resolve_plan(work, *tables)
     if plan.tile != new.tile:
         survey = Survey(tables, plan.tile, work.config.source.held_out)
     before = snapshot.load_plan(config.home)

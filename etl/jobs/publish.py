@@ -1,4 +1,4 @@
-"""The end of a build: the audit's page, the assembly of samples into shards, and the snapshot that names them all."""
+"""Publish a build: write its tables and files as a snapshot, and make that the newest of the dataset."""
 
 from __future__ import annotations
 
@@ -6,135 +6,142 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
-from etl.jobs import (
-    plan as planning,
-    sample_cache,
-)
-from etl.jobs.shards import assemble
+from etl.jobs import sample_cache
+from etl.jobs.plan import load_build_plan, pin_after_build
+from etl.jobs.sample_cache import ShardEntry
+from etl.jobs.shards import Assembled, assemble_shards
 from etl.jobs.versions import VERSIONS
 from etl.lifecycle import retention
 from etl.plan import Plan
 from etl.reports import contact_sheet
 from etl.snapshots import snapshot
-from etl.stages import STAGES, ledger, remap
+from etl.snapshots.snapshot import Snapshot
+from etl.stages import STAGES, ledger
 from etl.stages.planning import sampling
+from etl.stages.remap import trained_categories
 from etl.storage import lease, store
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
 
-
-_REPORTS = ("audit.json", "audit.html")  # of the night that made the snapshot: they tell what it changed
-
-
-def publish_work(work: Work, versions: dict[str, int], answers: dict[str, Answer]) -> Answer:
-    """Write shards and tables, then the manifest, then make the snapshot the newest; the work folder goes last."""
-    start, cpu = time.perf_counter(), time.process_time()
-    home = work.config.home
-    chosen = planning.used(work)
-    images = work.read("split", "images")
-    made = assemble(work, images)
-    samples, shards = made.samples, made.shards
-    events = pa.concat_tables([*(work.read(stage, "ledger") for stage in ("ingest", "split", "remap")), made.events])
-    annotations = work.read("ingest", "annotations")
-    final = ledger.final_outcomes(ledger.written_ids(annotations, work.read("ingest", "ledger")), events)
-    tables = {
-        "images": images,
-        "annotations": annotations,
-        "rejects": work.read("ingest", "rejects"),
-        "ledger": ledger.in_order(pa.concat_tables([events, final])),
-        "samples": samples,
-    }
-    counts = _counts(tables, final, shards)
-    manifest = _write_snapshot(work, tables, shards, {**counts, "annotations": final.num_rows}, chosen, versions)
-    previous = snapshot.head(work.config)
-    published = not snapshot.is_newest(home, manifest["id"])
-    spent = {key: round(sum(answer[key] for answer in answers.values()), 2) for key in ("seconds", "cpu_seconds")}
-    answer = {
-        "snapshot": store.join(home, "snapshots", manifest["id"]),
-        "published": published,
-        **counts,
-        "annotations": final.num_rows,
-        "reused_samples": made.reused,
-        "negatives": sampling.negatives(work.config, chosen, samples),
-        "sizes": sampling.sizes(work.config, chosen, samples),
-        "change": _change(previous, annotations, images),
-        "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
-        "stages": {stage: found["seconds"] for stage, found in answers.items()}
-        | {"publish": round(time.perf_counter() - start, 2)},
-        "seconds": round(spent["seconds"] + time.perf_counter() - start, 2),
-        "cpu_seconds": round(spent["cpu_seconds"] + time.process_time() - cpu, 2),
-    }
-    lease.confirm(home)
-    planning.keep(work, chosen)
-    if published:
-        snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
-    retention.sweep(home, work.build_id)
-    work.delete()
-    return answer
+_FILES = (("tile", sample_cache.FILE), ("anchors", "anchors.json"))  # stage and name
+_REPORTS = (("audit", "audit.json"), ("audit", "audit.html"))  # compare with the snapshot before: written once
 
 
-def earlier_answer(work: Work) -> Answer | None:
-    """Return what an earlier try published from this work before it could say so, None if nothing."""
+class _Counts(TypedDict):
+    images: int
+    annotations: int
+    rejects: dict[str, int]  # by reason
+    ledger: dict[str, int]  # boxes by final outcome
+    samples: dict[str, int]  # by split
+    base_tiles: dict[str, int]  # by split
+    shards: int
+
+
+class _Difference(TypedDict):
+    added: int
+    removed: int
+
+
+class _Change(TypedDict):
+    images: _Difference
+    boxes: _Difference
+    share: float  # of the boxes
+
+
+def run(uri: str) -> Answer:
+    """Publish a build and delete its work folder; returns the answer of `speck build`."""
+    work = Work(uri)
+    if (answer := published_answer(work)) is not None:
+        return answer
+    with work.leased(last=True):
+        return _publish(work)
+
+
+def published_answer(work: Work) -> Answer | None:
+    """Return the answer of a build that was published before its process ended; None if it was not published."""
     home = work.uri.rsplit("/", 2)[0]
     entries = [entry for entry in snapshot.history(home) if entry.get("build") == work.build_id]
     return dict(entries[-1]["answer"]) if entries and not work.exists else None
 
 
-def _counts(tables: dict[str, pa.Table], final: pa.Table, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    def tally(values: pa.ChunkedArray) -> dict[str, int]:
+def _publish(work: Work) -> Answer:
+    start, cpu = time.perf_counter(), time.process_time()
+    answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
+    plan = load_build_plan(work)
+    assembled = assemble_shards(work, work.read("split", "images"))
+    tables = _snapshot_tables(work, assembled)
+    counts = _counts(tables, assembled.shards)
+    manifest = _write_snapshot(work, tables, assembled.shards, counts, plan)
+    answer = {
+        "snapshot": store.join(work.config.home, "snapshots", manifest["id"]),
+        "published": not snapshot.is_newest(work.config.home, manifest["id"]),
+        **counts,
+        "reused_samples": assembled.reused,
+        "negatives": sampling.negatives(work.config, plan, tables["samples"]),
+        "sizes": sampling.sizes(work.config, plan, tables["samples"]),
+        "change": _change(snapshot.head(work.config), tables),
+        "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
+        **_durations(answers, time.perf_counter() - start, time.process_time() - cpu),
+    }
+    _make_newest(work, plan, manifest, answer)
+    return answer
+
+
+def _snapshot_tables(work: Work, assembled: Assembled) -> dict[str, pa.Table]:
+    """Return the tables of the snapshot by name."""
+    annotations = work.read("ingest", "annotations")
+    events = pa.concat_tables(
+        [*(work.read(stage, "ledger") for stage in ("ingest", "split", "remap")), assembled.ledger]
+    )
+    final = ledger.final_outcomes(ledger.written_ids(annotations, work.read("ingest", "ledger")), events)
+    return {
+        "images": work.read("split", "images"),
+        "annotations": annotations,
+        "rejects": work.read("ingest", "rejects"),
+        "ledger": ledger.in_order(pa.concat_tables([events, final])),
+        "samples": assembled.samples,
+    }
+
+
+def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> _Counts:
+    def count(values: pa.ChunkedArray) -> dict[str, int]:
         return dict(sorted(Counter(values.to_pylist()).items()))
 
-    samples = tables["samples"]
+    samples, events = tables["samples"], tables["ledger"]
+    final = events.filter(pc.equal(events["stage"], schema.FINAL))
     base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
     return {
         "images": tables["images"].num_rows,
-        "rejects": tally(tables["rejects"]["reason"]),
+        "annotations": final.num_rows,
+        "rejects": count(tables["rejects"]["reason"]),
         "ledger": ledger.counts(final),
-        "samples": tally(samples["split"]),
-        "base_tiles": tally(samples["split"].filter(base)),
+        "samples": count(samples["split"]),
+        "base_tiles": count(samples["split"].filter(base)),
         "shards": len(shards),
     }
 
 
 def _write_snapshot(
-    work: Work,
-    tables: dict[str, pa.Table],
-    shards: list[dict[str, Any]],
-    counts: dict[str, Any],
-    chosen: Plan,
-    versions: dict[str, int],
+    work: Work, tables: Mapping[str, pa.Table], shards: list[ShardEntry], counts: _Counts, plan: Plan
 ) -> dict[str, Any]:
-    """Write the tables and reports below their snapshot's name and return the manifest, not yet written."""
-    entries = {}
-    for name, table in tables.items():
-        data = store.table_bytes(table)
-        entries[name] = {
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "rows": table.num_rows,
-            "bytes": len(data),
-            "data": data,
-        }
+    """Write the files of the snapshot into its folder, and return its manifest, which is not written yet."""
+    data = {name: store.table_bytes(table) for name, table in tables.items()}
+    entries = {name: {**_digest(data[name]), "rows": table.num_rows} for name, table in tables.items()}
     name = snapshot.snapshot_id(entries, shards)
     folder = store.join(work.config.home, "snapshots", name)
-    for table_name, entry in entries.items():
-        store.write_bytes(store.join(folder, f"{table_name}.parquet"), entry.pop("data"))
-    besides = (
-        ("tile", sample_cache.FILE),
-        ("anchors", "anchors.json"),
-        ("audit", "audit.json"),
-        ("audit", "audit.html"),
-    )
-    for stage, file in besides:
-        if file not in _REPORTS or not store.exists(store.join(folder, "manifest.json")):
-            store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
+    for table_name, content in data.items():
+        store.write_bytes(store.join(folder, f"{table_name}.parquet"), content)
+    is_published = store.exists(store.join(folder, "manifest.json"))
+    for stage, file in _FILES if is_published else (*_FILES, *_REPORTS):
+        store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
     sheet = _contact_sheet(work, tables["samples"])
     store.write_bytes(store.join(folder, contact_sheet.FILE), sheet)
     return {
@@ -142,46 +149,59 @@ def _write_snapshot(
         "dataset": work.config.name,
         "tables": entries,
         "shards": shards,
-        "pages": {contact_sheet.FILE: {"sha256": hashlib.sha256(sheet).hexdigest(), "bytes": len(sheet)}},
+        "pages": {contact_sheet.FILE: _digest(sheet)},
         "counts": counts,
-        "categories": remap.trained_categories(work.categories, work.config.ontology),
+        "categories": trained_categories(work.categories, work.config.ontology),
         "config": work.config.resolved(),
-        "plan": chosen.model_dump(mode="json"),
-        "versions": versions,
+        "plan": plan.model_dump(mode="json"),
+        "versions": VERSIONS,
     }
 
 
+def _digest(data: bytes) -> dict[str, str | int]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
 def _contact_sheet(work: Work, samples: pa.Table) -> bytes:
-    shown = contact_sheet.choose(samples, schema.BASE)
-    uris = [snapshot.shard_uri(work.config.home, row["shard"]) for row in shown]
-    data = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, shown, strict=True)]
+    rows = contact_sheet.choose(samples, schema.BASE)
+    uris = [snapshot.shard_uri(work.config.home, row["shard"]) for row in rows]
+    images = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, rows, strict=True)]
     anchors = store.read_json(work.path("anchors", "anchors.json"))
-    return contact_sheet.page(work.config.name, zip(shown, data, strict=True), anchors)
+    return contact_sheet.page(work.config.name, zip(rows, images, strict=True), anchors)
 
 
-def _change(previous: str | None, annotations: pa.Table, images: pa.Table) -> dict[str, Any]:
-    """Return how many images and boxes came and went since a snapshot, and their share of its boxes."""
-    found: dict[str, Any] = {}
-    old = snapshot.Snapshot.open(previous) if previous is not None else None
-    for name, table, key in (("images", images, "image_id"), ("boxes", annotations, "annotation_id")):
-        now = set(table[key].to_pylist())
-        before = (
-            set(old.table("images" if name == "images" else "annotations")[key].to_pylist())
-            if old is not None
-            else set()
-        )
-        found[name] = {"added": len(now - before), "removed": len(before - now)}
-        if name == "boxes":
-            moved = found[name]["added"] + found[name]["removed"]
-            found["share"] = round(moved / len(before), 6) if before else 1.0
-    return found
+def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> _Change:
+    """Return how many images and boxes were added and removed since a snapshot (its URI), and the share of boxes."""
+    earlier = Snapshot.open(previous) if previous is not None else None
+
+    def ids(name: str, key: str) -> tuple[set[str], set[str]]:
+        before = set(earlier.table(name)[key].to_pylist()) if earlier is not None else set()
+        return before, set(tables[name][key].to_pylist())
+
+    def difference(before: set[str], now: set[str]) -> _Difference:
+        return {"added": len(now - before), "removed": len(before - now)}
+
+    before, now = ids("annotations", "annotation_id")
+    share = round(len(before ^ now) / len(before), 6) if before else 1.0
+    return {"images": difference(*ids("images", "image_id")), "boxes": difference(before, now), "share": share}
 
 
-def run(uri: str) -> Answer:
-    """Assemble shards and tables into a snapshot, make it the newest, and return the answer of `speck build`."""
-    work = Work(uri)
-    if (earlier := earlier_answer(work)) is not None:
-        return earlier
-    with work.leased(last=True):
-        answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
-        return publish_work(work, VERSIONS, answers)
+def _durations(answers: Mapping[str, Answer], seconds: float, cpu_seconds: float) -> Answer:
+    """Return the time of each stage, of which publishing took these seconds, and of the whole build."""
+    earlier = {key: sum(answer[key] for answer in answers.values()) for key in ("seconds", "cpu_seconds")}
+    return {
+        "stages": {**{stage: answer["seconds"] for stage, answer in answers.items()}, "publish": round(seconds, 2)},
+        "seconds": round(earlier["seconds"] + seconds, 2),
+        "cpu_seconds": round(earlier["cpu_seconds"] + cpu_seconds, 2),
+    }
+
+
+def _make_newest(work: Work, plan: Plan, manifest: Mapping[str, Any], answer: Answer) -> None:
+    """Pin the plan, publish the snapshot unless it is the newest already, and remove what is no longer needed."""
+    home = work.config.home
+    lease.confirm(home)
+    pin_after_build(work, plan)
+    if answer["published"]:
+        snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
+    retention.sweep(home, work.build_id)
+    work.delete()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from etl.stages import remap as remapping
+from etl.stages.remap import remap
 from etl.storage.work import Answer, Work
 
 
 def run(uri: str) -> Answer:
-    """Apply the ontology to the boxes that ingest and split left."""
+    """Apply the ontology to the boxes that ingest and split have not dropped."""
     work = Work(uri)
 
     def compute() -> Answer:
-        kept, ledger = remapping.remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
+        kept, ledger = remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
         work.write("remap", "annotations", kept)
         work.write("remap", "ledger", ledger)
         return {"annotations": kept.num_rows, "changed": ledger.num_rows}

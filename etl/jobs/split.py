@@ -1,4 +1,4 @@
-"""Give each image its split."""
+"""Assign each image to a split."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import pyarrow.compute as pc
 from etl import region, schema
 from etl.boxes import corners
 from etl.config import SplitRatios
-from etl.stages import ledger, split as splitting
+from etl.stages import ledger
+from etl.stages.split import split
 from etl.storage import store
 from etl.storage.work import Answer, Work
 
 
 def run(uri: str) -> Answer:
-    """Give each image its split."""
+    """Assign each image to a split, and drop the boxes that no split can use."""
     work = Work(uri)
 
     def compute() -> Answer:
         source = work.config.source
-        outcome = splitting.split(
+        outcome = split(
             work.read("ingest", "images"),
             source.split if isinstance(source.split, SplitRatios) else None,
             group=source.group,
@@ -36,7 +37,10 @@ def run(uri: str) -> Answer:
             for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
             if image in outcome.left_out
         ]
-        rows += [ledger.entry(box, "split", "dropped", "guard_band") for box in _between(work, outcome.images, boxes)]
+        rows += [
+            ledger.entry(box, "split", "dropped", "guard_band")
+            for box in _guard_band_boxes(work, outcome.images, boxes)
+        ]
         work.write("split", "images", outcome.images)
         work.write("split", "ledger", schema.table(schema.LEDGER, rows))
         pins = {
@@ -52,14 +56,14 @@ def run(uri: str) -> Answer:
     return work.once("split", compute)
 
 
-def _between(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:
-    """Return the ids of the boxes on divided images that lie in no region at all."""
+def _guard_band_boxes(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:
+    """Return the ids of the boxes on divided images that lie outside every region."""
     held_out = work.config.source.held_out
     divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}
-    found = []
+    outside = []
     for box in boxes.filter(pc.is_in(boxes["image_id"], pa.array([*divided], pa.string()))).to_pylist():
         x0, y0, x1, y1 = corners(box)
         windows = (part.window for part in region.regions_of(divided[box["image_id"]], held_out))
         if not any(x0 < w.x1 and w.x0 < x1 and y0 < w.y1 and w.y0 < y1 for w in windows):
-            found.append(box["annotation_id"])
-    return found
+            outside.append(box["annotation_id"])
+    return outside

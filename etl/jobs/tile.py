@@ -12,10 +12,11 @@ from etl import schema
 from etl.execution.cluster import Cluster
 from etl.ids import digest
 from etl.imaging import lossless
-from etl.jobs import plan as planning, sample_cache, tile_worker
+from etl.jobs import sample_cache
 from etl.jobs.parts import boxes_of, image_count
+from etl.jobs.plan import resolve_plan
+from etl.jobs.tile_worker import TilePart, tile_part
 from etl.jobs.versions import VERSIONS
-from etl.plan import Plan
 from etl.stages.augment import donor_reader, donors
 from etl.storage import store
 from etl.storage.work import Answer, Work
@@ -24,48 +25,50 @@ _TILE_PIXELS = 12_000_000  # of source images in one part
 
 
 def run(uri: str, cluster: Cluster) -> Answer:
-    """Cut and augment every image of a split into samples, part by part."""
+    """Cut and augment every changed image of a build into samples, part by part."""
     work = Work(uri)
 
     def compute() -> Answer:
         images = work.read("split", "images")
         images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
         annotations = work.read("remap", "annotations")
-        plan = planning.plan_of(work, images, annotations)
+        plan = resolve_plan(work, images, annotations)
         lossless.log_codec(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
-        lenders = donors.lending(images, annotations, work.config.augment)
-        known = sample_cache.settle(work, sample_cache.keys(images, annotations, plan, work.config, VERSIONS, lenders))
-        pieces = list(_tile_parts(work, plan, images, annotations, lenders, known))
-        fresh = cluster.map(tile_worker.tile_part, pieces, label="tile", images=image_count)
+        donors_of = donors.lending(images, annotations, work.config.augment)
+        keys = sample_cache.sample_keys(images, annotations, plan, work.config, VERSIONS, donors_of)
+        unchanged = sample_cache.plan_reuse(work, keys)
+        changed = images.filter(pc.invert(pc.is_in(images["image_id"], unchanged)))
+        parts = [
+            TilePart(
+                work.config,
+                plan,
+                work.path("tile", digest(part["image_id"].to_pylist())[:16]),
+                part,
+                boxes_of(part, annotations),
+                donor_reader.loans(donors_of, part, images, annotations),
+            )
+            for part in _image_parts(changed)
+        ]
+        made = cluster.map(tile_part, parts, label="tile", images=image_count)
         store.settle(work.uri)
-        store.write_json(work.path("tile", "parts.json"), [piece.uri for piece in pieces])
-        return {"parts": len(pieces), "parts_reused": fresh.count(False), "images_unchanged": len(known)}
+        store.write_json(work.path("tile", "parts.json"), [part.uri for part in parts])
+        return {"parts": len(parts), "parts_reused": made.count(False), "images_unchanged": len(unchanged)}
 
     return work.once("tile", compute)
 
 
-def _tile_parts(
-    work: Work, plan: Plan, images: pa.Table, annotations: pa.Table, lenders: donors.Donors, known: pa.Array
-) -> Iterator[tile_worker.TilePart]:
-    """Yield the images of each split but the known ones, in path order, cut where enough pixels are gathered."""
-    changed = images.filter(pc.invert(pc.is_in(images["image_id"], known)))
-    pixels = np.multiply(changed["width"].to_numpy(), changed["height"].to_numpy(), dtype=np.int64)
-    splits = changed["split"].to_pylist()
-    start, filled = 0, 0
-    order = sorted(range(changed.num_rows), key=lambda row: (schema.USED.index(splits[row]), row))
-    cuts = []
-    for place, row in enumerate(order):
-        fresh = place > start and (splits[row] != splits[order[place - 1]] or filled + pixels[row] > _TILE_PIXELS)
-        if fresh:
-            cuts.append((start, place))
-            start, filled = place, 0
-        filled += int(pixels[row])
-    cuts.append((start, len(order)))
-    for begin, end in cuts:
-        mine = changed.take(pa.array(order[begin:end], pa.int64()))
-        if mine.num_rows:
-            name = digest(mine["image_id"].to_pylist())[:16]
-            loans = donor_reader.loans(lenders, mine, images, annotations)
-            boxes = boxes_of(mine, annotations)
-            yield tile_worker.TilePart(work.config, plan, work.path("tile", name), mine, boxes, loans)
+def _image_parts(images: pa.Table) -> Iterator[pa.Table]:
+    """Yield the images split by split in their order, in parts of about `_TILE_PIXELS`."""
+    pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
+    splits = images["split"].to_pylist()
+    part: list[int] = []  # rows
+    part_pixels = 0
+    for row in sorted(range(images.num_rows), key=lambda row: (schema.USED.index(splits[row]), row)):
+        if part and (splits[row] != splits[part[-1]] or part_pixels + pixels[row] > _TILE_PIXELS):
+            yield images.take(pa.array(part, pa.int64()))
+            part, part_pixels = [], 0
+        part.append(row)
+        part_pixels += int(pixels[row])
+    if part:
+        yield images.take(pa.array(part, pa.int64()))

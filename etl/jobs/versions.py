@@ -1,4 +1,4 @@
-"""The versions of what decides the bytes of a build."""
+"""The version of every stage and file format whose code determines the bytes of a build."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,7 +81,7 @@ def shard_uri(home: str, sha256: str) -> str:
     return store.join(home, "shards", f"{sha256}.tar")
 
 
-def snapshot_id(tables: dict[str, dict[str, Any]], shards: list[dict[str, Any]]) -> str:
+def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> str:
     """Return the name of the snapshot that holds these tables and shards."""
     return digest({name: entry["sha256"] for name, entry in tables.items()}, [shard["sha256"] for shard in shards])[:16]
 
@@ -105,7 +106,7 @@ def is_newest(home: str, snapshot: str) -> bool:
     return store.exists(pointer) and store.read_json(pointer)["snapshot"] == snapshot
 
 
-def publish(home: str, manifest: dict[str, Any], note: dict[str, Any]) -> None:
+def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> None:
     """Make a written snapshot the newest: its manifest, an entry in the log with the note, the head, in this order."""
     pointer = store.join(home, "head.json")
     previous: dict[str, Any] = {"snapshot": None, "sequence": 0}

@@ -102,7 +102,7 @@ def test_a_changed_policy_is_chosen_anew_and_pinned(source: Path) -> None:
     assert planned(changed)["changes"].keys() == {"negatives", "negatives_far", "policy"}
     answer, second = built(changed)
     assert answer["negatives"]["found"] == pytest.approx(0.1, abs=0.005)
-    assert planning.load_plan(f"{first.home}/plan.json") == second.plan != first.plan
+    assert planning.read_plan_file(f"{first.home}/plan.json") == second.plan != first.plan
     draw(source / "images", "z_1", SMALL)
     assert built(changed)[1].plan == second.plan
 
@@ -189,7 +189,7 @@ def test_automatic_sizes_are_pinned_and_say_when_another_would_pay(source: Path)
     assert {row["size"] for row in told["candidates"]} >= {256, 640, 1280}
     _, first = built(config)
     assert first.plan.tile.size == told["plan"]["tile"]["size"]
-    planning.pin(config, first.plan.model_copy(update={"tile": first.plan.tile.model_copy(update={"size": 320})}))
+    planning.pin_plan(config, first.plan.model_copy(update={"tile": first.plan.tile.model_copy(update={"size": 320})}))
     _, second = built(config)
     assert second.plan.tile.size == 320
     assert [row for row in second.audit["findings"] if row["code"] == "replan_cost"]
@@ -199,7 +199,7 @@ def test_a_build_under_a_given_plan_equals_the_one_that_chose_it(source: Path, t
     config = load(source / "d.yaml")
     _, chosen = built(config)
     elsewhere = config.model_copy(update={"store": str(tmp_path / "other")})
-    plan = planning.load_plan(f"{chosen.home}/plan.json")
+    plan = planning.read_plan_file(f"{chosen.home}/plan.json")
     _, given = built(elsewhere, plan.model_copy(update={"negatives": 1.0, "negatives_far": 1.0}))
     assert given.id != chosen.id
     assert given.plan.negatives == 1.0
@@ -214,7 +214,7 @@ def test_the_command_prints_tables_or_one_object(source: Path) -> None:
         assert word in told.stdout
     as_json = CliRunner().invoke(app, ["plan", str(source / "d.yaml"), "--workers", "0", "--json", "--update"])
     answer = json.loads(as_json.stdout.splitlines()[-1])
-    assert Plan.model_validate(answer["plan"]) == planning.load_plan(str(source / "store" / "d" / "plan.json"))
+    assert Plan.model_validate(answer["plan"]) == planning.read_plan_file(str(source / "store" / "d" / "plan.json"))
     wrong = CliRunner().invoke(app, ["build", str(source / "d.yaml"), "--plan", str(source / "d.yaml")])
     assert (wrong.exit_code, "--plan" in wrong.output) == (2, True)
 
@@ -223,4 +223,4 @@ def test_a_plan_file_that_is_none_is_a_wrong_command(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"version": 1}')
     for file in ("plan.json", "nowhere.json"):
         with pytest.raises(ConfigError, match="--plan"):
-            planning.load_plan(str(tmp_path / file))
+            planning.read_plan_file(str(tmp_path / file))

@@ -33,7 +33,7 @@ def given() -> Given:
 
 def keys(what: Given, donors: dict[str, list[str]] | None = None) -> dict[str, str]:
     config = Config.model_validate({"name": "n", "source": {"format": "yolo", "images": "x"}, **what["config"]})
-    table = sample_cache.keys(
+    table = sample_cache.sample_keys(
         schema.table(schema.IMAGES, what["images"]),
         schema.table(schema.ANNOTATIONS, what["boxes"]),
         Plan(tile=TilePlan(**what["tile"]), **what["plan"]),
@@ -103,8 +103,8 @@ def test_an_image_that_is_left_out_has_no_key() -> None:
     assert list(keys(what)) == ["i"]
 
 
-def test_runs_join_what_lies_together_in_one_tar() -> None:
+def test_a_span_joins_samples_that_follow_each_other_in_one_tar() -> None:
     rows = pa.table({"origin": list("aaabba"), "start": [0, 10, 30, 0, 5, 10], "length": [10, 20, 5, 5, 5, 20]})
     expected = [("a", 0, [10, 20, 5]), ("b", 0, [5, 5]), ("a", 10, [20])]
-    assert list(sample_cache.runs(rows)) == expected
-    assert list(sample_cache.runs(rows.slice(0, 0))) == []
+    assert list(sample_cache.contiguous_spans(rows)) == expected
+    assert list(sample_cache.contiguous_spans(rows.slice(0, 0))) == []
