@@ -6,11 +6,12 @@ Coordinates are float pixels of the upright original image, xyxy, half-open, unl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from etl.boxes import BUCKETS, XYXY
+from etl.codes import check_reason
 
 SPLITS = ("train", "val", "test")
 
@@ -169,12 +170,18 @@ def place(file: str, line: int | None) -> str:
 
 
 def reject(kind: str, where: str, reason: str, found: object, expected: str) -> dict[str, str]:
-    """Return one row of the rejects table."""
+    """Return one row of the rejects table; KeyError for an unregistered reason."""
+    check_reason(kind, reason)
+    return _reject(kind, where, reason, found, expected)
+
+
+def reject_bad_box(where: str, reason: str, found: object, expected: str) -> dict[str, str]:
+    """Return the reject of an unreadable annotation; custom readers may give unregistered reasons."""
+    return _reject("annotation", where, reason, found, expected)
+
+
+def _reject(kind: str, where: str, reason: str, found: object, expected: str) -> dict[str, str]:
     return {"kind": kind, "where": where, "reason": reason, "found": str(found), "expected": expected}
 
 
 BASE = "tile"  # the recipe kind of samples that are plain cut-outs
-
-
-Severity = Literal["critical", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")

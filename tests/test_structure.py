@@ -22,6 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # From the bottom up. A package imports itself and packages of lower rows, none of its own row. The name of a top-level
 # package stands for the files that lie directly in it, among which the entry point of the command line is above all.
 LEVELS = (
+    {"etl.codes"},
     {"etl"},
     {"etl.config"},
     {"etl.formats", "etl.imaging", "etl.storage", "etl.execution"},

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from etl.boxes import BUCKETS
+from etl.codes import SEVERITIES
 from etl.config import Config
 from etl.errors import StoreError
-from etl.schema import SEVERITIES
 from etl.storage import store
 
 NEWEST = 30  # publications and promotions that are told of

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from etl.config import Config, network
 from etl.execution.cluster import Cluster
+from etl.findings import Finding
 from etl.jobs import audit_images, plan
 from etl.jobs.audit_images import pictures
 from etl.jobs.parts import boxes_of, image_count
@@ -69,7 +70,7 @@ def conclude_and_write(
         near_duplicates=[
             (paths[a[0]], paths[other]) for a, b in leakage.similar(hashes) for other in b if other != a[0]
         ],
-        found=[*store.read_json(work.path("split", "pins.json"))["findings"], *plan.check_plan(work)],
+        found=[*_findings_of_split(work), *plan.check_plan(work)],
         splits=(),  # the split stage reports those that are empty
         max_rejects=config.source.max_rejects,
     )
@@ -81,6 +82,11 @@ def conclude_and_write(
     store.write_json(work.path("audit", "audit.json"), found)
     store.write_bytes(work.path("audit", "audit.html"), page.encode())
     return found
+
+
+def _findings_of_split(work: Work) -> list[Finding]:
+    pins = store.read_json(work.path("split", "pins.json"))
+    return [Finding.model_validate(row, strict=False) for row in pins["findings"]]
 
 
 def _audit_before(config: Config) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +10,10 @@ import pyarrow.compute as pc
 from etl import schema
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
+from etl.findings import Finding, finding
 from etl.imaging import lossless
 from etl.plan import Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
-from etl.stages.audit.findings import finding
 from etl.stages.planning import sampling, tile_size
 from etl.stages.planning.tile_size import Objects, _as_configured, _candidates, _cut_of, objects_of
 from etl.stages.planning.tile_stats import Survey, Tables
@@ -87,17 +86,17 @@ def tables_to_tile(work: Work) -> Tables:
     return Tables(images, annotations)
 
 
-def check_plan(work: Work) -> list[dict[str, Any]]:
+def check_plan(work: Work) -> list[Finding]:
     """Return the audit's findings about a plan that no longer fits the data, and log each."""
     tables = tables_to_tile(work)
     tile, objects = resolve_tile_plan(work, tables), objects_of(tables)
     findings = [*_too_large(work, tile, objects, tables.images["path"].to_pylist()), *_too_costly(work, tile, objects)]
     for row in findings:
-        log.warning("%s (%d): %s", row["code"], row["count"], row["advice"])
+        log.warning("%s (%d): %s", row.code, row.count, row.advice)
     return findings
 
 
-def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -> list[dict[str, Any]]:
+def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -> list[Finding]:
     too_large = tile_size.never_whole(tile, objects)
     if not too_large.any():
         return []
@@ -105,10 +104,10 @@ def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -
     fix = "a new plan would help: `speck plan --update`" if can_update else "set tile.scales to auto, or a larger size"
     advice = f"These objects are larger than any tile, so training and detection see only pieces of them; {fix}."
     files = sorted({paths[row] for row in objects.owner[too_large].tolist()})
-    return [finding("replan_whole", "warning", advice, files, count=int(too_large.sum()))]
+    return [finding("replan_whole", advice, files, count=int(too_large.sum()))]
 
 
-def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[dict[str, Any]]:
+def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[Finding]:
     config = work.config
     if work.pinned is None or config.tile.size != "auto":
         return []
@@ -121,7 +120,7 @@ def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[dict[str, 
         f"Tiles of {best.size} px would need {saved:.0%} fewer pixels per epoch than the pinned {now.size} px; "
         "a new plan would help: `speck plan --update`."
     )
-    return [finding("replan_cost", "warning", advice, count=now.size)]
+    return [finding("replan_cost", advice, count=now.size)]
 
 
 def pin_after_build(work: Work, plan: Plan) -> None:

@@ -47,7 +47,7 @@ def run(uri: str) -> Answer:
             "split_salt": outcome.salt,
             "near_duplicates": outcome.near_duplicates,
             "divided": outcome.divided,
-            "findings": outcome.findings,
+            "findings": [row.to_dict() for row in outcome.findings],
         }
         store.write_json(work.path("split", "pins.json"), pins)
         counts = Counter(outcome.images["split"].to_pylist())

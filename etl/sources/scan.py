@@ -19,7 +19,7 @@ from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair
 from etl.ids import digest, image_id, normal_path
 from etl.imaging.codec import EXTENSIONS
-from etl.schema import reject
+from etl.schema import reject, reject_bad_box
 from etl.storage import store
 
 
@@ -218,7 +218,7 @@ def _read_lists(
     rejects = []
     for path, written, labels in reader.read_dataset(files, images):
         if written == NO_IMAGE:  # entries that belong to no image at all
-            rejects += [reject("annotation", labels.file, bad.reason, bad.found, bad.expected) for bad in labels.bad]
+            rejects += [reject_bad_box(labels.file, bad.reason, bad.found, bad.expected) for bad in labels.bad]
         elif path is None:
             rejects.append(
                 reject("image", f"{labels.file}: {written}", "missing_image", "no such file", "an image file")

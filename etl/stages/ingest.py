@@ -17,8 +17,8 @@ from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
-from etl.schema import LEDGER, REJECTS, place, reject, table
-from etl.stages.ledger import Row, entry, written_ids
+from etl.schema import LEDGER, REJECTS, place, reject, reject_bad_box, table
+from etl.stages.ledger import Row, entry, entry_of_bad_box, written_ids
 
 VERSION = 2
 _TOLERANCE = 0.01  # px: a box that reaches less far outside its image is written with rounding, not wrongly
@@ -88,8 +88,8 @@ def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
                 box,
             )
         for bad in label.bad:
-            rows.rejects.append(reject("annotation", place(label.file, bad.line), bad.reason, bad.found, bad.expected))
-            rows.ledger.append(entry(ids.text(bad.found), "ingest", "dropped", bad.reason))
+            rows.rejects.append(reject_bad_box(place(label.file, bad.line), bad.reason, bad.found, bad.expected))
+            rows.ledger.append(entry_of_bad_box(ids.text(bad.found), bad.reason))
 
 
 def _finite(box: LabelBox) -> bool:

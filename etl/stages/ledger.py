@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.codes import check_rule
 from etl.schema import FINAL, LEDGER
 
 _STRENGTH = {"kept": 0, "clipped": 1, "merged": 2, "ignored": 3, "dropped": 4}
@@ -66,7 +67,17 @@ Row = dict[str, Any]
 
 
 def entry(annotation: str, stage: str, outcome: str, rule: str, value: float | None = None) -> Row:
-    """Return one ledger row."""
+    """Return one ledger row; KeyError for an unregistered rule."""
+    check_rule(stage, outcome, rule)
+    return _row(annotation, stage, outcome, rule, value)
+
+
+def entry_of_bad_box(annotation: str, reason: str) -> Row:
+    """Return the ledger row of an unreadable annotation, with the reason of its reject."""
+    return _row(annotation, "ingest", "dropped", reason, None)
+
+
+def _row(annotation: str, stage: str, outcome: str, rule: str, value: float | None) -> Row:
     return {"annotation_id": annotation, "stage": stage, "outcome": outcome, "rule": rule, "value": value}
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from etl.config import Ontology
 from etl.errors import ConfigError
 from etl.schema import LEDGER
+from etl.stages.ledger import Row, entry
 
 VERSION = 1
 
@@ -84,21 +85,13 @@ def remap(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) 
         pc.subtract(annotations["y1"], annotations["y0"]).to_numpy(),
     )
     ids = annotations["annotation_id"].to_pylist()
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     keep, flags, renamed = [], [], []
     for index, name in enumerate(names):
         action = _action(plan, name, bool(ignore[index]), bool(crowd[index]), float(side[index]), ontology)
         if action.rule != "keep":
             value = float(side[index]) if action.rule == "min_side" else None
-            rows.append(
-                {
-                    "annotation_id": ids[index],
-                    "stage": "remap",
-                    "outcome": action.outcome,
-                    "rule": action.rule,
-                    "value": value,
-                }
-            )
+            rows.append(entry(ids[index], "remap", action.outcome, action.rule, value))
         if action.outcome != "dropped":
             keep.append(index)
             flags.append(action.outcome == "ignored")

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from etl import region
 from etl.config import SplitRatios
+from etl.findings import Finding, finding
 from etl.ids import fraction, normal_path
 from etl.schema import DIVIDED, IMAGES, LEFT_OUT
 from etl.stages.leakage import NEAR_SHARE, Row, _exact, _frame_guard, _like_divided, _near
@@ -33,7 +34,7 @@ class Outcome:
     near_duplicates: bool  # near-duplicates of train images are left out
     divided: tuple[str, ...]  # ids of the images whose regions belong to several splits
     left_out: dict[str, str]  # image_id -> rule
-    findings: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def split(
@@ -64,13 +65,13 @@ def split(
     left_out |= _like_divided(rows)
     near, share = _near(rows, left_out)
     drop_near = near_duplicates if near_duplicates is not None else share <= NEAR_SHARE
-    findings = []
+    findings: list[Finding] = []
     if chosen_ones:
-        findings.append(_finding("region_split", "info", len(chosen_ones), _DIVIDED, _paths(rows, chosen_ones)))
+        findings.append(finding("region_split", _DIVIDED, _paths(rows, chosen_ones), count=len(chosen_ones)))
     if drop_near:
         left_out |= near
     elif near:
-        findings.append(_finding("leaking_splits", "critical", len(near), _SPLIT_BY_SCENE, _paths(rows, near)))
+        findings.append(finding("leaking_splits", _SPLIT_BY_SCENE, _paths(rows, near), count=len(near)))
     for row in rows:
         if row["image_id"] in left_out:
             row["split"] = LEFT_OUT
@@ -152,33 +153,28 @@ def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> 
         if row["split"] == LEFT_OUT:
             left_out[row["image_id"]] = "not_in_own_split"
     leaks = {**_exact(rows), **_near(rows, left_out)[0]}
-    findings = []
+    findings: list[Finding] = []
     if leaks:
         findings.append(
-            _finding(
+            finding(
                 "leaking_splits",
-                "critical",
-                len(leaks),
                 "the dataset's own split has val or test images that look like train images: "
                 "its figures will flatter; let Speck split by group instead",
                 _paths(rows, leaks),
+                count=len(leaks),
             )
         )
     if left_out:
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
-        findings.append(_finding("not_in_own_split", "warning", len(left_out), advice, _paths(rows, left_out)))
+        findings.append(finding("not_in_own_split", advice, _paths(rows, left_out), count=len(left_out)))
     findings += _empty_splits(rows, ("train", "val"))
     return Outcome(_table(rows), salt, near_duplicates=False, divided=(), left_out=left_out, findings=findings)
 
 
-def _empty_splits(rows: Sequence[Row], asked: Sequence[str]) -> list[dict[str, Any]]:
+def _empty_splits(rows: Sequence[Row], asked: Sequence[str]) -> list[Finding]:
     held = Counter(row["split"] for row in rows)
     advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
-    return [{**_finding("empty_split", "critical", 0, advice, []), "split": name} for name in asked if held[name] == 0]
-
-
-def _finding(code: str, severity: str, count: int, advice: str, files: list[str]) -> dict[str, Any]:
-    return {"code": code, "severity": severity, "count": count, "advice": advice, "files": files[:20]}
+    return [finding("empty_split", advice, count=0, split=name) for name in asked if held[name] == 0]
 
 
 def _paths(rows: Sequence[Row], ids: Mapping[str, str]) -> list[str]:

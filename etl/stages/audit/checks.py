@@ -10,11 +10,12 @@ import numpy as np
 
 from etl.assigner import tiny_side
 from etl.boxes import BUCKETS, SMALL_BUCKETS
+from etl.codes import SEVERITIES, Severity
+from etl.findings import Finding, finding
 from etl.numbers import percent
-from etl.schema import SEVERITIES, Severity
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.coverage import ENOUGH, shifted_iou
-from etl.stages.audit.findings import Context, finding, of_images, of_rejects, plain
+from etl.stages.audit.findings import Context, of_images, of_rejects, plain
 
 FAINT = 10.0  # levels of luma: objects below hardly stand out
 NOISY = 8.0  # levels of luma
@@ -26,11 +27,11 @@ STALE = 0.01  # share of boxes that earlier anchors may lose before it is worth 
 
 def findings(
     audit: Mapping[str, Any], found: Mapping[str, int], files: Mapping[str, Sequence[str]], context: Context
-) -> list[dict[str, Any]]:
+) -> list[Finding]:
     """Return every finding, the gravest and most frequent first; those of other stages stand in place of our own."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str | None], Finding] = {}
     for row in (
-        *(dict(row) for row in context.found),
+        *context.found,
         *plain(context, found, files),
         *of_rejects(context),
         *of_images(audit, context, found, files),
@@ -44,11 +45,11 @@ def findings(
         *_pixels(audit),
         *_seeing(audit),
     ):
-        rows.setdefault((row["code"], row.get("split", "")), row)
-    return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -row["count"], row["code"]))
+        rows.setdefault((row.code, row.split), row)
+    return sorted(rows.values(), key=lambda row: (SEVERITIES.index(row.severity), -row.count, row.code))
 
 
-def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _sizes(audit: Mapping[str, Any]) -> Iterator[Finding]:
     tiny, size, total = audit["tiny"]["network"], audit["image_size"], audit["objects"]
     under_16, under_8 = tiny["under_16"] or 0.0, tiny["under_8"] or 0.0
     very = sum(row["very_tiny"] for row in audit["sizes_network"].values())
@@ -73,10 +74,10 @@ def _sizes(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f" 19 in 20 boxes would reach 16 px at image size {needed['16']['tiled']}; a model with a P2 level "
             "helps too."
         )
-    yield finding("tiny_labels", grave, advice, count=many)
+    yield finding("tiny_labels", advice, count=many, severity=grave)
 
 
-def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, Any]]:
+def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[Finding]:
     used = Counter({name: sum(row.values()) for name, row in audit["classes"].items()})
     declared = set(context.declared)
     if unused := [name for name in context.declared if not used[name]]:
@@ -84,18 +85,18 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
             f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
             "cannot learn."
         )
-        yield finding("unused_categories", "info", advice, count=len(unused))
+        yield finding("unused_categories", advice, count=len(unused))
     if declared and (unknown := [name for name in used if name not in declared]):
         advice = (
             f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
             "drop them."
         )
-        yield finding("unknown_category", "warning", advice, count=len(unknown))
+        yield finding("unknown_category", advice, count=len(unknown))
     if digits := [name for name in used if name.isdigit()]:
         advice = (
             f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
         )
-        yield finding("digit_categories", "warning", advice, count=len(digits))
+        yield finding("digit_categories", advice, count=len(digits))
     present = {name: number for name, number in used.items() if number}
     most = max(present.values(), default=0)
     if rare := sorted((number, name) for name, number in present.items() if 100 * number < most):
@@ -103,18 +104,23 @@ def _classes(audit: Mapping[str, Any], context: Context) -> Iterator[dict[str, A
         advice = (
             f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
         )
-        yield finding("class_imbalance", "warning", advice, count=len(rare))
-    for split, other, harm in (
-        ("train", "val", "Their figures will be empty."),
-        ("val", "train", "They are judged and never learned: split by other groups, or label more."),
+        yield finding("class_imbalance", advice, count=len(rare))
+    for split, other, code, harm in (
+        ("train", "val", "class_not_in_val", "Their metrics will be empty."),
+        (
+            "val",
+            "train",
+            "class_not_in_train",
+            "They are evaluated but never trained on: split by other groups, or label more.",
+        ),
     ):
         held = [name for name, row in audit["classes"].items() if row.get(split) and not row.get(other)]
         if held and audit["images_by_split"].get(other):
             advice = f"Classes in {split} and not in {other}: {_listed(held)}. {harm}"
-            yield finding(f"class_not_in_{other}", "warning", advice, count=len(held))
+            yield finding(code, advice, count=len(held))
 
 
-def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _cells(audit: Mapping[str, Any]) -> Iterator[Finding]:
     found, total = audit["coverage"], audit["objects"]
     covered = found["configured"]["covered"]
     if covered is not None and covered < ENOUGH:
@@ -127,14 +133,14 @@ def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 f"The cheapest change after which 99 % get one: {change['name']} ({change['cost']:.2g} times the "
                 "computing)."
             )
-        yield finding("uncovered_boxes", "warning", advice, count=round((1 - covered) * total))
+        yield finding("uncovered_boxes", advice, count=round((1 - covered) * total))
     reached = audit["since"]["anchors"]
     if reached is not None and reached["before"] < reached["new"] - STALE:
         advice = (
             f"The last snapshot's anchors reach {percent(reached['before'])} of these boxes, as many new ones "
             f"{percent(reached['new'])}: this build fits them anew; train again with them."
         )
-        yield finding("stale_anchors", "warning", advice, count=round((reached["new"] - reached["before"]) * total))
+        yield finding("stale_anchors", advice, count=round((reached["new"] - reached["before"]) * total))
     shared = audit["crowding"]["network"]["8"]
     if shared["share"] is not None and shared["share"] > 0.02:
         finer = audit["crowding"]["network"]["4"]["share"]
@@ -145,10 +151,10 @@ def _cells(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         helps = "A P2 level or a larger image size parts them."
         nested = "A finer grid hardly parts them: boxes that nest or repeat each other, see a few of the images."
         advice += helps if 2 * finer < shared["share"] else nested
-        yield finding("shared_cells", "warning", advice, count=shared["boxes"])
+        yield finding("shared_cells", advice, count=shared["boxes"])
 
 
-def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _neighbours(audit: Mapping[str, Any]) -> Iterator[Finding]:
     found, total = audit["neighbours"], audit["objects"]
     recall = found["nms_recall"]
     if total and recall["0.5"] < 1:
@@ -158,7 +164,8 @@ def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         advice += "A detector without NMS (YOLO26) keeps them" + (
             f", or evaluate.merge.threshold: {kept}." if kept else "."
         )
-        yield finding("nms_ceiling", "warning" if recall["0.5"] < 0.99 else "info", advice, count=lost)
+        severity: Severity = "warning" if recall["0.5"] < 0.99 else "info"
+        yield finding("nms_ceiling", advice, count=lost, severity=severity)
     least = str(tiny_side(audit["coverage"]["strides"])) if audit["coverage"]["assigner"] == "tal" else "0"
     contested = found["contested"].get(least, {}).get("all")
     if contested is not None and contested > 0.1:
@@ -166,7 +173,7 @@ def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"A neighbour takes {percent(contested)} of a box's candidates on average: twice that share of its area, "
             "as the assigner sees it, is also another's. A finer level or a larger input size parts them."
         )
-        yield finding("contested_boxes", "info", advice, count=round(contested * total))
+        yield finding("contested_boxes", advice, count=round(contested * total))
     one = audit["neighbours"]["on_one_object"]
     used = {name: sum(row.values()) for name, row in audit["classes"].items()}
     twins = [(a, b, n) for a, b, n in one if 10 * n >= min(used[a], used[b])]
@@ -176,10 +183,10 @@ def _neighbours(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
             "people could not tell them apart, merge them (ontology.merge)."
         )
-        yield finding("class_overlap", "warning", advice, count=sum(n for _, _, n in twins))
+        yield finding("class_overlap", advice, count=sum(n for _, _, n in twins))
 
 
-def _frames(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _frames(audit: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield the classes whose boxes hold those of others: frames of a scene rather than objects in it."""
     used = {name: sum(row.values()) for name, row in audit["classes"].items()}
     size = {
@@ -198,10 +205,10 @@ def _frames(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "(ontology.drop), for their boxes take cells and tiles from the small ones; if classes inside differ by "
             "place only, merge them (ontology.merge)."
         )
-        yield finding("enclosing_classes", "warning", advice, count=sum(used[outer] for outer in held))
+        yield finding("enclosing_classes", advice, count=sum(used[outer] for outer in held))
 
 
-def _alike(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _alike(audit: Mapping[str, Any]) -> Iterator[Finding]:
     rows = [row for row in audit["alike"] if row["told_wrongly"] >= ALIKE]
     if rows:
         shown = _listed(
@@ -211,15 +218,18 @@ def _alike(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             ]
         )
         advice = (
-            f"Classes that look alike, by the share of objects whose nearest look-alikes are of the other: {shown}; a "
-            "coin would reach 50 %. Where the difference does not matter, merge them (ontology.merge); where it does, "
+            f"Classes that look alike, by the share of objects whose nearest look-alikes are of the other: {shown} "
+            "(chance level: 50 %). Where the difference does not matter, merge them (ontology.merge); where it does, "
             "they need more pixels per object, and a second look at their labels."
         )
-        yield finding("lookalike_classes", "info", advice, count=len(rows))
+        yield finding("lookalike_classes", advice, count=len(rows))
 
 
-def _unusual(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for kind, unit in (("size", "px of √(w·h)"), ("shape", "width over height, or longer over shorter side")):
+def _unusual(audit: Mapping[str, Any]) -> Iterator[Finding]:
+    for kind, code, unit in (
+        ("size", "size_outliers", "px of √(w·h)"),
+        ("shape", "shape_outliers", "width over height, or longer over shorter side"),
+    ):
         rows = [row for row in audit["outliers"] if row["kind"] == kind]
         if rows:
             shown = _listed(
@@ -228,25 +238,24 @@ def _unusual(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     for row in rows
                 ]
             )
-            advice = (
-                f"Far from the others of their class: {shown}. Look at them: slips of the mouse, groups, another class?"
-            )
+            advice = f"Far from the others of their class: {shown}. "
+            advice += "Look at them: labelling errors, groups, or another class?"
             names = [name for row in rows for name in row["files"]]
-            yield finding(f"{kind}_outliers", "info", advice, names, count=sum(row["count"] for row in rows))
+            yield finding(code, advice, names, count=sum(row["count"] for row in rows))
 
 
 def _range(usual: Sequence[float]) -> str:
     return f"{usual[0]:.3g} to {usual[1]:.3g}"
 
 
-def _pixels(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _pixels(audit: Mapping[str, Any]) -> Iterator[Finding]:
     tile, size = audit["tile_size"], audit["image_size"]
     if size > tile:
         advice = (
             f"Tiles of {tile} px are enlarged to an input of {size}: more cells per object, but not more detail than "
             "the sources hold."
         )
-        yield finding("upsampled", "info", advice, count=audit["images"])
+        yield finding("upsampled", advice, count=audit["images"])
     middle = audit["length_percentiles"]["source"]["50"]
     if middle is not None and middle < 16:
         iou = float(shifted_iou(np.array([middle]), 1.0)[0])
@@ -254,10 +263,10 @@ def _pixels(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"Half of the boxes are under {middle:.1f} px: one drawn a single pixel off along both axes keeps an IoU "
             f"of {iou:.2f} only. Judge them by AP50 and NWD rather than AP75, and label them enlarged."
         )
-        yield finding("tight_labels", "info", advice, count=audit["objects"])
+        yield finding("tight_labels", advice, count=audit["objects"])
 
 
-def _seeing(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _seeing(audit: Mapping[str, Any]) -> Iterator[Finding]:
     found = audit["quality"]
     images = found["images"]
     middles = {size: row["50"] for size, row in found["contrast"].items() if row is not None}
@@ -270,27 +279,27 @@ def _seeing(audit: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"{beside} ({images} images looked at): hard to tell from the ground. Keep augment.quality on, which "
             "varies light and contrast, and capture in a lower sun or with longer exposure if you can."
         )
-        yield finding("faint_objects", "warning", advice, count=images)
+        yield finding("faint_objects", advice, count=images)
     noise, jpeg = found["noise"], found["jpeg_quality"]
     if noise is not None and noise["50"] > NOISY:
         advice = (
             f"Half of {images} images looked at carry noise of {noise['50']:.0f} levels or more, which hides objects "
             "of few pixels: augment.quality adds such noise in training; less gain at capture helps more."
         )
-        yield finding("noisy_images", "info", advice, count=images)
+        yield finding("noisy_images", advice, count=images)
     if jpeg is not None and jpeg["50"] < COARSE:
         advice = (
             f"Half of {images} images looked at were saved at JPEG quality {jpeg['50']:.0f} or below: an object "
             "smaller than a block of 8 px is mostly the block. Store them at 90 or more from now on."
         )
-        yield finding("heavy_compression", "warning", advice, count=images)
+        yield finding("heavy_compression", advice, count=images)
     clipped = found["clipped_percent"]
     if clipped is not None and clipped["50"] >= BURNT:
         advice = (
             f"In half of {images} images looked at {clipped['50']:.0f} % of the pixels or more are black or white "
             "without detail: objects there cannot be seen. Expose for what is labelled."
         )
-        yield finding("clipped_exposure", "info", advice, count=images)
+        yield finding("clipped_exposure", advice, count=images)
 
 
 def _listed(names: Sequence[str], most: int = 10) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etl.boxes import BUCKETS
+from etl.findings import EXAMPLES
 from etl.stages.audit import class_similarity, image_quality
 from etl.stages.audit.checks import findings
 from etl.stages.audit.counts import (
@@ -29,7 +30,7 @@ from etl.stages.audit.counts import (
     summarize,
 )
 from etl.stages.audit.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation, stale
-from etl.stages.audit.findings import NAMED, Context, share
+from etl.stages.audit.findings import Context, share
 from etl.stages.audit.outliers import outliers
 
 __all__ = ["VERSION", "Context", "Key", "Part", "Summary", "conclude", "merge", "summarize"]
@@ -95,7 +96,8 @@ def conclude(summary: Summary, context: Context) -> dict[str, Any]:
     }
     audit["tiny"] = {space: _tiny(audit[f"sizes_{space}"]) for space in SPACES[1:]}
     found = {str(key[1]): number for key, number in counts.items() if key[0] == "found"}
-    return {**audit, "findings": findings(audit, found, summary.files, context)}
+    problems = findings(audit, found, summary.files, context)
+    return {**audit, "findings": [row.to_dict() for row in problems]}
 
 
 def _sizes(counts: Mapping[Key, int], space: str, by: int) -> dict[str, dict[str, int]]:
@@ -264,4 +266,4 @@ def _ways(tile_size: int, goal: int, fifth: float | None) -> dict[str, float | i
 
 
 def _largest(table: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(table.items(), key=lambda item: (-item[1], item[0]))[:NAMED])
+    return dict(sorted(table.items(), key=lambda item: (-item[1], item[0]))[:EXAMPLES])

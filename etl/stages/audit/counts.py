@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from etl import boxes as geometry
 from etl.boxes import BUCKETS, Boxes, from_table
+from etl.findings import EXAMPLES
 from etl.schema import place
 from etl.stages.audit.class_similarity import Sight, first
 from etl.stages.audit.crowding import DUPLICATE_IOU, meetings, nearest, overlaps, shared_area, shared_cells, suppressed
-from etl.stages.audit.findings import NAMED
 
 STRIDES = (4, 8, 16, 32)
 SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed
@@ -345,4 +345,4 @@ def _farthest(rows: Iterable[tuple[float, str]]) -> tuple[tuple[float, str], ...
 
 
 def _first(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(names))[:NAMED])
+    return tuple(sorted(set(names))[:EXAMPLES])

@@ -105,7 +105,7 @@ def test_no_asked_split_is_empty_even_with_few_groups(seed: int) -> None:
 
 def test_a_split_that_stays_empty_is_a_finding_and_no_error() -> None:
     outcome = split(images(["only.jpg"]), SplitRatios())
-    assert [(found["code"], found["severity"]) for found in outcome.findings] == [("empty_split", "critical")]
+    assert [(found.code, found.severity) for found in outcome.findings] == [("empty_split", "critical")]
     assert split(images([]), SplitRatios()).images.num_rows == 0
 
 
@@ -157,9 +157,9 @@ def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
     assert not outcome.near_duplicates
     assert outcome.left_out == {}
     (finding,) = outcome.findings
-    assert (finding["code"], finding["severity"]) == ("leaking_splits", "critical")
-    assert "source.group" in finding["advice"]
-    assert len(finding["files"]) <= 20
+    assert (finding.code, finding.severity) == ("leaking_splits", "critical")
+    assert "source.group" in finding.advice
+    assert len(finding.files) <= 20
     pinned = split(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0, near_duplicates=True)
     assert "val" not in where(pinned).values()
 
@@ -196,10 +196,13 @@ def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
     outcome = split(images(paths, same={"b.jpg": "a.jpg"}, phash={"c.jpg": 1, "a.jpg": 0}), None, given=given)
     assert where(outcome) == {**given, "e.jpg": schema.LEFT_OUT}
     assert outcome.left_out == {image_id("e.jpg"): "not_in_own_split"}
-    findings = {found["code"]: found for found in outcome.findings}
-    assert findings["leaking_splits"]["severity"] == "critical"
-    assert findings["leaking_splits"]["files"] == ["b.jpg", "c.jpg"]
-    assert findings["not_in_own_split"]["files"] == ["e.jpg"]
+    findings = {found.code: found for found in outcome.findings}
+    assert findings["leaking_splits"].severity == "critical"
+    assert findings["leaking_splits"].files == (
+        "b.jpg",
+        "c.jpg",
+    )
+    assert findings["not_in_own_split"].files == ("e.jpg",)
 
 
 def test_a_clean_split_of_its_own_has_no_findings() -> None:
@@ -209,7 +212,7 @@ def test_a_clean_split_of_its_own_has_no_findings() -> None:
 
 def test_a_split_of_its_own_that_stays_empty_is_a_finding() -> None:
     outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "test"})
-    assert [(found["code"], found["split"]) for found in outcome.findings] == [("empty_split", "val")]
+    assert [(found.code, found.split) for found in outcome.findings] == [("empty_split", "val")]
 
 
 def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
@@ -231,7 +234,7 @@ def test_a_single_big_image_is_divided() -> None:
     outcome = split(big(["ortho.tif"]), SplitRatios())
     assert where(outcome) == {"ortho.tif": schema.DIVIDED}
     assert outcome.divided == (image_id("ortho.tif"),)
-    assert [finding["code"] for finding in outcome.findings] == ["region_split"]
+    assert [finding.code for finding in outcome.findings] == ["region_split"]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_a_single_big_image_is_divided() -> None:
 def test_what_cannot_be_divided_has_an_empty_split(table: pa.Table) -> None:
     outcome = split(table, SplitRatios())
     assert schema.DIVIDED not in where(outcome).values()
-    assert [finding["code"] for finding in outcome.findings] == ["empty_split"]
+    assert [finding.code for finding in outcome.findings] == ["empty_split"]
 
 
 def test_a_divided_image_stays_divided_and_what_shows_its_ground_is_left_out() -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import assigner, boxes, schema
+from etl.findings import finding
 from etl.stages.audit import conclude as audit, counts, coverage, crowding
 
 DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[4].parent / "shared" / "data"))
@@ -164,7 +165,7 @@ def test_images_are_judged_by_bytes_name_orientation_and_labels() -> None:
 
 
 def test_findings_of_other_stages_take_the_place_of_our_own() -> None:
-    theirs = {"code": "empty_split", "severity": "critical", "count": 0, "advice": "theirs", "split": "val"}
+    theirs = finding("empty_split", "theirs", count=0, split="val")
     result = conclude([image("a")], [], splits=("train", "val"), found=[theirs])
     assert [row["advice"] for row in result["findings"] if row["code"] == "empty_split"] == ["theirs"]
     assert result["findings"][0]["severity"] == "critical"

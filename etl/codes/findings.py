@@ -1,0 +1,257 @@
+"""The codes of findings. Every reject reason is one too, reported as a warning."""
+
+from __future__ import annotations
+
+from etl.codes.entry import FindingCode
+from etl.codes.rejects import REASONS
+
+_LABELS = (
+    FindingCode(
+        "clipped", ("info",),
+        "These boxes reach outside their image and are cut at its border.",
+        "Look at a few: are they shifted?",
+    ),
+    FindingCode(
+        "under_3px", ("warning",),
+        "One side of these boxes is under 3 source pixels: too small to learn; a one-pixel labelling error halves the "
+        "overlap.",
+        "Check whether they are labelling errors; ontology.min_side drops them.",
+    ),
+    FindingCode(
+        "duplicate_boxes", ("warning",),
+        "Pairs of boxes of one class overlap by more than 0.8: the same object labelled twice, so that one of the two "
+        "can only be counted as missed.",
+        "Delete one of each.",
+    ),
+    FindingCode(
+        "nested_boxes", ("info",),
+        "Boxes that lie almost wholly in a larger one of their class: parts and the whole, or members and their group?",
+        "Label one or the other.",
+    ),
+    FindingCode(
+        "several_classes", ("warning",),
+        "Boxes of two classes on one object (IoU above 0.5): each is a false positive of the other.",
+        "Keep one of them, or merge the classes (ontology.merge).",
+    ),
+    FindingCode(
+        "size_outliers", ("info",),
+        "Boxes are far larger or smaller than the others of their class.",
+        "Look at them: labelling errors, groups, or another class?",
+    ),
+    FindingCode(
+        "shape_outliers", ("info",),
+        "Boxes are far wider, taller or longer than the others of their class.",
+        "Look at them: labelling errors, groups, or another class?",
+    ),
+    FindingCode("difficult", ("info",), "Boxes marked difficult are trained on and ignored in evaluation.", ""),
+    FindingCode(
+        "ignore_regions", ("info",),
+        "Crowd and ignore regions are painted out in training and ignored in evaluation.",
+        "",
+    ),
+    FindingCode("empty_labels", ("info",), "A label file exists and holds no box: used as background images.", ""),
+    FindingCode(
+        "unlabelled_images", ("warning", "info"),
+        "Images without a label file are used as background.",
+        "Check that they were labelled at all: an unlabelled object teaches the detector to miss it.",
+    ),
+    FindingCode(
+        "too_many_rejects", ("critical",),
+        "More images are unusable than source.max_rejects allows: the build stops.",
+        "Repair the images, or raise source.max_rejects.",
+    ),
+)  # fmt: skip
+
+_IMAGES = (
+    FindingCode("mpo", ("info",), "Multi-picture JPEGs, as some cameras write: their first picture is used.", ""),
+    FindingCode(
+        "extension_mismatch", ("info",),
+        "The bytes are of another format than the extension says; the bytes count.",
+        "Rename the files to be safe.",
+    ),
+    FindingCode(
+        "exif_not_applied", ("warning",),
+        "EXIF asks to turn these images, but their labels were drawn on them unturned, so they are not turned.",
+        "A viewer that obeys EXIF shows them turned: strip the tag.",
+    ),
+    FindingCode(
+        "crowded_images", ("warning",),
+        "These images hold more than 300 boxes, the usual limit of detections per image.",
+        "Tiles hold fewer; for whole images raise max_det.",
+    ),
+    FindingCode(
+        "dark_images", ("info",),
+        "Very dark images: small objects drown in them.",
+        "Are there enough of them to learn from?",
+    ),
+    FindingCode("bright_images", ("info",), "Overexposed images: small objects fade into the background.", ""),
+    FindingCode(
+        "flat_images", ("info",), "Images almost without contrast.", "Check for fog, a lens cap or plain ground."
+    ),
+    FindingCode(
+        "blurred_images", ("info",),
+        "Images without fine detail, out of focus or shaken: boxes of few pixels are guesses there.",
+        "",
+    ),
+    FindingCode(
+        "duplicate_images", ("critical", "warning"),
+        "Images whose bytes equal another's: they count twice in training, and flatter the evaluation if the copies "
+        "are in several splits.",
+        "Delete the copies.",
+    ),
+    FindingCode(
+        "near_duplicates", ("info",),
+        "Pairs of images that look alike, such as neighbouring frames.",
+        "Keep each such scene in one split (source.group).",
+    ),
+    FindingCode(
+        "faint_objects", ("warning",),
+        "Small objects differ from their surroundings by few levels of luma.",
+        "Keep augment.quality on; capture in a lower sun or with longer exposure.",
+    ),
+    FindingCode(
+        "noisy_images", ("info",),
+        "Half of the measured images carry noise that hides objects of few pixels.",
+        "augment.quality adds such noise in training; less gain at capture helps more.",
+    ),
+    FindingCode(
+        "heavy_compression", ("warning",),
+        "Half of the measured images were saved at a low JPEG quality.",
+        "Store new images at quality 90 or more.",
+    ),
+    FindingCode(
+        "clipped_exposure", ("info",),
+        "In half of the measured images many pixels are black or white without detail.",
+        "Expose for what is labelled.",
+    ),
+)  # fmt: skip
+
+_CLASSES = (
+    FindingCode(
+        "unused_categories", ("info",),
+        "Classes are declared and never labelled: the model would carry outputs that it cannot learn.",
+        "Remove them from source.categories.",
+    ),
+    FindingCode(
+        "digit_categories", ("warning",),
+        "Classes have a number instead of a name.",
+        "Give source.categories the file or the list that names them.",
+    ),
+    FindingCode(
+        "class_imbalance", ("warning",),
+        "Classes have less than a hundredth of the boxes of the largest class.",
+        "Label more of them, merge them or drop them.",
+    ),
+    FindingCode(
+        "class_not_in_train", ("warning",),
+        "Classes are in val and not in train: they are evaluated but never trained on.",
+        "Split by other groups (source.group), or label more.",
+    ),
+    FindingCode(
+        "class_not_in_val", ("warning",),
+        "Classes are in train and not in val: their metrics will be empty.",
+        "Split by other groups (source.group), or label more.",
+    ),
+    FindingCode(
+        "class_overlap", ("warning",),
+        "Two classes often label the same object.",
+        "Drop the class that repeats the other (ontology.drop), or merge them (ontology.merge).",
+    ),
+    FindingCode(
+        "enclosing_classes", ("warning",),
+        "The boxes of a class hold nearly all boxes of another class.",
+        "Drop classes that frame a scene (ontology.drop); merge classes that differ by place only (ontology.merge).",
+    ),
+    FindingCode(
+        "lookalike_classes", ("info",),
+        "Objects of two classes look alike in colour, size and gradients.",
+        "Merge the classes (ontology.merge), or give them more pixels per object and review their labels.",
+    ),
+)  # fmt: skip
+
+_DETECTOR = (
+    FindingCode(
+        "tiny_labels", ("critical", "warning", "info"),
+        "Boxes are under 16 px at the network's input.",
+        "Raise train.image_size, lower tile.size, or use a model with a P2 level.",
+    ),
+    FindingCode(
+        "uncovered_boxes", ("warning",),
+        "The model's assigner is expected to give some boxes no candidate: it never trains on them.",
+        "Use a P2 level or a larger input size; the finding names the cheapest change that suffices.",
+    ),
+    FindingCode(
+        "shared_cells", ("warning",),
+        "Boxes have their centre in one stride-8 cell with another box, where one cell must tell two objects apart.",
+        "Use a P2 level or a larger image size; review the labels if the boxes nest or repeat each other.",
+    ),
+    FindingCode(
+        "contested_boxes", ("info",),
+        "A neighbouring box takes part of a box's candidates.",
+        "Use a finer level or a larger input size.",
+    ),
+    FindingCode(
+        "nms_ceiling", ("warning", "info"),
+        "NMS would remove true boxes that overlap.",
+        "Use a detector without NMS (YOLO26), or raise evaluate.merge.threshold.",
+    ),
+    FindingCode(
+        "stale_anchors", ("warning",),
+        "The anchors of the last snapshot fit the boxes worse than new ones.",
+        "This build fits new anchors: train again with them.",
+    ),
+    FindingCode(
+        "upsampled", ("info",),
+        "Tiles are enlarged to the input size: more cells per object, but no more detail than the source images have.",
+        "Lower train.image_size or raise tile.size if training time matters.",
+    ),
+    FindingCode(
+        "tight_labels", ("info",),
+        "Half of the boxes are so small that a labelling error of one pixel costs much of the IoU.",
+        "Evaluate by AP50 and NWD rather than AP75, and label on enlarged images.",
+    ),
+)  # fmt: skip
+
+_SPLIT_AND_PLAN = (
+    FindingCode(
+        "empty_split", ("critical",),
+        "A split that the configuration asks for has no image.",
+        "Give source.group a pattern that makes more and smaller groups, or add images.",
+    ),
+    FindingCode(
+        "left_out", ("info",),
+        "Images kept out of every split, because they repeat or neighbour images of another split.",
+        "",
+    ),
+    FindingCode(
+        "leaking_splits", ("critical",),
+        "val or test images look like train images, so that the evaluation flatters.",
+        "Set source.group to a pattern that names the scene or flight; replace a split that the dataset came with.",
+    ),
+    FindingCode(
+        "not_in_own_split", ("warning",),
+        "The split that the dataset came with does not name these images; they are left out.",
+        "Name them in it, or split by ratio.",
+    ),
+    FindingCode(
+        "region_split", ("info",),
+        "Too few images to give each split one: each image is divided into regions with a guard band between them.",
+        "Metrics of a neighbouring region flatter: add images of other scenes.",
+    ),
+    FindingCode(
+        "replan_whole", ("warning",),
+        "Objects are too large to lie whole in any tile: they are trained and detected in pieces.",
+        "Make a new plan (`speck plan --update`), set tile.scales to auto, or set a larger tile.size.",
+    ),
+    FindingCode(
+        "replan_cost", ("warning",),
+        "Another tile size would train on fewer pixels than the pinned one.",
+        "Make a new plan: `speck plan --update`.",
+    ),
+)  # fmt: skip
+
+_OF_REJECTS = tuple(
+    FindingCode(entry.reason, ("warning",), entry.meaning, entry.cure) for entry in REASONS.values() if entry.kinds
+)
+
+FINDINGS = {entry.code: entry for entry in (*_OF_REJECTS, *_LABELS, *_IMAGES, *_CLASSES, *_DETECTOR, *_SPLIT_AND_PLAN)}

@@ -1,0 +1,161 @@
+"""The reasons of the rejects table."""
+
+from __future__ import annotations
+
+from etl.codes.entry import RejectReason
+
+_REASONS = (
+    # names and pairing
+    RejectReason(
+        "undecodable_name",
+        ("file", "image"),
+        "The name of the file is not UTF-8.",
+        "Rename the file.",
+    ),
+    RejectReason(
+        "ambiguous_name",
+        ("image",),
+        "Two images have the same name except for how its accents are encoded (Unicode NFC or NFD).",
+        "Rename one of them.",
+    ),
+    RejectReason(
+        "ambiguous_label",
+        ("file", "image"),
+        "Several images or label files have the same name, so that it is unknown which belong together.",
+        "Give each image and its label file a name of their own, or set source.match.",
+    ),
+    RejectReason(
+        "label_without_image",
+        ("file",),
+        "Label files without an image.",
+        "Check that source.images is the right folder, or set source.match.",
+    ),
+    RejectReason(
+        "unlisted_image",
+        ("file",),
+        "No label file lists these images, so they are not used, not even as background.",
+        "Add an entry for each image, without boxes if it is background.",
+    ),
+    RejectReason(
+        "missing_image",
+        ("image",),
+        "Images that the labels name do not exist.",
+        "Restore them or remove their labels.",
+    ),
+    # images
+    RejectReason(
+        "broken_image",
+        ("image",),
+        "Images that do not decode to their end are left out.",
+        "Copy them again from their origin.",
+    ),
+    RejectReason(
+        "too_many_pixels",
+        ("image",),
+        "Images with more pixels than source.max_megapixels allows are left out.",
+        "Raise source.max_megapixels, or check that the file is not damaged.",
+    ),
+    RejectReason(
+        "unsupported_pixels",
+        ("image",),
+        "A very large image has pixels of a kind that cannot be read in parts, such as CMYK or float.",
+        "Convert it to grey or RGB with 8 or 16 bits.",
+    ),
+    RejectReason(
+        "size_mismatch",
+        ("image",),
+        "The labels give the image another width and height than its file has.",
+        "Check that labels and image belong together.",
+    ),
+    # label files and their entries
+    RejectReason(
+        "unreadable_label",
+        ("annotation",),
+        "Nothing could be read from the label file: wrong encoding or syntax.",
+        "Save it as UTF-8 in the format of source.format.",
+    ),
+    RejectReason(
+        "malformed_line",
+        ("annotation",),
+        "A line of a label file is not a box in its format.",
+        "Correct or delete the line.",
+    ),
+    RejectReason(
+        "malformed_box",
+        ("annotation",),
+        "The coordinates of a box are missing or not finite numbers.",
+        "Correct or delete the box.",
+    ),
+    RejectReason(
+        "malformed_image",
+        ("annotation",),
+        "An image entry of a dataset file has no id or no file name.",
+        "Add both, or delete the entry.",
+    ),
+    RejectReason(
+        "missing_category",
+        ("annotation",),
+        "An object has no class name.",
+        "Name its class, or delete it.",
+    ),
+    RejectReason(
+        "unknown_category_id",
+        ("annotation",),
+        "A box has a class id that is not in the list of classes.",
+        "Correct the id, or add the class.",
+    ),
+    RejectReason(
+        "unknown_image_id",
+        ("annotation",),
+        "A box has an image id that its file does not define.",
+        "Correct the id, or delete the box.",
+    ),
+    RejectReason(
+        "ambiguous_image_id",
+        ("annotation",),
+        "Several images of one file have the same id, so that it is unknown which one a box belongs to.",
+        "Give each image an id of its own.",
+    ),
+    RejectReason(
+        "duplicate_annotation",
+        ("annotation",),
+        "Two entries of one image repeat the same box.",
+        "Write each box in one file, for one image id.",
+    ),
+    # boxes
+    RejectReason(
+        "not_finite",
+        ("annotation",),
+        "Boxes with a coordinate that is not a finite number are dropped.",
+        "Correct them.",
+    ),
+    RejectReason(
+        "zero_size",
+        ("annotation",),
+        "These boxes have no width or no height as written and are dropped.",
+        "Correct or delete them.",
+    ),
+    RejectReason(
+        "outside_image",
+        ("annotation",),
+        "These boxes lie wholly outside their image and are dropped.",
+        "Check whether the labels were drawn on another size of the image.",
+    ),
+    RejectReason(
+        "unknown_category",
+        ("annotation",),
+        "Boxes of a class that is not in the list of classes are dropped.",
+        "Add it to source.categories, or pin it with `speck plan --update`.",
+    ),
+    # input files of `speck predict`
+    RejectReason("unreadable_file", (), "The file cannot be opened or read.", "Check its path and permissions."),
+    RejectReason("broken_video", (), "The video does not decode to its end.", "Copy it again from its origin."),
+)
+
+REASONS = {entry.reason: entry for entry in _REASONS}
+
+
+def check_reason(kind: str, reason: str) -> None:
+    """Raise KeyError unless the reason is registered for this kind of reject."""
+    if reason not in REASONS or kind not in REASONS[reason].kinds:
+        raise KeyError(f"no such reject reason of kind {kind}: {reason}")
