@@ -85,7 +85,7 @@ class Source(Section):
     @field_validator("format")
     @classmethod
     def _known_format(cls, value: str) -> str:
-        if value not in FORMATS and not re.fullmatch(r"[\w.]+:\w+", value):
+        if value not in FORMATS and not re.fullmatch(r"(/.*/)?[\w.]+:\w+", value):
             raise ValueError(f"one of {', '.join(FORMATS)} or package.module:function")
         return value
 

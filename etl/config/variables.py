@@ -1,7 +1,8 @@
-"""What a dataset file leaves to its surroundings: ${NAME} and ${NAME:-default}, and paths relative to the file."""
+"""Resolve a dataset file: ${NAME} and ${NAME:-default}, relative paths, and a label reader beside the file."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -10,11 +11,15 @@ from typing import Any
 
 from etl.errors import ConfigError
 
+_READER = re.compile(r"(\w+(?:\.\w+)*):\w+")  # package.module:function
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, Any]:
-    """Return a file's values with ${NAME} expanded and relative paths made absolute, in `store` and `source` only."""
+    """Return a file's values with `store` and `source` resolved: variables expanded, paths absolute.
+
+    ConfigError for a variable that is not set, and for a label reader of which there is no module.
+    """
     folder = path.resolve().parent
     values = dict(values)
     values["store"] = _path(folder, _substitute(path, "store", values.get("store", default_store)))
@@ -23,6 +28,8 @@ def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, 
         for key in ("images", "annotations"):
             if key in source:
                 source[key] = _paths(folder, source[key])
+        if isinstance(source.get("format"), str):
+            source["format"] = _reader(path, folder, source["format"])
         if isinstance(source.get("categories"), str):
             source["categories"] = _path(folder, source["categories"])
         if isinstance(source.get("split"), dict) and "train" in source["split"]:
@@ -49,6 +56,30 @@ def _substitute(path: Path, key: str, value: Any) -> Any:
         return found
 
     return _VARIABLE.sub(variable, value)
+
+
+def _reader(path: Path, folder: Path, name: str) -> str:
+    """Return `module:function` with the folder in front, `/folder/module:function`, if the module lies beside the file.
+
+    The module is not imported.
+    """
+    match = _READER.fullmatch(name)
+    if match is None:
+        return name
+    module = folder.joinpath(*match[1].split("."))
+    if Path(f"{module}.py").is_file() or (module / "__init__.py").is_file():
+        return f"{folder.as_posix()}/{name}"
+    if not _is_installed(match[1].partition(".")[0]):
+        expected = f"{module.relative_to(folder)}.py beside the file, or an installed module {match[1]}"
+        raise ConfigError(path, "source.format", f"{name!r}, but no such module", expected)
+    return name
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        return False
 
 
 def _paths(folder: Path, value: Any) -> Any:

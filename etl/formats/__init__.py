@@ -1,7 +1,7 @@
-"""Label files of the field's formats, read into plain boxes and written from tables.
+"""Label formats: each reads label files into `ImageLabels` and writes them from tables.
 
-`read_label` (one file per image: yolo, voc, visdrone, dota) and `read_dataset` (files that list their images: coco, or
-a function of the user's own) are the two kinds of reader; both return `ImageLabels`.
+There are two kinds of reader: `read_label` for one file per image (yolo, voc, visdrone, dota), `read_dataset` for files
+that list their images (coco, or a function of the user's own).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class LabelFormat(Protocol):
     """A format with one label file per image."""
 
     @property
-    def SUFFIX(self) -> str:  # noqa: N802 - modules name it as the constant it is
-        """The end of its files' names, in lower case."""
+    def SUFFIX(self) -> str:  # noqa: N802 - a constant of the modules
+        """The extension of its files, in lower case."""
 
     def is_label(self, data: bytes) -> bool:
-        """Return whether a file with this suffix looks like labels at all."""
+        """Return whether a file with this extension looks like a label file."""
 
     def read_label(self, data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-        """Return what the file says of an image of this upright size; names are the categories by id."""
+        """Return the labels of an image of this upright size (width, height); `names` are the categories by id."""
 
 
 @runtime_checkable
@@ -37,13 +37,13 @@ class DatasetFormat(Protocol):
     """A format whose files list their images."""
 
     @property
-    def SUFFIX(self) -> str:  # noqa: N802 - modules name it as the constant it is
-        """The end of its files' names; empty when any file may be one."""
+    def SUFFIX(self) -> str:  # noqa: N802 - a constant of the modules
+        """The extension of its files; empty if any file may be one."""
 
     def read_dataset(
         self, files: Mapping[str, bytes], images: Sequence[str]
     ) -> Iterator[tuple[str | None, str, ImageLabels]]:
-        """Yield listed image or None, file name as written, and labels; every image at most once."""
+        """Yield (listed image, or None if it is not listed; file name as written; labels), each image at most once."""
 
 
 class Writer(Protocol):
@@ -60,20 +60,20 @@ _PER_IMAGE: dict[str, LabelFormat] = {"yolo": yolo, "voc": voc, "visdrone": visd
 _WRITERS: dict[str, Writer] = {"yolo": yolo, "coco": coco, "voc": voc, "visdrone": visdrone, "dota": dota}
 
 
-def reader(name: str) -> LabelFormat | DatasetFormat:
-    """Return the reader of a `source.format`; ConfigError when there is none."""
+def reader(name: str, dataset: str = "") -> LabelFormat | DatasetFormat:
+    """Return the reader of a `source.format`; ConfigError, naming the dataset, if there is none."""
     if name in _PER_IMAGE:
         return _PER_IMAGE[name]
     if name == "coco":
         return coco
     if ":" in name:
-        return custom.load(name)
+        return custom.load_reader(name, dataset)
     known = ", ".join([*_PER_IMAGE, "coco"])
-    raise ConfigError("", "source.format", repr(name), f"one of {known} or package.module:function")
+    raise ConfigError(dataset, "source.format", repr(name), f"one of {known} or package.module:function")
 
 
 def writer(name: str) -> Writer:
-    """Return the writer of a format; ConfigError when there is none."""
+    """Return the writer of a format; ConfigError if there is none."""
     if name not in _WRITERS:
         raise ConfigError("format", "", repr(name), f"one of {', '.join(_WRITERS)}")
     return _WRITERS[name]

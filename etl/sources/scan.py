@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape
 from itertools import groupby
 from pathlib import PurePosixPath
@@ -15,6 +15,7 @@ from etl.config import Config, SplitLists, SplitRatios
 from etl.errors import ConfigError
 from etl.formats import categories as names_of, predefined_splits
 from etl.formats.coco import NO_IMAGE
+from etl.formats.custom import CustomReader
 from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair
 from etl.ids import digest, image_id, normal_path
@@ -34,14 +35,16 @@ class SourceListing:
     own_split: Mapping[str, str] | None  # image path -> split, when the dataset's own is asked for
     paired: Mapping[str, tuple[str, ...]]  # image path -> listed paths of its label files
     listed: Mapping[str, tuple[ImageLabels, ...]]  # image path -> labels, of formats that list their images
-    rejects: tuple[dict[str, str], ...] = field(default=())
+    rejects: tuple[dict[str, str], ...] = ()
+    reader_code: str | None = None  # digest of the code of a reader of the user's own
 
     @property
     def fingerprint(self) -> str:
-        """A digest that changes when a file comes, goes or changes, or says other class names or another split."""
+        """A digest that changes with the files, their class names, their predefined split and the user's own reader."""
         images = [[file.path, file.size, file.stamp] for file in self.images]
         labels = sorted([path, *info] for path, info in self.sizes.items())
-        return digest(images, labels, self.categories, self.own_split)
+        code = [] if self.reader_code is None else [self.reader_code]
+        return digest(images, labels, self.categories, self.own_split, *code)
 
 
 def scan(config: Config) -> SourceListing:
@@ -53,7 +56,7 @@ def scan(config: Config) -> SourceListing:
     if not found:
         raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
     images, nameless = _with_ids(found)
-    reader = formats.reader(config.source.format)
+    reader = formats.reader(config.source.format, config.name)
     labels, sizes = _label_files(config, reader.SUFFIX)
     paths = [file.path for file in images]
     contents = _Contents(labels)
@@ -79,6 +82,7 @@ def scan(config: Config) -> SourceListing:
         paired=paired,
         listed=listed,
         rejects=(*nameless, *rejects),
+        reader_code=reader.code if isinstance(reader, CustomReader) else None,
     )
 
 

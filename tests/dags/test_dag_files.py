@@ -41,7 +41,8 @@ def shipped(read_dags):
 def mixed(read_dags, tmp_path_factory):
     """Two good dataset files among bad ones of every kind."""
     folder = tmp_path_factory.mktemp("datasets")
-    (folder / "a.yaml").write_text(GOOD.format(name="lake"))
+    (folder / "a.yaml").write_text(GOOD.format(name="lake").replace("yolo", "reader:read"))
+    (folder / "reader.py").write_text("raise RuntimeError('imported by the DAG processor')")
     (folder / "b.yaml").write_text(
         GOOD.format(name="forest.v2-x") + "watch: {poll_seconds: null}\ncluster: {workers: 2}\n"
     )
@@ -56,6 +57,7 @@ def mixed(read_dags, tmp_path_factory):
     )
     (folder / "never.yaml").write_text(GOOD.format(name="n").replace("30 4 * * 1-5", "0 0 30 2 *"))
     (folder / "bad_cron.yaml").write_text(GOOD.format(name="c").replace("30 4", "99 4"))
+    (folder / "no_reader.yaml").write_text(GOOD.format(name="r").replace("yolo", "readers.ours:read"))
     (folder / "notes.txt").write_text("not a dataset file")
     return read_dags(folder)
 
@@ -145,6 +147,7 @@ def test_the_web_page_names_every_bad_file_with_its_key(mixed):
         "deep.yaml:",
         "long.yaml: name:",
         "later.yaml: schedule.late_after: found 99999999",
+        "no_reader.yaml: source.format: found 'readers.ours:read', but no such module",
         "never.yaml: schedule.cron: found '0 0 30 2 *', expected a cron expression",
     ):
         assert part in message
