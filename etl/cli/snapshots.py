@@ -120,11 +120,11 @@ def anchors(
         strides=tuple(stride) if stride else None,
         seed=seed,
     )
-    files = [str(file) for file in formats.write(fit, out)] if out is not None else []
+    files = [str(file) for file in formats.write_formats(fit, out)] if out is not None else []
     if as_json:
         print_answer({**fit, "files": files}, as_json)
         return
-    typer.echo(formats.log_form(fit, RATIO))
+    typer.echo(formats.format_log(fit, RATIO))
     for row in fit["by_size"]:
         coco = "" if row["coco"] is None else f" (COCO's anchors: {row['coco']:.4f})"
         typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{coco}")

@@ -21,7 +21,7 @@ def run(uri: str) -> Answer:
     def compute() -> Answer:
         wh = anchors.sizes(read_sample_indexes(work))
         fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
-        log.info("%s", formats.log_form(fitted, fit.RATIO))
+        log.info("%s", formats.format_log(fitted, fit.RATIO))
         store.write_json(work.path("anchors", "anchors.json"), fitted)
         return {key: fitted[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
 

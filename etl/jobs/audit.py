@@ -68,14 +68,14 @@ def conclude_and_write(
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
         near_duplicates=[
-            (paths[a[0]], paths[other]) for a, b in leakage.similar(hashes) for other in b if other != a[0]
+            (paths[a[0]], paths[other]) for a, b in leakage.find_similar_hashes(hashes) for other in b if other != a[0]
         ],
         found=[*_findings_of_split(work), *plan.check_plan(work)],
         splits=(),  # the split stage reports those that are empty
         max_rejects=config.source.max_rejects,
     )
     found = conclude.conclude(summary, context)
-    preview = remap.preview(annotations, work.categories, config.ontology)
+    preview = remap.preview_categories(annotations, work.categories, config.ontology)
     page = audit_page(
         found, preview, pictures(work, found, images, annotations), title=config.name, before=_audit_before(config)
     )

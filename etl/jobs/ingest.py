@@ -89,8 +89,8 @@ def _ingest(inputs: _Inputs, work: Work, cluster: Cluster) -> Answer:
     tables = ingest_cache.to_tables(rows)
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
     categories = _categories(inputs, tables["annotations"])
-    tables = ingest.refuse_unknown(tables, categories)
-    boxes = ingest.boxes_written(tables)
+    tables = ingest.reject_unknown_categories(tables, categories)
+    boxes = ingest.count_boxes(tables)
     if config.source.sample is None:  # a sample says nothing about the reject rate of the whole source
         ingest.check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
     _write_tables(inputs, work, tables, categories, boxes)
@@ -141,8 +141,8 @@ def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
     config, plan = inputs.config, inputs.plan
     is_pinned = plan is not None and config.source.categories is None and inputs.purpose != PLAN_UPDATE
     names = plan.categories if plan is not None and is_pinned else inputs.source.categories
-    categories = list(names) if names else ingest.discovered(annotations)
-    remap.actions(categories, config.ontology)
+    categories = list(names) if names else ingest.find_categories(annotations)
+    remap.resolve_actions(categories, config.ontology)
     return categories
 
 

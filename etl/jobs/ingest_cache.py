@@ -33,7 +33,7 @@ _CACHE = pa.schema([("key", pa.string()), *ROWS])
 _SETTINGS = {"format", "images", "max_megapixels"}  # settings of the source that change the rows of an image
 
 
-def group_by_image(paths: Sequence[str], rows: ingest.Rows, ends: Sequence[Mapping[str, int]]) -> pa.Table:
+def group_by_image(paths: Sequence[str], rows: ingest.IngestRows, ends: Sequence[Mapping[str, int]]) -> pa.Table:
     """Return the rows gathered over some images, one row per image; `ends` has each table's length after each image."""
     columns: list[pa.Array] = [pa.array(paths, pa.string())]
     for name, table in _TABLES.items():

@@ -29,7 +29,7 @@ class IngestPart:
 
 def ingest_part(part: IngestPart) -> pa.Table:
     """Return the rows for the tables images, annotations, ledger and rejects, image by image."""
-    rows = ingest.Rows()
+    rows = ingest.IngestRows()
     ends = []
     for path in part.images:
         _ingest_image(part, path, rows)
@@ -37,15 +37,15 @@ def ingest_part(part: IngestPart) -> pa.Table:
     return ingest_cache.group_by_image(part.images, rows, ends)
 
 
-def _ingest_image(part: IngestPart, path: str, rows: ingest.Rows) -> None:
+def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
     try:
         file = ImageFile(store.content(store.join(part.config.source.images, path)))
-        found, row = ingest.probe(path, file, part.config.source.max_megapixels)
+        found, row = ingest.probe_image(path, file, part.config.source.max_megapixels)
     except codec.UnreadableImageError as error:
         rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
         return
     labels = _labels(part, path, found.upright_wh)
-    if (contradiction := ingest.settle_size(row, found, labels)) is not None:
+    if (contradiction := ingest.apply_declared_size(row, found, labels)) is not None:
         size = f"{row['width']}x{row['height']}"
         rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
         return

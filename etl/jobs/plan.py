@@ -15,9 +15,9 @@ from etl.imaging import lossless
 from etl.plan import Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import sampling, tile_size
-from etl.stages.planning.tile_size import Objects, _as_configured, _candidates, _cut_of, objects_of
-from etl.stages.planning.tile_stats import Survey, Tables
-from etl.stages.remap import remap
+from etl.stages.planning.tile_size import Objects, _candidates, apply_settings, collect_objects, plan_of_candidate
+from etl.stages.planning.tile_stats import Tables, TileStats
+from etl.stages.remap import remap_boxes
 from etl.storage import store
 from etl.storage.work import Work
 
@@ -35,11 +35,11 @@ def resolve_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
         log.info("plan: tiles of %d px at scales %s", plan.tile.size, scales)
     else:
         codec = lossless.choose_codec(work.config.shard.jpeg, pinned.codec)
-        tile = _as_configured(work.config, pinned.tile)
+        tile = apply_settings(work.config, pinned.tile)
         plan = pinned.model_copy(update={"tile": tile, "categories": tuple(work.categories), "codec": codec})
-    if sampling.answers(plan, work.config):
+    if sampling.is_current(plan, work.config):
         return plan
-    return sampling.chosen(plan, work.config, tables, Survey(tables, plan.tile, work.config.source.held_out))
+    return sampling.choose_policy(plan, work.config, tables, TileStats(tables, plan.tile, work.config.source.held_out))
 
 
 def new_plan(work: Work, tile: TilePlan) -> Plan:
@@ -70,11 +70,13 @@ def resolve_tile_size(work: Work) -> int:
 def resolve_tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
     """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
     if work.pinned is not None:
-        return _as_configured(work.config, work.pinned.tile)
+        return apply_settings(work.config, work.pinned.tile)
     uri = work.path("plan", "tile.json")
     if not store.exists(uri):
-        candidates = _candidates(work.config, objects_of(tables_to_tile(work) if tables is None else tables))
-        store.write_json(uri, _cut_of(work.config, tile_size.picked(candidates)).model_dump(mode="json"))
+        candidates = _candidates(work.config, collect_objects(tables_to_tile(work) if tables is None else tables))
+        store.write_json(
+            uri, plan_of_candidate(work.config, tile_size.best_candidate(candidates)).model_dump(mode="json")
+        )
     return TilePlan.model_validate(store.read_json(uri))
 
 
@@ -82,14 +84,14 @@ def tables_to_tile(work: Work) -> Tables:
     """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
     images = work.read("split", "images")
     images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-    annotations, _ = remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
+    annotations, _ = remap_boxes(work.usable("ingest", "split"), work.categories, work.config.ontology)
     return Tables(images, annotations)
 
 
 def check_plan(work: Work) -> list[Finding]:
     """Return the audit's findings about a plan that no longer fits the data, and log each."""
     tables = tables_to_tile(work)
-    tile, objects = resolve_tile_plan(work, tables), objects_of(tables)
+    tile, objects = resolve_tile_plan(work, tables), collect_objects(tables)
     findings = [*_too_large(work, tile, objects, tables.images["path"].to_pylist()), *_too_costly(work, tile, objects)]
     for row in findings:
         log.warning("%s (%d): %s", row.code, row.count, row.advice)
@@ -97,7 +99,7 @@ def check_plan(work: Work) -> list[Finding]:
 
 
 def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -> list[Finding]:
-    too_large = tile_size.never_whole(tile, objects)
+    too_large = tile_size.find_never_whole(tile, objects)
     if not too_large.any():
         return []
     can_update = work.pinned is not None and work.config.tile.scales == "auto"
@@ -111,8 +113,8 @@ def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[Finding]:
     config = work.config
     if work.pinned is None or config.tile.size != "auto":
         return []
-    now = tile_size.assess(tile, config.tile, config.train.image_size, objects)
-    best = tile_size.picked(_candidates(config, objects))
+    now = tile_size.assess_plan(tile, config.tile, config.train.image_size, objects)
+    best = tile_size.best_candidate(_candidates(config, objects))
     if now.pixels * (1 - _WORTHWHILE) <= best.pixels or best.not_held > now.not_held or best.shortfall > now.shortfall:
         return []
     saved = 1 - best.pixels / now.pixels
@@ -129,7 +131,7 @@ def pin_after_build(work: Work, plan: Plan) -> None:
     if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
         return
     if work.pinned == load_plan(work.config.home) and work.pinned.policy != plan.policy:
-        pin_plan(work.config, sampling.pinned_anew(work.pinned, plan))
+        pin_plan(work.config, sampling.with_policy(work.pinned, plan))
 
 
 def pin_plan(config: Config, plan: Plan) -> None:

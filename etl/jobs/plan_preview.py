@@ -14,8 +14,8 @@ from etl.snapshots import snapshot
 from etl.stages import remap, tile as tiling
 from etl.stages.augment import oversample
 from etl.stages.planning import sampling, tile_size
-from etl.stages.planning.tile_size import _candidates, _cut_of, objects_of
-from etl.stages.planning.tile_stats import EmptyTile, Survey
+from etl.stages.planning.tile_size import _candidates, collect_objects, plan_of_candidate
+from etl.stages.planning.tile_stats import EmptyTile, TileStats
 from etl.storage.work import Answer, Work
 
 
@@ -27,14 +27,14 @@ def preview(work: Work, *, update: bool = False) -> Answer:
     """
     config, pinned = work.config, work.pinned
     tables = tables_to_tile(work)
-    candidates = _candidates(config, objects_of(tables))
-    best = tile_size.picked(candidates)
-    new = new_plan(work, _cut_of(config, best))
-    survey = Survey(tables, new.tile, work.config.source.held_out)
-    new = sampling.chosen(new, config, tables, survey)
+    candidates = _candidates(config, collect_objects(tables))
+    best = tile_size.best_candidate(candidates)
+    new = new_plan(work, plan_of_candidate(config, best))
+    survey = TileStats(tables, new.tile, work.config.source.held_out)
+    new = sampling.choose_policy(new, config, tables, survey)
     plan = new if pinned is None or update else resolve_plan(work, *tables)
     if plan.tile != new.tile:
-        survey = Survey(tables, plan.tile, work.config.source.held_out)
+        survey = TileStats(tables, plan.tile, work.config.source.held_out)
     before = snapshot.load_plan(config.home)
     images = work.read("split", "images")
     return {
@@ -46,7 +46,7 @@ def preview(work: Work, *, update: bool = False) -> Answer:
             {**asdict(candidate), "scales": list(candidate.scales), "chosen": candidate is best}
             for candidate in candidates
         ],
-        "ontology": remap.preview(work.read("ingest", "annotations"), work.categories, config.ontology),
+        "ontology": remap.preview_categories(work.read("ingest", "annotations"), work.categories, config.ontology),
         "images": dict(sorted(Counter(images["split"].to_pylist()).items())),
         "annotations": work.build["boxes"],
         "boxes": tables.annotations.num_rows,
@@ -54,10 +54,10 @@ def preview(work: Work, *, update: bool = False) -> Answer:
     }
 
 
-def _outlook(survey: Survey, plan: Plan, config: Config) -> Answer:
+def _outlook(survey: TileStats, plan: Plan, config: Config) -> Answer:
     """Return what a plan makes of the tiles of its cut."""
-    kept = [tile for tile in survey.empty if tiling.keeps_negative(tile.name, tile.near, plan)]
-    copies = [(tile, oversample.copies(tile.name, tile.sides, plan.rate)) for tile in survey.giving]
+    kept = [tile for tile in survey.empty if tiling.keeps_negative(tile.sample_id, tile.near, plan)]
+    copies = [(tile, oversample.count_copies(tile.sample_id, tile.sides, plan.rate)) for tile in survey.augmentable]
     extra = sum(count for _, count in copies)
     train = len(survey.labelled) + len(kept)
     pixels = sum(tile.pixels for tile in survey.labelled) + sum(tile.pixels for tile in kept)
@@ -77,7 +77,7 @@ def _outlook(survey: Survey, plan: Plan, config: Config) -> Answer:
             "kept": by_place(kept),
             "empty": by_place(survey.empty),
         },
-        "sizes": {"base_tiles": before, **sampling.told(before, config, plan)},
+        "sizes": {"base_tiles": before, **sampling.size_shares(before, config, plan)._asdict()},
         "never_whole": survey.objects - survey.whole,
         "cost": {
             "samples": train + extra,

@@ -85,8 +85,8 @@ def _publish(work: Work) -> Answer:
         "published": not snapshot.is_newest(work.config.home, manifest["id"]),
         **counts,
         "reused_samples": assembled.reused,
-        "negatives": sampling.negatives(work.config, plan, tables["samples"]),
-        "sizes": sampling.sizes(work.config, plan, tables["samples"]),
+        "negatives": sampling.measure_negatives(work.config, plan, tables["samples"]),
+        "sizes": sampling.measure_sizes(work.config, plan, tables["samples"]),
         "change": _change(snapshot.head(work.config), tables),
         "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
         **_durations(answers, time.perf_counter() - start, time.process_time() - cpu),
@@ -101,12 +101,12 @@ def _snapshot_tables(work: Work, assembled: Assembled) -> dict[str, pa.Table]:
     events = pa.concat_tables(
         [*(work.read(stage, "ledger") for stage in ("ingest", "split", "remap")), assembled.ledger]
     )
-    final = ledger.final_outcomes(ledger.written_ids(annotations, work.read("ingest", "ledger")), events)
+    final = ledger.final_outcomes(ledger.collect_ids(annotations, work.read("ingest", "ledger")), events)
     return {
         "images": work.read("split", "images"),
         "annotations": annotations,
         "rejects": work.read("ingest", "rejects"),
-        "ledger": ledger.in_order(pa.concat_tables([events, final])),
+        "ledger": ledger.sort_ledger(pa.concat_tables([events, final])),
         "samples": assembled.samples,
     }
 
@@ -122,7 +122,7 @@ def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> _Co
         "images": tables["images"].num_rows,
         "annotations": final.num_rows,
         "rejects": count(tables["rejects"]["reason"]),
-        "ledger": ledger.counts(final),
+        "ledger": ledger.count_outcomes(final),
         "samples": count(samples["split"]),
         "base_tiles": count(samples["split"].filter(base)),
         "shards": len(shards),

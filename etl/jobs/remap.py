@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etl.stages.remap import remap
+from etl.stages.remap import remap_boxes
 from etl.storage.work import Answer, Work
 
 
@@ -11,7 +11,7 @@ def run(uri: str) -> Answer:
     work = Work(uri)
 
     def compute() -> Answer:
-        kept, ledger = remap(work.usable("ingest", "split"), work.categories, work.config.ontology)
+        kept, ledger = remap_boxes(work.usable("ingest", "split"), work.categories, work.config.ontology)
         work.write("remap", "annotations", kept)
         work.write("remap", "ledger", ledger)
         return {"annotations": kept.num_rows, "changed": ledger.num_rows}

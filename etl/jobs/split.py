@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from etl import region, schema
 from etl.boxes import corners
 from etl.config import SplitRatios
-from etl.stages import ledger
-from etl.stages.split import split
+from etl.stages.ledger import ledger_row
+from etl.stages.split import assign_splits
 from etl.storage import store
 from etl.storage.work import Answer, Work
 
@@ -22,36 +22,35 @@ def run(uri: str) -> Answer:
 
     def compute() -> Answer:
         source = work.config.source
-        outcome = split(
+        result = assign_splits(
             work.read("ingest", "images"),
             source.split if isinstance(source.split, SplitRatios) else None,
             group=source.group,
             salt=work.pinned.split_salt if work.pinned is not None else None,
             near_duplicates=work.pinned.near_duplicates if work.pinned is not None else None,
             divided=work.pinned.divided if work.pinned is not None else None,
-            given=work.build["own_split"],
+            predefined=work.build["own_split"],
         )
         boxes = work.usable("ingest")
         rows = [
-            ledger.entry(box, "split", "dropped", outcome.left_out[image])
+            ledger_row(box, "split", "dropped", result.left_out[image])
             for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
-            if image in outcome.left_out
+            if image in result.left_out
         ]
         rows += [
-            ledger.entry(box, "split", "dropped", "guard_band")
-            for box in _guard_band_boxes(work, outcome.images, boxes)
+            ledger_row(box, "split", "dropped", "guard_band") for box in _guard_band_boxes(work, result.images, boxes)
         ]
-        work.write("split", "images", outcome.images)
+        work.write("split", "images", result.images)
         work.write("split", "ledger", schema.table(schema.LEDGER, rows))
         pins = {
-            "split_salt": outcome.salt,
-            "near_duplicates": outcome.near_duplicates,
-            "divided": outcome.divided,
-            "findings": [row.to_dict() for row in outcome.findings],
+            "split_salt": result.salt,
+            "near_duplicates": result.near_duplicates,
+            "divided": result.divided,
+            "findings": [row.to_dict() for row in result.findings],
         }
         store.write_json(work.path("split", "pins.json"), pins)
-        counts = Counter(outcome.images["split"].to_pylist())
-        return {"images": dict(sorted(counts.items())), "findings": len(outcome.findings)}
+        counts = Counter(result.images["split"].to_pylist())
+        return {"images": dict(sorted(counts.items())), "findings": len(result.findings)}
 
     return work.once("split", compute)
 

@@ -35,7 +35,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
         plan = resolve_plan(work, images, annotations)
         lossless.log_codec(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
-        donors_of = donors.lending(images, annotations, work.config.augment)
+        donors_of = donors.choose_donors(images, annotations, work.config.augment)
         keys = sample_cache.sample_keys(images, annotations, plan, work.config, VERSIONS, donors_of)
         unchanged = sample_cache.plan_reuse(work, keys)
         changed = images.filter(pc.invert(pc.is_in(images["image_id"], unchanged)))
@@ -46,7 +46,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
                 work.path("tile", digest(part["image_id"].to_pylist())[:16]),
                 part,
                 boxes_of(part, annotations),
-                donor_reader.loans(donors_of, part, images, annotations),
+                donor_reader.select_donors(donors_of, part, images, annotations),
             )
             for part in _image_parts(changed)
         ]

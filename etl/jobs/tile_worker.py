@@ -1,70 +1,68 @@
-"""What one worker does with one part of a dataset; results go back small, bytes go to the store."""
+"""The tile stage of one part of a dataset: read images, make their samples, write them below the part's URI."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 
-from etl import boxes, region, schema
 from etl.config import Config
 from etl.errors import StoreError
 from etl.execution import malloc
-from etl.ids import sample_id, seed_of
 from etl.imaging import lossless
-from etl.jobs.sample_writer import _add, _ledger, _Made, _SampleWriter
+from etl.imaging.codec import Pixels
+from etl.jobs.sample_writer import SampleWriter, SourceObjects
 from etl.plan import Plan
-from etl.schema import BASE
 from etl.sources.images import applied_orientation, read_image_file
-from etl.stages import tile
-from etl.stages.augment import donor_reader, oversample, sample
-from etl.stages.augment.labelled_image import Picture
-from etl.stages.encode import Cutter
+from etl.stages.augment.donor_reader import DonorReader, DonorTables
+from etl.stages.augment.labelled_image import train_region
+from etl.stages.encode import TileEncoder
+from etl.stages.image_annotations import ImageAnnotations, by_image
+from etl.stages.rows import ImageRow
+from etl.stages.samples import augmented_samples, base_samples
 from etl.storage import shard, store
+
+_BLOCK_COLUMNS = ("offset", "size", "sha256")
 
 
 @dataclass(frozen=True)
 class TilePart:
-    """Some images with the boxes that go on, to be made into samples below `uri`."""
+    """Some images with the boxes that reach the tile stage, to be made into samples below `uri`."""
 
     config: Config
     plan: Plan
     uri: str
     images: pa.Table
     annotations: pa.Table
-    loans: donor_reader.Loans
+    donors: DonorTables
 
 
 def tile_part(part: TilePart) -> bool:
-    """Write the samples to `<uri>.tar`, `.ledger.parquet` and last `.samples.parquet`; False if they were there."""
-    if _is_there(part.uri):
+    """Write `<uri>.tar`, `<uri>.ledger.parquet` and last `<uri>.samples.parquet`; False if they were complete."""
+    if _is_complete(part.uri):
         return False
     lossless.check_codec(part.plan.codec)
     malloc.keep_freed()
-    lender = donor_reader.Lender(
-        part.loans, lambda image: read_image_file(part.config, image).pixels(applied_orientation(image))
-    )
-    by_image: dict[str, list[dict[str, Any]]] = {}
-    for row in part.annotations.to_pylist():
-        by_image.setdefault(row["image_id"], []).append(row)
+
+    def read_pixels(image: ImageRow) -> Pixels:
+        return read_image_file(part.config, image).pixels(applied_orientation(image))
+
+    donor_reader = DonorReader(part.donors, read_pixels)
     with store.writing(f"{part.uri}.tar", durable=False) as file:
-        writer = _SampleWriter(file)
-        for image in part.images.to_pylist():
-            _make_samples(part, image, by_image.get(image["image_id"], []), lender, writer)
-    store.write_table(f"{part.uri}.ledger.parquet", schema.table(schema.LEDGER, writer.ledger), durable=False)
-    store.write_table(f"{part.uri}.samples.parquet", writer.table(), durable=False)
+        writer = SampleWriter(file)
+        for annotated in by_image(part.images, part.annotations).values():
+            _write_samples(part.config, part.plan, annotated, donor_reader, writer)
+    store.write_table(f"{part.uri}.ledger.parquet", writer.ledger_table(), durable=False)
+    store.write_table(f"{part.uri}.samples.parquet", writer.index_table(), durable=False)
     malloc.tidy()
     return True
 
 
-_PLACE = ("offset", "size", "sha256")
-
-
-def _is_there(uri: str) -> bool:
-    """Return whether an earlier try left a part: all of it, for the machine may have failed before it was on disk."""
+def _is_complete(uri: str) -> bool:
+    """Return whether an earlier attempt wrote the whole part; files may be truncated if the machine failed."""
     if not store.exists(f"{uri}.samples.parquet"):
         return False
     try:
@@ -75,50 +73,26 @@ def _is_there(uri: str) -> bool:
         return False
     return all(
         hashlib.sha256(data[start + shard.IMAGE_OFFSET :][:size]).hexdigest() == sha256
-        for start, size, sha256 in zip(*(samples[name].to_pylist() for name in _PLACE), strict=True)
+        for start, size, sha256 in zip(*(samples[name].to_pylist() for name in _BLOCK_COLUMNS), strict=True)
     )
 
 
-def _make_samples(
-    part: TilePart, image: dict[str, Any], rows: donor_reader.Rows, lender: donor_reader.Lender, writer: _SampleWriter
+def _write_samples(
+    config: Config, plan: Plan, annotated: ImageAnnotations, donor_reader: DonorReader, writer: SampleWriter
 ) -> None:
-    config, plan, own = part.config, part.plan, image["image_id"]
+    image, held_out = annotated.image, config.source.held_out
     file = read_image_file(config, image)
-    xyxy, ignore = boxes.from_rows(rows), donor_reader.ignored(rows)
-    sides = boxes.side_length(boxes.clip(xyxy, (0, 0, image["width"], image["height"])))
-    regions = region.regions_of(image, config.source.held_out)
-    found = tile.tiles((image["width"], image["height"]), xyxy, ignore, plan.tile, regions)
-    weights = tile.weights(found, len(rows))
-    names = [sample_id(own, cut.scale, cut.window, BASE, 0) for cut in found]
-    kept = [
-        (name, cut)
-        for name, cut in zip(names, found, strict=True)
-        if cut.split != "train" or cut.labelled.size or tile.keeps_negative(name, cut.near, plan)
-    ]
-    tiles = [cut for _, cut in kept]
-    cutter = Cutter(file, applied_orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
-    donors = lender.pictures(own, len(rows))
-    all_rows = [*rows, *lender.rows(own)]
-    buckets = boxes.bucket(np.concatenate([sides, lender.sides(own)]))
-    picture: Picture | None = None
-    for name, cut in kept:
-        base = _Made(name, cut, BASE, 0, {}, [], cut.boxes, cut.labelled, cut.visibility, cut.ignore, weights)
-        _add(writer, image, rows, base, cutter.tile(cut), buckets)
-        _ledger(writer, "tile", name, rows, cut.labelled, cut.visibility, cut.ignored)
-        cutter.rest()
-        if cut.split != "train" or cut.scale != 1:
-            continue
-        for copy in range(oversample.copies(name, sides[cut.labelled], plan.rate)):
-            if picture is None:
-                whole = Picture(own, cutter.pixels, xyxy, ignore)
-                picture = whole.part(region.window_of(image, "train", config.source.held_out), plan.tile.min_visibility)
-            extra = {kind: sample_id(own, cut.scale, cut.window, kind, copy) for kind in sample.KINDS}
-            kind = sample.kind(extra[sample.MOSAIC], cut.window, config.augment)
-            seed = seed_of(extra[kind])
-            scene = sample.augment(picture, donors, kind, picture.inside(cut.window), plan.tile, config.augment, seed)
-            made = _Made(
-                extra[kind], cut, kind, seed, scene.parameters, [name],
-                scene.boxes, scene.rows, scene.visibility, scene.ignore, None,
-            )  # fmt: skip
-            _add(writer, image, all_rows, made, cutter.encode(scene.pixels), buckets)
-            _ledger(writer, "augment", extra[kind], all_rows, scene.rows, scene.visibility, scene.ignored)
+    base = base_samples(annotated, plan, held_out)
+    tiles = [sample.tile for sample in base]
+    encoder = TileEncoder(file, applied_orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
+    objects = SourceObjects(
+        rows=[*annotated.rows, *donor_reader.rows(image["image_id"])],
+        sides=np.concatenate([annotated.sides, donor_reader.sides(image["image_id"])]),
+    )
+    donors = donor_reader.images(image["image_id"], len(annotated.rows))
+    own = cache(lambda: train_region(annotated, encoder.pixels, plan.tile.min_visibility, held_out))
+    for sample in base:
+        writer.add(sample, encoder.encode_tile(sample.tile), objects)
+        encoder.release()
+        for augmented, pixels in augmented_samples(sample, annotated, own, donors, plan, config.augment):
+            writer.add(augmented, encoder.encode(pixels), objects)

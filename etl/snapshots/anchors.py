@@ -40,7 +40,7 @@ def fit(
 ) -> anchors.AnchorFit:
     """Return anchors for boxes wh [N, 2] in sample pixels, as configured where nothing else is asked."""
     side = image_size or config.anchors.image_size or network.image_size(config, tile_size)
-    return anchors.fit(
+    return anchors.fit_anchors(
         wh * (side / tile_size),
         image_size=side,
         strides=strides or network.strides(config),

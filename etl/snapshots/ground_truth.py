@@ -34,7 +34,7 @@ def evaluation_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, 
     annotations = snapshot.table("annotations")
     unusable = pc.is_in(annotations["annotation_id"], ledger.filter(gone)["annotation_id"].combine_chunks())
     here = pc.is_in(annotations["image_id"], images["image_id"].combine_chunks())
-    found, _ = remap.remap(
+    found, _ = remap.remap_boxes(
         annotations.filter(pc.and_(here, pc.invert(unusable))), snapshot.plan.categories, snapshot.config.ontology
     )
     truth = pa.table(

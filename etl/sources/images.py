@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from etl.config import Config
@@ -11,7 +12,7 @@ from etl.imaging.image_file import ImageFile
 from etl.storage import store
 
 
-def read_image_file(config: Config, image: dict[str, Any]) -> ImageFile:
+def read_image_file(config: Config, image: Mapping[str, Any]) -> ImageFile:
     """Return the file of a row of the table images; SourceError if its content is not the one that was ingested."""
     known = image["width"], image["height"], image["format"]
     file = ImageFile(store.content(store.join(config.source.images, image["path"])), known)
@@ -20,7 +21,7 @@ def read_image_file(config: Config, image: dict[str, Any]) -> ImageFile:
     return file
 
 
-def applied_orientation(image: dict[str, Any]) -> int:
+def applied_orientation(image: Mapping[str, Any]) -> int:
     """Return the EXIF orientation 1..8 to apply to an image of the table images; 1 if its labels do not use it."""
     return int(image["exif_orientation"]) if image["exif_applied"] else 1
 

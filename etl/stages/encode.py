@@ -1,4 +1,4 @@
-"""The JPEG samples of one image: its own coefficients where they can be kept, else encoded again."""
+"""Encode the samples of one image as JPEG: lossless cuts of its own coefficients where possible, else re-encoded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from etl.imaging.yuv import YuvImage
 from etl.stages.tile import Tile
 
 
-class Cutter:
-    """Makes samples of an image, decoding it only when one of them needs pixels."""
+class TileEncoder:
+    """Encodes the samples of an image, and decodes it only when a sample needs its pixels."""
 
     def __init__(self, file: ImageFile, orientation: int, *, name: str, quality: int, tiles: Sequence[Tile]) -> None:
-        """Cut those of the tiles that can be lossless at once; `name` is the codec's."""
+        """Cut all tiles that can be lossless at once; `name` is the codec's."""
         self._file, self._orientation, self._quality = file, orientation, quality
-        self._data = b"" if file.is_large else file.data  # nothing of a large image is used as it is stored
-        self._name = name if orientation == 1 else ""  # only what is stored upright is used as it is stored
+        self._data = b"" if file.is_large else file.data  # a large image is never cut losslessly
+        self._name = name if orientation == 1 else ""  # only an image stored upright is cut losslessly
         windows = [tile.window for tile in tiles if tile.scale == 1] if lossless.is_lossless(self._name) else []
         self._lossless = lossless.cut(self._data, windows)
 
@@ -35,21 +35,21 @@ class Cutter:
     def _chroma(self) -> str:
         return codec.chroma_sampling(self._data)
 
-    def tile(self, tile: Tile) -> bytes:
-        """Return the JPEG of one of the tiles."""
+    def encode_tile(self, tile: Tile) -> bytes:
+        """Return the JPEG of a tile."""
         if tile.scale == 1 and tile.window in self._lossless:
             return self._lossless[tile.window]
         if tile.scale == 1 and self._planes is not None:
             return self._planes.encode(tile.window, self._quality)
         x0, y0, x1, y1 = tile.window
-        view = self.pixels[y0:y1, x0:x1]
-        return self.encode(view if tile.scale == 1 else image_file.reduce(view, tile.size_wh))
+        pixels = self.pixels[y0:y1, x0:x1]
+        return self.encode(pixels if tile.scale == 1 else image_file.reduce(pixels, tile.size_wh))
 
-    def rest(self) -> None:
-        """Give back memory between two samples; nothing is lost."""
+    def release(self) -> None:
+        """Release memory of the decoded image that can be read again."""
         if "pixels" in self.__dict__:
             image_file.release(self.pixels)
 
     def encode(self, pixels: codec.Pixels) -> bytes:
-        """Return the JPEG of other pixels [H, W, 3] RGB, with the image's own chroma sampling."""
+        """Return the JPEG of pixels [H, W, 3] RGB, with the image's own chroma subsampling."""
         return codec.encode(pixels, self._quality, self._chroma)

@@ -1,4 +1,4 @@
-"""From one image's bytes and labels to rows: the image, its boxes, and what was wrong with either."""
+"""Turn an image's file and labels into rows: the image, its boxes, ledger rows, and rejects with a reason."""
 
 from __future__ import annotations
 
@@ -18,64 +18,68 @@ from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
 from etl.schema import LEDGER, REJECTS, place, reject, reject_bad_box, table
-from etl.stages.ledger import Row, entry, entry_of_bad_box, written_ids
+from etl.stages.ledger import LedgerRow, collect_ids, ledger_row, ledger_row_of_bad_box
+from etl.stages.rows import AnnotationRow, ImageFileRow, IngestedImageRow
 
 VERSION = 2
-_TOLERANCE = 0.01  # px: a box that reaches less far outside its image is written with rounding, not wrongly
-_FARTHEST = 1e9  # px: no coordinate, and nothing computed of those below it overflows
+_TOLERANCE = 0.01  # px: a box that extends less outside its image was rounded, and is not clipped
+_MAX_COORDINATE = 1e9  # px: larger coordinates are rejected; nothing computed from smaller ones overflows
 
 
 @dataclass
-class Rows:
-    """Rows for the tables, gathered over the images of one part."""
+class IngestRows:
+    """Rows for the tables, collected over the images of one part."""
 
-    images: list[Row] = field(default_factory=list)
-    annotations: list[Row] = field(default_factory=list)
-    ledger: list[Row] = field(default_factory=list)
-    rejects: list[Row] = field(default_factory=list)
+    images: list[IngestedImageRow] = field(default_factory=list)
+    annotations: list[AnnotationRow] = field(default_factory=list)
+    ledger: list[LedgerRow] = field(default_factory=list)
+    rejects: list[dict[str, str]] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows there are by now, by table."""
+        """Return the current number of rows by table."""
         return {name: len(rows) for name, rows in vars(self).items()}
 
 
-def probe(path: str, file: ImageFile, max_megapixels: float) -> tuple[codec.Header, Row]:
+def probe_image(path: str, file: ImageFile, max_megapixels: float) -> tuple[codec.Header, ImageFileRow]:
     """Return an image's header and the columns its file alone decides; UnreadableImageError when it is unusable."""
-    found = file.header(max_megapixels)
-    measures = file.measure(found)
-    width, height = found.upright_wh
-    row = {
+    header = file.header(max_megapixels)
+    measures = file.measure(header)
+    width, height = header.upright_wh
+    row: ImageFileRow = {
         "image_id": image_id(path),
         "path": PurePosixPath(path).as_posix(),  # as on the disk: only the id is normalised
         "sha256": file.sha256,
         "width": width,
         "height": height,
-        "format": found.format,
-        "exif_orientation": found.orientation,
-        "exif_applied": found.orientation != 1,
+        "format": header.format,
+        "exif_orientation": header.orientation,
+        "exif_applied": header.orientation != 1,
         "phash": measures.phash,
         "brightness": measures.brightness,
         "contrast": measures.contrast,
         "sharpness": measures.sharpness,
     }
-    return found, row
+    return header, row
 
 
-def settle_size(row: Row, found: codec.Header, labels: Sequence[ImageLabels]) -> str | None:
-    """Decide in place, by the size its labels declare, whether EXIF turns the image; return a contradiction or None."""
+def apply_declared_size(row: ImageFileRow, header: codec.Header, labels: Sequence[ImageLabels]) -> str | None:
+    """Set the row's size and `exif_applied` by the size that its labels declare; return a contradiction, else None.
+
+    Labels that declare the stored size were drawn without applying the EXIF orientation.
+    """
     declared = {label.declared_wh for label in labels if label.declared_wh is not None and min(label.declared_wh) > 0}
-    stored, turned = (found.width, found.height), found.upright_wh
-    if not declared or declared == {turned}:
+    stored, upright = (header.width, header.height), header.upright_wh
+    if not declared or declared == {upright}:
         return None
-    if declared == {stored}:  # drawn on the image as stored
+    if declared == {stored}:
         row["width"], row["height"] = stored
         row["exif_applied"] = False
         return None
     return " and ".join(f"{w}x{h}" for w, h in sorted(declared))
 
 
-def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
-    """Add one usable image and every box its label files hold; bad ones become rejects and dropped ledger rows."""
+def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]) -> None:
+    """Add a usable image and every box of its label files; an invalid box becomes a reject and a dropped ledger row."""
     rows.images.append({**row, "labelled": bool(labels)})
     ids = AnnotationIds(row["image_id"])
     for label in labels:
@@ -83,24 +87,24 @@ def add_image(rows: Rows, row: Row, labels: Sequence[ImageLabels]) -> None:
             _add_box(
                 rows,
                 row,
-                ids.box(box.category, box.xyxy) if _finite(box) else ids.text(repr((box.category, box.xyxy))),
+                ids.box(box.category, box.xyxy) if _is_finite(box) else ids.text(repr((box.category, box.xyxy))),
                 label.file,
                 box,
             )
         for bad in label.bad:
             rows.rejects.append(reject_bad_box(place(label.file, bad.line), bad.reason, bad.found, bad.expected))
-            rows.ledger.append(entry_of_bad_box(ids.text(bad.found), bad.reason))
+            rows.ledger.append(ledger_row_of_bad_box(ids.text(bad.found), bad.reason))
 
 
-def _finite(box: LabelBox) -> bool:
-    return all(abs(side) < _FARTHEST for side in box.xyxy)
+def _is_finite(box: LabelBox) -> bool:
+    return all(abs(side) < _MAX_COORDINATE for side in box.xyxy)
 
 
-def _add_box(rows: Rows, image: Row, annotation: str, file: str, box: LabelBox) -> None:
-    where = place(file, box.line)
-    if not _finite(box):
-        rows.rejects.append(reject("annotation", where, "not_finite", box.xyxy, "four finite numbers"))
-        rows.ledger.append(entry(annotation, "ingest", "dropped", "not_finite"))
+def _add_box(rows: IngestRows, image: ImageFileRow, annotation: str, file: str, box: LabelBox) -> None:
+    location = place(file, box.line)
+    if not _is_finite(box):
+        rows.rejects.append(reject("annotation", location, "not_finite", box.xyxy, "four finite numbers"))
+        rows.ledger.append(ledger_row(annotation, "ingest", "dropped", "not_finite"))
         return
     x0, y0, x1, y1 = box.xyxy
     rows.annotations.append(
@@ -124,66 +128,66 @@ def _add_box(rows: Rows, image: Row, annotation: str, file: str, box: LabelBox) 
     )  # fmt: skip
     size = f"{x1 - x0:g} x {y1 - y0:g} px"
     if box.empty or x1 <= x0 or y1 <= y0:
-        rows.rejects.append(reject("annotation", where, "zero_size", size, "a box with positive sides"))
-        rows.ledger.append(entry(annotation, "ingest", "dropped", "zero_size", 0.0))
+        rows.rejects.append(reject("annotation", location, "zero_size", size, "a box with positive sides"))
+        rows.ledger.append(ledger_row(annotation, "ingest", "dropped", "zero_size", 0.0))
         return
     width, height = image["width"], image["height"]
     if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-        found = f"{x0:g} {y0:g} {x1:g} {y1:g}"
-        rows.rejects.append(reject("annotation", where, "outside_image", found, f"a box within {width}x{height}"))
-        rows.ledger.append(entry(annotation, "ingest", "dropped", "outside_image"))
+        corners = f"{x0:g} {y0:g} {x1:g} {y1:g}"
+        rows.rejects.append(reject("annotation", location, "outside_image", corners, f"a box within {width}x{height}"))
+        rows.ledger.append(ledger_row(annotation, "ingest", "dropped", "outside_image"))
         return
     overflow = max(-x0, -y0, x1 - width, y1 - height)
     if overflow > _TOLERANCE:
-        rows.ledger.append(entry(annotation, "ingest", "clipped", "image_border", overflow))
+        rows.ledger.append(ledger_row(annotation, "ingest", "clipped", "image_border", overflow))
 
 
-def discovered(annotations: pa.Table) -> list[str]:
-    """Return the class names that occur, sorted; ignored regions are no class."""
+def find_categories(annotations: pa.Table) -> list[str]:
+    """Return the sorted names of the classes that occur; ignored regions have none."""
     return sorted(set(annotations.filter(pc.invert(annotations["ignore"]))["category"].to_pylist()))
 
 
-def refuse_unknown(tables: dict[str, pa.Table], categories: Sequence[str]) -> dict[str, pa.Table]:
-    """Return the tables with every box of a class not among the categories rejected; its row stays, as written.
+def reject_unknown_categories(tables: dict[str, pa.Table], categories: Sequence[str]) -> dict[str, pa.Table]:
+    """Return the tables with every box of a class outside `categories` rejected; its annotation row is kept.
 
-    A box that was rejected before keeps its first reason.
+    A box that was already rejected keeps its first reason.
     """
     annotations, ledger = tables["annotations"], tables["ledger"]
-    gone = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
+    rejected = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
     known = pc.or_(pc.is_in(annotations["category"], pa.array(categories, pa.string())), annotations["ignore"])
-    passed = pc.or_(known, pc.is_in(annotations["annotation_id"], gone))
-    unknown = annotations.filter(pc.invert(passed)).select(["annotation_id", "category", "file", "line"]).to_pylist()
+    accepted = pc.or_(known, pc.is_in(annotations["annotation_id"], rejected))
+    unknown = annotations.filter(pc.invert(accepted)).select(["annotation_id", "category", "file", "line"]).to_pylist()
     expected = f"one of the {len(categories)} known classes"
     rejects = [
         reject("annotation", place(row["file"], row["line"]), "unknown_category", row["category"], expected)
         for row in unknown
     ]
-    dropped = [entry(row["annotation_id"], "ingest", "dropped", "unknown_category") for row in unknown]
+    dropped = [ledger_row(row["annotation_id"], "ingest", "dropped", "unknown_category") for row in unknown]
     return tables | {
         "rejects": pa.concat_tables([tables["rejects"], table(REJECTS, rejects)]),
         "ledger": pa.concat_tables([ledger, table(LEDGER, dropped)]),
     }
 
 
-def boxes_written(tables: dict[str, pa.Table]) -> int:
-    """Return how many boxes the label files of the read images hold, unreadable ones included."""
-    return len(written_ids(tables["annotations"], tables["ledger"]))
+def count_boxes(tables: dict[str, pa.Table]) -> int:
+    """Return the number of boxes in the label files of the ingested images, including rejected ones."""
+    return len(collect_ids(tables["annotations"], tables["ledger"]))
 
 
 def check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:
-    """Raise SourceError, naming the worst files, when more is rejected than the configuration allows."""
+    """Raise SourceError with the files that have most rejects if more is rejected than `source.max_rejects` allows."""
     by_kind = {kind: rejects.filter(pc.equal(rejects["kind"], kind)) for kind in ("image", "annotation")}
     totals = {"image": images + by_kind["image"].num_rows, "annotation": max(boxes, by_kind["annotation"].num_rows)}
-    for kind, bad in by_kind.items():
-        if bad.num_rows > config.source.max_rejects * totals[kind]:
-            places = Counter(
-                where.rsplit(":", 1)[0] if kind == "annotation" else where for where in bad["where"].to_pylist()
+    for kind, rejected in by_kind.items():
+        if rejected.num_rows > config.source.max_rejects * totals[kind]:
+            files = Counter(
+                where.rsplit(":", 1)[0] if kind == "annotation" else where for where in rejected["where"].to_pylist()
             )
-            worst = ", ".join(f"{place} ({count})" for place, count in places.most_common(5))
+            worst = ", ".join(f"{file} ({count})" for file, count in files.most_common(5))
             reasons = ", ".join(
-                f"{reason} {count}" for reason, count in Counter(bad["reason"].to_pylist()).most_common()
+                f"{reason} {count}" for reason, count in Counter(rejected["reason"].to_pylist()).most_common()
             )
             raise SourceError(
-                f"{config.name}: {bad.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
+                f"{config.name}: {rejected.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
                 f"more than source.max_rejects {config.source.max_rejects:g} allows; the worst: {worst}"
             )

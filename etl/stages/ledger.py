@@ -1,9 +1,9 @@
-"""The final outcome of every box: what the stages did to it, in one word and with one reason."""
+"""The ledger: what each stage did to each annotation, and the final outcome of every annotation."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,77 +11,92 @@ import pyarrow.compute as pc
 from etl.codes import check_rule
 from etl.schema import FINAL, LEDGER
 
-_STRENGTH = {"kept": 0, "clipped": 1, "merged": 2, "ignored": 3, "dropped": 4}
-
-
 NEVER_LABELLED = "never_labelled"  # no tile shows enough of the box
+_STRENGTH = {"kept": 0, "clipped": 1, "merged": 2, "ignored": 3, "dropped": 4}
+_SAMPLE_STAGES = ("tile", "augment")
 
 
-_TILES = ("tile", "augment")
+class LedgerRow(TypedDict):
+    """A row of the ledger: what a stage did to an annotation, and in which sample if it is about one."""
+
+    annotation_id: str
+    stage: str
+    outcome: str
+    rule: str
+    value: float | None
+    sample_id: str | None
 
 
 def final_outcomes(ids: pa.Array, ledger: pa.Table) -> pa.Table:
     """Return one ledger row of stage `final` per annotation id: the strongest outcome of any stage, with its rule.
 
-    A box no stage dropped or ignored, and that no base tile labels, is dropped as `never_labelled`.
+    A box that no stage dropped or ignored, and that is a label in no base tile, is dropped as `never_labelled`.
     """
-    tiles = pc.is_in(ledger["stage"], pa.array(_TILES))
-    events = ledger.filter(pc.invert(tiles))
+    of_samples = pc.is_in(ledger["stage"], pa.array(_SAMPLE_STAGES))
+    events = ledger.filter(pc.invert(of_samples))
     strength = pa.array([_STRENGTH[outcome] for outcome in events["outcome"].to_pylist()], pa.int8())
     order = pc.sort_indices(events.append_column("strength", strength), sort_keys=[("strength", "descending")])
     events = events.take(order)
     first = events.group_by("annotation_id", use_threads=False).aggregate(
         [("outcome", "first"), ("rule", "first"), ("value", "first")]
     )
-    place = pc.index_in(ids, first["annotation_id"])
-    outcome = pc.fill_null(first["outcome_first"].take(place), "kept")
+    first_event = pc.index_in(ids, first["annotation_id"])
+    outcome = pc.fill_null(first["outcome_first"].take(first_event), "kept")
     labels = ledger.filter(pc.and_(pc.equal(ledger["stage"], "tile"), pc.equal(ledger["outcome"], "kept")))
-    unseen = pc.and_(
+    unlabelled = pc.and_(
         pc.invert(pc.is_in(ids, labels["annotation_id"].combine_chunks())),
         pc.invert(pc.is_in(outcome, pa.array(["dropped", "ignored"]))),
     )
-    rule = pc.fill_null(first["rule_first"].take(place), "")
+    rule = pc.fill_null(first["rule_first"].take(first_event), "")
     columns = {
         "annotation_id": ids,
         "stage": pa.repeat(FINAL, len(ids)),
-        "outcome": pc.if_else(unseen, "dropped", outcome),
-        "rule": pc.if_else(unseen, NEVER_LABELLED, rule),
-        "value": first["value_first"].take(place),
+        "outcome": pc.if_else(unlabelled, "dropped", outcome),
+        "rule": pc.if_else(unlabelled, NEVER_LABELLED, rule),
+        "value": first["value_first"].take(first_event),
         "sample_id": pa.nulls(len(ids), pa.string()),
     }
     return pa.table(columns).cast(LEDGER)
 
 
-def counts(final: pa.Table) -> dict[str, int]:
-    """Return how many boxes ended in each outcome."""
+def count_outcomes(final: pa.Table) -> dict[str, int]:
+    """Return the number of boxes by final outcome."""
     return dict(sorted(Counter(final["outcome"].to_pylist()).items()))
 
 
-def in_order(ledger: pa.Table) -> pa.Table:
-    """Return the ledger sorted by box, stage and sample, whatever order its rows came in."""
+def sort_ledger(ledger: pa.Table) -> pa.Table:
+    """Return the ledger sorted by annotation, stage, sample, outcome and rule."""
     keys = [(name, "ascending") for name in ("annotation_id", "stage", "sample_id", "outcome", "rule")]
     return ledger.take(pc.sort_indices(ledger, sort_keys=keys))
 
 
-Row = dict[str, Any]
-
-
-def entry(annotation: str, stage: str, outcome: str, rule: str, value: float | None = None) -> Row:
-    """Return one ledger row; KeyError for an unregistered rule."""
+def ledger_row(
+    annotation_id: str, stage: str, outcome: str, rule: str, value: float | None = None, sample_id: str | None = None
+) -> LedgerRow:
+    """Return one row of the ledger; KeyError for an unregistered rule."""
     check_rule(stage, outcome, rule)
-    return _row(annotation, stage, outcome, rule, value)
+    return _row(annotation_id, stage, outcome, rule, value, sample_id)
 
 
-def entry_of_bad_box(annotation: str, reason: str) -> Row:
+def ledger_row_of_bad_box(annotation_id: str, reason: str) -> LedgerRow:
     """Return the ledger row of an unreadable annotation, with the reason of its reject."""
-    return _row(annotation, "ingest", "dropped", reason, None)
+    return _row(annotation_id, "ingest", "dropped", reason)
 
 
-def _row(annotation: str, stage: str, outcome: str, rule: str, value: float | None) -> Row:
-    return {"annotation_id": annotation, "stage": stage, "outcome": outcome, "rule": rule, "value": value}
+def _row(
+    annotation_id: str, stage: str, outcome: str, rule: str, value: float | None = None, sample_id: str | None = None
+) -> LedgerRow:
+    return {
+        "annotation_id": annotation_id,
+        "stage": stage,
+        "outcome": outcome,
+        "rule": rule,
+        "value": value,
+        "sample_id": sample_id,
+    }
 
 
-def written_ids(annotations: pa.Table, ledger: pa.Table) -> pa.Array:
-    """Return the id of every box of the source, once: those in the table, and those that could not be read."""
-    both = pa.chunked_array([*annotations["annotation_id"].chunks, *ledger["annotation_id"].chunks], pa.string())
-    return pc.unique(both)
+def collect_ids(annotations: pa.Table, ledger: pa.Table) -> pa.Array:
+    """Return the distinct ids of all boxes in the source: those of the table and those rejected in the ledger."""
+    all_ids = pa.chunked_array([*annotations["annotation_id"].chunks, *ledger["annotation_id"].chunks], pa.string())
+    return pc.unique(all_ids)

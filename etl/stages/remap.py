@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from etl.config import Ontology
 from etl.errors import ConfigError
 from etl.schema import LEDGER
-from etl.stages.ledger import Row, entry
+from etl.stages.ledger import LedgerRow, ledger_row
 
 VERSION = 1
 
@@ -30,7 +30,7 @@ class Action:
     rule: str
 
 
-def actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
+def resolve_actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
     """Return what happens to each class; ConfigError for a class that does not exist or is asked two things."""
     plan: dict[str, Action] = {}
 
@@ -65,18 +65,18 @@ def actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
 
 def trained_categories(categories: Sequence[str], ontology: Ontology) -> list[str]:
     """Return the class names the detector learns, in the order of the source's."""
-    plan = actions(categories, ontology)
+    plan = resolve_actions(categories, ontology)
     names = (plan[name].category for name in categories)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def remap(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> tuple[pa.Table, pa.Table]:
+def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> tuple[pa.Table, pa.Table]:
     """Return the boxes that go on, under their new names, and the ledger of what was done to the others.
 
     A box that is to be ignored (crowd, ignored region, dropped as ignore) goes on with `ignore` set: it becomes a
     region the trainer paints out and the evaluation passes over.
     """
-    plan = actions(categories, ontology)
+    plan = resolve_actions(categories, ontology)
     names = annotations["category"].to_pylist()
     ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
     crowd = np.array(annotations["crowd"].to_pylist(), dtype=bool)
@@ -85,13 +85,13 @@ def remap(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) 
         pc.subtract(annotations["y1"], annotations["y0"]).to_numpy(),
     )
     ids = annotations["annotation_id"].to_pylist()
-    rows: list[Row] = []
+    rows: list[LedgerRow] = []
     keep, flags, renamed = [], [], []
     for index, name in enumerate(names):
         action = _action(plan, name, bool(ignore[index]), bool(crowd[index]), float(side[index]), ontology)
         if action.rule != "keep":
             value = float(side[index]) if action.rule == "min_side" else None
-            rows.append(entry(ids[index], "remap", action.outcome, action.rule, value))
+            rows.append(ledger_row(ids[index], "remap", action.outcome, action.rule, value))
         if action.outcome != "dropped":
             keep.append(index)
             flags.append(action.outcome == "ignored")
@@ -102,9 +102,9 @@ def remap(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) 
     return kept, pa.Table.from_pylist(rows, schema=LEDGER)
 
 
-def preview(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
+def preview_categories(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
     """Return what each class of the source becomes, with boxes and images touched, without doing it."""
-    plan = actions(categories, ontology)
+    plan = resolve_actions(categories, ontology)
     boxes = Counter(annotations["category"].to_pylist())
     pairs = set(zip(annotations["category"].to_pylist(), annotations["image_id"].to_pylist(), strict=True))
     images = Counter(category for category, _ in pairs)

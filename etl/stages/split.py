@@ -1,4 +1,4 @@
-"""Which split each image belongs to: by group, before tiling, leak-proof, and the same ever after."""
+"""Assign every image to a split: by group, before tiling, without leakage, and reproducibly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -16,20 +16,27 @@ from etl.config import SplitRatios
 from etl.findings import Finding, finding
 from etl.ids import fraction, normal_path
 from etl.schema import DIVIDED, IMAGES, LEFT_OUT
-from etl.stages.leakage import NEAR_SHARE, Row, _exact, _frame_guard, _like_divided, _near
+from etl.stages.leakage import (
+    NEAR_SHARE,
+    find_duplicates,
+    find_guard_frames,
+    find_like_divided,
+    find_near_duplicates,
+)
+from etl.stages.rows import ImageRow
 
 VERSION = 2
-SALTS = 64
-BLOCK = 32  # numbered frames that stay together
+SALTS = 64  # tried for the best shares
+BLOCK = 32  # consecutive frames of a sequence that form a group
 _ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")
 _NUMBER = re.compile(r"^(.*?)(\d+)$")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Where every image went, what was pinned on the way, and what the user should know."""
+class SplitResult:
+    """The split of every image, the choices to pin, and findings for the audit."""
 
-    images: pa.Table  # with group, sequence, frame and split filled
+    images: pa.Table  # `schema.IMAGES` with group, sequence, frame and split filled
     salt: int
     near_duplicates: bool  # near-duplicates of train images are left out
     divided: tuple[str, ...]  # ids of the images whose regions belong to several splits
@@ -37,7 +44,7 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
 
 
-def split(
+def assign_splits(
     images: pa.Table,
     ratios: SplitRatios | None,
     *,
@@ -45,29 +52,31 @@ def split(
     salt: int | None = None,
     near_duplicates: bool | None = None,
     divided: Collection[str] | None = None,
-    given: Mapping[str, str] | None = None,
-) -> Outcome:
+    predefined: Mapping[str, str] | None = None,
+) -> SplitResult:
     """Return the split of each image.
 
-    `given` maps paths to the split their dataset came with, and is honoured, leaks and all; otherwise a group's split
-    follows from its name and the salt. What is None of salt, near_duplicates and divided (ids of images) is chosen
-    here, to be pinned.
+    `predefined` maps paths to the split their dataset came with, which is used even if it leaks. Otherwise the split of
+    a group follows from its name and the salt. A `salt`, `near_duplicates` or `divided` (ids of images) that is None is
+    chosen here, to be pinned.
     """
-    rows = [{**row, **_place(row["path"], group)} for row in images.to_pylist()]
-    if given is not None:
-        return _honour(rows, given, salt or 0)
-    assert ratios is not None
-    chosen = salt if salt is not None else _choose_salt(Counter(row["group"] for row in rows), ratios)
+    rows: list[ImageRow] = images.to_pylist()
     for row in rows:
-        row["split"] = _split_of(row["group"], chosen, ratios)
-    chosen_ones = _divide(rows, ratios, _to_divide(rows, ratios) if divided is None else divided)
-    left_out = {**_frame_guard(rows), **_exact(rows)} if group is None else _exact(rows)
-    left_out |= _like_divided(rows)
-    near, share = _near(rows, left_out)
+        row["group"], row["sequence"], row["frame"] = _group_of(row["path"], group)
+    if predefined is not None:
+        return _use_predefined(rows, predefined, salt or 0)
+    assert ratios is not None
+    chosen_salt = salt if salt is not None else _choose_salt(Counter(row["group"] for row in rows), ratios)
+    for row in rows:
+        row["split"] = _split_of(row["group"], chosen_salt, ratios)
+    divided_ids = _divide(rows, ratios, _to_divide(rows, ratios) if divided is None else divided)
+    left_out = {**find_guard_frames(rows), **find_duplicates(rows)} if group is None else find_duplicates(rows)
+    left_out |= find_like_divided(rows)
+    near, share = find_near_duplicates(rows, left_out)
     drop_near = near_duplicates if near_duplicates is not None else share <= NEAR_SHARE
     findings: list[Finding] = []
-    if chosen_ones:
-        findings.append(finding("region_split", _DIVIDED, _paths(rows, chosen_ones), count=len(chosen_ones)))
+    if divided_ids:
+        findings.append(finding("region_split", _DIVIDED, _paths(rows, divided_ids), count=len(divided_ids)))
     if drop_near:
         left_out |= near
     elif near:
@@ -76,8 +85,8 @@ def split(
         if row["image_id"] in left_out:
             row["split"] = LEFT_OUT
     asked = [name for name, share in (("train", 1.0), ("val", ratios.val), ("test", ratios.test)) if share > 0]
-    findings += [] if chosen_ones else _empty_splits(rows, asked)
-    return Outcome(_table(rows), chosen, drop_near, tuple(sorted(chosen_ones)), left_out, findings)
+    findings += [] if divided_ids else _empty_splits(rows, asked)
+    return SplitResult(_table(rows), chosen_salt, drop_near, tuple(sorted(divided_ids)), left_out, findings)
 
 
 _SPLIT_BY_SCENE = (
@@ -90,8 +99,14 @@ _DIVIDED = (
 )
 
 
-def _place(path: str, pattern: str | None) -> dict[str, Any]:
-    """Return the group, sequence and frame number that an image's path speaks of."""
+class _Group(NamedTuple):
+    group: str
+    sequence: str
+    frame: int | None
+
+
+def _group_of(path: str, pattern: str | None) -> _Group:
+    """Return the group, sequence and frame number of an image by its path; `pattern` matches the group's name."""
     path = normal_path(path)
     pure = PurePosixPath(path)
     stem = _ROBOFLOW.sub("", pure.stem)
@@ -101,58 +116,58 @@ def _place(path: str, pattern: str | None) -> dict[str, Any]:
     group = sequence if number is None else f"{sequence}#{number // BLOCK}"
     if pattern is not None and (match := re.search(pattern, path)):
         group = match[1] if match.re.groups and match[1] is not None else match[0]
-    return {"group": group, "sequence": sequence, "frame": number}
+    return _Group(group, sequence, number)
 
 
 def _split_of(group: str, salt: int, ratios: SplitRatios) -> str:
-    place = fraction(f"{salt}/{group}")
-    if place < ratios.test:
+    position = fraction(f"{salt}/{group}")
+    if position < ratios.test:
         return "test"
-    return "val" if place < ratios.test + ratios.val else "train"
+    return "val" if position < ratios.test + ratios.val else "train"
 
 
 def _choose_salt(groups: Counter[str], ratios: SplitRatios) -> int:
-    """Return the salt whose shares of images come nearest the asked ones with no asked split empty."""
+    """Return the salt whose shares of images are nearest to the ratios, preferring salts that leave no split empty."""
     asked = {"train": 1 - ratios.val - ratios.test, "val": ratios.val, "test": ratios.test}
     total = max(sum(groups.values()), 1)
 
-    def badness(salt: int) -> tuple[int, float, int]:
+    def cost(salt: int) -> tuple[int, float, int]:
         shares: Counter[str] = Counter()
         for group, count in groups.items():
             shares[_split_of(group, salt, ratios)] += count
         empty = sum(1 for name, share in asked.items() if share > 0 and shares[name] == 0)
         return empty, round(sum(abs(shares[name] / total - share) for name, share in asked.items()), 9), salt
 
-    return min((badness(salt) for salt in range(ratios.seed, ratios.seed + SALTS)), default=(0, 0.0, ratios.seed))[2]
+    return min((cost(salt) for salt in range(ratios.seed, ratios.seed + SALTS)), default=(0, 0.0, ratios.seed))[2]
 
 
-def _to_divide(rows: Sequence[Row], ratios: SplitRatios) -> list[str]:
-    """Return the ids of all images where they are too few to give each split one, and none shows a scene of another."""
+def _to_divide(rows: Sequence[ImageRow], ratios: SplitRatios) -> list[str]:
+    """Return the ids of all images if they are too few to fill the splits, each is a group, and each can be divided."""
     asked = 1 + (ratios.val > 0) + (ratios.test > 0)
-    alone = len({row["group"] for row in rows}) == len(rows)
-    if not alone or len({row["split"] for row in rows}) in (0, asked):
+    all_groups_single = len({row["group"] for row in rows}) == len(rows)
+    if not all_groups_single or len({row["split"] for row in rows}) in (0, asked):
         return []
-    found = [row["image_id"] for row in rows if region.divide(row["width"], row["height"], ratios.val, ratios.test)]
-    return found if len(found) == len(rows) else []
+    ids = [row["image_id"] for row in rows if region.divide(row["width"], row["height"], ratios.val, ratios.test)]
+    return ids if len(ids) == len(rows) else []
 
 
-def _divide(rows: Sequence[dict[str, Any]], ratios: SplitRatios, chosen: Collection[str]) -> dict[str, str]:
-    """Give the chosen images the split of divided ones; return their ids."""
-    found = {}
+def _divide(rows: Sequence[ImageRow], ratios: SplitRatios, chosen: Collection[str]) -> list[str]:
+    """Set the split of the chosen images to DIVIDED where they can be divided; return their ids."""
+    divided = []
     for row in rows:
         if row["image_id"] in chosen and region.divide(row["width"], row["height"], ratios.val, ratios.test):
             row["split"] = DIVIDED
-            found[row["image_id"]] = DIVIDED
-    return found
+            divided.append(row["image_id"])
+    return divided
 
 
-def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> Outcome:
+def _use_predefined(rows: list[ImageRow], predefined: Mapping[str, str], salt: int) -> SplitResult:
     left_out = {}
     for row in rows:
-        row["split"] = given.get(row["path"], LEFT_OUT)
+        row["split"] = predefined.get(row["path"], LEFT_OUT)
         if row["split"] == LEFT_OUT:
             left_out[row["image_id"]] = "not_in_own_split"
-    leaks = {**_exact(rows), **_near(rows, left_out)[0]}
+    leaks = {**find_duplicates(rows), **find_near_duplicates(rows, left_out)[0]}
     findings: list[Finding] = []
     if leaks:
         findings.append(
@@ -168,18 +183,18 @@ def _honour(rows: list[dict[str, Any]], given: Mapping[str, str], salt: int) -> 
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
         findings.append(finding("not_in_own_split", advice, _paths(rows, left_out), count=len(left_out)))
     findings += _empty_splits(rows, ("train", "val"))
-    return Outcome(_table(rows), salt, near_duplicates=False, divided=(), left_out=left_out, findings=findings)
+    return SplitResult(_table(rows), salt, near_duplicates=False, divided=(), left_out=left_out, findings=findings)
 
 
-def _empty_splits(rows: Sequence[Row], asked: Sequence[str]) -> list[Finding]:
-    held = Counter(row["split"] for row in rows)
+def _empty_splits(rows: Sequence[ImageRow], asked: Sequence[str]) -> list[Finding]:
+    sizes = Counter(row["split"] for row in rows)
     advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
-    return [finding("empty_split", advice, count=0, split=name) for name in asked if held[name] == 0]
+    return [finding("empty_split", advice, count=0, split=name) for name in asked if sizes[name] == 0]
 
 
-def _paths(rows: Sequence[Row], ids: Mapping[str, str]) -> list[str]:
+def _paths(rows: Sequence[ImageRow], ids: Collection[str]) -> list[str]:
     return sorted(row["path"] for row in rows if row["image_id"] in ids)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(rows: list[ImageRow]) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["path"]), schema=IMAGES)

@@ -1,4 +1,4 @@
-"""What each window of an image shows of its boxes: labels, or regions that are neither label nor background."""
+"""Tiles of an image: windows at each scale, with their labels and ignore regions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Tile:
-    """One window of an image at one scale; boxes and ignore regions in sample pixels."""
+    """A window of an image at one scale; boxes and ignore regions in sample pixels."""
 
     split: str
     window: Window
     scale: float
-    labelled: NDArray[np.int64]  # [n] rows of the image's boxes
+    labelled: NDArray[np.int64]  # [n] rows of the image's boxes that are labels here
     boxes: bx.Boxes  # [n, 4]
     visibility: NDArray[np.float64]  # [n]
     ignored: NDArray[np.int64]  # [m] rows of the image's boxes
     ignore: bx.Boxes  # [m, 4]
-    near: bool  # a box to be labelled touches the window, or lies less than half its side away
+    near: bool  # a label of the image touches the window or lies less than half its side away
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -42,37 +42,47 @@ def sample_wh(window: Window, scale: float) -> tuple[int, int]:
     return max(round((x1 - x0) * scale), 1), max(round((y1 - y0) * scale), 1)
 
 
-def tiles(
+def cut_tiles(
     size_wh: tuple[int, int],
     boxes: bx.Boxes,
     ignore: NDArray[np.bool_],
     plan: TilePlan,
     regions: Sequence[Region] | None = None,
 ) -> list[Tile]:
-    """Return every tile of an image with boxes [N, 4] in source pixels, of which `ignore` [N] are no labels.
+    """Return every tile of an image with boxes [N, 4] in source pixels, of which `ignore` [N] are not labels.
 
-    A box is a label where at least `min_visibility` of its area is visible; any lesser visible part, and any visible
-    part of an ignored box, is an ignore region. No tile reaches beyond its region; without any, all are train tiles.
+    A box is a label in a tile that shows at least `min_visibility` of its area. A smaller visible part, and any visible
+    part of an ignored box, is an ignore region. Tiles do not cross regions; without regions all are train tiles.
     """
     width, height = size_wh
-    image = bx.clip(boxes, (0, 0, width, height))
-    wanted = image[~ignore]
-    found = []
+    clipped = bx.clip(boxes, (0, 0, width, height))
+    labels = clipped[~ignore]
+    tiles = []
     for split, frame in regions or [Region("train", Window(0, 0, width, height))]:
         for scale, window in _windows(frame, plan):
-            visible = np.flatnonzero(bx.touches(image, window))
-            here = image[visible]
-            seen = bx.visibility(here, window)
-            label = ~ignore[visible] & (seen >= plan.min_visibility)
+            visible = np.flatnonzero(bx.touches(clipped, window))
+            visible_boxes = clipped[visible]
+            visibility = bx.visibility(visible_boxes, window)
+            is_label = ~ignore[visible] & (visibility >= plan.min_visibility)
             x0, y0, x1, y1 = window
             wh = sample_wh(window, scale)
             true_scale = np.divide(wh * 2, (x1 - x0, y1 - y0) * 2)  # not quite `scale`: samples have whole pixels
-            cut = bx.clip(bx.to_window(bx.clip(here, window), window, true_scale), (0, 0, *wh))
-            near = bool(bx.touches(wanted, _around(window)).any())
-            found.append(
-                Tile(split, window, scale, visible[label], cut[label], seen[label], visible[~label], cut[~label], near)
+            in_window = bx.to_window(bx.clip(visible_boxes, window), window, true_scale)
+            in_sample = bx.clip(in_window, (0, 0, *wh))
+            tiles.append(
+                Tile(
+                    split=split,
+                    window=window,
+                    scale=scale,
+                    labelled=visible[is_label],
+                    boxes=in_sample[is_label],
+                    visibility=visibility[is_label],
+                    ignored=visible[~is_label],
+                    ignore=in_sample[~is_label],
+                    near=bool(bx.touches(labels, _enlarged(window)).any()),
+                )
             )
-    return found
+    return tiles
 
 
 def _windows(frame: Window, plan: TilePlan) -> Iterator[tuple[float, Window]]:
@@ -82,40 +92,44 @@ def _windows(frame: Window, plan: TilePlan) -> Iterator[tuple[float, Window]]:
             yield scale, Window(x0 + x, y0 + y, x1 + x, y1 + y)
 
 
-def weights(tiles: Sequence[Tile], count: int) -> NDArray[np.float64]:
-    """Return 1/k for each of the image's `count` boxes, k being the tiles that label it; 0 where none does."""
-    times = np.zeros(count)
+def label_weights(tiles: Sequence[Tile], count: int) -> NDArray[np.float64]:
+    """Return the weight of each of the image's `count` boxes: 1/k if it is a label in k tiles, 0 if in none."""
+    labelled = np.zeros(count)
     for tile in tiles:
-        times[tile.labelled] += 1
-    return np.divide(1.0, times, out=np.zeros(count), where=times > 0)
+        labelled[tile.labelled] += 1
+    return np.divide(1.0, labelled, out=np.zeros(count), where=labelled > 0)
 
 
-def negative_thresholds(near: Sequence[str], far: Sequence[str], labelled: int, share: float) -> tuple[float, float]:
+def choose_negative_thresholds(
+    near: Sequence[str], far: Sequence[str], labelled: int, share: float
+) -> tuple[float, float]:
     """Return the thresholds on `fraction(sample_id)` below which empty train tiles near and far from objects are kept.
 
-    They keep as many of these sample ids as make `share` of all train tiles, next to `labelled` tiles with boxes, near
-    and far ones in the proportion they occur in; all of them where there are too few.
+    `near` and `far` are the sample ids of the empty tiles, `labelled` is the number of tiles with labels. The kept
+    tiles are `share` of all, near and far in the proportion in which they occur; all are kept where there are too few.
     """
     empty = len(near) + len(far)
-    wanted = min(round(labelled * share / (1 - share)), empty) if share < 1 else empty
-    of_near = round(wanted * len(near) / empty) if empty else 0
-    return _threshold(near, of_near), _threshold(far, wanted - of_near)
+    kept = min(round(labelled * share / (1 - share)), empty) if share < 1 else empty
+    kept_near = round(kept * len(near) / empty) if empty else 0
+    return _threshold(near, kept_near), _threshold(far, kept - kept_near)
 
 
-def _threshold(names: Sequence[str], wanted: int) -> float:
-    if wanted >= len(names):
+def _threshold(sample_ids: Sequence[str], kept: int) -> float:
+    """Return the threshold below which the fractions of `kept` of the ids lie."""
+    if kept >= len(sample_ids):
         return 1.0
-    places = sorted(fraction(name) for name in names)
-    return (places[wanted - 1] + places[wanted]) / 2 if wanted > 0 else 0.0
+    fractions = sorted(fraction(name) for name in sample_ids)
+    return (fractions[kept - 1] + fractions[kept]) / 2 if kept > 0 else 0.0
 
 
 def keeps_negative(sample_id: str, near: bool, plan: Plan) -> bool:
-    """Return whether an empty train tile, near an object or far from any, is kept."""
-    of_far = plan.negatives if plan.negatives_far is None else plan.negatives_far
-    return fraction(sample_id) < (plan.negatives if near else of_far)
+    """Return whether an empty train tile is kept, given whether it lies near an object."""
+    far_threshold = plan.negatives if plan.negatives_far is None else plan.negatives_far
+    return fraction(sample_id) < (plan.negatives if near else far_threshold)
 
 
-def _around(window: Window) -> tuple[float, float, float, float]:
+def _enlarged(window: Window) -> tuple[float, float, float, float]:
+    """Return the window with half its longer side added on each side."""
     x0, y0, x1, y1 = window
-    room = max(x1 - x0, y1 - y0) / 2
-    return x0 - room, y0 - room, x1 + room, y1 + room
+    margin = max(x1 - x0, y1 - y0) / 2
+    return x0 - margin, y0 - margin, x1 + margin, y1 + margin

@@ -133,7 +133,7 @@ def parts_of(
         tile_worker.TilePart(
             config, plan, str(out / str(number)), piece,
             annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())),
-            donor_reader.Loans({}, images.slice(0, 0), annotations.slice(0, 0)),
+            donor_reader.DonorTables({}, images.slice(0, 0), annotations.slice(0, 0)),
         )
         for number, piece in enumerate(slices)
     ]  # fmt: skip

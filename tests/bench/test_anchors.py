@@ -98,7 +98,7 @@ def apart(count: int, seed: int = 0) -> NDArray[np.float64]:
 
 def ours(wh: NDArray[np.float64], seed: int = 0) -> tuple[anchors.AnchorFit, float]:
     start = time.process_time()
-    found = anchors.fit(wh, image_size=SIDE, strides=LEAST, per_level=3, seed=seed)
+    found = anchors.fit_anchors(wh, image_size=SIDE, strides=LEAST, per_level=3, seed=seed)
     return found, time.process_time() - start
 
 
@@ -157,7 +157,7 @@ def test_beside_yolov5_by_recall_and_fitness(
 ) -> None:
     monkeypatch.setenv("SPECK_STORE", str(tmp_path))
     wh = GENERATED[name]() if name in GENERATED else sizes_of(name, real_data, tmp_path)
-    theirs = [anchors.measure(kmeans(wh, seed, 1000)[0], wh) for seed in range(3)]
+    theirs = [anchors.measure_anchors(kmeans(wh, seed, 1000)[0], wh) for seed in range(3)]
     mine = [ours(wh, seed)[0] for seed in range(3)]
     (bpr, fitness), (best, fit) = (
         (statistics.median(row[0] for row in rows), statistics.median(row[-1] for row in rows))

@@ -71,7 +71,7 @@ def write(folder: Path) -> int:
         )
         for turn in range(EVENTS + 1)
     ]
-    table = ledger.in_order(pa.concat_tables(stages))
+    table = ledger.sort_ledger(pa.concat_tables(stages))
     store.write_bytes(str(folder / "ledger.parquet"), store.table_bytes(table))
     return int(table.num_rows)
 

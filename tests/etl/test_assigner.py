@@ -59,7 +59,7 @@ def test_ratio_agrees_with_best_possible_recall_and_anchors_past_the_threshold()
     wh = np.exp(np.random.default_rng(1).normal(3, 1.2, (2000, 2)))
     levels = [[(10, 13), (16, 30), (33, 23)], [(30, 61), (62, 45), (59, 119)], [(116, 90), (156, 198), (373, 326)]]
     found = assigner.coverage_of("ratio", wh, P3, levels)
-    bpr, past, _ = fit.measure([pair for level in levels for pair in level], wh)
+    bpr, past, _ = fit.measure_anchors([pair for level in levels for pair in level], wh)
     assert found.covered.mean() == pytest.approx(bpr, abs=1e-4)
     assert found.candidates.mean() == pytest.approx(assigner.RATIO_CELLS * past, abs=1e-4)
 

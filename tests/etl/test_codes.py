@@ -51,7 +51,7 @@ def test_every_reject_and_unreadable_file_has_a_registered_reason() -> None:
 
 
 def test_every_literal_ledger_rule_is_registered() -> None:
-    made = {*literals(3, "entry")}
+    made = {*literals(3, "ledger_row")}
     assert "image_border" in made and "guard_band" in made
     assert made <= codes.RULES.keys() | codes.REASONS.keys()
 
@@ -145,14 +145,14 @@ def test_an_unregistered_reject_reason_is_refused(kind: str, reason: str) -> Non
 )
 def test_an_unregistered_ledger_rule_is_refused(stage: str, outcome: str, rule: str) -> None:
     with pytest.raises(KeyError, match=rule):
-        ledger.entry("a", stage, outcome, rule)
+        ledger.ledger_row("a", stage, outcome, rule)
 
 
 def test_a_registered_ledger_rule_may_name_a_class() -> None:
-    assert ledger.entry("a", "remap", "merged", "merge:car")["rule"] == "merge:car"
-    assert ledger.entry("a", "ingest", "dropped", "zero_size", 0.0)["value"] == 0.0
+    assert ledger.ledger_row("a", "remap", "merged", "merge:car")["rule"] == "merge:car"
+    assert ledger.ledger_row("a", "ingest", "dropped", "zero_size", 0.0)["value"] == 0.0
 
 
 def test_a_custom_reader_may_give_reasons_of_its_own() -> None:
     assert schema.reject_bad_box("a.txt:1", "own_reason", "x", "y")["reason"] == "own_reason"
-    assert ledger.entry_of_bad_box("a", "own_reason")["rule"] == "own_reason"
+    assert ledger.ledger_row_of_bad_box("a", "own_reason")["rule"] == "own_reason"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from etl import assigner, boxes as bx
-from etl.stages.anchors.search import Floats, Limits, Sizes, refine, search, settle
+from etl.stages.anchors.search import Floats, Limits, Sizes, clamp_anchors, refine_anchors, search_anchors
 
 VERSION = 2
 RATIO = assigner.RATIO  # how many times larger or smaller a side may be
@@ -81,7 +81,7 @@ class _Boxes(NamedTuple):
     weights: Floats  # [N], sums to the number of boxes
 
 
-def fit(
+def fit_anchors(
     wh: ArrayLike,
     weights: ArrayLike | None = None,
     *,
@@ -106,11 +106,11 @@ def fit(
     curve = tuple(_curve(fine, coarse, steps, image_size, seed)) if per_level == "auto" else ()
     levels = _Levels(steps, _enough(curve) if per_level == "auto" else per_level, image_size)
     rng = np.random.default_rng([seed, levels.per_level])
-    found = search(coarse, fine, levels.limits, rng)
-    alone = refine(coarse, levels.limits, found, rng, recall=0.0)
+    found = search_anchors(coarse, fine, levels.limits, rng)
+    alone = refine_anchors(coarse, levels.limits, found, rng, recall=0.0)
     anchors = _rounded(found, levels)
-    bpr, aat, fitness = measure(anchors, boxes.wh, boxes.weights)
-    lone_bpr, _, lone_fitness = measure(_rounded(alone, levels), np.exp(fine.logs), fine.weights)
+    bpr, aat, fitness = measure_anchors(anchors, boxes.wh, boxes.weights)
+    lone_bpr, _, lone_fitness = measure_anchors(_rounded(alone, levels), np.exp(fine.logs), fine.weights)
     return AnchorFit(
         anchors=_by_level(anchors, levels),
         strides=steps,
@@ -126,7 +126,7 @@ def fit(
     )
 
 
-def measure(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
+def measure_anchors(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Return best possible recall, anchors within reach per box and fitness of anchors [k, 2] on boxes [N > 0, 2]."""
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
     pairs = np.asarray(anchors, dtype=np.float64).reshape(-1, 2)
@@ -230,8 +230,8 @@ def _curve(
     before = -1.0
     for per_level in range(1, MOST_PER_LEVEL + 1):
         levels = _Levels(strides, per_level, image_size)
-        found = search(coarse, fine, levels.limits, np.random.default_rng([seed, per_level]))
-        bpr, _, _ = measure(_rounded(found, levels), np.exp(fine.logs), fine.weights)
+        found = search_anchors(coarse, fine, levels.limits, np.random.default_rng([seed, per_level]))
+        bpr, _, _ = measure_anchors(_rounded(found, levels), np.exp(fine.logs), fine.weights)
         yield per_level, bpr
         if bpr - before < MIN_GAIN:
             return
@@ -253,8 +253,8 @@ def _by_size(anchors: Floats, boxes: _Boxes, levels: _Levels) -> Iterator[tuple[
     for index, name in enumerate(bx.BUCKETS):
         wh, weights = boxes.wh[bucket == index], boxes.weights[bucket == index]
         if len(wh):
-            before = measure(usual, wh, weights)[0] if len(usual) else None
-            yield name, round(_sum(weights)), before, measure(anchors, wh, weights)[0]
+            before = measure_anchors(usual, wh, weights)[0] if len(usual) else None
+            yield name, round(_sum(weights)), before, measure_anchors(anchors, wh, weights)[0]
 
 
 def _by_level(anchors: Floats, levels: _Levels) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -266,5 +266,5 @@ def _guess(levels: _Levels) -> AnchorFit:
     """Return square anchors of one to two and a half times each stride, for want of boxes."""
     steps = 2.5 ** (np.arange(levels.per_level) / max(levels.per_level, 1))
     sides = np.concatenate([stride * steps for stride in levels.strides])
-    anchors = _rounded(settle(np.log(np.stack([sides, sides], axis=1))[None], levels.limits)[0], levels)
+    anchors = _rounded(clamp_anchors(np.log(np.stack([sides, sides], axis=1))[None], levels.limits)[0], levels)
     return AnchorFit(_by_level(anchors, levels), levels.strides, levels.image_size, 0, None, None, None, (), None, ())

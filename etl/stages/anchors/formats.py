@@ -9,7 +9,7 @@ from typing import Any
 Anchors = Sequence[Sequence[Sequence[float]]]  # [level][k](w, h), finest level first
 
 
-def log_form(fitted: Mapping[str, Any], ratio: float) -> str:
+def format_log(fitted: Mapping[str, Any], ratio: float) -> str:
     """Return a fit, as anchors.json holds it, as the lines that YOLOv5's users know to read."""
     flat = [pair for level in fitted["anchors"] for pair in level]
     where = f"AutoAnchor: n={len(flat)}, img_size={fitted['image_size']}, thr={1 / ratio:.2f}: {_pairs(flat)}"
@@ -19,7 +19,7 @@ def log_form(fitted: Mapping[str, Any], ratio: float) -> str:
     return f"AutoAnchor: {figures}, {fitted['fitness']:.4f} fitness, {fitted['boxes']} boxes\n{where}"
 
 
-def write(fitted: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_formats(fitted: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the anchors for YOLOv5, Darknet, MMDetection and torchvision into a folder; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     anchors, strides = fitted["anchors"], fitted["strides"]

@@ -39,7 +39,7 @@ class Limits(NamedTuple):
     ceiling: float
 
 
-def search(coarse: Sizes, fine: Sizes, limits: Limits, rng: np.random.Generator) -> Floats:
+def search_anchors(coarse: Sizes, fine: Sizes, limits: Limits, rng: np.random.Generator) -> Floats:
     """Return the best anchors [k, 2], recall first, then fitness: starts on coarse sizes, finished on fine ones."""
     best: Floats = np.empty((len(limits.floors), 2))
     worth = -np.inf
@@ -49,15 +49,15 @@ def search(coarse: Sizes, fine: Sizes, limits: Limits, rng: np.random.Generator)
         for count, step in _STARTS:
             scores, found = _evolve(coarse, limits, found[:count], [step] * _SWEEPS, _WIDE, rng, RECALL_FIRST)
             found = found[np.argsort(-scores, kind="stable")]
-        anchors = refine(fine, limits, found[0], rng)
-        if (now := float(score(fine, anchors[None])[0])) > worth:
+        anchors = refine_anchors(fine, limits, found[0], rng)
+        if (now := float(score_anchors(fine, anchors[None])[0])) > worth:
             best, worth = anchors, now
         if (_agreements(fine, best[None]).max(axis=1) > np.exp(-fine.reach)).all():
             break
     return best
 
 
-def refine(
+def refine_anchors(
     sizes: Sizes, limits: Limits, anchors: Floats, rng: np.random.Generator, recall: float = RECALL_FIRST
 ) -> Floats:
     """Return anchors [k, 2] no worse for these sizes, a few small steps away."""
@@ -66,12 +66,12 @@ def refine(
     return refined
 
 
-def score(sizes: Sizes, anchors: Floats, recall: float = RECALL_FIRST) -> Floats:
+def score_anchors(sizes: Sizes, anchors: Floats, recall: float = RECALL_FIRST) -> Floats:
     """Return the score [S] of each start's anchors [S, k, 2]."""
     return _worth(sizes, _agreements(sizes, anchors).max(axis=1), recall)
 
 
-def settle(anchors: Floats, limits: Limits) -> Floats:
+def clamp_anchors(anchors: Floats, limits: Limits) -> Floats:
     """Return anchors [S, k, 2] by area, none below its floor or above the ceiling."""
     for _ in range(anchors.shape[1]):  # raising one may change the order by area, but only ever upwards
         order = np.argsort(anchors.sum(axis=2), axis=1, kind="stable")
@@ -93,11 +93,11 @@ def _evolve(
     recall: float,
 ) -> tuple[Floats, Floats]:
     """Return the best score [S] and anchors [S, k, 2] that each start has come to."""
-    kept = settle(anchors, limits)
-    best = score(sizes, kept, recall)
+    kept = clamp_anchors(anchors, limits)
+    best = score_anchors(sizes, kept, recall)
     for step in steps:
-        moved = settle(_sweep(sizes, limits, kept, pattern * step, rng, recall), limits)
-        now = score(sizes, moved, recall)
+        moved = clamp_anchors(_sweep(sizes, limits, kept, pattern * step, rng, recall), limits)
+        now = score_anchors(sizes, moved, recall)
         better = now > best
         best, kept = np.where(better, now, best), np.where(better[:, None, None], moved, kept)
     return best, kept

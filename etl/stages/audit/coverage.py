@@ -63,7 +63,7 @@ def anchors_of(name: str, boxes: Grid, image_size: int, strides: Sequence[int]) 
 def _fitted(wh: bytes, counts: bytes, image_size: int, strides: tuple[int, ...]) -> Anchors:
     sides = np.frombuffer(wh).reshape(-1, 2)
     many = np.frombuffer(counts, dtype=np.int64)
-    return fit.fit(sides, many, image_size=image_size, strides=strides, per_level=3).anchors
+    return fit.fit_anchors(sides, many, image_size=image_size, strides=strides, per_level=3).anchors
 
 
 def coverage(boxes: Grid, name: str, strides: Sequence[int], fitted: Anchors = ()) -> dict[str, Any]:
@@ -106,9 +106,12 @@ def stale(boxes: Grid, before: Anchors, image_size: int, strides: Sequence[int])
     """Return the best possible recall that earlier anchors and as many new ones reach; None without either."""
     if not before or not len(boxes.wh):
         return None
-    new = fit.fit(boxes.wh, boxes.counts, image_size=image_size, strides=strides, per_level=len(before[0])).anchors
+    new = fit.fit_anchors(
+        boxes.wh, boxes.counts, image_size=image_size, strides=strides, per_level=len(before[0])
+    ).anchors
     recalls = (
-        fit.measure([pair for level in kind for pair in level], boxes.wh, boxes.counts)[0] for kind in (before, new)
+        fit.measure_anchors([pair for level in kind for pair in level], boxes.wh, boxes.counts)[0]
+        for kind in (before, new)
     )
     return dict(zip(("before", "new"), (round(recall, 6) for recall in recalls), strict=True))
 

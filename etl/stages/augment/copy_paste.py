@@ -1,9 +1,9 @@
-"""Copy-paste of small objects by box, feathered, onto free, similar ground (Kisantal et al. 2019, arXiv 1902.07296)."""
+"""Copy-paste of small objects by box, feathered, onto similar free background (Kisantal et al. 2019, 1902.07296)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,84 +11,94 @@ from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.imaging.codec import Pixels
-from etl.stages.augment.affine import GREY, Scene
-from etl.stages.augment.labelled_image import MARGIN, Picture
+from etl.stages.augment.affine import GREY, AugmentedImage
+from etl.stages.augment.labelled_image import MARGIN, LabelledImage
+from etl.stages.augment.recipe import PastedObject
 
-MOST = 8  # objects pasted into one sample
-_SCALE = (0.8, 1.25)
-_TRIES = 16
-_UNLIKE = 40.0  # difference in colour and its spread, of 255, from which ground is not similar
+MAX_PASTED = 8  # objects pasted into one sample
+_SCALE = (0.8, 1.25)  # of an object
+_TRIES = 16  # random places for each object
+_MAX_DIFFERENCE = 40.0  # of 255, in mean and deviation of the colour, up to which two backgrounds are similar
 
 
-def wanted(sides: NDArray[np.float64], boost: float) -> NDArray[np.int64]:
-    """Return how many objects [3] of each size bucket below 32 px to add to a sample with labels of these sides.
+def count_pastes(sides: NDArray[np.float64], boost: float) -> NDArray[np.int64]:
+    """Return how many objects of each size bucket below 32 px [3] to paste into a sample with labels of these sides.
 
-    As many as bring the small ones to `boost` times their number, bucket by bucket, in all at most 8; where that is
-    none, one of the size it has most of.
+    Each bucket grows to `boost` times its labels, by at most 8 objects in all; if that adds none, one object of the
+    most frequent bucket is added.
     """
     counts = np.bincount(bx.bucket(sides), minlength=len(bx.BUCKETS))[: bx.SMALL_BUCKETS]
-    more: NDArray[np.int64] = np.floor(counts * (boost - 1) + 0.5).astype(np.int64)
-    while more.sum() > MOST:
-        more[int(np.argmax(more))] -= 1
-    if more.sum() == 0:
-        more[int(np.argmax(counts)) if counts.any() else bx.SMALL_BUCKETS - 1] = 1
-    return more
+    added: NDArray[np.int64] = np.floor(counts * (boost - 1) + 0.5).astype(np.int64)
+    while added.sum() > MAX_PASTED:
+        added[int(np.argmax(added))] -= 1
+    if added.sum() == 0:
+        added[int(np.argmax(counts)) if counts.any() else bx.SMALL_BUCKETS - 1] = 1
+    return added
 
 
-def paste_small(scene: Scene, pictures: Sequence[Picture], boost: float, rng: np.random.Generator) -> Scene:
-    """Return the scene with small objects of the pictures pasted where no label and no ignore region is touched."""
-    chosen = _choose(pictures, wanted(bx.side_length(scene.boxes), boost), rng)
-    pixels, taken = scene.pixels.copy(), bx.as_boxes([*scene.boxes, *scene.ignore])
-    boxes, rows, notes = [], [], []
-    for picture, row in chosen:
-        patch, inner, note = _patch(picture, row, rng)
-        place = _free_place(pixels, patch, taken, rng)
-        if place is None:
+def paste_small(
+    target: AugmentedImage, sources: Sequence[LabelledImage], boost: float, rng: np.random.Generator
+) -> AugmentedImage:
+    """Return the target with small objects of the sources pasted where they touch no label and no ignore region."""
+    chosen = _choose(sources, count_pastes(bx.side_length(target.boxes), boost), rng)
+    pixels, occupied = target.pixels.copy(), bx.as_boxes([*target.boxes, *target.ignore])
+    boxes: list[NDArray[np.float64]] = []
+    rows: list[int] = []
+    pasted: list[PastedObject] = []
+    for source, row in chosen:
+        patch, box, scale, mirrored = _patch(source, row, rng)
+        corner = _free_place(pixels, patch, occupied, rng)
+        if corner is None:
             continue
-        h, w = patch.shape[:2]
-        x, y = place
-        alpha = _feather(h, w)[..., None]
-        ground = pixels[y : y + h, x : x + w].astype(np.float32)
-        pixels[y : y + h, x : x + w] = np.rint(patch * alpha + ground * (1 - alpha)).astype(np.uint8)
-        box = inner + np.array([x, y, x, y])
-        taken = np.concatenate([taken, box[None]])
-        boxes.append(box)
-        rows.append(picture.first + row)
-        notes.append({"image": picture.image_id, **note})
-    return Scene(
-        pixels,
-        np.concatenate([scene.boxes, bx.as_boxes(boxes)]),
-        np.concatenate([scene.rows, np.array(rows, dtype=np.int64)]),
-        np.concatenate([scene.visibility, np.ones(len(rows))]),
-        scene.ignore,
-        scene.ignored,
-        {**scene.parameters, "pasted": notes},
+        _blend(pixels, patch, corner)
+        boxes.append(box + np.tile(corner, 2))
+        occupied = np.concatenate([occupied, boxes[-1][None]])
+        rows.append(source.first + row)
+        pasted.append({"image": source.image_id, "scale": round(scale, 4), "mirror": mirrored})
+    return replace(
+        target,
+        pixels=pixels,
+        boxes=np.concatenate([target.boxes, bx.as_boxes(boxes)]),
+        rows=np.concatenate([target.rows, np.array(rows, dtype=np.int64)]),
+        visibility=np.concatenate([target.visibility, np.ones(len(rows))]),
+        parameters={**target.parameters, "pasted": pasted},
     )
 
 
+def _blend(pixels: Pixels, patch: Pixels, corner: tuple[int, int]) -> None:
+    """Write a patch with feathered borders into pixels at a corner (x, y)."""
+    h, w = patch.shape[:2]
+    x, y = corner
+    alpha = _feather(h, w)[..., None]
+    background = pixels[y : y + h, x : x + w].astype(np.float32)
+    pixels[y : y + h, x : x + w] = np.rint(patch * alpha + background * (1 - alpha)).astype(np.uint8)
+
+
 def _choose(
-    pictures: Sequence[Picture], numbers: NDArray[np.int64], rng: np.random.Generator
-) -> list[tuple[Picture, int]]:
-    """Return random objects, as many of each size bucket as asked, of any small size where there are none of it."""
-    owner = np.repeat(np.arange(len(pictures)), [picture.pasteable.size for picture in pictures])
+    sources: Sequence[LabelledImage], counts: NDArray[np.int64], rng: np.random.Generator
+) -> list[tuple[LabelledImage, int]]:
+    """Return random objects, as many of each size bucket as asked; of any small size where a bucket has none."""
+    owner = np.repeat(np.arange(len(sources)), [source.pasteable.size for source in sources])
     if owner.size == 0:
         return []
-    rows = np.concatenate([picture.pasteable for picture in pictures])
-    sizes = np.concatenate([picture.pasteable_sizes for picture in pictures])
+    rows = np.concatenate([source.pasteable for source in sources])
+    sizes = np.concatenate([source.pasteable_sizes for source in sources])
     chosen = []
-    for bucket, number in enumerate(numbers):
-        fitting = np.flatnonzero(sizes == bucket)
-        fitting = fitting if fitting.size else np.arange(owner.size)
-        chosen += [(pictures[owner[place]], int(rows[place])) for place in rng.choice(fitting, int(number))]
+    for bucket, count in enumerate(counts):
+        candidates = np.flatnonzero(sizes == bucket)
+        candidates = candidates if candidates.size else np.arange(owner.size)
+        chosen += [(sources[owner[index]], int(rows[index])) for index in rng.choice(candidates, int(count))]
     return chosen
 
 
-def _patch(picture: Picture, row: int, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.float64], dict[str, Any]]:
-    """Return an object with a margin around it, resized and maybe mirrored, and its box in the patch's own pixels."""
-    box = picture.boxes[row]
+def _patch(
+    source: LabelledImage, row: int, rng: np.random.Generator
+) -> tuple[Pixels, NDArray[np.float64], float, bool]:
+    """Return an object with its margin, resized and possibly mirrored; its box in the patch; scale; mirrored or not."""
+    box = source.boxes[row]
     x0, y0 = np.floor(box[:2]).astype(int) - MARGIN
     x1, y1 = np.ceil(box[2:]).astype(int) + MARGIN
-    patch, inner = picture.pixels[y0:y1, x0:x1], box - np.array([x0, y0, x0, y0])
+    patch, inner = source.pixels[y0:y1, x0:x1], box - np.array([x0, y0, x0, y0])
     scale = float(np.exp(rng.uniform(*np.log(_SCALE))))
     before = np.array(patch.shape[1::-1])
     after = np.maximum(np.rint(before * scale).astype(int), 1)
@@ -100,25 +110,25 @@ def _patch(picture: Picture, row: int, rng: np.random.Generator) -> tuple[Pixels
     if mirrored:
         patch = patch[:, ::-1]
         inner = np.array([after[0] - inner[2], inner[1], after[0] - inner[0], inner[3]])
-    return patch, inner, {"scale": round(scale, 4), "mirror": mirrored}
+    return patch, inner, scale, mirrored
 
 
-def _free_place(pixels: Pixels, patch: Pixels, taken: bx.Boxes, rng: np.random.Generator) -> tuple[int, int] | None:
-    """Return the corner of the free place whose ground is most like the patch's border, None if none tried is."""
+def _free_place(pixels: Pixels, patch: Pixels, occupied: bx.Boxes, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Return the corner (x, y) of the free place whose background is most similar to the patch's border, else None."""
     height, width = pixels.shape[:2]
     h, w = patch.shape[:2]
     if h >= height or w >= width:
         return None
-    wanted_mean, wanted_deviation = cv2.meanStdDev(_border(patch)[None])
-    best, least = None, _UNLIKE
+    patch_mean, patch_deviation = cv2.meanStdDev(_border(patch)[None])
+    best, least = None, _MAX_DIFFERENCE
     for x, y in zip(rng.integers(width - w, size=_TRIES), rng.integers(height - h, size=_TRIES), strict=True):
-        if taken.size and bx.intersection(bx.as_boxes([x, y, x + w, y + h]), taken).any():
+        if occupied.size and bx.intersection(bx.as_boxes([x, y, x + w, y + h]), occupied).any():
             continue
-        ground = _border(pixels[y : y + h, x : x + w])
-        if (ground == GREY).all(axis=1).any():  # beyond the image
+        background = _border(pixels[y : y + h, x : x + w])
+        if (background == GREY).all(axis=1).any():  # outside the image
             continue
-        mean, deviation = cv2.meanStdDev(ground[None])
-        difference = float(np.abs(mean - wanted_mean).mean() + np.abs(deviation - wanted_deviation).mean())
+        mean, deviation = cv2.meanStdDev(background[None])
+        difference = float(np.abs(mean - patch_mean).mean() + np.abs(deviation - patch_deviation).mean())
         if difference < least:
             best, least = (int(x), int(y)), difference
     return best

@@ -1,4 +1,4 @@
-"""A sample as a worse day would show it: partly hidden, in other light, blurred, noisy, compressed."""
+"""Corruptions of a sample: cutouts, brightness, contrast, colour, blur, noise and JPEG compression."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ import numpy as np
 
 from etl import boxes
 from etl.imaging.codec import Pixels
-from etl.stages.augment.affine import Scene
+from etl.stages.augment.affine import AugmentedImage
 
-_OCCLUDED = 0.3  # of the samples
-_CUTOUTS = 3  # at most
-_CUTOUT = (0.2, 0.5)  # of the sides of the object it lies over
-_LEAST = 12.0  # px: the side length below which an object is too small to be hidden in part
-_GROUND = (6, 24)  # px: the sides of a cutout where there is no such object
+_OCCLUDED = 0.3  # share of the samples with cutouts
+_MAX_CUTOUTS = 3
+_OBJECT_CUTOUT = (0.2, 0.5)  # sides of a cutout, as shares of the object's sides
+_MIN_SIDE = 12.0  # px: objects with a smaller side length are not occluded
+_BACKGROUND_CUTOUT = (6, 24)  # px: sides of a cutout where there is no such object
 
 
-def occlude(scene: Scene, min_visibility: float, rng: np.random.Generator) -> Scene:
-    """Return the scene, at times with up to three small cutouts, its visibilities lowered by what they hide.
+def occlude(sample: AugmentedImage, min_visibility: float, rng: np.random.Generator) -> AugmentedImage:
+    """Return the sample, in 30 % of cases with up to three small cutouts, and the visibility they leave.
 
-    No label's visibility falls below `min_visibility`: none loses more than 1 - `min_visibility` of its box.
+    A cutout that would leave a label less than `min_visibility` is not made.
     """
     if rng.random() >= _OCCLUDED:
-        return scene
-    height, width = scene.pixels.shape[:2]
-    pixels, seen = scene.pixels.copy(), scene.visibility.copy()
-    objects = np.flatnonzero(boxes.side_length(scene.boxes) >= _LEAST)
-    share = scene.visibility / np.maximum(boxes.area(scene.boxes), 1e-9)  # of the object, in one pixel
+        return sample
+    height, width = sample.pixels.shape[:2]
+    pixels, visibility = sample.pixels.copy(), sample.visibility.copy()
+    objects = np.flatnonzero(boxes.side_length(sample.boxes) >= _MIN_SIDE)
+    per_pixel = sample.visibility / np.maximum(boxes.area(sample.boxes), 1e-9)  # visibility lost with one pixel
     cutouts = 0
-    for _ in range(int(rng.integers(1, _CUTOUTS + 1))):
+    for _ in range(int(rng.integers(1, _MAX_CUTOUTS + 1))):
         if objects.size:
-            x0, y0, x1, y1 = scene.boxes[rng.choice(objects)]
-            wh = rng.uniform(*_CUTOUT, 2) * (x1 - x0, y1 - y0)
+            x0, y0, x1, y1 = sample.boxes[rng.choice(objects)]
+            wh = rng.uniform(*_OBJECT_CUTOUT, 2) * (x1 - x0, y1 - y0)
             centre = rng.uniform((x0, y0), (x1, y1))
         else:
-            wh = rng.uniform(*_GROUND, 2)
+            wh = rng.uniform(*_BACKGROUND_CUTOUT, 2)
             centre = rng.uniform((0, 0), (width, height))
         corners = np.rint(np.concatenate([centre - wh / 2, centre + wh / 2]))
-        cut = boxes.clip(boxes.as_boxes(corners), (0, 0, width, height))
-        left = seen - boxes.intersection(cut, scene.boxes)[0] * share
-        if (left[left < seen] < min_visibility).any():
+        cutout = boxes.clip(boxes.as_boxes(corners), (0, 0, width, height))
+        remaining = visibility - boxes.intersection(cutout, sample.boxes)[0] * per_pixel
+        if (remaining[remaining < visibility] < min_visibility).any():
             continue
         colour = pixels[int(rng.integers(height)), int(rng.integers(width))]
-        c0, r0, c1, r1 = cut[0].astype(int)
+        c0, r0, c1, r1 = cutout[0].astype(int)
         pixels[r0:r1, c0:c1] = colour
-        seen = left
+        visibility = remaining
         cutouts += 1
-    return replace(scene, pixels=pixels, visibility=seen, parameters={**scene.parameters, "cutouts": cutouts})
+    return replace(sample, pixels=pixels, visibility=visibility, parameters={**sample.parameters, "cutouts": cutouts})
 
 
-def disturb(pixels: Pixels, seed: int) -> Pixels:
-    """Return the pixels in other light, blurred, noisy or compressed, as the seed has it."""
+def corrupt(pixels: Pixels, seed: int) -> Pixels:
+    """Return the pixels with random changes of light and colour, blur, noise and compression, fixed by the seed."""
     alb = _albumentations()
     chain = alb.Compose(
         [
@@ -68,17 +68,17 @@ def disturb(pixels: Pixels, seed: int) -> Pixels:
         ],
         seed=seed,
     )
-    disturbed: Pixels = chain(image=pixels)["image"]
-    return disturbed
+    corrupted: Pixels = chain(image=pixels)["image"]
+    return corrupted
 
 
 @cache
 def _albumentations() -> ModuleType:
-    """Import the library without torch, which it would load to make tensors: a second and 130 MB of every worker."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news otherwise
+    """Import the library without torch: its optional import costs every worker a second and 130 MB."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no version check over the network
     if "torch" in sys.modules:
         return importlib.import_module("albumentations")
-    sys.modules["torch"] = None  # type: ignore[assignment]  # as where it is not installed
+    sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it fails as if it were not installed
     try:
         return importlib.import_module("albumentations")
     finally:

@@ -1,90 +1,94 @@
-"""What augmentation will make of a dataset's sizes, by acting it out without pixels; and the rate that steers it."""
+"""Predict the label sizes of augmented samples by simulating their geometry, and choose the rate by it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl import boxes, region
+from etl import boxes
 from etl.config import Config
-from etl.ids import fraction, sample_id, seed_of
+from etl.ids import fraction
 from etl.plan import Rate, TilePlan
-from etl.stages.augment import donor_reader, donors, oversample, sample
-from etl.stages.augment.labelled_image import Picture
+from etl.stages.augment import oversample
+from etl.stages.augment.donor_reader import DonorReader, select_donors
+from etl.stages.augment.donors import choose_donors
+from etl.stages.augment.labelled_image import LabelledImage, train_region
+from etl.stages.augment.sample import augment, choose_recipe
+from etl.stages.image_annotations import by_image
 from etl.stages.planning.tile_stats import LabelledTile, histogram
+from etl.stages.rows import ImageRow
 
-_ACTED_OUT = 300  # augmented samples at most
-_TRIED = 150  # the same, while a rate is sought
-_ROUNDS = 2  # the rate is chosen, acted out, and chosen again knowing what came of it
+_MAX_SAMPLES = 300  # augmented samples simulated
+_MAX_SAMPLES_OF_RATE = 150  # the same while a rate is chosen
+_ROUNDS = 2  # the rate is chosen, simulated, and chosen again with the labels that the samples had
 
 Counts = NDArray[np.float64]
 
 
-class Stage:
-    """Acts out the geometry of augmented samples on black pictures."""
+class AugmentationSimulator:
+    """Simulates augmented samples on black images: their boxes are exact, their pixels are not computed."""
 
     def __init__(
-        self, tiles: Sequence[LabelledTile], images: pa.Table, annotations: pa.Table, cut: TilePlan, config: Config
+        self, tiles: Sequence[LabelledTile], images: pa.Table, annotations: pa.Table, plan: TilePlan, config: Config
     ) -> None:
-        """Take the tiles that may give samples, with the images and usable boxes of the whole dataset."""
-        lenders = donors.lending(images, annotations, config.augment)
+        """`tiles` may have augmented samples; `images` and usable `annotations` are those of the whole dataset."""
+        donors = choose_donors(images, annotations, config.augment)
         self._tiles = tiles
-        self._lender = donor_reader.Lender(donor_reader.loans(lenders, images, images, annotations), _black)
-        self._images: Mapping[str, dict[str, Any]] = {row["image_id"]: row for row in images.to_pylist()}
-        self._rows: dict[str, donor_reader.Rows] = {}
-        for row in annotations.to_pylist():
-            self._rows.setdefault(row["image_id"], []).append(row)
+        self._donor_reader = DonorReader(select_donors(donors, images, images, annotations), _black)
+        self._annotated = by_image(images, annotations)
         self._held_out = config.source.held_out
-        self._cast = cache(self._find_cast)
-        self._cut, self._config = cut, config.augment.model_copy(update={"quality": False})  # it moves no label
+        self._inputs = cache(self._make_inputs)
+        self._plan = plan
+        self._config = config.augment.model_copy(update={"quality": False})  # corruptions move no label
 
-    def rate(self, before: Counts) -> Rate:
-        """Return the rate that comes nearest the asked histogram, given the labels by size [5] of all base tiles."""
+    def choose_rate(self, base_sizes: Counts) -> Rate:
+        """Return the rate that comes nearest the target histogram; `base_sizes` [5] counts the labels of base tiles."""
         labels = np.array([_small_and_other(histogram(tile.sides)) for tile in self._tiles]).reshape(-1, 2)
         share = labels[:, 0] / np.maximum(labels.sum(axis=1), 1)
-        rate = oversample.choose(_small_and_other(before), labels, self._config)
+        rate = oversample.choose_rate(_small_and_other(base_sizes), labels, self._config)
         for _ in range(_ROUNDS if self._config.copies else 0):
-            used = (oversample.average(rate, share)[:, None] * labels).sum(axis=0)
-            gain = np.divide(_small_and_other(self.play(rate, _TRIED)), used, out=np.ones(2), where=used > 0)
-            rate = oversample.choose(_small_and_other(before), labels, self._config, (float(gain[0]), float(gain[1])))
+            copied = (oversample.average_copies(rate, share)[:, None] * labels).sum(axis=0)
+            simulated = _small_and_other(self.run(rate, _MAX_SAMPLES_OF_RATE))
+            gain = np.divide(simulated, copied, out=np.ones(2), where=copied > 0)
+            rate = oversample.choose_rate(
+                _small_and_other(base_sizes), labels, self._config, (float(gain[0]), float(gain[1]))
+            )
         return rate
 
-    def play(self, rate: Rate, most: int = _ACTED_OUT) -> Counts:
-        """Return the labels by size bucket [5] of all augmented samples, reckoned from at most so many of them."""
-        wanted = [
-            (tile, copy) for tile in self._tiles for copy in range(oversample.copies(tile.name, tile.sides, rate))
+    def run(self, rate: Rate, max_samples: int = _MAX_SAMPLES) -> Counts:
+        """Return the labels of all augmented samples by size bucket [5], extrapolated from at most `max_samples`."""
+        samples = [
+            (tile, copy)
+            for tile in self._tiles
+            for copy in range(oversample.count_copies(tile.sample_id, tile.sides, rate))
         ]
-        some = sorted(wanted, key=lambda one: fraction(f"forecast:{one[1]}:{one[0].name}"))[:most]
-        found = sum((self._labels(tile, copy) for tile, copy in some), np.zeros(len(boxes.BUCKETS)))
-        return found * (len(wanted) / len(some)) if some else found
+        simulated = sorted(samples, key=lambda one: fraction(f"forecast:{one[1]}:{one[0].sample_id}"))[:max_samples]
+        counts = sum((self._simulate(tile, copy) for tile, copy in simulated), np.zeros(len(boxes.BUCKETS)))
+        return counts * (len(samples) / len(simulated)) if simulated else counts
 
-    def _find_cast(self, image: str) -> tuple[Picture, list[Callable[[], Picture]]]:
-        """Return an image, and its donors."""
-        rows = self._rows[image]
-        row = self._images[image]
-        own = Picture(image, _black(row), boxes.from_rows(rows), donor_reader.ignored(rows))
-        own = own.part(region.window_of(row, "train", self._held_out), self._cut.min_visibility)
-        return own, self._lender.pictures(image, len(rows))
+    def _simulate(self, tile: LabelledTile, copy: int) -> Counts:
+        """Return the labels by size bucket [5] of one augmented sample of a tile."""
+        own, donors, sides = self._inputs(tile.image_id)
+        recipe = choose_recipe(tile.image_id, tile.window, copy, self._config)
+        window = own.to_local(tile.window)
+        sample = augment(own, donors, recipe.kind, window, self._plan, self._config, recipe.seed)
+        return histogram(sides[sample.rows])
 
-    def _labels(self, tile: LabelledTile, copy: int) -> Counts:
-        picture, lent = self._cast(tile.image)
-        names = {kind: sample_id(tile.image, 1.0, tile.window, kind, copy) for kind in sample.KINDS}
-        kind = sample.kind(names[sample.MOSAIC], tile.window, self._config)
-        scene = sample.augment(
-            picture, lent, kind, picture.inside(tile.window), self._cut, self._config, seed_of(names[kind])
-        )
-        row = self._images[tile.image]
-        inside = boxes.clip(boxes.from_rows(self._rows[tile.image]), (0, 0, row["width"], row["height"]))
-        sides = np.concatenate([boxes.side_length(inside), self._lender.sides(tile.image)])
-        return histogram(sides[scene.rows])
+    def _make_inputs(
+        self, image_id: str
+    ) -> tuple[LabelledImage, list[Callable[[], LabelledImage]], NDArray[np.float64]]:
+        """Return an image, its donors, and the side lengths of the boxes of all of them."""
+        annotated = self._annotated[image_id]
+        own = train_region(annotated, _black(annotated.image), self._plan.min_visibility, self._held_out)
+        donors = self._donor_reader.images(image_id, len(annotated.rows))
+        return own, donors, np.concatenate([annotated.sides, self._donor_reader.sides(image_id)])
 
 
-def _black(image: Mapping[str, Any]) -> NDArray[np.uint8]:
+def _black(image: ImageRow) -> NDArray[np.uint8]:
     return np.broadcast_to(np.uint8(0), (image["height"], image["width"], 3))
 
 

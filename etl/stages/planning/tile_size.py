@@ -85,7 +85,9 @@ class Candidate:
         return self.not_held, self.shortfall, self.pixels, abs(self.size - _PREFERRED)
 
 
-def choose(tile: Tile, image_size: int | None, objects: Objects, sizes: Sequence[int] = SIZES) -> list[Candidate]:
+def assess_candidates(
+    tile: Tile, image_size: int | None, objects: Objects, sizes: Sequence[int] = SIZES
+) -> list[Candidate]:
     """Return every candidate by size, each with its reason, that of the best being `chosen: ...`.
 
     What the configuration says outright is the only candidate. `image_size` is the network's, None: the tile's.
@@ -96,17 +98,17 @@ def choose(tile: Tile, image_size: int | None, objects: Objects, sizes: Sequence
     return [replace(candidate, reason=_reason(candidate, best, tile)) for candidate in found]
 
 
-def picked(candidates: Sequence[Candidate]) -> Candidate:
+def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
     """Return the candidate that was chosen."""
     return min(candidates, key=lambda candidate: candidate.rank)
 
 
-def assess(plan: TilePlan, tile: Tile, image_size: int | None, objects: Objects) -> Candidate:
+def assess_plan(plan: TilePlan, tile: Tile, image_size: int | None, objects: Objects) -> Candidate:
     """Return what a plan that was chosen earlier means for these objects."""
     return _assessed(plan, tile.negatives, image_size, objects)
 
 
-def needed_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
+def choose_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
     """Return scale 1 and the cheapest coarser ones that hold every object, finest first."""
     extent = bx.size(objects.xyxy)
     if not (left := ~_held(plan, 1.0, extent, objects)).any():
@@ -125,7 +127,7 @@ def needed_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
     return tuple(chosen)
 
 
-def never_whole(plan: TilePlan, objects: Objects) -> Bools:
+def find_never_whole(plan: TilePlan, objects: Objects) -> Bools:
     """Return which objects [N] lie whole in no window of the plan, where they are."""
     whole = np.zeros(len(objects.xyxy), dtype=np.bool_)
     length = objects.image_wh[objects.owner]
@@ -141,7 +143,7 @@ def never_whole(plan: TilePlan, objects: Objects) -> Bools:
 
 def _candidate(size: int, tile: Tile, image_size: int | None, objects: Objects) -> Candidate:
     plan = TilePlan(size=size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=(1.0,))
-    scales = needed_scales(plan, objects) if tile.scales == "auto" else tile.scales
+    scales = choose_scales(plan, objects) if tile.scales == "auto" else tile.scales
     return _assessed(plan.model_copy(update={"scales": scales}), tile.negatives, image_size, objects)
 
 
@@ -227,7 +229,7 @@ def _along(
     return start, np.maximum(np.rint((end - start) * scale), 1.0), shared / (high - low)
 
 
-def objects_of(tables: Tables) -> Objects:
+def collect_objects(tables: Tables) -> Objects:
     """Return the images and the boxes to be found on them, as the planner wants them."""
     images, annotations = tables
     ids, splits = images["image_id"].to_pylist(), images["split"].to_pylist()
@@ -244,17 +246,17 @@ def objects_of(tables: Tables) -> Objects:
 
 
 def _candidates(config: Config, objects: Objects) -> list[Candidate]:
-    return choose(config.tile, config.train.image_size, objects)
+    return assess_candidates(config.tile, config.train.image_size, objects)
 
 
-def _cut_of(config: Config, chosen: Candidate) -> TilePlan:
+def plan_of_candidate(config: Config, chosen: Candidate) -> TilePlan:
     tile = config.tile
     return TilePlan(
         size=chosen.size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=chosen.scales
     )  # fmt: skip
 
 
-def _as_configured(config: Config, pinned: TilePlan) -> TilePlan:
+def apply_settings(config: Config, pinned: TilePlan) -> TilePlan:
     """Return the pinned cut with what the configuration says outright in place of what it said when it was pinned."""
     tile = config.tile
     return TilePlan(

@@ -1,12 +1,12 @@
-"""Every tile that a cut makes of a dataset, counted without a pixel read."""
+"""Statistics of every tile that a plan makes of a dataset, from the tables alone."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from etl import boxes, region, schema
 from etl.ids import sample_id
 from etl.plan import TilePlan, Window
-from etl.stages import tile as tiling
+from etl.stages.rows import ImageRow
+from etl.stages.tile import cut_tiles
 
 log = logging.getLogger("speck")
 
-_PROGRESS_SECONDS = 8.0
+_PROGRESS_SECONDS = 8.0  # between two log lines
 
 
 class Tables(NamedTuple):
-    """The images of every split and the boxes that go on to tiling."""
+    """The images of every split and the boxes that reach the tile stage."""
 
     images: pa.Table
     annotations: pa.Table
@@ -32,8 +33,8 @@ class Tables(NamedTuple):
 class LabelledTile(NamedTuple):
     """A train tile with labels."""
 
-    name: str
-    image: str
+    sample_id: str  # of its base sample
+    image_id: str
     window: Window
     scale: float
     sides: NDArray[np.float64]  # of its labels, in source pixels
@@ -43,36 +44,37 @@ class LabelledTile(NamedTuple):
 class EmptyTile(NamedTuple):
     """A train tile without labels."""
 
-    name: str
-    near: bool  # an object, or far from any
+    sample_id: str  # of its base sample
+    near: bool  # a label touches it or lies less than half its side away
     pixels: int
 
 
-class Survey:
-    """The tiles of every image, and how its objects fare in them."""
+class TileStats:
+    """The tiles of every image, and how many objects lie whole in one."""
 
-    def __init__(self, tables: Tables, cut: TilePlan, held_out: tuple[float, float] | None) -> None:
-        """Take the images and their boxes; `held_out` are the shares of val and test."""
+    def __init__(self, tables: Tables, plan: TilePlan, held_out: tuple[float, float] | None) -> None:
+        """`held_out` are the shares of val and test, None where the splits came with the dataset."""
         self.held_out: Counter[str] = Counter()  # tiles of val and test
         self.labelled: list[LabelledTile] = []
         self.empty: list[EmptyTile] = []
-        self.sizes = np.zeros(len(boxes.BUCKETS))  # labels of train tiles by size
-        self.objects = self.whole = 0  # objects to be found, and those whole in a tile
-        for image, xyxy, ignore in _with_boxes(*tables):
-            self._add(image, region.regions_of(image, held_out), xyxy, ignore, cut)
+        self.sizes = np.zeros(len(boxes.BUCKETS))  # labels of train tiles by size bucket
+        self.objects = 0  # boxes with an area that are not ignored
+        self.whole = 0  # of these, the ones that lie whole in a tile
+        for image, xyxy, ignore in _images_with_boxes(*tables):
+            self._add(image, region.regions_of(image, held_out), xyxy, ignore, plan)
 
     def _add(
         self,
-        image: Mapping[str, Any],
-        regions: Sequence[region.Region],
+        image: ImageRow,
+        regions: list[region.Region],
         xyxy: boxes.Boxes,
         ignore: NDArray[np.bool_],
-        cut: TilePlan,
+        plan: TilePlan,
     ) -> None:
         wh = image["width"], image["height"]
         sides = boxes.side_length(boxes.clip(xyxy, (0, 0, *wh)))
         whole = np.zeros(len(xyxy), dtype=np.bool_)
-        for tile in tiling.tiles(wh, xyxy, ignore, cut, regions):
+        for tile in cut_tiles(wh, xyxy, ignore, plan, regions):
             whole[tile.labelled[tile.visibility >= 1]] = True
             if tile.split != "train":
                 self.held_out[tile.split] += 1
@@ -80,44 +82,46 @@ class Survey:
             name = sample_id(image["image_id"], tile.scale, tile.window, schema.BASE, 0)
             pixels = tile.size_wh[0] * tile.size_wh[1]
             if tile.labelled.size:
-                mine = sides[tile.labelled]
-                self.labelled.append(LabelledTile(name, image["image_id"], tile.window, tile.scale, mine, pixels))
-                self.sizes += histogram(mine)
+                label_sides = sides[tile.labelled]
+                self.labelled.append(
+                    LabelledTile(name, image["image_id"], tile.window, tile.scale, label_sides, pixels)
+                )
+                self.sizes += histogram(label_sides)
             else:
                 self.empty.append(EmptyTile(name, tile.near, pixels))
-        wanted = ~ignore & (sides > 0)
-        self.objects += int(wanted.sum())
-        self.whole += int(whole[wanted].sum())
+        is_object = ~ignore & (sides > 0)
+        self.objects += int(is_object.sum())
+        self.whole += int(whole[is_object].sum())
 
     @property
-    def giving(self) -> list[LabelledTile]:
-        """The tiles that may give augmented samples."""
+    def augmentable(self) -> list[LabelledTile]:
+        """The tiles that may have augmented samples: those at scale 1 with labels."""
         return [tile for tile in self.labelled if tile.scale == 1]
 
-    def empty_names(self, *, near: bool) -> list[str]:
-        """The ids of the empty train tiles near objects, or far from any."""
-        return [tile.name for tile in self.empty if tile.near == near]
+    def empty_ids(self, *, near: bool) -> list[str]:
+        """Return the sample ids of the empty train tiles near objects, or of those far from any."""
+        return [tile.sample_id for tile in self.empty if tile.near == near]
 
 
 def histogram(sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the number [5] of boxes of each size bucket, by their sides sqrt(w * h)."""
+    """Return the number of boxes in each size bucket [5], given their side lengths sqrt(w * h) [N]."""
     return np.bincount(boxes.bucket(sides), minlength=len(boxes.BUCKETS)).astype(np.float64)
 
 
-def _with_boxes(
+def _images_with_boxes(
     images: pa.Table, annotations: pa.Table
-) -> Iterator[tuple[dict[str, Any], boxes.Boxes, NDArray[np.bool_]]]:
-    """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]."""
-    corners = boxes.from_table(annotations)
+) -> Iterator[tuple[ImageRow, boxes.Boxes, NDArray[np.bool_]]]:
+    """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]; log the progress."""
+    xyxy = boxes.from_table(annotations)
     ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
-    rows: dict[str, list[int]] = {}
-    for number, image in enumerate(annotations["image_id"].to_pylist()):
-        rows.setdefault(image, []).append(number)
-    start = said = time.monotonic()
+    rows_by_image: dict[str, list[int]] = {}
+    for row, image_id in enumerate(annotations["image_id"].to_pylist()):
+        rows_by_image.setdefault(image_id, []).append(row)
+    start = last_log = time.monotonic()
     for done, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
-        if (now := time.monotonic()) - said >= _PROGRESS_SECONDS:
-            left = (now - start) / done * (images.num_rows - done)
-            log.info("plan: %d of %d images, %.0f s left", done, images.num_rows, left)
-            said = now
-        mine = rows.get(image["image_id"], [])
-        yield image, corners[mine], ignore[mine]
+        if (now := time.monotonic()) - last_log >= _PROGRESS_SECONDS:
+            seconds_left = (now - start) / done * (images.num_rows - done)
+            log.info("plan: %d of %d images, %.0f s left", done, images.num_rows, seconds_left)
+            last_log = now
+        rows = rows_by_image.get(image["image_id"], [])
+        yield image, xyxy[rows], ignore[rows]

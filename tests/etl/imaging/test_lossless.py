@@ -24,8 +24,8 @@ from etl.imaging.image_file import ImageFile
 from etl.jobs import build
 from etl.plan import TilePlan, Window
 from etl.snapshots.snapshot import Snapshot
-from etl.stages.encode import Cutter
-from etl.stages.tile import tiles
+from etl.stages.encode import TileEncoder
+from etl.stages.tile import cut_tiles
 from etl.storage import store
 
 HERE = lossless.choose_codec("lossless", None)
@@ -320,26 +320,26 @@ def test_an_image_is_decoded_only_when_a_sample_needs_its_pixels() -> None:
     plan = TilePlan(size=160, overlap=0.2, min_visibility=0.4, scales=(1.0, 0.5))
     data = CUTTABLE["4:2:0"]
     fine, coarse = (
-        [tile for tile in tiles((333, 251), as_boxes([]), np.empty(0, bool), plan) if tile.scale == scale]
+        [tile for tile in cut_tiles((333, 251), as_boxes([]), np.empty(0, bool), plan) if tile.scale == scale]
         for scale in plan.scales
     )
-    cutter = Cutter(ImageFile(data), 1, name=HERE, quality=95, tiles=fine + coarse)
-    cut = [cutter.tile(tile) for tile in fine]
-    assert "pixels" not in vars(cutter)
+    encoder = TileEncoder(ImageFile(data), 1, name=HERE, quality=95, tiles=fine + coarse)
+    cut = [encoder.encode_tile(tile) for tile in fine]
+    assert "pixels" not in vars(encoder)
     assert {len(cut)} == {len(set(cut))}
-    assert codec.read_header(cutter.tile(coarse[0]), 1).width == coarse[0].size_wh[0]
-    np.testing.assert_array_equal(cutter.pixels, decoded(data))
+    assert codec.read_header(encoder.encode_tile(coarse[0]), 1).width == coarse[0].size_wh[0]
+    np.testing.assert_array_equal(encoder.pixels, decoded(data))
 
 
 @pytest.mark.parametrize("name", [codec.codec_name(), HERE])
 def test_a_turned_image_is_cut_from_its_upright_pixels(name: str) -> None:
     plan = TilePlan(size=160, overlap=0.2, min_visibility=0.4, scales=(1.0,))
-    found = tiles((251, 333), as_boxes([]), np.empty(0, bool), plan)
-    cutter = Cutter(ImageFile(CUTTABLE["4:4:4"]), 6, name=name, quality=95, tiles=found)
+    found = cut_tiles((251, 333), as_boxes([]), np.empty(0, bool), plan)
+    encoder = TileEncoder(ImageFile(CUTTABLE["4:4:4"]), 6, name=name, quality=95, tiles=found)
     upright = codec.decode(CUTTABLE["4:4:4"], 6)
     for tile in found:
         x0, y0, x1, y1 = tile.window
-        assert cutter.tile(tile) == codec.encode(upright[y0:y1, x0:x1], 95, "444")
+        assert encoder.encode_tile(tile) == codec.encode(upright[y0:y1, x0:x1], 95, "444")
 
 
 def test_a_frame_is_found_behind_fill_bytes_and_long_segments() -> None:

@@ -17,7 +17,7 @@ from etl.jobs import build
 from etl.reports import contact_sheet
 from etl.schema import BASE
 from etl.snapshots.snapshot import Snapshot, load_plan
-from etl.stages.augment.donors import lending
+from etl.stages.augment.donors import choose_donors
 from etl.storage import store
 
 
@@ -42,7 +42,7 @@ def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, A
 def untouched(config: Config, first: dict[str, Any], second: dict[str, Any], changed: Collection[str] = ()) -> int:
     """How many of the first snapshot's samples need not be made again for the second, if these images changed."""
     before, after = (Snapshot.open(str(answer["snapshot"])) for answer in (first, second))
-    lent = [lending(one.table("images"), one.table("annotations"), config.augment) for one in (before, after)]
+    lent = [choose_donors(one.table("images"), one.table("annotations"), config.augment) for one in (before, after)]
     paths = {row["image_id"]: row["path"] for one in (before, after) for row in one.table("images").to_pylist()}
 
     def stays(image: str) -> bool:

@@ -10,9 +10,9 @@ from etl.reports import contact_sheet
 from etl.stages.anchors import fit
 
 BOX = {"category": "car", "annotation_id": "a", "visibility": 1.0, "weight": None}
-GUESSED = fit.to_json(fit.fit(np.empty((0, 2)), image_size=640, strides=(8, 16, 32)))
+GUESSED = fit.to_json(fit.fit_anchors(np.empty((0, 2)), image_size=640, strides=(8, 16, 32)))
 SIDES = np.random.default_rng(0).uniform(5, 90, (200, 2))
-FITTED = fit.to_json(fit.fit(SIDES, image_size=640, strides=(8, 16)))
+FITTED = fit.to_json(fit.fit_anchors(SIDES, image_size=640, strides=(8, 16)))
 
 
 def row(number: int, kind: str, pasted: int = 0) -> dict:

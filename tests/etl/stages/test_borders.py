@@ -10,10 +10,10 @@ from etl import boxes as bx
 from etl.config import Augment
 from etl.plan import TilePlan, Window
 from etl.stages.augment import sample
-from etl.stages.augment.affine import Pose, look, view_at
-from etl.stages.augment.labelled_image import Picture
-from etl.stages.augment.mosaic import mosaic
-from etl.stages.tile import sample_wh, tiles
+from etl.stages.augment.affine import AugmentedImage, Transform, make_view, render
+from etl.stages.augment.labelled_image import LabelledImage
+from etl.stages.augment.mosaic import make_mosaic
+from etl.stages.tile import cut_tiles, sample_wh
 
 WIDE, HIGH = 220, 180  # of a scene
 ROUNDING = 1e-6  # px
@@ -59,7 +59,7 @@ def inside(points: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 def test_base_tiles_hide_no_part_of_an_unlabelled_object(scene: tuple, plan: TilePlan) -> None:
     boxes, ignore = scene
     image = bx.clip(boxes, (0, 0, WIDE, HIGH))
-    for tile in tiles((WIDE, HIGH), boxes, ignore, plan):
+    for tile in cut_tiles((WIDE, HIGH), boxes, ignore, plan):
         wh = sample_wh(tile.window, tile.scale)
         stretch = np.array(wh) / (tile.window.x1 - tile.window.x0, tile.window.y1 - tile.window.y0)
         known = np.concatenate([tile.ignore, tile.boxes])
@@ -85,14 +85,14 @@ def test_augmented_views_hide_no_part_of_an_unlabelled_object(
     scene: tuple, min_visibility: float, angle: float, zoom: float, mirror: tuple[bool, bool], centre: tuple
 ) -> None:
     boxes, ignore = scene
-    picture = Picture("p", np.zeros((HIGH, WIDE, 3), np.uint8), boxes, ignore)
-    view = view_at(np.array(centre), (96, 80), Pose(angle, zoom, mirror))
-    seen = look(picture, view, min_visibility)
+    picture = LabelledImage("p", np.zeros((HIGH, WIDE, 3), np.uint8), boxes, ignore)
+    view = make_view(np.array(centre), (96, 80), Transform(angle, zoom, mirror))
+    seen = render(picture, view, min_visibility)
     assert_nothing_hidden(picture, view.matrix, (0, 0, 96, 80), seen, np.arange(len(boxes)))
 
 
 def assert_nothing_hidden(
-    picture: Picture, matrix: np.ndarray, frame: tuple, seen: sample.Scene, numbers: np.ndarray
+    picture: LabelledImage, matrix: np.ndarray, frame: tuple, seen: AugmentedImage, numbers: np.ndarray
 ) -> None:
     """No point of an unlabelled box of the picture shows in the frame outside the sample's regions and labels."""
     known = np.concatenate([seen.ignore, seen.boxes])
@@ -114,22 +114,25 @@ def test_mosaics_hide_no_part_of_an_unlabelled_object(
     own: tuple, lent: tuple, min_visibility: float, seed: int
 ) -> None:
     pixels = np.zeros((HIGH, WIDE, 3), np.uint8)
-    pictures = {"own": Picture("own", pixels, *own), "lent": Picture("lent", pixels, *lent, first=len(own[0]))}
+    pictures = {
+        "own": LabelledImage("own", pixels, *own),
+        "lent": LabelledImage("lent", pixels, *lent, first=len(own[0])),
+    }
     plan = TilePlan(size=96, overlap=0.2, min_visibility=min_visibility, scales=(1.0,))
     window = Window(48, 48, 144, 144)
     rng = np.random.default_rng(seed)
-    seen = mosaic(pictures["own"], [lambda: pictures["lent"]], window, plan, Augment(rotate=30), rng)
+    seen = make_mosaic(pictures["own"], [lambda: pictures["lent"]], window, plan, Augment(rotate=30), rng)
     cx, cy = seen.parameters["centre"]
     for part in seen.parameters["views"]:
         x, y = part["corner"]
         frame = (x, y, cx if x == 0 else 96, cy if y == 0 else 96)
         picture = pictures[part["image"]]
-        pose = Pose(part["angle"], part["zoom"], tuple(part["mirror"]))
-        view = view_at(np.array(part["centre"]), (frame[2] - x, frame[3] - y), pose)
+        pose = Transform(part["angle"], part["zoom"], tuple(part["mirror"]))
+        view = make_view(np.array(part["centre"]), (frame[2] - x, frame[3] - y), pose)
         matrix = view.matrix + np.array([[0, 0, x], [0, 0, y]])
         in_frame = (bx.visibility(seen.boxes, frame) >= 1 - 1e-9) & (seen.rows >= picture.first)
         in_frame &= seen.rows < picture.first + len(picture.boxes)
-        part_seen = sample.Scene(
+        part_seen = AugmentedImage(
             seen.pixels,
             seen.boxes[in_frame],
             seen.rows[in_frame],
@@ -151,7 +154,7 @@ def test_every_augmented_sample_keeps_its_boxes_inside_and_visible(
     pixels = np.random.default_rng(0).integers(60, 120, (HIGH, WIDE, 3)).astype(np.uint8)
     plan = TilePlan(size=96, overlap=0.2, min_visibility=min_visibility, scales=(1.0,))
     config = Augment(copy_paste=1, rotate=30)
-    own = Picture("own", pixels, *scene)
+    own = LabelledImage("own", pixels, *scene)
     made = sample.augment(own, [lambda: own], kind, Window(48, 48, 144, 144), plan, config, seed)
     for found in (made.boxes, made.ignore):
         assert ((found >= 0) & (found <= 96)).all()

@@ -26,8 +26,8 @@ def jpeg(width: int = 100, height: int = 80, orientation: int = 1) -> bytes:
 
 
 def tables(labels: Sequence[ImageLabels], row: dict | None = None) -> dict[str, pa.Table]:
-    rows = ingest.Rows()
-    ingest.add_image(rows, row or ingest.probe("a.jpg", ImageFile(jpeg()), 10)[1], labels)
+    rows = ingest.IngestRows()
+    ingest.add_image(rows, row or ingest.probe_image("a.jpg", ImageFile(jpeg()), 10)[1], labels)
     return {
         "images": schema.table(schema.IMAGES, rows.images),
         "annotations": schema.table(schema.ANNOTATIONS, rows.annotations),
@@ -66,7 +66,7 @@ def test_a_box_that_cannot_be_used_is_a_reject_with_a_place_and_a_dropped_row(
     assert told(found) == [(outcome, rule, value)]
     (reject,) = found["rejects"].to_pylist()
     assert (reject["kind"], reject["where"], reject["reason"]) == ("annotation", "a.txt:3", rule)
-    assert ingest.boxes_written(found) == 1
+    assert ingest.count_boxes(found) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_unreadable_line_is_counted_dropped_and_named() -> None:
     assert found["rejects"].to_pylist() == [
         schema.reject("annotation", "a.txt:4", "malformed_line", "0 0.5 x", "five numbers")
     ]
-    assert ingest.boxes_written(found) == 2
+    assert ingest.count_boxes(found) == 2
 
 
 def test_ids_do_not_depend_on_line_numbers_not_even_of_unreadable_boxes() -> None:
@@ -128,7 +128,7 @@ def fields(box: LabelBox | BadBox) -> dict:
 def test_equal_boxes_and_boxes_of_two_files_are_all_counted() -> None:
     twice = LabelBox("car", (1, 1, 9, 9))
     found = tables([*of(twice, twice), *of(twice, file="b.txt")])
-    assert ingest.boxes_written(found) == 3
+    assert ingest.count_boxes(found) == 3
     assert len(set(found["annotations"]["annotation_id"].to_pylist())) == 3
 
 
@@ -139,7 +139,7 @@ def test_an_image_without_label_file_is_background_and_with_an_empty_one_is_labe
 
 def test_probe_gives_upright_size_and_the_path_as_it_is_on_the_disk() -> None:
     decomposed = "u\u0308/a.jpg"
-    _, row = ingest.probe(decomposed, ImageFile(jpeg(100, 80, orientation=6)), 10)
+    _, row = ingest.probe_image(decomposed, ImageFile(jpeg(100, 80, orientation=6)), 10)
     assert (row["width"], row["height"], row["exif_orientation"], row["exif_applied"]) == (80, 100, 6, True)
     assert row["path"] == decomposed
     assert row["image_id"] == image_id("ü/a.jpg")
@@ -147,7 +147,7 @@ def test_probe_gives_upright_size_and_the_path_as_it_is_on_the_disk() -> None:
 
 def test_probe_refuses_a_broken_image() -> None:
     with pytest.raises(codec.UnreadableImageError, match="broken_image"):
-        ingest.probe("a.jpg", ImageFile(jpeg()[:300]), 10)
+        ingest.probe_image("a.jpg", ImageFile(jpeg()[:300]), 10)
 
 
 @pytest.mark.parametrize(
@@ -162,22 +162,22 @@ def test_probe_refuses_a_broken_image() -> None:
 def test_labels_drawn_on_the_unrotated_image_leave_it_unrotated(
     declared: list, size: tuple[int, int], applied: bool
 ) -> None:
-    found, row = ingest.probe("a.jpg", ImageFile(jpeg(100, 80, orientation=6)), 10)
-    assert ingest.settle_size(row, found, [ImageLabels("a", declared_wh=wh) for wh in declared]) is None
+    found, row = ingest.probe_image("a.jpg", ImageFile(jpeg(100, 80, orientation=6)), 10)
+    assert ingest.apply_declared_size(row, found, [ImageLabels("a", declared_wh=wh) for wh in declared]) is None
     assert ((row["width"], row["height"]), row["exif_applied"]) == (size, applied)
 
 
 @pytest.mark.parametrize("declared", [[(50, 40)], [(100, 80), (50, 40)], [(80, 100)]])
 def test_a_size_that_contradicts_the_image_is_told(declared: list) -> None:
-    found, row = ingest.probe("a.jpg", ImageFile(jpeg()), 10)
-    told = ingest.settle_size(row, found, [ImageLabels("a", declared_wh=wh) for wh in declared])
+    found, row = ingest.probe_image("a.jpg", ImageFile(jpeg()), 10)
+    told = ingest.apply_declared_size(row, found, [ImageLabels("a", declared_wh=wh) for wh in declared])
     assert told is not None
     assert all(f"{w}x{h}" in told for w, h in declared)
 
 
 def test_an_unknown_class_is_rejected_and_its_row_stays_as_written() -> None:
     found = tables(of(LabelBox("car", (1, 1, 9, 9), 1), LabelBox("cat", (1, 1, 9, 9), 2)))
-    after = ingest.refuse_unknown(found, ["car", "bus"])
+    after = ingest.reject_unknown_categories(found, ["car", "bus"])
     assert after["annotations"].num_rows == 2
     assert told(after) == [("dropped", "unknown_category", None)]
     (reject,) = after["rejects"].to_pylist()
@@ -185,12 +185,12 @@ def test_an_unknown_class_is_rejected_and_its_row_stays_as_written() -> None:
 
 
 def test_a_box_is_rejected_once_even_if_two_things_are_wrong_with_it() -> None:
-    after = ingest.refuse_unknown(tables(of(LabelBox("cat", (1, 1, 1, 9), 2))), ["car"])
+    after = ingest.reject_unknown_categories(tables(of(LabelBox("cat", (1, 1, 1, 9), 2))), ["car"])
     assert [row["reason"] for row in after["rejects"].to_pylist()] == ["zero_size"]
     assert told(after) == [("dropped", "zero_size", 0.0)]
 
 
 def test_ignored_regions_are_no_class() -> None:
     found = tables(of(LabelBox("bus", (1, 1, 9, 9)), LabelBox("others", (1, 1, 9, 9), ignore=True)))
-    assert ingest.discovered(found["annotations"]) == ["bus"]
-    assert ingest.refuse_unknown(found, ["bus"])["rejects"].num_rows == 0
+    assert ingest.find_categories(found["annotations"]) == ["bus"]
+    assert ingest.reject_unknown_categories(found, ["bus"])["rejects"].num_rows == 0

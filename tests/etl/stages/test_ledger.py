@@ -60,7 +60,7 @@ def test_every_box_has_one_final_outcome_and_they_sum_to_the_boxes(events: list[
     assert found["annotation_id"].to_pylist() == ["a", "b", "c", "d"]
     assert set(found["stage"].to_pylist()) == {schema.FINAL}
     assert set(found["outcome"].to_pylist()) <= set(schema.OUTCOMES)
-    assert sum(ledger.counts(found).values()) == 4
+    assert sum(ledger.count_outcomes(found).values()) == 4
 
 
 def test_the_measured_value_comes_along() -> None:
@@ -72,11 +72,11 @@ def test_the_measured_value_comes_along() -> None:
 
 def test_no_boxes_have_no_outcomes() -> None:
     assert final([], rows()) == {}
-    assert ledger.counts(ledger.final_outcomes(pa.array([], pa.string()), rows())) == {}
+    assert ledger.count_outcomes(ledger.final_outcomes(pa.array([], pa.string()), rows())) == {}
 
 
 def test_the_order_of_the_ledger_is_its_own_whatever_order_rows_came_in() -> None:
     events = [("b", "tile", "kept", "", 1.0, "s"), ("a", "tile", "kept", "", 1.0, "t"), ("a", "ingest", "clipped", "x")]
-    expected = ledger.in_order(rows(*events))
+    expected = ledger.sort_ledger(rows(*events))
     assert expected["annotation_id"].to_pylist() == ["a", "a", "b"]
-    assert all(ledger.in_order(rows(*order)).equals(expected) for order in permutations(events))
+    assert all(ledger.sort_ledger(rows(*order)).equals(expected) for order in permutations(events))

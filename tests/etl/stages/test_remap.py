@@ -8,7 +8,7 @@ import pytest
 from etl import schema
 from etl.config import Ontology
 from etl.errors import ConfigError
-from etl.stages.remap import actions, preview, remap, trained_categories
+from etl.stages.remap import preview_categories, remap_boxes, resolve_actions, trained_categories
 
 CLASSES = ["car", "van", "bus", "truck", "cyclist"]
 
@@ -25,7 +25,7 @@ def annotations(*rows: tuple[str, float] | dict[str, Any]) -> pa.Table:
 
 
 def told(rows: pa.Table, ontology: Ontology) -> tuple[dict[str, tuple], dict[str, tuple]]:
-    kept, ledger = remap(rows, CLASSES, ontology)
+    kept, ledger = remap_boxes(rows, CLASSES, ontology)
     return (
         {row["annotation_id"]: (row["category"], row["ignore"]) for row in kept.to_pylist()},
         {row["annotation_id"]: (row["outcome"], row["rule"], row["value"]) for row in ledger.to_pylist()},
@@ -34,7 +34,7 @@ def told(rows: pa.Table, ontology: Ontology) -> tuple[dict[str, tuple], dict[str
 
 def test_without_an_ontology_every_box_goes_on_and_nothing_is_noted() -> None:
     rows = annotations(("car", 10), ("bus", 3))
-    kept, ledger = remap(rows, CLASSES, Ontology())
+    kept, ledger = remap_boxes(rows, CLASSES, Ontology())
     assert kept.equals(rows)
     assert ledger.num_rows == 0
 
@@ -81,13 +81,13 @@ def test_a_pattern_matches_whole_names_only() -> None:
 )
 def test_an_unknown_class_lists_near_names(ontology: Ontology) -> None:
     with pytest.raises(ConfigError, match=r"found '.*', expected a class of the source, such as car") as caught:
-        actions(CLASSES, ontology)
+        resolve_actions(CLASSES, ontology)
     assert (caught.value.key.split(".")[0], caught.value.exit_code) == ("ontology", 2)
 
 
 def test_a_pattern_without_a_match_lists_the_classes() -> None:
     with pytest.raises(ConfigError, match=r"such as car, van, bus, truck, cyclist"):
-        actions(CLASSES, Ontology(drop=("re:zzz.*",)))
+        resolve_actions(CLASSES, Ontology(drop=("re:zzz.*",)))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_pattern_without_a_match_lists_the_classes() -> None:
 )
 def test_a_class_asked_two_things_is_refused(ontology: Ontology, first: str) -> None:
     with pytest.raises(ConfigError, match=rf"'bus', expected a class that is not also under {first}"):
-        actions(CLASSES, ontology)
+        resolve_actions(CLASSES, ontology)
 
 
 def test_a_dropped_class_can_become_ignore_regions() -> None:
@@ -135,12 +135,12 @@ def test_a_crowd_of_a_dropped_class_is_dropped() -> None:
 
 def test_the_boxes_given_stay_as_they_were() -> None:
     rows = annotations(("van", 10))
-    remap(rows, CLASSES, Ontology(rename={"van": "bus"}))
+    remap_boxes(rows, CLASSES, Ontology(rename={"van": "bus"}))
     assert rows["category"].to_pylist() == ["van"]
 
 
 def test_no_boxes_give_no_boxes_with_the_same_schema() -> None:
-    kept, ledger = remap(annotations(), CLASSES, Ontology(drop=("bus",)))
+    kept, ledger = remap_boxes(annotations(), CLASSES, Ontology(drop=("bus",)))
     assert kept.schema.equals(schema.ANNOTATIONS)
     assert ledger.schema.equals(schema.LEDGER)
 
@@ -148,12 +148,12 @@ def test_no_boxes_give_no_boxes_with_the_same_schema() -> None:
 def test_the_dry_run_counts_what_the_run_does() -> None:
     ontology = Ontology(drop=("cyclist",), rename={"van": "minibus"})
     rows = annotations(("van", 10), ("van", 10), ("cyclist", 10))
-    told_first = {row["category"]: row for row in preview(rows, CLASSES, ontology)}
+    told_first = {row["category"]: row for row in preview_categories(rows, CLASSES, ontology)}
     assert told_first["van"] == {
         "category": "van", "becomes": "minibus", "rule": "rename:minibus", "boxes": 2, "images": 2
     }  # fmt: skip
     assert (told_first["cyclist"]["becomes"], told_first["truck"]["boxes"]) == (None, 0)
-    assert remap(rows, CLASSES, ontology)[0].num_rows == 2
+    assert remap_boxes(rows, CLASSES, ontology)[0].num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_the_dry_run_counts_what_the_run_does() -> None:
 )
 def test_an_ontology_that_contradicts_itself_or_leaves_nothing_is_refused(ontology: Ontology, found: str) -> None:
     with pytest.raises(ConfigError, match=found):
-        actions(["car", "bus"], ontology)
+        resolve_actions(["car", "bus"], ontology)

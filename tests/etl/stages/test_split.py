@@ -14,7 +14,7 @@ from etl import schema
 from etl.config import SplitRatios
 from etl.ids import image_id, seed_of
 from etl.stages import leakage, split as splitting
-from etl.stages.split import split
+from etl.stages.split import assign_splits
 
 
 def images(paths: Sequence[str], same: dict[str, str] | None = None, phash: dict[str, int] | None = None) -> pa.Table:
@@ -29,12 +29,12 @@ def images(paths: Sequence[str], same: dict[str, str] | None = None, phash: dict
     return schema.table(schema.IMAGES, rows)
 
 
-def where(outcome: splitting.Outcome) -> dict[str, str]:
+def where(outcome: splitting.SplitResult) -> dict[str, str]:
     return dict(zip(outcome.images["path"].to_pylist(), outcome.images["split"].to_pylist(), strict=True))
 
 
 def placed(path: str, group: str | None = None) -> tuple[str, str, int | None]:
-    (row,) = split(images([path]), SplitRatios(), group=group).images.to_pylist()
+    (row,) = assign_splits(images([path]), SplitRatios(), group=group).images.to_pylist()
     return row["group"], row["sequence"], row["frame"]
 
 
@@ -68,7 +68,7 @@ def test_a_pattern_names_the_group_by_its_first_group_or_all_it_matches(pattern:
 
 def test_augmented_copies_of_one_photo_stay_together() -> None:
     paths = [f"p{n}.rf.{hash_}.jpg" for n in range(0, 3200, 40) for hash_ in ("aa1", "bb2", "cc3")]
-    found = where(split(images(paths), SplitRatios(val=0.3)))
+    found = where(assign_splits(images(paths), SplitRatios(val=0.3)))
     for n in range(0, 3200, 40):
         assert len({found[path] for path in paths if path.startswith(f"p{n}.rf")}) == 1
 
@@ -76,37 +76,37 @@ def test_augmented_copies_of_one_photo_stay_together() -> None:
 @given(st.sets(st.sampled_from(SCENES), min_size=12), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
 def test_adding_images_never_moves_a_group(old: set[str], salt: int) -> None:
-    before = where(split(images(sorted(old)), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
-    after = where(split(images(SCENES), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
+    before = where(assign_splits(images(sorted(old)), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
+    after = where(assign_splits(images(SCENES), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
     assert {path: after[path] for path in before} == before
 
 
 def test_the_order_of_images_does_not_matter() -> None:
-    forward, backward = (split(images(paths), SplitRatios()) for paths in (SCENES, SCENES[::-1]))
+    forward, backward = (assign_splits(images(paths), SplitRatios()) for paths in (SCENES, SCENES[::-1]))
     assert forward.images.equals(backward.images)
     assert forward.salt == backward.salt
 
 
 def test_the_first_plan_comes_near_the_asked_shares_and_pins_its_salt() -> None:
-    outcome = split(images(SCENES), SplitRatios(val=0.2, test=0.1))
+    outcome = assign_splits(images(SCENES), SplitRatios(val=0.2, test=0.1))
     shares = {name: count / len(SCENES) for name, count in Counter(where(outcome).values()).items()}
     assert shares == pytest.approx({"train": 0.7, "val": 0.2, "test": 0.1}, abs=0.05)
-    again = split(images(SCENES), SplitRatios(val=0.2, test=0.1), salt=outcome.salt)
+    again = assign_splits(images(SCENES), SplitRatios(val=0.2, test=0.1), salt=outcome.salt)
     assert where(again) == where(outcome)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 1000])
 def test_no_asked_split_is_empty_even_with_few_groups(seed: int) -> None:
-    outcome = split(images([f"{name}.jpg" for name in "abcde"]), SplitRatios(val=0.1, test=0.1, seed=seed))
+    outcome = assign_splits(images([f"{name}.jpg" for name in "abcde"]), SplitRatios(val=0.1, test=0.1, seed=seed))
     assert set(where(outcome).values()) == {"train", "val", "test"}
     assert seed <= outcome.salt < seed + splitting.SALTS
     assert outcome.findings == []
 
 
 def test_a_split_that_stays_empty_is_a_finding_and_no_error() -> None:
-    outcome = split(images(["only.jpg"]), SplitRatios())
+    outcome = assign_splits(images(["only.jpg"]), SplitRatios())
     assert [(found.code, found.severity) for found in outcome.findings] == [("empty_split", "critical")]
-    assert split(images([]), SplitRatios()).images.num_rows == 0
+    assert assign_splits(images([]), SplitRatios()).images.num_rows == 0
 
 
 def test_frames_next_to_a_block_in_another_split_are_left_out_of_val_and_test() -> None:
@@ -116,7 +116,7 @@ def test_frames_next_to_a_block_in_another_split_are_left_out_of_val_and_test() 
         for salt in range(100)
         if {splitting._split_of(f"v/f#{block}", salt, SplitRatios(val=0.5)) for block in (0, 1)} == {"train", "val"}
     )
-    outcome = split(images(paths), SplitRatios(val=0.5), salt=salt)
+    outcome = assign_splits(images(paths), SplitRatios(val=0.5), salt=salt)
     found = where(outcome)
     held = sorted(int(path[3:7]) for path in paths if found[path] == "val")
     train = sorted(int(path[3:7]) for path in paths if found[path] == "train")
@@ -129,17 +129,17 @@ def test_frames_next_to_a_block_in_another_split_are_left_out_of_val_and_test() 
 
 def test_a_group_pattern_replaces_the_frame_guard() -> None:
     paths = [f"v/f{number:04}.jpg" for number in range(64)]
-    assert split(images(paths), SplitRatios(val=0.5), group=r"f\d{3}").left_out == {}
+    assert assign_splits(images(paths), SplitRatios(val=0.5), group=r"f\d{3}").left_out == {}
 
 
 def held_and_train(paths: Sequence[str] = SCENES) -> tuple[str, str]:
-    found = where(split(images(paths), SplitRatios(), salt=0))
+    found = where(assign_splits(images(paths), SplitRatios(), salt=0))
     return next(p for p in paths if found[p] == "val"), next(p for p in paths if found[p] == "train")
 
 
 def test_an_exact_duplicate_of_a_train_image_is_left_out() -> None:
     val, train = held_and_train()
-    outcome = split(images(SCENES, same={val: train}), SplitRatios(), salt=0)
+    outcome = assign_splits(images(SCENES, same={val: train}), SplitRatios(), salt=0)
     assert outcome.left_out == {image_id(val): "duplicate_of_train"}
     assert (where(outcome)[val], where(outcome)[train]) == (schema.LEFT_OUT, "train")
 
@@ -147,27 +147,27 @@ def test_an_exact_duplicate_of_a_train_image_is_left_out() -> None:
 @pytest.mark.parametrize(("bits", "left_out"), [(0, True), (0b1, True), (1 << 63 | 1 << 20 | 1, True), (0b1111, False)])
 def test_a_near_duplicate_of_a_train_image_is_left_out(bits: int, left_out: bool) -> None:
     val, train = held_and_train()
-    outcome = split(images(SCENES, phash={val: 12345 ^ bits, train: 12345}), SplitRatios(), salt=0)
+    outcome = assign_splits(images(SCENES, phash={val: 12345 ^ bits, train: 12345}), SplitRatios(), salt=0)
     assert outcome.near_duplicates
     assert outcome.left_out == ({image_id(val): "near_duplicate_of_train"} if left_out else {})
 
 
 def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
-    outcome = split(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0)
+    outcome = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0)
     assert not outcome.near_duplicates
     assert outcome.left_out == {}
     (finding,) = outcome.findings
     assert (finding.code, finding.severity) == ("leaking_splits", "critical")
     assert "source.group" in finding.advice
     assert len(finding.files) <= 20
-    pinned = split(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0, near_duplicates=True)
+    pinned = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0, near_duplicates=True)
     assert "val" not in where(pinned).values()
 
 
 def pairs_of(hashes: Sequence[int | None]) -> list[tuple[int, int]]:
     """The pairs of indices that `similar` speaks of."""
     found = []
-    for a, b in leakage.similar(hashes):
+    for a, b in leakage.find_similar_hashes(hashes):
         found += combinations(a, 2) if a is b else [(min(pair), max(pair)) for pair in product(a, b)]
     return found
 
@@ -192,9 +192,11 @@ def test_an_image_without_a_hash_is_like_no_other() -> None:
 
 def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
     paths = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
-    given = {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test", "d.jpg": "val"}
-    outcome = split(images(paths, same={"b.jpg": "a.jpg"}, phash={"c.jpg": 1, "a.jpg": 0}), None, given=given)
-    assert where(outcome) == {**given, "e.jpg": schema.LEFT_OUT}
+    own = {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test", "d.jpg": "val"}
+    outcome = assign_splits(
+        images(paths, same={"b.jpg": "a.jpg"}, phash={"c.jpg": 1, "a.jpg": 0}), None, predefined=own
+    )
+    assert where(outcome) == {**own, "e.jpg": schema.LEFT_OUT}
     assert outcome.left_out == {image_id("e.jpg"): "not_in_own_split"}
     findings = {found.code: found for found in outcome.findings}
     assert findings["leaking_splits"].severity == "critical"
@@ -206,12 +208,12 @@ def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
 
 
 def test_a_clean_split_of_its_own_has_no_findings() -> None:
-    outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "val"})
+    outcome = assign_splits(images(["a.jpg", "b.jpg"]), None, predefined={"a.jpg": "train", "b.jpg": "val"})
     assert outcome.findings == []
 
 
 def test_a_split_of_its_own_that_stays_empty_is_a_finding() -> None:
-    outcome = split(images(["a.jpg", "b.jpg"]), None, given={"a.jpg": "train", "b.jpg": "test"})
+    outcome = assign_splits(images(["a.jpg", "b.jpg"]), None, predefined={"a.jpg": "train", "b.jpg": "test"})
     assert [(found.code, found.split) for found in outcome.findings] == [("empty_split", "val")]
 
 
@@ -221,7 +223,7 @@ def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
 
 
 def test_thousands_of_equal_hashes_are_one_group() -> None:
-    (pair,) = leakage.similar([7] * 20_000)
+    (pair,) = leakage.find_similar_hashes([7] * 20_000)
     assert len(pair[0]) == len(pair[1]) == 20_000
 
 
@@ -231,7 +233,7 @@ def big(paths: Sequence[str], wh: tuple[int, int] = (4000, 3000), **look: dict[s
 
 
 def test_a_single_big_image_is_divided() -> None:
-    outcome = split(big(["ortho.tif"]), SplitRatios())
+    outcome = assign_splits(big(["ortho.tif"]), SplitRatios())
     assert where(outcome) == {"ortho.tif": schema.DIVIDED}
     assert outcome.divided == (image_id("ortho.tif"),)
     assert [finding.code for finding in outcome.findings] == ["region_split"]
@@ -245,24 +247,24 @@ def test_a_single_big_image_is_divided() -> None:
     ],
 )
 def test_what_cannot_be_divided_has_an_empty_split(table: pa.Table) -> None:
-    outcome = split(table, SplitRatios())
+    outcome = assign_splits(table, SplitRatios())
     assert schema.DIVIDED not in where(outcome).values()
     assert [finding.code for finding in outcome.findings] == ["empty_split"]
 
 
 def test_a_divided_image_stays_divided_and_what_shows_its_ground_is_left_out() -> None:
-    first = split(big(["a/ortho.tif"]), SplitRatios())
+    first = assign_splits(big(["a/ortho.tif"]), SplitRatios())
     paths = ["a/ortho.tif", "copy.tif", "like.tif", *SCENES]
     looks = {"a/ortho.tif": 5, "like.tif": 7}
-    later = split(
+    later = assign_splits(
         big(paths, same={"copy.tif": "a/ortho.tif"}, phash=looks), SplitRatios(), salt=first.salt, divided=first.divided
     )
     found = where(later)
     assert found["a/ortho.tif"] == schema.DIVIDED
     assert later.left_out == {image_id("copy.tif"): "like_divided", image_id("like.tif"): "like_divided"}
     assert {found[path] for path in SCENES} == {"train", "val"}
-    assert found.items() >= where(split(big(SCENES), SplitRatios(), salt=first.salt)).items()
+    assert found.items() >= where(assign_splits(big(SCENES), SplitRatios(), salt=first.salt)).items()
 
 
 def test_nothing_is_divided_that_the_plan_does_not_name() -> None:
-    assert where(split(big(["ortho.tif"]), SplitRatios(), salt=0, divided=())) != {"ortho.tif": schema.DIVIDED}
+    assert where(assign_splits(big(["ortho.tif"]), SplitRatios(), salt=0, divided=())) != {"ortho.tif": schema.DIVIDED}

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from etl import boxes as bx
 from etl.ids import fraction
 from etl.plan import Plan, TilePlan, Window
-from etl.stages.tile import keeps_negative, negative_thresholds, sample_wh, tiles, weights
+from etl.stages.tile import choose_negative_thresholds, cut_tiles, keeps_negative, label_weights, sample_wh
 
 
 def plan(size: int = 64, overlap: float = 0.25, visible: float = 0.4, scales: tuple[float, ...] = (1.0,)) -> TilePlan:
@@ -36,7 +36,7 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[int, int], bx.Boxes, np.ndarray, Tile
 @settings(max_examples=60, deadline=None)
 def test_every_visible_part_is_a_label_or_an_ignore_region_and_never_background(scene: tuple) -> None:
     wh, boxes, ignore, cut = scene
-    for tile in tiles(wh, boxes, ignore, cut):
+    for tile in cut_tiles(wh, boxes, ignore, cut):
         shown = bx.visibility(bx.clip(boxes, (0, 0, *wh)), tile.window)
         assert sorted([*tile.labelled, *tile.ignored]) == np.flatnonzero(shown > 0).tolist()
         assert not ignore[tile.labelled].any()
@@ -49,7 +49,7 @@ def test_every_visible_part_is_a_label_or_an_ignore_region_and_never_background(
 @settings(max_examples=60, deadline=None)
 def test_labels_and_regions_show_the_same_source_pixels_as_the_tile(scene: tuple) -> None:
     wh, boxes, ignore, cut = scene
-    for tile in tiles(wh, boxes, ignore, cut):
+    for tile in cut_tiles(wh, boxes, ignore, cut):
         width, height = tile.size_wh
         factor = np.divide((width, height), (tile.window[2] - tile.window[0], tile.window[3] - tile.window[1]))
         assert abs(factor - tile.scale).max() * max(wh) <= max(wh) / min(width, height)  # within a rounded pixel
@@ -65,8 +65,8 @@ def test_labels_and_regions_show_the_same_source_pixels_as_the_tile(scene: tuple
 @settings(max_examples=60, deadline=None)
 def test_the_weights_of_a_labelled_box_sum_to_one(scene: tuple) -> None:
     wh, boxes, ignore, cut = scene
-    found = tiles(wh, boxes, ignore, cut)
-    share = weights(found, len(boxes))
+    found = cut_tiles(wh, boxes, ignore, cut)
+    share = label_weights(found, len(boxes))
     total = np.zeros(len(boxes))
     for tile in found:
         total[tile.labelled] += share[tile.labelled]
@@ -80,33 +80,33 @@ def test_the_weights_of_a_labelled_box_sum_to_one(scene: tuple) -> None:
 def test_an_object_up_to_the_overlap_is_whole_in_a_tile_and_so_never_lost(scene: tuple) -> None:
     wh, boxes, ignore, cut = scene
     cut = cut.model_copy(update={"scales": (1.0,)})
-    whole = {row for tile in tiles(wh, boxes, ignore, cut) for row in tile.labelled[tile.visibility >= 1 - 1e-12]}
+    whole = {row for tile in cut_tiles(wh, boxes, ignore, cut) for row in tile.labelled[tile.visibility >= 1 - 1e-12]}
     sides = bx.size(bx.clip(boxes, (0, 0, *wh))).max(axis=1, initial=0)
     assert set(np.flatnonzero((sides <= cut.overlap * cut.size) & (sides > 0) & ~ignore)) <= whole
 
 
 def test_a_cut_object_is_a_label_from_min_visibility_on_and_else_a_region() -> None:
     half_out = bx.as_boxes([[60, 0, 68, 10]])  # 4 of 8 columns in the first window, all in the second
-    first, second = tiles((100, 20), half_out, np.array([False]), plan(visible=0.6))
+    first, second = cut_tiles((100, 20), half_out, np.array([False]), plan(visible=0.6))
     assert (first.window, first.labelled.tolist(), first.ignore.tolist()) == (
         Window(0, 0, 64, 20), [], [[60, 0, 64, 10]]
     )  # fmt: skip
     assert (second.window, second.boxes.tolist(), second.visibility.tolist()) == (
         Window(48, 0, 100, 20), [[12, 0, 20, 10]], [1.0]
     )  # fmt: skip
-    first, _ = tiles((100, 20), half_out, np.array([False]), plan(visible=0.5))
+    first, _ = cut_tiles((100, 20), half_out, np.array([False]), plan(visible=0.5))
     assert (first.boxes.tolist(), first.visibility.tolist()) == ([[60, 0, 64, 10]], [0.5])
 
 
 def test_visibility_is_of_what_the_image_shows_not_of_the_part_outside_it() -> None:
-    (tile,) = tiles((50, 50), bx.as_boxes([[-90, 10, 10, 20]]), np.array([False]), plan())
+    (tile,) = cut_tiles((50, 50), bx.as_boxes([[-90, 10, 10, 20]]), np.array([False]), plan())
     assert (tile.boxes.tolist(), tile.visibility.tolist()) == ([[0, 10, 10, 20]], [1.0])
 
 
 def test_an_image_without_boxes_still_gives_its_tiles() -> None:
-    found = tiles((100, 20), bx.as_boxes([]), np.zeros(0, bool), plan())
+    found = cut_tiles((100, 20), bx.as_boxes([]), np.zeros(0, bool), plan())
     assert [tile.labelled.size + tile.ignored.size for tile in found] == [0, 0]
-    assert weights(found, 0).shape == (0,)
+    assert label_weights(found, 0).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_empty_tiles_kept_make_the_asked_share_in_proportion_or_all_there_are(
     near: int, far: int, labelled: int, share: float
 ) -> None:
     names = {True: [f"near {number}" for number in range(near)], False: [f"far {number}" for number in range(far)]}
-    under = pinned(*negative_thresholds(names[True], names[False], labelled, share))
+    under = pinned(*choose_negative_thresholds(names[True], names[False], labelled, share))
     kept = {where: sum(keeps_negative(name, where, under) for name in names[where]) for where in names}
     empty = near + far
     assert sum(kept.values()) == (empty if share == 1 else min(empty, round(labelled * share / (1 - share))))
@@ -136,8 +136,8 @@ def test_empty_tiles_kept_make_the_asked_share_in_proportion_or_all_there_are(
 
 def test_which_empty_tile_is_kept_depends_on_its_id_alone() -> None:
     names = [f"tile {number}" for number in range(40)]
-    near, far = negative_thresholds(names, names[:20], 20, 0.25)
-    assert (near, far) == negative_thresholds(names[::-1], names[19::-1], 20, 0.25)
+    near, far = choose_negative_thresholds(names, names[:20], 20, 0.25)
+    assert (near, far) == choose_negative_thresholds(names[::-1], names[19::-1], 20, 0.25)
     assert keeps_negative("new", True, pinned(near, far)) == (fraction("new") < near)
     assert keeps_negative("new", False, pinned(near, far)) == (fraction("new") < far)
     assert keeps_negative("new", False, pinned(near, None)) == (fraction("new") < near), "as older plans have it"
@@ -145,7 +145,7 @@ def test_which_empty_tile_is_kept_depends_on_its_id_alone() -> None:
 
 def test_a_tile_is_near_an_object_less_than_half_its_side_away() -> None:
     object_at_end = bx.as_boxes([[290, 10, 300, 20]])
-    found = tiles((300, 64), object_at_end, np.array([False]), plan(overlap=0.0))
+    found = cut_tiles((300, 64), object_at_end, np.array([False]), plan(overlap=0.0))
     assert [(tile.window.x0, tile.near) for tile in found] == [
         (0, False),
         (64, False),
@@ -153,5 +153,7 @@ def test_a_tile_is_near_an_object_less_than_half_its_side_away() -> None:
         (192, False),
         (240, True),
     ]
-    assert [tile.near for tile in tiles((300, 64), object_at_end, np.array([True]), plan(overlap=0.0))] == [False] * 5
-    assert tiles((300, 64), bx.as_boxes([[280, 10, 290, 20]]), np.array([False]), plan(overlap=0.0))[3].near
+    assert [tile.near for tile in cut_tiles((300, 64), object_at_end, np.array([True]), plan(overlap=0.0))] == [
+        False
+    ] * 5
+    assert cut_tiles((300, 64), bx.as_boxes([[280, 10, 290, 20]]), np.array([False]), plan(overlap=0.0))[3].near

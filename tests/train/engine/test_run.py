@@ -37,7 +37,7 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     caplog.set_level(logging.INFO, "speck")
     settings = config(tmp_path, model="speck-micro-anchors", loss={"gamma": 1.5, "nwd": 0.5}, options=OPTIONS)
     snapshot = published()
-    fitted = fit.fit(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
+    fitted = fit.fit_anchors(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
     store.write_json(f"{snapshot.uri}/anchors.json", fit.to_json(fitted))
     loaded = model.load(engine.train(settings, snapshot)["model"])
     used = loaded.meta["architecture"]["anchors"]

@@ -36,7 +36,7 @@ def boxes_like_cars(count: int, seed: int = 0) -> np.ndarray:
 
 def test_the_figures_are_those_of_plain_loops_over_every_box_and_anchor() -> None:
     wh = boxes_like_cars(300)
-    fitted = fit.fit(wh, image_size=640, strides=STRIDES, per_level=3)
+    fitted = fit.fit_anchors(wh, image_size=640, strides=STRIDES, per_level=3)
     assert (fitted.bpr, fitted.aat, fitted.fitness) == pytest.approx(by_hand(flat(fitted), wh), abs=1e-12)
     assert fitted.boxes == 300
 
@@ -44,15 +44,15 @@ def test_the_figures_are_those_of_plain_loops_over_every_box_and_anchor() -> Non
 def test_a_weight_counts_as_that_many_equal_boxes() -> None:
     wh = boxes_like_cars(50)
     weights = np.arange(1, 51)
-    one = fit.fit(wh, weights, image_size=640, strides=STRIDES, per_level=2, seed=3)
-    other = fit.fit(np.repeat(wh, weights, axis=0), image_size=640, strides=STRIDES, per_level=2, seed=3)
+    one = fit.fit_anchors(wh, weights, image_size=640, strides=STRIDES, per_level=2, seed=3)
+    other = fit.fit_anchors(np.repeat(wh, weights, axis=0), image_size=640, strides=STRIDES, per_level=2, seed=3)
     assert one == other
 
 
 def test_the_order_of_the_boxes_changes_nothing() -> None:
     wh = boxes_like_cars(400)
-    one = fit.fit(wh, image_size=640, strides=STRIDES, per_level=3)
-    assert one == fit.fit(wh[::-1], image_size=640, strides=STRIDES, per_level=3)
+    one = fit.fit_anchors(wh, image_size=640, strides=STRIDES, per_level=3)
+    assert one == fit.fit_anchors(wh[::-1], image_size=640, strides=STRIDES, per_level=3)
 
 
 sizes = st.floats(0.5, 600, allow_nan=False)
@@ -63,7 +63,7 @@ sizes = st.floats(0.5, 600, allow_nan=False)
 def test_any_boxes_give_a_recall_between_0_and_1_and_anchors_above_half_their_stride(
     wh: list[tuple[float, float]], seed: int, per_level: int
 ) -> None:
-    fitted = fit.fit(wh, image_size=640, strides=STRIDES, per_level=per_level, seed=seed)
+    fitted = fit.fit_anchors(wh, image_size=640, strides=STRIDES, per_level=per_level, seed=seed)
     assert fitted.bpr is not None and fitted.fitness is not None
     assert 0 <= fitted.fitness <= fitted.bpr <= 1
     for stride, level in zip(STRIDES, fitted.anchors, strict=True):
@@ -71,16 +71,16 @@ def test_any_boxes_give_a_recall_between_0_and_1_and_anchors_above_half_their_st
         assert all(stride / 2 <= side <= 640 for anchor in level for side in anchor)
     areas = [w * h for w, h in flat(fitted)]
     assert areas == sorted(areas)
-    assert fitted == fit.fit(wh, image_size=640, strides=STRIDES, per_level=per_level, seed=seed)
+    assert fitted == fit.fit_anchors(wh, image_size=640, strides=STRIDES, per_level=per_level, seed=seed)
 
 
 def test_recall_comes_before_fit_so_a_few_far_off_boxes_are_reached() -> None:
     wh = np.concatenate([np.full((500, 2), 20.0), [[300.0, 300.0], [12.0, 160.0], [160.0, 12.0]]])
-    assert fit.fit(wh, image_size=640, strides=STRIDES, per_level=3).bpr == 1.0
+    assert fit.fit_anchors(wh, image_size=640, strides=STRIDES, per_level=3).bpr == 1.0
 
 
 def test_auto_takes_the_fewest_anchors_to_which_one_more_adds_less_than_a_thousandth() -> None:
-    fitted = fit.fit(boxes_like_cars(500), image_size=640, strides=STRIDES)
+    fitted = fit.fit_anchors(boxes_like_cars(500), image_size=640, strides=STRIDES)
     numbers = [number for number, _ in fitted.bpr_curve]
     assert numbers == list(range(1, len(numbers) + 1))
     chosen = len(fitted.anchors[0])
@@ -90,33 +90,33 @@ def test_auto_takes_the_fewest_anchors_to_which_one_more_adds_less_than_a_thousa
 
 
 def test_without_boxes_the_anchors_are_guesses_and_say_so() -> None:
-    fitted = fit.fit(np.empty((0, 2)), image_size=640, strides=STRIDES, per_level=2)
+    fitted = fit.fit_anchors(np.empty((0, 2)), image_size=640, strides=STRIDES, per_level=2)
     assert not fitted.fitted and fitted.boxes == 0 and fitted.bpr is None
     assert len(flat(fitted)) == 6
-    assert "no boxes" in formats.log_form(fit.to_json(fitted), fit.RATIO)
+    assert "no boxes" in formats.format_log(fit.to_json(fitted), fit.RATIO)
     assert fit.to_json(fitted)["bpr"] is None
 
 
 def test_boxes_without_area_or_weight_count_for_nothing() -> None:
     wh = [(0.0, 5.0), (7.0, -1.0), (float("nan"), 3.0), (10.0, 10.0), (600.0, 600.0)]
-    fitted = fit.fit(wh, [1, 1, 1, 1, 0], image_size=640, strides=STRIDES, per_level=1)
+    fitted = fit.fit_anchors(wh, [1, 1, 1, 1, 0], image_size=640, strides=STRIDES, per_level=1)
     assert fitted.boxes == 1 and fitted.bpr == 1.0
 
 
 @pytest.mark.parametrize("count", [1, 200])
 def test_one_box_or_many_identical_ones_fit_perfectly(count: int) -> None:
-    fitted = fit.fit(np.full((count, 2), [40.0, 24.0]), image_size=640, strides=STRIDES, per_level=3)
+    fitted = fit.fit_anchors(np.full((count, 2), [40.0, 24.0]), image_size=640, strides=STRIDES, per_level=3)
     assert fitted.bpr == 1.0
     assert fitted.fitness == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_json_keeps_no_time_and_the_log_form_has_the_known_figures() -> None:
-    fitted = fit.fit(boxes_like_cars(100), image_size=640, strides=STRIDES, per_level=3)
+    fitted = fit.fit_anchors(boxes_like_cars(100), image_size=640, strides=STRIDES, per_level=3)
     assert fitted.seconds > 0
     written = json.loads(json.dumps(fit.to_json(fitted)))
     assert "seconds" not in written
     assert {"anchors", "strides", "bpr", "aat", "fitness", "boxes", "image_size"} <= written.keys()
-    text = formats.log_form(fit.to_json(fitted), fit.RATIO)
+    text = formats.format_log(fit.to_json(fitted), fit.RATIO)
     assert "anchors/target" in text and "Best Possible Recall (BPR)" in text and "n=9, img_size=640" in text
 
 
@@ -124,9 +124,9 @@ def test_refining_ends_no_worse_than_it_began_and_within_the_limits() -> None:
     wh = boxes_like_cars(300, seed=5)
     sizes = search.Sizes(np.log(wh), np.full(300, 1 / 300), np.log(4))
     limits = search.Limits(np.log(np.repeat([4.0, 8.0, 16.0], 3)), np.log(640))
-    first = search.settle(np.log(wh[None, :9]), limits)
-    last = search.refine(sizes, limits, first[0], np.random.default_rng(2))
-    assert search.score(sizes, last[None]) > search.score(sizes, first)
+    first = search.clamp_anchors(np.log(wh[None, :9]), limits)
+    last = search.refine_anchors(sizes, limits, first[0], np.random.default_rng(2))
+    assert search.score_anchors(sizes, last[None]) > search.score_anchors(sizes, first)
     assert (last >= limits.floors[:, None]).all() and (last <= limits.ceiling).all()
 
 
@@ -134,21 +134,21 @@ def test_refining_ends_no_worse_than_it_began_and_within_the_limits() -> None:
 @given(st.lists(st.tuples(st.floats(0.1, 2000), st.floats(0.1, 2000)), min_size=9, max_size=9))
 def test_settled_anchors_are_by_area_and_within_their_limits(wh: list[tuple[float, float]]) -> None:
     limits = search.Limits(np.log(np.repeat([4.0, 8.0, 16.0], 3)), np.log(640))
-    settled = search.settle(np.log([wh]), limits)[0]
+    settled = search.clamp_anchors(np.log([wh]), limits)[0]
     assert (settled >= limits.floors[:, None]).all() and (settled <= limits.ceiling).all()
     assert (np.diff(settled.sum(axis=1)) >= -1e-12).all()
 
 
 def test_a_hundred_thousand_boxes_are_reached_like_the_few_that_stand_for_them() -> None:
     wh = np.clip(boxes_like_cars(120_000), 2, 640)
-    fitted = fit.fit(wh, image_size=640, strides=(4, 8, 16), per_level=3)
+    fitted = fit.fit_anchors(wh, image_size=640, strides=(4, 8, 16), per_level=3)
     assert fitted.bpr == 1.0
-    assert fitted == fit.fit(wh[::-1], image_size=640, strides=(4, 8, 16), per_level=3)
+    assert fitted == fit.fit_anchors(wh[::-1], image_size=640, strides=(4, 8, 16), per_level=3)
 
 
 def test_recall_is_never_traded_and_the_report_says_what_fitness_alone_would_cost() -> None:
     wh = np.exp(np.random.default_rng(3).normal(3.2, 0.9, (1500, 2))).clip(2, 640)
-    fitted = fit.fit(wh, image_size=640, strides=(4, 4, 4), per_level=3)
+    fitted = fit.fit_anchors(wh, image_size=640, strides=(4, 4, 4), per_level=3)
     assert fitted.fitness_alone is not None and fitted.bpr is not None and fitted.fitness is not None
     recall, fitness = fitted.fitness_alone
     assert recall < fitted.bpr
@@ -157,6 +157,6 @@ def test_recall_is_never_traded_and_the_report_says_what_fitness_alone_would_cos
 
 def test_very_many_boxes_take_seconds() -> None:
     started = time.process_time()
-    fitted = fit.fit(boxes_like_cars(300_000), image_size=640, strides=STRIDES, per_level=3)
+    fitted = fit.fit_anchors(boxes_like_cars(300_000), image_size=640, strides=STRIDES, per_level=3)
     assert fitted.boxes == 300_000 and fitted.bpr is not None and fitted.bpr > 0.99
     assert time.process_time() - started < 60  # a few on an idle core

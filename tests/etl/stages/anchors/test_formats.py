@@ -16,7 +16,7 @@ STRIDES = [8, 16, 32]
 
 
 def test_all_forms_are_written_into_a_folder(tmp_path: Path) -> None:
-    files = formats.write({"anchors": ANCHORS, "strides": STRIDES}, tmp_path / "new" / "folder")
+    files = formats.write_formats({"anchors": ANCHORS, "strides": STRIDES}, tmp_path / "new" / "folder")
     assert [file.name for file in files] == ["yolov5.yaml", "darknet.cfg", "mmdetection.py", "torchvision.py"]
     assert all(file.read_text() for file in files)
 

@@ -7,23 +7,23 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
-from etl.stages.augment.affine import GREY, Scene
-from etl.stages.augment.copy_paste import MOST, paste_small, wanted
-from etl.stages.augment.labelled_image import Picture
+from etl.stages.augment.affine import GREY, AugmentedImage
+from etl.stages.augment.copy_paste import MAX_PASTED, count_pastes, paste_small
+from etl.stages.augment.labelled_image import LabelledImage
 
 
-def picture(name: str = "lender", first: int = 5, ground: int = 90) -> Picture:
+def picture(name: str = "lender", first: int = 5, ground: int = 90) -> LabelledImage:
     boxes = bx.as_boxes([[20, 20, 26, 26], [60, 20, 72, 32], [100, 40, 124, 64], [20, 80, 80, 140]])
     pixels = np.random.default_rng(0).integers(ground - 5, ground + 5, (160, 160, 3)).astype(np.uint8)
     for number, (x0, y0, x1, y1) in enumerate(boxes.astype(int)):
         pixels[y0:y1, x0:x1] = (250, 50 * number, 0)
-    return Picture(name, pixels, boxes, np.zeros(4, bool), first)
+    return LabelledImage(name, pixels, boxes, np.zeros(4, bool), first)
 
 
-def scene(boxes: list, ignore: list = (), ground: int = 90) -> Scene:
+def scene(boxes: list, ignore: list = (), ground: int = 90) -> AugmentedImage:
     pixels = np.random.default_rng(1).integers(ground - 5, ground + 5, (128, 128, 3)).astype(np.uint8)
     count = len(boxes)
-    return Scene(
+    return AugmentedImage(
         pixels, bx.as_boxes(boxes), np.arange(count), np.ones(count), bx.as_boxes(ignore), np.arange(len(ignore)), {}
     )
 
@@ -33,7 +33,7 @@ def scene(boxes: list, ignore: list = (), ground: int = 90) -> Scene:
     [
         ([5, 5, 12, 20, 50, 200], 2, [2, 1, 1]),
         ([5, 5], 3, [4, 0, 0]),
-        ([12] * 30, 2, [0, MOST, 0]),
+        ([12] * 30, 2, [0, MAX_PASTED, 0]),
         ([5] * 10 + [20] * 10, 2, [4, 0, 4]),
         ([12, 12, 20], 1, [0, 1, 0]),  # no boost: one all the same
         ([50, 100], 2, [0, 0, 1]),
@@ -43,15 +43,15 @@ def scene(boxes: list, ignore: list = (), ground: int = 90) -> Scene:
 def test_as_many_are_wanted_as_bring_each_small_size_to_the_boosted_share(
     sides: list, boost: float, expected: list
 ) -> None:
-    assert wanted(np.array(sides, dtype=float), boost).tolist() == expected
+    assert count_pastes(np.array(sides, dtype=float), boost).tolist() == expected
 
 
 @given(st.lists(st.floats(1, 100), max_size=8), st.floats(1, 3))
 def test_the_wanted_bring_the_histogram_to_its_target_where_there_is_room(sides: list[float], boost: float) -> None:
     counts = np.bincount(bx.bucket(sides), minlength=5)[:3]
-    more = wanted(np.array(sides), boost)
-    assert 1 <= more.sum() <= MOST
-    if 1 < more.sum() < MOST:
+    more = count_pastes(np.array(sides), boost)
+    assert 1 <= more.sum() <= MAX_PASTED
+    if 1 < more.sum() < MAX_PASTED:
         np.testing.assert_allclose(counts + more, counts * boost, atol=0.5 + 1e-9)
 
 
@@ -102,9 +102,9 @@ def test_only_small_whole_lone_labels_are_pasted() -> None:
     ignore = np.array([False] * 6)
     pixels = np.zeros((160, 160, 3), np.uint8)
     # whole and alone; at the border; two within each other's margin; too thin; too large
-    assert Picture("p", pixels, bx.as_boxes(boxes), ignore).pasteable.tolist() == [0]
+    assert LabelledImage("p", pixels, bx.as_boxes(boxes), ignore).pasteable.tolist() == [0]
     ignore[0] = True
-    assert Picture("p", pixels, bx.as_boxes(boxes), ignore).pasteable.size == 0
+    assert LabelledImage("p", pixels, bx.as_boxes(boxes), ignore).pasteable.size == 0
 
 
 def test_many_pastes_raise_the_share_of_small_objects_as_far_as_asked() -> None:

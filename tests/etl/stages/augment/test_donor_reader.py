@@ -8,8 +8,8 @@ import pytest
 
 from etl import schema
 from etl.config import Augment
-from etl.stages.augment.donor_reader import Lender, Loans, loans
-from etl.stages.augment.donors import SLOTS, donors, lending
+from etl.stages.augment.donor_reader import DonorReader, DonorTables, select_donors
+from etl.stages.augment.donors import SLOTS, choose_donors, pick_donors
 
 NAMES = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(8)]
 
@@ -30,9 +30,9 @@ def tables() -> tuple[Any, Any]:
     return schema.table(schema.IMAGES, images), schema.table(schema.ANNOTATIONS, annotations)
 
 
-def borrowed() -> Loans:
+def borrowed() -> DonorTables:
     images, annotations = tables()
-    return loans(lending(images, annotations, Augment()), images.slice(4, 4), images, annotations)
+    return select_donors(choose_donors(images, annotations, Augment()), images.slice(4, 4), images, annotations)
 
 
 def test_a_part_carries_the_rows_of_its_train_images_donors_and_no_more() -> None:
@@ -40,15 +40,15 @@ def test_a_part_carries_the_rows_of_its_train_images_donors_and_no_more() -> Non
     assert set(found.donors) == set(NAMES[4:6])
     everyone = sorted(NAMES[:6])
     for name, lenders in found.donors.items():
-        assert lenders == donors(name, SLOTS, everyone, own=name)
+        assert lenders == pick_donors(name, SLOTS, everyone, own=name)
     lenders = {name for names in found.donors.values() for name in names}
     assert set(found.images["image_id"].to_pylist()) == set(found.annotations["image_id"].to_pylist()) == lenders
 
 
 def test_the_boxes_of_donors_are_numbered_through_as_their_rows_are() -> None:
-    lender = Lender(borrowed(), lambda image: np.zeros((image["height"], image["width"], 3), np.uint8))
+    lender = DonorReader(borrowed(), lambda image: np.zeros((image["height"], image["width"], 3), np.uint8))
     rows, sides = lender.rows(NAMES[4]), lender.sides(NAMES[4])
-    pictures = [ask() for ask in lender.pictures(NAMES[4], 10)]
+    pictures = [ask() for ask in lender.images(NAMES[4], 10)]
     assert len(rows) == len(sides) == 2 * SLOTS
     for picture in pictures:
         for number, (box, ignore) in enumerate(zip(picture.boxes, picture.ignore, strict=True)):
@@ -60,10 +60,10 @@ def test_the_boxes_of_donors_are_numbered_through_as_their_rows_are() -> None:
 
 def test_a_donor_is_read_when_asked_for_and_once() -> None:
     read = []
-    lender = Lender(borrowed(), lambda image: read.append(image["image_id"]) or np.zeros((40, 60, 3), np.uint8))
-    asks = lender.pictures(NAMES[5], 0)
+    lender = DonorReader(borrowed(), lambda image: read.append(image["image_id"]) or np.zeros((40, 60, 3), np.uint8))
+    asks = lender.images(NAMES[5], 0)
     assert read == []
     for _ in range(3):
         asks[0]()
     assert len(read) == 1
-    assert lender.pictures(NAMES[6], 0) == lender.rows(NAMES[6]) == []  # of val
+    assert lender.images(NAMES[6], 0) == lender.rows(NAMES[6]) == []  # of val

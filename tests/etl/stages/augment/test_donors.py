@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from etl import schema
 from etl.config import Augment
-from etl.stages.augment.donors import donors, lending
+from etl.stages.augment.donors import choose_donors, pick_donors
 
 IDS = st.integers(0, 10**6).map(lambda number: hashlib.sha256(str(number).encode()).hexdigest()[:16])
 RINGS = st.sets(IDS, max_size=12).map(sorted)
@@ -17,14 +17,14 @@ def test_a_new_image_changes_the_donors_only_of_those_it_lends_to(
     before: list[str], new: str, own: str, slots: int
 ) -> None:
     after = sorted({*before, new})
-    found = donors(own, slots, after, own=own)
+    found = pick_donors(own, slots, after, own=own)
     if new not in found:
-        assert found == donors(own, slots, before, own=own)
+        assert found == pick_donors(own, slots, before, own=own)
 
 
 @given(RINGS, IDS, st.integers(1, 4))
 def test_donors_are_others_each_once_and_as_many_as_there_are(images: list[str], own: str, slots: int) -> None:
-    found = donors(own, slots, images, own=own)
+    found = pick_donors(own, slots, images, own=own)
     assert own not in found
     assert len(found) == len(set(found)) == min(slots, len(set(images) - {own}))
 
@@ -32,9 +32,11 @@ def test_donors_are_others_each_once_and_as_many_as_there_are(images: list[str],
 def test_a_new_image_changes_the_donors_of_few() -> None:
     images = sorted(hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(1000))
     new = images.pop(500)
-    changed = sum(donors(name, 2, images, own=name) != donors(name, 2, [*images, new], own=name) for name in images)
+    changed = sum(
+        pick_donors(name, 2, images, own=name) != pick_donors(name, 2, [*images, new], own=name) for name in images
+    )
     assert 0 <= changed <= 20  # 2 of 999 on average, in the length of one gap
-    everyone = {name for own in images for name in donors(own, 2, images, own=own)}
+    everyone = {name for own in images for name in pick_donors(own, 2, images, own=own)}
     assert len(everyone) > 600  # and all images lend alike
 
 
@@ -53,7 +55,7 @@ def test_only_train_images_with_labels_and_of_bounded_size_lend() -> None:
         if row["image_id"] != "unlabelled"
     ]
     tables = schema.table(schema.IMAGES, rows), schema.table(schema.ANNOTATIONS, labels)
-    found = {image: sorted(names) for image, names in lending(*tables, Augment()).items()}
+    found = {image: sorted(names) for image, names in choose_donors(*tables, Augment()).items()}
     assert found == {"a": ["d"], "d": ["a"], "vast": ["a", "d"]}
-    assert lending(schema.IMAGES.empty_table(), schema.ANNOTATIONS.empty_table(), Augment()) == {}
-    assert lending(*tables, Augment(copies=0)) == lending(*tables, Augment(mosaic=0, copy_paste=0)) == {}
+    assert choose_donors(schema.IMAGES.empty_table(), schema.ANNOTATIONS.empty_table(), Augment()) == {}
+    assert choose_donors(*tables, Augment(copies=0)) == choose_donors(*tables, Augment(mosaic=0, copy_paste=0)) == {}

@@ -7,27 +7,27 @@ from hypothesis import given, settings, strategies as st
 from etl import boxes as bx
 from etl.config import Augment
 from etl.plan import TilePlan, Window
-from etl.stages.augment.affine import Scene
-from etl.stages.augment.labelled_image import Picture
-from etl.stages.augment.mosaic import mosaic
+from etl.stages.augment.affine import AugmentedImage
+from etl.stages.augment.labelled_image import LabelledImage
+from etl.stages.augment.mosaic import make_mosaic
 
 PLAN = TilePlan(size=128, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 MIDDLE = Window(112, 64, 240, 192)
 COLOURS = {"own": (200, 40, 40), "first": (40, 200, 40), "second": (40, 40, 200)}
 
 
-def picture(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> Picture:
+def picture(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> LabelledImage:
     """A dark picture with three squares of its own colour."""
     boxes = bx.as_boxes([[20, 20, 32, 32], [150, 100, 160, 110], [250, 150, 290, 190]])
     pixels = np.full((size_wh[1], size_wh[0], 3), 20, np.uint8)
     for x0, y0, x1, y1 in boxes.astype(int):
         pixels[y0:y1, x0:x1] = COLOURS[name]
-    return Picture(name, pixels, boxes, np.zeros(3, bool), first)
+    return LabelledImage(name, pixels, boxes, np.zeros(3, bool), first)
 
 
-def made(seed: int, window: Window = MIDDLE, rotate: float = 0, donors: int = 2) -> Scene:
+def made(seed: int, window: Window = MIDDLE, rotate: float = 0, donors: int = 2) -> AugmentedImage:
     lenders = [lambda: picture("first", 3), lambda: picture("second", 6)][:donors]
-    return mosaic(picture("own", 0), lenders, window, PLAN, Augment(rotate=rotate), np.random.default_rng(seed))
+    return make_mosaic(picture("own", 0), lenders, window, PLAN, Augment(rotate=rotate), np.random.default_rng(seed))
 
 
 @given(st.integers(0, 10_000))

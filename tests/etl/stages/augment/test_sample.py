@@ -12,8 +12,8 @@ from etl.config import Augment
 from etl.ids import digest
 from etl.plan import TilePlan, Window
 from etl.stages.augment import corruptions, sample
-from etl.stages.augment.affine import Scene
-from etl.stages.augment.labelled_image import Picture
+from etl.stages.augment.affine import AugmentedImage
+from etl.stages.augment.labelled_image import LabelledImage
 
 PLAN = TilePlan(size=64, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 STILL = Augment(rotate=0, crop=False, copy_paste=0, mosaic=0, quality=False)
@@ -30,14 +30,14 @@ def squares(width: int = 160, height: int = 120) -> tuple[np.ndarray, bx.Boxes]:
     return pixels, boxes
 
 
-def picture(ignore: np.ndarray = NOTHING_IGNORED) -> Picture:
+def picture(ignore: np.ndarray = NOTHING_IGNORED) -> LabelledImage:
     pixels, boxes = squares()
-    return Picture("own", pixels, boxes, ignore)
+    return LabelledImage("own", pixels, boxes, ignore)
 
 
 def made(
-    config: Augment, seed: int, window: Window = MIDDLE, kind: str = sample.KIND, own: Picture | None = None
-) -> Scene:
+    config: Augment, seed: int, window: Window = MIDDLE, kind: str = sample.AUGMENT, own: LabelledImage | None = None
+) -> AugmentedImage:
     return sample.augment(own or picture(), [], kind, window, PLAN, config, seed)
 
 
@@ -121,7 +121,7 @@ def test_the_seed_of_the_configuration_counts_too() -> None:
 def test_light_and_noise_keep_shape_and_the_source_unchanged() -> None:
     pixels, _ = squares()
     before = pixels.copy()
-    changed = [corruptions.disturb(pixels, seed) for seed in range(4)]
+    changed = [corruptions.corrupt(pixels, seed) for seed in range(4)]
     np.testing.assert_array_equal(pixels, before)
     assert all(found.shape == pixels.shape and found.dtype == np.uint8 for found in changed)
     assert any(not np.array_equal(found, pixels) for found in changed)
@@ -131,22 +131,22 @@ def test_light_and_noise_keep_shape_and_the_source_unchanged() -> None:
 @settings(max_examples=20)
 def test_mosaics_are_as_many_as_asked(share: float, seed: int) -> None:
     config = Augment(mosaic=share, seed=seed)
-    kinds = [sample.kind(str(number), MIDDLE, config) for number in range(2000)]
+    kinds = [sample.recipe_kind(str(number), MIDDLE, config) for number in range(2000)]
     assert kinds.count(sample.MOSAIC) / 2000 == pytest.approx(share, abs=0.05)
 
 
 def test_a_window_too_small_for_four_views_is_no_mosaic() -> None:
-    assert sample.kind("name", Window(0, 0, 63, 200), Augment(mosaic=1)) == sample.KIND
-    assert sample.kind("name", Window(0, 0, 64, 64), Augment(mosaic=1)) == sample.MOSAIC
+    assert sample.recipe_kind("name", Window(0, 0, 63, 200), Augment(mosaic=1)) == sample.AUGMENT
+    assert sample.recipe_kind("name", Window(0, 0, 64, 64), Augment(mosaic=1)) == sample.MOSAIC
 
 
-def lent() -> Picture:
+def lent() -> LabelledImage:
     pixels, boxes = squares()
-    return Picture("lender", pixels, boxes, NOTHING_IGNORED, first=3)
+    return LabelledImage("lender", pixels, boxes, NOTHING_IGNORED, first=3)
 
 
 @pytest.mark.parametrize(
-    ("kind", "copy_paste", "read"), [(sample.KIND, 0, False), (sample.KIND, 1, True), (sample.MOSAIC, 0, True)]
+    ("kind", "copy_paste", "read"), [(sample.AUGMENT, 0, False), (sample.AUGMENT, 1, True), (sample.MOSAIC, 0, True)]
 )
 def test_a_sample_names_the_donors_it_depends_on_and_reads_no_others(kind: str, copy_paste: float, read: bool) -> None:
     asked = []
@@ -162,7 +162,7 @@ def test_cutouts_leave_every_label_as_visible_as_a_label_must_be(seed: int, min_
     boxes = bx.as_boxes([[4, 4, 30, 24], [28, 20, 60, 60], [2, 50, 8, 56]])
     visibility = np.array([1.0, min_visibility, 1.0])
     before = np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
-    scene = Scene(before, boxes, np.arange(3), visibility, bx.as_boxes([]), np.arange(0), {})
+    scene = AugmentedImage(before, boxes, np.arange(3), visibility, bx.as_boxes([]), np.arange(0), {})
     found = corruptions.occlude(scene, min_visibility, np.random.default_rng(seed))
     assert (found.visibility <= visibility).all() and (found.visibility >= min_visibility).all()
     assert found.visibility[1] == min_visibility  # nothing more to hide of it
@@ -193,10 +193,10 @@ def test_what_is_made_changes_only_with_the_version() -> None:
     assert (sample.VERSION, digest(found)[:16]) == (4, "c9dc7e446f451cba")
 
 
-def test_disturbing_a_sample_loads_no_torch_and_leaves_it_importable() -> None:
+def test_corrupting_a_sample_loads_no_torch_and_leaves_it_importable() -> None:
     code = (
-        "import sys, numpy as np\nfrom etl.stages.augment.corruptions import disturb\n"
-        "disturb(np.zeros((32, 32, 3), np.uint8), 1)\nassert 'albumentations' in sys.modules\n"
+        "import sys, numpy as np\nfrom etl.stages.augment.corruptions import corrupt\n"
+        "corrupt(np.zeros((32, 32, 3), np.uint8), 1)\nassert 'albumentations' in sys.modules\n"
         "assert 'torch' not in sys.modules\nimport importlib.util\nimportlib.util.find_spec('torch')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

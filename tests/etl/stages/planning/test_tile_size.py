@@ -14,7 +14,7 @@ from etl import boxes as bx
 from etl.config import Tile
 from etl.plan import TilePlan
 from etl.stages.planning import tile_size
-from etl.stages.tile import tiles
+from etl.stages.tile import cut_tiles
 
 
 def cut(size: int, overlap: float, *scales: float) -> TilePlan:
@@ -52,7 +52,7 @@ def cuts(scene: tile_size.Objects, plan: TilePlan) -> Iterator[tuple[int, np.nda
     """Each image's row, the rows of its boxes, and its tiles as the build makes them."""
     for row, (width, height) in enumerate(scene.image_wh.tolist()):
         mine = np.flatnonzero(scene.owner == row)
-        yield row, mine, tiles((width, height), scene.xyxy[mine], np.zeros(len(mine), bool), plan)
+        yield row, mine, cut_tiles((width, height), scene.xyxy[mine], np.zeros(len(mine), bool), plan)
 
 
 def lost(scene: tile_size.Objects, plan: TilePlan) -> list[int]:
@@ -71,9 +71,9 @@ def lost(scene: tile_size.Objects, plan: TilePlan) -> list[int]:
 def test_under_automatic_scales_no_object_is_whole_in_no_tile(
     scene: tile_size.Objects, size: int, overlap: float
 ) -> None:
-    scales = tile_size.needed_scales(cut(size, overlap), scene)
+    scales = tile_size.choose_scales(cut(size, overlap), scene)
     assert lost(scene, cut(size, overlap, *scales)) == []
-    assert not tile_size.never_whole(cut(size, overlap, *scales), scene).any()
+    assert not tile_size.find_never_whole(cut(size, overlap, *scales), scene).any()
     assert scales[0] == 1.0
     assert list(scales) == sorted(scales, reverse=True)
 
@@ -84,13 +84,13 @@ def test_what_is_never_whole_is_known_without_cutting(
     scene: tile_size.Objects, size: int, overlap: float, scales: tuple[float, ...]
 ) -> None:
     plan = cut(size, overlap, *scales)
-    assert np.flatnonzero(tile_size.never_whole(plan, scene)).tolist() == lost(scene, plan)
+    assert np.flatnonzero(tile_size.find_never_whole(plan, scene)).tolist() == lost(scene, plan)
 
 
 @given(scenes(), SIZE, OVERLAP)
 @settings(max_examples=100, deadline=None)
 def test_no_scale_is_there_that_no_object_needs(scene: tile_size.Objects, size: int, overlap: float) -> None:
-    scales = tile_size.needed_scales(cut(size, overlap), scene)
+    scales = tile_size.choose_scales(cut(size, overlap), scene)
     for dropped in scales[1:]:
         assert not serves(scene, size, overlap, tuple(scale for scale in scales if scale != dropped))
 
@@ -141,7 +141,7 @@ def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
 ) -> None:
     sizes = (64, 96, 128, 160)
     tile = Tile(size="auto", overlap=overlap, min_visibility=0.4, negatives=0.25)
-    best = tile_size.picked(tile_size.choose(tile, image_size, scene, sizes))
+    best = tile_size.best_candidate(tile_size.assess_candidates(tile, image_size, scene, sizes))
     small = np.percentile(bx.side_length(scene.xyxy), 5) if len(scene.xyxy) else 8.0
     shortfall = {size: max(8 - small * (image_size / size if image_size else 1), 0) for size in sizes}
     every = [
@@ -163,7 +163,7 @@ def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
 
 def test_small_objects_keep_scale_1_alone() -> None:
     scene = objects([(4000, 3000)], [[[100, 100, 228, 228], [3990, 2990, 4000, 3000]]])
-    assert tile_size.needed_scales(cut(640, 0.2), scene) == (1.0,)
+    assert tile_size.choose_scales(cut(640, 0.2), scene) == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_small_objects_keep_scale_1_alone() -> None:
 )
 def test_a_larger_object_adds_the_finest_scale_that_shows_it_whole(side: int, scales: tuple[float, ...]) -> None:
     scene = objects([(4000, 3000)], [[[0, 0, side, side]]])
-    assert tile_size.needed_scales(cut(640, 0.2), scene) == scales
+    assert tile_size.choose_scales(cut(640, 0.2), scene) == scales
 
 
 def test_small_objects_want_to_be_seen_large_enough_by_the_network() -> None:
     scene = objects([(2000, 2000)], [[[x, y, x + 5, y + 5] for x in range(0, 1900, 100) for y in range(0, 1900, 100)]])
-    candidates = tile_size.choose(Tile(size="auto"), 640, scene)
-    best = tile_size.picked(candidates)
+    candidates = tile_size.assess_candidates(Tile(size="auto"), 640, scene)
+    best = tile_size.best_candidate(candidates)
     assert best.smallest is not None
     assert best.smallest >= tile_size.SMALLEST > 5
     larger = [candidate for candidate in candidates if candidate.size > 5 / 8 * 640]
@@ -189,11 +189,11 @@ def test_small_objects_want_to_be_seen_large_enough_by_the_network() -> None:
 
 def test_what_the_configuration_says_is_the_only_candidate() -> None:
     scene = objects([(4000, 3000)], [[[0, 0, 900, 900]]])
-    (only,) = tile_size.choose(Tile(size=320, scales=(1.0, 0.5)), None, scene)
+    (only,) = tile_size.assess_candidates(Tile(size=320, scales=(1.0, 0.5)), None, scene)
     assert (only.size, only.scales, only.not_held, only.reason) == (320, (1.0, 0.5), 1, "chosen: as configured")
 
 
 def test_a_dataset_without_boxes_or_images_still_has_a_plan() -> None:
     for scene in (objects([(900, 900)], [[]]), objects([], [])):
-        assert tile_size.picked(tile_size.choose(Tile(size="auto"), None, scene)).scales == (1.0,)
-    assert tile_size.picked(tile_size.choose(Tile(size="auto"), None, objects([], []))).size == 640
+        assert tile_size.best_candidate(tile_size.assess_candidates(Tile(size="auto"), None, scene)).scales == (1.0,)
+    assert tile_size.best_candidate(tile_size.assess_candidates(Tile(size="auto"), None, objects([], []))).size == 640
