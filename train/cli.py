@@ -11,6 +11,7 @@ import typer
 from etl.cli.app import ConfigFile, Json, Overrides, app, name_file_in_errors, print_answer, start_logging
 from etl.config import Config, changes, load
 from etl.errors import ConfigError
+from etl.storage.paths import MANIFEST, MODEL_JSON
 
 __all__ = ["app"]
 
@@ -43,7 +44,7 @@ def _snapshot(config: Config, uri: str | None) -> Any:
         raise ConfigError(
             config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first"
         )
-    _expect(uri, "manifest.json", "--snapshot", "a snapshot's URI, as `speck build` prints it")
+    _expect(uri, MANIFEST, "--snapshot", "a snapshot's URI, as `speck build` prints it")
     return snapshot.Snapshot.open(uri)
 
 
@@ -51,7 +52,7 @@ def _expect(uri: str, file: str, key: str, expected: str) -> None:
     """Raise ConfigError unless a file lies below a URI that the command names."""
     from etl.storage import store
 
-    if not store.exists(store.join(uri, file)):
+    if not store.exists(f"{uri.rstrip('/')}/{file}"):
         raise ConfigError("speck", key, f"{uri}, which has no {file}", expected)
 
 
@@ -91,7 +92,7 @@ def evaluate(
 
     with name_file_in_errors(config):
         if model is not None:
-            _expect(model, "model.json", "--model", _MODEL)
+            _expect(model, MODEL_JSON, "--model", _MODEL)
         result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections, promote=promote)
     if as_json:
         print_answer(result, True)
@@ -107,7 +108,7 @@ def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = N
 
     with name_file_in_errors(config):
         if model is not None:
-            _expect(model, "model.json", "--model", _MODEL)
+            _expect(model, MODEL_JSON, "--model", _MODEL)
         print_answer(finding.find_missing(settings, _snapshot(settings, snapshot), model), as_json)
 
 
@@ -129,7 +130,7 @@ def predict(
     from train.prediction import files
 
     if not (model.endswith(".onnx") and Path(model).is_file()):
-        _expect(model, "model.json", "MODEL", _MODEL)
+        _expect(model, MODEL_JSON, "MODEL", _MODEL)
     least = _number("--confidence", confidence)
     print_answer(files.predict_files(model, images, out, mode, least), as_json)
 
@@ -143,7 +144,7 @@ def export_model(
     """Write a model as ONNX, with its tile geometry, classes and thresholds inside; `speck predict` runs it."""
     from train.models import model as models, onnx
 
-    _expect(model, "model.json", "MODEL", _MODEL)
+    _expect(model, MODEL_JSON, "MODEL", _MODEL)
     print_answer(onnx.export(models.load(model), out), as_json)
 
 

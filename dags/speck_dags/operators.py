@@ -72,9 +72,9 @@ class StageOperator(BaseOperator):
         """Give the Dask cluster; what it did is a page of the dataset's store, until the next run of this stage."""
         # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-        from etl.dashboard import overview
         from etl.execution import cluster
         from etl.storage import store
+        from etl.storage.paths import DatasetPaths
 
         home = load(self.config).home  # before the work: the file may be edited meanwhile
         with TemporaryDirectory(prefix="speck-") as folder:
@@ -87,7 +87,7 @@ class StageOperator(BaseOperator):
                     yield self._cluster
             finally:
                 if report.exists():
-                    store.upload(report, store.join(home, overview.PERFORMANCE, f"{self.stage}.html"))
+                    store.upload(report, DatasetPaths(home).performance(self.stage))
 
     def on_kill(self) -> None:
         """Cancel the work on Dask, which a dying task would leave running."""
@@ -278,10 +278,11 @@ class EvaluateOperator(ProcessOperator):
         """Return the answer of `speck evaluate`."""
         from etl.dashboard import run_notes
         from etl.lifecycle import retrain
+        from etl.storage.paths import split_uri
 
         plan, config = self.plan, load(self.config)
         # A trial's images are not those that the champion was judged on.
-        own = plan["snapshot"].startswith(f"{config.home}/snapshots/") and "/" not in retrain.trained_on(plan["model"])
+        own = split_uri(plan["snapshot"]).home == config.home and "/" not in retrain.trained_on(plan["model"])
         answer = self.run(
             "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if own else [])
         )

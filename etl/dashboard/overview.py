@@ -18,15 +18,28 @@ from etl.codes import SEVERITIES
 from etl.config import Config
 from etl.errors import StoreError
 from etl.storage import store
+from etl.storage.paths import (
+    AUDIT_HTML,
+    AUDIT_JSON,
+    EVALUATION_HTML,
+    EVALUATION_JSON,
+    MANIFEST,
+    MODEL_JSON,
+    MODELS,
+    SAMPLES_HTML,
+    SNAPSHOTS,
+    WEIGHTS,
+    DatasetPaths,
+    ModelPaths,
+    split_uri,
+)
 
 NEWEST = 30  # publications and promotions that are told of
-AUDIT, SAMPLES, EVALUATION = "audit.html", "samples.html", "evaluation.html"
 FIGURES = ("AP", "AP50", *(f"AP_{name}" for name in BUCKETS))
 
-PAGES = {"snapshots": (AUDIT, SAMPLES), "models": (EVALUATION,)}  # by the folder in whose entries they lie
+PAGES = {SNAPSHOTS: (AUDIT_HTML, SAMPLES_HTML), MODELS: (EVALUATION_HTML,)}  # by the folder in whose entries they lie
 _ID = re.compile(r"[0-9a-f]{16}")
 _CACHED = 4096  # small values; a dataset has about a hundred
-PERFORMANCE = "performance"  # the folder of the pages on each stage that runs on Dask
 _STAGE = re.compile(r"[a-z]+")
 _KEPT_PAGES = 16  # whole pages, up to a few MB each
 
@@ -87,7 +100,7 @@ class Model:
     @property
     def snapshot(self) -> str:
         """The id of the snapshot it was trained on."""
-        return str(self.said["snapshot"]).rsplit("/", 1)[-1]
+        return split_uri(self.said["snapshot"]).id
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,40 +135,38 @@ class Overview:
 
 def overview(config: Config) -> Overview:
     """Return what a dataset's part of the store has to tell, empty before the first build."""
-    home = config.home
-    snapshots = _folders(store.join(home, "snapshots"))
-    log = _newest(home, "log")
-    publications = [_publication(home, uri, stamp, snapshots) for uri, stamp in log]
-    models = [_model(home, name, files) for name, files in _folders(store.join(home, "models")).items()]
+    paths = DatasetPaths(config.home)
+    snapshots = _folders(paths.snapshots)
+    publications = [_publication(paths, uri, stamp, snapshots) for uri, stamp in _newest(paths.log)]
+    models = [_model(paths.model(name), files) for name, files in _folders(paths.models).items()]
     return Overview(
         name=config.name,
         publications=tuple(publications),
         models=tuple(sorted((found for found in models if found), key=lambda one: (one.time, one.id))),
-        promotions=tuple(_entry(uri, stamp) for uri, stamp in _newest(home, "promotions")),
+        promotions=tuple(_entry(uri, stamp) for uri, stamp in _newest(paths.promotions)),
     )
 
 
 def report(config: Config, folder: str, name: str, file: str) -> bytes:
     """Return a page of a snapshot or a model as it was written; StoreError when there is none of this name."""
-    place = store.join(config.home, folder, name)
+    uri = f"{config.home}/{folder}/{name}"
     allowed = file in PAGES.get(folder, ()) and _ID.fullmatch(name)
-    stamps = {found.path: found.stamp for found in store.listing(place)} if allowed else {}
+    stamps = {found.path: found.stamp for found in store.listing(uri)} if allowed else {}
     if file not in stamps:
         raise StoreError(f"{config.name}: no page {folder}/{name}/{file}")
-    return _content(store.join(place, file), stamps[file])
+    return _content(f"{uri}/{file}", stamps[file])
 
 
 def performance_report(config: Config, stage: str) -> bytes:
     """Return the page of what Dask did in the newest run of a stage in Airflow; StoreError when there is none."""
     if not _STAGE.fullmatch(stage):
         raise StoreError(f"{config.name}: no stage {stage}")
-    return store.read_bytes(store.join(config.home, PERFORMANCE, f"{stage}.html"))
+    return store.read_bytes(DatasetPaths(config.home).performance(stage))
 
 
-def _newest(home: str, folder: str) -> list[tuple[str, str]]:
+def _newest(uri: str) -> list[tuple[str, str]]:
     """Return URI and stamp of the last entries of a log, oldest first."""
-    uri = store.join(home, folder)
-    return [(store.join(uri, file.path), file.stamp) for file in store.listing(uri)[-NEWEST:]]
+    return [(f"{uri}/{file.path}", file.stamp) for file in store.listing(uri)[-NEWEST:]]
 
 
 def _folders(uri: str) -> dict[str, dict[str, str]]:
@@ -171,12 +182,12 @@ def _pages(folder: str, there: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name in PAGES[folder] if name in there)
 
 
-def _publication(home: str, uri: str, stamp: str, snapshots: Mapping[str, Mapping[str, str]]) -> Publication:
+def _publication(paths: DatasetPaths, uri: str, stamp: str, snapshots: Mapping[str, Mapping[str, str]]) -> Publication:
     entry = _entry(uri, stamp)
     there = snapshots.get(entry["snapshot"], {})
-    if "manifest.json" not in there:  # being removed, or gone
+    if MANIFEST not in there:  # being removed, or gone
         there = {}
-    audit = store.join(home, "snapshots", entry["snapshot"], "audit.json")
+    audit = paths.snapshot(entry["snapshot"]).audit_json
     return Publication(
         snapshot=entry["snapshot"],
         sequence=entry["sequence"],
@@ -184,23 +195,22 @@ def _publication(home: str, uri: str, stamp: str, snapshots: Mapping[str, Mappin
         images=entry["images"],
         boxes=entry["boxes"],
         change=entry["change"],
-        audited=_audited(audit, there["audit.json"]) if "audit.json" in there else None,
-        pages=_pages("snapshots", there),
+        audited=_audited(audit, there[AUDIT_JSON]) if AUDIT_JSON in there else None,
+        pages=_pages(SNAPSHOTS, there),
     )
 
 
-def _model(home: str, name: str, there: Mapping[str, str]) -> Model | None:
+def _model(paths: ModelPaths, there: Mapping[str, str]) -> Model | None:
     """Return a model, None for what is half written or half removed."""
-    if not {"model.json", "weights.safetensors"} <= there.keys():
+    if not {MODEL_JSON, WEIGHTS} <= there.keys():
         return None
-    uri = store.join(home, "models", name)
-    judged = there.get("evaluation.json")
+    judged = there.get(EVALUATION_JSON)
     return Model(
-        id=name,
-        time=_written(store.join(uri, "weights.safetensors"), there["weights.safetensors"]),
-        said=_said(store.join(uri, "model.json"), there["model.json"]),
-        evaluated=None if judged is None else _evaluated(store.join(uri, "evaluation.json"), judged),
-        pages=_pages("models", there),
+        id=split_uri(paths.uri).id,
+        time=_written(paths.weights, there[WEIGHTS]),
+        said=_said(paths.model_json, there[MODEL_JSON]),
+        evaluated=None if judged is None else _evaluated(paths.evaluation_json, judged),
+        pages=_pages(MODELS, there),
     )
 
 

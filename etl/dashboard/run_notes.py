@@ -7,6 +7,7 @@ from typing import Any
 
 from etl.snapshots import snapshot
 from etl.storage import store
+from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
 Answer = Mapping[str, Any]
 
@@ -27,7 +28,7 @@ def of_build(answer: Answer) -> str:
 
 def of_training(answer: Answer, reason: str) -> str:
     """Return what was trained, and why."""
-    model = str(answer["model"]).rstrip("/").rpartition("/")[2]
+    model = split_uri(answer["model"]).id
     return f"model {model}: {answer['epochs']} epochs on {answer['device']}, as {reason}"
 
 
@@ -56,14 +57,14 @@ def _counts(change: Mapping[str, int]) -> str:
 
 def _before(uri: str) -> str | None:
     """Return the URI of the snapshot published before the newest publication of this one."""
-    home, _, name = uri.rstrip("/").rsplit("/", 2)
+    home, name = split_uri(uri)
     entries = [entry for entry in snapshot.history(home) if entry["snapshot"] == name]
     previous = entries[-1]["previous"] if entries else None
-    return None if previous is None else store.join(home, "snapshots", previous)
+    return None if previous is None else DatasetPaths(home).snapshot(previous).uri
 
 
 def _findings(uri: str | None) -> set[str]:
     """Return the codes of what the audit of a snapshot found; none of one that is gone."""
-    if uri is None or not store.exists(store.join(uri, "audit.json")):
+    if uri is None or not store.exists(SnapshotPaths(uri).audit_json):
         return set()
     return {str(finding["code"]) for finding in snapshot.Snapshot.open(uri).audit["findings"]}

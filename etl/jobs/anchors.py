@@ -9,6 +9,7 @@ from etl.jobs.shards import read_sample_indexes
 from etl.snapshots import anchors
 from etl.stages.anchors import fit, formats
 from etl.storage import store
+from etl.storage.paths import ANCHORS
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
@@ -22,7 +23,7 @@ def run(uri: str) -> Answer:
         wh = anchors.sizes(read_sample_indexes(work))
         fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
         log.info("%s", formats.format_log(fitted, fit.RATIO))
-        store.write_json(work.path("anchors", "anchors.json"), fitted)
+        store.write_json(work.path("anchors", ANCHORS), fitted)
         return {key: fitted[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
 
     return work.once("anchors", compute)

@@ -20,6 +20,7 @@ from etl.snapshots import snapshot
 from etl.stages import leakage, remap
 from etl.stages.audit import conclude
 from etl.storage import store
+from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, SnapshotPaths
 from etl.storage.work import Answer, Work
 
 _AUDIT_IMAGES = 2_000  # in one part
@@ -46,7 +47,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
         summary = conclude.merge(total, pixels or conclude.Summary())
         found = conclude_and_write(work, summary, images, annotations)
         severities = Counter(finding["severity"] for finding in found["findings"])
-        return {"findings": dict(sorted(severities.items())), "html": work.path("audit", "audit.html")}
+        return {"findings": dict(sorted(severities.items())), "html": work.path("audit", AUDIT_HTML)}
 
     return work.once("audit", compute)
 
@@ -79,8 +80,8 @@ def conclude_and_write(
     page = audit_page(
         found, preview, pictures(work, found, images, annotations), title=config.name, before=_audit_before(config)
     )
-    store.write_json(work.path("audit", "audit.json"), found)
-    store.write_bytes(work.path("audit", "audit.html"), page.encode())
+    store.write_json(work.path("audit", AUDIT_JSON), found)
+    store.write_bytes(work.path("audit", AUDIT_HTML), page.encode())
     return found
 
 
@@ -92,15 +93,16 @@ def _findings_of_split(work: Work) -> list[Finding]:
 def _audit_before(config: Config) -> dict[str, Any] | None:
     """Return the audit of the dataset's newest snapshot; None before the first."""
     newest = snapshot.head(config)
-    uri = None if newest is None else store.join(newest, "audit.json")
+    uri = None if newest is None else SnapshotPaths(newest).audit_json
     return dict(store.read_json(uri)) if uri is not None and store.exists(uri) else None
 
 
 def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
     """Return the anchors of the dataset's newest snapshot in tonight's network pixels; none before the first."""
     newest = snapshot.head(config)
-    if newest is None or not store.exists(store.join(newest, "anchors.json")):
+    uri = None if newest is None else SnapshotPaths(newest).anchors
+    if uri is None or not store.exists(uri):
         return ()
-    found = store.read_json(store.join(newest, "anchors.json"))
+    found = store.read_json(uri)
     scale = network.image_size(config, tile_size) / found["image_size"]
     return [[(w * scale, h * scale) for w, h in level] for level in found["anchors"]] if found["boxes"] else ()

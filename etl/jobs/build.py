@@ -15,6 +15,7 @@ from etl.jobs.plan import PLAN_UPDATE, pin_plan
 from etl.jobs.plan_preview import preview
 from etl.plan import Plan
 from etl.storage import lease, store
+from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths
 from etl.storage.work import Answer, Work
 
 
@@ -38,9 +39,9 @@ def audit_source(config: Config, cluster: Cluster) -> Answer:
     work = Work(ingest.run(config, cluster, purpose="audit")["work"])
     split.run(work.uri)
     audit.run(work.uri, cluster)
-    audited = dict(store.read_json(work.path("audit", "audit.json")))
-    html = store.join(config.home, "audit", "audit.html")
-    store.write_bytes(html, store.read_bytes(work.path("audit", "audit.html")))
+    audited = dict(store.read_json(work.path("audit", AUDIT_JSON)))
+    html = DatasetPaths(config.home).audit_html
+    store.write_bytes(html, store.read_bytes(work.path("audit", AUDIT_HTML)))
     work.delete()
     return {**audited, "html": html}
 

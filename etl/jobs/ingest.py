@@ -28,6 +28,7 @@ from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
@@ -55,7 +56,8 @@ class _Inputs:
         codec = lossless.choose_codec(config.shard.jpeg, plan.codec if plan is not None else None)
         extra = ("full",) * self.full
         name = digest(self.source.fingerprint, settings, pinned, VERSIONS, codec, self.purpose, *extra)[:16]
-        return Work(store.join(config.home, "work", name if self.purpose == "build" else f"{self.purpose}-{name}"))
+        name = name if self.purpose == "build" else f"{self.purpose}-{name}"
+        return Work(DatasetPaths(config.home).work_dir(name))
 
 
 def run(
@@ -159,4 +161,4 @@ def _write_tables(inputs: _Inputs, work: Work, tables: dict[str, pa.Table], cate
         "boxes": boxes,
         "full": inputs.full,
     }
-    store.write_json(store.join(work.uri, "build.json"), build)
+    store.write_json(work.build_json, build)

@@ -16,10 +16,10 @@ from etl.ids import digest
 from etl.sources.scan import SourceListing
 from etl.stages import ingest
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 log = logging.getLogger("speck")
 
-FILE = "seen.parquet"  # below the dataset's part of the store; losing it costs time only
 _TABLES = {
     "images": schema.IMAGES,
     "annotations": schema.ANNOTATIONS,
@@ -95,4 +95,4 @@ def order_by_path(paths: Sequence[str], tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _uri(config: Config) -> str:
-    return store.join(config.home, FILE)
+    return DatasetPaths(config.home).seen  # losing it costs time only

@@ -19,6 +19,7 @@ from etl.stages.planning.tile_size import Objects, _candidates, apply_settings, 
 from etl.stages.planning.tile_stats import Tables, TileStats
 from etl.stages.remap import remap_boxes
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 from etl.storage.work import Work
 
 log = logging.getLogger("speck")
@@ -127,7 +128,7 @@ def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[Finding]:
 
 def pin_after_build(work: Work, plan: Plan) -> None:
     """Pin the plan of a build if none is pinned; else pin its sampling policy if the configuration asked for it."""
-    uri = store.join(work.config.home, "plan.json")
+    uri = DatasetPaths(work.config.home).plan
     if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
         return
     if work.pinned == load_plan(work.config.home) and work.pinned.policy != plan.policy:
@@ -136,7 +137,7 @@ def pin_after_build(work: Work, plan: Plan) -> None:
 
 def pin_plan(config: Config, plan: Plan) -> None:
     """Pin a plan: later builds of the dataset use it."""
-    store.write_json(store.join(config.home, "plan.json"), plan.model_dump(mode="json"))
+    store.write_json(DatasetPaths(config.home).plan, plan.model_dump(mode="json"))
 
 
 def read_plan_file(file: str) -> Plan:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
-from etl.jobs import sample_cache
 from etl.jobs.plan import load_build_plan, pin_after_build
 from etl.jobs.sample_cache import ShardEntry
 from etl.jobs.shards import Assembled, assemble_shards
@@ -27,12 +26,13 @@ from etl.stages import STAGES, ledger
 from etl.stages.planning import sampling
 from etl.stages.remap import trained_categories
 from etl.storage import lease, store
+from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
 
-_FILES = (("tile", sample_cache.FILE), ("anchors", "anchors.json"))  # stage and name
-_REPORTS = (("audit", "audit.json"), ("audit", "audit.html"))  # compare with the snapshot before: written once
+_FILES = (("tile", KEYS), ("anchors", ANCHORS))  # stage and name
+_REPORTS = (("audit", AUDIT_JSON), ("audit", AUDIT_HTML))  # compare with the snapshot before: written once
 
 
 class _Counts(TypedDict):
@@ -67,7 +67,7 @@ def run(uri: str) -> Answer:
 
 def published_answer(work: Work) -> Answer | None:
     """Return the answer of a build that was published before its process ended; None if it was not published."""
-    home = work.uri.rsplit("/", 2)[0]
+    home = split_uri(work.uri).home
     entries = [entry for entry in snapshot.history(home) if entry.get("build") == work.build_id]
     return dict(entries[-1]["answer"]) if entries and not work.exists else None
 
@@ -81,7 +81,7 @@ def _publish(work: Work) -> Answer:
     counts = _counts(tables, assembled.shards)
     manifest = _write_snapshot(work, tables, assembled.shards, counts, plan)
     answer = {
-        "snapshot": store.join(work.config.home, "snapshots", manifest["id"]),
+        "snapshot": DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
         "published": not snapshot.is_newest(work.config.home, manifest["id"]),
         **counts,
         "reused_samples": assembled.reused,
@@ -136,20 +136,20 @@ def _write_snapshot(
     data = {name: store.table_bytes(table) for name, table in tables.items()}
     entries = {name: {**_digest(data[name]), "rows": table.num_rows} for name, table in tables.items()}
     name = snapshot.snapshot_id(entries, shards)
-    folder = store.join(work.config.home, "snapshots", name)
+    paths = DatasetPaths(work.config.home).snapshot(name)
     for table_name, content in data.items():
-        store.write_bytes(store.join(folder, f"{table_name}.parquet"), content)
-    is_published = store.exists(store.join(folder, "manifest.json"))
+        store.write_bytes(paths.table(table_name), content)
+    is_published = store.exists(paths.manifest)
     for stage, file in _FILES if is_published else (*_FILES, *_REPORTS):
-        store.write_bytes(store.join(folder, file), store.read_bytes(work.path(stage, file)))
+        store.write_bytes(f"{paths.uri}/{file}", store.read_bytes(work.path(stage, file)))
     sheet = _contact_sheet(work, tables["samples"])
-    store.write_bytes(store.join(folder, contact_sheet.FILE), sheet)
+    store.write_bytes(paths.samples_html, sheet)
     return {
         "id": name,
         "dataset": work.config.name,
         "tables": entries,
         "shards": shards,
-        "pages": {contact_sheet.FILE: _digest(sheet)},
+        "pages": {SAMPLES_HTML: _digest(sheet)},
         "counts": counts,
         "categories": trained_categories(work.categories, work.config.ontology),
         "config": work.config.resolved(),
@@ -164,9 +164,9 @@ def _digest(data: bytes) -> dict[str, str | int]:
 
 def _contact_sheet(work: Work, samples: pa.Table) -> bytes:
     rows = contact_sheet.choose(samples, schema.BASE)
-    uris = [snapshot.shard_uri(work.config.home, row["shard"]) for row in rows]
+    uris = [DatasetPaths(work.config.home).shard(row["shard"]) for row in rows]
     images = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, rows, strict=True)]
-    anchors = store.read_json(work.path("anchors", "anchors.json"))
+    anchors = store.read_json(work.path("anchors", ANCHORS))
     return contact_sheet.page(work.config.name, zip(rows, images, strict=True), anchors)
 
 

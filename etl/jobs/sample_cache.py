@@ -23,9 +23,9 @@ from etl.plan import Plan
 from etl.snapshots.snapshot import Snapshot, head
 from etl.stages.augment.donors import Donors
 from etl.storage import shard, store
+from etl.storage.paths import DatasetPaths, SnapshotPaths, shard_file
 from etl.storage.work import Work
 
-FILE = "keys.parquet"  # next to a snapshot's tables; losing it costs a full build, nothing else
 KEYS = pa.schema([("image_id", pa.string()), ("key", pa.string())])
 _STAGES = ("tile", "augment", "shard")  # whose code makes samples
 _IMAGE = ("image_id", "sha256", "width", "height", "exif_orientation", "exif_applied", "split")
@@ -102,7 +102,7 @@ def plan_reuse(work: Work, keys: pa.Table) -> pa.Array:
     """Write the keys of this build and the snapshot to reuse; return the ids of the images whose samples it holds."""
     uri = head(work.config) if not work.full else None
     unchanged = pa.array([], pa.string())
-    if uri is not None and store.exists(store.join(uri, "manifest.json")):
+    if uri is not None and store.exists(SnapshotPaths(uri).manifest):
         unchanged = _unchanged_images(Snapshot.open(uri), keys)
     work.write("tile", "keys", keys)
     work.write("tile", "kept", pa.table({"image_id": unchanged}))
@@ -112,7 +112,7 @@ def plan_reuse(work: Work, keys: pa.Table) -> pa.Array:
 
 def _unchanged_images(earlier: Snapshot, keys: pa.Table) -> pa.Array:
     """Return the ids of the images that have the same key in the snapshot and whose shards all exist."""
-    uri = store.join(earlier.uri, FILE)
+    uri = earlier.paths.keys  # losing it costs a full build, nothing else
     if not store.exists(uri):
         return pa.array([], pa.string())
     earlier_keys = store.read_table(uri)
@@ -129,12 +129,12 @@ def _unchanged_images(earlier: Snapshot, keys: pa.Table) -> pa.Array:
 
 def _lost_shards(snapshot: Snapshot) -> list[str]:
     """Return the sha256 of the snapshot's shards that are missing from the store or have another size."""
-    folder = store.join(snapshot.home, "shards")
+    folder = DatasetPaths(snapshot.home).shards
     sizes = {file.path: file.size for file in store.listing(folder)} if store.exists(folder) else {}
     return [
         entry["sha256"]
         for entry in snapshot.manifest["shards"]
-        if sizes.get(f"{entry['sha256']}.tar") != entry["bytes"]
+        if sizes.get(shard_file(entry["sha256"])) != entry["bytes"]
     ]
 
 

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from etl import schema
 from etl.jobs import sample_cache
 from etl.jobs.sample_cache import ShardEntry
-from etl.snapshots.snapshot import shard_uri
 from etl.storage import shard, store
+from etl.storage.paths import DatasetPaths
 from etl.storage.work import Work
 
 log = logging.getLogger("speck")
@@ -123,7 +123,7 @@ def _write_shard(
                 writer.add(piece)
         copied += len(span.lengths)
     written = writer.close()
-    uri = shard_uri(home, written.sha256)
+    uri = DatasetPaths(home).shard(written.sha256)
     if not store.exists(uri):
         store.upload(written.path, uri)
     log.info("publish: shard %s, %d samples, %.1f MB", written.sha256[:12], rows.num_rows, written.size / 1e6)

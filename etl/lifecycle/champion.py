@@ -7,8 +7,7 @@ from typing import Any
 
 from etl.errors import ConfigError, StoreError
 from etl.storage import store
-
-_POINTER, _LOG = "champion.json", "promotions"
+from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
 
 def champion(home: str) -> str | None:
@@ -25,10 +24,10 @@ def standing(home: str) -> list[str]:
 
 def history(home: str) -> list[dict[str, Any]]:
     """Return every promotion, oldest first: sequence, model, predecessor, reason and time."""
-    folder = store.join(home, _LOG)
+    folder = DatasetPaths(home).promotions
     if not store.exists(folder):
         return []
-    return [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]
+    return [store.read_json(f"{folder}/{file.path}") for file in store.listing(folder)]
 
 
 def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
     A promotion exists when its entry in the log does, which only one of two can write: StoreError when the champion is
     no longer the one it was compared with. champion.json repeats the newest entry.
     """
-    entries = history(home)
+    paths, entries = DatasetPaths(home), history(home)
     now = str(entries[-1]["model"]) if entries else None
     if now != over:
         raise StoreError(f"{home}: the champion is {now or 'none'}, not {over or 'none'}; compare with it again")
@@ -51,9 +50,9 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
         "reason": reason,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    if not store.create_if_absent(store.join(home, _LOG, f"{sequence:08d}.json"), store.to_json(entry)):
+    if not store.create_if_absent(paths.promotion(sequence), store.to_json(entry)):
         raise StoreError(f"{home}: another promotion came first; compare with its model again")
-    store.write_json(store.join(home, _POINTER), entry)
+    store.write_json(paths.champion, entry)
     return entry
 
 
@@ -61,15 +60,14 @@ def models(home: str) -> list[dict[str, Any]]:
     """Return the dataset's models, oldest first: id, snapshot, figures where it was judged, whether it is champion."""
     best = champion(home)
     found = []
-    for uri in store.glob(store.join(home, "models", "*", "model.json")):
-        folder = uri.rsplit("/", 1)[0]
-        said, judged = store.read_json(uri), store.join(folder, "evaluation.json")
-        figures = store.read_json(judged)["combined"] if store.exists(judged) else {}
+    for uri in store.glob(DatasetPaths(home).model("*").model_json):
+        said, paths = store.read_json(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
+        figures = store.read_json(paths.evaluation_json)["combined"] if store.exists(paths.evaluation_json) else {}
         found.append(
             {
                 "id": said["id"],
-                "uri": folder,
-                "written": store.modified(store.join(folder, "weights.safetensors")).isoformat(),
+                "uri": paths.uri,
+                "written": store.modified(paths.weights).isoformat(),
                 "model": said["model"],
                 "snapshot": said["snapshot"],
                 "run": said.get("run"),
@@ -82,8 +80,7 @@ def models(home: str) -> list[dict[str, Any]]:
 
 def home_of(model: str) -> tuple[str, str]:
     """Return the dataset's part of the store and the id of a model's URI; ConfigError when no model is there."""
-    uri = model.rstrip("/")
-    if uri.count("/") < 2 or not store.exists(store.join(uri, "model.json")):
+    home, name = split_uri(model)
+    if not home or not store.exists(ModelPaths(model).model_json):
         raise ConfigError("speck promote", "MODEL", f"{model}, which has no model.json", "a model's URI")
-    home, _, name = uri.rsplit("/", 2)
     return home, name

@@ -12,6 +12,7 @@ from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
+from etl.storage.paths import DatasetPaths, ModelPaths, split_uri
 
 SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes the model
 
@@ -22,7 +23,7 @@ def reason_to_train(config: Config, snapshot: str) -> str | None:
     if not own:  # one of a trial's, or of another dataset's snapshot says nothing of this one's
         return "no model yet"
     model = own[-1]
-    last = store.read_json(store.join(model, "model.json"))
+    last = store.read_json(ModelPaths(model).model_json)
     try:
         before = Snapshot.open(snapshot_of(model)).table("annotations")
     except StoreError:
@@ -58,13 +59,12 @@ def newest_model(config: Config) -> str | None:
 
 def snapshot_of(model: str) -> str:
     """Return the URI of the snapshot a model was trained on."""
-    name = trained_on(model)
-    return name if "/" in name else store.join(model.rsplit("/", 2)[0], "snapshots", name)
+    return DatasetPaths(split_uri(model).home).snapshot(trained_on(model)).uri
 
 
 def trained_on(model: str) -> str:
     """Return the id of the snapshot a model was trained on, its URI where that is none of the dataset's own."""
-    return str(store.read_json(store.join(model, "model.json"))["snapshot"])
+    return str(store.read_json(ModelPaths(model).model_json)["snapshot"])
 
 
 def _boxes(annotations: pa.Table) -> set[tuple[str, str]]:

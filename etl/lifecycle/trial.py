@@ -8,7 +8,7 @@ from typing import Any
 
 from etl.config import Config, load
 from etl.ids import digest
-from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 
 def configured(path: str | Path, changes: Mapping[str, Any]) -> Config:
@@ -23,4 +23,4 @@ def configured(path: str | Path, changes: Mapping[str, Any]) -> Config:
 
 def named(config: Config, name: str) -> Config:
     """Return a dataset's configuration with the trial of this name in place of the dataset's own part of the store."""
-    return config.model_copy(update={"store": store.join(config.home, "trials", name)})
+    return config.model_copy(update={"store": DatasetPaths(config.home).trial(name)})

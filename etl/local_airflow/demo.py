@@ -17,6 +17,7 @@ from etl.demo import dataset
 from etl.errors import ConfigError, SpeckError
 from etl.local_airflow import server
 from etl.local_airflow.client import ENDED, AirflowClient, message
+from etl.storage.paths import ModelPaths, SnapshotPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ("demo_build", "demo_train", "demo_evaluate")
@@ -191,8 +192,8 @@ def _report(
 ) -> int:
     figures = summary(publish, train, evaluate) | {"seconds": seconds}
     print(table(publish, evaluate, stages))
-    print(f"{'reports':12}{publish['snapshot']}/audit.html")
-    print(f"{'':12}{evaluate.get('html') or figures['model'] + '/evaluation.html'}", flush=True)
+    print(f"{'reports':12}{SnapshotPaths(publish['snapshot']).audit_html}")
+    print(f"{'':12}{evaluate.get('html') or ModelPaths(figures['model']).evaluation_html}", flush=True)
     missed = shortfalls(figures)
     for line in missed:
         print(f"error: {line}", file=sys.stderr, flush=True)

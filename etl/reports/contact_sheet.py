@@ -17,7 +17,6 @@ from etl.imaging import codec
 from etl.reports.audit_page import anchor_figures
 from etl.reports.page import render
 
-FILE = "samples.html"
 _SHOWN = 12
 _SIDE = 480  # px: a smaller sample is shown enlarged
 _QUALITY = 85

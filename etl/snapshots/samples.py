@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from etl.boxes import Boxes, from_table
 from etl.errors import StoreError
-from etl.snapshots.snapshot import shard_uri
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 _OPEN_SHARDS = 64
 
@@ -24,12 +24,12 @@ class ShardReader:
     """Reads byte ranges of shards; a copy in another process opens its own files."""
 
     def __init__(self, home: str) -> None:
-        self._home = home
+        self._paths = DatasetPaths(home)
         self._files: OrderedDict[str, Any] = OrderedDict()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """Return the bytes of one sample; StoreError when the shard is missing or ends before them."""
-        uri = shard_uri(self._home, shard)
+        uri = self._paths.shard(shard)
         if store.local_path(uri) is None:
             data = store.read_range(uri, offset, size)
         else:
@@ -53,7 +53,7 @@ class ShardReader:
         return self._files[uri]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_home": self._home, "_files": OrderedDict()}
+        return {"_paths": self._paths, "_files": OrderedDict()}
 
 
 def of_split(samples: pa.Table, split: str) -> pa.Table:

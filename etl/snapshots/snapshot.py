@@ -14,6 +14,7 @@ from etl.errors import StoreError
 from etl.ids import digest
 from etl.plan import Plan
 from etl.storage import store
+from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,10 @@ class Snapshot:
     @classmethod
     def open(cls, uri: str) -> Snapshot:
         """Return the snapshot at a URI; StoreError when none was published there."""
-        uri = uri.rstrip("/")
-        manifest = store.join(uri, "manifest.json")
-        if not store.exists(manifest):
-            raise StoreError(f"{uri}: no snapshot here (it has no manifest.json)")
-        return cls(uri, store.read_json(manifest))
+        paths = SnapshotPaths(uri)
+        if not store.exists(paths.manifest):
+            raise StoreError(f"{paths.uri}: no snapshot here (it has no manifest.json)")
+        return cls(paths.uri, store.read_json(paths.manifest))
 
     @property
     def id(self) -> str:
@@ -38,9 +38,14 @@ class Snapshot:
         return str(self.manifest["id"])
 
     @property
+    def paths(self) -> SnapshotPaths:
+        """The files of the snapshot."""
+        return SnapshotPaths(self.uri)
+
+    @property
     def home(self) -> str:
         """The URI of the dataset's part of the store."""
-        return self.uri.rsplit("/", 2)[0]
+        return split_uri(self.uri).home
 
     @cached_property
     def config(self) -> Config:
@@ -59,26 +64,21 @@ class Snapshot:
 
     def table(self, name: str) -> pa.Table:
         """Return one of images, annotations, rejects, ledger, samples."""
-        return store.read_table(store.join(self.uri, f"{name}.parquet"))
+        return store.read_table(self.paths.table(name))
 
     def shard_uri(self, sha256: str) -> str:
         """Return the URI of the shard with this content."""
-        return shard_uri(self.home, sha256)
+        return DatasetPaths(self.home).shard(sha256)
 
     @property
     def anchors(self) -> dict[str, Any]:
         """The anchors fitted to the snapshot's boxes."""
-        return dict(store.read_json(store.join(self.uri, "anchors.json")))
+        return dict(store.read_json(self.paths.anchors))
 
     @property
     def audit(self) -> dict[str, Any]:
         """The audit of the snapshot's source."""
-        return dict(store.read_json(store.join(self.uri, "audit.json")))
-
-
-def shard_uri(home: str, sha256: str) -> str:
-    """Return the URI of the shard with this content in a dataset's part of the store."""
-    return store.join(home, "shards", f"{sha256}.tar")
+        return dict(store.read_json(self.paths.audit_json))
 
 
 def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> str:
@@ -88,43 +88,43 @@ def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mappin
 
 def head(config: Config) -> str | None:
     """Return the URI of the dataset's newest snapshot, None before the first."""
-    pointer = store.join(config.home, "head.json")
-    if not store.exists(pointer):
+    paths = DatasetPaths(config.home)
+    if not store.exists(paths.head):
         return None
-    return store.join(config.home, "snapshots", store.read_json(pointer)["snapshot"])
+    return paths.snapshot(store.read_json(paths.head)["snapshot"]).uri
 
 
 def load_plan(home: str) -> Plan | None:
     """Return the dataset's pinned plan, None before the first build."""
-    uri = store.join(home, "plan.json")
+    uri = DatasetPaths(home).plan
     return Plan.model_validate(store.read_json(uri)) if store.exists(uri) else None
 
 
 def is_newest(home: str, snapshot: str) -> bool:
     """Return whether the dataset's newest snapshot is the one of this id."""
-    pointer = store.join(home, "head.json")
+    pointer = DatasetPaths(home).head
     return store.exists(pointer) and store.read_json(pointer)["snapshot"] == snapshot
 
 
 def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> None:
     """Make a written snapshot the newest: its manifest, an entry in the log with the note, the head, in this order."""
-    pointer = store.join(home, "head.json")
+    paths = DatasetPaths(home)
     previous: dict[str, Any] = {"snapshot": None, "sequence": 0}
-    if store.exists(pointer):
-        previous = store.read_json(pointer)
-    uri = store.join(home, "snapshots", manifest["id"], "manifest.json")
+    if store.exists(paths.head):
+        previous = store.read_json(paths.head)
+    uri = paths.snapshot(manifest["id"]).manifest
     if not store.exists(uri):
         store.write_json(uri, manifest)
     sequence = previous["sequence"] + 1
     entry = {"snapshot": manifest["id"], "previous": previous["snapshot"], "sequence": sequence, **note}
-    store.write_json(store.join(home, "log", f"{sequence:08d}.json"), entry)
-    store.write_json(pointer, {"snapshot": manifest["id"], "sequence": sequence})
+    store.write_json(paths.log_entry(sequence), entry)
+    store.write_json(paths.head, {"snapshot": manifest["id"], "sequence": sequence})
 
 
 def history(home: str) -> list[dict[str, Any]]:
     """Return the log of a dataset's publications, oldest first, with each snapshot's URI."""
-    folder = store.join(home, "log")
-    if not store.exists(folder):
+    paths = DatasetPaths(home)
+    if not store.exists(paths.log):
         return []
-    entries = [store.read_json(store.join(folder, file.path)) for file in store.listing(folder)]
-    return [{**entry, "uri": store.join(home, "snapshots", entry["snapshot"])} for entry in entries]
+    entries = [store.read_json(f"{paths.log}/{file.path}") for file in store.listing(paths.log)]
+    return [{**entry, "uri": paths.snapshot(entry["snapshot"]).uri} for entry in entries]

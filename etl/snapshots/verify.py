@@ -21,8 +21,7 @@ def verify(snapshot: Snapshot) -> dict[str, Any]:
     """Return the answer of `speck verify`: samples looked at, and one entry {what, name, reason} per thing amiss."""
     bad: list[dict[str, str]] = []
     for name, entry in sorted(snapshot.manifest["tables"].items()):
-        uri = store.join(snapshot.uri, f"{name}.parquet")
-        _content(uri, entry["sha256"], "table", name, bad)
+        _content(snapshot.paths.table(name), entry["sha256"], "table", name, bad)
     samples = _samples(snapshot)
     listed = {entry["sha256"]: entry for entry in snapshot.manifest["shards"]}
     seen = 0

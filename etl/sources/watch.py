@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from etl.config import Config, SplitLists
 from etl.ids import digest
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 
 def fingerprint(config: Config) -> str:
@@ -76,4 +77,4 @@ def _files_at(location: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _uri(config: Config) -> str:
-    return store.join(config.home, "watch.json")
+    return DatasetPaths(config.home).watch

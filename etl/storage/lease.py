@@ -24,10 +24,10 @@ from typing import Any
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 log = logging.getLogger("speck")
 
-FILE = "lock.json"
 SECONDS = 60.0  # a holder that has not renewed for this long is dead
 IDLE_SECONDS = 900.0  # for the next stage of the same build to begin
 _TRIES = 20
@@ -47,7 +47,7 @@ def held(home: str, build: str | None = None, *, last: bool = True) -> Iterator[
     if home in _tokens.get():
         yield
         return
-    uri = store.join(home, FILE)
+    uri = DatasetPaths(home).lock
     mine = _acquire(uri, build)
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(uri, mine, done), daemon=True)
@@ -82,7 +82,7 @@ def confirm(home: str) -> None:
 def running(home: str) -> dict[str, Any] | None:
     """Return the lease that is in force on a dataset, None when there is none."""
     try:
-        found = json.loads(store.read_bytes(store.join(home, FILE)))
+        found = json.loads(store.read_bytes(DatasetPaths(home).lock))
     except (StoreError, ValueError):
         return None
     return found if _in_force(found) else None

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -278,20 +278,28 @@ def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
         file.write(sink.getvalue())
 
 
-def clear_partials(uri: str, name: str = "*") -> None:
-    """Remove what writers that were killed left of files of this name in a folder and below; none may be at work."""
-    if (folder := local_path(uri)) is None:
-        return
-    places = folder.rglob(f".{name}.*") if name == "*" else folder.glob(f".{name}.*")
-    for place in places:
-        if _PARTIAL.fullmatch(place.name):
-            place.unlink(missing_ok=True)
+def clear_partials(folder: str) -> None:
+    """Delete the partial files that killed writers left in a folder and below; no writer may be running."""
+    if (local := local_path(folder)) is not None:
+        _delete_partials(local.rglob(".*"))
+
+
+def clear_partials_of(uri: str) -> None:
+    """Delete the partial files that killed writers of one file left; no writer may be running."""
+    if (local := local_path(uri)) is not None:
+        _delete_partials(local.parent.glob(f".{local.name}.*"))
 
 
 def settle(uri: str) -> None:
     """Have everything written below a URI outlast a loss of power."""
     if local_path(uri) is not None:
         os.sync()
+
+
+def _delete_partials(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _partial(local: Path) -> Path:

@@ -17,6 +17,7 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.plan import Plan
 from etl.storage import lease, store
+from etl.storage.paths import split_uri
 
 log = logging.getLogger("speck")
 Answer = dict[str, Any]
@@ -31,19 +32,24 @@ class Work:
     @property
     def build_id(self) -> str:
         """The digest of all that the build depends on."""
-        return self.uri.rsplit("/", 1)[1]
+        return split_uri(self.uri).id
+
+    @property
+    def build_json(self) -> str:
+        """The URI of what ingest notes for the other stages; a work folder without it holds no build."""
+        return f"{self.uri}/build.json"
 
     @property
     def exists(self) -> bool:
         """Whether a build is in progress here."""
-        return store.exists(store.join(self.uri, "build.json"))
+        return store.exists(self.build_json)
 
     @cached_property
     def build(self) -> dict[str, Any]:
         """What ingest noted for the other stages: config, plan (null before the first), categories, own_split."""
         if not self.exists:
             raise StoreError(f"{self.uri}: no build in progress here; run ingest first")
-        return dict(store.read_json(store.join(self.uri, "build.json")))
+        return dict(store.read_json(self.build_json))
 
     @cached_property
     def config(self) -> Config:
@@ -67,7 +73,7 @@ class Work:
 
     def path(self, stage: str, name: str) -> str:
         """Return the URI of a stage's file."""
-        return store.join(self.uri, stage, name)
+        return f"{self.uri}/{stage}/{name}"
 
     def read(self, stage: str, table: str) -> pa.Table:
         """Return a table a stage wrote."""
@@ -86,7 +92,7 @@ class Work:
         """Hold the dataset's lease for a stage; work of another purpose than a build needs none."""
         if "-" in self.build_id:
             return nullcontext()
-        return lease.held(self.uri.rsplit("/", 2)[0], self.build_id, last=last)
+        return lease.held(split_uri(self.uri).home, self.build_id, last=last)
 
     def _once(self, stage: str, run: Callable[[], Answer]) -> Answer:
         uri = self.path(stage, "answer.json")
@@ -105,7 +111,7 @@ class Work:
 
     def delete(self) -> None:
         """Remove the folder, what makes it a build first: a rest that a kill leaves behind is none."""
-        store.delete(store.join(self.uri, "build.json"))
+        store.delete(self.build_json)
         store.delete(self.uri)
 
     def dropped(self, *stages: str) -> pa.Array:

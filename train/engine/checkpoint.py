@@ -11,26 +11,25 @@ import torch
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.storage import store
-
-_FILE = "last.pt"
-_MARK = "run.json"  # by which `speck gc` leaves the snapshot there
+from etl.storage.paths import DatasetPaths, RunPaths
 
 
 def folder(home: str, *run: Any) -> str:
     """Return the URI of the folder of a run, named by all that it depends on."""
-    return store.join(home, "runs", digest(*run)[:16])
+    return DatasetPaths(home).run(digest(*run)[:16]).uri
 
 
 def begin(uri: str, snapshot: str) -> None:
-    """Mark a run as at work on a snapshot."""
-    store.write_json(store.join(uri, _MARK), {"snapshot": snapshot})
+    """Mark a run as at work on a snapshot, which `speck gc` keeps until the run ends."""
+    store.write_json(RunPaths(uri).run_json, {"snapshot": snapshot})
 
 
 def end(uri: str) -> None:
     """Remove all that a finished run would go on from; its event files stay."""
-    for file in (_FILE, _MARK):
-        store.delete(store.join(uri, file))
-    if not store.glob(store.join(uri, "*")):
+    paths = RunPaths(uri)
+    store.delete(paths.checkpoint)
+    store.delete(paths.run_json)
+    if not store.glob(f"{uri}/*"):
         store.delete(uri)
 
 
@@ -38,12 +37,12 @@ def write(uri: str, state: dict[str, Any]) -> None:
     """Keep the state of a run in place of the one before."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    store.write_bytes(store.join(uri, _FILE), buffer.getvalue())
+    store.write_bytes(RunPaths(uri).checkpoint, buffer.getvalue())
 
 
 def read(uri: str) -> dict[str, Any] | None:
     """Return the state a run left, None if there is none; StoreError for a file that is no such state."""
-    place = store.join(uri, _FILE)
+    place = RunPaths(uri).checkpoint
     if not store.exists(place):
         return None
     try:

@@ -19,7 +19,7 @@ from etl.errors import ConfigError
 from etl.snapshots import anchors
 from etl.snapshots.samples import of_split
 from etl.snapshots.snapshot import Snapshot
-from etl.storage import store
+from etl.storage.paths import split_uri
 from train import compat
 from train.engine import checkpoint, recipe
 from train.engine.trainer import Run, Trainer
@@ -56,7 +56,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
     written = config
     reasons: list[str] = []
     if config.train.recipe == "auto":
-        config, reasons = recipe.choose(config, store.read_json(store.join(snapshot.uri, "audit.json")))
+        config, reasons = recipe.choose(config, snapshot.audit)
         for reason in reasons or ["nothing to change"]:
             log.info("recipe: %s", reason)
     run = prepare(config, snapshot)
@@ -76,7 +76,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> dic
     epochs, device = trainer.epoch + 1, trainer.device.type
     meta = {
         "dataset": config.name,
-        "run": kept.rsplit("/", 1)[1],
+        "run": split_uri(kept).id,
         "snapshot": snapshot.id if snapshot.home == config.home else snapshot.uri,
         "categories": list(run.categories),
         "model": config.train.model,
@@ -151,7 +151,7 @@ def has_mosaics(samples: pa.Table) -> bool:
 def _with_anchors(config: Config, snapshot: Snapshot, architecture: Architecture, image_size: int) -> Architecture:
     """Return the architecture with the snapshot's anchors, fitted anew where they are for other levels or sizes."""
     strides = network.strides(config)
-    found = store.read_json(store.join(snapshot.uri, "anchors.json"))
+    found = snapshot.anchors
     if (tuple(found["strides"]), found["image_size"]) != (strides, image_size):
         log.info("anchors fitted anew, for strides %s and an input of %d px", strides, image_size)
         found = anchors.refit(snapshot, strides=strides, image_size=image_size)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etl.storage import store
+from etl.storage.paths import split_uri
 
 log = logging.getLogger("speck")
 
@@ -36,11 +37,7 @@ def trackers(kept: str, dataset: str, settings: Mapping[str, Any], done: int) ->
 def folder(kept: str) -> Path:
     """Return where the event files of a run lie: in its folder, on this machine's disk where that is elsewhere."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return store.local_path(kept) or cache / "speck" / "runs" / _name(kept)
-
-
-def _name(kept: str) -> str:
-    return kept.rsplit("/", 1)[1]
+    return store.local_path(kept) or cache / "speck" / "runs" / split_uri(kept).id
 
 
 def _event_files(kept: str, done: int) -> list[Tracker]:
@@ -93,7 +90,7 @@ def _mlflow(kept: str, dataset: str, settings: Mapping[str, Any]) -> list[Tracke
         client = mlflow.MlflowClient()
         found = client.get_experiment_by_name(dataset)
         experiment = client.create_experiment(dataset) if found is None else found.experiment_id
-        run = client.create_run(experiment, run_name=_name(kept)).info.run_id
+        run = client.create_run(experiment, run_name=split_uri(kept).id).info.run_id
         client.log_batch(run, params=[mlflow.entities.Param(name, str(value)) for name, value in settings.items()])
     except mlflow.MlflowException as error:
         log.warning("no run in MLflow: %s", error)

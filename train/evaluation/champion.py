@@ -13,7 +13,7 @@ from etl.config import Config
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
-from etl.storage import store
+from etl.storage.paths import DatasetPaths
 from train.detections import Detections
 from train.evaluation import bootstrap, gate
 from train.evaluation.detectors import Detector, detect_all, load_detector
@@ -45,7 +45,7 @@ def compare(
         return verdict | {"passed": False, "promoted": False, "reasons": reasons}
     if standing is not None:
         log.info("gate: the champion %s on the same images", standing)
-        theirs_by, names = load_detector(config, snapshot, store.join(home, "models", standing))
+        theirs_by, names = load_detector(config, snapshot, DatasetPaths(home).model(standing).uri)
         theirs, _ = detect_all(build_eval_images(*evaluation_truth(snapshot, "val"), names), theirs_by, "champion")
         verdict |= gate.decide(
             judged,

@@ -13,6 +13,7 @@ from etl.errors import ConfigError
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
+from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths
 from train.detections import Detections
 from train.evaluation import (
     bootstrap,
@@ -60,12 +61,12 @@ def evaluate(
     if detections is None:
         model = find_newest_model(config) if model is None else model
         finder, categories = load_detector(config, snapshot, model)
-        home = model.rstrip("/")
+        paths: EvaluationPaths = ModelPaths(model)
     else:
         categories = snapshot.categories
         finder = from_file_or_truth(config, snapshot, detections, table, categories)
-        home = store.join(config.home, "evaluations", PurePosixPath(detections).stem)
-    home = home if out is None else out
+        paths = DatasetPaths(config.home).evaluation(PurePosixPath(detections).stem)
+    paths = paths if out is None else EvaluationPaths(out)
     subjects = build_eval_images(table, truth, categories)
     found, seconds = detect_all(subjects, finder)
     answer, examples = evaluate_detections(subjects, finder, found, seconds, categories, config)
@@ -73,10 +74,10 @@ def evaluate(
     if promote and model is not None:
         answer["gate"] = champion.compare(config, snapshot, model, subjects, finder, found["combined"], categories)
     names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
-    answer = {**names, **answer, "html": store.join(home, "evaluation.html")}
+    answer = {**names, **answer, "html": paths.evaluation_html}
     store.write_bytes(answer["html"], page.render(answer, pictures).encode())
-    store.write_json(store.join(home, "evaluation.json"), answer)
-    if model is not None and home == model.rstrip("/"):
+    store.write_json(paths.evaluation_json, answer)
+    if model is not None and paths.uri == ModelPaths(model).uri:
         models.keep_thresholds(model, answer["thresholds"])
     if model is not None and "gate" in answer:
         champion.promote_if_passed(model, answer["gate"])

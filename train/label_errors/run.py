@@ -15,6 +15,7 @@ from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
+from etl.storage.paths import DatasetPaths, MissingPaths, split_uri
 from train.evaluation.detectors import detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.label_errors import suspects
@@ -61,32 +62,36 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
             values = (one.path, one.image_id, split, categories[kind], x0, y0, x1, y1)
             rows.append(dict(zip(_COLUMNS, (*values, score, chance, boxes.BUCKETS[size]), strict=True)))
     queue = suspects.rank(rows)
-    folder = store.join(config.home, "missing", uri.rstrip("/").rsplit("/", 1)[1])
-    _write(config, folder, queue, {one.image_id: one for _, one, _ in seen}, categories)
-    log.info("find-missing: %d suspects in %d images: %s", len(queue), len(seen), folder)
+    paths = DatasetPaths(config.home).missing(split_uri(uri).id)
+    _write(config, paths, queue, {one.image_id: one for _, one, _ in seen}, categories)
+    log.info("find-missing: %d suspects in %d images: %s", len(queue), len(seen), paths.uri)
     return {
         "model": uri,
         "images": len(seen),
         "suspects": len(queue),
-        "queue": store.join(folder, "queue.parquet"),
-        "coco": store.join(folder, "missing.coco.json"),
-        "crops": store.join(folder, "crops"),
+        "queue": paths.queue,
+        "coco": paths.coco,
+        "crops": paths.crops,
         "nwd": dict(zip(boxes.BUCKETS, calibration.nwd.round(4).tolist(), strict=True)),
     }
 
 
 def _champion_or_newest(config: Config) -> str:
     best = champion.champion(config.home)
-    return find_newest_model(config) if best is None else store.join(config.home, "models", best)
+    return find_newest_model(config) if best is None else DatasetPaths(config.home).model(best).uri
 
 
 def _write(
-    config: Config, folder: str, queue: list[dict[str, Any]], images: dict[str, EvalImage], categories: list[str]
+    config: Config,
+    paths: MissingPaths,
+    queue: list[dict[str, Any]],
+    images: dict[str, EvalImage],
+    categories: list[str],
 ) -> None:
     columns = {name: [row[name] for row in queue] for name in ("rank", *_COLUMNS)}
-    if store.exists(folder):
-        store.delete(folder)  # of an earlier run of the same model
-    store.write_table(store.join(folder, "queue.parquet"), pa.table(columns, schema=_QUEUE))
+    if store.exists(paths.uri):
+        store.delete(paths.uri)  # of an earlier run of the same model
+    store.write_table(paths.queue, pa.table(columns, schema=_QUEUE))
     shown = {row["image_id"]: number for number, row in enumerate({r["image_id"]: r for r in queue}.values(), start=1)}
     document = {
         "images": [
@@ -105,7 +110,7 @@ def _write(
             for row in queue
         ],
     }  # fmt: skip
-    store.write_json(store.join(folder, "missing.coco.json"), document)
+    store.write_json(paths.coco, document)
     by_image: dict[str, list[dict[str, Any]]] = {}
     for row in queue[:_CROPS]:
         by_image.setdefault(row["image_id"], []).append(row)
@@ -119,4 +124,4 @@ def _write(
             colours = (*[drawing.GREEN] * len(images[key].truth), drawing.RED)
             close = drawing.close_up(pixels, view, _CROP_WH, around, colours)
             name = f"{row['rank']:04d}_{row['category']}.jpg".replace("/", "_")
-            store.write_bytes(store.join(folder, "crops", name), codec.encode(close, _QUALITY))
+            store.write_bytes(paths.crop(name), codec.encode(close, _QUALITY))

@@ -16,11 +16,11 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from etl.errors import StoreError
 from etl.plan import TilePlan
 from etl.storage import store
+from etl.storage.paths import DatasetPaths, ModelPaths
 from train import compat
 from train.models.anchor_based import AnchorDetector
 from train.models.anchor_free import AnchorFreeDetector
 from train.models.architecture import _KEYS, Architecture, Detector, checked
-from train.models.weights import _weights
 
 compat.install()
 
@@ -66,29 +66,30 @@ def save(module: Detector, home: str, meta: Mapping[str, Any]) -> str:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     data = save_tensors({n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
     number = hashlib.sha256(data).hexdigest()[:16]
-    uri = store.join(home, "models", number)
-    store.write_bytes(_weights(uri), data)
+    paths = DatasetPaths(home).model(number)
+    store.write_bytes(paths.weights, data)
     architecture = {key: value for key, value in _yaml(module).items() if key in _KEYS}
-    store.write_json(store.join(uri, "model.json"), {**meta, "id": number, "architecture": architecture})
-    return uri
+    store.write_json(paths.model_json, {**meta, "id": number, "architecture": architecture})
+    return paths.uri
 
 
 def load(uri: str) -> Model:
     """Return the detector saved at a URI; StoreError when it is missing or its weights are not the ones saved."""
-    uri = uri.rstrip("/")
-    meta = store.read_json(store.join(uri, "model.json"))
-    data = store.read_bytes(_weights(uri))
+    paths = ModelPaths(uri)
+    meta = store.read_json(paths.model_json)
+    data = store.read_bytes(paths.weights)
     if hashlib.sha256(data).hexdigest()[:16] != meta["id"]:
-        raise StoreError(f"{_weights(uri)}: damaged, its content is not that of model {meta['id']}")
+        raise StoreError(f"{paths.weights}: damaged, its content is not that of model {meta['id']}")
     with torch.random.fork_rng(devices=[]):  # the first weights are thrown away, the caller's random numbers stay
-        module = build(checked(meta["architecture"], uri), meta["categories"])
+        module = build(checked(meta["architecture"], paths.uri), meta["categories"])
     module.load_state_dict(load_tensors(data), strict=True)
     module.end2end = bool(meta["nms_free"])
     module = module.eval().fuse(verbose=False).to(memory_format=torch.channels_last)
     module.requires_grad_(False)
     return Model(
-        id=meta["id"], uri=uri, module=module, categories=tuple(meta["categories"]), image_size=meta["image_size"],
-        tile=TilePlan.model_validate(meta["tile"]), stride=stride(module), nms_free=bool(meta["nms_free"]), meta=meta,
+        id=meta["id"], uri=paths.uri, module=module, categories=tuple(meta["categories"]),
+        image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=stride(module),
+        nms_free=bool(meta["nms_free"]), meta=meta,
     )  # fmt: skip
 
 
@@ -104,6 +105,6 @@ def _yaml(module: Detector) -> Architecture:
 
 def keep_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
     """Write the best confidence of each category into the model's model.json, where it has one."""
-    uri = store.join(model_uri, "model.json")
+    uri = ModelPaths(model_uri).model_json
     chosen = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
     store.write_json(uri, {**store.read_json(uri), "thresholds": chosen})

@@ -13,6 +13,7 @@ from ultralytics.utils import SETTINGS
 from etl.config import network
 from etl.errors import ConfigError
 from etl.storage import store
+from etl.storage.paths import ModelPaths
 from train.models.architecture import Detector
 
 
@@ -35,7 +36,7 @@ def load_weights(module: Detector, source: str) -> int:
         origin = _checkpoint(source)
         module.load(origin, verbose=False)  # finds equal categories by name
         return len(_fitting(module, origin.state_dict()))
-    uri = source if source.endswith(".safetensors") else _weights(source)
+    uri = source if source.endswith(".safetensors") else ModelPaths(source).weights
     fitting = _fitting(module, load_tensors(store.read_bytes(uri)))
     module.load_state_dict(fitting, strict=False)
     return len(fitting)
@@ -57,7 +58,3 @@ def _checkpoint(path: str) -> torch.nn.Module:
 def _fitting(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     own = module.state_dict()
     return {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-
-
-def _weights(uri: str) -> str:
-    return store.join(uri, "weights.safetensors")

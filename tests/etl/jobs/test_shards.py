@@ -14,7 +14,7 @@ import pytest
 from etl import schema
 from etl.config import Config
 from etl.jobs import sample_cache, shards
-from etl.snapshots.snapshot import Snapshot, shard_uri
+from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
 from etl.storage.work import Work
 
@@ -101,7 +101,7 @@ def publish(folder: Path, assembled: shards.Assembled) -> Snapshot:
 
 
 def read_shard(folder: Path, name: str) -> bytes:
-    return store.read_bytes(shard_uri(str(folder / "d"), name))
+    return (folder / "d" / "shards" / f"{name}.tar").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_borders_follow_from_content_so_that_an_image_moves_only_those_next_to_i
 def test_a_shard_that_is_lost_is_written_again_and_no_other(tmp_path: Path) -> None:
     first = assemble(tmp_path, "w", [IMAGES])
     names = [entry["sha256"] for entry in first.shards]
-    lost, *others = (Path(shard_uri(str(tmp_path / "d"), name)) for name in names)
+    lost, *others = (tmp_path / "d" / "shards" / f"{name}.tar" for name in names)
     expected = lost.read_bytes()
     lost.unlink()
     times = [path.stat().st_mtime_ns for path in others]

@@ -107,7 +107,7 @@ def test_of_many_writers_at_once_one_wins(home: str) -> None:
 
 
 def test_a_lease_is_taken_once_and_an_expired_one_is_taken_over(home: str) -> None:
-    lock = store.join(home, lease.FILE)
+    lock = store.join(home, "lock.json")
     other = {"host": "elsewhere", "pid": 7, "started": 1, "token": "t", "build": "b", "busy": True}
     store.write_json(lock, {**other, "expires": time.time() + 50})
     with pytest.raises(StoreError, match="process 7 on elsewhere"), lease.held(home):

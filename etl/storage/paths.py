@@ -1,0 +1,181 @@
+"""The layout of a store: where each file of a dataset lies. No other module spells these names.
+
+<store>/<dataset>/                          DatasetPaths
+    plan.json  head.json  champion.json     the pinned plan, the newest snapshot, the champion
+    log/  promotions/                       one numbered entry for each publication and promotion
+    lock.json  watch.json  seen.parquet     the lease, the last listing of the source, the ingest cache
+    snapshots/<id>/                         SnapshotPaths
+    shards/<sha256>.tar                     the samples of all snapshots
+    models/<id>/                            ModelPaths
+    runs/<id>/                              RunPaths: a training that can be resumed
+    evaluations/<name>/                     EvaluationPaths: of detections from a file
+    missing/<model>/                        MissingPaths: suspected missing labels
+    audit/  performance/                    the page of `speck audit`, the Dask report of each stage
+    work/<build>/                           the stages of a build in progress (etl.storage.work)
+    trials/<name>/<dataset>/                DatasetPaths of a trial
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+# Names that are also looked up in a listing of their folder.
+SNAPSHOTS, MODELS = "snapshots", "models"
+MANIFEST = "manifest.json"
+AUDIT_JSON, AUDIT_HTML = "audit.json", "audit.html"
+SAMPLES_HTML = "samples.html"
+ANCHORS = "anchors.json"
+KEYS = "keys.parquet"
+MODEL_JSON = "model.json"
+WEIGHTS = "weights.safetensors"
+EVALUATION_JSON, EVALUATION_HTML = "evaluation.json", "evaluation.html"
+RUN_JSON = "run.json"
+
+_TRIALS = "trials"
+
+
+class Reference(NamedTuple):
+    """The dataset's home and the id that a URI names; the home is empty for a bare id."""
+
+    home: str
+    id: str
+
+
+def split_uri(uri: str) -> Reference:
+    """Return home and id of `<home>/<folder>/<id>`, the URI of a snapshot, a model, a run or a work folder."""
+    *parents, name = uri.rstrip("/").split("/")
+    return Reference("/".join(parents[:-1]), name)
+
+
+class SnapshotPaths:
+    """The files of one snapshot, each by its URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri: Final = uri.rstrip("/")
+        self.manifest: Final = f"{self.uri}/{MANIFEST}"
+        self.audit_json: Final = f"{self.uri}/{AUDIT_JSON}"
+        self.audit_html: Final = f"{self.uri}/{AUDIT_HTML}"
+        self.samples_html: Final = f"{self.uri}/{SAMPLES_HTML}"
+        self.anchors: Final = f"{self.uri}/{ANCHORS}"
+        self.keys: Final = f"{self.uri}/{KEYS}"
+
+    def table(self, name: str) -> str:
+        """Return the URI of a table: images, annotations, rejects, ledger or samples."""
+        return f"{self.uri}/{name}.parquet"
+
+
+class EvaluationPaths:
+    """The files of one evaluation, each by its URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri: Final = uri.rstrip("/")
+        self.evaluation_json: Final = f"{self.uri}/{EVALUATION_JSON}"
+        self.evaluation_html: Final = f"{self.uri}/{EVALUATION_HTML}"
+
+
+class ModelPaths(EvaluationPaths):
+    """The files of one model and its evaluation, each by its URI."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.model_json: Final = f"{self.uri}/{MODEL_JSON}"
+        self.weights: Final = f"{self.uri}/{WEIGHTS}"
+
+
+class RunPaths:
+    """The files of one training run, each by its URI; TensorBoard's event files lie beside them."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri: Final = uri.rstrip("/")
+        self.run_json: Final = f"{self.uri}/{RUN_JSON}"  # there while the training is unfinished
+        self.checkpoint: Final = f"{self.uri}/last.pt"
+
+
+class MissingPaths:
+    """What `speck find-missing` writes for one model, each by its URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri: Final = uri.rstrip("/")
+        self.queue: Final = f"{self.uri}/queue.parquet"
+        self.coco: Final = f"{self.uri}/missing.coco.json"
+        self.crops: Final = f"{self.uri}/crops"
+
+    def crop(self, name: str) -> str:
+        """Return the URI of one crop."""
+        return f"{self.crops}/{name}"
+
+
+class DatasetPaths:
+    """The files and folders of one dataset, each by its URI; `home` is `<store>/<dataset>`."""
+
+    def __init__(self, home: str) -> None:
+        self.home: Final = home.rstrip("/")
+        self.plan: Final = f"{self.home}/plan.json"
+        self.head: Final = f"{self.home}/head.json"
+        self.champion: Final = f"{self.home}/champion.json"
+        self.lock: Final = f"{self.home}/lock.json"
+        self.watch: Final = f"{self.home}/watch.json"
+        self.seen: Final = f"{self.home}/seen.parquet"
+        self.log: Final = f"{self.home}/log"
+        self.promotions: Final = f"{self.home}/promotions"
+        self.snapshots: Final = f"{self.home}/{SNAPSHOTS}"
+        self.shards: Final = f"{self.home}/shards"
+        self.models: Final = f"{self.home}/{MODELS}"
+        self.runs: Final = f"{self.home}/runs"
+        self.work: Final = f"{self.home}/work"
+        self.trials: Final = f"{self.home}/{_TRIALS}"
+        self.audit_html: Final = f"{self.home}/audit/{AUDIT_HTML}"
+
+    def log_entry(self, sequence: int) -> str:
+        """Return the URI of the log entry of a publication."""
+        return f"{self.log}/{sequence:08d}.json"
+
+    def promotion(self, sequence: int) -> str:
+        """Return the URI of the entry of a promotion."""
+        return f"{self.promotions}/{sequence:08d}.json"
+
+    def snapshot(self, reference: str) -> SnapshotPaths:
+        """Return the files of a snapshot of this dataset, by its id; of any snapshot by its URI."""
+        return SnapshotPaths(reference if "/" in reference else f"{self.snapshots}/{reference}")
+
+    def shard(self, sha256: str) -> str:
+        """Return the URI of the shard with this content."""
+        return f"{self.shards}/{shard_file(sha256)}"
+
+    def model(self, name: str) -> ModelPaths:
+        """Return the files of a model by its id."""
+        return ModelPaths(f"{self.models}/{name}")
+
+    def evaluation(self, name: str) -> EvaluationPaths:
+        """Return the files of an evaluation of detections that were read from a file."""
+        return EvaluationPaths(f"{self.home}/evaluations/{name}")
+
+    def missing(self, model: str) -> MissingPaths:
+        """Return the files about labels that a model (by its id) suggests are missing."""
+        return MissingPaths(f"{self.home}/missing/{model}")
+
+    def run(self, name: str) -> RunPaths:
+        """Return the files of a training run by its id."""
+        return RunPaths(f"{self.runs}/{name}")
+
+    def work_dir(self, name: str) -> str:
+        """Return the URI of a work folder by the id of its build."""
+        return f"{self.work}/{name}"
+
+    def trial(self, name: str) -> str:
+        """Return the store of a trial; the trial's home is the dataset's folder in it."""
+        return f"{self.trials}/{name}"
+
+    def performance(self, stage: str) -> str:
+        """Return the URI of the Dask report of a stage."""
+        return f"{self.home}/performance/{stage}.html"
+
+    def is_of_trial(self, snapshot: str) -> bool:
+        """Return whether the snapshot at a URI lies in a trial, `trials/<name>/<dataset>/snapshots/<id>`."""
+        folders = snapshot.removeprefix(self.home).rstrip("/").split("/")
+        return len(folders) >= 5 and folders[-5] == _TRIALS
+
+
+def shard_file(sha256: str) -> str:
+    """Return the file name of a shard."""
+    return f"{sha256}.tar"

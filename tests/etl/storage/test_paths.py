@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths, RunPaths, SnapshotPaths, split_uri
+
+HOME = "s3://bucket/store/cars"
+
+
+def test_every_file_of_a_dataset_has_the_name_that_stores_have_held_from_the_beginning() -> None:
+    paths = DatasetPaths(f"{HOME}/")
+    assert {name: uri.removeprefix(f"{HOME}/") for name, uri in vars(paths).items() if name != "home"} == {
+        "plan": "plan.json",
+        "head": "head.json",
+        "champion": "champion.json",
+        "lock": "lock.json",
+        "watch": "watch.json",
+        "seen": "seen.parquet",
+        "log": "log",
+        "promotions": "promotions",
+        "snapshots": "snapshots",
+        "shards": "shards",
+        "models": "models",
+        "runs": "runs",
+        "work": "work",
+        "trials": "trials",
+        "audit_html": "audit/audit.html",
+    }
+    assert paths.log_entry(7) == f"{HOME}/log/00000007.json"
+    assert paths.promotion(12) == f"{HOME}/promotions/00000012.json"
+    assert paths.shard("ab12") == f"{HOME}/shards/ab12.tar"
+    assert paths.performance("tile") == f"{HOME}/performance/tile.html"
+    assert paths.work_dir("0f") == f"{HOME}/work/0f"
+
+
+def test_the_files_of_a_snapshot() -> None:
+    paths = SnapshotPaths(f"{HOME}/snapshots/ab/")
+    assert {name: uri.removeprefix(f"{HOME}/snapshots/ab/") for name, uri in vars(paths).items() if name != "uri"} == {
+        "manifest": "manifest.json",
+        "audit_json": "audit.json",
+        "audit_html": "audit.html",
+        "samples_html": "samples.html",
+        "anchors": "anchors.json",
+        "keys": "keys.parquet",
+    }
+    assert paths.table("samples") == f"{HOME}/snapshots/ab/samples.parquet"
+
+
+def test_the_files_of_a_model_an_evaluation_and_a_run() -> None:
+    model = ModelPaths(f"{HOME}/models/ab")
+    assert model.model_json == f"{HOME}/models/ab/model.json"
+    assert model.weights == f"{HOME}/models/ab/weights.safetensors"
+    assert model.evaluation_json == f"{HOME}/models/ab/evaluation.json"
+    assert EvaluationPaths("out/").evaluation_html == "out/evaluation.html"
+    assert RunPaths(f"{HOME}/runs/ab").run_json == f"{HOME}/runs/ab/run.json"
+    assert RunPaths(f"{HOME}/runs/ab").checkpoint == f"{HOME}/runs/ab/last.pt"
+
+
+def test_the_files_about_missing_labels() -> None:
+    paths = DatasetPaths(HOME).missing("ab")
+    assert paths.queue == f"{HOME}/missing/ab/queue.parquet"
+    assert paths.coco == f"{HOME}/missing/ab/missing.coco.json"
+    assert paths.crop("1.jpg") == f"{HOME}/missing/ab/crops/1.jpg"
+
+
+def test_a_dataset_finds_its_own_snapshots_by_id_and_any_by_uri() -> None:
+    paths = DatasetPaths(HOME)
+    assert paths.snapshot("ab").uri == f"{HOME}/snapshots/ab"
+    assert paths.snapshot("/other/snapshots/cd/").uri == "/other/snapshots/cd"
+
+
+@pytest.mark.parametrize(
+    ("uri", "home", "name"),
+    [
+        (f"{HOME}/snapshots/ab", HOME, "ab"),
+        (f"{HOME}/models/ab/", HOME, "ab"),
+        ("/store/cars/work/plan-0f", "/store/cars", "plan-0f"),
+        ("ab", "", "ab"),
+        ("models/ab", "", "ab"),
+    ],
+)
+def test_a_uri_is_split_into_home_and_id(uri: str, home: str, name: str) -> None:
+    assert split_uri(uri) == (home, name)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "of_trial"),
+    [
+        (f"{HOME}/trials/0a1b/cars/snapshots/ab", True),
+        (f"{HOME}/trials/0a1b/cars/snapshots/ab/", True),
+        ("/store/boats/trials/0a1b/boats/snapshots/ab", True),
+        (f"{HOME}/snapshots/ab", False),
+        ("ab", False),
+    ],
+)
+def test_the_snapshots_of_trials_are_told_apart(snapshot: str, of_trial: bool) -> None:
+    assert DatasetPaths(HOME).is_of_trial(snapshot) is of_trial
+
+
+def test_in_a_trial_its_own_snapshots_are_the_datasets() -> None:
+    home = f"{DatasetPaths(HOME).trial('0a1b')}/cars"
+    assert home == f"{HOME}/trials/0a1b/cars"
+    assert not DatasetPaths(home).is_of_trial(f"{home}/snapshots/ab")
