@@ -1,29 +1,13 @@
-"""One dataset file: every setting of its build, training and evaluation, checked before any work."""
+"""The dataset file: every setting of a dataset's build, training and evaluation, checked before any work."""
 
 from __future__ import annotations
 
+from etl.config.building import Anchors, Augment, Ontology, Shard, Tile
+from etl.config.dataset import Config
 from etl.config.load import changes, load
-from etl.config.sections import (
-    Anchors,
-    Augment,
-    Config,
-    Evaluate,
-    Gate,
-    Loss,
-    Merge,
-    Ontology,
-    Retention,
-    Retrain,
-    Schedule,
-    Shard,
-    Source,
-    SplitLists,
-    SplitRatios,
-    Tile,
-    Train,
-    Watch,
-    Workers,
-)
+from etl.config.operation import Retention, Retrain, Schedule, Watch, Workers
+from etl.config.source import Source, SplitLists, SplitRatios
+from etl.config.training import Evaluate, Gate, Loss, Merge, Train
 from etl.errors import ConfigError
 
 __all__ = [

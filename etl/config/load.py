@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from etl.config import variables, yaml
-from etl.config.sections import Config
+from etl.config.dataset import Config
+from etl.config.source import SplitLists, SplitRatios
 from etl.errors import ConfigError
 
+_FORMS = {"SplitRatios": SplitRatios, "SplitLists": SplitLists}  # sections that one key may hold, by tag
 _NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are class names
 
 
@@ -87,5 +89,5 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     model: Any = Config
     for part in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else globals().get(str(part))  # a form of several is a tag
+        model = field.annotation if field is not None else _FORMS.get(str(part))  # a tag: one of several forms
     return sorted(getattr(model, "model_fields", {}))

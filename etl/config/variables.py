@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etl.config.base import VARIABLE
 from etl.errors import ConfigError
 
 _READER = re.compile(r"(\w+(?:\.\w+)*):\w+")  # package.module:function
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _substitute(path: Path, key: str, value: Any) -> Any:
             )
         return found
 
-    return _VARIABLE.sub(variable, value)
+    return VARIABLE.sub(variable, value)
 
 
 def _reader(path: Path, folder: Path, name: str) -> str:

@@ -86,6 +86,12 @@ def test_a_wrong_source_is_named(dataset, source: str, key: str, found: str) -> 
     assert (caught.value.key, caught.value.found) == (key, found)
 
 
+def test_an_unknown_key_of_a_split_is_named_with_the_known_ones(dataset) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(dataset("name: cars\nsource: {format: yolo, images: a, split: {vall: 0.2}}\n"))
+    assert caught.value.expected == "one of seed, test, val"
+
+
 @pytest.mark.parametrize("name", ["../cars", "", ".", "a/b", "-x"])
 def test_a_name_that_would_leave_the_store_is_refused(dataset, name: str) -> None:
     with pytest.raises(ConfigError) as caught:

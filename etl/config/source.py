@@ -1,0 +1,104 @@
+"""The section `source`: where images and labels lie and how they belong together."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+
+from etl.config.base import HAS_VARIABLE, Fraction, Listed, Name, Positive, Regex, Section, Strings
+
+FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
+_READER = r"(/.*/)?[\w.]+:\w+"  # with the folder of a module beside the dataset file, once that is resolved
+_FORMAT_SCHEMA = {"anyOf": [{"enum": [*FORMATS]}, {"type": "string", "pattern": f"^{_READER}$"}, HAS_VARIABLE]}
+_SOURCE_SCHEMA = {"anyOf": [{"const": "source"}, HAS_VARIABLE]}
+
+
+class SplitRatios(Section):
+    """Shares of the images for val and test, chosen by group; the rest is train."""
+
+    val: Fraction = 0.2
+    """Share of the images in val, 0 to 1. Whole groups are assigned, so the share is met approximately."""
+    test: Fraction = 0.0
+    """Share of the images in test, 0 to 1; val + test must be below 1. The gate needs val only, so there is none."""
+    seed: int = 0
+    """Selects another assignment of groups to splits. It takes effect until the first build pins the split."""
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> SplitRatios:
+        if self.val + self.test >= 1:
+            raise ValueError("val + test must be below 1, the rest is train")
+        return self
+
+
+class SplitLists(Section):
+    """The images of each split: folders, or text files with one image path a line."""
+
+    train: Strings
+    """Folders below `source.images`, or text files with one image path a line, whose images belong to train."""
+    val: Strings
+    """Folders or text files whose images belong to val. An image in several splits goes to test, else to val."""
+    test: Strings = ()
+    """Folders or text files whose images belong to test; none by default."""
+
+
+def _split_form(value: object) -> str | None:
+    if isinstance(value, SplitLists) or (isinstance(value, dict) and "train" in value):
+        return "SplitLists"
+    if isinstance(value, SplitRatios | dict):
+        return "SplitRatios"
+    return "source" if value == "source" else None
+
+
+Split = Annotated[
+    Annotated[Literal["source"], Tag("source"), WithJsonSchema(_SOURCE_SCHEMA)]
+    | Annotated[SplitRatios, Tag("SplitRatios")]
+    | Annotated[SplitLists, Tag("SplitLists")],
+    Discriminator(_split_form, "split", "`source`, shares {val, test, seed}, or lists {train, val, test}"),
+]
+
+
+class Source(Section):
+    """Where images and labels are and how they belong together."""
+
+    format: Annotated[str, WithJsonSchema(_FORMAT_SCHEMA)]
+    """Format of the labels: coco, yolo, voc, visdrone, dota, or `package.module:function` for a reader of your own, in
+    a module beside the dataset file or an installed one."""
+    images: str
+    """Folder or URI that holds the images, at any depth. A relative path is relative to the dataset file."""
+    annotations: Strings = ()
+    """Files, folders or glob patterns of label files. By default they are searched for in `source.images`."""
+    categories: str | Annotated[tuple[Name, ...], Listed] | None = None
+    """Class names in the order of their ids: a list, a names file or a data.yaml. By default they are taken from the
+    label files, and for YOLO from the data.yaml or names file beside them."""
+    match: Regex | None = None
+    """Regular expression that joins images and label files: paths without extension in which it finds the same text
+    (the first group, else the whole match) belong together. By default equal file stems do."""
+    group: Regex | None = None
+    """Regular expression that finds the scene, flight or site in an image path (the first group, else the whole match).
+    Images of one group never go to different splits. By default frames numbered in sequence stay together in blocks of
+    32, and augmented versions of a photo with the photo."""
+    split: Split = SplitRatios()
+    """How images are divided among train, val and test: shares `{val, test, seed}`, `source` for the split that the
+    dataset comes with, or lists `{train, val, test}`."""
+    max_rejects: Fraction = 0.05
+    """Share of images, or of boxes, that may be unusable before a build fails, 0 to 1. The default tolerates single
+    broken files and stops at a wrong folder or format."""
+    max_megapixels: Annotated[float, Field(gt=0)] = 400
+    """Largest image that is read, in megapixels; larger ones are rejected. 400 megapixels decoded are 1.2 GB of memory;
+    PNG, TIFF and WebP of 100 megapixels or more are decoded into a temporary file instead."""
+    sample: Positive | None = None
+    """Number of images to use, chosen by their ids, to try something out; null uses all."""
+
+    @property
+    def held_out(self) -> tuple[float, float] | None:
+        """The shares of val and test, None if the splits come with the dataset."""
+        return (self.split.val, self.split.test) if isinstance(self.split, SplitRatios) else None
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in FORMATS and not re.fullmatch(_READER, value):
+            raise ValueError(f"one of {', '.join(FORMATS)} or package.module:function")
+        return value
