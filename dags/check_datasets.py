@@ -1,10 +1,9 @@
-"""No DAG: fails to import while a dataset file is wrong, so that the web page shows which and why."""
+"""No DAG: raises while a dataset file is invalid, so that Airflow's web page shows the file and the error."""
 
 from __future__ import annotations
 
 from airflow.sdk.exceptions import AirflowException
-from speck_dags.datasets import read
+from speck_dags.datasets import load_datasets
 
-if wrong := read()[1]:
-    # The files' own DAGs are missing meanwhile; those of every other dataset go on.
-    raise AirflowException("dataset files left out:\n" + "\n".join(wrong.values()))
+if errors := load_datasets().errors:
+    raise AirflowException("invalid dataset files (they have no DAGs until corrected):\n" + "\n".join(errors.values()))

@@ -1,4 +1,4 @@
-"""Alerts to people: a task that failed for good, and a build that is late, over one Airflow connection."""
+"""Alerts over one Airflow connection: a task that failed after all retries, and a build that is late."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 log = logging.getLogger(__name__)
 
-CONNECTION = "speck_alerts"  # of type http: a webhook that takes {"text": …}; of type smtp: mail to `to` of its extra
-_SECONDS = 15.0
-_CAUSE = 300  # characters of it that are told
+CONNECTION = "speck_alerts"  # type http: a webhook that takes {"text": …}; type smtp: mail to `to` of its extra
+_TIMEOUT_SECONDS = 15.0
+_MAX_CAUSE = 300  # characters
 
 
-def failed(context: Mapping[str, Any]) -> None:
-    """Say which task failed for good, and why, in one line."""
+def send_failure(context: Mapping[str, Any]) -> None:
+    """Send the failed task and the cause, in one line, with a link to the task's log."""
     task = context["task_instance"]
-    words = str(context.get("exception") or "it was killed, or lost its worker").split()
-    cause = " ".join(words)
-    say(f"{task.dag_id}: {task.task_id} failed: {cause[:_CAUSE]}", getattr(task, "log_url", None))
+    cause = " ".join(str(context.get("exception") or "it was killed or its worker was lost").split())
+    _send(f"{task.dag_id}: {task.task_id} failed: {cause[:_MAX_CAUSE]}", getattr(task, "log_url", None))
 
 
-async def late(dataset: str, minutes: int, context: Mapping[str, Any] | None = None) -> None:
-    """Say that a build has not ended in time."""
+async def send_late_build(dataset: str, minutes: int, context: Mapping[str, Any] | None = None) -> None:
+    """Send that a build has not finished in time."""
     run = (context or {}).get("dag_run") or {}
     name = run.get("dag_run_id") or run.get("run_id") if isinstance(run, Mapping) else getattr(run, "run_id", None)
-    text = f"{dataset}_build: not done {minutes} minutes after it was queued{f' ({name})' if name else ''}"
-    connection = await _found_async()
+    text = f"{dataset}_build: not finished {minutes} minutes after it was queued{f' ({name})' if name else ''}"
+    try:
+        connection = await Connection.async_get(CONNECTION)
+    except AirflowNotFoundException:
+        connection = None
     await asyncio.to_thread(_deliver, connection, text)
 
 
-def say(text: str, link: str | None = None) -> None:
-    """Send a line to whoever the connection reaches; without one it is in the log alone."""
+def _send(text: str, link: str | None = None) -> None:
     try:
         connection = Connection.get(CONNECTION)
     except AirflowNotFoundException:
@@ -45,28 +46,22 @@ def say(text: str, link: str | None = None) -> None:
     _deliver(connection, f"{text}\n{link}" if link else text)
 
 
-async def _found_async() -> Any:
-    try:
-        return await Connection.async_get(CONNECTION)
-    except AirflowNotFoundException:
-        return None
-
-
-def _deliver(connection: Any, text: str) -> None:
+def _deliver(connection: Connection | None, text: str) -> None:
+    """Send a text over the connection; without one it is only logged."""
     if connection is None:
-        log.warning("%s (told nobody: there is no Airflow connection %s)", text, CONNECTION)
+        log.warning("%s (not sent: no Airflow connection %s)", text, CONNECTION)
         return
-    log.warning("%s (told %s)", text, CONNECTION)
+    log.warning("%s (sent to %s)", text, CONNECTION)
     if connection.conn_type in ("smtp", "email"):
         _mail(connection, text)
         return
     body = json.dumps({"text": text}).encode()
-    request = Request(_url(connection), data=body, headers={"Content-Type": "application/json"})  # noqa: S310 - as the connection says
-    with urlopen(request, timeout=_SECONDS):  # noqa: S310
+    request = Request(_url(connection), data=body, headers={"Content-Type": "application/json"})  # noqa: S310 - set by an admin
+    with urlopen(request, timeout=_TIMEOUT_SECONDS):  # noqa: S310
         pass
 
 
-def _mail(connection: Any, text: str) -> None:
+def _mail(connection: Connection, text: str) -> None:
     from airflow.providers.smtp.hooks.smtp import SmtpHook
 
     subject, _, body = text.partition("\n")
@@ -74,8 +69,8 @@ def _mail(connection: Any, text: str) -> None:
         mail.send_email_smtp(to=connection.extra_dejson["to"], subject=subject, html_content=body or subject)
 
 
-def _url(connection: Any) -> str:
-    """Return the address of a webhook: the host with its path, or a whole URL there; its secret is the password."""
+def _url(connection: Connection) -> str:
+    """Return a webhook's URL: the connection's host, which may be a whole URL, then its password as the secret part."""
     host = connection.host or ""
     if "://" not in host:
         port = f":{connection.port}" if connection.port else ""

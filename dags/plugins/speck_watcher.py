@@ -1,4 +1,4 @@
-"""The trigger that starts a build when a source holds something new: it looks at the listings, again and again."""
+"""The trigger that starts a build when the files of a source change: it polls the listings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from etl.config import load
 
 
 class SourceWatcher(BaseEventTrigger):
-    """Fires once for each change of a source that has come to rest; the store remembers what was seen."""
+    """Fires once for each change of a source, after the files have stopped changing; its state is in the store."""
 
     def __init__(self, config: str, poll_seconds: float) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class SourceWatcher(BaseEventTrigger):
         self.poll_seconds = poll_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the trigger is made from again in the triggerer."""
+        """Return the class path and arguments from which the triggerer recreates the trigger."""
         return f"{__name__}.{type(self).__name__}", {"config": self.config, "poll_seconds": self.poll_seconds}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -30,21 +30,21 @@ class SourceWatcher(BaseEventTrigger):
         from etl.sources.watch import Watcher
         from etl.storage import store
 
-        def look() -> bool:
+        def poll() -> bool:
             try:
                 return watcher.poll(load(self.config))
             except Exception as error:
                 if not isinstance(error, (SpeckError, *store.away())):
                     raise
-                # A store that is away now may be back at the next look.
-                self.log.warning("%s: cannot look for new data: %s", self.config, error)
+                # The storage may be reachable again at the next poll.
+                self.log.warning("%s: cannot check for new data: %s", self.config, error)
                 return False
 
         watcher = Watcher()
-        thread = ThreadPoolExecutor(1)  # its own: a source that does not answer must not hold up the others
+        thread = ThreadPoolExecutor(1)  # one per source: an unresponsive source must not block the others
         try:
             while True:
-                if await asyncio.get_running_loop().run_in_executor(thread, look):
+                if await asyncio.get_running_loop().run_in_executor(thread, poll):
                     yield TriggerEvent({"reason": "the source has changed"})
                 await asyncio.sleep(self.poll_seconds)
         finally:

@@ -1,1 +1,1 @@
-"""What the DAG files share."""
+"""Modules shared by the DAG files."""

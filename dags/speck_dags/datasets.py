@@ -1,4 +1,4 @@
-"""The dataset files beside the DAGs, and the names that follow from each: DAG ids, Assets, defaults of the tasks."""
+"""The dataset files, and what each one defines in Airflow: Assets, schedule, deadline and default task arguments."""
 
 from __future__ import annotations
 
@@ -6,87 +6,101 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from airflow.sdk import Asset, AssetWatcher, AsyncCallback, CronTriggerTimetable, DeadlineAlert, DeadlineReference
+from airflow.sdk import Asset, AssetWatcher, CronTriggerTimetable
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 from etl.config import Config, ConfigError, load
 
 _PLUGINS = str(Path(__file__).resolve().parents[1] / "plugins")
-if _PLUGINS not in sys.path:  # an Airflow whose plugins folder is another one reads the DAGs all the same
+if _PLUGINS not in sys.path:  # Airflow's plugins folder may be another one
     sys.path.append(_PLUGINS)
 
 import speck_alerts  # noqa: E402
 from speck_watcher import SourceWatcher  # noqa: E402
 
-DEFAULTS: dict[str, Any] = {
+DEFAULT_ARGS: dict[str, Any] = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),
     "retry_exponential_backoff": 2,
     "max_retry_delay": timedelta(minutes=5),
     "execution_timeout": timedelta(hours=12),
-    "on_failure_callback": speck_alerts.failed,
+    "on_failure_callback": speck_alerts.send_failure,
 }
 
 
-def folder() -> Path:
-    """Return the folder of the dataset files: $SPECK_DATASETS, else `datasets` beside this file."""
+class DatasetFiles(NamedTuple):
+    """The dataset files of the folder, by path, in the order of their names."""
+
+    configs: dict[str, Config]  # of valid files
+    errors: dict[str, str]  # of invalid files
+
+
+def datasets_folder() -> Path:
+    """Return the folder of the dataset files: $SPECK_DATASETS, or `dags/datasets`."""
     return Path(os.environ.get("SPECK_DATASETS") or Path(__file__).resolve().parents[1] / "datasets").expanduser()
 
 
-def read() -> tuple[dict[str, Config], dict[str, str]]:
-    """Return the good files' configurations and the bad files' errors, both by path, in the order of the file names."""
-    good: dict[str, Config] = {}
-    bad: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for path in sorted([*folder().glob("*.yaml"), *folder().glob("*.yml")]):
+def load_datasets() -> DatasetFiles:
+    """Read all dataset files; an invalid file does not affect the others."""
+    files = DatasetFiles({}, {})
+    file_of_name: dict[str, str] = {}
+    folder = datasets_folder()
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
-            good[str(path)] = _checked(path, taken)
+            files.configs[str(path)] = _load_dataset(path, file_of_name)
         except ConfigError as error:
-            bad[str(path)] = str(error)
-    return good, bad
+            files.errors[str(path)] = str(error)
+    return files
 
 
-def asset(dataset: str, kind: str) -> Asset:
+def make_asset(dataset: str, kind: str) -> Asset:
     """Return the Asset of a dataset's source, snapshot or model."""
-    return Asset(f"speck://{dataset}/{kind}")
+    return Asset(_asset_uri(dataset, kind))
 
 
-def watched(path: str, config: Config) -> Asset:
-    """Return the Asset of a dataset's source, which Airflow watches for new data unless the file says not to."""
-    name, seconds = f"speck://{config.name}/source", config.watch.poll_seconds
+def make_source_asset(path: str, config: Config) -> Asset:
+    """Return the Asset of a dataset's source, with a watcher unless `watch.poll_seconds` is null."""
+    uri, seconds = _asset_uri(config.name, "source"), config.watch.poll_seconds
     if seconds is None:
-        return Asset(name)
-    return Asset(name, watchers=[AssetWatcher(name=f"{config.name}_source", trigger=SourceWatcher(path, seconds))])
+        return Asset(uri)
+    return Asset(uri, watchers=[AssetWatcher(name=f"{config.name}_source", trigger=SourceWatcher(path, seconds))])
 
 
-def deadline(config: Config) -> DeadlineAlert | None:
-    """Return the alert of a build that takes too long, None if the file wants none."""
+def make_deadline(config: Config) -> DeadlineAlert | None:
+    """Return the alert for a build that exceeds `schedule.late_after` minutes, None if that is null."""
     if (minutes := config.schedule.late_after) is None:
         return None
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(minutes=minutes),
-        callback=AsyncCallback("speck_alerts.late", kwargs={"dataset": config.name, "minutes": minutes}),
+        callback=AsyncCallback("speck_alerts.send_late_build", kwargs={"dataset": config.name, "minutes": minutes}),
     )
 
 
-def nightly(config: Config) -> CronTriggerTimetable:
-    """Return the dataset's cron schedule, in its own time zone; a DAG switched on waits for its next night."""
-    # The default, False, still makes up for a night missed by up to a tenth of the cron's period.
+def make_timetable(config: Config) -> CronTriggerTimetable:
+    """Return the dataset's cron schedule in its time zone; an unpaused DAG waits for the next scheduled time."""
+    # The default, False, still runs a schedule missed by up to a tenth of the cron's period.
     return CronTriggerTimetable(config.schedule.cron, timezone=config.schedule.timezone, run_immediately=timedelta(0))
 
 
-def _checked(path: Path, taken: dict[str, str]) -> Config:
+def _asset_uri(dataset: str, kind: str) -> str:
+    return f"speck://{dataset}/{kind}"
+
+
+def _load_dataset(path: Path, file_of_name: dict[str, str]) -> Config:
+    """Return the configuration of a file and record its name; ConfigError if its schedule is invalid or name taken."""
     from croniter import CroniterBadDateError, croniter
 
     config = load(path)
     try:
-        nightly(config).validate()
-        croniter(config.schedule.cron).get_next()  # 30 February is well formed, and would stop the scheduler
+        make_timetable(config).validate()
+        croniter(config.schedule.cron).get_next()  # 30 February is well-formed, but would stop the scheduler
     except (AirflowTimetableInvalid, CroniterBadDateError) as error:
         raise ConfigError(path, "schedule.cron", repr(config.schedule.cron), f"a cron expression ({error})") from error
-    if (first := taken.setdefault(config.name, path.name)) != path.name:
-        raise ConfigError(path, "name", repr(config.name), f"a name of its own: {first} has this one")
+    if (first := file_of_name.setdefault(config.name, path.name)) != path.name:
+        raise ConfigError(path, "name", repr(config.name), f"a unique name: {first} has the same")
     return config

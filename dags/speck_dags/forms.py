@@ -1,16 +1,17 @@
-"""The forms that start a run by hand: what may be asked for, and what each field changes of the dataset file."""
+"""The trigger forms of the DAGs: their fields, and the dataset file's settings that each field overrides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, BaseOperator, Context, Param
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException
 
 from etl.config import Config
 
-CHANGES = {  # the dataset file's key that a field stands in for
+OVERRIDES = {  # key of the dataset file that a field overrides
     "sample": "source.sample",
     "tile_size": "tile.size",
     "epochs": "train.epochs",
@@ -19,70 +20,71 @@ CHANGES = {  # the dataset file's key that a field stands in for
 }
 
 
-def build(config: Config) -> dict[str, Param]:
+def build_form(config: Config) -> dict[str, Param]:
     """Return the form of a build."""
     return {
         "full": Param(
             False, type="boolean", title="Rebuild in full",
-            description="Read and cut every image anew, also those that have not changed",
+            description="Process every image again, including unchanged ones",
         ),
         "dry_run": Param(
             False, type="boolean", title="Dry run",
-            description="Say in the log of ingest what a build would do, and build nothing",
+            description="Print what a build would do in the log of ingest; build nothing",
         ),
         "sample": _number(
-            "Sample", "A trial with so many of the images; its snapshot is kept apart and trains nothing", minimum=1
+            "Sample", "Trial build on this many images; stored separately, does not trigger training", minimum=1
         ),
         "tile_size": _number(
-            "Tile size (px)", f"A trial in place of the dataset file's {config.tile.size}", minimum=32, maximum=8192
+            "Tile size (px)", f"Trial build with this tile size; the dataset file has {config.tile.size}",
+            minimum=32, maximum=8192,
         ),
     }  # fmt: skip
 
 
-def train(config: Config) -> dict[str, Param]:
+def train_form(config: Config) -> dict[str, Param]:
     """Return the form of a training."""
     settings = config.train
     return {
-        "snapshot": _uri("Snapshot", "URI of the snapshot to train on; empty: the run's own, else the newest"),
-        "epochs": _number("Epochs", f"In place of the dataset file's {settings.epochs}", minimum=1),
+        "snapshot": _uri("Snapshot", "URI of the snapshot to train on; default: the triggering one, or the newest"),
+        "epochs": _number("Epochs", f"Overrides the dataset file's {settings.epochs}", minimum=1),
         "image_size": _number(
-            "Image size (px)", f"In place of the dataset file's {settings.image_size or 'tile size'}",
+            "Image size (px)", f"Overrides the dataset file's {settings.image_size or 'tile size'}",
             minimum=32, maximum=8192,
         ),
-        "batch": _number("Batch size", f"In place of the dataset file's {settings.batch}", minimum=1),
+        "batch": _number("Batch size", f"Overrides the dataset file's {settings.batch}", minimum=1),
     }  # fmt: skip
 
 
-def evaluate() -> dict[str, Param]:
+def evaluate_form() -> dict[str, Param]:
     """Return the form of an evaluation."""
     return {
-        "model": _uri("Model", "URI of the model; empty: the one that started the run, else the newest"),
-        "snapshot": _uri("Snapshot", "URI of the snapshot to judge on; empty: the one the model was trained on"),
+        "model": _uri("Model", "URI of the model; default: the triggering one, or the newest"),
+        "snapshot": _uri("Snapshot", "URI of the snapshot to evaluate on; default: the model's training snapshot"),
     }
 
 
-def attach(dag: DAG, form: dict[str, Param]) -> None:
-    """Give a DAG its form after its tasks: those made later would each carry, check and store a copy of it."""
-    dag.params = form
+def set_form(dag: DAG, form: dict[str, Param]) -> None:
+    """Set a DAG's form after its tasks are made: tasks made later would each copy, validate and store it."""
+    dag.params = ParamsDict(form)
 
 
-def filled(operator: Any, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's form as filled in; a key that it does not have fails the run."""
+def read_form(operator: BaseOperator, context: Context) -> dict[str, Any]:
+    """Return the values of a run's form; AirflowFailException if the run's conf has a key that the form has not."""
     form = operator.dag.params.dump()
     if unknown := sorted((context["dag_run"].conf or {}).keys() - form.keys()):
         raise AirflowFailException(f"unknown in conf: {', '.join(unknown)}; known: {', '.join(sorted(form))}")
     return dict(context["params"])
 
 
-def changes(form: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a filled-in form changes of the dataset file, by dotted key."""
-    found = {key: form[field] for field, key in CHANGES.items() if form.get(field) is not None}
-    if "train.epochs" in found:
-        found["train.max_seconds"] = None  # so many epochs, however long they take
-    return found
+def config_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the dataset file that the values of a form override, by dotted key."""
+    overrides = {key: values[field] for field, key in OVERRIDES.items() if values.get(field) is not None}
+    if "train.epochs" in overrides:
+        overrides["train.max_seconds"] = None  # train all epochs, without a time limit
+    return overrides
 
 
-def _number(title: str, description: str, **limits: int) -> Param:
+def _number(title: str, description: str, **limits: Any) -> Param:
     return Param(None, type=["null", "integer"], title=title, description=description, **limits)
 
 

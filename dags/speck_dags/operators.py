@@ -1,4 +1,4 @@
-"""The tasks of the DAGs: a stage of the build, its announcement, a training or evaluation as a process of its own."""
+"""The tasks of the DAGs: build stages, the run's Dask cluster, the announcement, training and evaluation."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from speck_links import AuditLink, DashboardLink, EvaluationLink, PerformanceLink
+from speck_notes import NOTE_KEY
 
 from etl.config import load
 from etl.stages import DISTRIBUTED
 from speck_dags import (
-    datasets,  # noqa: F401 - it puts the plugins on the path
+    datasets,  # noqa: F401 - adds the plugins folder to sys.path
     forms,
 )
 
-_TRAINER_SECONDS, _WAIT_SECONDS = 600.0, 15.0
-NOTE = "note"  # the XCom of a line for people, which the run's note is made of
+if TYPE_CHECKING:
+    from etl.execution.process import Ending
+
+_GPU_WAIT_SECONDS, _GPU_POLL_SECONDS = 600.0, 15.0
 
 
 @contextmanager
-def readable_failures() -> Iterator[None]:
-    """Fail at once, in the error's own words, where trying again cannot help."""
+def fail_without_retry() -> Iterator[None]:
+    """Turn errors of the configuration and the source into AirflowFailException: a retry cannot succeed."""
     from etl.errors import ConfigError, SourceError
 
     try:
@@ -40,7 +43,7 @@ def readable_failures() -> Iterator[None]:
 
 
 class StageOperator(BaseOperator):
-    """Runs one stage of the build; gives its small answer (URIs and numbers) to the next tasks."""
+    """Runs one stage of the build; returns URIs and numbers, which the next tasks read from XCom."""
 
     template_fields: Sequence[str] = ("work", "scheduler")
     ui_color = "#e8f0fe"
@@ -48,35 +51,35 @@ class StageOperator(BaseOperator):
     def __init__(self, *, stage: str, config: str, work: Any = None, scheduler: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
-        self.scheduler = scheduler  # address of the run's own Dask cluster
+        self.scheduler = scheduler  # address of the run's Dask cluster
         self.config = config  # path of the dataset file
-        self.work = work  # URI of the build's tables, from ingest
+        self.work = work  # URI of the build's work folder, from ingest
         self.operator_extra_links = (DashboardLink(), PerformanceLink()) if stage in DISTRIBUTED else ()
         if stage == "publish":
             self.operator_extra_links = (AuditLink(),)
-        self.dashboard: str | None = None  # address of the Dask dashboard, once there is a cluster
+        self.dashboard: str | None = None  # address of the Dask dashboard, once connected
         self._cluster: Any = None
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the stage's answer."""
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the result of the stage."""
         from etl.jobs import build
 
-        with readable_failures():
+        with fail_without_retry():
             if self.stage not in DISTRIBUTED:
                 return build.run_stage(self.stage, self.work)
-            with self.cluster(context) as cluster:
+            with self.connect_cluster(context) as cluster:
                 return build.run_stage(self.stage, self.work, cluster)
 
     @contextmanager
-    def cluster(self, context: Mapping[str, Any]) -> Iterator[Any]:
-        """Give the Dask cluster; what it did is a page of the dataset's store, until the next run of this stage."""
-        # Dask reads this when first imported: its own comings and goings would bury the stage's progress in the log.
+    def connect_cluster(self, context: Context) -> Iterator[Any]:
+        """Yield the Dask cluster; store its performance report in the dataset's store, replacing the last one."""
+        # Dask reads this when first imported: its connection messages would bury the stage's progress in the log.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
         from etl.execution import cluster
         from etl.storage import store
         from etl.storage.paths import DatasetPaths
 
-        home = load(self.config).home  # before the work: the file may be edited meanwhile
+        home = load(self.config).home  # read before the work starts: the file may be edited meanwhile
         with TemporaryDirectory(prefix="speck-") as folder:
             report = Path(folder) / "performance.html"
             try:
@@ -90,58 +93,58 @@ class StageOperator(BaseOperator):
                     store.upload(report, DatasetPaths(home).performance(self.stage))
 
     def on_kill(self) -> None:
-        """Cancel the work on Dask, which a dying task would leave running."""
+        """Cancel the work on Dask, which would go on after the task is killed."""
         if self._cluster is not None:
             self._cluster.cancel()
 
 
 class IngestOperator(StageOperator):
-    """Runs the first stage, as the form says: in full, a trial, or a dry run after which nothing follows."""
+    """Runs the first stage with the options of the form; a dry run only prints the plan and skips the other stages."""
 
     def __init__(self, *, config: str, **kwargs: Any) -> None:
         super().__init__(stage="ingest", config=config, **kwargs)
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer of ingest, whose `work` the other stages go on from."""
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the result of ingest, including `work`, the URI of the work folder that the other stages read."""
         from etl.jobs import build, ingest
         from etl.lifecycle import trial
         from etl.reports import plan_table
 
-        form = forms.filled(self, context)
-        with readable_failures():
-            config = trial.configured(self.config, forms.changes(form))
-            with self.cluster(context) as cluster:
+        form = forms.read_form(self, context)
+        with fail_without_retry():
+            config = trial.configured(self.config, forms.config_overrides(form))
+            with self.connect_cluster(context) as cluster:
                 if not form["dry_run"]:
                     return ingest.run(config, cluster, full=form["full"])
-                found = build.plan_source(config, cluster)
-        plan_table.show(found)
-        said = f"dry run, nothing was built: {found['boxes']:,} of {found['annotations']:,} boxes would go on"
-        context["ti"].xcom_push(key=NOTE, value=said)
-        raise AirflowSkipException(said)
+                plan = build.plan_source(config, cluster)
+        plan_table.show(plan)
+        note = f"dry run, nothing was built: {plan['boxes']:,} of {plan['annotations']:,} boxes would be kept"
+        context["ti"].xcom_push(key=NOTE_KEY, value=note)
+        raise AirflowSkipException(note)
 
 
-def run_of(context: Mapping[str, Any]) -> str:
-    """Return a text that names a run among all."""
+def qualified_run_id(context: Context) -> str:
+    """Return the id of the run with its DAG's: unique among all runs."""
     return f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}"
 
 
 class ClusterUpOperator(BaseOperator):
-    """Starts a Dask cluster for the run on this machine; gives its address."""
+    """Starts a Dask cluster for the run on this machine; returns its address."""
 
     def __init__(self, *, workers: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.workers = workers
         self._run: str | None = None
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Return {address}."""
         from etl.execution import run_cluster
 
-        self._run = run_of(context)
+        self._run = qualified_run_id(context)
         return {"address": run_cluster.up(self._run, self.workers)}
 
     def on_kill(self) -> None:
-        """Stop what was started so far."""
+        """Stop the processes started so far."""
         from etl.execution import run_cluster
 
         if self._run is not None:
@@ -149,41 +152,41 @@ class ClusterUpOperator(BaseOperator):
 
 
 class ClusterDownOperator(BaseOperator):
-    """Stops the run's Dask cluster, however the run went."""
+    """Stops the run's Dask cluster, whether or not the run succeeded."""
 
-    def execute(self, context: Mapping[str, Any]) -> None:
-        """Stop its processes."""
+    def execute(self, context: Context) -> None:
+        """Stop the processes of the cluster."""
         from etl.execution import run_cluster
 
-        run_cluster.down(run_of(context))
+        run_cluster.down(qualified_run_id(context))
 
 
 class AnnounceOperator(BaseOperator):
-    """Emits the snapshot's Asset with {uri, change}; skipped when the build published nothing new, or was a trial."""
+    """Emits the snapshot's Asset with {uri, change, note}; skipped if nothing changed or the build was a trial."""
 
     template_fields: Sequence[str] = ("published",)
 
     def __init__(self, *, published: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.published = published  # the answer of publish
+        self.published = published  # the result of publish
 
-    def execute(self, context: Mapping[str, Any]) -> None:
-        """Attach the snapshot's URI to the event that the success of this task emits."""
+    def execute(self, context: Context) -> None:
+        """Attach the snapshot's URI to the Asset event of this task."""
         from etl.dashboard import run_notes
 
-        said, uri = run_notes.of_build(self.published), self.published["snapshot"]
-        trial = bool(forms.changes(context["params"]))
-        context["ti"].xcom_push(key=NOTE, value=f"a trial: {said}" if trial else said)
+        note, uri = run_notes.describe_build(self.published), self.published["snapshot"]
+        trial = bool(forms.config_overrides(context["params"]))
+        context["ti"].xcom_push(key=NOTE_KEY, value=f"trial: {note}" if trial else note)
         if trial:
-            raise AirflowSkipException(f"a trial is not announced: {uri}")
+            raise AirflowSkipException(f"trial builds do not trigger training: {uri}")
         if not self.published["published"]:
-            raise AirflowSkipException(f"nothing has changed since {uri}: nothing to announce")
+            raise AirflowSkipException(f"no change since {uri}: training is not triggered")
         event = context["outlet_events"][self.outlets[0]]
-        event.extra = {"uri": uri, "change": self.published.get("change"), "note": said}
+        event.extra = {"uri": uri, "change": self.published.get("change"), "note": note}
 
 
 class ProcessOperator(BaseOperator):
-    """Runs a command of train.cli, on a Dask worker that offers a GPU or as a process here; its lines go to the log."""
+    """Runs a command of train.cli on a Dask worker with the resource GPU, or as a local process; logs its output."""
 
     template_fields: Sequence[str] = ("plan",)
     ui_color = "#fef3e0"
@@ -191,30 +194,28 @@ class ProcessOperator(BaseOperator):
     def __init__(self, *, config: str, plan: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config  # path of the dataset file
-        self.plan = plan  # the answer of the plan task
+        self.plan = plan  # the result of the plan task
         self._stop: Any = None
 
-    def run(self, command: str, *arguments: str) -> dict[str, Any]:
-        """Return the JSON object on the last line of the standard output of a command on the dataset file."""
-        ending = self._remote(command, *arguments) if os.environ.get("SPECK_SCHEDULER") else None
+    def run_command(self, command: str, *arguments: str) -> dict[str, Any]:
+        """Run a command on the dataset file; return the JSON object on the last line of its standard output."""
+        ending = self._run_on_dask(command, *arguments) if os.environ.get("SPECK_SCHEDULER") else None
         if ending is None:
-            ending = self._local(command, *arguments)
+            ending = self._run_locally(command, *arguments)
         if ending.code != 0:
-            failure = AirflowFailException if ending.code == 2 else AirflowException  # 2: the config is wrong
+            failure = AirflowFailException if ending.code == 2 else AirflowException  # 2: the configuration is invalid
             raise failure(f"{command} ended with {ending}:\n" + "\n".join(ending.tail))
         try:
             return dict(json.loads(ending.answer))
         except (ValueError, TypeError) as error:
-            raise AirflowException(
-                f"{command} ended without a JSON answer, its last line: {ending.answer!r}"
-            ) from error
+            raise AirflowException(f"{command} printed no JSON result, its last line: {ending.answer!r}") from error
 
     def on_kill(self) -> None:
-        """End the command, with every process it has started."""
+        """Stop the command and all its child processes."""
         if self._stop is not None:
             self._stop()
 
-    def _local(self, command: str, *arguments: str) -> Any:
+    def _run_locally(self, command: str, *arguments: str) -> Ending:
         from etl.execution.process import Command
 
         python = os.environ.get("SPECK_TRAIN_PYTHON") or sys.executable
@@ -225,66 +226,70 @@ class ProcessOperator(BaseOperator):
         self._stop = process.stop
         return process.run()
 
-    def _remote(self, command: str, *arguments: str) -> Any:
-        """Return how the command ended on a Dask worker that offers a GPU, None where there is none."""
+    def _run_on_dask(self, command: str, *arguments: str) -> Ending | None:
+        """Run the command on a Dask worker with the resource GPU; return None if there is no such worker."""
         from etl.config import yaml
         from etl.execution import cluster
 
         with cluster.connect(os.environ["SPECK_SCHEDULER"]) as workers:
-            if not self._offered(workers):
+            if not self._has_gpu_worker(workers):
                 return None
             self._stop = workers.cancel
             name = Path(self.config).name
             line = ["-m", "train.cli", command, f"{{{name}}}", *arguments, "--json"]
-            self.log.info("running %s on a Dask worker that offers a GPU", " ".join(line))
-            settings = yaml.text(load(self.config).resolved())  # its variables and paths are this machine's
+            self.log.info("running %s on a Dask worker with a GPU", " ".join(line))
+            settings = yaml.text(
+                load(self.config).resolved()
+            )  # resolved here: the worker has other variables and paths
             return workers.command(line, {name: settings}, self.log.info, resource="GPU")
 
-    def _offered(self, workers: Any) -> bool:
-        """Return whether a worker offers a GPU; where nothing can train here, wait for one that may be restarting."""
+    def _has_gpu_worker(self, workers: Any) -> bool:
+        """Return whether a worker has the resource GPU; without Torch here, wait for one that may be restarting."""
         trains_here = os.environ.get("SPECK_TRAIN_PYTHON") or importlib.util.find_spec("torch") is not None
-        deadline = time.monotonic() + _TRAINER_SECONDS
-        while not (found := workers.offers("GPU")) and not trains_here:
+        deadline = time.monotonic() + _GPU_WAIT_SECONDS
+        while not (offered := workers.offers("GPU")) and not trains_here:
             if time.monotonic() > deadline:
-                raise AirflowException("no Dask worker offers a GPU, and there is no Torch in this environment")
-            self.log.info("waiting for a Dask worker that offers a GPU: there is no Torch in this environment")
-            time.sleep(_WAIT_SECONDS)
-        return bool(found)
+                raise AirflowException("no Dask worker has the resource GPU, and Torch is not installed here")
+            self.log.info("waiting for a Dask worker with the resource GPU: Torch is not installed here")
+            time.sleep(_GPU_POLL_SECONDS)
+        return bool(offered)
 
 
 class TrainOperator(ProcessOperator):
-    """Trains on the planned snapshot; emits the model's Asset with {uri, snapshot}."""
+    """Trains on the planned snapshot; emits the model's Asset with {uri, snapshot, note}."""
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer of `speck train`."""
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the result of `speck train`."""
         from etl.dashboard import run_notes
 
         plan = self.plan
-        settings = [word for key, value in plan["changes"].items() for word in ("--set", f"{key}={json.dumps(value)}")]
-        answer = self.run("train", "--snapshot", plan["snapshot"], *settings)
-        said = run_notes.of_training(answer, plan["reason"])
-        context["ti"].xcom_push(key=NOTE, value=said)
+        options = [word for key, value in plan["changes"].items() for word in ("--set", f"{key}={json.dumps(value)}")]
+        answer = self.run_command("train", "--snapshot", plan["snapshot"], *options)
+        note = run_notes.describe_training(answer, plan["reason"])
+        context["ti"].xcom_push(key=NOTE_KEY, value=note)
         event = context["outlet_events"][self.outlets[0]]
-        event.extra = {"uri": answer["model"], "snapshot": plan["snapshot"], "note": said}
+        event.extra = {"uri": answer["model"], "snapshot": plan["snapshot"], "note": note}
         return answer
 
 
 class EvaluateOperator(ProcessOperator):
-    """Evaluates the planned model on the planned snapshot; one that passes the gate becomes the champion."""
+    """Evaluates the planned model on the planned snapshot; promotes it if it passes the gate."""
 
     operator_extra_links = (EvaluationLink(),)
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer of `speck evaluate`."""
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the result of `speck evaluate`."""
         from etl.dashboard import run_notes
         from etl.lifecycle import retrain
         from etl.storage.paths import split_uri
 
         plan, config = self.plan, load(self.config)
-        # A trial's images are not those that the champion was judged on.
-        own = split_uri(plan["snapshot"]).home == config.home and "/" not in retrain.trained_on(plan["model"])
-        answer = self.run(
-            "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if own else [])
+        # A model of a trial is not promoted: the champion was evaluated on other images.
+        own_snapshot = split_uri(plan["snapshot"]).home == config.home
+        promotable = own_snapshot and "/" not in retrain.trained_on(plan["model"])
+        answer = self.run_command(
+            "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if promotable else [])
         )
-        context["ti"].xcom_push(key=NOTE, value=run_notes.of_evaluation(answer, config.gate.metric))
+        note = run_notes.describe_evaluation(answer, config.gate.metric)
+        context["ti"].xcom_push(key=NOTE_KEY, value=note)
         return answer

@@ -1,70 +1,84 @@
-"""The first task of a training and of an evaluation: what the run works on, pinned, and whether it is worth it."""
+"""The first task of a training and of an evaluation: choose its snapshot and model, and skip needless training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from speck_notes import NOTE_KEY
 
 from etl.config import load
 from speck_dags import forms
-from speck_dags.operators import NOTE, readable_failures
+from speck_dags.operators import fail_without_retry
+
+
+class TrainingPlan(TypedDict):
+    """The input of a training."""
+
+    snapshot: str  # URI
+    changes: dict[str, Any]  # settings that override the dataset file's, by dotted key
+    reason: str
+
+
+class EvaluationPlan(TypedDict):
+    """The input of an evaluation."""
+
+    model: str  # URI
+    snapshot: str  # URI
 
 
 class PlanOperator(BaseOperator):
-    """Pins what a run works on, from the form, the events that started the run or the store, in this order."""
+    """Chooses the input of a run from, in this order: its form, the Asset events that triggered it, the store."""
 
     def __init__(self, *, config: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config  # path of the dataset file
 
-    def event(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the newest of the events that started the run says, empty in a manual run."""
-        events = [event for several in context["triggering_asset_events"].values() for event in several]
+    def newest_event(self, context: Context) -> dict[str, Any]:
+        """Return the extra of the newest Asset event that triggered the run, empty in a manual run."""
+        events = [event for events in context["triggering_asset_events"].values() for event in events]
         return dict(max(events, key=lambda event: event.timestamp).extra) if events else {}
 
 
 class PlanTraining(PlanOperator):
-    """Pins the snapshot to train on; skips the run, saying why, when a training is not worth it."""
+    """Chooses the snapshot to train on; skips the run, with the reason in its note, if training is not needed."""
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return {snapshot, changes, reason}; `changes` are settings in place of the dataset file's."""
+    def execute(self, context: Context) -> TrainingPlan:
+        """Return the training's snapshot, overrides and reason."""
         from etl.lifecycle import retrain
         from etl.snapshots import snapshot
 
-        with readable_failures():
+        with fail_without_retry():
             config = load(self.config)
-            wanted, event = forms.filled(self, context), self.event(context)
-            uri = wanted["snapshot"] or event.get("uri") or snapshot.head(config)
+            form, event = forms.read_form(self, context), self.newest_event(context)
+            uri = form["snapshot"] or event.get("uri") or snapshot.head(config)
             if uri is None:
                 raise AirflowFailException(f"{config.name} has no snapshot yet: run {config.name}_build first")
-            asked = not event  # a person started this run
-            reason = "asked for" if asked else retrain.reason_to_train(config, uri)
+            reason = retrain.reason_to_train(config, uri) if event else "started by hand"
         if reason is None:
-            why = (
+            note = (
                 f"no training: less than {config.retrain.min_change:.1%} of the boxes changed since the snapshot "
                 "of the last model, and the settings are the same"
             )
-            context["ti"].xcom_push(key=NOTE, value=why)
-            raise AirflowSkipException(why)
+            context["ti"].xcom_push(key=NOTE_KEY, value=note)
+            raise AirflowSkipException(note)
         self.log.info("training on %s: %s", uri, reason)
-        return {"snapshot": uri, "changes": forms.changes(wanted), "reason": reason}
+        return {"snapshot": uri, "changes": forms.config_overrides(form), "reason": reason}
 
 
 class PlanEvaluation(PlanOperator):
-    """Pins the model to judge and the snapshot whose images it is judged on."""
+    """Chooses the model to evaluate and the snapshot whose images it is evaluated on."""
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return {model, snapshot}."""
+    def execute(self, context: Context) -> EvaluationPlan:
+        """Return the evaluation's model and snapshot."""
         from etl.lifecycle import retrain
 
-        with readable_failures():
+        with fail_without_retry():
             config = load(self.config)
-            wanted, event = forms.filled(self, context), self.event(context)
-            model = wanted["model"] or event.get("uri") or retrain.newest_model(config)
+            form, event = forms.read_form(self, context), self.newest_event(context)
+            model = form["model"] or event.get("uri") or retrain.newest_model(config)
             if model is None:
                 raise AirflowFailException(f"{config.name} has no model yet: run {config.name}_train first")
-            snapshot = wanted["snapshot"] or event.get("snapshot") or retrain.snapshot_of(model)
+            snapshot = form["snapshot"] or event.get("snapshot") or retrain.snapshot_of(model)
         return {"model": model, "snapshot": snapshot}

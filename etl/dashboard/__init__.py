@@ -1,1 +1,1 @@
-"""The pages inside Airflow."""
+"""The pages shown inside Airflow."""

@@ -1,4 +1,4 @@
-"""What a night brought, in a line for people: of a build, a training and an evaluation."""
+"""One-line summaries of a build, a training and an evaluation, shown as the note of an Airflow run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 Answer = Mapping[str, Any]
 
 
-def of_build(answer: Answer) -> str:
-    """Return what the answer of a build changed: images, boxes and findings against the snapshot before."""
+def describe_build(answer: Answer) -> str:
+    """Return the change of images, boxes and findings against the previous snapshot, from the result of publish."""
     if not answer["published"]:
-        return "nothing new"
+        return "no change"
     images, boxes = answer["change"]["images"], answer["change"]["boxes"]
     parts = [f"{_counts(images)} images", f"{_counts(boxes)} boxes"]
-    new = _findings(answer["snapshot"]) - _findings(_before(answer["snapshot"]))
+    new = _finding_codes(answer["snapshot"]) - _finding_codes(_previous(answer["snapshot"]))
     if new:
         parts.append(f"{len(new)} new finding{'s' * (len(new) > 1)}: {', '.join(sorted(new))}")
     if answer["rejects"]:
@@ -26,23 +26,22 @@ def of_build(answer: Answer) -> str:
     return ", ".join(parts)
 
 
-def of_training(answer: Answer, reason: str) -> str:
-    """Return what was trained, and why."""
+def describe_training(answer: Answer, reason: str) -> str:
+    """Return the model, epochs and device of a training, and the reason for it."""
     model = split_uri(answer["model"]).id
-    return f"model {model}: {answer['epochs']} epochs on {answer['device']}, as {reason}"
+    return f"model {model}: {answer['epochs']} epochs on {answer['device']}, reason: {reason}"
 
 
-def of_evaluation(answer: Answer, figure: str) -> str:
-    """Return a model's figure, its gain on the champion and what became of it; `figure` is the gate's."""
-    verdict = answer.get("gate") or {}
-    gain = (verdict.get("gains") or {}).get(figure, {}).get("median")
-    value = answer["combined"].get(figure)
-    shown = f"{figure} {_percent(value)}"
+def describe_evaluation(answer: Answer, metric: str) -> str:
+    """Return a model's metric, its gain over the champion and the gate's decision; `metric` is the gate's."""
+    gate = answer.get("gate") or {}
+    gain = (gate.get("gains") or {}).get(metric, {}).get("median")
+    text = f"{metric} {_percent(answer['combined'].get(metric))}"
     if gain is not None:
-        shown += f" ({100 * gain:+.1f} on the champion)"
-    if verdict.get("promoted"):
-        return f"{shown}, promoted"
-    return f"{shown}, not promoted: {'; '.join(verdict['reasons'])}" if verdict else shown
+        text += f" ({100 * gain:+.1f} vs champion)"
+    if gate.get("promoted"):
+        return f"{text}, promoted"
+    return f"{text}, not promoted: {'; '.join(gate['reasons'])}" if gate else text
 
 
 def _percent(share: float | None) -> str:
@@ -55,16 +54,16 @@ def _counts(change: Mapping[str, int]) -> str:
     return f"+{change['added']:,}" + (f" -{change['removed']:,}" if change["removed"] else "")
 
 
-def _before(uri: str) -> str | None:
-    """Return the URI of the snapshot published before the newest publication of this one."""
+def _previous(uri: str) -> str | None:
+    """Return the URI of the snapshot that the newest publication of this one replaced."""
     home, name = split_uri(uri)
     entries = [entry for entry in snapshot.history(home) if entry["snapshot"] == name]
     previous = entries[-1]["previous"] if entries else None
     return None if previous is None else DatasetPaths(home).snapshot(previous).uri
 
 
-def _findings(uri: str | None) -> set[str]:
-    """Return the codes of what the audit of a snapshot found; none of one that is gone."""
+def _finding_codes(uri: str | None) -> set[str]:
+    """Return the codes of the audit findings of a snapshot, none if it was deleted."""
     if uri is None or not store.exists(SnapshotPaths(uri).audit_json):
         return set()
     return {str(finding["code"]) for finding in snapshot.Snapshot.open(uri).audit["findings"]}

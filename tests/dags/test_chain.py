@@ -74,24 +74,24 @@ def test_a_build_leads_to_a_model_and_its_evaluation(airflow, chain, night):
     assert {"full_image", "tiled", "combined"} <= evaluated.keys()
 
 
-def test_each_run_says_in_a_line_what_it_brought(airflow, chain, night):
+def test_each_run_has_a_one_line_note(airflow, chain, night):
     client = airflow.client
     build, train, evaluate = (night.note(client, dag, run) for dag, run in chain.items())
     assert build.startswith("+10 images, +30 boxes, ")
     assert train.startswith("model ")
-    assert train.endswith(" 2 epochs on cpu, as no model yet")
+    assert train.endswith(" 2 epochs on cpu, reason: no model yet")
     assert evaluate == "AP_small 0.0, not promoted: AP_small is 0: no correct detection in val"
 
 
-def test_a_dry_run_says_what_it_would_do_and_builds_nothing(airflow, chain, night):
+def test_a_dry_run_prints_the_plan_and_builds_nothing(airflow, chain, night):
     client = airflow.client
     run = client.trigger("tiny_build", {"dry_run": True})
     state, tasks = night.finished(client, "tiny_build", run)
     assert (state, set(tasks.values())) == ("success", {"skipped"})
-    assert night.note(client, "tiny_build", run) == "dry run, nothing was built: 30 of 30 boxes would go on"
+    assert night.note(client, "tiny_build", run) == "dry run, nothing was built: 30 of 30 boxes would be kept"
 
 
-def test_a_trial_is_published_apart_and_trains_nothing(airflow, chain, night):
+def test_a_trial_is_stored_separately_and_triggers_no_training(airflow, chain, night):
     client = airflow.client
     before = client.runs("tiny_train")
     run = client.trigger("tiny_build", {"sample": 5, "tile_size": 96})
@@ -104,13 +104,13 @@ def test_a_trial_is_published_apart_and_trains_nothing(airflow, chain, night):
 
 
 @pytest.mark.parametrize(("conf", "said"), [({"sample": 0}, "less than the minimum"), ({"tile_size": "big"}, "type")])
-def test_a_form_filled_in_wrongly_starts_no_run(airflow, chain, conf, said):
+def test_an_invalid_form_starts_no_run(airflow, chain, conf, said):
     with pytest.raises(AirflowError, match=said) as caught:
         airflow.client.trigger("tiny_build", conf)
     assert caught.value.status == 400
 
 
-def test_building_again_without_a_change_announces_nothing(airflow, chain, night):
+def test_a_build_without_a_change_triggers_no_training(airflow, chain, night):
     client = airflow.client
     before = client.runs("tiny_train")
     state, tasks = night.finished(client, "tiny_build", client.trigger("tiny_build"))
@@ -121,7 +121,7 @@ def test_building_again_without_a_change_announces_nothing(airflow, chain, night
     assert client.runs("tiny_train") == before
 
 
-def test_another_tool_may_say_that_there_is_new_data(airflow, chain, night):
+def test_an_asset_event_from_another_tool_triggers_a_build(airflow, chain, night):
     client = airflow.client
     before = client.runs("tiny_build")
     (source,) = client.call("GET", "assets", name_pattern="speck://tiny/source")["assets"]
@@ -131,7 +131,7 @@ def test_another_tool_may_say_that_there_is_new_data(airflow, chain, night):
     assert night.finished(client, "tiny_build", run)[0] == "success"
 
 
-def test_a_build_that_is_late_is_told(airflow, chain, night, hooked):
+def test_a_late_build_is_alerted(airflow, chain, night, hooked):
     client = airflow.client
     client.call("PATCH", "pools/default_pool", {"slots": 0, "include_deferred": False}, update_mask="slots")
     try:
@@ -139,7 +139,7 @@ def test_a_build_that_is_late_is_told(airflow, chain, night, hooked):
         night.wait_for(lambda: [text for text in texts(hooked) if run in text], 180)
     finally:
         client.call("PATCH", "pools/default_pool", {"slots": 128, "include_deferred": False}, update_mask="slots")
-    assert f"tiny_build: not done 1 minutes after it was queued ({run})" in texts(hooked)
+    assert f"tiny_build: not finished 1 minutes after it was queued ({run})" in texts(hooked)
     assert night.finished(client, "tiny_build", run)[0] == "success"
 
 
@@ -147,7 +147,7 @@ def texts(hooked):
     return [message["text"] for message in hooked.messages]
 
 
-def test_the_training_form_refuses_what_it_does_not_know(airflow, chain, night, hooked):
+def test_the_training_form_rejects_unknown_keys(airflow, chain, night, hooked):
     client = airflow.client
     run = client.trigger("tiny_train", {"epoch": 3})
     state, _ = night.finished(client, "tiny_train", run)

@@ -96,7 +96,7 @@ def test_build_runs_the_stages_in_order_and_announces_the_snapshot(shipped):
     assert all(task["retries"] == 2 and task["timeout"] for task in tasks.values())
 
 
-def test_build_starts_at_night_in_the_files_time_zone_and_on_new_source_data(mixed):
+def test_a_build_is_scheduled_in_the_files_time_zone_and_triggered_by_source_changes(mixed):
     dag = mixed["dags"]["lake_build"]
     assert dag["schedule"] == {
         "assets": ["speck://lake/source"],
@@ -108,7 +108,7 @@ def test_build_starts_at_night_in_the_files_time_zone_and_on_new_source_data(mix
     assert (dag["start_date"], dag["catchup"], dag["max_active_runs"]) == ("None", False, 1)
 
 
-def test_a_run_may_have_a_cluster_of_its_own_that_is_always_taken_down(mixed, shipped):
+def test_a_run_cluster_is_always_shut_down(mixed, shipped):
     tasks = mixed["dags"]["forest.v2-x_build"]["tasks"]
     assert tasks["cluster_up"]["downstream"] == ["cluster_down", "ingest"]
     assert (tasks["cluster_up"]["setup"], tasks["cluster_down"]["teardown"]) == (True, True)
@@ -141,7 +141,7 @@ def test_the_web_page_names_every_bad_file_with_its_key(mixed):
     for part in (
         "unknown_key.yaml: tiles: found an unknown key",
         "not_yaml.yaml:",
-        "twice.yaml: name: found 'lake', expected a name of its own: a.yaml has this one",
+        "twice.yaml: name: found 'lake', expected a unique name: a.yaml has the same",
         "bad_cron.yaml: schedule.cron: found '99 4 * * 1-5'",
         "zone.yaml: schedule.timezone: found 'Europe'",
         "deep.yaml:",

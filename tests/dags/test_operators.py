@@ -1,4 +1,4 @@
-"""The operator that runs training as a process of its own, against stand-ins for the interpreter it starts."""
+"""The operator that runs training as a process, with shell scripts in place of the Python interpreter."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def trainer(operators, monkeypatch, tmp_path):
     return make
 
 
-def test_the_last_line_of_standard_output_is_the_answer_and_all_lines_reach_the_log(trainer, capsys):
+def test_the_last_line_of_standard_output_is_the_result_and_all_lines_reach_the_log(trainer, capsys):
     operator = trainer('echo "arguments: $*"; echo working >&2; echo; echo \'{"model": "m", "epochs": 3}\'')
-    assert operator.run("train", "--snapshot", "s") == {"model": "m", "epochs": 3}
+    assert operator.run_command("train", "--snapshot", "s") == {"model": "m", "epochs": 3}
     log = capsys.readouterr().out
     assert "arguments: -P -m train.cli train a.yaml --snapshot s --json" in log
     assert "] working " in log
@@ -54,24 +54,24 @@ def test_modules_of_the_current_folder_do_not_hide_the_command(
     config.write_text(tiny.config(tmp_path / "store", tmp_path, "0 2 * * *"))
     monkeypatch.delenv("SPECK_TRAIN_PYTHON", raising=False)
     monkeypatch.chdir(shadowing_folder)
-    answer = operators.TrainOperator(task_id="train", config=str(config), plan={}).run("gc")
+    answer = operators.TrainOperator(task_id="train", config=str(config), plan={}).run_command("gc")
     assert answer["kept"] == 0
 
 
 def test_a_failed_command_fails_the_task_with_its_last_lines(trainer, operators):
     with pytest.raises(operators.AirflowException, match=r"exit code 1:\n(.*\n)*no memory left") as caught:
-        trainer("echo no memory left >&2; exit 1").run("train")
-    assert not isinstance(caught.value, operators.AirflowFailException)  # worth another try
+        trainer("echo no memory left >&2; exit 1").run_command("train")
+    assert not isinstance(caught.value, operators.AirflowFailException)  # so Airflow retries
 
 
-def test_a_wrong_configuration_is_not_tried_again(trainer, operators):
+def test_an_invalid_configuration_is_not_retried(trainer, operators):
     with pytest.raises(operators.AirflowFailException, match=r"a\.yaml: train\.model"):
-        trainer("echo 'a.yaml: train.model: found 3' >&2; exit 2").run("train")
+        trainer("echo 'a.yaml: train.model: found 3' >&2; exit 2").run_command("train")
 
 
-def test_a_command_that_says_nothing_is_an_error(trainer, operators):
-    with pytest.raises(operators.AirflowException, match="without a JSON answer"):
-        trainer("exit 0").run("train")
+def test_a_command_without_output_is_an_error(trainer, operators):
+    with pytest.raises(operators.AirflowException, match="printed no JSON result"):
+        trainer("exit 0").run_command("train")
 
 
 def test_a_killed_task_takes_the_whole_process_group_with_it(operators, tmp_path):
@@ -87,7 +87,7 @@ def test_a_killed_task_takes_the_whole_process_group_with_it(operators, tmp_path
         from speck_dags.operators import TrainOperator
         operator = TrainOperator(task_id="train", config="a.yaml", plan={{}})
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
-        operator.run("train")
+        operator.run_command("train")
         """
     )
     environ = os.environ | {"SPECK_TRAIN_PYTHON": str(python)}
@@ -109,7 +109,7 @@ def test_a_task_killed_by_force_leaves_no_training_behind(operators, tmp_path):
         import sys
         sys.path[:0] = [{str(DAGS)!r}, {str(DAGS / "plugins")!r}]
         from speck_dags.operators import TrainOperator
-        TrainOperator(task_id="train", config="a.yaml", plan={{}}).run("train")
+        TrainOperator(task_id="train", config="a.yaml", plan={{}}).run_command("train")
         """
     )
     environ = os.environ | {"SPECK_TRAIN_PYTHON": str(python)}

@@ -57,7 +57,7 @@ def runs(airflow, night):
 
 
 class Visitor:
-    """A person who has logged in, and what the browser's console said meanwhile."""
+    """A logged-in user, and the messages of the browser's console."""
 
     def __init__(self, airflow, page):
         self.url, self.page, self.said = airflow.url, page, []
@@ -137,7 +137,7 @@ def test_from_the_menu_to_a_dataset_and_its_audit(visitor, runs, tmp_path, schem
         assert (np.mean(luma) > 128) == (scheme == "light")
         wider = frame.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
         assert wider <= 0, f"the page is {wider} px wider than its frame"
-        frame.get_by_role("link", name="the whole audit").click()
+        frame.get_by_role("link", name="the full audit report").click()
         frame.get_by_role("heading", name="Do this").wait_for(timeout=PATIENCE)
         assert drawn(person.page, tmp_path) > 0.01
         assert person.complaints() == []
@@ -152,7 +152,7 @@ def test_the_pages_follow_airflows_theme_rather_than_the_systems(visitor, runs):
 
 
 @pytest.mark.parametrize(
-    ("dag", "shows"), [("tiny_build", "Do this"), ("tiny_train", "Figures"), ("tiny_evaluate", "How small can it be?")]
+    ("dag", "shows"), [("tiny_build", "Do this"), ("tiny_train", "Metrics"), ("tiny_evaluate", "How small can it be?")]
 )
 def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
     with visitor() as person:
@@ -237,6 +237,6 @@ def test_the_form_starts_a_trial_that_is_watched_to_its_end(visitor, airflow, ru
         state, _ = night.finished(airflow.client, "tiny_build", run)
         assert (state, airflow.client.answer("tiny_build", run, "publish")["images"]) == ("success", 5)
         page.reload()
-        page.get_by_text("a trial: +5 images").first.wait_for(timeout=PATIENCE)
+        page.get_by_text("trial: +5 images").first.wait_for(timeout=PATIENCE)
         assert drawn(page, tmp_path) > 0.01
         assert person.complaints() == []

@@ -1,4 +1,4 @@
-"""The watcher of a source and the alerts, each as Airflow calls it; the webhook is a real one."""
+"""The source watcher, the alerts and the run notes, called as Airflow does; the webhook is a local HTTP server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def next_event(trigger, seconds: float):
 
 def test_the_watcher_fires_for_new_data_and_only_then(dag_module, source: Path):
     watcher = dag_module("speck_watcher").SourceWatcher(str(source), 0.05)
-    assert asyncio.run(next_event(watcher, 0.5)) is None  # it has seen the source now
+    assert asyncio.run(next_event(watcher, 0.5)) is None  # the first poll records the source
     (source.parent / "images" / "b.jpg").write_bytes(b"2")
     event = asyncio.run(next_event(watcher, 10))
     assert event.payload == {"reason": "the source has changed"}
@@ -55,7 +55,7 @@ def test_the_watcher_lives_on_while_its_file_is_broken(dag_module, source: Path)
     assert asyncio.run(mended()) is not None
 
 
-def test_the_triggerer_can_make_the_watcher_again(dag_module):
+def test_the_triggerer_can_recreate_the_watcher(dag_module):
     from airflow.sdk._shared.module_loading import import_string
 
     dag_module("speck_watcher")
@@ -78,43 +78,43 @@ def task(**context):
     return {"task_instance": place, **context}
 
 
-def test_a_failed_task_is_told_in_one_line_with_a_link_to_its_log(dag_module, webhook):
-    dag_module("speck_alerts").failed(task(exception=ValueError("no space\nleft on device")))
+def test_the_alert_of_a_failed_task_is_one_line_with_a_link_to_its_log(dag_module, webhook):
+    dag_module("speck_alerts").send_failure(task(exception=ValueError("no space\nleft on device")))
     assert webhook == [
         {"path": "/hooks/secret", "text": "lake_build: tile failed: no space left on device\nhttp://airflow/log"}
     ]
 
 
-def test_a_task_that_left_no_error_is_told_all_the_same(dag_module, webhook):
-    dag_module("speck_alerts").failed(task())
-    assert "it was killed, or lost its worker" in webhook[0]["text"]
+def test_a_task_that_was_killed_without_an_error_is_alerted_too(dag_module, webhook):
+    dag_module("speck_alerts").send_failure(task())
+    assert "it was killed or its worker was lost" in webhook[0]["text"]
 
 
-def test_a_late_build_is_told(dag_module, webhook):
+def test_a_late_build_is_alerted(dag_module, webhook):
     run = {"dag_run_id": "scheduled__2026-11-20"}
-    asyncio.run(dag_module("speck_alerts").late("lake", 240, context={"dag_run": run}))
-    assert webhook[0]["text"] == "lake_build: not done 240 minutes after it was queued (scheduled__2026-11-20)"
+    asyncio.run(dag_module("speck_alerts").send_late_build("lake", 240, context={"dag_run": run}))
+    assert webhook[0]["text"] == "lake_build: not finished 240 minutes after it was queued (scheduled__2026-11-20)"
 
 
-def test_without_a_connection_the_alert_is_in_the_log_and_says_so(dag_module, caplog, monkeypatch):
+def test_without_a_connection_the_alert_is_only_logged(dag_module, caplog, monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_SPECK_ALERTS", raising=False)
     alerts = dag_module("speck_alerts")
     with caplog.at_level("WARNING"):
-        alerts.failed(task(exception=ValueError("broken")))
+        alerts.send_failure(task(exception=ValueError("broken")))
     assert "lake_build: tile failed: broken" in caplog.text
-    assert "there is no Airflow connection speck_alerts" in caplog.text
+    assert "not sent: no Airflow connection speck_alerts" in caplog.text
 
 
 @pytest.fixture
-def noted(dag_module, monkeypatch):
-    """Return a function that ends a run of a DAG with tags whose tasks had something to say, and gives its note."""
+def note_of(dag_module, monkeypatch):
+    """Return a function that ends a run of a DAG with tags whose tasks left these summaries, and returns its note."""
     import sqlalchemy.orm
     from airflow.models.xcom import XComModel
 
     notes = dag_module("speck_notes")
 
-    def end(tags, *said, note=None, user=None):
-        rows = [XComModel(value=json.dumps(text)) for text in said]
+    def end(tags, *summaries, note=None, user=None):
+        rows = [XComModel(value=json.dumps(text)) for text in summaries]
         session = SimpleNamespace(scalars=lambda query: SimpleNamespace(all=lambda: rows))
         monkeypatch.setattr(sqlalchemy.orm, "object_session", lambda run: session)
         run = SimpleNamespace(
@@ -130,17 +130,17 @@ def noted(dag_module, monkeypatch):
     return end
 
 
-def test_the_note_of_a_run_is_what_its_tasks_say_and_no_longer_than_airflow_takes(noted):
-    assert noted(["speck", "lake"], "+1 images", "2 rejects") == "+1 images; 2 rejects"
-    assert noted(["speck"], "x" * 1500) == "x" * 1000
-    assert noted(["speck"]) is None
+def test_the_note_of_a_run_joins_the_summaries_up_to_airflows_limit(note_of):
+    assert note_of(["speck", "lake"], "+1 images", "2 rejects") == "+1 images; 2 rejects"
+    assert note_of(["speck"], "x" * 1500) == "x" * 1000
+    assert note_of(["speck"]) is None
 
 
-def test_other_peoples_dags_and_notes_are_left_alone(noted):
-    assert noted(["theirs"], "x" * 1500) is None
-    assert noted([], "x") is None
-    assert noted(["speck"], "+1 images", note="looked at", user="7") == "looked at"
+def test_notes_of_other_dags_and_of_users_are_not_overwritten(note_of):
+    assert note_of(["theirs"], "x" * 1500) is None
+    assert note_of([], "x") is None
+    assert note_of(["speck"], "+1 images", note="looked at", user="7") == "looked at"
 
 
-def test_a_run_that_was_cleared_gets_the_note_of_its_newest_end(noted):
-    assert noted(["speck"], "nothing new", note="+100 images") == "nothing new"
+def test_a_run_that_was_cleared_gets_the_note_of_its_newest_end(note_of):
+    assert note_of(["speck"], "no change", note="+100 images") == "no change"

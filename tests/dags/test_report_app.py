@@ -1,4 +1,4 @@
-"""The web application of the pages, inside Airflow's own: who gets which page, and where a run leads."""
+"""The web application of the pages inside Airflow: access rights, and the redirects of runs."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def paths(home):
     }
 
 
-def test_nobody_sees_anything_without_a_login(visit, paths):
+def test_every_page_requires_a_login(visit, paths):
     for path in [*paths.values(), f"/speck/datasets/grown/models/{MODEL}/evaluation.html"]:
         answer = visit(path, role=None)
         assert (answer.status_code, "Not logged in" in answer.text) == (401, True), path
@@ -125,16 +125,16 @@ def test_nobody_sees_anything_without_a_login(visit, paths):
         assert visit(path, role=None).status_code == 404
 
 
-def test_who_may_not_read_the_dag_gets_403_and_a_list_without_it(visit, paths):
+def test_a_user_without_access_to_the_dag_gets_403_and_a_list_without_it(visit, paths):
     listing = paths.pop("list")
     for path in paths.values():
         answer = visit(path, role="none")
-        assert (answer.status_code, "may not read the DAG" in answer.text) == (403, True), path
+        assert (answer.status_code, "do not have permission to read the DAG" in answer.text) == (403, True), path
     assert visit(listing, role="none").status_code == 200
     assert "grown" not in visit(listing, role="none").text
 
 
-def test_every_page_comes_with_a_policy_that_lets_nothing_foreign_in(visit, paths):
+def test_every_page_has_a_content_security_policy_without_foreign_sources(visit, paths):
     for name in ("list", "dataset", "model", "audit", "samples", "run", "running"):
         answer = visit(paths[name])
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), name
@@ -150,10 +150,10 @@ def test_the_list_shows_good_files_with_their_runs_and_bad_ones_with_their_error
     assert 'class="run failed"' in shown and 'class="run running"' in shown
 
 
-def test_a_store_out_of_reach_hides_no_other_dataset(visit, paths, home):
-    from speck_dags.datasets import folder
+def test_an_unreadable_store_does_not_hide_other_datasets(visit, paths, home):
+    from speck_dags.datasets import datasets_folder
 
-    far = folder() / "far.yaml"
+    far = datasets_folder() / "far.yaml"
     store.write_bytes(f"{home}/../far/log/00000001.json", b"no json")
     far.write_text(CONFIG.replace("grown", "far").format(store=Path(home).parent, data="/nowhere"))
     try:
@@ -169,7 +169,7 @@ def test_a_report_is_the_one_in_the_store(visit, paths, home):
     assert visit(paths["audit"]).content == store.read_bytes(store.join(home, "snapshots", newest, "audit.html"))
 
 
-def test_what_is_not_there_is_a_readable_404_and_no_path_leads_out_of_the_store(visit, paths):
+def test_an_unknown_page_is_a_404_and_no_path_leads_out_of_the_store(visit, paths):
     audit, model = paths["audit"], paths["model"]
     for path in [
         audit.replace("audit.html", "manifest.json"),
@@ -190,18 +190,18 @@ def test_what_is_not_there_is_a_readable_404_and_no_path_leads_out_of_the_store(
         "/speck/dags/other",
     ]:
         answer = visit(path, role="admin")
-        assert (answer.status_code, "Nothing here" in answer.text) == (404, True), path
+        assert (answer.status_code, "Not found" in answer.text) == (404, True), path
         assert "passwords" not in answer.text and '"snapshot":' not in answer.text
 
 
-def test_a_dag_leads_to_its_dataset_and_a_run_says_what_there_is(visit, paths):
+def test_a_dag_redirects_to_its_dataset_and_a_run_without_output_shows_its_state(visit, paths):
     assert visit(paths["dag"]).headers["location"] == paths["dataset"]
     failed, running = visit(paths["run"]).text, visit(paths["running"]).text
     assert "No report" in failed and "The run ended (failed)" in failed and 'http-equiv="refresh"' not in failed
-    assert "Not there yet" in running and 'http-equiv="refresh"' in running
+    assert "Not ready yet" in running and 'http-equiv="refresh"' in running
 
 
-def test_a_dask_report_is_kept_apart_from_everything_else(visit, home):
+def test_a_dask_report_is_sandboxed(visit, home):
     place = "/speck/dags/grown_build/performance"
     assert visit(f"{place}/tile").status_code == 404
     store.write_bytes(store.join(home, "performance", "tile.html"), b"<script>1</script>")
@@ -223,14 +223,14 @@ def test_the_audit_of_a_trial_is_found_beside_its_own_snapshot(visit, home):
         assert visit(f"/speck/datasets/grown/trials/{path}").status_code == 404
 
 
-def test_a_store_that_does_not_answer_holds_nobody_up(visit, paths, monkeypatch):
+def test_an_unresponsive_store_does_not_block_the_pages(visit, paths, monkeypatch):
     import speck_pages
 
-    monkeypatch.setattr(speck_pages, "_PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(speck_pages, "overview", lambda config: time.sleep(3))
+    monkeypatch.setattr(speck_pages, "_STORE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(speck_pages, "load_overview", lambda config: time.sleep(3))
     start = time.monotonic()
     answer = visit(paths["list"])
-    assert (answer.status_code, "did not answer within" in answer.text) == (200, True)
+    assert (answer.status_code, "did not respond within" in answer.text) == (200, True)
     assert visit(paths["dataset"]).status_code == 503
     assert time.monotonic() - start < 2.5
 
@@ -250,7 +250,7 @@ def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):
     assert links == ["Audit", "Dask dashboard", "Evaluation", "Dask report"]
 
 
-def test_tasks_link_to_what_they_made_and_to_dask_where_they_use_it(dag_module):
+def test_tasks_link_to_their_reports_and_to_dask_if_they_use_it(dag_module):
     from airflow.sdk import DAG
 
     operators = dag_module("speck_dags.operators")

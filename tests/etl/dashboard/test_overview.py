@@ -1,4 +1,4 @@
-"""What the pages about a dataset know of it: read from small files of its store, and read once."""
+"""The overview of a dataset, read from small files of its store, and the dashboard pages made from it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from etl.config import Config
-from etl.dashboard import pages as overview_page
-from etl.dashboard.overview import FIGURES, overview, report
-from etl.dashboard.pages import Dag, Entry, Run
+from etl.dashboard import pages
+from etl.dashboard.overview import METRICS, load_overview, read_report
+from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
 from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.reports import page
@@ -50,75 +50,84 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, built: tuple[Dataset,
     return dataset.config(place)
 
 
-def judge(home: str, model: str, ap: float, **gate: Any) -> None:
-    """Leave a trained model and its evaluation, as training and evaluating do."""
+def add_evaluation(home: str, model: str, ap: float, **gate: Any) -> None:
+    """Write a trained model and its evaluation, as training and evaluation do."""
     folder = store.join(home, "models", model)
     snapshot = store.read_json(store.join(home, "head.json"))["snapshot"]
     trained = {"best_epoch": 2, "epochs": 3, "seconds": 90.0, "device": "cpu", "weights": "scratch"}
-    said = {"id": model, "model": "yolo26n", "snapshot": snapshot, "image_size": 640, "trained": trained, "recipe": []}
+    record = {
+        "id": model,
+        "model": "yolo26n",
+        "snapshot": snapshot,
+        "image_size": 640,
+        "trained": trained,
+        "recipe": [],
+    }
     store.write_bytes(store.join(folder, "weights.safetensors"), b"weights")
-    store.write_json(store.join(folder, "model.json"), said)
-    figures = dict.fromkeys(FIGURES, ap) | {"AP_large": None}
+    store.write_json(store.join(folder, "model.json"), record)
+    metrics = dict.fromkeys(METRICS, ap) | {"AP_large": None}
     verdict = {"champion": None, "passed": True, "promoted": True, "reasons": [], "warnings": []} | gate
-    answer = {"combined": figures, "images": 4, "gate": verdict}
-    store.write_bytes(store.join(folder, "evaluation.html"), b"<p>judged</p>")
+    answer = {"combined": metrics, "images": 4, "gate": verdict}
+    store.write_bytes(store.join(folder, "evaluation.html"), b"<p>evaluated</p>")
     store.write_json(store.join(folder, "evaluation.json"), answer)
 
 
 @pytest.fixture
-def judged(config: Config) -> Config:
+def evaluated(config: Config) -> Config:
     """The same with two models, the second held back by the gate."""
     first, second = MODELS
-    judge(config.home, first, 0.5)
-    champion.promote(config.home, first, "the first model that was judged", over=None)
-    judge(config.home, second, 0.25, champion=first, passed=False, promoted=False, reasons=["AP_small falls by 0.25"])
+    add_evaluation(config.home, first, 0.5)
+    champion.promote(config.home, first, "the first model that was evaluated", over=None)
+    add_evaluation(
+        config.home, second, 0.25, champion=first, passed=False, promoted=False, reasons=["AP_small falls by 0.25"]
+    )
     return config
 
 
-def test_a_dataset_without_a_store_has_nothing_to_tell(tmp_path: Path, growing: Callable[[Path], Dataset]) -> None:
-    found = overview(growing(tmp_path).config(tmp_path / "none"))
-    assert (found.publications, found.models, found.promotions) == ((), (), ())
-    assert (found.newest, found.champion, found.judged) == (None, None, [])
+def test_the_overview_of_a_dataset_without_a_store_is_empty(tmp_path: Path, growing: Callable[[Path], Dataset]) -> None:
+    overview = load_overview(growing(tmp_path).config(tmp_path / "none"))
+    assert (overview.publications, overview.models, overview.promotions) == ((), (), ())
+    assert (overview.newest, overview.champion, overview.evaluations) == (None, None, [])
 
 
-def test_every_publication_is_told_with_its_change_its_findings_and_its_boxes_by_size(config: Config) -> None:
-    first, second = overview(config).publications
+def test_a_publication_has_its_change_findings_and_boxes_by_size(config: Config) -> None:
+    first, second = load_overview(config).publications
     history = [store.read_json(store.join(config.home, "log", f"{n:08d}.json"))["answer"] for n in (1, 2)]
     assert [row.images for row in (first, second)] == [6, 8]
     assert [row.boxes for row in (first, second)] == [answer["annotations"] for answer in history]
     assert second.change == history[1]["change"] and second.change["images"] == {"added": 2, "removed": 0}
     for row in (first, second):
         audit = store.read_json(store.join(config.home, "snapshots", row.snapshot, "audit.json"))
-        assert row.audited is not None
-        assert sum(row.audited.sizes.values()) == audit["objects"]
-        assert sum(row.audited.severities.values()) == len(audit["findings"])
-        assert list(row.audited.severities) == ["critical", "warning", "info"]
+        assert row.audit is not None
+        assert sum(row.audit.sizes.values()) == audit["objects"]
+        assert sum(row.audit.severities.values()) == len(audit["findings"])
+        assert list(row.audit.severities) == ["critical", "warning", "info"]
         assert row.pages == ("audit.html", "samples.html")
     assert first.time <= second.time <= datetime.now(UTC)
 
 
-def test_models_come_with_figures_verdict_and_champion(judged: Config) -> None:
-    found = overview(judged)
-    first, second = (found.model(name) for name in MODELS)
+def test_models_have_metrics_decision_and_champion(evaluated: Config) -> None:
+    overview = load_overview(evaluated)
+    first, second = (overview.model(name) for name in MODELS)
     assert first is not None and second is not None
-    assert found.champion == first.id and found.newest is not None and first.snapshot == found.newest.snapshot
-    assert first.evaluated is not None and first.evaluated.figures["AP_small"] == 0.5
-    assert [(model.id, evaluated.promoted) for model, evaluated in found.judged] == [
+    assert overview.champion == first.id and overview.newest is not None and first.snapshot == overview.newest.snapshot
+    assert first.evaluation is not None and first.evaluation.metrics["AP_small"] == 0.5
+    assert [(model.id, evaluation.promoted) for model, evaluation in overview.evaluations] == [
         (first.id, True),
         (second.id, False),
     ]
-    assert found.model("c" * 16) is None
+    assert overview.model("c" * 16) is None
 
 
-def test_a_snapshot_that_was_removed_keeps_its_row_and_loses_its_pages(config: Config) -> None:
-    first = overview(config).publications[0]
+def test_a_deleted_snapshot_keeps_its_row_and_loses_its_pages(config: Config) -> None:
+    first = load_overview(config).publications[0]
     store.delete(store.join(config.home, "snapshots", first.snapshot))
-    gone, there = overview(config).publications
-    assert (gone.snapshot, gone.boxes, gone.audited, gone.pages) == (first.snapshot, first.boxes, None, ())
-    assert there.audited is not None
+    gone, there = load_overview(config).publications
+    assert (gone.snapshot, gone.boxes, gone.audit, gone.pages) == (first.snapshot, first.boxes, None, ())
+    assert there.audit is not None
 
 
-def test_no_table_is_read_and_no_unchanged_file_twice(judged: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_table_is_read_and_no_unchanged_file_twice(evaluated: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = store.read_bytes
 
@@ -127,24 +136,24 @@ def test_no_table_is_read_and_no_unchanged_file_twice(judged: Config, monkeypatc
         return original(uri)
 
     monkeypatch.setattr(store, "read_bytes", reading)
-    before = overview(judged)
+    before = load_overview(evaluated)
     assert read and not [uri for uri in read if uri.endswith((".parquet", ".tar", ".html", ".safetensors"))]
     read.clear()
-    assert overview(judged) == before and read == []
-    judge(judged.home, MODELS[1], 0.125)
+    assert load_overview(evaluated) == before and read == []
+    add_evaluation(evaluated.home, MODELS[1], 0.125)
     read.clear()
-    after = overview(judged).model(MODELS[1])
-    assert after is not None and after.evaluated is not None and after.evaluated.figures["AP"] == 0.125
+    after = load_overview(evaluated).model(MODELS[1])
+    assert after is not None and after.evaluation is not None and after.evaluation.metrics["AP"] == 0.125
     assert {uri.rsplit("/", 1)[1] for uri in read} <= {"model.json", "evaluation.json"}
 
 
-def test_a_report_is_served_as_it_was_written_and_nothing_else_is(judged: Config) -> None:
-    newest = store.read_json(store.join(judged.home, "head.json"))["snapshot"]
-    audit = store.read_bytes(store.join(judged.home, "snapshots", newest, "audit.html"))
-    assert report(judged, "snapshots", newest, "audit.html") == audit
-    assert report(judged, "models", MODELS[0], "evaluation.html") == b"<p>judged</p>"
-    store.write_bytes(store.join(judged.home, "models", MODELS[0], "evaluation.html"), b"<p>judged again</p>")
-    assert report(judged, "models", MODELS[0], "evaluation.html") == b"<p>judged again</p>"
+def test_only_reports_are_served_and_as_they_were_written(evaluated: Config) -> None:
+    newest = store.read_json(store.join(evaluated.home, "head.json"))["snapshot"]
+    audit = store.read_bytes(store.join(evaluated.home, "snapshots", newest, "audit.html"))
+    assert read_report(evaluated, "snapshots", newest, "audit.html") == audit
+    assert read_report(evaluated, "models", MODELS[0], "evaluation.html") == b"<p>evaluated</p>"
+    store.write_bytes(store.join(evaluated.home, "models", MODELS[0], "evaluation.html"), b"<p>evaluated again</p>")
+    assert read_report(evaluated, "models", MODELS[0], "evaluation.html") == b"<p>evaluated again</p>"
     for folder, name, file in [
         ("snapshots", newest, "manifest.json"),
         ("snapshots", newest, "evaluation.html"),
@@ -157,50 +166,53 @@ def test_a_report_is_served_as_it_was_written_and_nothing_else_is(judged: Config
         ("work", newest, "audit.html"),
     ]:
         with pytest.raises(StoreError):
-            report(judged, folder, name, file)
+            read_report(evaluated, folder, name, file)
 
 
-def pages(config: Config) -> dict[str, str]:
+def render_pages(config: Config) -> dict[str, str]:
     """Every page about a dataset."""
-    found = overview(config)
-    run = Run("manual__1", "failed", datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "/dags/grown_build/runs/manual__1")
-    dags = (Dag("build", "/dags/grown_build", False, datetime(2026, 1, 3, 2, 0, tzinfo=UTC), (run,)),)
-    entries = [Entry("grown", found, "", dags), Entry("far", None, "The store cannot be read: <timeout>", ())]
+    overview = load_overview(config)
+    run = RunSummary("manual__1", "failed", datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "/dags/grown_build/runs/manual__1")
+    dags = (DagSummary("build", "/dags/grown_build", False, datetime(2026, 1, 3, 2, 0, tzinfo=UTC), (run,)),)
+    entries = [
+        DatasetEntry("grown", overview, "", dags),
+        DatasetEntry("far", None, "The store cannot be read: <timeout>", ()),
+    ]
     return {
-        "datasets": overview_page.datasets_page(entries, {"bad.yaml": "bad.yaml: tiles: <unknown>"}, "/speck"),
-        "dataset": overview_page.dataset_page(config, found, dags, "/speck"),
-        "notice": overview_page.notice_page("Nothing here", "Gone.", links={"Back": "/speck/datasets"}, again=10),
-    } | {f"model {model.id}": overview_page.model_page(found, model, "/speck") for model in found.models}
+        "datasets": pages.datasets_page(entries, {"bad.yaml": "bad.yaml: tiles: <unknown>"}, "/speck"),
+        "dataset": pages.dataset_page(config, overview, dags, "/speck"),
+        "notice": pages.notice_page("Not found", "Deleted.", links={"Back": "/speck/datasets"}, reload_seconds=10),
+    } | {f"model {model.id}": pages.model_page(overview, model, "/speck") for model in overview.models}
 
 
-def test_the_pages_say_what_was_found(judged: Config) -> None:
-    shown = pages(judged)
-    newest = store.read_json(store.join(judged.home, "head.json"))["snapshot"]
+def test_the_pages_show_the_overview(evaluated: Config) -> None:
+    shown = render_pages(evaluated)
+    newest = store.read_json(store.join(evaluated.home, "head.json"))["snapshot"]
     everything, one = shown["datasets"], shown["dataset"]
     assert (
         "bad.yaml: tiles: &lt;unknown&gt;" in everything and "The store cannot be read: &lt;timeout&gt;" in everything
     )
-    assert "AP 0.500" in everything and "held back: AP_small falls by 0.25" in everything
+    assert "AP 0.500" in everything and "not promoted: AP_small falls by 0.25" in everything
     assert "Next build: 2026-01-03 02:00 UTC" in everything and 'class="run failed"' in everything
     assert f"/speck/datasets/grown/snapshots/{newest}/audit.html" in everything
     assert f"/speck/datasets/grown/snapshots/{newest}/samples.html" in one
     assert all(f"/speck/datasets/grown/models/{name}/evaluation.html" in one for name in MODELS)
-    assert one.count('<figure class="plot">') == 2 and "the first model that was judged" in one
+    assert one.count('<figure class="plot">') == 2 and "the first model that was evaluated" in one
     assert "the champion" in shown[f"model {MODELS[0]}"] and "the champion" not in shown[f"model {MODELS[1]}"]
     assert 'content="10"' in shown["notice"]
 
 
-def test_the_pages_say_so_where_there_is_nothing_yet(tmp_path: Path, growing: Callable[[Path], Dataset]) -> None:
+def test_the_pages_of_an_empty_overview(tmp_path: Path, growing: Callable[[Path], Dataset]) -> None:
     config = growing(tmp_path).config(tmp_path / "none")
-    assert "nothing has been built" in pages(config)["dataset"]
-    assert "no dataset that you may read" in overview_page.datasets_page([], {}, "/speck")
+    assert "No snapshot yet" in render_pages(config)["dataset"]
+    assert "do not have access to any dataset" in pages.datasets_page([], {}, "/speck")
 
 
-def test_the_policy_lets_every_page_run_its_own_scripts_and_no_other(judged: Config) -> None:
-    newest = store.read_json(store.join(judged.home, "head.json"))["snapshot"]
-    audit = report(judged, "snapshots", newest, "audit.html").decode()
-    for text in [*pages(judged).values(), audit]:
+def test_the_policy_lets_every_page_run_its_own_scripts_and_no_other(evaluated: Config) -> None:
+    newest = store.read_json(store.join(evaluated.home, "head.json"))["snapshot"]
+    audit = read_report(evaluated, "snapshots", newest, "audit.html").decode()
+    for text in [*render_pages(evaluated).values(), audit]:
         for script in re.findall(r"<script>(.*?)</script>", text, re.DOTALL):
             assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in page.policy()
-        assert not re.search(r"\son\w+=|https?://|javascript:", text.replace(judged.home, ""))
+        assert not re.search(r"\son\w+=|https?://|javascript:", text.replace(evaluated.home, ""))
     assert "default-src 'none'" in page.policy() and "script-src 'unsafe-inline'" not in page.policy()
