@@ -1,4 +1,4 @@
-"""The `speck` command: every command of the data side, and training, evaluation and prediction."""
+"""The `speck` command: all commands of etl.cli, and training, evaluation, prediction and model export."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from etl.storage.paths import MANIFEST, MODEL_JSON
 __all__ = ["app"]
 
 Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
-_MODEL = "a model's URI, as `speck train` prints it"
+_MODEL_URI = "a model's URI, as `speck train` prints it"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"speck {metadata.version('speck')}")
         raise typer.Exit
 
@@ -36,7 +36,7 @@ def main(
     start_logging()
 
 
-def _snapshot(config: Config, uri: str | None) -> Any:
+def _open_snapshot(config: Config, uri: str | None) -> Any:
     from etl.snapshots import snapshot
 
     uri = uri or snapshot.head(config)
@@ -44,12 +44,12 @@ def _snapshot(config: Config, uri: str | None) -> Any:
         raise ConfigError(
             config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first"
         )
-    _expect(uri, MANIFEST, "--snapshot", "a snapshot's URI, as `speck build` prints it")
+    _require_file(uri, MANIFEST, "--snapshot", "a snapshot's URI, as `speck build` prints it")
     return snapshot.Snapshot.open(uri)
 
 
-def _expect(uri: str, file: str, key: str, expected: str) -> None:
-    """Raise ConfigError unless a file lies below a URI that the command names."""
+def _require_file(uri: str, file: str, key: str, expected: str) -> None:
+    """Raise ConfigError unless the URI of an option or argument has this file below it."""
     from etl.storage import store
 
     if not store.exists(f"{uri.rstrip('/')}/{file}"):
@@ -60,17 +60,17 @@ def _expect(uri: str, file: str, key: str, expected: str) -> None:
 def train(
     config: ConfigFile,
     snapshot: Snapshot = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="In place of the file's train.epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Override train.epochs; no time limit.")] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train a detector on a snapshot; on a GPU if there is one."""
-    wanted = {"train.epochs": epochs, "train.max_seconds": None} if epochs is not None else {}
-    settings = load(config, changes(overrides or ()) | wanted)
-    from train.engine import run as engine
+    """Train a detector on a snapshot, on a GPU if there is one, and print the model's URI."""
+    limits = {"train.epochs": epochs, "train.max_seconds": None} if epochs is not None else {}
+    settings = load(config, changes(overrides or ()) | limits)
+    from train.engine import run
 
     with name_file_in_errors(config):
-        print_answer(engine.train(settings, _snapshot(settings, snapshot)), as_json)
+        print_answer(run.train(settings, _open_snapshot(settings, snapshot)), as_json)
 
 
 @app.command()
@@ -79,21 +79,21 @@ def evaluate(
     snapshot: Snapshot = None,
     model: Model = None,
     detections: Annotated[
-        str | None, typer.Option(help="`truth`, or a COCO results file, in place of a model.", show_default=False)
+        str | None, typer.Option(help="Evaluate `truth` or a COCO results file instead of a model.", show_default=False)
     ] = None,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Compare with the champion; take its place if the gate lets it.")
+        bool, typer.Option("--promote", help="Compare with the champion and replace it if the gate passes.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Judge a model on the val images: full image, tiled, and both combined."""
+    """Evaluate a model on the val images in three modes: full image, tiled, and combined."""
     settings = load(config)
-    from train.evaluation import console, run as evaluation
+    from train.evaluation import console, run
 
     with name_file_in_errors(config):
         if model is not None:
-            _expect(model, MODEL_JSON, "--model", _MODEL)
-        result = evaluation.evaluate(settings, _snapshot(settings, snapshot), model, detections, promote=promote)
+            _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
+        result = run.evaluate(settings, _open_snapshot(settings, snapshot), model, detections, promote=promote)
     if as_json:
         print_answer(result, True)
         return
@@ -102,14 +102,14 @@ def evaluate(
 
 @app.command("find-missing")
 def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = None, as_json: Json = False) -> None:
-    """Look for objects that nobody labelled: a ranked queue as Parquet, crops, and COCO JSON for labelling tools."""
+    """Find unlabelled objects: write a ranked list as Parquet, crops, and COCO JSON for labelling tools."""
     settings = load(config)
-    from train.label_errors import run as finding
+    from train.label_errors import run
 
     with name_file_in_errors(config):
         if model is not None:
-            _expect(model, MODEL_JSON, "--model", _MODEL)
-        print_answer(finding.find_missing(settings, _snapshot(settings, snapshot), model), as_json)
+            _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
+        print_answer(run.find_missing(settings, _open_snapshot(settings, snapshot), model), as_json)
 
 
 @app.command()
@@ -117,22 +117,22 @@ def predict(
     model: Annotated[str, typer.Argument(help="The model's URI, or an exported ONNX file.", show_default=False)],
     images: Annotated[
         list[str],
-        typer.Argument(help="Image files, videos, folders, patterns in quotes, or URIs of them.", show_default=False),
+        typer.Argument(help="Image files, videos, folders, quoted patterns, or URIs.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Where tables, annotated images and films go.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Output folder for tables and annotated media.")] = Path("predictions"),
     mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
     confidence: Annotated[
-        str, typer.Option(help="From which objects are shown; auto: of each category the best of its evaluation.")
+        str, typer.Option(help="Minimum score to draw; auto: the best-F1 score of each category.")
     ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find objects in images, tile by tile as in training."""
+    """Detect objects in images and videos; write COCO JSON, Parquet, and annotated copies."""
     from train.prediction import files
 
     if not (model.endswith(".onnx") and Path(model).is_file()):
-        _expect(model, MODEL_JSON, "MODEL", _MODEL)
-    least = _number("--confidence", confidence)
-    print_answer(files.predict_files(model, images, out, mode, least), as_json)
+        _require_file(model, MODEL_JSON, "MODEL", _MODEL_URI)
+    threshold = _parse_confidence(confidence)
+    print_answer(files.predict_files(model, images, out, mode, threshold), as_json)
 
 
 @app.command("export-model")
@@ -141,21 +141,22 @@ def export_model(
     out: Annotated[Path, typer.Argument(help="The ONNX file to write.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Write a model as ONNX, with its tile geometry, classes and thresholds inside; `speck predict` runs it."""
-    from train.models import model as models, onnx
+    """Export a model to ONNX with its tile geometry, classes and thresholds; `speck predict` can run the file."""
+    from train.models.model import load_saved_model
+    from train.models.onnx import export_onnx
 
-    _expect(model, MODEL_JSON, "MODEL", _MODEL)
-    print_answer(onnx.export(models.load(model), out), as_json)
+    _require_file(model, MODEL_JSON, "MODEL", _MODEL_URI)
+    print_answer(export_onnx(load_saved_model(model), out), as_json)
 
 
-def _number(key: str, text: str) -> Any:
-    """Return `auto`, or the number from 0 to 1 that a text says; ConfigError for anything else."""
+def _parse_confidence(text: str) -> Any:
+    """Return `auto` or a number from 0 to 1; ConfigError for any other text."""
     try:
         value = float(text) if text != "auto" else 0.0
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ConfigError("speck", key, repr(text), "auto, or a number from 0 to 1")
+        raise ConfigError("speck", "--confidence", repr(text), "auto, or a number from 0 to 1")
     return text if text == "auto" else value
 
 

@@ -32,7 +32,7 @@ def install() -> None:
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     logging.getLogger("ultralytics").setLevel(logging.WARNING)
-    _mend_torchvision()
+    _declare_torchvision_operators()
     _keep_settings_out_of_home()
     from ultralytics.utils import SETTINGS, patches
 
@@ -51,7 +51,7 @@ def _keep_settings_out_of_home() -> None:
         os.environ["YOLO_CONFIG_DIR"] = _settings.name
 
 
-def _mend_torchvision() -> None:
+def _declare_torchvision_operators() -> None:
     global _library
     if "torchvision" in sys.modules or _library is not None or _operators_load():
         return
@@ -72,9 +72,9 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     left = np.arange(len(xyxy))  # ranks, best first
     while len(left):
         head, left = left[:_HEAD], left[_HEAD:]
-        head = head[_greedy(xyxy[head], iou_threshold)]
+        head = head[_greedy_keep(xyxy[head], iou_threshold)]
         kept.append(head)
-        left = left[~_covered(xyxy[left], xyxy[head], iou_threshold)]
+        left = left[~_suppressed_by(xyxy[left], xyxy[head], iou_threshold)]
     return order[torch.from_numpy(np.concatenate(kept)).to(order.device)]
 
 
@@ -90,7 +90,7 @@ def _operators_load() -> bool:
     return hasattr(torch.ops.torchvision, "nms")
 
 
-def _greedy(xyxy: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
+def _greedy_keep(xyxy: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
     """Return which of these few boxes, best first, greedy suppression keeps."""
     overlap = _iou(xyxy[:, None], xyxy[None]) > iou_threshold  # [N, N]
     keep = np.ones(len(xyxy), bool)
@@ -100,7 +100,7 @@ def _greedy(xyxy: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_
     return keep
 
 
-def _covered(xyxy: NDArray[np.float32], by: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
+def _suppressed_by(xyxy: NDArray[np.float32], by: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
     """Return which boxes [N, 4] overlap any of `by` [K, 4] above the IoU; only pairs that meet along x are compared."""
     covered = np.zeros(len(xyxy), bool)
     if not len(xyxy):

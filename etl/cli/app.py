@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +82,7 @@ def start_logging() -> None:
     log.propagate = False
 
 
-def print_answer(answer: dict[str, Any], as_json: bool) -> None:
+def print_answer(answer: Mapping[str, Any], as_json: bool) -> None:
     """Print a command's result as one JSON object, or as text with one line per key and per table row."""
     if as_json:
         typer.echo(json.dumps(answer, sort_keys=True, ensure_ascii=False))

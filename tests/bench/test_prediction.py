@@ -25,13 +25,13 @@ BOXES = 50  # a tile
 @pytest.mark.parametrize("name", ["speck-micro", "yolo11n"])
 def test_tiled_prediction_beside_bare_forward_passes(name: str, tmp_path: Path, bench: Any) -> None:
     torch.manual_seed(0)
-    module = models.build(architecture.resolve(name), ["car", "bus"])
+    module = models.build_detector(architecture.resolve(name), ["car", "bus"])
     meta = {
         "dataset": "d", "snapshot": "s", "categories": ["car", "bus"], "model": name, "image_size": 640,
         "tile": TILE.model_dump(mode="json"), "nms_free": False, "config": {},
     }  # fmt: skip
-    model = models.load(models.save(module, str(tmp_path), meta))
-    tiled.place(model, "cpu")
+    model = models.load_saved_model(models.save_model(module, str(tmp_path), meta))
+    models.move_to_device(model, "cpu")
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(0, 255, (WH[1] // 8, WH[0] // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
     windows = TILE.windows(*WH, 1.0)
@@ -51,7 +51,7 @@ def test_tiled_prediction_beside_bare_forward_passes(name: str, tmp_path: Path, 
                 model.module(view)
 
     def ours() -> None:
-        found.append(merge(tiled.tiled(model, image, TILE, [1.0], confidence), WH, Merge()))
+        found.append(merge(tiled.detect_tiles(model, image, TILE, [1.0], confidence), WH, Merge()))
 
     found: list[Any] = []
     costs: dict[str, list[Any]] = {"ours": [], "bare": []}

@@ -47,10 +47,10 @@ class Detectors:
         settings = Evaluate(
             confidence=CONFIDENCE, merge=Merge(method=method, metric=METHODS[method][1], threshold=THRESHOLD)
         )
-        return rows(tiled.predict_image(self.ours, media.read(file), mode, settings))
+        return rows(tiled.predict_image(self.ours, media.read_image_file(file), mode, settings))
 
     def unmerged_by_us(self, file: str) -> Found:
-        return rows(tiled.tiled(self.ours, media.read(file), self.ours.tile, [1.0], CONFIDENCE))
+        return rows(tiled.detect_tiles(self.ours, media.read_image_file(file), self.ours.tile, [1.0], CONFIDENCE))
 
     def by_sahi(self, file: str, mode: tiled.Mode, method: str, threshold: float = THRESHOLD) -> Found:
         from sahi.predict import get_sliced_prediction
@@ -83,10 +83,10 @@ def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFacto
     if not (uri := os.environ.get("SPECK_MODEL")):
         pytest.skip("SPECK_MODEL names no model: see this file's first lines")
     folder = tmp_path_factory.mktemp("sahi")
-    ours = model.load(uri)
-    tiled.place(ours, "cpu")
+    ours = model.load_saved_model(uri)
+    model.move_to_device(ours, "cpu")
     tile = ours.tile.model_copy(update={"size": TILE, "overlap": OVERLAP, "scales": (1.0,)})
-    network = model.build(ours.meta["architecture"], ours.categories)
+    network = model.build_detector(ours.meta["architecture"], ours.categories)
     weights.load_weights(network, uri)
     network.args = {"imgsz": ours.image_size, "task": "detect"}
     torch.save({"model": network.eval(), "train_args": network.args}, folder / "network.pt")

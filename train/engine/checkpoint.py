@@ -1,10 +1,10 @@
-"""What a training that is killed goes on from: one file of tensors and numbers in the run's own folder."""
+"""Save and load the state of a training run, so that a killed run resumes after its last epoch."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -14,18 +14,36 @@ from etl.storage import store
 from etl.storage.paths import DatasetPaths, RunPaths
 
 
-def folder(home: str, *run: Any) -> str:
-    """Return the URI of the folder of a run, named by all that it depends on."""
-    return DatasetPaths(home).run(digest(*run)[:16]).uri
+class TrainingState(TypedDict):
+    """Everything that the next epoch depends on; tensors and numbers only."""
+
+    epoch: int  # the last finished one, from 0
+    epochs: int  # as many as the budget is expected to allow
+    done: bool
+    batch: int
+    model: dict[str, torch.Tensor]
+    ema: dict[str, torch.Tensor]
+    updates: int  # of the averaged weights
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    stopper: dict[str, Any]
+    best: dict[str, torch.Tensor]  # weights of the best epoch
+    metrics: dict[str, float]
+    numbers: dict[str, Any]  # attributes of the trainer
 
 
-def begin(uri: str, snapshot: str) -> None:
-    """Mark a run as at work on a snapshot, which `speck gc` keeps until the run ends."""
+def run_uri(home: str, *inputs: Any) -> str:
+    """Return the URI of a run's folder, named by the digest of its inputs."""
+    return DatasetPaths(home).run(digest(*inputs)[:16]).uri
+
+
+def mark_started(uri: str, snapshot: str) -> None:
+    """Record that a run trains on a snapshot; `speck gc` keeps the snapshot until the run ends."""
     store.write_json(RunPaths(uri).run_json, {"snapshot": snapshot})
 
 
-def end(uri: str) -> None:
-    """Remove all that a finished run would go on from; its event files stay."""
+def delete_state(uri: str) -> None:
+    """Delete the state of a finished run; its event files stay."""
     paths = RunPaths(uri)
     store.delete(paths.checkpoint)
     store.delete(paths.run_json)
@@ -33,20 +51,20 @@ def end(uri: str) -> None:
         store.delete(uri)
 
 
-def write(uri: str, state: dict[str, Any]) -> None:
-    """Keep the state of a run in place of the one before."""
+def save_state(uri: str, state: TrainingState) -> None:
+    """Save the state of a run, replacing the previous one."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     store.write_bytes(RunPaths(uri).checkpoint, buffer.getvalue())
 
 
-def read(uri: str) -> dict[str, Any] | None:
-    """Return the state a run left, None if there is none; StoreError for a file that is no such state."""
-    place = RunPaths(uri).checkpoint
-    if not store.exists(place):
+def load_state(uri: str) -> TrainingState | None:
+    """Return the saved state of a run, None if there is none; StoreError for a damaged file."""
+    path = RunPaths(uri).checkpoint
+    if not store.exists(path):
         return None
     try:
-        found = torch.load(io.BytesIO(store.read_bytes(place)), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(store.read_bytes(path)), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise StoreError(f"{place}: damaged; remove it to train from the start ({error})") from error
-    return dict(found)
+        raise StoreError(f"{path}: damaged; delete it to train from the start ({error})") from error
+    return cast(TrainingState, dict(state))

@@ -1,4 +1,4 @@
-"""Samples read straight from a snapshot's shards, as the dataset that Ultralytics trains on."""
+"""The dataset that Ultralytics trains on, read directly from a snapshot's shards."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _GEOMETRY = ("degrees", "translate", "scale", "shear", "perspective", "mosaic", 
 
 
 class ShardDataset(YOLODataset):
-    """The samples of one split, each once an epoch, padded on the right and at the bottom to a square.
+    """The samples of one split, padded on the right and at the bottom to a square.
 
-    A sample is scaled only when the image size differs from the tile size. Its ignore regions are painted grey
-    wherever no labelled box lies. Nothing is written beside the data.
+    A sample is resized only if the image size differs from the tile size. Its ignore regions are painted grey except
+    inside labelled boxes. No cache file is written.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class ShardDataset(YOLODataset):
         super().__init__(img_path="", data=data, task="detect", rect=False, cache=None, **settings)
 
     def __getitem__(self, index: int) -> Any:
-        """Return a sample by its number; an epoch more than `len` counts on, and draws other augmentation.
+        """Return a sample by the index epoch * len + row.
 
-        What is drawn follows from seed, epoch and sample: the same whatever the loader's workers. Only the other three
-        of a mosaic made here are of those that this worker read last, which spares three more reads.
+        Seed, epoch and row determine the augmentation, independently of the number of workers. The exception is a
+        mosaic: its other three samples are among the last ones that this worker read, which saves three reads.
         """
         epoch, row = divmod(index, len(self))
         if self.augment:
@@ -60,11 +60,11 @@ class ShardDataset(YOLODataset):
         return super().__getitem__(row)
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
-        """Return the samples' names; there are no files of their own."""
+        """Return the samples' names; no such files exist."""
         return [f"{name}.jpg" for name in self.samples["sample_id"].to_pylist()]
 
     def get_labels(self) -> list[dict[str, Any]]:
-        """Return boxes as cxcywh in shares of the padded square, one dict a sample."""
+        """Return one dict per sample, with boxes as cxcywh relative to the padded square."""
         side = self.imgsz / self._scale  # the square in sample pixels
         return [
             {
@@ -86,29 +86,29 @@ class ShardDataset(YOLODataset):
         """Return the padded square BGR image of a sample, and its (height, width) twice."""
         image = self.ims[i]
         if image is None:
-            image = pad(self._resized(self._painted(i)), self.imgsz)
+            image = pad_to_square(self._resized(self._painted(i)), self.imgsz)
             if self._in_mosaics:
-                self._remember(i, image)
+                self._buffer_for_mosaic(i, image)
         if self.ims[i] is not None:
-            image = image.copy()  # the colour augmentation works in place
+            image = image.copy()  # colour augmentation changes it in place
         return image, (self.imgsz, self.imgsz), (self.imgsz, self.imgsz)
 
     def build_transforms(self, hyp: Any) -> Any:
-        """Return the augmentation; without geometry in it no pixel is resampled and no box is filtered."""
+        """Return the transforms; without geometric augmentation no pixel is resampled and no box is filtered."""
         self._in_mosaics = bool(self.augment and hyp.mosaic)
         if self._has_geometry(hyp):
-            own = copy.copy(hyp)
-            own.augmentations = []  # Albumentations draws from a state of its own, which no seed reaches
-            return super().build_transforms(own)
-        last = Format(
+            seeded = copy.copy(hyp)
+            seeded.augmentations = []  # Albumentations has its own random state, which cannot be seeded from here
+            return super().build_transforms(seeded)
+        formatting = Format(
             bbox_format="xywh", normalize=True, batch_idx=True, mask_ratio=hyp.mask_ratio,
             mask_overlap=hyp.overlap_mask, bgr=hyp.bgr if self.augment else 0.0,
         )  # fmt: skip
         if not self.augment:
-            return Compose([last])
+            return Compose([formatting])
         colour = RandomHSV(hgain=hyp.hsv_h, sgain=hyp.hsv_s, vgain=hyp.hsv_v)
         flips = [RandomFlip(direction="vertical", p=hyp.flipud), RandomFlip(direction="horizontal", p=hyp.fliplr)]
-        return Compose([colour, *flips, last])
+        return Compose([colour, *flips, formatting])
 
     def _has_geometry(self, hyp: Any) -> bool:
         return bool(self.augment) and any(getattr(hyp, name) for name in _GEOMETRY)
@@ -126,16 +126,16 @@ class ShardDataset(YOLODataset):
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(image, wh, interpolation=method), np.uint8)
 
-    def _remember(self, i: int, image: Pixels) -> None:
-        """Keep the latest images for the mosaic, which draws its other three from them."""
+    def _buffer_for_mosaic(self, i: int, image: Pixels) -> None:
+        """Keep the image in memory: a mosaic takes its other three samples from the latest ones."""
         self.ims[i], self.im_hw0[i], self.im_hw[i] = image, image.shape[:2], image.shape[:2]
         self.buffer.append(i)
         if 1 < len(self.buffer) >= self.max_buffer_length:
-            old = self.buffer.pop(0)
-            self.ims[old] = self.im_hw0[old] = self.im_hw[old] = None
+            oldest = self.buffer.pop(0)
+            self.ims[oldest] = self.im_hw0[oldest] = self.im_hw[oldest] = None
 
 
-def pad(image: Pixels, side: int) -> Pixels:
+def pad_to_square(image: Pixels, side: int) -> Pixels:
     """Return the image [h, w, 3] in the top left corner of a grey square [side, side, 3]."""
     height, width = image.shape[:2]
     if height == width == side:

@@ -1,4 +1,4 @@
-"""What small objects ask of a training, chosen from the numbers of the snapshot's audit, each with its reason."""
+"""Choose training settings for small objects from the snapshot's audit, each with its reason."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import Any
 
 from etl.config import Config, network
 
-_ENOUGH = 0.99  # share of the boxes that must be able to get a candidate
-_TINY = 0.25  # share of the boxes under 16 network px from which their loss is softened
-_RARE = 100  # times fewer boxes than the largest class has
-_FOCUS, _SOFT, _WEIGHT = 1.5, 0.5, 0.5
-_GROWTH = 2.0  # of the input size, at most
+_MIN_COVERED = 0.99  # share of the boxes that the label assignment must reach
+_TINY_SHARE = 0.25  # of the boxes under 16 network px, above which focal and NWD loss are used
+_RARE_RATIO = 100  # the largest class has this many times the boxes of a rare one
+_GAMMA, _NWD, _CLS_PW = 1.5, 0.5, 0.5
+_MAX_GROWTH = 2.0  # of the input size
 
 
-def choose(config: Config, audit: Mapping[str, Any]) -> tuple[Config, list[str]]:
-    """Return the configuration that a training with `train.recipe: auto` uses, and why; what the file sets stays."""
+def choose_settings(config: Config, audit: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """Return the configuration for `train.recipe: auto` and the reasons; settings in the file are never changed."""
     train = config.train
-    said = train.model_fields_set
+    explicit = train.model_fields_set
     changes: dict[str, Any] = {}
     reasons: list[str] = []
     tiny = audit["tiny"]["network"]["under_16"] or 0.0
-    anchored = train.model.endswith(network.WITH_ANCHORS)
-    finer = _with_p2(train.model)
+    anchor_based = train.model.endswith(network.WITH_ANCHORS)
+    p2_model = _p2_variant(train.model)
     covered = audit["coverage"]["configured"]["covered"]
-    if finer is not None and covered is not None and covered < _ENOUGH:
-        changes["model"] = finer
-        reasons.append(f"model {finer}: {1 - covered:.1%} of the boxes would get no candidate without a level at P2")
-    wanted = audit["resolution"]["8"]["tiled"]
-    if "image_size" not in said and wanted is not None and wanted > audit["image_size"]:
-        size = min(-(-wanted // 32) * 32, int(_GROWTH * audit["image_size"]) // 32 * 32)
+    if p2_model is not None and covered is not None and covered < _MIN_COVERED:
+        changes["model"] = p2_model
+        reasons.append(f"model {p2_model}: {1 - covered:.1%} of the boxes get no assigned cell without a P2 level")
+    needed_size = audit["resolution"]["8"]["tiled"]
+    if "image_size" not in explicit and needed_size is not None and needed_size > audit["image_size"]:
+        size = min(-(-needed_size // 32) * 32, int(_MAX_GROWTH * audit["image_size"]) // 32 * 32)
         changes["image_size"] = size
-        reasons.append(f"image_size {size}: 19 in 20 boxes reach 8 px at {wanted}, not at {audit['image_size']}")
-    if "loss" not in said and anchored and tiny > _TINY:
-        changes["loss"] = train.loss.model_copy(update={"gamma": _FOCUS, "nwd": _SOFT})
+        reasons.append(f"image_size {size}: 95 % of boxes reach 8 px at {needed_size}, not at {audit['image_size']}")
+    if "loss" not in explicit and anchor_based and tiny > _TINY_SHARE:
+        changes["loss"] = train.loss.model_copy(update={"gamma": _GAMMA, "nwd": _NWD})
         reasons.append(
-            f"loss gamma {_FOCUS} and nwd {_SOFT}: {tiny:.0%} of the boxes are under 16 px, where most cells are easy "
-            "background and IoU says little"
+            f"loss gamma {_GAMMA} and nwd {_NWD}: {tiny:.0%} of the boxes are under 16 px, where most cells are easy "
+            "background and IoU changes abruptly"
         )
     counts = {name: sum(row.values()) for name, row in audit["classes"].items()}
     present = {name: number for name, number in counts.items() if number}
-    rare = sorted(name for name, number in present.items() if _RARE * number < max(present.values()))
-    if rare and "sampling" not in said:
+    rare = sorted(name for name, number in present.items() if _RARE_RATIO * number < max(present.values()))
+    if rare and "sampling" not in explicit:
         changes["sampling"] = "weighted"
-        reasons.append(f"sampling weighted: {', '.join(rare)} have less than 1/{_RARE} of the largest class's boxes")
+        reasons.append(f"sampling weighted: {', '.join(rare)} have under 1/{_RARE_RATIO} of the largest class's boxes")
     if rare and "cls_pw" not in train.options and "class_weights" not in train.loss.model_fields_set:
-        changes["options"] = {**train.options, "cls_pw": _WEIGHT}
-        reasons.append(f"options cls_pw {_WEIGHT}: the same classes would hardly weigh in the loss")
+        changes["options"] = {**train.options, "cls_pw": _CLS_PW}
+        reasons.append(f"options cls_pw {_CLS_PW}: without it these classes contribute little to the loss")
     return config.model_copy(update={"train": train.model_copy(update=changes)}), reasons
 
 
-def _with_p2(model: str) -> str | None:
-    """Return the name of the same model with a level at P2; None where it has one, or there is none."""
+def _p2_variant(model: str) -> str | None:
+    """Return the name of the model's P2 variant; None if the model has a P2 level or no such variant."""
     base = model.removesuffix(network.WITH_ANCHORS)
     has_variant = base.startswith(("yolo26", "yolov8")) and base.isalnum()
     return f"{base}-p2{model.removeprefix(base)}" if has_variant else None

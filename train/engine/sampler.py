@@ -1,4 +1,4 @@
-"""In which order samples are trained on: a function of the seed and the epoch, so that a run goes on where it ended."""
+"""The order of the training samples: a function of seed and epoch, so that a resumed run sees the same order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-_RARE = 0.1  # share of the samples below which a category or size counts as rare
+_RARE_SHARE = 0.1  # of the samples, below which a category or size counts as rare
 
 
 class EpochSampler(Sampler[int]):
-    """Every sample once an epoch, or as many drawn by weight; yields epoch * samples + sample.
+    """Yields each sample once per epoch, or draws as many by weight; an index is epoch * samples + sample.
 
-    `ShardDataset` takes the number apart, and draws what it augments by it. Each time it is iterated it goes on to the
-    next epoch. Of several processes each takes every `world`-th sample, as many as the others.
+    `ShardDataset` splits the index and seeds its augmentation with it. Each iteration advances to the next epoch. With
+    several processes, each takes every `world`-th sample and all take equally many.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class EpochSampler(Sampler[int]):
         yield from (padded[self._rank :: self._world] + epoch * self._samples).tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on with this epoch."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
 
-def rarity(labels: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Return how often each sample is to be drawn beside others, given what each shows (categories, sizes).
+def rarity_weights(labels: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Return the sampling weight of each sample [N] given its labels (categories and sizes).
 
-    Of a label that a share f of the samples show, sqrt(0.1 / f), at least 1; a sample has its rarest label's (Gupta et
-    al. 1908.03195, section 5). One without labels has 1.
+    A label in a share f of the samples has the repeat factor max(1, sqrt(0.1 / f)); a sample has the largest factor of
+    its labels (Gupta et al. 1908.03195, section 5), 1 without labels.
     """
-    shown = [np.unique(row) for row in labels]
-    counts = np.bincount(np.concatenate([np.zeros(0, dtype=np.int64), *shown]))
+    distinct = [np.unique(row) for row in labels]
+    counts = np.bincount(np.concatenate([np.zeros(0, dtype=np.int64), *distinct]))
     with np.errstate(divide="ignore"):
-        factor = np.maximum(np.sqrt(_RARE * len(labels) / counts), 1.0)
-    return np.array([factor[row].max(initial=1.0) for row in shown])
+        factor = np.maximum(np.sqrt(_RARE_SHARE * len(labels) / counts), 1.0)
+    return np.array([factor[row].max(initial=1.0) for row in distinct])

@@ -1,4 +1,4 @@
-"""Ultralytics' trainer on shards: samples by offset, a time budget to the step, and a run that can be gone on with."""
+"""Ultralytics' trainer on a snapshot's shards, with resumable runs and a time budget that is kept to the step."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from etl.snapshots.samples import ShardReader
 from train import compat
 from train.engine import checkpoint, tracking
 from train.engine.dataset import ShardDataset
-from train.engine.sampler import EpochSampler, rarity
+from train.engine.sampler import EpochSampler, rarity_weights
 from train.models import model, weights
 from train.models.architecture import Architecture
-from train.models.losses import balanced
+from train.models.losses import class_balanced_weights
 
 compat.install()
 
-from ultralytics.data.build import InfiniteDataLoader, seed_worker  # noqa: E402 - after the operators are there
+from ultralytics.data.build import InfiniteDataLoader, seed_worker  # noqa: E402 - after compat.install()
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
 
 log = logging.getLogger("speck")
@@ -38,30 +38,33 @@ log = logging.getLogger("speck")
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
 _WARMUP_SHARE = 0.05  # of a time budget, at most
-_WHOLE = ("best_epoch", "_validated", "_steps")
-_NUMBERS = (*_WHOLE, "_validating", "best_fitness", "fitness")  # of the trainer, that the next epoch depends on
+_COUNTERS = {"best_epoch": "best_epoch", "_validated": "_validated_epoch", "_steps": "_steps"}
+_NUMBERS = {  # name in the saved state: attribute of the trainer
+    **_COUNTERS, "_validating": "_validation_seconds", "before": "seconds_before", "best_fitness": "best_fitness",
+    "fitness": "fitness",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Run:
-    """Everything one training run needs, read and checked."""
+class TrainingSpec:
+    """The checked inputs of one training run."""
 
-    dataset: str  # its name
+    dataset: str  # name
     train: pa.Table  # samples
     val: pa.Table
-    home: str  # of the snapshot's shards
+    home: str  # the dataset's part of the store, with the shards
     categories: tuple[str, ...]
     architecture: Architecture
     weights: str | None
     image_size: int
     tile_size: int
     epochs: int
-    budget: float | None  # seconds, if the run may end before its epochs do
-    settings: dict[str, Any]  # of the Ultralytics trainer
+    budget: float | None  # seconds, None for no limit
+    settings: dict[str, Any]  # Ultralytics' trainer arguments
     warmup_epochs: float
     nms_free: bool
     loss: Loss
-    weighted: bool  # samples of rare categories and sizes more often
+    weighted: bool  # draw samples of rare categories and sizes more often
 
     @property
     def scale(self) -> float:
@@ -69,93 +72,93 @@ class Run:
         return self.image_size / self.tile_size
 
 
-def rate(spent: float, warmth: float, *, final: float, cosine: bool) -> float:
-    """Return the share of the learning rate when this share of the budget is spent: up with warmth, down to `final`."""
+def learning_rate_factor(spent: float, warmup: float, *, final: float, cosine: bool) -> float:
+    """Return the factor of the learning rate after a share of the budget: linear warm-up, then decay to `final`."""
     spent = min(spent, 1.0)
-    fall = (1 + math.cos(math.pi * spent)) / 2 if cosine else 1 - spent
-    return min(warmth, 1.0) * (final + (1 - final) * fall)
+    decay = (1 + math.cos(math.pi * spent)) / 2 if cosine else 1 - spent
+    return min(warmup, 1.0) * (final + (1 - final) * decay)
 
 
 class Trainer(DetectionTrainer):
-    """Ultralytics' trainer on shards: the best weights in memory, the state after each epoch at `kept`."""
+    """Ultralytics' trainer on shards; keeps the best weights in memory and saves its state at `run_uri` each epoch."""
 
-    def __init__(self, run: Run, folder: Path, kept: str) -> None:
-        self.run = run
-        self._kept = kept
-        self._state = checkpoint.read(kept)
+    def __init__(self, spec: TrainingSpec, folder: Path, run_uri: str) -> None:
+        self.spec = spec
+        self._run_uri = run_uri
+        self._state = checkpoint.load_state(run_uri)
         self.best_epoch = 0
         self._best: dict[str, torch.Tensor] = {}
-        self._validated = -1  # epoch
-        self._validating = 0.0  # seconds
-        self._progress = 0.0  # when last reported
+        self._validated_epoch = -1
+        self._validation_seconds = 0.0
+        self._last_report = 0.0  # time
         self._steps = 0
-        self._batch = 0  # of the epoch, from 1
-        self.before = 0.0  # seconds of the run before it was killed
+        self._batch = 0  # within the epoch, from 1
+        self.seconds_before = 0.0  # of the run until it was killed
         self._sampler: EpochSampler | None = None
         self._trackers: list[tracking.Tracker] = []
         settings = {
-            **run.settings, "warmup_epochs": 0.0 if run.budget else run.warmup_epochs, "model": "speck.yaml",
+            **spec.settings, "warmup_epochs": 0.0 if spec.budget else spec.warmup_epochs, "model": "speck.yaml",
             "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
         }  # fmt: skip
         if self._state is not None:
-            settings["batch"] = self._state["batch"]  # it may have been halved for want of memory
+            settings["batch"] = self._state["batch"]  # it may have been halved when memory ran out
         threads = torch.get_num_threads()
         try:
             super().__init__(overrides=settings)
-        except ValueError as error:  # an impossible device, in many words
+        except ValueError as error:  # an impossible device
             raise ConfigError("the training", "train.device", repr(settings["device"]), str(error).strip()) from error
-        torch.set_num_threads(threads)  # Ultralytics leaves one core idle, on a small machine half of them
-        self.model: Any = model.build(run.architecture, run.categories)
-        if run.weights is not None:
-            log.info("%d tensors taken from %s", weights.load_weights(self.model, run.weights), run.weights)
-        self.model.loss_settings = run.loss
-        self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, on CPUs too
+        torch.set_num_threads(threads)  # Ultralytics leaves one core idle
+        self.model: Any = model.build_detector(spec.architecture, spec.categories)
+        if spec.weights is not None:
+            log.info("loaded %d tensors from %s", weights.load_weights(self.model, spec.weights), spec.weights)
+        self.model.loss_settings = spec.loss
+        self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, also on CPUs
         self.add_callback("on_train_start", Trainer._count_time_before)
         self.add_callback("on_train_epoch_start", Trainer._start_epoch)
         self.add_callback("on_train_batch_start", Trainer._start_batch)
         self.add_callback("on_train_batch_end", Trainer._step_when_due)
         self.add_callback("on_train_batch_end", Trainer._report_step)
-        self.add_callback("on_fit_epoch_end", Trainer._stop_in_time)
-        self.add_callback("on_fit_epoch_end", Trainer._keep)
-        self.add_callback("on_val_batch_end", _report_validation(self))
-        self.add_callback("on_train_start", Trainer._start_tracking)
-        self.add_callback("on_train_epoch_end", Trainer._write_losses)
-        self.add_callback("teardown", Trainer._end_tracking)
+        self.add_callback("on_fit_epoch_end", Trainer._keep_epoch_count)
+        self.add_callback("on_fit_epoch_end", Trainer._save_state)
+        self.add_callback("on_val_batch_end", _validation_reporter(self))
+        self.add_callback("on_train_start", Trainer._start_trackers)
+        self.add_callback("on_train_epoch_end", Trainer._track_losses)
+        self.add_callback("teardown", Trainer._close_trackers)
 
-    def _start_tracking(self) -> None:
-        self._trackers = tracking.trackers(self._kept, self.run.dataset, self.run.settings, self.start_epoch)
+    def _start_trackers(self) -> None:
+        self._trackers = tracking.start_trackers(self._run_uri, self.spec.dataset, self.spec.settings, self.start_epoch)
 
-    def _write_losses(self) -> None:
-        self._write({**self.label_loss_items(self.tloss, "train"), **self.lr})
+    def _track_losses(self) -> None:
+        self._track({**self.label_loss_items(self.tloss, "train"), **self.lr})
 
-    def _write(self, scalars: Mapping[str, Any]) -> None:
+    def _track(self, scalars: Mapping[str, Any]) -> None:
         for tracker in self._trackers:
             tracker.write({name: float(value) for name, value in scalars.items()}, self.epoch + 1)
 
-    def _end_tracking(self) -> None:
+    def _close_trackers(self) -> None:
         for tracker in self._trackers:
             tracker.close(finished=bool(self.stop))
 
     def get_dataset(self) -> dict[str, Any]:
-        """Return the names of the splits, which `build_dataset` knows."""
-        names = dict(enumerate(self.run.categories))
+        """Return the split names; `build_dataset` resolves them."""
+        names = dict(enumerate(self.spec.categories))
         return {"train": "train", "val": "val", "nc": len(names), "names": names, "channels": 3}
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ShardDataset:
         """Return the dataset of a split."""
         return ShardDataset(
-            self.run.train if mode == "train" else self.run.val, ShardReader(self.run.home), self.run.categories,
-            scale=self.run.scale, imgsz=self.args.imgsz, batch_size=batch, augment=mode == "train", hyp=self.args,
+            self.spec.train if mode == "train" else self.spec.val, ShardReader(self.spec.home), self.spec.categories,
+            scale=self.spec.scale, imgsz=self.args.imgsz, batch_size=batch, augment=mode == "train", hyp=self.args,
             prefix=f"{mode}: ", stride=32,
         )  # fmt: skip
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return a loader whose order is a function of seed and epoch; Ultralytics' own to validate."""
+        """Return a loader whose order is a function of seed and epoch; for validation Ultralytics' own loader."""
         if mode != "train":
             return super().get_dataloader(dataset_path, batch_size, rank, mode)
         dataset = self.build_dataset(dataset_path, mode, batch_size)
         self._sampler = EpochSampler(
-            len(dataset), self.args.seed, weights=_weights(dataset) if self.run.weighted else None
+            len(dataset), self.args.seed, weights=_sampling_weights(dataset) if self.spec.weighted else None
         )
         self._sampler.set_epoch(self.start_epoch)
         batch = min(batch_size, len(dataset))
@@ -167,7 +170,7 @@ class Trainer(DetectionTrainer):
         )  # fmt: skip
 
     def resume_training(self, ckpt: Any) -> None:
-        """Go on with what an earlier process of this run left; nothing happens where there is none."""
+        """Resume from the saved state of this run, if there is one."""
         state, self._state = self._state, None
         if state is None:
             return
@@ -178,36 +181,36 @@ class Trainer(DetectionTrainer):
         self.scaler.load_state_dict(state["scaler"])
         self.stopper.__dict__.update(state["stopper"])
         for name, value in state["numbers"].items():
-            setattr(self, name, value)
+            setattr(self, _NUMBERS[name], value)
         self._best = state["best"]
         self.metrics = state["metrics"]
         self.start_epoch = state["epoch"] + 1
         self.epochs = self.args.epochs = state["epochs"]
-        if getattr(self.model.model[-1], "one2one_cv2", None) is not None:  # its two losses change with the epochs
+        if getattr(self.model.model[-1], "one2one_cv2", None) is not None:  # its loss weights depend on the epoch
             self.model.criterion = self.model.init_criterion()
             self.model.criterion.updates = self.start_epoch - 1
             self.model.criterion.update()
         if self._sampler is not None:
             self._sampler.set_epoch(self.start_epoch)
-        log.info("going on after epoch %d of an earlier try", self.start_epoch)
+        log.info("resuming after epoch %d", self.start_epoch)
 
-    def was_finished(self) -> bool:
-        """Return whether an earlier try trained to the end and could not save its model; its weights are then here."""
+    def restore_finished(self) -> bool:
+        """Return whether all epochs were trained before; if so, restore the best weights, so that they can be saved."""
         state = self._state
         if state is None or not state["done"] or not state["best"]:
             return False
         self.epoch, self._best = state["epoch"], state["best"]
-        self.best_epoch, self.before = state["numbers"]["best_epoch"], state["numbers"]["before"]
-        log.info("an earlier try trained all %d epochs", self.epoch + 1)
+        self.best_epoch, self.seconds_before = state["numbers"]["best_epoch"], state["numbers"]["before"]
+        log.info("all %d epochs were already trained", self.epoch + 1)
         return True
 
-    def _keep(self) -> None:
-        """Keep all that the next epoch depends on."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
+    def _save_state(self) -> None:
+        """Save everything that the next epoch depends on."""
+        numbers = {name: getattr(self, attribute) for name, attribute in _NUMBERS.items()}
         numbers["before"] = time.time() - self.train_time_start
-        state = {
+        state: checkpoint.TrainingState = {
             "epoch": self.epoch,
-            "epochs": self.epochs,  # as many as the budget is thought to allow
+            "epochs": self.epochs,
             "done": bool(self.stop),
             "batch": self.batch_size,
             "model": self.model.state_dict(),
@@ -220,28 +223,28 @@ class Trainer(DetectionTrainer):
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "numbers": {name: None if value is None else float(value) for name, value in numbers.items()},
         }
-        for name in _WHOLE:
+        for name in _COUNTERS:
             state["numbers"][name] = int(state["numbers"][name])
-        checkpoint.write(self._kept, state)
+        checkpoint.save_state(self._run_uri, state)
 
     def _count_time_before(self) -> None:
-        self.train_time_start -= self.before
+        self.train_time_start -= self.seconds_before
 
     def _start_epoch(self) -> None:
-        self.start_epoch = 0  # from here on Ultralytics only reckons the mean time of an epoch by it
+        self.start_epoch = 0  # Ultralytics now uses it only for the mean time of an epoch
         self._batch = 0
 
     def _start_batch(self) -> None:
         self._batch += 1
-        self._set_rates()
+        self._set_learning_rates()
 
     def optimizer_step(self) -> None:
-        """Do nothing: Ultralytics counts batches from the first of the process, whatever was before it."""
+        """Do nothing: `_step_when_due` steps; Ultralytics' count of batches restarts when a run is resumed."""
 
     def _step_when_due(self) -> None:
-        """Step when an epoch's batches are spread evenly over its steps: the last step is at its end, and no smaller.
+        """Step so that an epoch's batches are spread evenly over its optimizer steps, the last step at its end.
 
-        Ultralytics clips the gradient, so that a step of one batch left over would be as long as one of many.
+        Ultralytics clips the gradient; a last step of a single batch would otherwise be as large as one of many.
         """
         batches = len(self.train_loader)
         steps = math.ceil(batches / self.accumulate)
@@ -251,14 +254,14 @@ class Trainer(DetectionTrainer):
     def _close_dataloader_mosaic(self) -> None:
         super()._close_dataloader_mosaic()
         assert self._sampler is not None
-        self._sampler.set_epoch(self.epoch)  # the loader starts anew, and had gone ahead
+        self._sampler.set_epoch(self.epoch)  # the loader restarts, after it had prefetched
 
     def compute_class_weights(self, class_counts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how much each category's scores count; Ultralytics brings their mean to 1."""
-        if self.run.loss.class_weights == "none":  # then it is train.options.cls_pw that asks for weights
+        """Return the class weights; Ultralytics normalises their mean to 1."""
+        if self.spec.loss.class_weights == "none":  # then train.options.cls_pw decides
             weights: NDArray[np.float32] = super().compute_class_weights(class_counts)
             return weights
-        return balanced(class_counts)
+        return class_balanced_weights(class_counts)
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch on the device, pixels in [0, 1], in the model's memory format."""
@@ -267,35 +270,35 @@ class Trainer(DetectionTrainer):
         return batch
 
     def validate(self) -> tuple[dict[str, float], float | None]:
-        """Return metrics and fitness, of an earlier epoch while validating has had its share of the run's time."""
+        """Return metrics and fitness; those of an earlier epoch if validation has used its share of the run's time."""
         elapsed = time.time() - self.train_time_start
         last = self.stop or self.epoch + 1 >= self.epochs
-        if self._validating > _VALIDATION_SHARE * elapsed and not last:
+        if self._validation_seconds > _VALIDATION_SHARE * elapsed and not last:
             return self.metrics, self.fitness
         start = time.time()
         metrics, fitness = super().validate()
-        self._validating += time.time() - start
-        self._validated = self.epoch
+        self._validation_seconds += time.time() - start
+        self._validated_epoch = self.epoch
         log.info(
             "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
-            metrics["metrics/mAP50-95(B)"], len(self.run.val),
+            metrics["metrics/mAP50-95(B)"], len(self.spec.val),
         )  # fmt: skip
-        self._write(metrics)
+        self._track(metrics)
         return metrics, fitness
 
     def save_model(self) -> bool:
-        """Keep the averaged weights if this epoch's validation was the best so far; no file is written."""
-        if self._validated == self.epoch and self.fitness == self.best_fitness:
+        """Keep the averaged weights in memory if this epoch's validation is the best so far."""
+        if self._validated_epoch == self.epoch and self.fitness == self.best_fitness:
             self.best_epoch = self.epoch + 1
             self._best = {name: value.detach().cpu().clone() for name, value in self.ema.ema.state_dict().items()}
         return False
 
     def save_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Write no file: the log has the figures."""
+        """Write no file: the log has the metrics."""
 
     def final_eval(self) -> None:
-        """Validate the last epoch if its turn had not come."""
-        if self._validated != self.epoch:
+        """Validate the last epoch if it was not validated."""
+        if self._validated_epoch != self.epoch:
             self.stop = True
             self.metrics, self.fitness = self.validate()
             self.save_model()
@@ -311,61 +314,61 @@ class Trainer(DetectionTrainer):
             raise SpeckError(f"the loss is {self.loss.item()} in epoch {epoch + 1}: try a lower train.options.lr0")
         return False
 
-    def _set_rates(self) -> None:
-        """Set this step's learning rates by the share of the budget spent; without a budget Ultralytics sets them."""
-        budget = self.run.budget
+    def _set_learning_rates(self) -> None:
+        """Set the learning rates by the share of the time budget spent; without a budget Ultralytics sets them."""
+        budget = self.spec.budget
         if budget is None:
             return
         seconds = (time.time() - self.train_time_start) / budget
-        spent = max(seconds, self._steps / (self.run.epochs * len(self.train_loader)))
-        warm_steps = self.run.warmup_epochs * len(self.train_loader)
-        warmth = max((self._steps + 1) / max(warm_steps, 1), spent / _WARMUP_SHARE)
-        share = rate(spent, warmth, final=self.args.lrf, cosine=self.args.cos_lr)
+        spent = max(seconds, self._steps / (self.spec.epochs * len(self.train_loader)))
+        warmup_steps = self.spec.warmup_epochs * len(self.train_loader)
+        warmup = max((self._steps + 1) / max(warmup_steps, 1), spent / _WARMUP_SHARE)
+        factor = learning_rate_factor(spent, warmup, final=self.args.lrf, cosine=self.args.cos_lr)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * share
+            group["lr"] = group["initial_lr"] * factor
 
-    def _stop_in_time(self) -> None:
-        """End a run with a budget at its last epoch; Ultralytics reckons anew after each how many fit the time.
+    def _keep_epoch_count(self) -> None:
+        """End a run with a budget at its last epoch; Ultralytics re-estimates the number of epochs after each.
 
-        By the epochs left it closes the mosaic, and shifts an NMS-free detector's weight from one loss to the other.
+        The remaining epochs decide when the mosaic closes and how an NMS-free detector weights its two losses.
         """
-        if self.run.budget is not None:
-            self.epochs = self.args.epochs = min(self.epochs, self.run.epochs)
-            self.stop |= self.epoch + 1 >= self.run.epochs
+        if self.spec.budget is not None:
+            self.epochs = self.args.epochs = min(self.epochs, self.spec.epochs)
+            self.stop |= self.epoch + 1 >= self.spec.epochs
 
     def _report_step(self) -> None:
         self._steps += 1
         now = time.time()
-        if now - self._progress < _PROGRESS_SECONDS:
+        if now - self._last_report < _PROGRESS_SECONDS:
             return
-        self._progress = now
+        self._last_report = now
         elapsed = now - self.train_time_start
         steps = len(self.train_loader)
-        pace = elapsed / self._steps
-        left = pace * (steps * self.run.epochs - self._steps)
-        left = left if self.run.budget is None else min(left, self.run.budget - elapsed)
+        remaining = elapsed / self._steps * (steps * self.spec.epochs - self._steps)
+        if self.spec.budget is not None:
+            remaining = min(remaining, self.spec.budget - elapsed)
         log.info(
             "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self._steps - 1) % steps + 1, steps,
-            float(sum(self.tloss.values())), max(left, 0.0),
+            float(sum(self.tloss.values())), max(remaining, 0.0),
         )  # fmt: skip
 
 
-def _report_validation(trainer: Trainer) -> Any:
-    """Return a callback that keeps the log alive through a long validation."""
+def _validation_reporter(trainer: Trainer) -> Any:
+    """Return a callback that logs the progress of a long validation."""
 
     def report(validator: Any) -> None:
         now = time.time()
-        if now - trainer._progress >= _PROGRESS_SECONDS:
-            trainer._progress = now
+        if now - trainer._last_report >= _PROGRESS_SECONDS:
+            trainer._last_report = now
             log.info("validating: %d of %d batches", validator.batch_i + 1, len(validator.dataloader))
 
     return report
 
 
-def _weights(dataset: ShardDataset) -> Any:
-    """Return how often each sample is drawn beside others, by its categories and the sizes of its boxes."""
+def _sampling_weights(dataset: ShardDataset) -> Any:
+    """Return the sampling weight of each sample by its categories and the sizes of its boxes."""
     labels = []
     for label in dataset.labels:
         sizes = boxes.bucket(np.sqrt(label["bboxes"].prod(axis=1)) * dataset.imgsz)
         labels.append(np.concatenate([label["cls"][:, 0].astype(np.int64) + len(boxes.BUCKETS), sizes]))
-    return rarity(labels)
+    return rarity_weights(labels)

@@ -55,10 +55,10 @@ def find_newest_model(config: Config) -> str:
 
 def load_detector(config: Config, snapshot: Snapshot, uri: str) -> tuple[Detector, list[str]]:
     """Return a finder that runs the model at a URI, and the categories of snapshot and model together."""
-    from train.models import model as models
+    from train.models.load import load_model
 
-    model = models.load(uri)
-    log.info("evaluation: model %s on %s", model.id, tiled.place(model, config.train.device))
+    model = load_model(uri, config.train.device)
+    log.info("evaluation: model %s on %s", model.id, model.device)
     categories = [*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories)]
     ours = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
     settings = config.evaluate
@@ -66,12 +66,12 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> tuple[Detecto
     def find(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
         image = read_pixels(config, subject)
         start = time.perf_counter()
-        whole = tiled.full_image(model, image, settings.confidence)
+        whole = tiled.detect_full_image(model, image, settings.confidence)
         seen_whole = time.perf_counter()
-        base, *coarser = tiled.scales_of(model.tile)
-        fine = tiled.tiled(model, image, model.tile, [base], settings.confidence)
+        base, *coarser = tiled.all_scales(model.tile)
+        fine = tiled.detect_tiles(model, image, model.tile, [base], settings.confidence)
         seen_fine = time.perf_counter()
-        coarse = tiled.tiled(model, image, model.tile, coarser, settings.confidence)
+        coarse = tiled.detect_tiles(model, image, model.tile, coarser, settings.confidence)
         seen = time.perf_counter()
         passes: dict[Mode, tuple[list[Detections], float]] = {
             "full_image": ([whole], seen_whole - start),
@@ -99,7 +99,7 @@ def from_file_or_truth(
 
     def perfect(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
         whole = coco_results.truth_in_full(subject.truth, subject.wh)
-        base, *coarser = tiled.scales_of(plan)
+        base, *coarser = tiled.all_scales(plan)
         fine = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, [base])
         coarse = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, coarser)
         passes: Mapping[Mode, list[Detections]] = {

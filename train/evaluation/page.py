@@ -106,7 +106,7 @@ def draw_examples(
         for number, example in enumerate(chosen):
             if example.image == image:
                 window = drawing.close_up_window(example.xyxy, subjects[image].wh, _PICTURE_WH)
-                close = drawing.close_up(pixels, window, _PICTURE_WH, example.around, example.colours)
+                close = drawing.draw_close_up(pixels, window, _PICTURE_WH, example.around, example.colours)
                 caption = f"{example.caption} · {subjects[image].path}"
                 drawn[number] = (example.kind, caption, codec.encode(close, _QUALITY))
     yield from (drawn[number] for number in range(len(chosen)))

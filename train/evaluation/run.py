@@ -78,7 +78,7 @@ def evaluate(
     store.write_bytes(answer["html"], page.render(answer, pictures).encode())
     store.write_json(paths.evaluation_json, answer)
     if model is not None and paths.uri == ModelPaths(model).uri:
-        models.keep_thresholds(model, answer["thresholds"])
+        models.save_thresholds(model, answer["thresholds"])
     if model is not None and "gate" in answer:
         champion.promote_if_passed(model, answer["gate"])
     log.info("evaluation: AP50 %s, AP_small %s: %s", *(

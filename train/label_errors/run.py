@@ -122,6 +122,6 @@ def _write(
             view = drawing.close_up_window(box, images[key].wh, _CROP_WH)
             around = boxes.as_boxes([*images[key].truth.xyxy.tolist(), box])
             colours = (*[drawing.GREEN] * len(images[key].truth), drawing.RED)
-            close = drawing.close_up(pixels, view, _CROP_WH, around, colours)
+            close = drawing.draw_close_up(pixels, view, _CROP_WH, around, colours)
             name = f"{row['rank']:04d}_{row['category']}.jpg".replace("/", "_")
             store.write_bytes(paths.crop(name), codec.encode(close, _QUALITY))

@@ -1,4 +1,4 @@
-"""A stock Ultralytics detector whose loss can be turned towards small objects: focal scores, boxes judged by NWD."""
+"""A stock Ultralytics detector with optional losses for small objects: focal loss for scores, NWD loss for boxes."""
 
 from __future__ import annotations
 
@@ -9,58 +9,61 @@ import torch
 
 from etl.config import Loss
 from train import compat
-from train.models.losses import focal, nwd, precise
+from train.models.losses import focal_loss, nwd, to_float32
 
 compat.install()
 
-from ultralytics.nn import tasks  # noqa: E402 - after the operators are there
+from ultralytics.nn import tasks  # noqa: E402 - after compat.install()
 from ultralytics.utils.loss import BboxLoss, E2ELoss, v8DetectionLoss  # noqa: E402
 from ultralytics.utils.ops import xyxy2xywh  # noqa: E402
 
 
 class SmallBoxLoss(BboxLoss):
-    """Ultralytics' loss of boxes with this share of 1 - CIoU replaced by 1 - NWD, in network pixels."""
+    """Ultralytics' box loss with `nwd_share` of 1 - CIoU replaced by 1 - NWD, in network pixels."""
 
-    def __init__(self, bins: int, share: float) -> None:
+    def __init__(self, bins: int, nwd_share: float) -> None:
         super().__init__(bins)
-        self._share = share
+        self._nwd_share = nwd_share
 
     def forward(
-        self, distances: torch.Tensor, found: torch.Tensor, points: torch.Tensor, wanted: torch.Tensor,
-        scores: torch.Tensor, total: torch.Tensor, positive: torch.Tensor, size_hw: torch.Tensor, stride: torch.Tensor,
+        self, distances: torch.Tensor, predicted: torch.Tensor, points: torch.Tensor, target: torch.Tensor,
+        scores: torch.Tensor, score_sum: torch.Tensor, positive: torch.Tensor, size_hw: torch.Tensor,
+        stride: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Return the losses of the boxes and of their sides.
+        """Return the box loss and the distribution focal loss.
 
-        Boxes found and wanted [B, N, 4] are xyxy in cells, scores [B, N, categories] the wanted ones and `total` their
-        sum, `positive` [B, N] says which cells learn a box, `stride` [N, 1] is in network pixels.
+        `predicted` and `target` [B, N, 4] are xyxy in cells; `scores` [B, N, categories] are the target scores and
+        `score_sum` is their sum; `positive` [B, N] marks the cells with a target; `stride` [N, 1] is in network pixels.
         """
-        boxes, sides = super().forward(distances, found, points, wanted, scores, total, positive, size_hw, stride)
-        found, wanted = (xyxy2xywh((precise(xyxy) * stride)[positive]) for xyxy in (found, wanted))
-        apart = ((1 - nwd(found, wanted)) * scores[positive].sum(-1)).sum() / total
-        return (1 - self._share) * boxes + self._share * apart, sides
+        box_loss, distribution_loss = super().forward(
+            distances, predicted, points, target, scores, score_sum, positive, size_hw, stride
+        )
+        predicted, target = (xyxy2xywh((to_float32(xyxy) * stride)[positive]) for xyxy in (predicted, target))
+        nwd_loss = ((1 - nwd(predicted, target)) * scores[positive].sum(-1)).sum() / score_sum
+        return (1 - self._nwd_share) * box_loss + self._nwd_share * nwd_loss, distribution_loss
 
 
 class SmallObjectLoss(v8DetectionLoss):
-    """Ultralytics' loss with what `module.loss_settings` asks for; without any it is exactly theirs.
+    """Ultralytics' loss with the options of `module.loss_settings`; with the defaults it equals Ultralytics' loss.
 
-    Its targets are soft, and so its focal loss is the quality focal loss of Li et al. 2006.04388, section 3.1.
+    The targets are soft, so the focal loss is the quality focal loss of Li et al. 2006.04388, section 3.1.
     """
 
     def __init__(self, module: Any, tal_topk: int = 10, tal_topk2: int | None = None) -> None:
         super().__init__(module, tal_topk, tal_topk2)
         settings: Loss = module.loss_settings
         if settings.gamma:
-            self.bce = partial(focal, gamma=settings.gamma)
+            self.bce = partial(focal_loss, gamma=settings.gamma)
         if settings.nwd:
             self.bbox_loss = SmallBoxLoss(self.reg_max, settings.nwd).to(self.device)
 
 
 class AnchorFreeDetector(tasks.DetectionModel):
-    """An Ultralytics detector without anchors."""
+    """An anchor-free Ultralytics detector."""
 
     loss_settings = Loss()  # the stock loss
 
     def init_criterion(self) -> Any:
-        """Return the loss; Ultralytics asks once, when training starts."""
+        """Return the loss; Ultralytics calls this once, when training starts."""
         end2end = getattr(self.model[-1], "one2one_cv2", None) is not None
         return E2ELoss(self, SmallObjectLoss) if end2end else SmallObjectLoss(self)

@@ -1,4 +1,4 @@
-"""Architectures: find, check and describe the YAML file of a detector."""
+"""Architectures: find and check the layer list of a detector (Ultralytics' model YAML)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ Architecture = dict[str, Any]
 Detector = Any  # ultralytics.nn.tasks.DetectionModel, a torch.nn.Module whose attributes have no types
 _SIZED = re.compile(r"^(yolo(?:v)?\d+)([nslmx])(.*)$")
 _ACTIVATION = re.compile(r"^(torch\.)?nn\.[A-Z]\w*\([\w\s=.,-]*\)$")
-_KEYS = frozenset({"nc", "scale", "scales", "backbone", "head", "end2end", "reg_max", "channels", "activation",
+KEYS = frozenset({"nc", "scale", "scales", "backbone", "head", "end2end", "reg_max", "channels", "activation",
                    "depth_multiple", "width_multiple", "anchors"})  # fmt: skip
 _ANCHORS = TypeAdapter(list[list[tuple[PositiveFloat, PositiveFloat]]])
 
 
 def resolve(name: str) -> Architecture:
-    """Return the architecture of a name (yolo26n, yolo26n-p2, speck-micro, …) or of a model YAML's path.
+    """Return the architecture with a name (yolo26n, yolo26n-p2, speck-micro, …) or in a model YAML.
 
-    After either, `-anchors` asks for a head with anchors, which `with_anchors` gives it.
+    The suffix `-anchors` selects the anchor-based head; `add_anchors` fills in its anchors. ConfigError for an unknown
+    name, a missing file or an architecture that `check` rejects.
     """
     if name.endswith(network.WITH_ANCHORS):
         return {**resolve(name.removesuffix(network.WITH_ANCHORS)), "end2end": False, "anchors": []}
@@ -39,35 +40,38 @@ def resolve(name: str) -> Architecture:
         path = Path(name).expanduser()
         if not path.is_file():
             raise ConfigError("the model", f"train.model {path}", "no such file", "a model YAML (train.model)")
-        return checked(_parse(path, path.read_text(encoding="utf-8")), str(path))
-    ours = {
+        return check(_parse(path, path.read_text(encoding="utf-8")), str(path))
+    bundled = {
         path.name.removesuffix(".yaml"): path for path in (resources.files("train.models") / "architectures").iterdir()
     }
-    if name in ours:
-        return checked(_parse(name, ours[name].read_text(encoding="utf-8")), name)
+    if name in bundled:
+        return check(_parse(name, bundled[name].read_text(encoding="utf-8")), name)
     sized = _SIZED.match(name)
     family, scale = (sized[1] + sized[3], sized[2]) if sized else (name, None)
-    theirs = _families()
-    if family not in theirs:
-        known = ", ".join([*sorted(ours), "yolo26n", "yolo26n-p2", "yolo11n", "yolov8s-p2"])
-        raise ConfigError("the model", "train.models.model", repr(name), f"a path to a YAML, or a name such as {known}")
-    architecture = _parse(name, theirs[family].read_text(encoding="utf-8"))
+    families = _families()
+    if family not in families:
+        known = ", ".join([*sorted(bundled), "yolo26n", "yolo26n-p2", "yolo11n", "yolov8s-p2"])
+        raise ConfigError("the model", "train.model", repr(name), f"a path to a YAML, or a name such as {known}")
+    architecture = _parse(name, families[family].read_text(encoding="utf-8"))
     if scale is not None:
         architecture["scale"] = scale
-    return checked(architecture, name)
+    return check(architecture, name)
 
 
-def with_anchors(architecture: Architecture, anchors: Anchors, strides: Sequence[int]) -> Architecture:
-    """Return the architecture with these anchors; ConfigError when its levels are not of these strides."""
-    made = {**architecture, "anchors": [[list(anchor) for anchor in level] for level in anchors]}
-    own = [int(stride) for stride in tasks.DetectionModel(copy.deepcopy(made), ch=3, nc=1, verbose=False).stride]
+def add_anchors(architecture: Architecture, anchors: Anchors, strides: Sequence[int]) -> Architecture:
+    """Return the architecture with these anchors; ConfigError when its levels have other strides."""
+    extended = {**architecture, "anchors": [[list(anchor) for anchor in level] for level in anchors]}
+    own = [int(stride) for stride in tasks.DetectionModel(copy.deepcopy(extended), ch=3, nc=1, verbose=False).stride]
     if own != list(strides):
         raise ConfigError("the model", "anchors.strides", list(strides), f"the strides of train.model's levels: {own}")
-    return made
+    return extended
 
 
-def checked(architecture: Architecture, where: str) -> Architecture:
-    """Return the architecture (read from `where`) if it names network layers alone: nothing in it is ever executed."""
+def check(architecture: Architecture, where: str) -> Architecture:
+    """Return the architecture read from `where`; ConfigError unless every entry names a known layer class.
+
+    No text of the file is ever evaluated as code.
+    """
     layers = [*_layers(architecture, "backbone", where), *_layers(architecture, "head", where)]
     for number, layer in enumerate(layers):
         if not (isinstance(layer, list) and len(layer) == 4 and isinstance(layer[3], list)):
@@ -83,8 +87,8 @@ def checked(architecture: Architecture, where: str) -> Architecture:
     try:
         _ANCHORS.validate_python(architecture.get("anchors", []))
     except ValidationError as error:
-        found, expected = repr(architecture["anchors"]), "by level, a list of [width, height] in px above 0"
-        raise ConfigError("the model", f"{where}: anchors", found, expected) from error
+        expected = "for each level a list of [width, height] in px, all above 0"
+        raise ConfigError("the model", f"{where}: anchors", repr(architecture["anchors"]), expected) from error
     activation = architecture.get("activation")
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
         raise ConfigError("the model", f"{where}: activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
@@ -101,8 +105,8 @@ def _layers(architecture: Architecture, key: str, where: str) -> list[Any]:
 def _is_layer(name: object) -> bool:
     if not isinstance(name, str):
         return False
-    found = getattr(torch.nn, name[3:], None) if name.startswith("nn.") else getattr(tasks, name, None)
-    return isinstance(found, type) and issubclass(found, torch.nn.Module)
+    layer = getattr(torch.nn, name[3:], None) if name.startswith("nn.") else getattr(tasks, name, None)
+    return isinstance(layer, type) and issubclass(layer, torch.nn.Module)
 
 
 def _parse(where: object, text: str) -> Architecture:
@@ -119,5 +123,5 @@ def _parse(where: object, text: str) -> Architecture:
 
 
 def _families() -> dict[str, Path]:
-    """Return Ultralytics' detection architectures by the name they have without a size letter."""
+    """Return the paths of Ultralytics' detection architectures by name without the size letter."""
     return {path.stem: path for path in sorted((ROOT / "cfg" / "models").glob("*/yolo*.yaml"))}

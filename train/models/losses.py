@@ -1,4 +1,4 @@
-"""What a detector with anchors learns from: which anchors take which boxes, and what each is punished for."""
+"""Label assignment and losses of the anchor-based detector."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - as all of Torch's users call it
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from numpy.typing import NDArray
 
 from etl.assigner import matches_ratio
 from etl.boxes import NWD_SCALE
+from etl.config import Loss
 
-_AROUND = 0.5  # of a cell: a centre nearer to a neighbour than this is learnt there, too
+_NEIGHBOUR = 0.5  # of a cell: a box is also assigned to a neighbour cell that is nearer to its centre than this
 _BETA = 0.999
-_OBJECTNESS = 1.0  # its gain; box and scores have Ultralytics' `box` and `cls`
+_OBJECTNESS_GAIN = 1.0  # the gains of box and scores are Ultralytics' `box` and `cls`
 
 
 @dataclass(frozen=True)
 class Positives:
-    """Where one level learns boxes: the boxes' rows, and the image, anchor, row and column of each [P]."""
+    """The assigned labels of one level: box row, image, anchor, and cell row and column of each positive [P]."""
 
     box: torch.Tensor
     image: torch.Tensor
@@ -28,44 +29,49 @@ class Positives:
     row: torch.Tensor
     column: torch.Tensor
 
+    @property
+    def index(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The index of the positives in a level's output [B, K, H, W, …]."""
+        return self.image, self.anchor, self.row, self.column
+
 
 def assign(
     cxcywh: torch.Tensor, image: torch.Tensor, anchors: torch.Tensor, stride: int, grid_hw: tuple[int, int]
 ) -> Positives:
-    """Return what a level learns of boxes [N, 4] (network pixels) in images [N], for its anchors [K, 2].
+    """Assign boxes [N, 4] (network pixels) in images [N] to the anchors [K, 2] and cells of one level.
 
-    Every anchor whose sides differ from the box's by less than a factor of 4 takes it, in the cell of its centre and in
-    the nearest cell along each axis, as far as the map reaches: `ratio` of etl.assigner.
+    A box is assigned to every anchor whose sides differ from its own by less than a factor of 4, in the cell of its
+    centre and in the nearest cell along each axis, inside the map: `ratio` of etl.assigner.
     """
     box, anchor = matches_ratio(cxcywh[:, None, 2:], anchors[None]).nonzero(as_tuple=True)
-    place = cxcywh[box, :2] / stride
-    limits = place.new_tensor([grid_hw[1], grid_hw[0]])
-    own = torch.minimum(place.floor(), limits - 1).clamp(min=0)
-    aside = torch.where(place - own < _AROUND, -1.0, 1.0)
-    steps = torch.zeros(3, len(box), 2, device=place.device, dtype=place.dtype)
-    steps[1, :, 0], steps[2, :, 1] = aside[:, 0], aside[:, 1]
-    cells = own + steps  # [3, P, 2]
-    there = ((cells >= 0) & (cells < limits)).all(-1)
-    column, row = cells[there].long().unbind(-1)
-    box, anchor = (values.expand(3, -1)[there] for values in (box, anchor))
+    centre = cxcywh[box, :2] / stride
+    limits = centre.new_tensor([grid_hw[1], grid_hw[0]])
+    own_cell = torch.minimum(centre.floor(), limits - 1).clamp(min=0)
+    nearest = torch.where(centre - own_cell < _NEIGHBOUR, -1.0, 1.0)
+    steps = torch.zeros(3, len(box), 2, device=centre.device, dtype=centre.dtype)
+    steps[1, :, 0], steps[2, :, 1] = nearest[:, 0], nearest[:, 1]
+    cells = own_cell + steps  # [3, P, 2]
+    inside = ((cells >= 0) & (cells < limits)).all(-1)
+    column, row = cells[inside].long().unbind(-1)
+    box, anchor = (values.expand(3, -1)[inside] for values in (box, anchor))
     return Positives(box, image[box], anchor, row, column)
 
 
 def ciou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the complete IoU [N] of boxes [N, 4] (centre and size): Zheng et al. 1911.08287, equations 6 to 10."""
-    tiny = 1e-7
+    epsilon = 1e-7
     half_a, half_b = a[:, 2:] / 2, b[:, 2:] / 2
     low = torch.maximum(a[:, :2] - half_a, b[:, :2] - half_b)
     high = torch.minimum(a[:, :2] + half_a, b[:, :2] + half_b)
     shared = (high - low).clamp(min=0).prod(-1)
-    iou = shared / (a[:, 2:].prod(-1) + b[:, 2:].prod(-1) - shared + tiny)
+    iou = shared / (a[:, 2:].prod(-1) + b[:, 2:].prod(-1) - shared + epsilon)
     frame = torch.maximum(a[:, :2] + half_a, b[:, :2] + half_b) - torch.minimum(a[:, :2] - half_a, b[:, :2] - half_b)
-    apart = ((a[:, :2] - b[:, :2]) ** 2).sum(-1) / ((frame**2).sum(-1) + tiny)
-    angle = torch.atan(a[:, 2] / (a[:, 3] + tiny)) - torch.atan(b[:, 2] / (b[:, 3] + tiny))
+    distance = ((a[:, :2] - b[:, :2]) ** 2).sum(-1) / ((frame**2).sum(-1) + epsilon)
+    angle = torch.atan(a[:, 2] / (a[:, 3] + epsilon)) - torch.atan(b[:, 2] / (b[:, 3] + epsilon))
     shape = 4 / torch.pi**2 * angle**2
     with torch.no_grad():
-        weight = shape / (1 - iou + shape + tiny)
-    return iou - apart - weight * shape
+        weight = shape / (1 - iou + shape + epsilon)
+    return iou - distance - weight * shape
 
 
 def nwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -74,91 +80,95 @@ def nwd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.exp(-torch.sqrt(squares + 1e-7) / NWD_SCALE)
 
 
-def focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return binary cross-entropy weighed by |target - share|^gamma: Lin et al. 1708.02002, for soft targets."""
-    logits, targets = precise(logits), precise(targets)
+def focal_loss(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return binary cross-entropy weighted by |target - probability|^gamma (Lin et al. 1708.02002, soft targets)."""
+    logits, targets = to_float32(logits), to_float32(targets)
     plain = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return plain if gamma == 0 else plain * (targets - logits.sigmoid()).abs().clamp(min=1e-6) ** gamma
 
 
-def balanced(counts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return weights [categories] by the effective numbers of boxes: Cui et al. 1901.05555, with a beta of 0.999.
+def class_balanced_weights(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return class weights [categories] by the effective number of boxes (Cui et al. 1901.05555, beta 0.999).
 
-    Beyond some thousands more boxes of a category make no difference; a category without any has the others' mean.
+    Above a few thousand boxes the weight hardly changes; a category without boxes gets the mean of the others.
     """
-    there = counts > 0
+    present = counts > 0
     effective = (1 - _BETA ** np.maximum(counts, 1).astype(np.float64)) / (1 - _BETA)
     weights = 1 / effective
-    return np.where(there, weights, weights[there].mean()).astype(np.float32)
+    return np.where(present, weights, weights[present].mean()).astype(np.float32)
 
 
 class AnchorLoss:
-    """The loss of a batch: boxes, objectness and scores, each per positive, over all levels together.
+    """The anchor-based loss: boxes (CIoU or NWD), objectness and scores over all levels together.
 
-    Every cell of every level counts alike for the objectness, and the sum is divided by the number of positives
-    (Lin et al. 1708.02002): finer levels, with more cells, neither drown the coarse ones nor are drowned by them. An
-    anchor's objectness is to become the IoU of its box.
+    The target objectness of an anchor is the overlap of its predicted box with the label. All cells of all levels are
+    summed and divided by the number of positives (Lin et al. 1708.02002), so a level's weight does not depend on its
+    number of cells.
     """
 
     def __init__(self, module: Any) -> None:
         self._head = module.model[-1]
         self._args = module.args
-        self._settings = getattr(module, "loss_settings", None)
-        self._weights = getattr(module, "class_weights", None)
+        settings: Loss | None = getattr(module, "loss_settings", None)
+        self._gamma, self._nwd_share = (0.0, 0.0) if settings is None else (settings.gamma, settings.nwd)
+        self._class_weights = getattr(module, "class_weights", None)
 
     def __call__(self, outputs: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the loss summed over the batch, and its parts for the log."""
-        raw = [precise(found) for found in (outputs[1] if isinstance(outputs, tuple) else outputs)]
-        gamma, share = (0.0, 0.0) if self._settings is None else (self._settings.gamma, self._settings.nwd)
-        sizes = [(found.shape[2] * stride, found.shape[3] * stride) for found, stride in self._levels(raw)]
+        """Return the loss summed over the batch, and its three parts for the log."""
+        raw = [to_float32(output) for output in (outputs[1] if isinstance(outputs, tuple) else outputs)]
         image = batch["batch_idx"].to(raw[0].device).long().view(-1)
-        scale = raw[0].new_tensor([sizes[0][1], sizes[0][0]] * 2)
+        height, width = (side * self._head.strides[0] for side in raw[0].shape[2:4])
+        scale = raw[0].new_tensor([width, height] * 2)
         cxcywh = batch["bboxes"].to(scale) * scale
         category = batch["cls"].to(raw[0].device).long().view(-1)
         sums = {name: raw[0].new_zeros(()) for name in ("box", "objectness", "scores")}
         positives = 0
-        for level, (found, stride) in enumerate(self._levels(raw)):
+        for level, (output, stride) in enumerate(zip(raw, self._head.strides, strict=True)):
             anchors = self._head.anchors(level)
-            at = assign(cxcywh, image, anchors, stride, (found.shape[2], found.shape[3]))
-            wanted = found.new_zeros(found.shape[:-1])
-            if len(at.box):
-                own = found[at.image, at.anchor, at.row, at.column]
-                cells = torch.stack([at.column, at.row], dim=-1)
-                boxes, truth = decode(own[:, :4], cells, anchors[at.anchor], stride), cxcywh[at.box]
-                near = ciou(boxes, truth)
-                alike = near if share == 0 else (1 - share) * near + share * nwd(boxes, truth)
-                sums["box"] = sums["box"] + (1 - alike).sum()
-                cell = (at.image, at.anchor, at.row, at.column)
-                _raise(wanted, cell, alike.detach().clamp(min=0))
-                classes = F.one_hot(category[at.box], self._head.nc).to(own.dtype)
-                scores = focal(own[:, 5:], classes, gamma)
-                sums["scores"] = sums["scores"] + (scores if self._weights is None else scores * self._weights).sum()
-                positives += len(at.box)
-            sums["objectness"] = sums["objectness"] + focal(found[..., 4], wanted, gamma).sum()
-        number = len(raw[0])
-        gains = {"box": self._args.box, "objectness": _OBJECTNESS, "scores": self._args.cls}
-        parts = {name: gains[name] * value / max(positives, number) for name, value in sums.items()}
+            assigned = assign(cxcywh, image, anchors, stride, (output.shape[2], output.shape[3]))
+            objectness = output.new_zeros(output.shape[:-1])
+            if len(assigned.box):
+                overlap, scores = self._positives(output, assigned, cxcywh, category, anchors, stride)
+                sums["box"] = sums["box"] + (1 - overlap).sum()
+                sums["scores"] = sums["scores"] + scores
+                _scatter_max(objectness, assigned.index, overlap.detach().clamp(min=0))
+                positives += len(assigned.box)
+            sums["objectness"] = sums["objectness"] + focal_loss(output[..., 4], objectness, self._gamma).sum()
+        gains = {"box": self._args.box, "objectness": _OBJECTNESS_GAIN, "scores": self._args.cls}
+        parts = {name: gains[name] * value / max(positives, len(raw[0])) for name, value in sums.items()}
         total = parts["box"] + parts["objectness"] + parts["scores"]
-        return total * number, {f"{name}_loss": value.detach() for name, value in parts.items()}
+        return total * len(raw[0]), {f"{name}_loss": value.detach() for name, value in parts.items()}
 
-    def _levels(self, raw: list[torch.Tensor]) -> list[tuple[torch.Tensor, int]]:
-        return list(zip(raw, self._head.strides, strict=True))
+    def _positives(
+        self, output: torch.Tensor, assigned: Positives, cxcywh: torch.Tensor, category: torch.Tensor,
+        anchors: torch.Tensor, stride: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Return the overlap [P] of each positive's predicted box with its label, and the sum of the score losses."""
+        predicted = output[assigned.index]
+        cells = torch.stack([assigned.column, assigned.row], dim=-1)
+        boxes, target = decode_boxes(predicted[:, :4], cells, anchors[assigned.anchor], stride), cxcywh[assigned.box]
+        share, overlap = self._nwd_share, ciou(boxes, target)
+        if share:
+            overlap = (1 - share) * overlap + share * nwd(boxes, target)
+        classes = F.one_hot(category[assigned.box], self._head.nc).to(predicted.dtype)
+        scores = focal_loss(predicted[:, 5:], classes, self._gamma)
+        return overlap, (scores if self._class_weights is None else scores * self._class_weights).sum()
 
 
-def precise(found: torch.Tensor) -> torch.Tensor:
-    """Return what mixed precision made in float32: sums over cells and small distances need it."""
-    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+def to_float32(values: torch.Tensor) -> torch.Tensor:
+    """Return half-precision values as float32; sums over cells and small distances need it."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _raise(values: torch.Tensor, at: tuple[torch.Tensor, ...], least: torch.Tensor) -> None:
-    """Raise the values at these places to the least ones, of several for one place to the greatest."""
+def _scatter_max(values: torch.Tensor, at: tuple[torch.Tensor, ...], new: torch.Tensor) -> None:
+    """Set, in place, the values at these indices to the maximum of themselves and all new values for the index."""
     strides = values.stride()
     flat = sum((index * stride for index, stride in zip(at, strides, strict=True)), torch.zeros_like(at[0]))
-    values.view(-1).scatter_reduce_(0, flat, least, "amax")
+    values.view(-1).scatter_reduce_(0, flat, new, "amax")
 
 
-def decode(raw: torch.Tensor, cells: torch.Tensor, anchors: torch.Tensor, stride: int) -> torch.Tensor:
-    """Return centre and size [..., 4] in network pixels of raw outputs [..., 4] in cells [..., 2] (column, row)."""
-    shares = raw.sigmoid()
-    centre = (2 * shares[..., :2] - 0.5 + cells) * stride
-    return torch.cat([centre, (2 * shares[..., 2:]) ** 2 * anchors], dim=-1)
+def decode_boxes(raw: torch.Tensor, cells: torch.Tensor, anchors: torch.Tensor, stride: int) -> torch.Tensor:
+    """Return centre and size [..., 4] in network pixels from raw outputs [..., 4] of cells [..., 2] (column, row)."""
+    sigmoid = raw.sigmoid()
+    centre = (2 * sigmoid[..., :2] - 0.5 + cells) * stride
+    return torch.cat([centre, (2 * sigmoid[..., 2:]) ** 2 * anchors], dim=-1)

@@ -1,4 +1,4 @@
-"""Detectors: built from a name or a YAML, kept as safetensors beside a model.json, rebuilt without any pickle."""
+"""Build detectors; save and load them as safetensors with a model.json. Loading never unpickles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import load as load_tensors, save as save_tensors
@@ -20,22 +20,55 @@ from etl.storage.paths import DatasetPaths, ModelPaths
 from train import compat
 from train.models.anchor_based import AnchorDetector
 from train.models.anchor_free import AnchorFreeDetector
-from train.models.architecture import _KEYS, Architecture, Detector, checked
+from train.models.architecture import KEYS, Architecture, Detector, check
 
 compat.install()
-
 
 log = logging.getLogger("speck")
 
 
+class Trained(TypedDict):
+    """How a model was trained."""
+
+    epochs: int
+    best_epoch: int
+    seconds: float
+    device: str
+    weights: str  # path or URI of the initial weights, or `scratch`
+
+
+class TrainingMeta(TypedDict):
+    """The part of model.json that the training knows."""
+
+    dataset: str
+    run: str  # the folder of the run below <home>/runs
+    snapshot: str  # id, or URI where the snapshot belongs to another dataset
+    categories: list[str]
+    model: str  # train.model
+    image_size: int
+    tile: dict[str, Any]  # etl.plan.TilePlan
+    nms_free: bool
+    config: dict[str, Any]  # the resolved configuration
+    recipe: list[str]  # the reasons for settings that were chosen automatically
+    trained: Trained
+
+
+class ModelMeta(TrainingMeta):
+    """model.json."""
+
+    id: str
+    architecture: Architecture
+    thresholds: NotRequired[dict[str, float]]  # the best-F1 score of each category, once the model was evaluated
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A detector ready to run: float32, fused, in eval mode, on the CPU.
+    """A detector ready to run: float32, fused, in eval mode.
 
-    The network takes [B, 3, H, W] RGB in [0, 1], sides a multiple of `stride`; a tile of `tile.size` source pixels
-    (times its scale) covers `image_size` of them and is padded with grey (114) on the right and at the bottom, up to
-    a multiple of `stride`, or up to a square of `image_size` where the network takes nothing else.
-    It gives a tuple whose first item is [B, N, 6] xyxy, score, category when `nms_free`, else raw [B, 4 + C, N].
+    The input is [B, 3, H, W] RGB in [0, 1] with sides a multiple of `stride`. A tile of `tile.size` source pixels
+    (times its scale) is resized to `image_size` pixels and padded with grey (114) on the right and at the bottom, up to
+    a multiple of `stride`, or up to a square of `image_size` if `square`. The output is a tuple; its first item is
+    [B, N, 6] (xyxy, score, category) if `nms_free`, else raw [B, 4 + C, N].
     """
 
     id: str
@@ -46,12 +79,17 @@ class Model:
     tile: TilePlan
     stride: int
     nms_free: bool
-    meta: dict[str, Any] = field(repr=False)  # model.json
-    square: bool = False  # only squares of `image_size` pass
+    meta: ModelMeta = field(repr=False)
+    square: bool = False  # the input must be a square of `image_size`
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the network runs on."""
+        return next(self.module.parameters()).device
 
 
-def build(architecture: Architecture, categories: Sequence[str]) -> Detector:
-    """Return a new detector for these categories; its weights come from torch's random state."""
+def build_detector(architecture: Architecture, categories: Sequence[str]) -> Detector:
+    """Return an untrained detector for these categories; Torch's random state initialises its weights."""
     module: Detector
     if "anchors" in architecture:
         module = AnchorDetector(architecture, len(categories))
@@ -61,40 +99,51 @@ def build(architecture: Architecture, categories: Sequence[str]) -> Detector:
     return module
 
 
-def save(module: Detector, home: str, meta: Mapping[str, Any]) -> str:
-    """Write the detector below `<home>/models` and return its URI; the id is of the weights, model.json comes last."""
+def save_model(module: Detector, home: str, meta: TrainingMeta) -> str:
+    """Write the detector below `<home>/models` and return its URI; its id is the digest of the weights.
+
+    model.json is written last, so that a model with one is complete.
+    """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     data = save_tensors({n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
-    number = hashlib.sha256(data).hexdigest()[:16]
-    paths = DatasetPaths(home).model(number)
+    model_id = hashlib.sha256(data).hexdigest()[:16]
+    paths = DatasetPaths(home).model(model_id)
     store.write_bytes(paths.weights, data)
-    architecture = {key: value for key, value in _yaml(module).items() if key in _KEYS}
-    store.write_json(paths.model_json, {**meta, "id": number, "architecture": architecture})
+    architecture = {key: value for key, value in _yaml(module).items() if key in KEYS}
+    store.write_json(paths.model_json, {**meta, "id": model_id, "architecture": architecture})
     return paths.uri
 
 
-def load(uri: str) -> Model:
-    """Return the detector saved at a URI; StoreError when it is missing or its weights are not the ones saved."""
+def load_saved_model(uri: str) -> Model:
+    """Return the detector saved at a URI, on the CPU; StoreError when it is missing or its weights are damaged."""
     paths = ModelPaths(uri)
     meta = store.read_json(paths.model_json)
     data = store.read_bytes(paths.weights)
     if hashlib.sha256(data).hexdigest()[:16] != meta["id"]:
         raise StoreError(f"{paths.weights}: damaged, its content is not that of model {meta['id']}")
-    with torch.random.fork_rng(devices=[]):  # the first weights are thrown away, the caller's random numbers stay
-        module = build(checked(meta["architecture"], paths.uri), meta["categories"])
+    with torch.random.fork_rng(devices=[]):  # the initial weights are discarded; leave the caller's random state alone
+        module = build_detector(check(meta["architecture"], paths.uri), meta["categories"])
     module.load_state_dict(load_tensors(data), strict=True)
     module.end2end = bool(meta["nms_free"])
     module = module.eval().fuse(verbose=False).to(memory_format=torch.channels_last)
     module.requires_grad_(False)
     return Model(
         id=meta["id"], uri=paths.uri, module=module, categories=tuple(meta["categories"]),
-        image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=stride(module),
+        image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=input_stride(module),
         nms_free=bool(meta["nms_free"]), meta=meta,
     )  # fmt: skip
 
 
-def stride(module: Detector) -> int:
-    """Return what the sides of the network's input must be a multiple of, in pixels."""
+def move_to_device(model: Model, device: str = "auto") -> torch.device:
+    """Move the model to a device (`auto`: the GPU if there is one) and return it."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    model.module.to(torch.device(f"cuda:{name}" if name.isdecimal() else name))
+    model.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.device
+
+
+def input_stride(module: Detector) -> int:
+    """Return the number of pixels that the sides of the network's input must be a multiple of."""
     return max(int(module.stride.max()), 32)
 
 
@@ -103,8 +152,8 @@ def _yaml(module: Detector) -> Architecture:
     return architecture
 
 
-def keep_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
-    """Write the best confidence of each category into the model's model.json, where it has one."""
+def save_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Write the best-F1 score of each category that has one into the model's model.json."""
     uri = ModelPaths(model_uri).model_json
-    chosen = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
-    store.write_json(uri, {**store.read_json(uri), "thresholds": chosen})
+    known = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
+    store.write_json(uri, {**store.read_json(uri), "thresholds": known})

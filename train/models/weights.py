@@ -1,4 +1,4 @@
-"""Pretrained weights: find them and load what fits."""
+"""Pretrained weights: find a file and load the tensors that match."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from train.models.architecture import Detector
 
 
 def find_weights(weights: str, name: str) -> str | None:
-    """Return the file or model to start from, None for scratch: `auto` takes `<model>.pt` if it is on this machine."""
+    """Return the path or URI of the initial weights, None for scratch; `auto` takes a local `<model>.pt`, if any."""
     if weights == "scratch":
         return None
     if weights == "auto":
@@ -26,35 +26,40 @@ def find_weights(weights: str, name: str) -> str | None:
         places = [Path(f"{name}.pt"), Path(SETTINGS["weights_dir"]) / f"{name}.pt"]
         return next((str(path) for path in places if path.is_file()), None)
     if not store.exists(weights):
-        raise ConfigError("the model", "train.weights", repr(weights), "auto, scratch, or a file or model that exists")
+        raise ConfigError(
+            "the model",
+            "train.weights",
+            repr(weights),
+            "auto, scratch, or an existing file or model",
+        )
     return weights
 
 
 def load_weights(module: Detector, source: str) -> int:
-    """Copy what fits of a checkpoint (.pt, .safetensors) or a saved model into the detector; return how many."""
+    """Copy tensors of equal name and shape from a .pt, .safetensors or saved model; return how many were copied."""
     if source.endswith(".pt"):
-        origin = _checkpoint(source)
-        module.load(origin, verbose=False)  # finds equal categories by name
-        return len(_fitting(module, origin.state_dict()))
+        origin = _load_checkpoint(source)
+        module.load(origin, verbose=False)  # matches categories by name
+        return len(_select_matching(module, origin.state_dict()))
     uri = source if source.endswith(".safetensors") else ModelPaths(source).weights
-    fitting = _fitting(module, load_tensors(store.read_bytes(uri)))
-    module.load_state_dict(fitting, strict=False)
-    return len(fitting)
+    matching = _select_matching(module, load_tensors(store.read_bytes(uri)))
+    module.load_state_dict(matching, strict=False)
+    return len(matching)
 
 
-def _checkpoint(path: str) -> torch.nn.Module:
-    """Return the model in an Ultralytics checkpoint; a file with anything but tensors and known layers is refused."""
+def _load_checkpoint(path: str) -> torch.nn.Module:
+    """Return the model in an Ultralytics checkpoint; ConfigError if it holds anything but tensors and layers."""
     expected = "an Ultralytics checkpoint of tensors and known layers"
     try:
-        found, _ = tasks.torch_safe_load(path, safe_only=True)
+        checkpoint, _ = tasks.torch_safe_load(path, safe_only=True)
     except (TypeError, RuntimeError) as error:
         raise ConfigError("the model", "train.weights", path, expected) from error
-    origin = found.get("ema") or found.get("model") if isinstance(found, dict) else None
+    origin = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(origin, torch.nn.Module):
         raise ConfigError("the model", "train.weights", path, expected)
     return origin.float()
 
 
-def _fitting(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    own = module.state_dict()
-    return {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+def _select_matching(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state = module.state_dict()
+    return {name: value for name, value in tensors.items() if name in state and state[name].shape == value.shape}

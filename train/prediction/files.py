@@ -1,38 +1,36 @@
-"""`speck predict`: files and videos in; COCO JSON, Parquet, annotated pictures and films out."""
+"""`speck predict`: detect in files and videos; write COCO JSON, Parquet, annotated images and annotated videos."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
-
-from etl.boxes import XYXY
-from etl.config import Evaluate
-from etl.errors import ConfigError
-from train.detections import Detections
-from train.prediction.media import Film
-from train.prediction.tiled import MODES
-
-if TYPE_CHECKING:
-    from train.models.model import Model
 import logging
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import chain, count
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from etl.boxes import XYXY
+from etl.errors import ConfigError
 from etl.execution import progress
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.storage import store
+from train.detections import Detections
 from train.prediction import drawing, media
-from train.prediction.tiled import place, predict_image
+from train.prediction.tiled import MODES, predict
+
+if TYPE_CHECKING:
+    from train.models.model import Model
 
 log = logging.getLogger("speck")
-_CONFIDENCE = 0.25  # from which detections are drawn where no evaluation says better
+
+_CONFIDENCE = 0.25  # least score drawn for a category that no evaluation has a best-F1 score for
 _TABLE = pa.schema(
     [
         ("file", pa.string()), ("category", pa.string()), ("score", pa.float64()),
@@ -41,144 +39,182 @@ _TABLE = pa.schema(
 )  # fmt: skip
 
 
+class Unreadable(TypedDict):
+    """An input that could not be read."""
+
+    file: str
+    reason: str
+
+
+class PredictAnswer(TypedDict):
+    """The answer of `speck predict`."""
+
+    detections: str  # detections.json
+    table: str  # detections.parquet
+    images: int
+    objects: dict[str, int]  # drawn detections by category
+    confidence: dict[str, float]  # the least score drawn, by category
+    drawn: list[str]  # annotated images and videos
+    unreadable: list[Unreadable]
+
+
 def predict_files(
     model_uri: str,
     paths: Sequence[str | PathLike[str]],
     out_dir: str | PathLike[str],
     mode: str = "combined",
     confidence: float | Literal["auto"] = "auto",
-) -> dict[str, Any]:
-    """Detect in image files, videos, folders, patterns and URIs of them.
+) -> PredictAnswer:
+    """Detect in image files, videos, folders, patterns and URIs; return the answer of `speck predict`.
 
     Writes detections.json (COCO), detections.parquet, an annotated JPEG of each image and an annotated MP4 of each
-    video. The tables hold everything above `evaluate.confidence`; drawn and counted is what reaches the confidence
-    asked for, by default the one at which its category had the best F1 in the model's evaluation (0.25 without one).
-    Returns detections and table (the files), images, objects by category, confidence by category, drawn (files) and
-    unreadable [{file, reason}]; ConfigError when nothing can be read.
+    video. The tables hold every detection above `evaluate.confidence`. Only detections of at least `confidence` are
+    drawn and counted; `auto` is the best-F1 score of each category in the model's evaluation, 0.25 without one.
+    Raises ConfigError if no input can be read.
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
         raise ConfigError("speck predict", "--out", f"{out}, which is a file", "a folder")
-    files = media.listed([str(path) for path in paths])
-    model = _model(model_uri)
-    log.info("predict: model %s on %s", model.id, place(model))
-    settings = Evaluate.model_validate(model.meta["config"]["evaluate"])
-    least = _least(model, confidence)
-    document: dict[str, Any] = {"images": [], "annotations": [], "categories": [
-        {"id": number, "name": name} for number, name in enumerate(model.categories, start=1)
-    ]}  # fmt: skip
-    columns: dict[str, list[Any]] = {name: [] for name in _TABLE.names}
-    shown: Counter[str] = Counter()
-    unreadable: list[dict[str, str]] = []
+    files = media.expand_paths([str(path) for path in paths])
+    from train.models.load import load_model
+
+    model = load_model(model_uri)
+    log.info("predict: model %s on %s", model.id, model.device)
+    thresholds = _drawing_thresholds(model, confidence)
+    unreadable: list[Unreadable] = []
+    tables = _Tables(model.categories)
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
-    frames = progress.of(media.frames(files), "predict", media.count(files), "picture")
-    for number, frame in enumerate(frames, start=1):
-        image = frame.found
-        if isinstance(image, codec.UnreadableImageError):
-            log.warning("predict: %s: %s", frame.name, image)
-            unreadable.append({"file": frame.name, "reason": str(image)})
-            continue
-        found = predict_image(model, image, mode, settings)
-        height, width = image.shape[:2]
-        document["images"].append({"id": number, "file_name": frame.name, "width": width, "height": height})
-        first = len(document["annotations"]) + 1
-        shown.update(model.categories[kind] for kind in found.category[found.score >= least[found.category]].tolist())
-        document["annotations"] += _coco(found, number, first, model.categories)
-        columns["file"] += [frame.name] * len(found)
-        columns["category"] += [model.categories[kind] for kind in found.category.tolist()]
-        columns["score"] += found.score.tolist()
-        for side, values in zip(XYXY, found.xyxy.T.tolist(), strict=True):
-            columns[side] += values
-        gallery.add(frame, _annotated(image, found, model.categories, least))
-    drawn = gallery.close()
-    if not drawn:
+    objects: Counter[str] = Counter()
+    for frame, image in _readable_frames(files, unreadable):
+        detections = predict(model, image, mode)
+        tables.add(frame.name, (image.shape[1], image.shape[0]), detections)
+        drawn = detections.take(detections.score >= thresholds[detections.category])
+        objects.update(model.categories[category] for category in drawn.category.tolist())
+        gallery.add(frame, _draw(image, drawn, model.categories))
+    written = gallery.close()
+    if not written:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
-        raise ConfigError("speck predict", "IMAGE", reasons, "at least one image that can be read")
-    store.write_json(str(out / "detections.json"), document)
-    store.write_table(str(out / "detections.parquet"), pa.table(columns, schema=_TABLE))
+        raise ConfigError("speck predict", "IMAGE", reasons, "at least one readable image")
+    document, table = tables.write(out)
     return {
-        "detections": str(out / "detections.json"),
-        "table": str(out / "detections.parquet"),
-        "images": len(document["images"]),
-        "objects": dict(sorted(shown.items())),
-        "confidence": dict(zip(model.categories, least.tolist(), strict=True)),
-        "drawn": drawn,
+        "detections": document,
+        "table": table,
+        "images": tables.images,
+        "objects": dict(sorted(objects.items())),
+        "confidence": dict(zip(model.categories, thresholds.tolist(), strict=True)),
+        "drawn": written,
         "unreadable": unreadable,
     }
 
 
-class _Gallery:
-    """Annotated pictures and films in a folder, none in place of a file that was given."""
+def _readable_frames(files: Sequence[str], unreadable: list[Unreadable]) -> Iterator[tuple[media.Frame, Pixels]]:
+    """Yield each frame with its pixels; log and collect those that cannot be read."""
+    for frame in progress.of(media.read_frames(files), "predict", media.count_frames(files), "picture"):
+        if isinstance(frame.image, codec.UnreadableImageError):
+            log.warning("predict: %s: %s", frame.name, frame.image)
+            unreadable.append({"file": frame.name, "reason": str(frame.image)})
+        else:
+            yield frame, frame.image
 
-    def __init__(self, out: Path, taken: Set[Path]) -> None:
-        self._out, self._taken = out, set(taken)
-        self._drawn: list[str] = []
-        self._film: tuple[str, tuple[int, ...], Film] | None = None
+
+@dataclass
+class _Tables:
+    """The detections of all frames, as a COCO document and as table columns."""
+
+    categories: Sequence[str]
+    _images: list[dict[str, Any]] = field(default_factory=list)
+    _annotations: list[dict[str, Any]] = field(default_factory=list)
+    _columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _TABLE.names})
+
+    @property
+    def images(self) -> int:
+        return len(self._images)
+
+    def add(self, name: str, wh: tuple[int, int], detections: Detections) -> None:
+        """Append the detections of a frame."""
+        image_id, first_id = len(self._images) + 1, len(self._annotations) + 1
+        self._images.append({"id": image_id, "file_name": name, "width": wh[0], "height": wh[1]})
+        self._annotations += _coco_annotations(detections, image_id, first_id, self.categories)
+        self._columns["file"] += [name] * len(detections)
+        self._columns["category"] += [self.categories[category] for category in detections.category.tolist()]
+        self._columns["score"] += detections.score.tolist()
+        for side, values in zip(XYXY, detections.xyxy.T.tolist(), strict=True):
+            self._columns[side] += values
+
+    def write(self, out: Path) -> tuple[str, str]:
+        """Write detections.json and detections.parquet and return their paths."""
+        categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
+        document, table = str(out / "detections.json"), str(out / "detections.parquet")
+        store.write_json(document, {"images": self._images, "annotations": self._annotations, "categories": categories})
+        store.write_table(table, pa.table(self._columns, schema=_TABLE))
+        return document, table
+
+
+class _Gallery:
+    """Annotated images and videos in a folder; no input file is overwritten."""
+
+    def __init__(self, out: Path, inputs: Set[Path]) -> None:
+        self._out, self._taken = out, set(inputs)
+        self._written: list[str] = []
+        self._video: tuple[str, tuple[int, ...], media.VideoWriter] | None = None  # path, shape, writer
 
     def add(self, frame: media.Frame, image: Pixels) -> None:
-        """Write an image, or a frame of the video that is being filmed."""
+        """Write an image, or append a frame to the video that is being written."""
         if frame.video is None:
-            path = self._free(frame.stem, ".jpg")
-            store.write_bytes(str(path), codec.encode(image, 90))
+            store.write_bytes(str(self._free_path(frame.stem, ".jpg")), codec.encode(image, 90))
             return
-        if self._film is None or self._film[:2] != (frame.video, image.shape):
-            self._end()
-            film = Film(self._free(frame.stem, ".mp4"), frame.rate, (image.shape[1], image.shape[0]))
-            self._film = frame.video, image.shape, film
-        self._film[2].add(image)
+        if self._video is None or self._video[:2] != (frame.video, image.shape):
+            self._close_video()
+            size_wh = (image.shape[1], image.shape[0])
+            writer = media.VideoWriter(self._free_path(frame.stem, ".mp4"), frame.rate, size_wh)
+            self._video = frame.video, image.shape, writer
+        self._video[2].add(image)
 
     def close(self) -> list[str]:
-        """Finish the last film and return every file written."""
-        self._end()
-        return self._drawn
+        """Finish the last video and return the paths of all files written."""
+        self._close_video()
+        return self._written
 
-    def _end(self) -> None:
-        if self._film is not None:
-            self._film[2].close()
-            self._film = None
+    def _close_video(self) -> None:
+        if self._video is not None:
+            self._video[2].close()
+            self._video = None
 
-    def _free(self, stem: str, suffix: str) -> Path:
+    def _free_path(self, stem: str, suffix: str) -> Path:
         names = (self._out / f"{stem}{end}{suffix}" for end in chain([""], (f"-{number}" for number in count(2))))
         path = next(name for name in names if name.resolve() not in self._taken)
         self._taken.add(path.resolve())
-        self._drawn.append(str(path))
+        self._written.append(str(path))
         return path
 
 
-def _model(uri: str) -> Model:
-    """Return the model at a URI, or that of an ONNX file."""
-    if uri.endswith(".onnx"):
-        from train.models import onnx
-
-        return onnx.load(Path(uri))
-    from train.models import model as models
-
-    return models.load(uri)
+def _drawing_thresholds(model: Model, confidence: float | Literal["auto"]) -> NDArray[np.float64]:
+    """Return the least score drawn for each category [C]."""
+    known = model.meta.get("thresholds", {}) if confidence == "auto" else {}
+    default = _CONFIDENCE if confidence == "auto" else confidence
+    return np.array([known.get(name, default) for name in model.categories], dtype=np.float64)
 
 
-def _least(model: Model, asked: float | Literal["auto"]) -> NDArray[np.float64]:
-    """Return from which confidence the detections of each category [C] are shown."""
-    known = model.meta.get("thresholds", {}) if asked == "auto" else {}
-    other = _CONFIDENCE if asked == "auto" else asked
-    return np.array([known.get(name, other) for name in model.categories], dtype=np.float64)
-
-
-def _coco(found: Detections, image: int, first: int, categories: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the detections as COCO annotations with scores and category names, numbered from `first`."""
-    xywh = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], axis=1).round(2).tolist()
+def _coco_annotations(
+    detections: Detections, image_id: int, first_id: int, categories: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the detections as COCO annotations with scores and category names, numbered from `first_id`."""
+    xyxy = detections.xyxy
+    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).round(2).tolist()
+    rows = zip(xywh, detections.category.tolist(), detections.score.tolist(), strict=True)
     return [
         {
-            "id": first + i, "image_id": image, "category_id": kind + 1, "category": categories[kind], "bbox": box,
-            "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": round(score, 5),
+            "id": annotation_id, "image_id": image_id, "category_id": category + 1, "category": categories[category],
+            "bbox": box, "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": round(score, 5),
         }
-        for i, (box, kind, score) in enumerate(zip(xywh, found.category.tolist(), found.score.tolist(), strict=True))
+        for annotation_id, (box, category, score) in enumerate(rows, start=first_id)
     ]  # fmt: skip
 
 
-def _annotated(image: Pixels, found: Detections, categories: Sequence[str], least: NDArray[np.float64]) -> Pixels:
-    shown = found.take(found.score >= least[found.category])
-    colours = [drawing.PALETTE[kind % len(drawing.PALETTE)] for kind in shown.category.tolist()]
-    labels = [f"{categories[kind]} {score:.2f}" for kind, score in zip(shown.category, shown.score, strict=True)]
-    return drawing.boxes_on(image, shown.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))
+def _draw(image: Pixels, detections: Detections, categories: Sequence[str]) -> Pixels:
+    colours = [drawing.PALETTE[category % len(drawing.PALETTE)] for category in detections.category.tolist()]
+    rows = zip(detections.category, detections.score, strict=True)
+    labels = [f"{categories[category]} {score:.2f}" for category, score in rows]
+    return drawing.draw_boxes(image, detections.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))

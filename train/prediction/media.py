@@ -1,4 +1,4 @@
-"""What is looked at: image files, folders, patterns, URIs and videos, as one stream of frames read ahead."""
+"""Read images and videos (files, folders, patterns, URIs) as one stream of prefetched frames; write videos."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from etl.imaging.image_file import ImageFile
 from etl.storage import store
 
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
-_MEGAPIXELS = 400.0  # of an image; larger ones are refused before they fill the memory
-_AHEAD = 2  # frames read while others are looked at
-_RATE = 25.0  # frames a second of a video that does not say
-_WHOLE = 0.95  # share of the promised frames from which on a video counts as whole: headers are not exact
+_MEGAPIXELS = 400.0  # limit of an image, so that it fits in memory
+_PREFETCHED = 2  # frames
+_DEFAULT_RATE = 25.0  # frames per second of a video whose header gives none
+_COMPLETE = 0.95  # share of the frame count in its header that a complete video must have: headers are not exact
 
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture to look at, or why it cannot be: `name` as it was given, of a video with `#frame` from 0."""
+    """An image or a video frame, or the error that kept it from being read."""
 
-    name: str
+    name: str  # the path or URI; of a video with `#` and the frame number from 0
     stem: str
-    found: Pixels | codec.UnreadableImageError
-    video: str | None = None
-    rate: float = _RATE  # frames a second of the video
+    image: Pixels | codec.UnreadableImageError  # [H, W, 3] RGB
+    video: str | None = None  # the path of the video
+    rate: float = _DEFAULT_RATE  # frames per second of the video
 
 
-def listed(paths: Sequence[str]) -> list[str]:
-    """Return the files that paths, folders, patterns and URIs stand for; ConfigError for what is not there."""
+def expand_paths(paths: Sequence[str]) -> list[str]:
+    """Return the image and video files that paths, folders, patterns and URIs name; ConfigError if one names none."""
     files: list[str] = []
     known = codec.EXTENSIONS | VIDEOS
     expected = "image files, videos, folders, patterns or URIs of them"
@@ -50,40 +50,40 @@ def listed(paths: Sequence[str]) -> list[str]:
             files.append(path)
             continue
         if local is not None and local.is_dir():
-            found = [str(file) for file in sorted(local.iterdir()) if file.suffix.lower() in known]
+            matches = [str(file) for file in sorted(local.iterdir()) if file.suffix.lower() in known]
         elif glob.has_magic(path):
-            found = [uri for uri in store.glob(path) if _suffix(uri) in known]
+            matches = [uri for uri in store.glob(path) if _suffix(uri) in known]
         elif local is None and store.exists(path):
             folder = store.listing(path) if PurePosixPath(path).suffix.lower() not in known else []
             within = [
                 store.join(path, file.path) for file in folder if PurePosixPath(file.path).suffix.lower() in known
             ]
-            found = within or [path]
+            matches = within or [path]
         else:
-            raise ConfigError("speck predict", "IMAGE", f"{path}, which is not there", expected)
-        if not found:
-            raise ConfigError("speck predict", "IMAGE", f"{path}, where no image or video is", expected)
-        files += found
+            raise ConfigError("speck predict", "IMAGE", f"{path}, which does not exist", expected)
+        if not matches:
+            raise ConfigError("speck predict", "IMAGE", f"{path}, which holds no image or video", expected)
+        files += matches
     return files
 
 
-def frames(files: Iterable[str]) -> Iterator[Frame]:
-    """Yield every image, and every frame of each video, read while the ones before are looked at."""
-    return ahead(frame for file in files for frame in _of(file))
+def read_frames(files: Iterable[str]) -> Iterator[Frame]:
+    """Yield every image and every frame of each video, prefetched in a thread."""
+    return prefetch(frame for file in files for frame in _read_file(file))
 
 
-def count(files: Iterable[str]) -> int:
-    """Return how many frames there are to be, as far as the videos say."""
-    return sum(_length(file) if _suffix(file) in VIDEOS else 1 for file in files)
+def count_frames(files: Iterable[str]) -> int:
+    """Return the number of frames according to the videos' headers."""
+    return sum(_video_length(file) if _suffix(file) in VIDEOS else 1 for file in files)
 
 
-def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield the items, made in a thread that is a few of them ahead; what it raises is raised here."""
-    ready: queue.Queue[tuple[str, object]] = queue.Queue(_AHEAD)
-    over = threading.Event()
+def prefetch(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the items; a thread produces them a few ahead, and its exceptions are raised here."""
+    ready: queue.Queue[tuple[str, object]] = queue.Queue(_PREFETCHED)
+    stopped = threading.Event()
 
     def put(kind: str, value: object) -> None:
-        while not over.is_set():
+        while not stopped.is_set():
             try:
                 ready.put((kind, value), timeout=0.1)
                 return
@@ -94,10 +94,10 @@ def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
         try:
             for item in items:
                 put("item", item)
-                if over.is_set():
+                if stopped.is_set():
                     return
             put("end", None)
-        except BaseException as error:  # noqa: BLE001 - handed on to who waits
+        except BaseException as error:  # noqa: BLE001 - raised in the consumer
             put("error", error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -110,50 +110,51 @@ def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
                 raise cast(BaseException, value)
             yield cast(_Item, value)
     finally:
-        over.set()
+        stopped.set()
 
 
-def read(uri: str) -> Pixels:
-    """Return an image [H, W, 3] RGB, upright; UnreadableImageError with the reason when it is none."""
+def read_image_file(uri: str) -> Pixels:
+    """Return an upright image [H, W, 3] RGB; UnreadableImageError with the reason if it cannot be read."""
     try:
         file = ImageFile(store.content(uri))
     except OSError as error:
-        raise codec.UnreadableImageError("unreadable_file", error.strerror, "a file that can be read") from error
+        raise codec.UnreadableImageError("unreadable_file", error.strerror, "a readable file") from error
     return file.pixels(file.header(_MEGAPIXELS).orientation)
 
 
-def _of(file: str) -> Iterator[Frame]:
+def _read_file(file: str) -> Iterator[Frame]:
     path = PurePosixPath(file)
     if path.suffix.lower() not in VIDEOS:
         try:
-            yield Frame(file, path.stem, read(file))
+            yield Frame(file, path.stem, read_image_file(file))
         except codec.UnreadableImageError as error:
             yield Frame(file, path.stem, error)
         return
     video = cv2.VideoCapture(file)
-    rate, number, promised = video.get(cv2.CAP_PROP_FPS) or _RATE, 0, _promised(video)
+    rate, number, expected = video.get(cv2.CAP_PROP_FPS) or _DEFAULT_RATE, 0, _header_frames(video)
     try:
-        while (step := video.read())[0]:
-            pixels = np.asarray(cv2.cvtColor(step[1], cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        while (frame := video.read())[0]:
+            pixels = np.asarray(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB), dtype=np.uint8)
             yield Frame(f"{file}#{number}", path.stem, pixels, file, rate)
             number += 1
     finally:
         video.release()
-    if number < promised * _WHOLE:
-        found, expected = f"{number} of {promised} frames", "a whole video that OpenCV decodes, on a local disk"
-        yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", found, expected))
+    if number < expected * _COMPLETE:
+        found = f"{number} of {expected} frames"
+        needed = "a complete video in a local file that OpenCV can decode"
+        yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", found, needed))
 
 
-def _length(file: str) -> int:
-    """Return the frames that a video's header promises, at least 1."""
+def _video_length(file: str) -> int:
+    """Return the number of frames in a video's header, at least 1."""
     video = cv2.VideoCapture(file)
     try:
-        return _promised(video)
+        return _header_frames(video)
     finally:
         video.release()
 
 
-def _promised(video: cv2.VideoCapture) -> int:
+def _header_frames(video: cv2.VideoCapture) -> int:
     return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
 
 
@@ -161,8 +162,8 @@ def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-class Film:
-    """An MP4 that is written frame by frame."""
+class VideoWriter:
+    """Writes an MP4 frame by frame."""
 
     def __init__(self, path: Path, rate: float, size_wh: tuple[int, int]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ class Film:
         self.path, self._size = path, size_wh
 
     def add(self, image: Pixels) -> None:
-        """Append a frame [H, W, 3] RGB of the film's size."""
+        """Append a frame [H, W, 3] RGB of the video's size."""
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ def cut_sides(detections: Detections, image_wh: tuple[int, int]) -> NDArray[np.b
 
 def stitch(detections: Detections, cut: NDArray[np.bool_]) -> tuple[Detections, NDArray[np.bool_]]:
     """Return the detections with the pieces of each object united, and which of their sides are still cut [N, 4]."""
-    links = [_links(detections, cut, axis) for axis in (0, 1)]
+    links = [_find_links(detections, cut, axis) for axis in (0, 1)]
     first, second = (np.concatenate([pair[i] for pair in links]) for i in (0, 1))
     if not len(first):
         return detections, cut
@@ -80,8 +80,8 @@ def drop_covered(detections: Detections, is_cut: NDArray[np.bool_]) -> Detection
     cut, whole = np.flatnonzero(is_cut), np.flatnonzero(~is_cut)
     area = boxes.area(detections.xyxy)
     dropped = np.zeros(len(detections), dtype=np.bool_)
-    for i, j in _near(detections, cut, whole):
-        shared = _shared(detections.xyxy[i], detections.xyxy[j])
+    for i, j in _touching_detections(detections, cut, whole):
+        shared = _intersection_area(detections.xyxy[i], detections.xyxy[j])
         dropped[i[shared >= COVERED * area[i]]] = True
     return detections.take(~dropped)
 
@@ -97,7 +97,7 @@ def fuse(detections: Detections, kept: Index, settings: Merge) -> Detections:
     owner = np.full(len(detections), len(kept), dtype=np.int64)  # place in kept, whose order is best first
     owner[kept] = np.arange(len(kept))
     place = owner.copy()
-    for i, j in _too_close(detections, lost, kept, settings.metric, settings.threshold):
+    for i, j in _overlapping_pairs(detections, lost, kept, settings.metric, settings.threshold):
         np.minimum.at(owner, i, place[j])
     best = detections.take(kept)
     if settings.method == "nmm":
@@ -120,7 +120,7 @@ def suppress(detections: Detections, metric: str, threshold: float) -> Index:
     xyxy = detections.xyxy
 
     def too_close(a: Index, b: Index) -> Iterator[Pairs]:
-        return _too_close(detections, a, b, metric, threshold)
+        return _overlapping_pairs(detections, a, b, metric, threshold)
 
     order = np.lexsort((*xyxy.T[::-1], detections.category, -detections.score))
     rank = np.empty(len(order), dtype=np.int64)
@@ -134,24 +134,26 @@ def suppress(detections: Detections, metric: str, threshold: float) -> Index:
         for i, _ in too_close(batch, kept):
             lost[i] = True
         batch = batch[~lost[batch]]
-        i, j = _joined((i[ahead], j[ahead]) for i, j in too_close(batch, batch) if (ahead := rank[i] < rank[j]).any())
-        _lose(lost, i, j, rank)
+        i, j = _concatenate_pairs(
+            (i[ahead], j[ahead]) for i, j in too_close(batch, batch) if (ahead := rank[i] < rank[j]).any()
+        )
+        _mark_suppressed(lost, i, j, rank)
         kept = np.concatenate([kept, batch[~lost[batch]]])
     return kept
 
 
-def _too_close(detections: Detections, a: Index, b: Index, metric: str, threshold: float) -> Iterator[Pairs]:
+def _overlapping_pairs(detections: Detections, a: Index, b: Index, metric: str, threshold: float) -> Iterator[Pairs]:
     """Yield the pairs (i, j) of these detections, of one category, that overlap from the threshold on."""
     xyxy, area = detections.xyxy, boxes.area(detections.xyxy)
     alike = ceil(log2(1 / threshold)) if metric == "iou" else None  # sides further apart share too little
-    for i, j in _near(detections, a, b, alike):
-        shared = _shared(xyxy[i], xyxy[j])
+    for i, j in _touching_detections(detections, a, b, alike):
+        shared = _intersection_area(xyxy[i], xyxy[j])
         base = np.minimum(area[i], area[j]) if metric == "ios" else area[i] + area[j] - shared
         close = (shared >= threshold * base) & (base > 0)
         yield i[close], j[close]
 
 
-def overlapping(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | None = None) -> Iterator[Pairs]:
+def touching_pairs(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | None = None) -> Iterator[Pairs]:
     """Yield the index pairs (i, j), each once, of boxes that touch or intersect and have the same key.
 
     With `levels`, boxes whose longer sides differ by more powers of two may be left out.
@@ -172,7 +174,7 @@ def overlapping(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | No
             (np.flatnonzero((a_level < level) & (a_level >= lowest)), np.flatnonzero(b_level == level)),
         ):
             if len(a_index) and len(b_index):
-                for i, j in _join(a[a_index], b[b_index], a_key[a_index], b_key[b_index], 2.0**level):
+                for i, j in _grid_pairs(a[a_index], b[b_index], a_key[a_index], b_key[b_index], 2.0**level):
                     yield a_index[i], b_index[j]
 
 
@@ -183,7 +185,7 @@ def _level(xyxy: Boxes) -> Index:
     return level
 
 
-def _join(a: Boxes, b: Boxes, a_key: Index, b_key: Index, cell: float) -> Iterator[Pairs]:
+def _grid_pairs(a: Boxes, b: Boxes, a_key: Index, b_key: Index, cell: float) -> Iterator[Pairs]:
     """Yield the index pairs of touching boxes with equal keys, none of them longer than a cell."""
     a_owner, a_cells = _cells(a, a_key, cell)
     b_owner, b_cells = _cells(b, b_key, cell)
@@ -218,26 +220,26 @@ def _cells(xyxy: Boxes, key: Index, cell: float) -> tuple[Index, Index]:
     return np.concatenate(owners), np.concatenate(cells)
 
 
-def _near(detections: Detections, a: Index, b: Index, levels: int | None = None) -> Iterator[Pairs]:
+def _touching_detections(detections: Detections, a: Index, b: Index, levels: int | None = None) -> Iterator[Pairs]:
     """Yield the pairs (of a, of b) of touching detections of one category."""
     xyxy, category = detections.xyxy, detections.category
-    for i, j in overlapping(xyxy[a], xyxy[b], category[a], category[b], levels):
+    for i, j in touching_pairs(xyxy[a], xyxy[b], category[a], category[b], levels):
         yield a[i], b[j]
 
 
-def _joined(parts: Iterable[Pairs]) -> Pairs:
+def _concatenate_pairs(parts: Iterable[Pairs]) -> Pairs:
     parts = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)), *parts]
     return np.concatenate([i for i, _ in parts]), np.concatenate([j for _, j in parts])
 
 
-def _shared(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+def _intersection_area(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     """Return the area [N] that each box shares with its partner."""
     side = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0.0)
     shared: NDArray[np.float64] = side[:, 0] * side[:, 1]
     return shared
 
 
-def _lose(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> None:
+def _mark_suppressed(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> None:
     """Mark, in place and best first, every detection that overlaps a better one not itself lost."""
     order = np.argsort(rank[better], kind="stable")
     better, worse = better[order], worse[order]
@@ -247,7 +249,7 @@ def _lose(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> 
             lost[group] = True
 
 
-def _links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
+def _find_links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
     """Return the pairs of pieces, cut on facing sides by windows in line along an axis (0: x, 1: y), of one object.
 
     Both must reach across the band their windows share: an object that ends inside it is whole in one of them.
@@ -257,7 +259,7 @@ def _links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
     before, after = np.flatnonzero(cut[:, high]), np.flatnonzero(cut[:, low])
     border = detections.border
     grown = detections.xyxy + border[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])  # windows may only touch
-    i, j = _joined(_near(replace(detections, xyxy=grown), before, after))
+    i, j = _concatenate_pairs(_touching_detections(replace(detections, xyxy=grown), before, after))
     begin, end = window[j, low], window[i, high]  # the shared band
     across = [1 - axis, 3 - axis]
     faces = (window[i, low] < begin) & (begin <= end) & (end < window[j, high])

@@ -17,20 +17,20 @@ OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
 
 class KilledError(BaseException):
-    """What ends a process stops at nothing that catches an Exception."""
+    """Like a killed process, it is not caught as an Exception."""
 
 
 @pytest.mark.parametrize(
     ("name", "moment", "nbs"),
     [("speck-micro", 1, 8), ("speck-micro", 13, 24), ("speck-micro", 13, 8), ("speck-micro-anchors", 9, 20)],
 )
-def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypatch, caplog, name, moment, nbs, config):
+def test_a_resumed_run_ends_with_the_same_weights(published, tmp_path, monkeypatch, caplog, name, moment, nbs, config):
     """Also where the batches of an epoch are no multiple of those that make a step."""
     caplog.set_level(logging.INFO, "speck")
     snapshot = published()
     store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
     settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "nbs": nbs, "fliplr": 0.5})
-    monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # after every epoch, whatever the clock says
+    monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # validate after every epoch
     whole = run.train(settings, snapshot)["model"]
     steps = iter(range(100))
     report = trainer.Trainer._report_step
@@ -43,15 +43,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(published, tmp_path, monkeypat
     with monkeypatch.context() as patched, pytest.raises(KilledError):
         patched.setattr(trainer.Trainer, "_report_step", killed)
         run.train(settings, snapshot)
-    found = run.train(settings, snapshot)
-    assert found["model"] == whole
-    assert found["epochs"] == 4
-    words = [text for text in caplog.messages if "going on" in text]
-    assert words == ([f"going on after epoch {(moment + 1) // 4} of an earlier try"] if moment > 3 else [])
+    resumed = run.train(settings, snapshot)
+    assert resumed["model"] == whole
+    assert resumed["epochs"] == 4
+    messages = [text for text in caplog.messages if "resuming" in text]
+    assert messages == ([f"resuming after epoch {(moment + 1) // 4}"] if moment > 3 else [])
     assert not list((tmp_path / "squares" / "runs").glob("*/[!e]*"))  # all that is left are the event files
 
 
-def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_path, monkeypatch, config):
+def test_a_finished_run_whose_model_was_not_saved_is_not_trained_again(published, tmp_path, monkeypatch, config):
     snapshot = published()
     settings = config(tmp_path, epochs=2, options=OPTIONS)
     whole = run.train(settings, snapshot)
@@ -61,13 +61,13 @@ def test_a_run_that_could_not_save_its_model_is_not_trained_on(published, tmp_pa
 
     for _ in range(2):
         with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
-            patched.setattr(run.model, "save", fails)
+            patched.setattr(run, "save_model", fails)
             run.train(settings, snapshot)
     again = run.train(settings, snapshot)
     assert (again["model"], again["epochs"]) == (whole["model"], 2)
 
 
-def test_a_batch_that_was_halved_for_want_of_memory_stays_so_in_the_next_try(published, tmp_path, monkeypatch, config):
+def test_a_batch_halved_for_memory_stays_halved_when_the_run_resumes(published, tmp_path, monkeypatch, config):
     snapshot = published()
     settings = config(tmp_path, epochs=3, options=OPTIONS)
     plain = tasks.DetectionModel.loss
@@ -93,6 +93,6 @@ def test_a_batch_that_was_halved_for_want_of_memory_stays_so_in_the_next_try(pub
 
 def test_a_damaged_state_says_what_to_do(tmp_path):
     store.write_bytes(f"{tmp_path}/run/last.pt", b"no tensors")
-    with pytest.raises(StoreError, match="remove it to train from the start"):
-        checkpoint.read(f"{tmp_path}/run")
-    assert checkpoint.read(f"{tmp_path}/other") is None
+    with pytest.raises(StoreError, match="delete it to train from the start"):
+        checkpoint.load_state(f"{tmp_path}/run")
+    assert checkpoint.load_state(f"{tmp_path}/other") is None

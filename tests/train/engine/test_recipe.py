@@ -17,7 +17,7 @@ def chosen(train: dict[str, Any], **numbers: Any) -> tuple[Config, list[str]]:
         "image_size": 640,
         "classes": numbers.get("classes", {"car": {"train": 50, "val": 5}}),
     }
-    return recipe.choose(Config.model_validate(values), audit)
+    return recipe.choose_settings(Config.model_validate(values), audit)
 
 
 def test_large_even_classes_need_nothing() -> None:

@@ -23,7 +23,7 @@ def test_training_saves_a_model_that_loads_and_says_where_it_came_from(
     answer = engine.train(config(tmp_path, options=OPTIONS), published())
     assert answer.keys() == {"model", "epochs", "seconds", "device"}
     assert (answer["epochs"], answer["device"]) == (1, "cpu")
-    loaded = model.load(answer["model"])
+    loaded = model.load_saved_model(answer["model"])
     assert loaded.categories == ("blue", "red")
     assert (loaded.meta["snapshot"], loaded.meta["dataset"], loaded.image_size) == ("abc", "squares", 64)
     assert loaded.meta["trained"]["weights"] == "scratch"
@@ -39,9 +39,9 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     snapshot = published()
     fitted = fit.fit_anchors(np.full((32, 2), 12.0), image_size=64, strides=strides, per_level=2, seed=0)
     store.write_json(f"{snapshot.uri}/anchors.json", fit.to_json(fitted))
-    loaded = model.load(engine.train(settings, snapshot)["model"])
+    loaded = model.load_saved_model(engine.train(settings, snapshot)["model"])
     used = loaded.meta["architecture"]["anchors"]
-    assert any("anew" in text for text in caplog.messages) == (strides != (4, 8))
+    assert any("refitting" in text for text in caplog.messages) == (strides != (4, 8))
     assert (used == fit.to_json(fitted)["anchors"]) == (strides == (4, 8))
     assert [loaded.module.model[-1].anchors(level).tolist() for level in (0, 1)] == [
         pytest.approx(np.array(level), abs=1e-4) for level in used
@@ -59,7 +59,7 @@ def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog,
     }  # fmt: skip
     store.write_json(f"{snapshot.uri}/audit.json", audit)
     answer = engine.train(config(tmp_path, recipe="auto", options=OPTIONS), snapshot)
-    loaded = model.load(answer["model"])
+    loaded = model.load_saved_model(answer["model"])
     assert loaded.image_size == 96
     assert [reason.split()[0] for reason in loaded.meta["recipe"]] == ["image_size", "sampling", "options"]
     assert loaded.meta["config"]["train"]["image_size"] is None
@@ -68,7 +68,7 @@ def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog,
 
 def test_the_loss_for_small_objects_is_any_detectors(published, tmp_path, config):
     settings = config(tmp_path, loss={"gamma": 2.0, "nwd": 0.5}, options=OPTIONS)
-    run = engine.prepare(settings, published(train=8, val=4))
+    run = engine.prepare_run(settings, published(train=8, val=4))
     made = trainer.Trainer(run, tmp_path, str(tmp_path / "runs"))
     made.train()
     assert made.model.criterion.bce.keywords == {"gamma": 2.0}
@@ -80,12 +80,12 @@ def test_balanced_weights_of_classes_reach_the_loss(published, tmp_path, name, c
     snapshot = published()
     store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
     settings = config(tmp_path, model=name, loss={"class_weights": "balanced"}, options=OPTIONS)
-    made = trainer.Trainer(engine.prepare(settings, snapshot), tmp_path, str(tmp_path / "runs"))
+    made = trainer.Trainer(engine.prepare_run(settings, snapshot), tmp_path, str(tmp_path / "runs"))
     made.train()
     counts = made.get_class_counts()
-    weights = losses.balanced(counts)
+    weights = losses.class_balanced_weights(counts)
     criterion = made.model.init_criterion()
-    used = criterion._weights if name.endswith("anchors") else criterion.class_weights
+    used = criterion._class_weights if name.endswith("anchors") else criterion.class_weights
     assert used.flatten().tolist() == pytest.approx((weights / weights.mean()).tolist())
     assert counts.argmax() == used.argmin()
 
@@ -93,7 +93,7 @@ def test_balanced_weights_of_classes_reach_the_loss(published, tmp_path, name, c
 def test_classes_are_weighed_in_one_way_only(published, tmp_path, config):
     settings = config(tmp_path, loss={"class_weights": "balanced"}, options={"cls_pw": 0.5})
     with pytest.raises(ConfigError, match=r"train\.options\.cls_pw"):
-        engine.prepare(settings, published(2, 2))
+        engine.prepare_run(settings, published(2, 2))
 
 
 @pytest.mark.slow
@@ -134,14 +134,14 @@ def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split, c
 )
 def test_an_option_that_is_unknown_ours_or_impossible_is_named(published, tmp_path, options, message, config):
     with pytest.raises(ConfigError, match=rf"train\.options\.{message}"):
-        engine.prepare(config(tmp_path, options=options), published(train=1, val=1))
+        engine.prepare_run(config(tmp_path, options=options), published(train=1, val=1))
 
 
 def test_the_trainers_mosaic_is_off_and_refused_beside_mosaics_in_the_shards(published, tmp_path, config):
     snapshot = published(train=2, val=2, kind="mosaic")
-    assert engine.prepare(config(tmp_path), snapshot).settings["mosaic"] == 0
+    assert engine.prepare_run(config(tmp_path), snapshot).settings["mosaic"] == 0
     with pytest.raises(ConfigError, match=r"train\.options\.mosaic"):
-        engine.prepare(config(tmp_path, options={"mosaic": 1.0}), snapshot)
+        engine.prepare_run(config(tmp_path, options={"mosaic": 1.0}), snapshot)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_trainer_makes_the_mosaics_that_the_shards_do_not_hold(
     published, tmp_path, augment, options, mosaic, config
 ):
     settings = config(tmp_path, options=options).model_copy(update={"augment": Augment(**augment)})
-    assert engine.prepare(settings, published(2, 2)).settings["mosaic"] == mosaic
+    assert engine.prepare_run(settings, published(2, 2)).settings["mosaic"] == mosaic
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,14 @@ def test_the_trainer_makes_the_mosaics_that_the_shards_do_not_hold(
     [("yolo26n-p2", {}, True), ("yolo26n-p2", {"nms": True}, False), ("yolov8n", {"nms": False}, False)],
 )
 def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, name, options, nms_free, config):
-    run = engine.prepare(config(tmp_path, model=name, options=options), published(2, 2))
+    run = engine.prepare_run(config(tmp_path, model=name, options=options), published(2, 2))
     assert run.nms_free is nms_free
     assert run.settings["nms"] is (False if nms_free else None)
 
 
 def test_several_devices_are_refused(published, tmp_path, config):
-    with pytest.raises(ConfigError, match="one device"):
-        engine.prepare(config(tmp_path, device="0,1"), published())
+    with pytest.raises(ConfigError, match="multi-GPU training is not supported"):
+        engine.prepare_run(config(tmp_path, device="0,1"), published())
 
 
 def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path, config):
@@ -177,16 +177,16 @@ def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path,
         pytest.skip("there is a GPU")
     snapshot = published(2, 2)
     with pytest.raises(ConfigError, match=r"train\.device"):
-        engine.prepare(config(tmp_path, device="0"), snapshot)
-    assert engine.prepare(config(tmp_path, device="auto"), snapshot).settings["device"] == "cpu"
+        engine.prepare_run(config(tmp_path, device="0"), snapshot)
+    assert engine.prepare_run(config(tmp_path, device="auto"), snapshot).settings["device"] == "cpu"
 
 
 @pytest.mark.parametrize("amp", [True, False])
 def test_the_cpu_computes_in_full_precision(published, tmp_path, amp, config):
-    assert engine.prepare(config(tmp_path, options={"amp": amp}), published(2, 2)).settings["amp"] is False
+    assert engine.prepare_run(config(tmp_path, options={"amp": amp}), published(2, 2)).settings["amp"] is False
 
 
 @pytest.mark.slow
 def test_yolo26_trains_without_nms(published, tmp_path, config):
     answer = engine.train(config(tmp_path, model="yolo26n-p2", options=OPTIONS), published(train=8, val=4))
-    assert model.load(answer["model"]).nms_free
+    assert model.load_saved_model(answer["model"]).nms_free

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from train.engine.sampler import EpochSampler, rarity
+from train.engine.sampler import EpochSampler, rarity_weights
 
 
 @settings(max_examples=60, deadline=None)
@@ -31,10 +31,10 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 def test_rare_labels_are_drawn_by_the_root_of_their_rarity():
     labels = [np.array([0, 0, 1])] + [np.array([0])] * 998 + [np.zeros(0, dtype=np.int64)]
-    weights = rarity(labels)
+    weights = rarity_weights(labels)
     assert weights[0] == pytest.approx(np.sqrt(0.1 * 1000 / 1))
     assert set(weights[1:]) == {1.0}
     sampler = EpochSampler(1000, 0, weights=weights)
     drawn = [number % 1000 for _ in range(60) for number in sampler]
     assert drawn.count(0) == pytest.approx(60 * 1000 * weights[0] / weights.sum(), rel=0.2)
-    assert rarity([]).tolist() == []
+    assert rarity_weights([]).tolist() == []

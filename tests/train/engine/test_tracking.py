@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from train.engine import run as engine, tracking, trainer
+from train.models.model import load_saved_model
 
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
@@ -35,7 +36,7 @@ def test_losses_rates_and_ap_of_each_epoch_are_there_to_be_watched(published, co
     for name in ("train/box_loss", "train/cls_loss", "lr/pg0", "metrics/mAP50-95(B)", "metrics/mAP50(B)"):
         assert [step for step, _ in scalars[name]] == [1, 2]
     assert all(value > 0 for _, value in scalars["train/box_loss"])
-    assert engine.model.load(answer["model"]).meta["run"] == run.name
+    assert load_saved_model(answer["model"]).meta["run"] == run.name
 
 
 def test_an_epoch_that_is_not_validated_shows_no_metrics(published, config, tmp_path, monkeypatch):
@@ -48,7 +49,7 @@ def test_an_epoch_that_is_not_validated_shows_no_metrics(published, config, tmp_
 
 def test_a_run_that_goes_on_is_one_line_without_what_its_end_undid(published, config, tmp_path, monkeypatch):
     snapshot, settings = published(), config(tmp_path, epochs=3, options=OPTIONS)
-    keep = trainer.Trainer._keep
+    keep = trainer.Trainer._save_state
 
     def killed(self):
         if self.epoch == 1:
@@ -56,7 +57,7 @@ def test_a_run_that_goes_on_is_one_line_without_what_its_end_undid(published, co
         keep(self)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(trainer.Trainer, "_keep", killed)
+        patched.setattr(trainer.Trainer, "_save_state", killed)
         engine.train(settings, snapshot)
     engine.train(settings, snapshot)
     scalars = seen(next((tmp_path / "squares" / "runs").iterdir()))
@@ -65,8 +66,8 @@ def test_a_run_that_goes_on_is_one_line_without_what_its_end_undid(published, co
 
 def test_event_files_are_on_this_machine_wherever_the_store_is(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert tracking.folder("s3://bucket/cars/runs/abc") == tmp_path / "speck" / "runs" / "abc"
-    assert tracking.folder("/store/cars/runs/abc") == Path("/store/cars/runs/abc")
+    assert tracking.log_folder("s3://bucket/cars/runs/abc") == tmp_path / "speck" / "runs" / "abc"
+    assert tracking.log_folder("/store/cars/runs/abc") == Path("/store/cars/runs/abc")
 
 
 def test_without_tensorboard_a_line_says_so_and_nothing_is_left(published, config, tmp_path, monkeypatch, caplog):

@@ -13,7 +13,7 @@ OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 def test_a_time_budget_ends_the_run_whatever_the_epochs(published, tmp_path, config):
     answer = engine.train(config(tmp_path, epochs=1, max_seconds=0.001, options=OPTIONS), published())
     assert answer["epochs"] == 1
-    assert model.load(answer["model"]).meta["trained"]["best_epoch"] == 1
+    assert model.load_saved_model(answer["model"]).meta["trained"]["best_epoch"] == 1
 
 
 def test_a_time_budget_that_is_not_needed_ends_with_the_epochs(published, tmp_path, config):
@@ -24,7 +24,7 @@ def test_a_time_budget_that_is_not_needed_ends_with_the_epochs(published, tmp_pa
 @pytest.mark.parametrize("cosine", [False, True])
 def test_the_rate_rises_with_warmth_and_falls_to_its_end_with_the_budget(cosine):
     cold, warm, half, end, late = (
-        trainer.rate(spent, warmth, final=0.1, cosine=cosine)
+        trainer.learning_rate_factor(spent, warmth, final=0.1, cosine=cosine)
         for spent, warmth in ((0, 0.25), (0, 1), (0.5, 5), (1, 20), (1.2, 24))
     )
     assert (cold, warm) == (0.25, 1)
@@ -115,7 +115,7 @@ def test_a_run_that_goes_on_in_its_last_epochs_makes_no_mosaics(
 @pytest.mark.parametrize("workers", [0, 2])
 def test_augmentation_follows_from_the_sample_and_the_epoch(published, tmp_path, workers, config):
     settings = config(tmp_path, options={**OPTIONS, "workers": workers, "hsv_v": 0.4})
-    run = engine.prepare(settings, published())
+    run = engine.prepare_run(settings, published())
     batches = []
     for _ in range(2):
         made = trainer.Trainer(run, tmp_path, str(tmp_path / "runs"))

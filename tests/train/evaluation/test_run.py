@@ -227,13 +227,13 @@ def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config,
 
     config, snapshot = made
     torch.manual_seed(0)
-    module = model.build(architecture.resolve("speck-micro"), snapshot.categories)
+    module = model.build_detector(architecture.resolve("speck-micro"), snapshot.categories)
     meta = {
         "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
         "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
         "config": config.resolved(),
     }  # fmt: skip
-    uri = model.save(module, str(tmp_path), meta)
+    uri = model.save_model(module, str(tmp_path), meta)
     answer = run.evaluate(config, snapshot, uri)
     assert answer["html"] == f"{uri}/evaluation.html" and Path(answer["html"]).is_file()
     assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer["tiled"].keys()
@@ -257,7 +257,11 @@ def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
     for seed in (0, 1):
         torch.manual_seed(seed)
         uris.append(
-            model.save(model.build(architecture.resolve("speck-micro"), snapshot.categories), config.home, meta)
+            model.save_model(
+                model.build_detector(architecture.resolve("speck-micro"), snapshot.categories),
+                config.home,
+                meta,
+            )
         )
     return config, snapshot, uris
 

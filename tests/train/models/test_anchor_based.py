@@ -28,7 +28,7 @@ META = {
 
 def detector(name="speck-micro-anchors", anchors=ANCHORS, strides=(4, 8), seed=0):
     torch.manual_seed(seed)
-    module = model.build(architecture.with_anchors(architecture.resolve(name), anchors, strides), CATEGORIES)
+    module = model.build_detector(architecture.add_anchors(architecture.resolve(name), anchors, strides), CATEGORIES)
     module.args = SimpleNamespace(box=7.5, cls=0.5)
     module.loss_settings = Loss()
     return module
@@ -48,7 +48,7 @@ def test_boxes_follow_the_formula_and_reach_half_a_cell_and_four_anchors():
     anchor, cell = torch.tensor([[10.0, 20.0]]), torch.tensor([[3, 5]])
     for share, centre, side in ((0.5, 0.5, 1.0), (0.0, -0.5, 0.0), (1.0, 1.5, 4.0), (0.25, 0.0, 0.25)):
         raw = torch.logit(torch.full((1, 4), share, dtype=torch.float64))
-        box = anchor_based.decode(raw, cell, anchor, 8)[0].tolist()
+        box = anchor_based.decode_boxes(raw, cell, anchor, 8)[0].tolist()
         assert box == pytest.approx([8 * (3 + centre), 8 * (5 + centre), 10 * side, 20 * side])
 
 
@@ -56,7 +56,7 @@ def test_a_saved_detector_with_anchors_comes_back_with_the_same_outputs(tmp_path
     module = detector()
     module(torch.rand(4, 3, 64, 64))
     module.eval()
-    loaded = model.load(model.save(module, str(tmp_path), META))
+    loaded = model.load_saved_model(model.save_model(module, str(tmp_path), META))
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(loaded.module(image)[0], module(image)[0], atol=1e-3)
@@ -68,7 +68,7 @@ def test_a_saved_detector_with_anchors_comes_back_with_the_same_outputs(tmp_path
 @pytest.mark.parametrize("anchors", [[[[0, 3]]], [[[3]]], [["ab"]], 7, [[[1, True, 2]]], [[["x", 2]]]])
 def test_anchors_that_are_none_are_refused(anchors):
     with pytest.raises(ConfigError, match="anchors"):
-        architecture.checked({**architecture.resolve("speck-micro-anchors"), "anchors": anchors}, "model.json")
+        architecture.check({**architecture.resolve("speck-micro-anchors"), "anchors": anchors}, "model.json")
 
 
 def test_anchors_for_other_levels_are_refused():
@@ -107,8 +107,8 @@ def scene(rng, size=64):
 
 def ap50(module, image, boxes, classes):
     pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    running = SimpleNamespace(module=module.eval(), nms_free=False)
-    rows = next(iter(tiled.detect(running, [pixels], 0.001)))
+    running = SimpleNamespace(module=module.eval(), nms_free=False, device=torch.device("cpu"))
+    rows = next(iter(tiled.detect_views(running, [pixels], 0.001)))
     found = detections.Detections(as_boxes(rows[:, :4]), rows[:, 4], rows[:, 5].astype(np.int64), as_boxes(rows[:, :4]))
     cxcywh = boxes.numpy().astype(np.float64) * pixels.shape[0]
     xyxy = as_boxes(np.hstack([cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, :2] + cxcywh[:, 2:] / 2]))

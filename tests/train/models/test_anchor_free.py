@@ -18,7 +18,7 @@ def detector(request):
     from ultralytics.cfg import get_cfg
 
     torch.manual_seed(0)
-    made = model.build(architecture.resolve(request.param), ["red", "blue"])
+    made = model.build_detector(architecture.resolve(request.param), ["red", "blue"])
     made.args = get_cfg()
     return made.train()
 

@@ -96,7 +96,7 @@ def test_gradients_of_distances_and_focal_loss_are_the_numerical_ones():
     logits, targets = torch.from_numpy(rng.normal(0, 2, 30)).requires_grad_(), torch.from_numpy(rng.uniform(0, 1, 30))
     assert torch.autograd.gradcheck(lambda v: losses.nwd(v, b), (a,))
     for gamma in (0.0, 1.5, 2.0):
-        assert torch.autograd.gradcheck(lambda v, g=gamma: losses.focal(v, targets, g), (logits,))
+        assert torch.autograd.gradcheck(lambda v, g=gamma: losses.focal_loss(v, targets, g), (logits,))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_weights_of_classes_weigh_their_scores(trained):
 def test_balanced_weights_are_of_effective_numbers_of_boxes():
     """Equation by equation: 1, 1 + 0.999, ... count for n boxes; a class without any weighs as the mean."""
     counts = np.array([1, 2, 50_000, 0], np.float32)
-    weights = losses.balanced(counts)
+    weights = losses.class_balanced_weights(counts)
     assert weights[:3].tolist() == pytest.approx([1, 1 / 1.999, 1 / 1000], rel=1e-5)
     assert weights[3] == pytest.approx(weights[:3].mean())
     assert weights.dtype == np.float32

@@ -28,15 +28,15 @@ META = {
 
 def trained(name="speck-micro", seed=0):
     torch.manual_seed(seed)
-    module = model.build(architecture.resolve(name), CATEGORIES)
+    module = model.build_detector(architecture.resolve(name), CATEGORIES)
     module(torch.rand(4, 3, 64, 64))  # batch statistics away from their start
     return module.eval()
 
 
 def test_a_saved_model_comes_back_with_the_same_outputs(tmp_path):
     module = trained()
-    uri = model.save(module, str(tmp_path), META)
-    loaded = model.load(uri)
+    uri = model.save_model(module, str(tmp_path), META)
+    loaded = model.load_saved_model(uri)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(loaded.module(image)[0], module(image)[0], atol=1e-4)
@@ -48,12 +48,12 @@ def test_a_saved_model_comes_back_with_the_same_outputs(tmp_path):
 
 
 def test_equal_weights_have_the_same_id_and_other_weights_another(tmp_path):
-    first, again, other = (model.save(trained(seed=seed), str(tmp_path), META) for seed in (0, 0, 1))
+    first, again, other = (model.save_model(trained(seed=seed), str(tmp_path), META) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_weights_are_safetensors_in_float32_and_the_rest_is_json(tmp_path):
-    uri = model.save(trained().half(), str(tmp_path), META)
+    uri = model.save_model(trained().half(), str(tmp_path), META)
     files = {path.name: path for path in (tmp_path / "models" / uri.rsplit("/", 1)[1]).iterdir()}
     assert sorted(files) == ["model.json", "weights.safetensors"]
     assert {v.dtype for v in load_file(files["weights.safetensors"]).values()} == {torch.float32, torch.int64}
@@ -65,21 +65,21 @@ def test_weights_are_safetensors_in_float32_and_the_rest_is_json(tmp_path):
 
 @pytest.mark.parametrize(("nms_free", "shape"), [(True, (1, 300, 6)), (False, (1, 7, 1280 + 64))])
 def test_an_nms_free_model_keeps_the_head_it_is_used_with(tmp_path, nms_free, shape):
-    uri = model.save(trained("yolo26n-p2"), str(tmp_path), {**META, "nms_free": nms_free})
-    loaded = model.load(uri)
+    uri = model.save_model(trained("yolo26n-p2"), str(tmp_path), {**META, "nms_free": nms_free})
+    loaded = model.load_saved_model(uri)
     assert loaded.module(torch.rand(1, 3, 128, 128))[0].shape[:2] == ((1, 300) if nms_free else (1, 7))
 
 
 def test_damaged_weights_are_refused(tmp_path):
-    uri = model.save(trained(), str(tmp_path), META)
+    uri = model.save_model(trained(), str(tmp_path), META)
     path = tmp_path / "models" / uri.rsplit("/", 1)[1] / "weights.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(StoreError, match="damaged"):
-        model.load(uri)
+        model.load_saved_model(uri)
     with pytest.raises(StoreError, match="no such file"):
-        model.load(str(tmp_path / "models" / "nothing"))
+        model.load_saved_model(str(tmp_path / "models" / "nothing"))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_damaged_weights_are_refused(tmp_path):
     ],
 )
 def test_an_architecture_that_is_more_than_layers_is_refused(tmp_path, change):
-    uri = model.save(trained(), str(tmp_path), META)
+    uri = model.save_model(trained(), str(tmp_path), META)
     path = tmp_path / "models" / uri.rsplit("/", 1)[1] / "model.json"
     saved = json.loads(path.read_text())
     saved["architecture"].update(change)
     path.write_text(json.dumps(saved))
     with pytest.raises(ConfigError):
-        model.load(uri)
+        model.load_saved_model(uri)
 
 
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-p2", "yolo26s", "yolo11n", "yolov8n-p2", "speck-micro"])
@@ -109,7 +109,7 @@ def test_known_names_resolve(name):
 
 def test_the_size_letter_chooses_the_width():
     small, large = (
-        sum(p.numel() for p in model.build(architecture.resolve(name), CATEGORIES).parameters())
+        sum(p.numel() for p in model.build_detector(architecture.resolve(name), CATEGORIES).parameters())
         for name in ("yolo26n", "yolo26s")
     )
     assert small * 2 < large
@@ -127,14 +127,14 @@ def test_a_model_can_be_a_yaml_of_ones_own(tmp_path):
     path.write_text(
         "backbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, Conv, [16, 3, 2]]]\nhead: [[[1], 1, Detect, [nc]]]\nreg_max: 1\n"
     )
-    module = model.build(architecture.resolve(str(path)), CATEGORIES)
+    module = model.build_detector(architecture.resolve(str(path)), CATEGORIES)
     assert module.stride.tolist() == [4]
     assert module.model[-1].nc == 3
 
 
 def test_weights_of_another_model_start_what_fits(tmp_path):
-    uri = model.save(trained(seed=1), str(tmp_path), META)
-    module = model.build(architecture.resolve("speck-micro"), ["car"])
+    uri = model.save_model(trained(seed=1), str(tmp_path), META)
+    module = model.build_detector(architecture.resolve("speck-micro"), ["car"])
     taken = weights.load_weights(module, uri)
     assert 0 < taken < len(module.state_dict())
     assert torch.equal(module.model[0].conv.weight, trained(seed=1).model[0].conv.weight)

@@ -24,19 +24,21 @@ def test_an_exported_model_finds_the_same_boxes(tmp_path: Path, name: str, nms_f
     torch.manual_seed(0)
     anchored = name.endswith("-anchors")
     module = (
-        test_anchored.detector(name) if anchored else model.build(architecture.resolve(name), test_model.CATEGORIES)
+        test_anchored.detector(name)
+        if anchored
+        else model.build_detector(architecture.resolve(name), test_model.CATEGORIES)
     )
     module(torch.rand(4, 3, 64, 64))
     names = test_anchored.CATEGORIES if anchored else test_model.CATEGORIES
     meta = {**test_model.META, "categories": names, "model": name, "nms_free": nms_free}
-    loaded = model.load(model.save(module.eval(), str(tmp_path), meta))
-    answer = portable.export(loaded, tmp_path / "out" / "model.onnx")
-    again = portable.load(Path(answer["out"]))
+    loaded = model.load_saved_model(model.save_model(module.eval(), str(tmp_path), meta))
+    answer = portable.export_onnx(loaded, tmp_path / "out" / "model.onnx")
+    again = portable.load_onnx(Path(answer["out"]))
     assert (again.id, again.categories, again.tile, again.image_size) == (
         loaded.id, loaded.categories, loaded.tile, loaded.image_size
     )  # fmt: skip
     assert again.nms_free == nms_free
-    tiled.place(again, "cpu")
+    model.move_to_device(again, "cpu")
     image = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         ours, theirs = (one.module(image) for one in (loaded, again))
@@ -45,29 +47,29 @@ def test_an_exported_model_finds_the_same_boxes(tmp_path: Path, name: str, nms_f
     else:
         assert ours[0].numpy() == pytest.approx(theirs.numpy(), abs=5e-3)
     pixels = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
-    first, second = (tiled.tiled(one, pixels, loaded.tile, [1.0], 0.0) for one in (loaded, again))
+    first, second = (tiled.detect_tiles(one, pixels, loaded.tile, [1.0], 0.0) for one in (loaded, again))
     assert len(first) == len(second) > 0
 
 
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no model")
-    with pytest.raises(StoreError, match="no ONNX file"):
-        portable.load(tmp_path / "x.onnx")
+    with pytest.raises(StoreError, match="not an ONNX file"):
+        portable.load_onnx(tmp_path / "x.onnx")
 
 
 def test_an_exported_model_takes_images_of_any_shape_and_no_folder_for_a_file(tmp_path: Path) -> None:
-    loaded = model.load(model.save(test_model.trained(), str(tmp_path), test_model.META))
+    loaded = model.load_saved_model(model.save_model(test_model.trained(), str(tmp_path), test_model.META))
     with pytest.raises(ConfigError, match="which is a folder"):
-        portable.export(loaded, tmp_path)
-    again = portable.load(Path(portable.export(loaded, tmp_path / "model.onnx")["out"]))
-    tiled.full_image(again, np.zeros((40, 200, 3), dtype=np.uint8), 0.0)  # padded to the square that it takes
+        portable.export_onnx(loaded, tmp_path)
+    again = portable.load_onnx(Path(portable.export_onnx(loaded, tmp_path / "model.onnx")["out"]))
+    tiled.detect_full_image(again, np.zeros((40, 200, 3), dtype=np.uint8), 0.0)  # padded to the square that it takes
 
 
 def test_other_programs_find_classes_and_size_in_the_metadata(tmp_path: Path) -> None:
     import onnx
 
-    loaded = model.load(model.save(test_model.trained(), str(tmp_path), test_model.META))
-    portable.export(loaded, tmp_path / "model.onnx")
+    loaded = model.load_saved_model(model.save_model(test_model.trained(), str(tmp_path), test_model.META))
+    portable.export_onnx(loaded, tmp_path / "model.onnx")
     says = {row.key: row.value for row in onnx.load(str(tmp_path / "model.onnx")).metadata_props}
     assert json.loads(says["names"]) == {"0": "car", "1": "boat", "2": "no"}
     assert json.loads(says["imgsz"]) == [64, 64]
@@ -75,7 +77,7 @@ def test_other_programs_find_classes_and_size_in_the_metadata(tmp_path: Path) ->
 
 
 def test_without_the_package_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = model.load(model.save(test_model.trained(), str(tmp_path), test_model.META))
+    loaded = model.load_saved_model(model.save_model(test_model.trained(), str(tmp_path), test_model.META))
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"speck\[onnx\]"):
-        portable.export(loaded, tmp_path / "model.onnx")
+        portable.export_onnx(loaded, tmp_path / "model.onnx")

@@ -15,7 +15,7 @@ from etl.boxes import Boxes
 from etl.config import Merge
 from etl.plan import TilePlan
 from train.detections import BORDER, Detections, concatenate
-from train.prediction.merge import merge, overlapping, suppress
+from train.prediction.merge import merge, suppress, touching_pairs
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
 NMS = Merge()
@@ -167,7 +167,7 @@ def test_neighbours_are_exactly_the_touching_pairs_of_a_comparison_of_all(seed: 
         return np.concatenate([low, low + size], axis=1), rng.integers(0, 3, count)
 
     (a, a_key), (b, b_key) = some(n), some(m)
-    pairs = [pair for i, j in overlapping(a, b, a_key, b_key) for pair in zip(i.tolist(), j.tolist(), strict=True)]
+    pairs = [pair for i, j in touching_pairs(a, b, a_key, b_key) for pair in zip(i.tolist(), j.tolist(), strict=True)]
     low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
     expected = (low <= high).all(axis=2) & (a_key[:, None] == b_key)
     assert sorted(pairs) == list(zip(*map(list, expected.nonzero()), strict=True))

@@ -27,7 +27,7 @@ from train.prediction import files, media, tiled
 
 torch = pytest.importorskip("torch")
 from train.models.architecture import resolve  # noqa: E402
-from train.models.model import Model, build, save  # noqa: E402
+from train.models.model import Model, build_detector, save_model  # noqa: E402
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
 SETTINGS = Evaluate()
@@ -110,7 +110,7 @@ def test_each_mode_finds_the_large_objects_near_their_place(mode: tiled.Mode) ->
 def test_coarser_scales_show_whole_what_no_tile_of_scale_1_does(wh: tuple[int, int]) -> None:
     plan = PLAN.model_copy(update={"scales": (1.0, 0.5, 0.25)})
     model, large = spotter(), (8, 8, wh[0] - 8, wh[1] - 8, 0)
-    found = tiled.tiled(model, painted(wh, [large]), plan, tiled.scales_of(plan), 0.5)
+    found = tiled.detect_tiles(model, painted(wh, [large]), plan, tiled.all_scales(plan), 0.5)
     one_view = max(wh) <= PLAN.size
     assert len(model.module.sizes) == (1 if one_view else 9 + 4 + 1), "no scale repeats an image seen in one view"
     whole = boxes.iou(boxes.as_boxes([large[:4]]), found.xyxy)[0]
@@ -125,7 +125,7 @@ def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
     seen: list[NDArray[np.float32]] = []
     model.module.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone().numpy()))
     image = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
-    tiled.tiled(model, image, PLAN, [1.0], 0.5)
+    tiled.detect_tiles(model, image, PLAN, [1.0], 0.5)
     first = (seen[0][0].transpose(1, 2, 0) * 255).round().astype(np.uint8)
     np.testing.assert_array_equal(first[:100, :128], image[:, :128])
     assert (first[100:] == 114).all()
@@ -135,9 +135,9 @@ def test_a_tile_reaches_the_network_pixel_by_pixel_and_padded() -> None:
 @pytest.mark.parametrize(("square", "shapes"), [(False, {(128, 128), (128, 32), (96, 128)}), (True, {(128, 128)})])
 def test_a_view_is_padded_no_more_than_the_network_needs(square: bool, shapes: set[tuple[int, int]]) -> None:
     model = replace(spotter(), square=square)
-    tiled.tiled(model, painted((128, 300), []), PLAN, [1.0], 0.5)
-    tiled.full_image(model, painted((40, 160), []), 0.5)
-    tiled.full_image(model, painted((160, 100), []), 0.5)
+    tiled.detect_tiles(model, painted((128, 300), []), PLAN, [1.0], 0.5)
+    tiled.detect_full_image(model, painted((40, 160), []), 0.5)
+    tiled.detect_full_image(model, painted((160, 100), []), 0.5)
     assert {size[2:] for size in model.module.sizes} == shapes
 
 
@@ -145,13 +145,13 @@ def test_a_view_is_padded_no_more_than_the_network_needs(square: bool, shapes: s
 def test_views_of_several_shapes_pass_a_real_network_in_their_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled, "_batches", lambda views, _: [list(views)])  # as on an accelerator
     torch.manual_seed(0)
-    network = build(resolve(name), ["car", "bus"]).eval()
+    network = build_detector(resolve(name), ["car", "bus"]).eval()
     model = replace(spotter(), module=network, nms_free=name == "yolo26n")
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 255, (high, 128, 3), dtype=np.uint8) for high in (128, 128, 96, 32, 128)]
-    together = list(tiled.detect(model, views, 0.0))
+    together = list(tiled.detect_views(model, views, 0.0))
     for view, found in zip(views, together, strict=True):
-        (alone,) = tiled.detect(model, [view], 0.0)
+        (alone,) = tiled.detect_views(model, [view], 0.0)
         np.testing.assert_allclose(found[:, 4], alone[:, 4], atol=1e-5)
 
 
@@ -172,12 +172,12 @@ def test_an_image_smaller_than_a_tile_is_one_view() -> None:
 def saved(folder: Path) -> str:
     """Save a random network that reports everything, and return its URI."""
     torch.manual_seed(0)
-    module = build(resolve("speck-micro"), ["car", "bus"])
+    module = build_detector(resolve("speck-micro"), ["car", "bus"])
     meta = {
         "dataset": "made", "snapshot": "none", "categories": ["car", "bus"], "model": "speck-micro", "image_size": 128,
         "tile": PLAN.model_dump(mode="json"), "nms_free": False, "config": {"evaluate": {"confidence": 0.0}},
     }  # fmt: skip
-    return save(module, str(folder), meta)
+    return save_model(module, str(folder), meta)
 
 
 def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: 
     ("name", "content", "message"),
     [
         ("broken.jpg", b"no image", r"broken\.jpg: broken_image"),
-        ("notes.txt", b"", "given, where no image or video is"),
+        ("notes.txt", b"", "given, which holds no image or video"),
     ],
 )
 def test_nothing_that_can_be_read_is_a_config_error_that_says_why(
@@ -229,12 +229,12 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
     grey = Image.new("L", (40, 30), 90)
     wide = Image.fromarray(np.full((30, 40), 90 << 8, np.uint16))
     (wide if mode == "I;16" else grey.convert("RGB").convert(mode)).save(path)
-    pixels = media.read(str(path))
+    pixels = media.read_image_file(str(path))
     assert pixels.shape == (30, 40, 3)
     assert mode == "1" or abs(int(pixels.mean()) - 90) <= 2
 
 
-def test_a_file_in_place_of_the_folder_of_answers_is_a_config_error(tmp_path: Path) -> None:
+def test_a_file_as_output_folder_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match=r"--out: found .*out, which is a file"):
         files.predict_files("nowhere", [tmp_path], tmp_path / "out")
@@ -246,15 +246,15 @@ def test_a_wrong_command_is_a_config_error(paths: list[str], mode: str, tmp_path
         files.predict_files("nowhere", paths, tmp_path, mode)
 
 
-def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path) -> None:
+def test_videos_patterns_and_uris_are_read_frame_by_frame(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     given = tmp_path / "given"
     given.mkdir()
-    film = media.Film(given / "drive.mp4", 10.0, (96, 64))
+    video = media.VideoWriter(given / "drive.mp4", 10.0, (96, 64))
     for _ in range(5):
-        film.add(np.kron(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8), np.ones((8, 8, 1), dtype=np.uint8)))
-    film.close()
-    (given / "broken.mp4").write_bytes(b"no film")
+        video.add(np.kron(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8), np.ones((8, 8, 1), dtype=np.uint8)))
+    video.close()
+    (given / "broken.mp4").write_bytes(b"no video")
     for name in ("a", "b"):
         (given / f"{name}.jpg").write_bytes(codec.encode(rng.integers(0, 255, (64, 96, 3), dtype=np.uint8), 90))
     memory = fsspec.filesystem("memory")
@@ -269,25 +269,25 @@ def test_a_video_a_pattern_and_a_uri_are_looked_at_frame_by_frame(tmp_path: Path
     table = pq.read_table(answer["table"])
     assert table.num_rows == len(document["annotations"]) > 0
     assert set(table["file"].to_pylist()) <= {row["file_name"] for row in document["images"]}
-    assert len(list(media.frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
-    assert media.count(media.listed(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
+    assert len(list(media.read_frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
+    assert media.count_frames(media.expand_paths(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
 
 
-def test_what_a_reader_ahead_raises_is_raised_where_it_is_used() -> None:
+def test_an_exception_while_prefetching_is_raised_in_the_consumer() -> None:
     def items() -> Any:
         yield 1
         raise ValueError("no more")
 
-    found = media.ahead(items())
+    found = media.prefetch(items())
     assert next(found) == 1
     with pytest.raises(ValueError, match="no more"):
         next(found)
-    endless = media.ahead(itertools.count())
+    endless = media.prefetch(itertools.count())
     assert [next(endless), next(endless)] == [0, 1]
     endless.close()  # type: ignore[attr-defined]
 
 
-def test_a_video_that_ends_before_its_time_says_so_after_the_frames_it_has(tmp_path: Path) -> None:
+def test_a_truncated_video_yields_its_frames_and_then_an_error(tmp_path: Path) -> None:
     whole = tmp_path / "drive.avi"
     video = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*"MJPG"), 10, (160, 120))
     rng = np.random.default_rng(0)
@@ -296,9 +296,9 @@ def test_a_video_that_ends_before_its_time_says_so_after_the_frames_it_has(tmp_p
     video.release()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    frames = list(media._of(str(cut)))
-    *seen, last = [frame.found for frame in frames]
+    frames = list(media._read_file(str(cut)))
+    *seen, last = [frame.image for frame in frames]
     assert 0 < len(seen) < 30 and not any(isinstance(pixels, Exception) for pixels in seen)
     assert isinstance(last, codec.UnreadableImageError)
     assert f"{len(seen)} of 30 frames" in str(last)
-    assert len(list(media._of(str(whole)))) == 30
+    assert len(list(media._read_file(str(whole)))) == 30
