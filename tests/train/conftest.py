@@ -34,7 +34,7 @@ def scene(rng):
 def published(tmp_path):
     """A function that publishes tiles of coloured squares and returns the snapshot."""
 
-    def publish(train=32, val=8, kind="tile"):
+    def publish(train=32, val=8, kind="tile", boxes=None, ignore=()):
         rng = np.random.default_rng(0)
         home = tmp_path / "squares"
         (home / "shards").mkdir(parents=True)
@@ -47,7 +47,8 @@ def published(tmp_path):
             rows.append(
                 {
                     "sample_id": f"s{number:03d}", "split": "train" if number < train else "val", "width": 64,
-                    "height": 64, "offset": writer.add(blocks) + start, "size": len(data), "boxes": [box], "ignore": [],
+                    "height": 64, "offset": writer.add(blocks) + start, "size": len(data),
+                    "boxes": [box] if boxes is None else boxes, "ignore": list(ignore),
                     "recipe": {"kind": kind, "seed": 0, "parameters": "{}", "parents": []},
                 }
             )  # fmt: skip

@@ -1,0 +1,89 @@
+"""A snapshot's samples as a plain Torch dataset, for training loops without Ultralytics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch.utils.data import Dataset
+
+from etl.errors import ConfigError
+from etl.imaging import codec
+from etl.imaging.mask import mask_out
+from etl.snapshots.samples import ShardReader, category_lists, of_split, struct_lists
+from etl.snapshots.snapshot import Snapshot
+
+
+class Target(TypedDict):
+    """The labels of one sample, in the form that torchvision's detection models train on."""
+
+    boxes: torch.Tensor  # float32 [N, 4], xyxy in pixels of the sample
+    labels: torch.Tensor  # int64 [N], from 1
+    weights: torch.Tensor  # float32 [N]
+    image_id: int  # index of the sample in the dataset
+
+
+Sample = tuple[torch.Tensor, Target]
+
+
+class SnapshotDataset(Dataset[Sample]):
+    """The samples of one split of a snapshot, ordered by sample id.
+
+    An item is `(image, target)`: the image uint8 [3, H, W] RGB, and a dict with `boxes` (float32 [N, 4], xyxy in pixels
+    of the sample), `labels` (int64 [N]), `weights` (float32 [N]) and `image_id` (the item's index). The samples are
+    neither padded nor resized, and may differ in size: use `SnapshotDataset.collate` as `collate_fn`.
+
+    Labels start at 1, as torchvision's detection models expect: 0 is the background. `categories[label - 1]` is the
+    name of a label; the number of classes of a torchvision model is `len(categories) + 1`.
+
+    A weight is 1/k for an object that is labelled in k overlapping tiles, so that the weights of an object sum to 1; in
+    augmented samples it is 1. Models are free to ignore it.
+
+    Args:
+        snapshot: A snapshot or its URI.
+        split: `train`, `val` or `test`.
+        paint_ignore: Paint ignore regions grey (114) except inside labelled boxes, as Speck's own training does.
+
+    Raises:
+        ConfigError: The split has no samples.
+        StoreError: There is no such snapshot. When an item is read: its shard is missing or damaged.
+    """
+
+    def __init__(self, snapshot: Snapshot | str, split: str, paint_ignore: bool = True) -> None:
+        snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
+        samples = of_split(snapshot.table("samples"), split)
+        if not len(samples):
+            raise ConfigError(snapshot.uri, "split", f"no samples in {split!r}", "a split with samples")
+        self.categories = tuple(snapshot.categories)
+        self.sample_ids: list[str] = samples["sample_id"].to_pylist()
+        self._reader = ShardReader(snapshot.home)
+        self._ranges = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
+        self._boxes = struct_lists(samples["boxes"])
+        self._ignore = struct_lists(samples["ignore"]) if paint_ignore else None
+        self._labels = category_lists(samples["boxes"], self.categories)
+        weights = pc.fill_null(pc.struct_field(pc.list_flatten(samples["boxes"]), "weight"), 1.0).to_numpy()
+        self._weights = np.split(weights, np.cumsum([len(boxes) for boxes in self._boxes])[:-1])
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = codec.decode(self._reader.read(*self._ranges[index]))
+        if self._ignore is not None:
+            image = mask_out(image, self._ignore[index], self._boxes[index])
+        target: Target = {
+            "boxes": torch.tensor(self._boxes[index], dtype=torch.float32),
+            "labels": torch.tensor(self._labels[index] + 1, dtype=torch.int64),
+            "weights": torch.tensor(self._weights[index], dtype=torch.float32),
+            "image_id": range(len(self))[index],
+        }
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
+
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> tuple[list[torch.Tensor], list[Target]]:
+        """Return a batch as a list of images and a list of targets."""
+        images, targets = zip(*samples, strict=True)
+        return list(images), list(targets)
