@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from etl.config import Config
-from etl.execution.cluster import Cluster
+from etl.execution.cluster import Cluster, serial
 from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
 from etl.jobs.plan import PLAN_UPDATE, pin_plan
 from etl.jobs.plan_preview import preview
@@ -19,11 +19,15 @@ from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths
 from etl.storage.work import Answer, Work
 
 
-def build(config: Config, cluster: Cluster, *, plan: Plan | None = None, full: bool = False) -> Answer:
-    """Run every stage and return the answer of `speck build`.
+def build(config: Config, cluster: Cluster | None = None, *, plan: Plan | None = None, full: bool = False) -> Answer:
+    """Run every stage and return the answer of `speck build`; without a cluster, in this process.
 
-    A plan given here replaces the pinned plan for this build, and is pinned if the dataset has none.
+    A plan given here replaces the pinned plan for this build, and is pinned if the dataset has none. With `full`
+    nothing is reused from earlier builds.
     """
+    if cluster is None:
+        with serial() as here:
+            return build(config, here, plan=plan, full=full)
     with lease.held(config.home):
         work = ingest.run(config, cluster, plan=plan, full=full)["work"]
         split.run(work)

@@ -25,19 +25,19 @@ FORMATS = ("yolo", "coco", "webdataset")
 Row = dict[str, Any]
 
 
-def export(snapshot: Snapshot, name: str, out: Path, *, raw: bool = False) -> dict[str, Any]:
+def export(snapshot: Snapshot, format: str, out: Path, *, raw: bool = False) -> dict[str, Any]:
     """Write the samples into a new or empty folder and return the answer of `speck export`.
 
     Ignore regions (crowds among them) are painted grey, never over a labelled box, and have no annotation: most readers
     of COCO take `iscrowd: 1` for an object. Only painted samples are encoded again. Raw paints nothing.
     """
-    if name not in FORMATS:
-        raise ConfigError("speck", "--format", repr(name), f"one of {', '.join(FORMATS)}")
+    if format not in FORMATS:
+        raise ConfigError("speck", "--format", repr(format), f"one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("speck", "OUT", f"{out}, which is there already", "a new or empty folder")
-    write = _webdataset if name == "webdataset" else _labelled(name)
+    write = _webdataset if format == "webdataset" else _labelled(format)
     samples, painted = write(snapshot, out, raw)
-    return {"out": str(out), "format": name, "samples": samples, "painted": painted}
+    return {"out": str(out), "format": format, "samples": samples, "painted": painted}
 
 
 def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,71 @@ from numpy.typing import NDArray
 
 from etl.boxes import Boxes, from_table
 from etl.errors import StoreError
+from etl.imaging import codec
+from etl.imaging.mask import mask_out
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 
 _OPEN_SHARDS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One training image with its labels; coordinates are pixels of the sample."""
+
+    id: str
+    image_id: str  # the source image; of a mosaic, that of its first part
+    image: NDArray[np.uint8]  # [H, W, 3], RGB
+    boxes: Boxes  # [N, 4], xyxy
+    labels: NDArray[np.int64]  # [N], indices into the snapshot's categories
+    weights: NDArray[np.float64]  # [N], 1 / number of base tiles that label the object; NaN in augmented samples
+    ignore: Boxes  # [M, 4], regions that are neither object nor background
+
+    def masked(self) -> NDArray[np.uint8]:
+        """Return the image with its ignore regions grey, labelled boxes left as they are."""
+        return mask_out(self.image, self.ignore, self.boxes)
+
+
+class Samples(Sequence[Sample]):
+    """The samples of one split of a snapshot, ordered by id; each is read when it is asked for.
+
+    A copy in another process opens its own files, so that data loader workers may share one.
+    """
+
+    def __init__(self, home: str, samples: pa.Table, categories: Sequence[str], split: str) -> None:
+        """Take the table `samples` of a snapshot whose shards lie below `home`."""
+        table = of_split(samples, split)
+        self._reader = ShardReader(home)
+        self._places = table.select(["sample_id", "image_id", "shard", "offset", "size"])
+        self._boxes = struct_lists(table["boxes"])
+        self._labels = category_lists(table["boxes"], categories)
+        self._weights = weight_lists(table["boxes"])
+        self._ignore = struct_lists(table["ignore"])
+
+    def __len__(self) -> int:
+        return int(self._places.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """Return a sample by its place; StoreError when its shard is missing or damaged."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        row = self._places.slice(index, 1).to_pylist()[0]
+        return Sample(
+            id=row["sample_id"],
+            image_id=row["image_id"],
+            image=codec.decode(self._reader.read(row["shard"], row["offset"], row["size"])),
+            boxes=self._boxes[index],
+            labels=self._labels[index],
+            weights=self._weights[index],
+            ignore=self._ignore[index],
+        )
 
 
 class ShardReader:
@@ -75,6 +137,12 @@ def category_lists(column: pa.ChunkedArray, categories: Sequence[str]) -> list[N
         unknown = pc.unique(names.filter(pc.is_null(index))).to_pylist()
         raise StoreError(f"the samples label categories that the snapshot does not list: {unknown}")
     return np.split(index.to_numpy().astype(np.int64), _ends(column))
+
+
+def weight_lists(column: pa.ChunkedArray) -> list[NDArray[np.float64]]:
+    """Return the weights [N] of each row's boxes; NaN where an augmented sample has none."""
+    weights = pc.struct_field(pc.list_flatten(column), "weight")
+    return np.split(weights.to_numpy().astype(np.float64), _ends(column))
 
 
 def _ends(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -10,9 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from etl.config import Config
-from etl.errors import StoreError
+from etl.errors import ConfigError, StoreError
 from etl.ids import digest
 from etl.plan import Plan
+from etl.schema import SPLITS
+from etl.snapshots.samples import Samples
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
@@ -65,6 +67,12 @@ class Snapshot:
     def table(self, name: str) -> pa.Table:
         """Return one of images, annotations, rejects, ledger, samples."""
         return store.read_table(self.paths.table(name))
+
+    def samples(self, split: str) -> Samples:
+        """Return the samples of train, val or test as a sequence that reads each one when it is asked for."""
+        if split not in SPLITS:
+            raise ConfigError("Snapshot.samples", "split", repr(split), f"one of {', '.join(SPLITS)}")
+        return Samples(self.home, self.table("samples"), self.categories, split)
 
     def shard_uri(self, sha256: str) -> str:
         """Return the URI of the shard with this content."""
