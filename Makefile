@@ -4,7 +4,7 @@ VENV := .venv
 SPECK := $(VENV)/bin/speck
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo up down test test-all lint bench clean
+.PHONY: install demo up down test test-all lint docs coverage bench clean
 
 install: $(STAMP)
 
@@ -35,11 +35,26 @@ lint: install
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/codespell
 	$(VENV)/bin/hadolint docker/Dockerfile
 	$(VENV)/bin/yamllint --strict --config-file docker/.yamllint.yaml docker
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml docker/compose.gpu.yaml
+	$(VENV)/bin/check-jsonschema --schemafile docs/reference/dataset.schema.json dags/datasets/*.yaml
 	$(VENV)/bin/check-jsonschema --schemafile docker/kubernetes/schemas/airflow-values.schema.json docker/kubernetes/values.yaml
 	$(VENV)/bin/check-jsonschema --schemafile docker/kubernetes/schemas/dask.schema.json docker/kubernetes/dask-*.yaml
+
+# The documentation as a site in build/site; a link that leads nowhere fails it.
+docs: install
+	$(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/zensical build --strict --config-file zensical.toml
+
+# Line coverage of the quick tests, per package.
+coverage: install
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --ignore tests/bench -m "not slow" --numprocesses 2 --cov --cov-report=
+	for package in etl etl/*/ train train/*/; do \
+		case $$package in */) files="$$package*";; *) files="$$package/*.py";; esac; \
+		printf '%-24s %s %%\n' "$$package" "$$($(VENV)/bin/python -m coverage report --include="$$files" --format=total)"; \
+	done
 
 bench: install
 	$(VENV)/bin/python -m pytest tests/bench -s

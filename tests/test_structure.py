@@ -54,7 +54,7 @@ MAX_LINES = 400
 FOLDERS = {"dags", "etl", "train", "tests", "docker", "docs", ".ci"}
 FILES = {
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "Makefile", "pyproject.toml",
-    "constraints.txt", "mkdocs.yml", ".gitignore", ".gitattributes", ".dockerignore", ".pre-commit-config.yaml",
+    "constraints.txt", "zensical.toml", ".gitignore", ".gitattributes", ".dockerignore", ".pre-commit-config.yaml",
 }  # fmt: skip
 
 
