@@ -32,7 +32,7 @@ class Sample:
     image: NDArray[np.uint8]  # [H, W, 3], RGB
     boxes: Boxes  # [N, 4], xyxy
     labels: NDArray[np.int64]  # [N], indices into the snapshot's categories
-    weights: NDArray[np.float64]  # [N], 1 / number of base tiles that label the object; NaN in augmented samples
+    weights: NDArray[np.float64]  # [N], 1 / number of base tiles that label the object; 1 in augmented samples
     ignore: Boxes  # [M, 4], regions that are neither object nor background
 
     def masked(self) -> NDArray[np.uint8]:
@@ -140,9 +140,9 @@ def category_lists(column: pa.ChunkedArray, categories: Sequence[str]) -> list[N
 
 
 def weight_lists(column: pa.ChunkedArray) -> list[NDArray[np.float64]]:
-    """Return the weights [N] of each row's boxes; NaN where an augmented sample has none."""
-    weights = pc.struct_field(pc.list_flatten(column), "weight")
-    return np.split(weights.to_numpy().astype(np.float64), _ends(column))
+    """Return the weights [N] of each row's boxes, 1 where an augmented sample has none."""
+    weights = pc.fill_null(pc.struct_field(pc.list_flatten(column), "weight"), 1.0)
+    return np.split(weights.to_numpy(), _ends(column))
 
 
 def _ends(column: pa.ChunkedArray) -> NDArray[np.int64]:
