@@ -116,9 +116,9 @@ class IngestOperator(StageOperator):
             with self.connect_cluster(context) as cluster:
                 if not form["dry_run"]:
                     return ingest.run(config, cluster, full=form["full"])
-                plan = build.plan_source(config, cluster)
-        plan_table.show(plan)
-        note = f"dry run, nothing was built: {plan['boxes']:,} of {plan['annotations']:,} boxes would be kept"
+                preview = build.plan_source(config, cluster)
+        plan_table.show(preview)
+        note = f"dry run, nothing was built: {preview.boxes:,} of {preview.annotations:,} boxes would be kept"
         context["ti"].xcom_push(key=NOTE_KEY, value=note)
         raise AirflowSkipException(note)
 

@@ -50,11 +50,11 @@ def plan(
 
     settings = load(config)
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
-        answer = plan_source(settings, cluster, update=update)
+        preview = plan_source(settings, cluster, update=update)
     if as_json:
-        print_answer(answer, True)
+        print_answer(preview.model_dump(mode="json"), True)
         return
-    plan_table.show(answer)
+    plan_table.show(preview)
 
 
 @app.command()

@@ -12,8 +12,9 @@ from etl.config import Config
 from etl.execution.cluster import Cluster, serial
 from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
 from etl.jobs.plan import PLAN_UPDATE, pin_plan
-from etl.jobs.plan_preview import preview
+from etl.jobs.plan_preview import preview_build
 from etl.plan import Plan
+from etl.stages.planning.preview import PlanPreview
 from etl.storage import lease, store
 from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths
 from etl.storage.work import Answer, Work
@@ -50,19 +51,19 @@ def audit_source(config: Config, cluster: Cluster) -> Answer:
     return {**audited, "html": html}
 
 
-def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> Answer:
+def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> PlanPreview:
     """Preview what a build would do with a source, and return the answer of `speck plan`; `update` pins a new plan."""
     purpose = PLAN_UPDATE if update else "plan"
     work = Work(ingest.run(config, cluster, purpose=purpose)["work"])
     try:
         split.run(work.uri)
         remap.run(work.uri)
-        answer = preview(work, update=update)
+        preview = preview_build(work, update=update)
         if update:
-            pin_plan(config, Plan.model_validate(answer["plan"]))
+            pin_plan(config, preview.plan)
     finally:
         work.delete()
-    return answer
+    return preview
 
 
 def run_stage(name: str, work: str, cluster: Cluster | None = None) -> Answer:

@@ -14,8 +14,16 @@ from etl.findings import Finding, finding
 from etl.imaging import lossless
 from etl.plan import Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
-from etl.stages.planning import sampling, tile_size
-from etl.stages.planning.tile_size import Objects, _candidates, apply_settings, collect_objects, plan_of_candidate
+from etl.stages.planning import sampling
+from etl.stages.planning.tile_size import (
+    Objects,
+    apply_settings,
+    assess_candidates,
+    assess_plan,
+    best_candidate,
+    collect_objects,
+    find_never_whole,
+)
 from etl.stages.planning.tile_stats import Tables, TileStats
 from etl.stages.remap import remap_boxes
 from etl.storage import store
@@ -36,7 +44,7 @@ def resolve_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
         log.info("plan: tiles of %d px at scales %s", plan.tile.size, scales)
     else:
         codec = lossless.choose_codec(work.config.shard.jpeg, pinned.codec)
-        tile = apply_settings(work.config, pinned.tile)
+        tile = apply_settings(pinned.tile, work.config.tile)
         plan = pinned.model_copy(update={"tile": tile, "categories": tuple(work.categories), "codec": codec})
     if sampling.is_current(plan, work.config):
         return plan
@@ -71,13 +79,12 @@ def resolve_tile_size(work: Work) -> int:
 def resolve_tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
     """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
     if work.pinned is not None:
-        return apply_settings(work.config, work.pinned.tile)
+        return apply_settings(work.pinned.tile, work.config.tile)
     uri = work.path("plan", "tile.json")
     if not store.exists(uri):
-        candidates = _candidates(work.config, collect_objects(tables_to_tile(work) if tables is None else tables))
-        store.write_json(
-            uri, plan_of_candidate(work.config, tile_size.best_candidate(candidates)).model_dump(mode="json")
-        )
+        objects = collect_objects(tables_to_tile(work) if tables is None else tables)
+        best = best_candidate(assess_candidates(work.config.tile, work.config.train.image_size, objects))
+        store.write_json(uri, best.tile_plan(work.config.tile).model_dump(mode="json"))
     return TilePlan.model_validate(store.read_json(uri))
 
 
@@ -100,7 +107,7 @@ def check_plan(work: Work) -> list[Finding]:
 
 
 def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -> list[Finding]:
-    too_large = tile_size.find_never_whole(tile, objects)
+    too_large = find_never_whole(tile, objects)
     if not too_large.any():
         return []
     can_update = work.pinned is not None and work.config.tile.scales == "auto"
@@ -114,8 +121,8 @@ def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[Finding]:
     config = work.config
     if work.pinned is None or config.tile.size != "auto":
         return []
-    now = tile_size.assess_plan(tile, config.tile, config.train.image_size, objects)
-    best = tile_size.best_candidate(_candidates(config, objects))
+    now = assess_plan(tile, config.tile, config.train.image_size, objects)
+    best = best_candidate(assess_candidates(config.tile, config.train.image_size, objects))
     if now.pixels * (1 - _WORTHWHILE) <= best.pixels or best.not_held > now.not_held or best.shortfall > now.shortfall:
         return []
     saved = 1 - best.pixels / now.pixels

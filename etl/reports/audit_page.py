@@ -9,6 +9,7 @@ from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.numbers import count, percent
 from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
 from etl.reports.page import render
+from etl.stages.remap import CategoryPreview
 
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
 _MOST_CLASSES = 20
@@ -16,7 +17,7 @@ _MOST_CLASSES = 20
 
 def audit_page(
     audit: Mapping[str, Any],
-    ontology_preview: Sequence[Mapping[str, Any]] = (),
+    ontology_preview: Sequence[CategoryPreview] = (),
     thumbnails: Sequence[tuple[str, bytes]] = (),
     *,
     title: str = "",
@@ -45,8 +46,7 @@ def audit_page(
         class_head=["class", *audit["images_by_split"], "all"],
         class_table=_class_table(audit),
         preview=[
-            [row["category"], row["becomes"] or "", row["rule"], count(row["boxes"]), count(row["images"])]
-            for row in ontology_preview
+            [row.category, row.becomes or "", row.rule, count(row.boxes), count(row.images)] for row in ontology_preview
         ],
         thumbnails=list(thumbnails),
         resolution_table=[_resolution(audit["resolution"], goal) for goal in ("8", "16")],

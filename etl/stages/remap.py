@@ -1,4 +1,4 @@
-"""What the ontology does to boxes: which classes are kept, dropped, renamed, merged, and which boxes are too small."""
+"""Apply the ontology to boxes: keep, drop, rename and merge classes, and drop boxes that are too small."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
 
 from etl.config import Ontology
 from etl.errors import ConfigError
@@ -19,6 +19,18 @@ from etl.schema import LEDGER
 from etl.stages.ledger import LedgerRow, ledger_row
 
 VERSION = 1
+
+
+class CategoryPreview(BaseModel):
+    """What the ontology makes of one class of the source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    category: str
+    becomes: str | None  # the new name, None when dropped
+    rule: str
+    boxes: int
+    images: int  # that have a box of the class
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,52 +43,52 @@ class Action:
 
 
 def resolve_actions(categories: Sequence[str], ontology: Ontology) -> dict[str, Action]:
-    """Return what happens to each class; ConfigError for a class that does not exist or is asked two things."""
-    plan: dict[str, Action] = {}
+    """Return the action for each class; ConfigError for an unknown class or one that the ontology names twice."""
+    actions: dict[str, Action] = {}
 
     def put(name: str, action: Action, key: str) -> None:
-        if name in plan:
+        if name in actions:
             raise ConfigError(
-                "", f"ontology.{key}", repr(name), f"a class that is not also under {plan[name].rule.split(':')[0]}"
+                "", f"ontology.{key}", repr(name), f"a class that is not also under {actions[name].rule.split(':')[0]}"
             )
-        plan[name] = action
+        actions[name] = action
 
     dropped = "ignored" if ontology.dropped_as == "ignore" else "dropped"
     for name in _matching(ontology.drop, categories, "drop"):
         put(name, Action(None, dropped, "drop"), "drop")
     for name, new in ontology.rename.items():
-        for found in _matching([name], categories, "rename"):
-            put(found, Action(new, "kept", f"rename:{new}"), "rename")
+        for match in _matching([name], categories, "rename"):
+            put(match, Action(new, "kept", f"rename:{new}"), "rename")
     for new, names in ontology.merge.items():
-        for found in _matching(names, categories, "merge"):
-            put(found, Action(new, "kept" if found == new else "merged", f"merge:{new}"), "merge")
+        for match in _matching(names, categories, "merge"):
+            put(match, Action(new, "kept" if match == new else "merged", f"merge:{new}"), "merge")
     keep = set(_matching(ontology.keep, categories, "keep"))
-    if both := sorted(name for name in keep if name in plan and plan[name].category is None):
+    if both := sorted(name for name in keep if name in actions and actions[name].category is None):
         raise ConfigError("", "ontology.keep", repr(both[0]), "a class that is not also under drop")
     for name in categories:
-        if name in plan:
+        if name in actions:
             continue
-        wanted = not keep or name in keep
-        plan[name] = Action(name, "kept", "keep") if wanted else Action(None, dropped, "not_kept")
-    if plan and all(action.category is None for action in plan.values()):
+        is_kept = not keep or name in keep
+        actions[name] = Action(name, "kept", "keep") if is_kept else Action(None, dropped, "not_kept")
+    if actions and all(action.category is None for action in actions.values()):
         raise ConfigError("", "ontology", "every class dropped", "at least one class to learn")
-    return plan
+    return actions
 
 
 def trained_categories(categories: Sequence[str], ontology: Ontology) -> list[str]:
-    """Return the class names the detector learns, in the order of the source's."""
-    plan = resolve_actions(categories, ontology)
-    names = (plan[name].category for name in categories)
+    """Return the names of the classes to train, in the order of the source."""
+    actions = resolve_actions(categories, ontology)
+    names = (actions[name].category for name in categories)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> tuple[pa.Table, pa.Table]:
-    """Return the boxes that go on, under their new names, and the ledger of what was done to the others.
+    """Return the boxes to keep with their new class names, and the ledger rows of the boxes that were changed.
 
-    A box that is to be ignored (crowd, ignored region, dropped as ignore) goes on with `ignore` set: it becomes a
-    region the trainer paints out and the evaluation passes over.
+    A box to ignore (crowd, ignored region, dropped as ignore) is kept with `ignore` set: it becomes an ignore region,
+    which training masks out and evaluation does not count.
     """
-    plan = resolve_actions(categories, ontology)
+    actions = resolve_actions(categories, ontology)
     names = annotations["category"].to_pylist()
     ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
     crowd = np.array(annotations["crowd"].to_pylist(), dtype=bool)
@@ -88,7 +100,7 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
     rows: list[LedgerRow] = []
     keep, flags, renamed = [], [], []
     for index, name in enumerate(names):
-        action = _action(plan, name, bool(ignore[index]), bool(crowd[index]), float(side[index]), ontology)
+        action = _action(actions, name, bool(ignore[index]), bool(crowd[index]), float(side[index]), ontology)
         if action.rule != "keep":
             value = float(side[index]) if action.rule == "min_side" else None
             rows.append(ledger_row(ids[index], "remap", action.outcome, action.rule, value))
@@ -102,28 +114,33 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
     return kept, pa.Table.from_pylist(rows, schema=LEDGER)
 
 
-def preview_categories(annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
-    """Return what each class of the source becomes, with boxes and images touched, without doing it."""
-    plan = resolve_actions(categories, ontology)
+def preview_categories(
+    annotations: pa.Table, categories: Sequence[str], ontology: Ontology
+) -> tuple[CategoryPreview, ...]:
+    """Return what the ontology makes of each class of the source, without remapping its boxes."""
+    actions = resolve_actions(categories, ontology)
     boxes = Counter(annotations["category"].to_pylist())
     pairs = set(zip(annotations["category"].to_pylist(), annotations["image_id"].to_pylist(), strict=True))
     images = Counter(category for category, _ in pairs)
-    return [
-        {
-            "category": name,
-            "becomes": plan[name].category,
-            "rule": plan[name].rule,
-            "boxes": boxes[name],
-            "images": images[name],
-        }
+    return tuple(
+        CategoryPreview(
+            category=name,
+            becomes=actions[name].category,
+            rule=actions[name].rule,
+            boxes=boxes[name],
+            images=images[name],
+        )
         for name in categories
-    ]
+    )
 
 
-def _action(plan: dict[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology) -> Action:
+def _action(
+    actions: dict[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology
+) -> Action:
+    """Return what happens to one box of a class, given its flags and its smaller side in source pixels."""
     if ignore:
         return Action(None, "ignored", "ignored_region")
-    action = plan[name]
+    action = actions[name]
     if action.category is None:
         return action
     if crowd:
@@ -134,14 +151,15 @@ def _action(plan: dict[str, Action], name: str, ignore: bool, crowd: bool, side:
 
 
 def _matching(patterns: Iterable[str], categories: Sequence[str], key: str) -> list[str]:
-    found: list[str] = []
+    """Return the classes that the patterns of an ontology key match; ConfigError for a pattern that matches none."""
+    matches: list[str] = []
     for pattern in patterns:
         if pattern.startswith("re:"):
-            hits = [name for name in categories if re.fullmatch(pattern.removeprefix("re:"), name)]
+            names = [name for name in categories if re.fullmatch(pattern.removeprefix("re:"), name)]
         else:
-            hits = [name for name in categories if name == pattern]
-        if not hits:
+            names = [name for name in categories if name == pattern]
+        if not names:
             near = get_close_matches(pattern, categories, n=3, cutoff=0.4) or list(categories)[:10]
             raise ConfigError("", f"ontology.{key}", repr(pattern), f"a class of the source, such as {', '.join(near)}")
-        found += [name for name in hits if name not in found]
-    return found
+        matches += [name for name in names if name not in matches]
+    return matches

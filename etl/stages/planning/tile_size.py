@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes as bx, schema
-from etl.config import Config, Tile
+from etl.config import Tile
 from etl.ids import fraction
 from etl.plan import GRID, TilePlan, window_starts, window_step
 from etl.stages.planning.tile_stats import Tables
@@ -73,6 +73,10 @@ class Candidate:
     smallest: float | None  # network px: the 5th percentile of sqrt(w * h) at scale 1; None without objects
     not_held: int  # objects larger than any scale holds wherever they lie
     reason: str = ""
+
+    def tile_plan(self, tile: Tile) -> TilePlan:
+        """Return the tiling of this candidate with the configured overlap and visibility."""
+        return TilePlan(size=self.size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=self.scales)
 
     @property
     def shortfall(self) -> float:
@@ -245,20 +249,8 @@ def collect_objects(tables: Tables) -> Objects:
     return Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
 
 
-def _candidates(config: Config, objects: Objects) -> list[Candidate]:
-    return assess_candidates(config.tile, config.train.image_size, objects)
-
-
-def plan_of_candidate(config: Config, chosen: Candidate) -> TilePlan:
-    tile = config.tile
-    return TilePlan(
-        size=chosen.size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=chosen.scales
-    )  # fmt: skip
-
-
-def apply_settings(config: Config, pinned: TilePlan) -> TilePlan:
-    """Return the pinned cut with what the configuration says outright in place of what it said when it was pinned."""
-    tile = config.tile
+def apply_settings(pinned: TilePlan, tile: Tile) -> TilePlan:
+    """Return the pinned tiling with every setting that the configuration states explicitly."""
     return TilePlan(
         size=pinned.size if tile.size == "auto" else tile.size,
         overlap=tile.overlap,

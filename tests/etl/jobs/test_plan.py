@@ -57,7 +57,7 @@ def built(config: Config, plan: Plan | None = None) -> tuple[dict, Snapshot]:
 
 def planned(config: Config, *, update: bool = False) -> dict:
     with cluster.serial() as here:
-        return build.plan_source(config, here, update=update)
+        return build.plan_source(config, here, update=update).model_dump(mode="json")
 
 
 def files(folder: Path) -> list[Path]:

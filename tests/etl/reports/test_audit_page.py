@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from etl import schema
 from etl.reports import audit_page, charts
 from etl.stages.audit import conclude
+from etl.stages.remap import CategoryPreview
 
 NASTY = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br", "rect", "line", "circle", "polyline"}
@@ -54,8 +55,8 @@ def made(boxes: int = 30, name: str = "car") -> dict[str, object]:
     return conclude.conclude(summary, context)
 
 
-def preview(name: str) -> list[dict[str, object]]:
-    return [{"category": name, "becomes": None, "rule": "drop", "boxes": 30, "images": 2}]
+def preview(name: str) -> list[CategoryPreview]:
+    return [CategoryPreview(category=name, becomes=None, rule="drop", boxes=30, images=2)]
 
 
 @pytest.mark.parametrize("boxes", [0, 30])

@@ -148,11 +148,11 @@ def test_no_boxes_give_no_boxes_with_the_same_schema() -> None:
 def test_the_dry_run_counts_what_the_run_does() -> None:
     ontology = Ontology(drop=("cyclist",), rename={"van": "minibus"})
     rows = annotations(("van", 10), ("van", 10), ("cyclist", 10))
-    told_first = {row["category"]: row for row in preview_categories(rows, CLASSES, ontology)}
-    assert told_first["van"] == {
+    previews = {row.category: row for row in preview_categories(rows, CLASSES, ontology)}
+    assert previews["van"].model_dump() == {
         "category": "van", "becomes": "minibus", "rule": "rename:minibus", "boxes": 2, "images": 2
     }  # fmt: skip
-    assert (told_first["cyclist"]["becomes"], told_first["truck"]["boxes"]) == (None, 0)
+    assert (previews["cyclist"].becomes, previews["truck"].boxes) == (None, 0)
     assert remap_boxes(rows, CLASSES, ontology)[0].num_rows == 2
 
 

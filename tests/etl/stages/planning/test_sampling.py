@@ -24,13 +24,13 @@ def test_sizes_and_negatives_come_out_as_asked_and_as_forecast(
     if not Path(config.source.images).is_dir():
         pytest.skip(f"{name} is not there")
     with cluster.connect(workers=2) as here:
-        told = build.plan_source(config, here)
+        preview = build.plan_source(config, here)
         answer = build.build(config, here)
-    sizes, negatives = answer["sizes"], told["negatives"]
-    assert {key: sizes[key] for key in told["sizes"]} == told["sizes"]
+    sizes, negatives = answer["sizes"], preview.negatives
+    assert {key: sizes[key] for key in ("base_tiles", "asked", "forecast")} == preview.sizes.model_dump()
     for bucket in boxes.BUCKETS:
         assert sizes["found"][bucket] == pytest.approx(sizes["forecast"][bucket], abs=0.02), bucket
         assert sizes["found"][bucket] == pytest.approx(sizes["asked"][bucket], abs=0.02), bucket
-    assert answer["negatives"]["found"] == pytest.approx(negatives["share"], abs=1e-6)
-    if answer["negatives"]["found"] < negatives["asked"] - 0.005:
-        assert negatives["kept"] == negatives["empty"]
+    assert answer["negatives"]["found"] == pytest.approx(negatives.share, abs=1e-6)
+    if answer["negatives"]["found"] < negatives.asked - 0.005:
+        assert negatives.kept == negatives.empty
