@@ -95,7 +95,7 @@ def evaluate(
             _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
         result = run.evaluate(settings, _open_snapshot(settings, snapshot), model, detections, promote=promote)
     if as_json:
-        print_answer(result, True)
+        print_answer(result.to_dict(), True)
         return
     console.print_table(result)
 
@@ -109,7 +109,7 @@ def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = N
     with name_file_in_errors(config):
         if model is not None:
             _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
-        print_answer(run.find_missing(settings, _open_snapshot(settings, snapshot), model), as_json)
+        print_answer(run.find_missing(settings, _open_snapshot(settings, snapshot), model).to_dict(), as_json)
 
 
 @app.command()

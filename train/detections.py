@@ -1,4 +1,4 @@
-"""Detections and ground truth as arrays."""
+"""Detections and ground truth of one image as arrays."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from etl.boxes import Boxes
 
 BORDER = 2.0  # a side this close to a tile border, in the view's pixels or in source pixels, may have been cut there
-
+EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
 
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Boxes found in one image, and the window each was seen through; all in pixels of the upright image."""
+    """Boxes detected in one image, and the window each was detected in; all in pixels of the upright image."""
 
     xyxy: Boxes  # [N, 4]
-    score: NDArray[np.float64]  # [N]
+    score: NDArray[np.float64]  # [N], 0 to 1
     category: Index  # [N], index into the model's categories
     window: Boxes  # [N, 4], the tile, or the whole image
     grain: NDArray[np.float64] | None = None  # [N], source pixels per pixel of the view, at least 1; None: 1
@@ -40,14 +40,14 @@ class Detections:
         return Detections(self.xyxy[index], self.score[index], self.category[index], self.window[index], grain)
 
 
-def empty() -> Detections:
-    """Return no detections."""
+def no_detections() -> Detections:
+    """Return detections of length 0."""
     return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, 4)))
 
 
 def concatenate(parts: Iterable[Detections]) -> Detections:
-    """Return all detections of the parts, in their order."""
-    parts = [empty(), *parts]
+    """Return the detections of all parts, in their order."""
+    parts = [no_detections(), *parts]
     return Detections(
         np.concatenate([part.xyxy for part in parts]),
         np.concatenate([part.score for part in parts]),
@@ -57,23 +57,20 @@ def concatenate(parts: Iterable[Detections]) -> Detections:
     )
 
 
-EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
-
-
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """The labelled boxes of one image, pixels of the upright image."""
+    """The labelled boxes of one image, in pixels of the upright image."""
 
     xyxy: Boxes  # [N, 4]
-    category: NDArray[np.int64]  # [N], index into the categories, or EVERY_CATEGORY
-    area: NDArray[np.float64]  # [N], as the label file says it (COCO: of the mask)
-    ignore: NDArray[np.bool_]  # [N], a region where no detection of any category is right or wrong
-    difficult: NDArray[np.bool_]  # [N], need not be found, and finding it is no mistake
+    category: Index  # [N], index into the categories, or EVERY_CATEGORY
+    area: NDArray[np.float64]  # [N], from the label file (COCO: of the mask)
+    ignore: NDArray[np.bool_]  # [N], a region where a detection of any category is neither right nor wrong
+    difficult: NDArray[np.bool_]  # [N], an object that is neither counted nor penalised (Pascal VOC)
 
     def __len__(self) -> int:
         return len(self.category)
 
     @property
     def counted(self) -> NDArray[np.bool_]:
-        """Which objects must be found [N]."""
+        """The objects that count for recall [N]: neither ignored nor difficult."""
         return ~(self.ignore | self.difficult)

@@ -95,7 +95,7 @@ def test_judging_half_a_million_detections_beside_pycocotools(bench: Any) -> Non
         return float(run.stats[0])
 
     def ours() -> float:
-        return float(average_precision(truth, found, ("a", "b", "c"), comparable=True)["AP"])
+        return float(average_precision(truth, found, ("a", "b", "c"), coco_rules=True)["AP"])
 
     def by_nwd() -> float | None:
         return nwd.average_precision(list(zip(truth, found, [1.0] * IMAGES, strict=True)), 3, 100)["NWD_AP"]

@@ -51,7 +51,7 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
     with cluster.connect(workers=2) as here:
         snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     model = engine.train(config, snapshot)["model"]
-    queue = pq.read_table(find_missing.find_missing(config, snapshot, model)["queue"]).to_pylist()
+    queue = pq.read_table(find_missing.find_missing(config, snapshot, model).queue).to_pylist()
 
     def hit(path: str, box: list[float]) -> tuple[str, int] | None:
         """Return which of the labels taken from this image a box is, None for none."""
@@ -62,12 +62,12 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
         return (name, int(near.argmax())) if near.max() >= SAME else None
 
     ours = [hit(row["path"], [row[side] for side in ("x0", "y0", "x1", "y1")]) for row in queue]
-    finder, categories = load_detector(config, snapshot, model)
+    detector = load_detector(config, snapshot, model)
     theirs = []
     for split in ("train", "val"):
-        subjects = build_eval_images(*evaluation_truth(snapshot, split), categories)
-        found, _ = detect_all(subjects, finder)
-        for one, each in zip(subjects, found["combined"], strict=True):
+        images = build_eval_images(*evaluation_truth(snapshot, split), detector.categories)
+        detected = detect_all(images, detector)
+        for one, each in zip(images, detected.detections["combined"], strict=True):
             sure = each.take(each.score > SURE)
             alone = boxes.iou(sure.xyxy, one.truth.xyxy).max(axis=1, initial=0) < APART
             theirs += [hit(one.path, box) for box in sure.xyxy[alone].tolist()]

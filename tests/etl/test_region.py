@@ -130,7 +130,7 @@ def test_the_region_of_val_is_judged_alone(config: Config, built: Snapshot) -> N
     assert pc.min(counted["x0"]).as_py() >= 0
     assert pc.max(counted["x1"]).as_py() <= val.x1 - val.x0
     answer = evaluate(config, built, detections="truth")
-    assert answer["combined"]["AP"] == pytest.approx(1.0)
+    assert pytest.approx(1.0) == answer.combined.AP
 
 
 def test_a_later_image_leaves_the_divided_one_as_it_is(config: Config, built: Snapshot) -> None:

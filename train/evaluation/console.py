@@ -1,27 +1,28 @@
-"""The figures of an evaluation as a table in the terminal."""
+"""The metrics of an evaluation as a table in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from etl import boxes
-from train.prediction.tiled import MODES
+from etl.evaluation import Evaluation
 
-_BY_NWD = ("NWD_AP", *(f"NWD_AP_{name}" for name in boxes.BUCKETS))
+_BY_SIZE = tuple(f"AP_{name}" for name in boxes.BUCKETS)
+_METRICS = ("AP", "AP50", "AP75", *_BY_SIZE, "AP50_small", "AR", "NWD_AP", *(f"NWD_{name}" for name in _BY_SIZE))
 
 
-def print_table(answer: Mapping[str, Any]) -> None:
-    """Write the figures of an answer to standard output, for people."""
+def print_table(evaluation: Evaluation) -> None:
+    """Print the metrics of each inference mode, and the URI of the page, to standard output."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{answer['dataset']}: {answer['images']} images, sizes in {answer['size_reference']} pixels")
-    for name in ("", *MODES):
+    modes = evaluation.modes
+    title = f"{evaluation.dataset}: {evaluation.images} images, sizes in {evaluation.size_reference} pixels"
+    table = Table(title=title)
+    for name in ("", *modes):
         table.add_column(name.replace("_", " "), justify="right" if name else "left")
-    for key in ("AP", "AP50", "AP75", *(f"AP_{name}" for name in boxes.BUCKETS), "AP50_small", "AR", *_BY_NWD):
-        table.add_row(key, *("-" if answer[mode][key] is None else f"{answer[mode][key]:.3f}" for mode in MODES))
-    table.add_row("seconds per image", *(f"{answer[mode]['seconds_per_image']:.2f}" for mode in MODES))
+    for metric in _METRICS:
+        values = (metrics[metric] for metrics in modes.values())
+        table.add_row(metric, *("-" if value is None else f"{value:.3f}" for value in values))
+    table.add_row("seconds per image", *(f"{metrics.seconds_per_image:.2f}" for metrics in modes.values()))
     console = Console()
     console.print(table)
-    console.print(answer["html"], soft_wrap=True)
+    console.print(evaluation.html, soft_wrap=True)

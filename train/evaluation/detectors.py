@@ -1,4 +1,4 @@
-"""What finds objects in the images to be judged on: a model, a file of detections, or the truth itself."""
+"""What makes the detections to be evaluated: a model, a COCO results file, or the ground truth itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.execution import progress
+from etl.imaging.codec import Pixels
 from etl.lifecycle import retrain
 from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
@@ -23,26 +25,47 @@ from train.prediction import tiled
 from train.prediction.merge import merge
 from train.prediction.tiled import MODES, Mode
 
+if TYPE_CHECKING:
+    from train.models.model import Model
+
 log = logging.getLogger("speck")
 
-GROUND_TRUTH = "truth"  # in place of a file of detections: those of a model that makes no mistake
+GROUND_TRUTH = "truth"  # `--detections truth`: those of a detector without errors
 
 DetectionsByMode = dict[Mode, Detections]
+SecondsByMode = dict[Mode, float]
 
 
 @dataclass(frozen=True)
 class Detector:
-    """What makes the detections of an image in each mode, and how large it sees the image."""
+    """Detects objects in an image in each inference mode."""
 
-    find: Callable[[EvalImage], tuple[DetectionsByMode, dict[Mode, float]]]  # detections and seconds
-    image_size: int
+    detect: Callable[[EvalImage], tuple[DetectionsByMode, SecondsByMode]]
+    categories: tuple[str, ...]  # of the snapshot, then those that only the model has
+    image_size: int  # of the network's input
     tile: TilePlan
 
     def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
-        """Return the most network pixels per source pixel that a mode shows."""
-        whole = tiled.full_image_ratio(self.image_size, image_wh)
-        fine = tiled.tile_ratio(self.image_size, self.tile, tiled.BASE_SCALE)
-        return {"full_image": whole, "tiled": fine, "combined": max(whole, fine)}[mode]
+        """Return the highest resolution at which a mode shows an image, in network pixels per source pixel."""
+        full_image = tiled.full_image_ratio(self.image_size, image_wh)
+        tiles = tiled.tile_ratio(self.image_size, self.tile, tiled.BASE_SCALE)
+        return {"full_image": full_image, "tiled": tiles, "combined": max(full_image, tiles)}[mode]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedImages:
+    """The images to evaluate on with a detector's detections in each inference mode."""
+
+    images: Sequence[EvalImage]
+    detector: Detector
+    detections: Mapping[Mode, Sequence[Detections]]  # one entry per image
+    seconds: Mapping[Mode, float]  # for all images together
+
+    def size_scale(self, mode: Mode, size_reference: str) -> list[float]:
+        """Return the pixels in which sizes are measured per source pixel, for each image."""
+        if size_reference == "network":
+            return [self.detector.scale(mode, image.wh) for image in self.images]
+        return [1.0] * len(self.images)
 
 
 def find_newest_model(config: Config) -> str:
@@ -53,84 +76,90 @@ def find_newest_model(config: Config) -> str:
     return uri
 
 
-def load_detector(config: Config, snapshot: Snapshot, uri: str) -> tuple[Detector, list[str]]:
-    """Return a finder that runs the model at a URI, and the categories of snapshot and model together."""
+def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
+    """Return a detector that runs the model at a URI on the configured device."""
     from train.models.load import load_model
 
     model = load_model(uri, config.train.device)
     log.info("evaluation: model %s on %s", model.id, model.device)
-    categories = [*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories)]
-    ours = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
-    settings = config.evaluate
+    categories = (*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories))
+    index = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
 
-    def find(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
-        image = read_pixels(config, subject)
-        start = time.perf_counter()
-        whole = tiled.detect_full_image(model, image, settings.confidence)
-        seen_whole = time.perf_counter()
-        base, *coarser = tiled.all_scales(model.tile)
-        fine = tiled.detect_tiles(model, image, model.tile, [base], settings.confidence)
-        seen_fine = time.perf_counter()
-        coarse = tiled.detect_tiles(model, image, model.tile, coarser, settings.confidence)
-        seen = time.perf_counter()
-        passes: dict[Mode, tuple[list[Detections], float]] = {
-            "full_image": ([whole], seen_whole - start),
-            "tiled": ([fine], seen_fine - seen_whole),
-            "combined": ([whole, fine, coarse], seen - start),
-        }
-        found: DetectionsByMode = {}
-        spent: dict[Mode, float] = {}
-        for mode, (parts, took) in passes.items():
-            begin = time.perf_counter()
-            merged = merge(concatenate(parts), subject.wh, settings.merge)
-            spent[mode] = took + time.perf_counter() - begin
-            found[mode] = Detections(merged.xyxy, merged.score, ours[merged.category], merged.window)
-        return found, spent
+    def detect(image: EvalImage) -> tuple[DetectionsByMode, SecondsByMode]:
+        passes = _run_passes(model, read_pixels(config, image), config.evaluate.confidence)
+        detections: DetectionsByMode = {}
+        seconds: SecondsByMode = {}
+        for mode, (parts, pass_seconds) in passes.items():
+            start = time.perf_counter()
+            merged = merge(concatenate(parts), image.wh, config.evaluate.merge)
+            seconds[mode] = pass_seconds + time.perf_counter() - start
+            detections[mode] = Detections(merged.xyxy, merged.score, index[merged.category], merged.window)
+        return detections, seconds
 
-    return Detector(find, model.image_size, model.tile), categories
+    return Detector(detect, categories, model.image_size, model.tile)
 
 
-def from_file_or_truth(
-    config: Config, snapshot: Snapshot, detections: str, images: pa.Table, categories: Sequence[str]
-) -> Detector:
-    """Return a finder of the truth itself, seen as the passes of a model would see it, or of a file's detections."""
-    plan = snapshot.plan.tile
-    untimed: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
+def _run_passes(model: Model, pixels: Pixels, confidence: float) -> dict[Mode, tuple[list[Detections], float]]:
+    """Return the detections of the passes that make up each mode, not merged, and the seconds they took."""
+    base, *coarser = tiled.all_scales(model.tile)
+    start = time.perf_counter()
+    full_image = tiled.detect_full_image(model, pixels, confidence)
+    full_image_end = time.perf_counter()
+    fine = tiled.detect_tiles(model, pixels, model.tile, [base], confidence)
+    fine_end = time.perf_counter()
+    coarse = tiled.detect_tiles(model, pixels, model.tile, coarser, confidence)
+    end = time.perf_counter()
+    return {
+        "full_image": ([full_image], full_image_end - start),
+        "tiled": ([fine], fine_end - full_image_end),
+        "combined": ([full_image, fine, coarse], end - start),
+    }
 
-    def perfect(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
-        whole = coco_results.truth_in_full(subject.truth, subject.wh)
-        base, *coarser = tiled.all_scales(plan)
-        fine = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, [base])
-        coarse = coco_results.truth_in_tiles(subject.truth, subject.wh, plan, coarser)
-        passes: Mapping[Mode, list[Detections]] = {
-            "full_image": [whole], "tiled": [fine], "combined": [whole, fine, coarse]
-        }  # fmt: skip
-        merged: DetectionsByMode = {
-            mode: merge(concatenate(parts), subject.wh, config.evaluate.merge) for mode, parts in passes.items()
-        }
-        return merged, untimed
 
+def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, images: pa.Table) -> Detector:
+    """Return a detector whose detections are the ground truth, or those of a COCO results file.
+
+    The ground truth is cut by tile windows and merged as a model's detections are; detections of a file are taken as
+    they are. Neither is timed.
+    """
+    plan, categories = snapshot.plan.tile, snapshot.categories
     if detections == GROUND_TRUTH:
-        find = perfect
+        find = _truth_finder(config, plan)
     else:
         exported = snapshot.table("images").sort_by("path")
-        read = coco_results.read_results(detections, images, exported, config.source.images, categories)
+        by_image = coco_results.read_results(detections, images, exported, config.source.images, categories)
 
-        def find(subject: EvalImage) -> tuple[DetectionsByMode, dict[Mode, float]]:
-            return dict.fromkeys(MODES, read[subject.image_id]), untimed  # as they are: merged by whoever made them
+        def find(image: EvalImage) -> DetectionsByMode:
+            return dict.fromkeys(MODES, by_image[image.image_id])
 
-    return Detector(find, config.train.image_size or plan.size, plan)
+    def detect(image: EvalImage) -> tuple[DetectionsByMode, SecondsByMode]:
+        return find(image), dict.fromkeys(MODES, 0.0)
+
+    return Detector(detect, tuple(categories), config.train.image_size or plan.size, plan)
 
 
-def detect_all(
-    subjects: Sequence[EvalImage], finder: Detector, label: str = "evaluation"
-) -> tuple[dict[Mode, list[Detections]], dict[Mode, float]]:
-    """Return what is found in each image in each mode, and the seconds each mode took."""
-    found: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
-    seconds: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
-    for subject in progress.of(subjects, label, len(subjects), "image"):
-        merged, spent = finder.find(subject)
+def _truth_finder(config: Config, plan: TilePlan) -> Callable[[EvalImage], DetectionsByMode]:
+    base, *coarser = tiled.all_scales(plan)
+
+    def find(image: EvalImage) -> DetectionsByMode:
+        full_image = coco_results.truth_in_full_image(image.truth, image.wh)
+        fine = coco_results.truth_in_tiles(image.truth, image.wh, plan, [base])
+        coarse = coco_results.truth_in_tiles(image.truth, image.wh, plan, coarser)
+        passes: dict[Mode, list[Detections]] = {
+            "full_image": [full_image], "tiled": [fine], "combined": [full_image, fine, coarse]
+        }  # fmt: skip
+        return {mode: merge(concatenate(parts), image.wh, config.evaluate.merge) for mode, parts in passes.items()}
+
+    return find
+
+
+def detect_all(images: Sequence[EvalImage], detector: Detector, label: str = "evaluation") -> DetectedImages:
+    """Return the detections of every image in each inference mode; `label` names the progress bar."""
+    detections: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
+    seconds: SecondsByMode = dict.fromkeys(MODES, 0.0)
+    for image in progress.of(images, label, len(images), "image"):
+        by_mode, image_seconds = detector.detect(image)
         for mode in MODES:
-            found[mode].append(merged[mode])
-            seconds[mode] += spent[mode]
-    return found, seconds
+            detections[mode].append(by_mode[mode])
+            seconds[mode] += image_seconds[mode]
+    return DetectedImages(images, detector, detections, seconds)

@@ -1,17 +1,28 @@
-"""Whether a new model may become the champion: it detects something, gains where it counts, and is worse nowhere."""
+"""The gate between a new model and the champion: no promotion without correct detections or with a regression."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from etl.boxes import BUCKETS
 from etl.config import Gate
+from etl.evaluation import Gain
 from train.evaluation import bootstrap
 from train.evaluation.bootstrap import MatchedDetections
 
-BUCKET_METRICS = {name: f"AP_{name}" for name in BUCKETS}  # of each bucket
+BUCKET_METRICS = {name: f"AP_{name}" for name in BUCKETS}
+
+
+class Decision(NamedTuple):
+    """The outcome of a comparison with the champion."""
+
+    passed: bool
+    reasons: tuple[str, ...]  # against a promotion
+    warnings: tuple[str, ...]
+    gains: dict[str, Gain]  # by metric
 
 
 def disqualify(model: MatchedDetections, metric: str) -> list[str]:
@@ -26,40 +37,49 @@ def disqualify(model: MatchedDetections, metric: str) -> list[str]:
     return []
 
 
-def decide(challenger: MatchedDetections, champion: MatchedDetections, gate: Gate, *, seed: int = 0) -> dict[str, Any]:
-    """Return passed, the reasons in words, and what each figure gained, of two models on the same images.
+def decide(challenger: MatchedDetections, champion: MatchedDetections, gate: Gate, *, seed: int = 0) -> Decision:
+    """Return whether a challenger passes, with the gain of each metric, of two models on the same images.
 
-    The same images are drawn for both, 1,000 times: the metric's median gain must not be below 0, and no bucket of
-    `min_boxes` objects or more may lose more than `max_regression` (median) with the upper 95 % bound below 0.
-    Smaller buckets only warn.
+    A paired bootstrap: both models are measured on the same 1,000 resamples of the images. The median gain of the
+    gate's metric must not be below 0, and no size bucket of `min_boxes` objects or more may lose more than
+    `max_regression` (median) with the upper bound of the 95 % interval below 0. Smaller buckets only warn.
     """
     weights = bootstrap.resample(challenger.images, seed=seed)
-
-    def gain(figure: str) -> dict[str, Any]:
-        values = [bootstrap.average_precision(model, figure, weights) for model in (challenger, champion)]
-        difference = values[0] - values[1]
-        there = difference[~np.isnan(difference)]
-        return {
-            "median": round(float(np.median(there)), 6) if len(there) else None,
-            "interval": bootstrap.percentile_interval(difference),
-        }
-
-    gains = {gate.metric: gain(gate.metric)}
+    gains = {
+        metric: _gain(challenger, champion, metric, weights)
+        for metric in dict.fromkeys((gate.metric, *BUCKET_METRICS.values()))
+    }
     reasons: list[str] = []
     warnings: list[str] = []
-    middle = gains[gate.metric]["median"]
-    if middle is None:
+    median = gains[gate.metric].median
+    if median is None:
         reasons.append(_unmeasured(gate.metric))
-    elif middle < 0:
-        reasons.append(f"{gate.metric} falls by {-middle:.4f} (median of {len(weights)} draws)")
-    for bucket, figure in BUCKET_METRICS.items():
-        found = gains.setdefault(figure, gain(figure))
-        objects = challenger.truths(bootstrap.size_range_of(bucket))
-        if found["median"] is None or found["median"] >= -gate.max_regression or found["interval"][1] >= 0:
-            continue
-        words = f"{figure} falls by {-found['median']:.4f} ({objects} objects)"
-        (reasons if objects >= gate.min_boxes else warnings).append(words)
-    return {"passed": not reasons, "reasons": reasons, "warnings": warnings, "gains": gains}
+    elif median < 0:
+        reasons.append(f"{gate.metric} falls by {-median:.4f} (median of {len(weights)} resamples)")
+    for bucket, metric in BUCKET_METRICS.items():
+        loss = _significant_loss(gains[metric])
+        if loss is not None and loss > gate.max_regression:
+            objects = challenger.objects(bootstrap.size_range_of(bucket))
+            text = f"{metric} falls by {loss:.4f} ({objects} objects)"
+            (reasons if objects >= gate.min_boxes else warnings).append(text)
+    return Decision(not reasons, tuple(reasons), tuple(warnings), gains)
+
+
+def _gain(challenger: MatchedDetections, champion: MatchedDetections, metric: str, weights: NDArray[np.int64]) -> Gain:
+    """Return the difference challenger - champion on the resamples; None where one of them cannot be measured."""
+    difference = bootstrap.average_precision(challenger, metric, weights) - bootstrap.average_precision(
+        champion, metric, weights
+    )
+    measured = difference[~np.isnan(difference)]
+    median = round(float(np.median(measured)), 6) if len(measured) else None
+    return Gain(median=median, interval=bootstrap.percentile_interval(difference))
+
+
+def _significant_loss(gain: Gain) -> float | None:
+    """Return by how much a metric falls (median); None where the 95 % interval does not lie below 0."""
+    if gain.median is None or gain.interval is None or gain.interval[1] >= 0:
+        return None
+    return -gain.median
 
 
 def _unmeasured(metric: str) -> str:

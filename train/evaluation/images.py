@@ -1,4 +1,4 @@
-"""An image that was held out, to be judged on: which part of it, what is true of it, and its pixels."""
+"""The images that a detector is evaluated on: window, ground truth and pixels."""
 
 from __future__ import annotations
 
@@ -19,58 +19,75 @@ from train.detections import EVERY_CATEGORY, GroundTruth
 
 @dataclass(frozen=True, eq=False)
 class EvalImage:
-    """An image to be judged on, with what is true of it."""
+    """An image to evaluate on, with its ground truth in pixels of the window."""
 
     image_id: str
     path: str
     image_wh: tuple[int, int]
-    window: Window  # what of it is judged
+    window: Window  # the part that belongs to the split: of a divided image a region, else the whole image
     orientation: int  # EXIF, to decode it with
     truth: GroundTruth
 
     @property
     def wh(self) -> tuple[int, int]:
-        """Width and height of what is judged."""
+        """Width and height of the window."""
         return self.window.x1 - self.window.x0, self.window.y1 - self.window.y0
 
 
 def build_eval_images(images: pa.Table, truth: pa.Table, categories: Sequence[str]) -> list[EvalImage]:
-    """Return the images in their order with their boxes; ConfigError for an object of none of the categories."""
+    """Return the images in their order with their boxes; a box of none of the categories becomes an ignore region."""
+    every = _ground_truth(truth, categories)
+    rows: dict[str, list[int]] = {image_id: [] for image_id in images["image_id"].to_pylist()}
+    inside = boxes.area(every.xyxy) > 0
+    for row, image_id in enumerate(truth["image_id"].to_pylist()):
+        if inside[row]:
+            rows[image_id].append(row)
+    return [
+        EvalImage(
+            image["image_id"],
+            image["path"],
+            (image["width"], image["height"]),
+            Window(*(image[side] for side in Window._fields)),
+            image["exif_orientation"],
+            _take(every, rows[image["image_id"]]),
+        )
+        for image in images.to_pylist()
+    ]
+
+
+def _ground_truth(truth: pa.Table, categories: Sequence[str]) -> GroundTruth:
+    """Return the rows of a table of boxes; the area of the box where the label file states none."""
     index = {name: number for number, name in enumerate(categories)}
-    rows: dict[str, list[int]] = {image: [] for image in images["image_id"].to_pylist()}
-    for row, image in enumerate(truth["image_id"].to_pylist()):
-        rows[image].append(row)
     xyxy = boxes.from_table(truth)
     ignore, difficult = (np.array(truth[name].to_pylist(), dtype=np.bool_) for name in ("ignore", "difficult"))
     category = np.array([index.get(name, EVERY_CATEGORY) for name in truth["category"].to_pylist()], dtype=np.int64)
-    area = np.array(truth["area"].to_pylist(), dtype=np.float64)  # null: not said
+    area = np.array(truth["area"].to_pylist(), dtype=np.float64)  # null becomes NaN
     area = np.where(np.isnan(area), boxes.area(xyxy), area)
-    ignore |= category == EVERY_CATEGORY
-    subjects = []
-    for image in images.to_pylist():
-        mine = np.array(rows[image["image_id"]], dtype=np.int64)
-        mine = mine[boxes.area(xyxy[mine]) > 0]  # nothing of the others lies inside the image
-        subjects.append(
-            EvalImage(
-                image["image_id"],
-                image["path"],
-                (image["width"], image["height"]),
-                Window(*(image[side] for side in Window._fields)),
-                image["exif_orientation"],
-                GroundTruth(xyxy[mine], category[mine], area[mine], ignore[mine], difficult[mine]),
-            )
-        )
-    return subjects
+    return GroundTruth(xyxy, category, area, ignore | (category == EVERY_CATEGORY), difficult)
 
 
-def read_pixels(config: Config, subject: EvalImage) -> codec.Pixels:
-    """Return what is judged of a subject's image, upright; SourceError when it is no longer the one of the snapshot."""
+def _take(truth: GroundTruth, rows: Sequence[int]) -> GroundTruth:
+    index = np.array(rows, dtype=np.int64)
+    return GroundTruth(
+        truth.xyxy[index], truth.category[index], truth.area[index], truth.ignore[index], truth.difficult[index]
+    )
+
+
+def read_pixels(config: Config, image: EvalImage) -> codec.Pixels:
+    """Return the window of an image [H, W, 3], upright.
+
+    SourceError when the image cannot be read or its size is not the one recorded in the snapshot.
+    """
     try:
-        image = read_image(config, subject.path, subject.orientation)
+        pixels = read_image(config, image.path, image.orientation)
     except codec.UnreadableImageError as error:
-        raise SourceError(f"{subject.path}: {error}") from error
-    if (wh := (image.shape[1], image.shape[0])) != subject.image_wh:
-        before = " x ".join(map(str, subject.image_wh))
-        raise SourceError(f"{subject.path}: now {wh[0]} x {wh[1]} pixels, {before} when built")
-    x0, y0, x1, y1 = subject.window
-    return image[y0:y1, x0:x1]
+        raise SourceError(f"{image.path}: {error}") from error
+    width, height = pixels.shape[1], pixels.shape[0]
+    if (width, height) != image.image_wh:
+        built_width, built_height = image.image_wh
+        raise SourceError(
+            f"{image.path}: the image size changed since the build: was {built_width} x {built_height}, "
+            f"now {width} x {height}"
+        )
+    x0, y0, x1, y1 = image.window
+    return pixels[y0:y1, x0:x1]

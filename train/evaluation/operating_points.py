@@ -1,26 +1,35 @@
-"""What a score is worth: precision, recall and F1 as the confidence rises, operating points, and calibration."""
+"""Confidence thresholds: precision, recall and F1 at each, the best F1, and the calibration of scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from etl.evaluation import Calibration, CalibrationBin, ConfidenceCurve, OperatingPoint
 from train.detections import Detections, GroundTruth
 from train.evaluation.metrics import Matches
 
 _POINTS = 101  # of a curve
 _BINS = 10  # of scores, for calibration
 
-MatchedImage = tuple[GroundTruth, Detections, Matches]  # of one image
+Thresholds = NDArray[np.float64]  # [C], the confidence threshold of each category
+
+
+class MatchedImage(NamedTuple):
+    """One image with its detections matched."""
+
+    truth: GroundTruth
+    detections: Detections
+    matches: Matches
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The judged detections of one category or of all, best first, and how many objects there are."""
+    """The detections of one category or of all, best score first, without neutral ones, and the number of objects."""
 
     score: NDArray[np.float64]  # [D]
     hit: NDArray[np.bool_]  # [D]
@@ -28,77 +37,91 @@ class Scores:
 
     @classmethod
     def of(cls, images: Iterable[MatchedImage], category: int | None = None) -> Scores:
-        """Return those of a category, of all where none is given."""
+        """Return the scores of one category, or of all without one."""
         scores, hits, objects = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)], 0
-        for truth, detections, matched in images:
-            judged = ~matched.neutral
+        for truth, detections, matches in images:
+            judged = ~matches.neutral
             counted = truth.counted
             if category is not None:
                 judged &= detections.category == category
                 counted &= truth.category == category
             scores.append(detections.score[judged])
-            hits.append(matched.truth[judged] >= 0)
+            hits.append(matches.owner[judged] >= 0)
             objects += int(counted.sum())
         score = np.concatenate(scores)
         order = np.argsort(-score, kind="stable")
         return cls(score[order], np.concatenate(hits)[order], objects)
 
 
-def best_f1(scores: Scores) -> dict[str, float | None]:
-    """Return the confidence with the best F1, and precision, recall and F1 there; None without truth."""
+def best_f1(scores: Scores) -> OperatingPoint:
+    """Return the confidence threshold of the highest F1 = 2 P R / (P + R), and the values there.
+
+    Without objects or detections the threshold is None; recall is then 0 if there are objects.
+    """
     if not scores.objects or not len(scores.score):
-        return {"confidence": None, "precision": None, "recall": 0.0 if scores.objects else None, "F1": None}
-    right = np.cumsum(scores.hit)
-    f1 = 2 * right / (np.arange(1, len(right) + 1) + scores.objects)
-    last = np.flatnonzero(np.append(np.diff(scores.score) != 0, True))  # equal scores stand or fall together
+        recall = 0.0 if scores.objects else None
+        return OperatingPoint(confidence=None, precision=None, recall=recall, F1=None)
+    hits = np.cumsum(scores.hit)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + scores.objects)
+    last = np.flatnonzero(np.append(np.diff(scores.score) != 0, True))  # a threshold keeps all of equal scores or none
     place = int(last[f1[last].argmax()])
-    return {
-        "confidence": float(scores.score[place]),
-        "precision": float(right[place] / (place + 1)),
-        "recall": float(right[place] / scores.objects),
-        "F1": float(f1[place]),
-    }
+    return OperatingPoint(
+        confidence=float(scores.score[place]),
+        precision=float(hits[place] / (place + 1)),
+        recall=float(hits[place] / scores.objects),
+        F1=float(f1[place]),
+    )
 
 
-def confidence_curve(scores: Scores) -> dict[str, list[float]] | None:
-    """Return precision, recall and F1 at confidences 0, 0.01 … 1; precision is 1 where nothing is left."""
+def confidence_curve(scores: Scores) -> ConfidenceCurve | None:
+    """Return precision, recall and F1 at thresholds 0, 0.01 ... 1; precision is 1 where no detection is left.
+
+    None without objects.
+    """
     if not scores.objects:
         return None
     confidence = np.arange(_POINTS) / (_POINTS - 1)
     kept = np.searchsorted(-scores.score, -confidence, side="right")  # detections of this score or above
-    right = np.append(0, np.cumsum(scores.hit))[kept]
-    precision = np.divide(right, kept, out=np.ones(_POINTS), where=kept > 0)
-    recall = right / scores.objects
-    f1 = 2 * right / (kept + scores.objects)
-    rows = {"confidence": confidence, "precision": precision, "recall": recall, "F1": f1}
-    return {name: np.round(values, 4).tolist() for name, values in rows.items()}
+    hits = np.append(0, np.cumsum(scores.hit))[kept]
+    precision = np.divide(hits, kept, out=np.ones(_POINTS), where=kept > 0)
+    recall = hits / scores.objects
+    f1 = 2 * hits / (kept + scores.objects)
+    return ConfidenceCurve(
+        confidence=_rounded(confidence), precision=_rounded(precision), recall=_rounded(recall), F1=_rounded(f1)
+    )
 
 
-def measure_calibration(scores: Scores) -> dict[str, Any]:
-    """Return, by tenths of the score, detections, their mean score and the share that is right; and the mean gap.
+def measure_calibration(scores: Scores) -> Calibration:
+    """Return mean score and share of hits in ten equal bins of the score, and the expected calibration error.
 
-    `error` is the expected calibration error (Guo et al. 1706.04599): the gaps weighed by detections.
+    ECE = sum_b n_b / n * |mean score of b - share of hits of b| over the bins b (Guo et al. 2017, arXiv 1706.04599).
     """
     place = np.minimum((scores.score * _BINS).astype(np.int64), _BINS - 1)
     number = np.bincount(place, minlength=_BINS)
-    mean = np.bincount(place, scores.score, minlength=_BINS)
-    right = np.bincount(place, scores.hit, minlength=_BINS)
-    gap = np.abs(mean - right).sum() / len(scores.score) if len(scores.score) else None
-    bins = [
-        {"detections": int(n), "score": round(float(m / n), 4), "right": round(float(r / n), 4)} if n else None
-        for n, m, r in zip(number, mean, right, strict=True)
-    ]
-    return {"error": None if gap is None else round(float(gap), 6), "bins": bins}
+    total = np.bincount(place, scores.score, minlength=_BINS)
+    hits = np.bincount(place, scores.hit, minlength=_BINS)
+    error = round(float(np.abs(total - hits).sum() / len(scores.score)), 6) if len(scores.score) else None
+    return Calibration(
+        error=error,
+        bins=tuple(
+            CalibrationBin(detections=int(n), score=round(float(t / n), 4), right=round(float(h / n), 4)) if n else None
+            for n, t, h in zip(number, total, hits, strict=True)
+        ),
+    )
 
 
-def operating_points(images: Sequence[MatchedImage], categories: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Return the best confidence of each category, with what it gives; those without objects have none."""
+def operating_points(images: Sequence[MatchedImage], categories: Sequence[str]) -> dict[str, OperatingPoint]:
+    """Return the operating point with the best F1 of each category."""
     return {name: best_f1(Scores.of(images, number)) for number, name in enumerate(categories)}
 
 
-def confidence_thresholds(
-    points: Mapping[str, Mapping[str, float | None]], other: Mapping[str, float | None]
-) -> NDArray[np.float64]:
-    """Return from which confidence each category [C] counts: its own best, else that of all, else 0."""
-    rest = other["confidence"] or 0.0
-    return np.array([rest if (own := row["confidence"]) is None else own for row in points.values()], dtype=np.float64)
+def confidence_thresholds(points: Mapping[str, OperatingPoint], overall: OperatingPoint) -> Thresholds:
+    """Return the confidence threshold of each category [C]: its own, else that of all categories, else 0."""
+    other = overall.confidence or 0.0
+    return np.array(
+        [other if point.confidence is None else point.confidence for point in points.values()], dtype=np.float64
+    )
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.round(values, 4).tolist())

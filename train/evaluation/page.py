@@ -1,311 +1,241 @@
-"""The page of an evaluation: figures, what each way of looking gains, and pictures of hits and misses."""
+"""The evaluation page: tables, plots and close-ups of one evaluation in a single HTML file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from etl import boxes, numbers
-from etl.imaging import codec
-from etl.imaging.codec import Pixels
+from etl.evaluation import ConfidenceCurve, Evaluation, Interval, ModeMetrics
 from etl.reports import charts, page
-from train.detections import Detections
-from train.evaluation import error_types, metrics
-from train.evaluation.images import EvalImage
-from train.prediction import drawing
-
-Kind = Literal["missed", "false", "found"]
+from train.evaluation.examples import KINDS, Picture
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_OF_EACH_KIND = 12  # pictures
-_PICTURE_WH = (320, 240)
-_QUALITY = 82
-_MODES = {"full_image": "whole image", "tiled": "tiles", "combined": "combined"}
-_NOTHING = "nothing"  # what a false alarm was, and what a missed object was found as
+_MODES = {"full_image": "full image", "tiled": "tiled", "combined": "combined"}
+_NOTHING = "nothing"  # the row of false positives and the column of missed objects
 _CURVES = 5  # of categories, in one plot
 _SIZES = {"AP": "all", **{f"AP_{name}": name.replace("_", " ") for name in boxes.BUCKETS}}
+_UNIT_SQUARE = {"x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
+_FURTHER_METRICS = {
+    "AP50": "AP at IoU 0.5", "AP75": "AP at IoU 0.75", "AP50_small": "AP at IoU 0.5, small objects",
+    "AR100": "recall, 100 detections", "AR": "recall, all detections", "AR_small": "recall, small objects",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One object found or missed, or one detection of nothing, and all boxes around it."""
-
-    kind: Kind
-    image: int  # index of the subject
-    xyxy: tuple[float, ...]
-    category: str
-    score: float | None
-    iou: float | None
-    around: boxes.Boxes  # [N, 4], truth and detections of the image
-    colours: tuple[drawing.Colour, ...]  # [N]
-
-    @property
-    def side(self) -> float:
-        """Return sqrt(w * h) in source pixels."""
-        return float(boxes.side_length(boxes.as_boxes(self.xyxy))[0])
-
-    @property
-    def caption(self) -> str:
-        """Return what the picture shows in a few words."""
-        words = {"missed": "missed", "false": "false alarm", "found": "found"}
-        parts = [f"{self.category}, {self.side:.0f} px, {words[self.kind]}"]
-        parts += [] if self.score is None else [f"score {self.score:.2f}"]
-        parts += [] if self.iou is None else [f"IoU {self.iou:.2f}"]
-        return ", ".join(parts)
-
-
-def render(answer: dict[str, Any], pictures: Sequence[tuple[Kind, str, bytes]]) -> str:
-    """Return the evaluation page for the answer of `speck evaluate` and its (kind, caption, JPEG) pictures."""
-    by_kind = {kind: [(text, data) for k, text, data in pictures if k == kind] for kind in ("missed", "false", "found")}
+def render(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
+    """Return the page as HTML that refers to no other file."""
     return page.render(
         "evaluation.html.j2",
         folder=_TEMPLATES,
-        answer=answer,
+        evaluation=evaluation,
         modes=_MODES,
-        sizes=_size_rows(answer),
-        recalls=_recall_rows(answer),
-        categories=_category_rows(answer),
-        gains=_gain_rows(answer),
-        mistakes=_mistake_rows(answer),
-        confusion=_confusion_rows(answer),
-        seams=_seam_rows(answer),
-        lost=_lost(answer),
-        curves=_curves(answer),
-        plots=_plots(answer),
-        pictures=by_kind,
-        network=answer["size_reference"] == "network",
+        plots=_metric_plots(evaluation),
+        sizes=_size_rows(evaluation),
+        further=_further_rows(evaluation),
+        gains=_gain_rows(evaluation),
+        categories=_category_rows(evaluation),
+        error_plots=[_matched_and_missed(evaluation), _confusion_map(evaluation)],
+        errors=_error_rows(evaluation),
+        confusion=_confusion_rows(evaluation),
+        seams=_seam_rows(evaluation),
+        confidence_plots=_confidence_plots(evaluation),
+        pictures={kind: [(p.caption, p.jpeg) for p in pictures if p.kind == kind] for kind in KINDS},
     )
 
 
-def select_examples(
-    subjects: Sequence[EvalImage], found: Sequence[Detections], categories: Sequence[str]
-) -> list[Example]:
-    """Return the worst misses (largest first), false alarms (surest first) and hits (least exact first)."""
-    every: dict[Kind, list[tuple[float, int, Example]]] = {"missed": [], "false": [], "found": []}
-    for image, (subject, seen) in enumerate(zip(subjects, found, strict=True)):
-        for badness, example in _of_image(image, subject, seen, categories):
-            every[example.kind].append((badness, len(every[example.kind]), example))
-    worst: list[Example] = []
-    for ranked in every.values():
-        worst += [example for *_, example in sorted(ranked, key=lambda item: (-item[0], item[1]))[:_OF_EACH_KIND]]
-    return worst
+def _by_mode(evaluation: Evaluation) -> list[ModeMetrics]:
+    return [evaluation.modes[mode] for mode in _MODES]
 
 
-def draw_examples(
-    chosen: Iterable[Example], subjects: Sequence[EvalImage], read: Callable[[EvalImage], Pixels]
-) -> Iterator[tuple[Kind, str, bytes]]:
-    """Yield (kind, caption, JPEG) of each example; every image is read once."""
-    chosen = list(chosen)
-    drawn: dict[int, tuple[Kind, str, bytes]] = {}
-    for image in sorted({example.image for example in chosen}):
-        pixels = read(subjects[image])
-        for number, example in enumerate(chosen):
-            if example.image == image:
-                window = drawing.close_up_window(example.xyxy, subjects[image].wh, _PICTURE_WH)
-                close = drawing.draw_close_up(pixels, window, _PICTURE_WH, example.around, example.colours)
-                caption = f"{example.caption} · {subjects[image].path}"
-                drawn[number] = (example.kind, caption, codec.encode(close, _QUALITY))
-    yield from (drawn[number] for number in range(len(chosen)))
+def _decimals(evaluation: Evaluation, metric: str) -> list[str]:
+    return [numbers.decimal(metrics[metric]) for metrics in _by_mode(evaluation)]
 
 
-def _of_image(
-    image: int, subject: EvalImage, shown: Detections, categories: Sequence[str]
-) -> Iterator[tuple[float, Example]]:
-    """Yield each object and false alarm of an image with how bad it is."""
-    truth, matched = subject.truth, metrics.match(subject.truth, shown)
-    counted = truth.counted
-    around = np.concatenate([truth.xyxy[counted], shown.xyxy])
-    colour = {True: drawing.BLUE, False: drawing.RED}
-    right = (matched.truth >= 0) | matched.neutral
-    colours = (*[drawing.GREEN] * int(counted.sum()), *(colour[bool(hit)] for hit in right))
-
-    def example(kind: Kind, box: Any, category: int, score: float | None, iou: float | None) -> Example:
-        return Example(kind, image, tuple(map(float, box)), categories[category], score, iou, around, colours)
-
-    for missed in np.flatnonzero(counted & ~matched.found):
-        box = truth.xyxy[missed]
-        yield float(boxes.side_length(box[None])[0]), example("missed", box, int(truth.category[missed]), None, None)
-    for i, (box, category, score) in enumerate(
-        zip(shown.xyxy, shown.category.tolist(), shown.score.tolist(), strict=True)
-    ):
-        if matched.truth[i] >= 0:
-            iou = float(boxes.iou(box[None], truth.xyxy[[matched.truth[i]]])[0, 0])
-            yield 1 - iou, example("found", box, category, score, iou)
-        elif not matched.neutral[i]:
-            yield score, example("false", box, category, score, None)
-
-
-def _size_rows(answer: dict[str, Any]) -> list[list[str]]:
-    counts = answer["combined"]["buckets"]
-    objects = {"AP": answer["combined"]["boxes"], **{f"AP_{name}": counts[name] for name in boxes.BUCKETS}}
-    objects["AP_small"] = sum(counts[name] for name in boxes.BUCKETS[:3])  # as COCO has it
+def _size_rows(evaluation: Evaluation) -> list[list[str]]:
+    combined = evaluation.combined
+    objects = {"AP": combined.boxes, **{f"AP_{name}": number for name, number in combined.buckets.items()}}
+    objects["AP_small"] = sum(combined.buckets[name] for name in boxes.BUCKETS[: boxes.SMALL_BUCKETS])  # COCO's range
     return [
         [
             name,
-            numbers.count(objects[key]),
-            *(numbers.decimal(answer[mode][key]) for mode in _MODES),
-            _sure(answer, key),
-            *(numbers.decimal(answer[mode][f"NWD_{key}"]) for mode in _MODES),
+            numbers.count(objects[metric]),
+            *_decimals(evaluation, metric),
+            _interval_text(combined.intervals[metric]),
+            *_decimals(evaluation, f"NWD_{metric}"),
         ]
-        for key, name in _SIZES.items()
+        for metric, name in _SIZES.items()
     ]
 
 
-def _sure(answer: dict[str, Any], figure: str) -> str:
-    """Return between which values 95 of 100 draws of the combined figure lie."""
-    found = answer["combined"]["intervals"][figure]
-    return numbers.decimal(None) if found is None else " to ".join(numbers.decimal(value) for value in found)
+def _interval_text(interval: Interval | None, form: str = ".3f") -> str:
+    return numbers.DASH if interval is None else " to ".join(format(bound, form) for bound in interval)
 
 
-def _gain_rows(answer: dict[str, Any]) -> list[list[str]]:
-    gains = answer.get("gate", {}).get("gains", {})
+def _further_rows(evaluation: Evaluation) -> list[list[str]]:
+    return [[name, *_decimals(evaluation, metric)] for metric, name in _FURTHER_METRICS.items()]
+
+
+def _gain_rows(evaluation: Evaluation) -> list[list[str]]:
+    gains = evaluation.gate.gains if evaluation.gate is not None else {}
     return [
-        [figure, f"{found['median']:+.3f}", " to ".join(f"{value:+.3f}" for value in found["interval"])]
-        for figure, found in gains.items()
-        if found["median"] is not None
+        [metric, f"{gain.median:+.3f}", _interval_text(gain.interval, "+.3f")]
+        for metric, gain in gains.items()
+        if gain.median is not None
     ]
 
 
-def _mistake_rows(answer: dict[str, Any]) -> list[list[str]]:
-    """Return, by size, objects, found ones and mistakes of each kind; sizes without any are left out."""
+def _category_rows(evaluation: Evaluation) -> list[list[str]]:
     rows = []
-    for name, row in answer["mistakes"].items():
-        if any(row.values()):
-            centre = answer["centre_recall"][name]
-            counts = [numbers.count(row[key]) for key in ("objects", "found", *error_types.ERROR_TYPES)]
-            rows.append([name.replace("_", " "), *counts, numbers.percent(centre)])
+    for name, combined in evaluation.combined.categories.items():
+        others = [metrics.categories[name].AP50 for metrics in (evaluation.full_image, evaluation.tiled)]
+        values = (*others, combined.AP50, combined.AP, combined.AP_small)
+        rows.append([name, numbers.count(combined.boxes), *map(numbers.decimal, values)])
     return rows
 
 
-def _lost(answer: dict[str, Any]) -> list[charts.Figure]:
-    """Return what became of the objects of each size, and what is taken for what."""
-    rows = {
-        name.replace("_", " "): [row["found"], row["objects"] - row["found"] - row["missed"], row["missed"]]
-        for name, row in answer["mistakes"].items()
-        if row["objects"]
-    }
-    caption = "Objects of each size: found, hit badly (near, or of another class), and missed by everything."
-    return [charts.stacked_bars("Where objects are lost", caption, rows, ["found", "badly", "missed"]), *_taken(answer)]
+def _error_rows(evaluation: Evaluation) -> list[list[str]]:
+    """Return objects, matched objects and errors of each type by size; sizes without any are left out."""
+    rows = []
+    for size, errors in evaluation.error_types.items():
+        counts = (
+            errors.objects, errors.found, errors.localisation, errors.class_, errors.both, errors.duplicate,
+            errors.background, errors.missed,
+        )  # fmt: skip
+        if any(counts):
+            by_centre = numbers.percent(evaluation.centre_recall[size])
+            rows.append([size.replace("_", " "), *map(numbers.count, counts), by_centre])
+    return rows
 
 
-def _taken(answer: dict[str, Any]) -> list[charts.Figure]:
-    names = [*answer["combined"]["categories"], _NOTHING]
-    shares = [[value / max(sum(row), 1) for value in row] for row in answer["confusion"]]
-    caption = (
-        "Each row is what was there, shared out over what it was found as; the last column was missed, the last row "
-        "holds false alarms by the class they were given."
+def _confusion_rows(evaluation: Evaluation) -> list[list[str]]:
+    names = [*evaluation.combined.categories, _NOTHING]
+    return [[name, *map(numbers.count, row)] for name, row in zip(names, evaluation.confusion, strict=True)]
+
+
+def _seam_rows(evaluation: Evaluation) -> list[list[str]]:
+    seams = evaluation.seams
+    names = {"whole in every tile that shows them": seams.interior, "cut by a border of a scale-1 tile": seams.seam}
+    return [[name, numbers.count(row.objects), numbers.percent(row.recall)] for name, row in names.items()]
+
+
+def _metric_plots(evaluation: Evaluation) -> list[charts.Figure]:
+    ap, nwd_ap = (
+        {name: [metrics[prefix + metric] for metrics in _by_mode(evaluation)] for metric, name in _SIZES.items()}
+        for prefix in ("", "NWD_")
     )
-    return [charts.heat_map("What is taken for what", caption, names, names, shares, x_label="found as")]
-
-
-def _confusion_rows(answer: dict[str, Any]) -> list[list[str]]:
-    names = [*answer["combined"]["categories"], _NOTHING]
-    return [[name, *map(numbers.count, row)] for name, row in zip(names, answer["confusion"], strict=True)]
-
-
-def _seam_rows(answer: dict[str, Any]) -> list[list[str]]:
-    words = {"interior": "whole in each tile that shows it", "seam": "cut by a tile of scale 1"}
-    return [
-        [words[name], numbers.count(row["objects"]), numbers.percent(row["recall"])]
-        for name, row in answer["seams"].items()
-    ]
-
-
-def _curves(answer: dict[str, Any]) -> list[charts.Figure]:
-    found, bins = answer["curve"], [row for row in answer["calibration"]["bins"] if row is not None]
-    if found is None:
-        return []
-    at = found["confidence"]
-    names = ("precision", "recall", "F1")
-    number = {name: row["boxes"] for name, row in answer["combined"]["categories"].items()}
-    common = sorted(number, key=lambda name: -number[name])[:_CURVES] if len(number) > 1 else []
-    whose = f"All categories together, and the {len(common)} with the most objects" if common else "All categories"
-    lines = {"all categories": found} | {name: answer["curves"][name] for name in common if number[name]}
+    highest = max((value for table in (ap, nwd_ap) for row in table.values() for value in row if value), default=0.0)
+    loosest, strictest = (
+        f"{t} ({evaluation.nwd.scale * np.log(1 / t) / 2**0.5:.1f} px)"
+        for t in (evaluation.nwd.thresholds[0], evaluation.nwd.thresholds[-1])
+    )
+    modes = list(_MODES.values())
     plots = [
-        charts.line_chart(
-            "What a confidence gives",
-            "Precision, recall and F1 of the combined detections from each confidence on, all categories together.",
-            {name: list(zip(at, found[name], strict=True)) for name in names},
-            x_label="confidence", y_label="share", x_range=(0, 1), y_range=(0, 1),
+        charts.grouped_bars(
+            "AP by object size",
+            "Average precision over IoU 0.5 to 0.95. Size is the square root of the box area in "
+            f"{evaluation.size_reference} pixels; a gap is a size without objects.",
+            ap, modes, digits=3, highest=highest,
         ),
-        charts.line_chart(
-            "Precision and recall",
-            f"Each point is a confidence: right is more objects found, up is fewer false alarms. {whose}.",
-            {name: list(zip(line["recall"], line["precision"], strict=True)) for name, line in lines.items()},
-            x_label="recall", y_label="precision", x_range=(0, 1), y_range=(0, 1),
+        charts.grouped_bars(
+            "NWD-AP by object size",
+            f"Average precision over NWD {loosest} to {strictest}; in brackets the mean edge error that the threshold "
+            "allows, at any size.",
+            nwd_ap, modes, digits=3, highest=highest,
         ),
     ]  # fmt: skip
-    if bins:
-        gap = numbers.percent(answer["calibration"]["error"])
-        plots.append(
-            charts.line_chart(
-                "Is a score a probability?",
-                f"The share of right detections by score, and where it would lie if scores were probabilities; the "
-                f"gap is {gap} on average.",
-                {"found": [(row["score"], row["right"]) for row in bins], "calibrated": [(0.0, 0.0), (1.0, 1.0)]},
-                x_label="score",
-                y_label="right",
-                x_range=(0, 1),
-                y_range=(0, 1),
-            )
-        )
-    return plots
+    return [*plots, _time_plot(evaluation)] if evaluation.seconds_per_image else plots
 
 
-def _recall_rows(answer: dict[str, Any]) -> list[list[str]]:
-    keys = {"AP50": "AP at IoU 0.5", "AP75": "AP at IoU 0.75", "AP50_small": "AP at IoU 0.5, small objects"}
-    keys |= {"AR100": "recall, 100 detections", "AR": "recall, all detections", "AR_small": "recall, small objects"}
-    return [[name, *(numbers.decimal(answer[mode][key]) for mode in _MODES)] for key, name in keys.items()]
-
-
-def _category_rows(answer: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    for name, figures in answer["combined"]["categories"].items():
-        others = [answer[mode]["categories"][name]["AP50"] for mode in ("full_image", "tiled")]
-        own = [figures[key] for key in ("AP50", "AP", "AP_small")]
-        rows.append([name, numbers.count(figures["boxes"]), *(numbers.decimal(value) for value in (*others, *own))])
-    return rows
-
-
-def _plots(answer: dict[str, Any]) -> list[charts.Figure]:
-    modes = list(_MODES.values())
-    thresholds = (answer["nwd"]["thresholds"][place] for place in (0, -1))
-    off = [f"{t} ({answer['nwd']['scale'] * np.log(1 / t) / 2**0.5:.1f} px)" for t in thresholds]
-    ap, by_nwd = (
-        {name: [answer[mode][kind + key] for mode in _MODES] for key, name in _SIZES.items()} for kind in ("", "NWD_")
+def _time_plot(evaluation: Evaluation) -> charts.Figure:
+    seconds = {name: evaluation.modes[mode].seconds_per_image for mode, name in _MODES.items()}
+    return charts.bar_chart(
+        "Seconds per image",
+        "Network and merging, without reading the image, on the device of this run.",
+        seconds,
+        texts={name: f"{value:.2f} s" for name, value in seconds.items()},
     )
-    highest = max([0.0, *(value for table in (ap, by_nwd) for row in table.values() for value in row if value)])
-    plots = [
-        charts.grouped_bars(
-            "AP by size of the object",
-            "Average precision over IoU 0.5 to 0.95; the size is the square root of the box area in "
-            f"{answer['size_reference']} pixels. A gap is a size without objects.",
-            ap,
-            modes,
-            digits=3,
-            highest=highest,
-        ),
-        charts.grouped_bars(
-            "AP by NWD",
-            f"The same over NWD {' to '.join(off)}: so far off may edges be on average, at any size.",
-            by_nwd,
-            modes,
-            digits=3,
-            highest=highest,
-        ),
-    ]
-    if answer["seconds_per_image"]:
-        seconds = {name: answer[mode]["seconds_per_image"] for mode, name in _MODES.items()}
-        plots.append(
-            charts.bar_chart(
-                "Seconds per image",
-                "The time for network and merging, without reading the image, on the device of this run.",
-                seconds,
-                texts={name: f"{value:.2f} s" for name, value in seconds.items()},
-            )
-        )
-    return plots
+
+
+def _matched_and_missed(evaluation: Evaluation) -> charts.Figure:
+    rows = {
+        size.replace("_", " "): [errors.found, errors.objects - errors.found - errors.missed, errors.missed]
+        for size, errors in evaluation.error_types.items()
+        if errors.objects
+    }
+    return charts.stacked_bars(
+        "Matched and missed objects",
+        "Objects of each size: matched, detected with a localisation or class error, and missed.",
+        rows,
+        ["matched", "with an error", "missed"],
+    )
+
+
+def _confusion_map(evaluation: Evaluation) -> charts.Figure:
+    names = [*evaluation.combined.categories, _NOTHING]
+    shares = [[value / max(sum(row), 1) for value in row] for row in evaluation.confusion]
+    return charts.heat_map(
+        "Confusion matrix",
+        "Each row is a labelled category, as shares of the categories it was detected as. The last column holds missed "
+        "objects, the last row false positives.",
+        names,
+        names,
+        shares,
+        x_label="detected as",
+    )
+
+
+def _confidence_plots(evaluation: Evaluation) -> list[charts.Figure]:
+    if evaluation.curve is None:
+        return []
+    plots = [_threshold_plot(evaluation.curve), _precision_recall_plot(evaluation, evaluation.curve)]
+    return [*plots, _calibration_plot(evaluation)] if any(evaluation.calibration.bins) else plots
+
+
+def _threshold_plot(curve: ConfidenceCurve) -> charts.Figure:
+    values = {"precision": curve.precision, "recall": curve.recall, "F1": curve.F1}
+    return charts.line_chart(
+        "Precision, recall and F1 by confidence",
+        "Of the combined detections at or above each confidence threshold, all categories together.",
+        {name: list(zip(curve.confidence, row, strict=True)) for name, row in values.items()},
+        x_label="confidence",
+        y_label="share",
+        **_UNIT_SQUARE,
+    )
+
+
+def _precision_recall_plot(evaluation: Evaluation, overall: ConfidenceCurve) -> charts.Figure:
+    curves = {"all categories": overall, **_most_common_curves(evaluation)}
+    others = len(curves) - 1
+    which = f"All categories together, and the {others} with the most objects" if others else "All categories"
+    return charts.line_chart(
+        "Precision-recall curve",
+        f"One point for each confidence threshold. {which}.",
+        {name: list(zip(curve.recall, curve.precision, strict=True)) for name, curve in curves.items()},
+        x_label="recall",
+        y_label="precision",
+        **_UNIT_SQUARE,
+    )
+
+
+def _most_common_curves(evaluation: Evaluation) -> Mapping[str, ConfidenceCurve]:
+    """Return the curves of the categories with the most objects; none if there is one category only."""
+    categories = evaluation.combined.categories
+    if len(categories) < 2:
+        return {}
+    common = sorted(categories, key=lambda name: -categories[name].boxes)[:_CURVES]
+    return {name: curve for name in common if (curve := evaluation.curves[name]) is not None}
+
+
+def _calibration_plot(evaluation: Evaluation) -> charts.Figure:
+    error = numbers.percent(evaluation.calibration.error)
+    bins = [row for row in evaluation.calibration.bins if row is not None]
+    return charts.line_chart(
+        "Calibration",
+        f"Share of correct detections by score. The expected calibration error is {error}; it is 0 on the diagonal.",
+        {"measured": [(row.score, row.right) for row in bins], "calibrated": [(0.0, 0.0), (1.0, 1.0)]},
+        x_label="score",
+        y_label="share correct",
+        **_UNIT_SQUARE,
+    )

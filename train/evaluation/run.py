@@ -1,33 +1,29 @@
-"""A detector judged on the images held out: on each whole image, on tiles, and on both, with the page that shows it."""
+"""`speck evaluate`: detect on the val images, measure, compare with the champion, write the result, promote."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
-from etl import boxes
 from etl.config import Config
 from etl.errors import ConfigError
+from etl.evaluation import Evaluation
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths
-from train.detections import Detections
-from train.evaluation import (
-    bootstrap,
-    champion,
-    error_types,
-    metrics,
-    nwd,
-    operating_points,
-    page,
+from train.evaluation import champion, examples, page
+from train.evaluation.detectors import (
+    DetectedImages,
+    detect_all,
+    find_newest_model,
+    from_file_or_truth,
+    load_detector,
 )
-from train.evaluation.detectors import Detector, detect_all, find_newest_model, from_file_or_truth, load_detector
-from train.evaluation.images import EvalImage, build_eval_images, read_pixels
-from train.models import model as models
-from train.prediction.tiled import MODES, Mode
+from train.evaluation.images import build_eval_images, read_pixels
+from train.evaluation.measure import drop_low_scores, evaluate_detections
+from train.evaluation.operating_points import confidence_thresholds
+from train.models.model import save_thresholds
 
 log = logging.getLogger("speck")
 
@@ -40,99 +36,72 @@ def evaluate(
     out: str | None = None,
     *,
     promote: bool = False,
-) -> dict[str, Any]:
-    """Judge a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
+) -> Evaluation:
+    """Evaluate a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
 
-    Without either the newest model is judged. With `promote` it is compared with the dataset's champion on the same
-    images, and takes its place if the gate lets it.
-
-    Writes evaluation.json and evaluation.html beside the model, or below `out`, and returns the answer of
-    `speck evaluate`. ConfigError when there is nothing to judge, or nothing to judge it on.
+    Without either, the newest model is evaluated. With `promote` it is compared with the dataset's champion on the
+    same images and replaces it if the gate passes. Writes evaluation.json and evaluation.html into the model's folder,
+    or into `out`. ConfigError without a model, without val images, or for options that exclude each other.
     """
     snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
-    if detections is not None and (model is not None or promote):
+    if detections is None:
+        model = find_newest_model(config) if model is None else model
+        paths: EvaluationPaths = ModelPaths(model)
+    else:
+        _refuse_with_detections(model, promote)
+        paths = DatasetPaths(config.home).evaluation(PurePosixPath(detections).stem)
+    paths = paths if out is None else EvaluationPaths(out)
+    detected = _detect(config, snapshot, model, detections)
+    evaluation = Evaluation(
+        **dict(evaluate_detections(detected, config)),
+        dataset=config.name,
+        snapshot=snapshot.uri,
+        model=model,
+        detections=detections,
+        html=paths.evaluation_html,
+    )
+    if promote and model is not None:
+        evaluation = evaluation.model_copy(update={"gate": champion.compare(config, snapshot, model, detected)})
+    _write(config, paths, evaluation, detected)
+    if model is not None and paths.uri == ModelPaths(model).uri:
+        save_thresholds(model, {name: point.confidence for name, point in evaluation.thresholds.items()})
+    if model is not None and evaluation.gate is not None:
+        champion.promote_if_passed(model, evaluation.gate)
+    _log_result(evaluation)
+    return evaluation
+
+
+def _refuse_with_detections(model: str | None, promote: bool) -> None:
+    if model is not None or promote:
         other = "--model" if model is not None else "--promote"
         raise ConfigError("speck evaluate", f"{other}, --detections", "both", "one of them")
+
+
+def _detect(config: Config, snapshot: Snapshot, model: str | None, detections: str | None) -> DetectedImages:
+    """Return the val images with the detections of a model, or else those of `detections`."""
     table, truth = evaluation_truth(snapshot, "val")
     if not table.num_rows:
         raise ConfigError(
             snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"
         )
-    if detections is None:
-        model = find_newest_model(config) if model is None else model
-        finder, categories = load_detector(config, snapshot, model)
-        paths: EvaluationPaths = ModelPaths(model)
+    if detections is not None:
+        detector = from_file_or_truth(config, snapshot, detections, table)
     else:
-        categories = snapshot.categories
-        finder = from_file_or_truth(config, snapshot, detections, table, categories)
-        paths = DatasetPaths(config.home).evaluation(PurePosixPath(detections).stem)
-    paths = paths if out is None else EvaluationPaths(out)
-    subjects = build_eval_images(table, truth, categories)
-    found, seconds = detect_all(subjects, finder)
-    answer, examples = evaluate_detections(subjects, finder, found, seconds, categories, config)
-    pictures = list(page.draw_examples(examples, subjects, lambda one: read_pixels(config, one)))
-    if promote and model is not None:
-        answer["gate"] = champion.compare(config, snapshot, model, subjects, finder, found["combined"], categories)
-    names = {"model": model, "detections": detections, "snapshot": snapshot.uri, "dataset": config.name}
-    answer = {**names, **answer, "html": paths.evaluation_html}
-    store.write_bytes(answer["html"], page.render(answer, pictures).encode())
-    store.write_json(paths.evaluation_json, answer)
-    if model is not None and paths.uri == ModelPaths(model).uri:
-        models.save_thresholds(model, answer["thresholds"])
-    if model is not None and "gate" in answer:
-        champion.promote_if_passed(model, answer["gate"])
-    log.info("evaluation: AP50 %s, AP_small %s: %s", *(
-        "none" if (value := answer["combined"][key]) is None else f"{value:.3f}" for key in ("AP50", "AP_small")
-    ), answer["html"])  # fmt: skip
-    return answer
+        detector = load_detector(config, snapshot, model or find_newest_model(config))
+    return detect_all(build_eval_images(table, truth, detector.categories), detector)
 
 
-def evaluate_detections(
-    subjects: Sequence[EvalImage],
-    finder: Detector,
-    found: Mapping[Mode, Sequence[Detections]],
-    seconds: Mapping[Mode, float],
-    categories: Sequence[str],
-    config: Config,
-) -> tuple[dict[str, Any], list[page.Example]]:
-    """Return the figures of each mode, and the objects found, missed and imagined that the page shows."""
-    truth = [subject.truth for subject in subjects]
-    log.info("evaluation: %d images, %d objects", len(subjects), sum(int(t.counted.sum()) for t in truth))
-    answer: dict[str, Any] = {}
-    for mode in MODES:
-        scale = None
-        if config.evaluate.size_reference == "network":
-            scale = [finder.scale(mode, subject.wh) for subject in subjects]
-        figures = metrics.average_precision(truth, found[mode], categories, scale=scale)
-        answer[mode] = {**figures, "seconds_per_image": round(seconds[mode] / len(subjects), 4)}
-    answer["combined"]["intervals"] = bootstrap.confidence_intervals(
-        bootstrap.match_images(truth, found["combined"], len(categories), scale=scale)
-    )
-    judged = [(t, d, metrics.match(t, d)) for t, d in zip(truth, found["combined"], strict=True)]
-    scores = operating_points.Scores.of(judged)
-    best = operating_points.best_f1(scores)
-    points = operating_points.operating_points(judged, categories)
-    least = operating_points.confidence_thresholds(points, best)
-    shown = [seen.take(seen.score >= least[seen.category]) for seen in found["combined"]]
-    scale = [1.0] * len(truth) if scale is None else scale
-    plan_wh = [subject.wh for subject in subjects]
-    answer |= {
-        "seconds_per_image": answer["combined"]["seconds_per_image"],
-        "images": len(subjects),
-        "size_reference": config.evaluate.size_reference,
-        "nwd": {"scale": boxes.NWD_SCALE, "thresholds": list(nwd.THRESHOLDS)},
-        "merge": config.evaluate.merge.model_dump(mode="json"),
-        "best_f1": best,
-        "thresholds": points,
-        "curve": operating_points.confidence_curve(scores),
-        "curves": {
-            name: operating_points.confidence_curve(operating_points.Scores.of(judged, i))
-            for i, name in enumerate(categories)
-        },
-        "calibration": operating_points.measure_calibration(scores),
-        "mistakes": error_types.count_errors(truth, shown, scale),
-        "confusion": error_types.confusion_matrix(truth, shown, len(categories)),
-        "centre_recall": error_types.centre_recall(truth, shown, scale),
-        "seams": error_types.seam_recall(truth, shown, plan_wh, finder.tile),
-    }
-    return answer, page.select_examples(subjects, shown, categories)
+def _write(config: Config, paths: EvaluationPaths, evaluation: Evaluation, detected: DetectedImages) -> None:
+    """Write the page, then evaluation.json."""
+    thresholds = confidence_thresholds(evaluation.thresholds, evaluation.best_f1)
+    kept = drop_low_scores(detected.detections["combined"], thresholds)
+    chosen = examples.select_examples(detected.images, kept, detected.detector.categories)
+    pictures = examples.draw_examples(chosen, detected.images, lambda image: read_pixels(config, image))
+    store.write_bytes(paths.evaluation_html, page.render(evaluation, pictures).encode())
+    store.write_json(paths.evaluation_json, evaluation.to_dict())
+
+
+def _log_result(evaluation: Evaluation) -> None:
+    values = (evaluation.combined.AP50, evaluation.combined.AP_small)
+    ap50, ap_small = ("none" if value is None else f"{value:.3f}" for value in values)
+    log.info("evaluation: AP50 %s, AP_small %s: %s", ap50, ap_small, evaluation.html)

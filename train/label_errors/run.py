@@ -1,127 +1,194 @@
-"""`speck find-missing`: a model run over the labelled images; what it sees beyond the labels, laid out for people."""
+"""`speck find-missing`: a model on the labelled images, and its suspects as a table, COCO JSON and close-ups."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from etl import boxes
 from etl.config import Config
+from etl.document import Document
 from etl.errors import ConfigError
+from etl.evaluation import BySize
 from etl.imaging import codec
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, MissingPaths, split_uri
+from train.detections import Detections
 from train.evaluation.detectors import detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
-from train.label_errors import suspects
+from train.label_errors.suspects import Calibration, Suspect, calibrate, find_suspects, rank
 from train.prediction import drawing
 
 log = logging.getLogger("speck")
 
 _SPLITS = ("train", "val", "test")
-_CROPS = 100  # the likeliest, as pictures
+_CROPS = 100  # of the most likely suspects
 _CROP_WH = (320, 240)
 _QUALITY = 85
-_COLUMNS = ("path", "image_id", "split", "category", *boxes.XYXY, "score", "probability", "size")
-_TEXT = {"path", "image_id", "split", "category", "size"}
 _QUEUE = pa.schema(
-    [("rank", pa.int32()), *((name, pa.string() if name in _TEXT else pa.float64()) for name in _COLUMNS)]
+    [
+        ("rank", pa.int32()),
+        *((name, pa.string()) for name in ("path", "image_id", "split", "category")),
+        *((name, pa.float64()) for name in ("x0", "y0", "x1", "y1", "score", "probability")),
+        ("size", pa.string()),
+    ]
 )
 
 
-def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -> dict[str, Any]:
-    """Return the answer of `speck find-missing`: the queue's files, how many suspects, and the calibration.
+ImageKey = tuple[str, str]  # id and split: a divided image has a window in several splits
 
-    The model is the champion, else the newest. Scores are calibrated on the val images.
+
+class SuspectQueue(Document):
+    """The answer of `speck find-missing`: URIs of the files, counts, and the NWD thresholds of the calibration."""
+
+    model: str
+    images: int
+    suspects: int
+    queue: str
+    coco: str
+    crops: str
+    nwd: BySize[float]
+
+
+def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -> SuspectQueue:
+    """Write the queue of suspects of a model (its URI; else the champion, else the newest) and return the answer.
+
+    Scores are calibrated on the val images; ConfigError without any.
     """
     uri = model or _champion_or_newest(config)
-    finder, categories = load_detector(config, snapshot, uri)
-    by_split = [
-        (split, one) for split in _SPLITS for one in build_eval_images(*evaluation_truth(snapshot, split), categories)
-    ]
-    found, _ = detect_all([one for _, one in by_split], finder, "find-missing")
-    seen = [(split, one, each) for (split, one), each in zip(by_split, found["combined"], strict=True)]
-    held_out = [(one.truth, each) for split, one, each in seen if split == "val"]
-    if not held_out:
-        raise ConfigError(config.name, "source.split", "no val images", "some, to calibrate scores on")
-    calibration = suspects.calibrate(held_out)
-    rows = []
-    for split, one, each in seen:
-        suspected, likely = suspects.find_suspects(one.truth, each, calibration)
-        names = boxes.bucket(boxes.side_length(suspected.xyxy)).tolist()
-        for box, kind, score, chance, size in zip(
-            suspected.xyxy.tolist(), suspected.category.tolist(), suspected.score.tolist(), likely.tolist(), names,
-            strict=True,
-        ):  # fmt: skip
-            x0, y0, x1, y1 = (side + start for side, start in zip(box, (one.window.x0, one.window.y0) * 2, strict=True))
-            values = (one.path, one.image_id, split, categories[kind], x0, y0, x1, y1)
-            rows.append(dict(zip(_COLUMNS, (*values, score, chance, boxes.BUCKETS[size]), strict=True)))
-    queue = suspects.rank(rows)
+    detector = load_detector(config, snapshot, uri)
+    splits, images = [], []
+    for split in _SPLITS:
+        of_split = build_eval_images(*evaluation_truth(snapshot, split), detector.categories)
+        splits += [split] * len(of_split)
+        images += of_split
+    detections = detect_all(images, detector, "find-missing").detections["combined"]
+    calibration = _calibrate_on_val(config, splits, images, detections)
+    queue = rank(
+        suspect
+        for split, image, found in zip(splits, images, detections, strict=True)
+        for suspect in _suspects_of(image, split, *find_suspects(image.truth, found, calibration), detector.categories)
+    )
     paths = DatasetPaths(config.home).missing(split_uri(uri).id)
-    _write(config, paths, queue, {one.image_id: one for _, one, _ in seen}, categories)
-    log.info("find-missing: %d suspects in %d images: %s", len(queue), len(seen), paths.uri)
-    return {
-        "model": uri,
-        "images": len(seen),
-        "suspects": len(queue),
-        "queue": paths.queue,
-        "coco": paths.coco,
-        "crops": paths.crops,
-        "nwd": dict(zip(boxes.BUCKETS, calibration.nwd.round(4).tolist(), strict=True)),
-    }
+    by_split = {(image.image_id, split): image for split, image in zip(splits, images, strict=True)}
+    _write(config, paths, queue, by_split, detector.categories)
+    log.info("find-missing: %d suspects in %d images: %s", len(queue), len(images), paths.uri)
+    return SuspectQueue(
+        model=uri,
+        images=len(images),
+        suspects=len(queue),
+        queue=paths.queue,
+        coco=paths.coco,
+        crops=paths.crops,
+        nwd=BySize.of(calibration.nwd.round(4).tolist()),
+    )
 
 
 def _champion_or_newest(config: Config) -> str:
-    best = champion.champion(config.home)
-    return find_newest_model(config) if best is None else DatasetPaths(config.home).model(best).uri
+    current = champion.champion(config.home)
+    return find_newest_model(config) if current is None else DatasetPaths(config.home).model(current).uri
+
+
+def _calibrate_on_val(
+    config: Config, splits: Sequence[str], images: Sequence[EvalImage], detections: Sequence[Detections]
+) -> Calibration:
+    val = [
+        (image.truth, found) for split, image, found in zip(splits, images, detections, strict=True) if split == "val"
+    ]
+    if not val:
+        raise ConfigError(config.name, "source.split", "no val images", "some, to calibrate scores on")
+    return calibrate(val)
+
+
+def _suspects_of(
+    image: EvalImage, split: str, detections: Detections, probability: NDArray[np.float64], categories: Sequence[str]
+) -> Iterator[Suspect]:
+    """Yield the suspects of one image, not yet ranked."""
+    sizes = boxes.bucket(boxes.side_length(detections.xyxy))
+    offset = (image.window.x0, image.window.y0) * 2
+    for row in range(len(detections)):
+        x0, y0, x1, y1 = (float(side + start) for side, start in zip(detections.xyxy[row], offset, strict=True))
+        yield Suspect(
+            rank=0,
+            path=image.path,
+            image_id=image.image_id,
+            split=split,
+            category=categories[detections.category[row]],
+            x0=x0, y0=y0, x1=x1, y1=y1,
+            score=float(detections.score[row]),
+            probability=float(probability[row]),
+            size=boxes.BUCKETS[sizes[row]],
+        )  # fmt: skip
 
 
 def _write(
     config: Config,
     paths: MissingPaths,
-    queue: list[dict[str, Any]],
-    images: dict[str, EvalImage],
-    categories: list[str],
+    queue: Sequence[Suspect],
+    images: Mapping[ImageKey, EvalImage],
+    categories: Sequence[str],
 ) -> None:
-    columns = {name: [row[name] for row in queue] for name in ("rank", *_COLUMNS)}
+    """Write table, COCO JSON and close-ups in place of those of an earlier run of the same model."""
     if store.exists(paths.uri):
-        store.delete(paths.uri)  # of an earlier run of the same model
-    store.write_table(paths.queue, pa.table(columns, schema=_QUEUE))
-    shown = {row["image_id"]: number for number, row in enumerate({r["image_id"]: r for r in queue}.values(), start=1)}
-    document = {
+        store.delete(paths.uri)
+    rows = [suspect._asdict() for suspect in queue]
+    store.write_table(paths.queue, pa.Table.from_pylist(rows, schema=_QUEUE))
+    store.write_json(paths.coco, _coco(queue, images, categories))
+    _write_crops(config, paths, queue[:_CROPS], images)
+
+
+def _coco(queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage], categories: Sequence[str]) -> dict[str, Any]:
+    """Return the suspects as a COCO dataset of the images that have any, with score and probability."""
+    with_suspects = {row.image_id: images[row.image_id, row.split] for row in queue}
+    numbers = {image_id: number for number, image_id in enumerate(with_suspects, start=1)}
+    return {
         "images": [
-            {"id": number, "file_name": images[key].path, "width": wh[0], "height": wh[1]}
-            for key, number in shown.items() for wh in [images[key].image_wh]
+            {"id": numbers[key], "file_name": image.path, "width": image.image_wh[0], "height": image.image_wh[1]}
+            for key, image in with_suspects.items()
         ],
         "categories": [{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
         "annotations": [
             {
-                "id": row["rank"], "image_id": shown[row["image_id"]],
-                "category_id": 1 + categories.index(row["category"]),
-                "bbox": [round(v, 2) for v in (row["x0"], row["y0"], row["x1"] - row["x0"], row["y1"] - row["y0"])],
-                "area": round((row["x1"] - row["x0"]) * (row["y1"] - row["y0"]), 2), "iscrowd": 0,
-                "score": round(row["score"], 5), "probability": round(row["probability"], 5),
+                "id": row.rank, "image_id": numbers[row.image_id], "category_id": 1 + categories.index(row.category),
+                "bbox": [round(value, 2) for value in (row.x0, row.y0, row.x1 - row.x0, row.y1 - row.y0)],
+                "area": round((row.x1 - row.x0) * (row.y1 - row.y0), 2), "iscrowd": 0,
+                "score": round(row.score, 5), "probability": round(row.probability, 5),
             }
             for row in queue
         ],
     }  # fmt: skip
-    store.write_json(paths.coco, document)
-    by_image: dict[str, list[dict[str, Any]]] = {}
-    for row in queue[:_CROPS]:
-        by_image.setdefault(row["image_id"], []).append(row)
-    for key, rows in by_image.items():
-        pixels = read_pixels(config, images[key])
-        window = images[key].window
-        for row in rows:
-            box = (row["x0"] - window.x0, row["y0"] - window.y0, row["x1"] - window.x0, row["y1"] - window.y0)
-            view = drawing.close_up_window(box, images[key].wh, _CROP_WH)
-            around = boxes.as_boxes([*images[key].truth.xyxy.tolist(), box])
-            colours = (*[drawing.GREEN] * len(images[key].truth), drawing.RED)
-            close = drawing.draw_close_up(pixels, view, _CROP_WH, around, colours)
-            name = f"{row['rank']:04d}_{row['category']}.jpg".replace("/", "_")
-            store.write_bytes(paths.crop(name), codec.encode(close, _QUALITY))
+
+
+def _write_crops(
+    config: Config, paths: MissingPaths, queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage]
+) -> None:
+    """Write a close-up of each suspect, with the labels around it; every image is read once."""
+
+    def key_of(suspect: Suspect) -> ImageKey:
+        return suspect.image_id, suspect.split
+
+    for key, suspects in groupby(sorted(queue, key=key_of), key=key_of):
+        image = images[key]
+        pixels = read_pixels(config, image)
+        for suspect in suspects:
+            name = f"{suspect.rank:04d}_{suspect.category}.jpg".replace("/", "_")
+            store.write_bytes(paths.crop(name), _crop(suspect, image, pixels))
+
+
+def _crop(suspect: Suspect, image: EvalImage, pixels: codec.Pixels) -> bytes:
+    """Return the close-up as JPEG: labels in green, the suspect in red."""
+    left, top = image.window.x0, image.window.y0
+    xyxy = (suspect.x0 - left, suspect.y0 - top, suspect.x1 - left, suspect.y1 - top)
+    window = drawing.close_up_window(xyxy, image.wh, _CROP_WH)
+    all_xyxy = boxes.as_boxes([*image.truth.xyxy.tolist(), xyxy])
+    colours = (*[drawing.GREEN] * len(image.truth), drawing.RED)
+    return codec.encode(drawing.draw_close_up(pixels, window, _CROP_WH, all_xyxy, colours), _QUALITY)

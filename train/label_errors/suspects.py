@@ -1,16 +1,16 @@
-"""Objects that a model sees and nobody labelled: a queue for people, the likeliest first.
+"""Suspects: detections without a label that are probably unlabelled objects, most likely first.
 
-A detection is of a labelled object when their normalised Wasserstein distance (Wang et al. 2110.13389) reaches what
-nearly all true pairs of that size reach; IoU would call every second small pair a stranger. The rest is ranked by how
-often detections of that size and score are right on the images held out, not by the score itself, which is surer of
-large objects.
+A detection is of a labelled object if their normalised Wasserstein distance (NWD, Wang et al. 2021, arXiv 2110.13389)
+reaches what 99 % of the true pairs of that size reach; IoU would leave every second pair of small boxes unmatched. The
+others are ranked by the share of correct detections of their size and score on the val images, not by the score itself,
+which is higher for large objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,110 +19,146 @@ from etl import boxes
 from etl.boxes import NWD_SCALE
 from train.detections import Detections, GroundTruth
 
-_SURE = 0.01  # of the true pairs may lie below the threshold
-_LEAST_PAIRS = 30  # of a size, for a threshold and a curve of its own
-_APART = 0.5  # of an object's side: centres further apart are no true pair
-_REACH = 0.75  # of its own side: a detection further off is of no label, whatever other pairs of its size reach
-_HIGH = 0.8  # of a threshold
-_LEAST = 0.5  # probability from which a detection is worth a look
+_PAIR_QUANTILE = 0.01  # share of the true pairs that may lie below the threshold
+_MIN_SAMPLES = 30  # of a size, for a threshold and a curve of its own
+_PAIR_DISTANCE = 0.5  # of an object's side: centres further apart are no true pair
+_LABEL_DISTANCE = 0.75  # of a detection's side: a label further off is not its label, whatever the threshold
+_MAX_THRESHOLD = 0.8
+_MIN_PROBABILITY = 0.5  # of a suspect
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What true pairs and scores are worth, by size bucket."""
+    """NWD thresholds and the probability of a score, by size bucket."""
 
     nwd: Floats  # [buckets], from which a detection is of a labelled object
     scores: Sequence[Floats]  # by bucket, rising
-    right: Sequence[Floats]  # by bucket, the share that is right at each of these scores, rising with them
+    right: Sequence[Floats]  # by bucket, the share of correct detections at each of these scores, rising with them
 
-    def probability(self, size: NDArray[np.int64], score: Floats) -> Floats:
-        """Return how likely detections of these buckets [N] and scores [N] are right."""
-        found = np.zeros(len(score))
+    def probability(self, size: Integers, score: Floats) -> Floats:
+        """Return the probability [N] that detections of these buckets [N] and scores [N] are correct."""
+        probability = np.zeros(len(score))
         for bucket in np.unique(size):
-            mine = size == bucket
-            known = self.scores[bucket], self.right[bucket]
-            found[mine] = np.interp(score[mine], *known) if len(known[0]) else 0.0
-        return found
+            own = size == bucket
+            if len(self.scores[bucket]):
+                probability[own] = np.interp(score[own], self.scores[bucket], self.right[bucket])
+        return probability
+
+
+class Suspect(NamedTuple):
+    """A row of the queue; the box is in pixels of the whole image."""
+
+    rank: int  # from 1
+    path: str
+    image_id: str
+    split: str
+    category: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float
+    probability: float
+    size: str  # the bucket
+
+
+class _Samples(NamedTuple):
+    """The true pairs and the judged detections of some images."""
+
+    pair_size: Integers  # [P], bucket of the object
+    pair_nwd: Floats  # [P]
+    size: Integers  # [D], bucket of the detection
+    score: Floats  # [D]
+    right: Mask  # [D]
 
 
 def calibrate(images: Iterable[tuple[GroundTruth, Detections]]) -> Calibration:
-    """Return what pairs and scores are worth on images whose labels are taken for complete.
+    """Return the calibration on images whose labels are taken as complete.
 
-    Sizes with few pairs take the figures of all sizes together.
+    A size with fewer than 30 samples takes those of all sizes together.
     """
-    pairs: list[tuple[NDArray[np.int64], Floats]] = []
-    judged: list[tuple[NDArray[np.int64], Floats, NDArray[np.bool_]]] = []
-    for truth, found in images:
-        owner, near = _pairs(truth, found)
-        size = boxes.bucket(boxes.side_length(found.xyxy))
-        hit = owner >= 0
-        pairs.append((boxes.bucket(boxes.side_length(truth.xyxy[owner[hit]])), near[hit]))
-        neutral = _on_ignored(truth, found) & ~hit
-        judged.append((size[~neutral], found.score[~neutral], hit[~neutral]))
-    of_pair = np.concatenate([np.zeros(0, np.int64), *(row[0] for row in pairs)])
-    near = np.concatenate([np.zeros(0), *(row[1] for row in pairs)])
-    size = np.concatenate([np.zeros(0, np.int64), *(row[0] for row in judged)])
-    score = np.concatenate([np.zeros(0), *(row[1] for row in judged)])
-    right = np.concatenate([np.zeros(0, np.bool_), *(row[2] for row in judged)])
+    samples = _collect(images)
     thresholds, scores, shares = [], [], []
     for bucket in range(len(boxes.BUCKETS)):
-        mine = of_pair == bucket
-        values = near[mine] if mine.sum() >= _LEAST_PAIRS else near
-        low = float(np.quantile(values, _SURE)) if len(values) else _HIGH
-        thresholds.append(min(low, _HIGH))
-        own = size == bucket
-        own = own if right[own].sum() >= _LEAST_PAIRS else np.ones(len(size), dtype=np.bool_)
-        order = np.lexsort((~right[own], score[own]))  # of equal scores the right ones first: they are made one
-        scores.append(score[own][order].astype(np.float64))
-        shares.append(_rising(right[own][order].astype(np.float64)))
+        own = samples.pair_size == bucket
+        values = samples.pair_nwd[own] if own.sum() >= _MIN_SAMPLES else samples.pair_nwd
+        threshold = float(np.quantile(values, _PAIR_QUANTILE)) if len(values) else _MAX_THRESHOLD
+        thresholds.append(min(threshold, _MAX_THRESHOLD))
+        own = samples.size == bucket
+        own = own if samples.right[own].sum() >= _MIN_SAMPLES else np.ones(len(samples.size), dtype=np.bool_)
+        score, right = samples.score[own], samples.right[own]
+        order = np.lexsort((~right, score))  # of equal scores the correct ones first: the fit gives them one value
+        scores.append(score[order].astype(np.float64))
+        shares.append(_fit_rising(right[order].astype(np.float64)))
     return Calibration(np.array(thresholds), scores, shares)
 
 
-def find_suspects(truth: GroundTruth, found: Detections, calibration: Calibration) -> tuple[Detections, Floats]:
-    """Return the detections of one image that no label explains, and how likely each is an object."""
-    side = boxes.side_length(found.xyxy)
+def _collect(images: Iterable[tuple[GroundTruth, Detections]]) -> _Samples:
+    none = np.zeros(0)
+    parts = [_Samples(none.astype(np.int64), none, none.astype(np.int64), none, none.astype(np.bool_))]
+    for truth, detections in images:
+        owner, nwd = _pair(truth, detections)
+        right = owner >= 0
+        judged = right | ~_is_on_ignored(truth, detections)
+        parts.append(
+            _Samples(
+                boxes.bucket(boxes.side_length(truth.xyxy[owner[right]])),
+                nwd[right],
+                boxes.bucket(boxes.side_length(detections.xyxy))[judged],
+                detections.score[judged],
+                right[judged],
+            )
+        )
+    return _Samples(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def find_suspects(truth: GroundTruth, detections: Detections, calibration: Calibration) -> tuple[Detections, Floats]:
+    """Return the detections of one image without a label, and the probability that each is an object [N]."""
+    side = boxes.side_length(detections.xyxy)
     size = boxes.bucket(side)
-    least = np.maximum(calibration.nwd[size], np.exp(-_REACH * side / NWD_SCALE))
-    near = boxes.nwd(found.xyxy[:, None], truth.xyxy)
-    labelled = (near >= least[:, None]).any(axis=1) if len(truth) else np.zeros(len(found), np.bool_)
-    likely = calibration.probability(size, found.score)
-    kept = ~labelled & ~_on_ignored(truth, found) & (likely >= _LEAST)
-    return found.take(kept), likely[kept]
+    threshold = np.maximum(calibration.nwd[size], np.exp(-_LABEL_DISTANCE * side / NWD_SCALE))
+    nwd = boxes.nwd(detections.xyxy[:, None], truth.xyxy)
+    labelled = (nwd >= threshold[:, None]).any(axis=1) if len(truth) else np.zeros(len(detections), np.bool_)
+    probability = calibration.probability(size, detections.score)
+    kept = ~labelled & ~_is_on_ignored(truth, detections) & (probability >= _MIN_PROBABILITY)
+    return detections.take(kept), probability[kept]
 
 
-def rank(queue: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with `probability` and `score`, the likeliest first, numbered from 1."""
-    rows = sorted(queue, key=lambda row: (-row["probability"], -row["score"], row["path"], row["x0"], row["y0"]))
-    return [{"rank": number, **row} for number, row in enumerate(rows, start=1)]
+def rank(suspects: Iterable[Suspect]) -> list[Suspect]:
+    """Return the suspects by probability, then score, highest first, ranked from 1."""
+    ordered = sorted(suspects, key=lambda row: (-row.probability, -row.score, row.path, row.x0, row.y0))
+    return [suspect._replace(rank=number) for number, suspect in enumerate(ordered, start=1)]
 
 
-def _pairs(truth: GroundTruth, found: Detections) -> tuple[NDArray[np.int64], Floats]:
-    """Return which counted object each detection is of, -1 for none, best scores first, and how near it is."""
-    near = boxes.nwd(found.xyxy[:, None], truth.xyxy)
-    middle = [(part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (found, truth)]
-    apart = np.sqrt(((middle[0][:, None] - middle[1]) ** 2).sum(axis=2))
-    reach = np.maximum(_APART * boxes.side_length(truth.xyxy), 1.0)
-    open_ = (apart <= reach) & truth.counted & (found.category[:, None] == truth.category)
-    owner, value = np.full(len(found), -1), np.zeros(len(found))
-    for row in np.argsort(-found.score, kind="stable"):
-        if open_[row].any():
-            owner[row] = int(np.where(open_[row], near[row], -1.0).argmax())
-            value[row] = near[row, owner[row]]
-            open_[:, owner[row]] = False
+def _pair(truth: GroundTruth, detections: Detections) -> tuple[Integers, Floats]:
+    """Return the counted object of each detection [D], -1 for none, best scores first, and their NWD [D]."""
+    nwd = boxes.nwd(detections.xyxy[:, None], truth.xyxy)
+    of_detection, of_truth = ((part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (detections, truth))
+    distance = np.sqrt(((of_detection[:, None] - of_truth) ** 2).sum(axis=2))
+    reach = np.maximum(_PAIR_DISTANCE * boxes.side_length(truth.xyxy), 1.0)
+    available = (distance <= reach) & truth.counted & (detections.category[:, None] == truth.category)
+    owner, value = np.full(len(detections), -1), np.zeros(len(detections))
+    for row in np.argsort(-detections.score, kind="stable"):
+        if available[row].any():
+            owner[row] = int(np.where(available[row], nwd[row], -1.0).argmax())
+            value[row] = nwd[row, owner[row]]
+            available[:, owner[row]] = False
     return owner, value
 
 
-def _on_ignored(truth: GroundTruth, found: Detections) -> NDArray[np.bool_]:
-    """Return which detections lie by half in what nobody was asked to label."""
-    passed = truth.ignore | truth.difficult
-    shared = boxes.intersection(found.xyxy, truth.xyxy[passed])
-    return np.asarray((shared >= 0.5 * np.maximum(boxes.area(found.xyxy), 1e-9)[:, None]).any(axis=1))
+def _is_on_ignored(truth: GroundTruth, detections: Detections) -> Mask:
+    """Return which detections lie by half inside an ignore region or a difficult object [D]."""
+    ignored = ~truth.counted
+    shared = boxes.intersection(detections.xyxy, truth.xyxy[ignored])
+    return np.asarray((shared >= 0.5 * np.maximum(boxes.area(detections.xyxy), 1e-9)[:, None]).any(axis=1))
 
 
-def _rising(values: Floats) -> Floats:
-    """Return the rising values nearest to these (pool adjacent violators, Barlow et al. 1972)."""
+def _fit_rising(values: Floats) -> Floats:
+    """Return the rising values with the least squared error (pool adjacent violators, Barlow et al. 1972)."""
     means: list[float] = []
     counts: list[int] = []
     for value in values.tolist():

@@ -152,8 +152,8 @@ def _yaml(module: Detector) -> Architecture:
     return architecture
 
 
-def save_thresholds(model_uri: str, thresholds: Mapping[str, Mapping[str, float | None]]) -> None:
+def save_thresholds(model_uri: str, thresholds: Mapping[str, float | None]) -> None:
     """Write the best-F1 score of each category that has one into the model's model.json."""
     uri = ModelPaths(model_uri).model_json
-    known = {name: row["confidence"] for name, row in thresholds.items() if row["confidence"] is not None}
+    known = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
     store.write_json(uri, {**store.read_json(uri), "thresholds": known})

@@ -94,28 +94,28 @@ def test_a_fall_in_the_tiny_is_blocked_under_a_rising_whole() -> None:
     ones = np.ones((1, 60), dtype=np.int64)
     assert bootstrap.average_precision(challenger, "AP", ones) > bootstrap.average_precision(champion, "AP", ones)
     found = gate.decide(challenger, champion, Gate(metric="AP"))
-    assert not found["passed"]
-    assert found["gains"]["AP"]["median"] > 0.1
-    assert [reason.split()[0] for reason in found["reasons"]] == ["AP_tiny"]
+    assert not found.passed
+    assert found.gains["AP"].median > 0.1
+    assert [reason.split()[0] for reason in found.reasons] == ["AP_tiny"]
     few = gate.decide(challenger, champion, Gate(metric="AP", min_boxes=241))
-    assert few["passed"]
-    assert [warning.split()[0] for warning in few["warnings"]] == ["AP_tiny"]
-    assert gate.decide(challenger, champion, Gate(metric="AP", max_regression=0.5))["passed"]
-    assert gate.decide(champion, champion, Gate())["passed"]
-    assert "AP_small" in gate.decide(champion, challenger, Gate())["reasons"][0]
+    assert few.passed
+    assert [warning.split()[0] for warning in few.warnings] == ["AP_tiny"]
+    assert gate.decide(challenger, champion, Gate(metric="AP", max_regression=0.5)).passed
+    assert gate.decide(champion, champion, Gate()).passed
+    assert "AP_small" in gate.decide(champion, challenger, Gate()).reasons[0]
 
 
 def test_a_figure_that_cannot_be_measured_does_not_pass_and_areas_of_files_count() -> None:
     large = [(truth_of([[0, 0, 200, 200]]), found_of([[0, 0, 200, 200]], [0.9])) for _ in range(60)]
     nothing = [(truth, found_of([], [])) for truth, _ in large]
     unmeasured = gate.decide(matched(nothing), matched(large), Gate(metric="AP_small"))
-    assert not unmeasured["passed"]
-    assert "cannot be measured" in unmeasured["reasons"][0]
+    assert not unmeasured.passed
+    assert "cannot be measured" in unmeasured.reasons[0]
     both = [[0, 0, 100, 100], [200, 200, 220, 220]]
     good = [(truth_of(both, area=[5000, 400]), found_of(both, [0.9, 0.8])) for _ in range(80)]
     poor = [(truth, found.take(np.array([1]))) for truth, found in good]
     found = gate.decide(matched(poor), matched(good), Gate(metric="AP_small"))
-    assert found["reasons"] == ["AP_medium falls by 1.0000 (80 objects)"]
+    assert found.reasons == ("AP_medium falls by 1.0000 (80 objects)",)
 
 
 def test_a_model_with_no_correct_detection_or_an_unmeasured_metric_is_disqualified() -> None:
@@ -138,6 +138,6 @@ def test_a_gate_takes_only_figures_that_can_be_drawn(metric: str) -> None:
 
 
 def test_buckets_are_those_of_the_audit() -> None:
-    assert [name for name in scenes({"tiny": 1, "small": 1, "medium": 1}).found if name.startswith("bucket/")] == [
+    assert [name for name in scenes({"tiny": 1, "small": 1, "medium": 1}).ranges if name.startswith("bucket/")] == [
         f"bucket/{name}" for name in boxes.BUCKETS
     ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes
+from etl.evaluation import ErrorCounts, Recall
 from etl.plan import TilePlan
 from tests.train.evaluation.test_metrics import found_of, random_image, truth_of
 from train.evaluation import error_types
@@ -22,6 +22,10 @@ FOUND = {
 }
 
 
+def count_of(row: ErrorCounts, name: str) -> int:
+    return row.to_dict()[name]
+
+
 def test_each_kind_is_counted_under_the_size_it_is_about() -> None:
     truth = truth_of(TRUTH, [0] * 5)
     rows = [row for row, *_ in FOUND.values()]
@@ -29,15 +33,15 @@ def test_each_kind_is_counted_under_the_size_it_is_about() -> None:
     seen = found_of(rows, scores, [kind for _, kind, _ in FOUND.values()])
     table = error_types.count_errors([truth], [seen], [1.0])
     for name, (_, _, bucket) in FOUND.items():
-        assert {size for size, row in table.items() if row[name]} == {bucket}, name
-        assert table[bucket][name] == 1
-    assert table["very_tiny"]["missed"] == table["very_tiny"]["objects"] == 1
-    assert table["small"]["missed"] == 0  # each of the others has a mistake about it
-    assert table["small"]["objects"] == 4
+        assert {size for size, row in table.items() if count_of(row, name)} == {bucket}, name
+        assert count_of(table[bucket], name) == 1
+    assert table["very_tiny"].missed == table["very_tiny"].objects == 1
+    assert table["small"].missed == 0  # each of the others has a mistake about it
+    assert table["small"].objects == 4
     nothing = error_types.count_errors([truth], [found_of([], [])], [1.0])
-    assert sum(row["missed"] for row in nothing.values()) == 5
+    assert sum(row.missed for _, row in nothing.items()) == 5
     half = error_types.count_errors([truth], [seen], [0.5])
-    assert half["tiny"]["objects"] == 4
+    assert half["tiny"].objects == 4
 
 
 def test_what_is_taken_for_what_is_counted_by_place() -> None:
@@ -45,9 +49,9 @@ def test_what_is_taken_for_what_is_counted_by_place() -> None:
     rows = [[0, 0, 20, 20], [1, 0, 21, 20], [100, 0, 120, 20], [600, 0, 620, 20]]
     seen = found_of(rows, [0.9, 0.95, 0.8, 0.7], [0, 1, 1, 0])
     table = error_types.confusion_matrix([truth], [seen], 2)
-    assert table == [[1, 1, 0], [0, 0, 1], [1, 1, 0]]  # the surer of another class does not take what its own finds
-    assert error_types.confusion_matrix([truth], [found_of([], [])], 2) == [[0, 0, 2], [0, 0, 1], [0, 0, 0]]
-    assert error_types.confusion_matrix([truth_of([])], [seen], 2) == [[0, 0, 0], [0, 0, 0], [2, 2, 0]]
+    assert table == ((1, 1, 0), (0, 0, 1), (1, 1, 0))  # the surer of another class does not take what its own finds
+    assert error_types.confusion_matrix([truth], [found_of([], [])], 2) == ((0, 0, 2), (0, 0, 1), (0, 0, 0))
+    assert error_types.confusion_matrix([truth_of([])], [seen], 2) == ((0, 0, 0), (0, 0, 0), (2, 2, 0))
 
 
 @settings(max_examples=30, deadline=None)
@@ -67,7 +71,10 @@ def test_every_detection_and_every_object_is_accounted_for(seed: int, confidence
     truth, seen = random_image(np.random.default_rng(seed))
     seen = seen.take(seen.score >= confidence)
     table = error_types.count_errors([truth], [seen], [1.0])
-    total = {name: sum(row[name] for row in table.values()) for name in ("objects", "found", *error_types.ERROR_TYPES)}
+    total = {
+        name: sum(count_of(row, name) for _, row in table.items())
+        for name in ("objects", "found", *error_types.ERROR_TYPES)
+    }
     assert total["objects"] == truth.counted.sum()
     wrong = sum(total[kind] for kind in error_types.ERROR_TYPES[:-1])
     assert total["found"] + wrong <= len(seen)
@@ -81,16 +88,16 @@ def test_recall_at_seams_is_of_objects_that_a_tile_cuts() -> None:
     cut, whole = [middle - 4.0, 10, middle + 4.0, 18], [10.0, 10, 18, 18]
     truth = truth_of([cut, whole])
     found = error_types.seam_recall([truth], [found_of([whole], [0.9])], [(400, 128)], plan)
-    assert found == {"interior": {"objects": 1, "recall": 1.0}, "seam": {"objects": 1, "recall": 0.0}}
+    assert found.to_dict() == {"interior": {"objects": 1, "recall": 1.0}, "seam": {"objects": 1, "recall": 0.0}}
     none = error_types.seam_recall([truth], [found_of([cut], [0.4])], [(400, 128)], plan)
-    assert none["seam"]["recall"] == 1.0
-    assert error_types.seam_recall([], [], [], plan)["seam"] == {"objects": 0, "recall": None}
+    assert none.seam.recall == 1.0
+    assert error_types.seam_recall([], [], [], plan).seam == Recall(objects=0, recall=None)
 
 
 def test_a_centre_within_half_a_side_finds_one_object() -> None:
     truth = truth_of([[0, 0, 6, 6], [100, 100, 140, 140]])
     near = found_of([[2, 0, 8, 6], [2, 0, 9, 6], [119, 119, 121, 121]], [0.9, 0.8, 0.7])
-    assert error_types.centre_recall([truth], [near], [1.0]) == {
+    assert error_types.centre_recall([truth], [near], [1.0]).to_dict() == {
         "very_tiny": 1.0, "tiny": None, "small": None, "medium": 1.0, "large": None
     }  # fmt: skip
     far = found_of([[4, 4, 10, 10]], [0.9])
@@ -100,11 +107,11 @@ def test_a_centre_within_half_a_side_finds_one_object() -> None:
     two = truth_of([[0, 0, 6, 6], [1, 0, 7, 6]])
     one = found_of([[0, 0, 6, 6]], [0.9])
     assert error_types.centre_recall([two], [one], [1.0])["very_tiny"] == 0.5
-    assert set(error_types.centre_recall([], [], []).values()) == {None}
+    assert set(error_types.centre_recall([], [], []).to_dict().values()) == {None}
 
 
 def test_sizes_are_the_buckets_of_the_audit() -> None:
-    assert list(error_types.count_errors([], [], [])) == list(boxes.BUCKETS)
-    assert error_types.centre_recall([truth_of([])], [found_of([], [])], [1.0]) == pytest.approx(
-        dict.fromkeys(boxes.BUCKETS)
+    assert [name for name, _ in error_types.count_errors([], [], []).items()] == list(boxes.BUCKETS)
+    assert error_types.centre_recall([truth_of([])], [found_of([], [])], [1.0]).to_dict() == dict.fromkeys(
+        boxes.BUCKETS
     )

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from etl import boxes
-from train.detections import EVERY_CATEGORY, Detections, GroundTruth, empty
+from etl.evaluation import METRICS
+from train.detections import EVERY_CATEGORY, Detections, GroundTruth, no_detections
 from train.evaluation import metrics
 from train.evaluation.metrics import average_precision
 
@@ -83,7 +84,7 @@ def pycocotools_stats(images: list[tuple[GroundTruth, Detections]]) -> NDArray[n
 def test_the_twelve_coco_figures_are_those_of_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [random_image(rng) for _ in range(12)]
-    figures = average_precision([t for t, _ in images], [d for _, d in images], NAMES, comparable=True)
+    figures = average_precision([t for t, _ in images], [d for _, d in images], NAMES, coco_rules=True)
     keys = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     keys += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
     ours = np.array([-1.0 if figures[key] is None else figures[key] for key in keys])
@@ -102,7 +103,7 @@ def test_each_box_counts_in_the_bucket_of_its_side_length_and_a_bucket_without_t
     truth = truth_of([[50.0 * i, 0, 50.0 * i + s, s] for i, s in enumerate(sides)])
     perfect = found_of(truth.xyxy.tolist(), [0.9, 0.8, 0.7])
     figures = average_precision([truth], [perfect], ["car"])
-    assert figures["buckets"] == {"very_tiny": 1, "tiny": 2, "small": 0, "medium": 0, "large": 0}
+    assert dict(figures.buckets.items()) == {"very_tiny": 1, "tiny": 2, "small": 0, "medium": 0, "large": 0}
     assert (figures["AP_very_tiny"], figures["AP_tiny"], figures["AP_small"]) == (1.0, 1.0, 1.0)
     assert figures["AP_medium"] is None and figures["AR_large"] is None
     only_first = average_precision([truth], [found_of([[0, 0, 7.9, 7.9]], [0.9])], ["car"])
@@ -113,13 +114,13 @@ def test_coco_sizes_go_by_the_area_the_file_states_and_the_buckets_by_the_box() 
     truth = truth_of([[0, 0, 40, 40]], area=[500.0])  # a thin object in a medium box
     figures = average_precision([truth], [found_of([[0, 0, 40, 40]], [0.9])], ["car"])
     assert figures["AP_small"] == 1.0 and figures["AP_medium"] is None
-    assert figures["buckets"]["medium"] == 1
+    assert figures.buckets["medium"] == 1
 
 
 def test_sizes_in_network_pixels_follow_the_scale_of_each_image() -> None:
     truth = truth_of([[0, 0, 20, 20]])
     found = found_of([[0, 0, 20, 20]], [0.9])
-    assert average_precision([truth], [found], ["car"], scale=[0.5])["buckets"]["tiny"] == 1
+    assert average_precision([truth], [found], ["car"], scale=[0.5]).buckets["tiny"] == 1
     assert average_precision([truth], [found], ["car"], scale=[5.0])["AP_large"] == 1.0
 
 
@@ -144,24 +145,24 @@ def test_more_than_a_hundred_objects_of_an_image_all_count() -> None:
     truth, found = truth_of(rows), found_of(rows, np.linspace(1, 0.5, 150).tolist())
     assert average_precision([truth], [found], ["car"])["AP"] == 1.0
     assert average_precision([truth], [found], ["car"])["AR100"] == pytest.approx(100 / 150)
-    assert average_precision([truth], [found], ["car"], comparable=True)["AP"] < 0.7
+    assert average_precision([truth], [found], ["car"], coco_rules=True)["AP"] < 0.7
 
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_without_truth_every_figure_is_null(images: int) -> None:
-    figures = average_precision([truth_of([])] * images, [empty()] * images, ["car"])
-    assert {figures[key] for key in figures if key.startswith("A")} == {None}
+    figures = average_precision([truth_of([])] * images, [no_detections()] * images, ["car"])
+    assert {figures[metric] for metric in METRICS} == {None}
 
 
 def test_objects_without_a_single_detection_are_an_ap_of_zero() -> None:
-    figures = average_precision([truth_of([[0, 0, 20, 20]])], [empty()], ["car", "bus"])
+    figures = average_precision([truth_of([[0, 0, 20, 20]])], [no_detections()], ["car", "bus"])
     assert figures["AP"] == 0.0 and figures["AR"] == 0.0
-    assert figures["categories"]["bus"]["AP"] is None
+    assert figures.categories["bus"].AP is None
 
 
 def test_matching_takes_each_object_once_best_score_first() -> None:
     truth = truth_of([[0, 0, 20, 20], [50, 50, 90, 90]], ignore=[False, True])
     found = found_of([[0, 0, 19, 20], [0, 0, 20, 20], [60, 60, 70, 70]], [0.9, 0.8, 0.7])
     matched = metrics.match(truth, found)
-    assert matched.truth.tolist() == [0, -1, -1]
+    assert matched.owner.tolist() == [0, -1, -1]
     assert matched.neutral.tolist() == [False, False, True]

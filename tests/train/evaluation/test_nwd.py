@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes
 from tests.train.evaluation.test_metrics import found_of, truth_of
-from train.detections import EVERY_CATEGORY, Detections, GroundTruth, empty
+from train.detections import EVERY_CATEGORY, Detections, GroundTruth, no_detections
 from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
 
@@ -38,14 +38,14 @@ def in_range(box: np.ndarray, scale: float, figure: str) -> bool:
     return low <= side < high if figure in ("AP_very_tiny", "AP_tiny") else low <= side <= high
 
 
-def judged(image: Image, category: int, figure: str, threshold: float, counted: int, comparable: bool) -> list[tuple]:
+def judged(image: Image, category: int, figure: str, threshold: float, counted: int, coco_rules: bool) -> list[tuple]:
     """One detection after the other, best score first: (score, right or wrong), those that are neither left out."""
     truth, found, scale = image
     mine = [row for row in np.argsort(-found.score, kind="stable") if found.category[row] == category][:counted]
     free = {i for i in range(len(truth)) if truth.counted[i] and truth.category[i] == category}
     passed = [
         i for i in range(len(truth))
-        if not truth.counted[i] and (truth.category[i] == category or (truth.ignore[i] and not comparable))
+        if not truth.counted[i] and (truth.category[i] == category or (truth.ignore[i] and not coco_rules))
     ]  # fmt: skip
     rows = []
     for row in mine:
@@ -70,7 +70,7 @@ def judged(image: Image, category: int, figure: str, threshold: float, counted: 
     return rows
 
 
-def by_trying(images: list[Image], categories: int, counted: int, comparable: bool) -> dict[str, float | None]:
+def by_trying(images: list[Image], categories: int, counted: int, coco_rules: bool) -> dict[str, float | None]:
     answer: dict[str, float | None] = {}
     for figure in RANGES:
         values = []
@@ -84,7 +84,7 @@ def by_trying(images: list[Image], categories: int, counted: int, comparable: bo
                 continue
             for threshold in (0.7, 0.75, 0.8, 0.85):
                 rows = [
-                    row for image in images for row in judged(image, category, figure, threshold, counted, comparable)
+                    row for image in images for row in judged(image, category, figure, threshold, counted, coco_rules)
                 ]
                 right = [hit for _, hit in sorted(rows, key=lambda row: -row[0])]
                 points = [(sum(right[:n]) / objects, sum(right[:n]) / n) for n in range(1, len(right) + 1)]
@@ -124,10 +124,10 @@ def some_images(draw: st.DrawFn) -> list[Image]:
 @settings(max_examples=150, deadline=None)
 @given(some_images(), st.sampled_from([2, 100]), st.booleans())
 def test_every_figure_is_what_trying_every_pair_in_turn_gives(
-    images: list[Image], counted: int, comparable: bool
+    images: list[Image], counted: int, coco_rules: bool
 ) -> None:
-    ours = nwd.average_precision(images, 2, counted, comparable=comparable)
-    assert ours == pytest.approx(by_trying(images, 2, counted, comparable), abs=1e-9)
+    ours = nwd.average_precision(images, 2, counted, coco_rules=coco_rules)
+    assert ours == pytest.approx(by_trying(images, 2, counted, coco_rules), abs=1e-9)
 
 
 @pytest.mark.parametrize(("dx", "dy", "by_iou"), [(1, 0, 0.3), (0, -1, 0.3), (1, 1, 0.0), (-1, 1, 0.0)])
@@ -175,8 +175,8 @@ def test_a_difficult_object_is_neither_reward_nor_punishment_for_its_category_al
 def test_as_many_detections_count_as_by_iou() -> None:
     rows = [[30.0 * (i % 20), 30.0 * (i // 20), 30.0 * (i % 20) + 5, 30.0 * (i // 20) + 5] for i in range(150)]
     truth, found = truth_of(rows), found_of(rows, np.linspace(1, 0.5, 150).tolist())
-    for comparable, expected in ((False, 1.0), (True, 67 / 101)):  # recall 0, 0.01 ... 0.66
-        figures = average_precision([truth], [found], ["car"], comparable=comparable)
+    for coco_rules, expected in ((False, 1.0), (True, 67 / 101)):  # recall 0, 0.01 ... 0.66
+        figures = average_precision([truth], [found], ["car"], coco_rules=coco_rules)
         assert figures["NWD_AP"] == figures["AP"] == pytest.approx(expected)
 
 
@@ -188,9 +188,9 @@ def test_sizes_may_be_in_network_pixels_but_distances_are_in_source_pixels() -> 
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_without_truth_every_figure_is_null_and_without_detections_zero(images: int) -> None:
-    figures = average_precision([truth_of([])] * images, [empty()] * images, ["car"])
+    figures = average_precision([truth_of([])] * images, [no_detections()] * images, ["car"])
     assert {figures[f"NWD_{name}"] for name in RANGES} == {None}
-    assert average_precision([truth_of([[0, 0, 4, 4]])], [empty()], ["car", "bus"])["NWD_AP"] == 0.0
+    assert average_precision([truth_of([[0, 0, 4, 4]])], [no_detections()], ["car", "bus"])["NWD_AP"] == 0.0
 
 
 def test_a_detection_whose_object_goes_to_a_surer_one_takes_the_next() -> None:

@@ -15,16 +15,18 @@ score = st.integers(0, 20).map(lambda value: value / 20)
 
 def judged(seed: int) -> operating_points.MatchedImage:
     truth, found = random_image(np.random.default_rng(seed))
-    return truth, found, metrics.match(truth, found)
+    return operating_points.MatchedImage(truth, found, metrics.match(truth, found))
 
 
 def test_the_best_confidence_is_the_one_of_the_best_f1() -> None:
     truth = truth_of([[0, 0, 10, 10], [50, 0, 60, 10], [90, 0, 100, 10]])
     found = found_of([[0, 0, 10, 10], [50, 0, 60, 10], [200, 0, 210, 10], [90, 0, 100, 10]], [0.9, 0.8, 0.7, 0.2])
-    best = operating_points.best_f1(Scores.of([(truth, found, metrics.match(truth, found))]))
-    assert best == {"confidence": 0.2, "precision": 0.75, "recall": 1.0, "F1": pytest.approx(6 / 7)}
+    matched = operating_points.MatchedImage(truth, found, metrics.match(truth, found))
+    best = operating_points.best_f1(Scores.of([matched]))
+    assert best.to_dict() == {"confidence": 0.2, "precision": 0.75, "recall": 1.0, "F1": pytest.approx(6 / 7)}
     empty = found_of([], [])
-    assert operating_points.best_f1(Scores.of([(truth, empty, metrics.match(truth, empty))]))["recall"] == 0.0
+    unmatched = operating_points.MatchedImage(truth, empty, metrics.match(truth, empty))
+    assert operating_points.best_f1(Scores.of([unmatched])).recall == 0.0
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,15 +36,20 @@ def test_curves_and_best_points_are_those_of_plain_counting(rows: list[tuple[flo
     scores = Scores(np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=bool), objects)
     found = operating_points.confidence_curve(scores)
     assert found is not None
-    for at, precision, recall, f1 in zip(*found.values(), strict=True):
+    for at, precision, recall, f1 in zip(found.confidence, found.precision, found.recall, found.F1, strict=True):
         kept = [hit for value, hit in rows if value >= at]
         assert precision == pytest.approx(sum(kept) / len(kept) if kept else 1.0, abs=1e-4)
         assert recall == pytest.approx(sum(kept) / objects, abs=1e-4)
         assert f1 == pytest.approx(2 * sum(kept) / (len(kept) + objects), abs=1e-4)
     best = operating_points.best_f1(scores)
     if rows:
-        assert best["F1"] == pytest.approx(
-            max(2 * sum(h for v, h in rows if v >= at) / (sum(v >= at for v, _ in rows) + objects) for at, _ in rows)
+        assert (
+            pytest.approx(
+                max(
+                    2 * sum(h for v, h in rows if v >= at) / (sum(v >= at for v, _ in rows) + objects) for at, _ in rows
+                )
+            )
+            == best.F1
         )
 
 
@@ -55,18 +62,18 @@ def test_operating_points_are_of_each_category_alone() -> None:
             own = found.take(found.category == number)
             kept = truth.category == number
             part = truth_of(truth.xyxy[kept].tolist(), truth.category[kept].tolist(), ignore=truth.ignore[kept])
-            mine.append((part, own, metrics.match(part, own)))
-        assert points[name]["F1"] == pytest.approx(operating_points.best_f1(Scores.of(mine))["F1"], abs=0.05)
-        assert 0 < points[name]["recall"] <= 1
+            mine.append(operating_points.MatchedImage(part, own, metrics.match(part, own)))
+        assert pytest.approx(operating_points.best_f1(Scores.of(mine)).F1, abs=0.05) == points[name].F1
+        assert 0 < points[name].recall <= 1
 
 
 def test_a_score_that_is_the_share_of_hits_is_calibrated() -> None:
     rng = np.random.default_rng(0)
     value = np.sort(rng.random(200_000))[::-1]
     right = operating_points.measure_calibration(Scores(value, rng.random(len(value)) < value, 1))
-    assert right["error"] < 0.01
-    assert [row["right"] for row in right["bins"]] == pytest.approx([row["score"] for row in right["bins"]], abs=0.02)
+    assert right.error < 0.01
+    assert [row.right for row in right.bins] == pytest.approx([row.score for row in right.bins], abs=0.02)
     sure = operating_points.measure_calibration(Scores(value, rng.random(len(value)) < value / 2, 1))
-    assert sure["error"] == pytest.approx(0.25, abs=0.01)
+    assert sure.error == pytest.approx(0.25, abs=0.01)
     nothing = operating_points.measure_calibration(Scores(np.zeros(0), np.zeros(0, dtype=bool), 0))
-    assert nothing == {"error": None, "bins": [None] * 10}
+    assert nothing.to_dict() == {"error": None, "bins": [None] * 10}

@@ -23,7 +23,7 @@ def test_the_page_shows_its_figures_and_the_console_is_clean(
     answer = run.evaluate(*built(tmp_path), detections="truth")
     shot = tmp_path / "page.png"
     preferred = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    ran = chromium(Path(answer["html"]), f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}", preferred)
+    ran = chromium(Path(answer.html), f"--window-size={size[0]},{size[1]}", f"--screenshot={shot}", preferred)
     assert "CONSOLE" not in ran.stderr
     pixels = cv2.imread(str(shot), cv2.IMREAD_GRAYSCALE)
     assert pixels.shape == size[::-1]

@@ -80,26 +80,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Snapshot]:
 def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode(made: tuple[Config, Snapshot]) -> None:
     answer = run.evaluate(*made, detections="truth")
     for mode in MODES:
-        assert {key: answer[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
-        assert {answer[mode][f"NWD_{key}"] for key in ("AP", *BUCKETS)} == {1.0}, mode
-        assert answer[mode]["AP"] == 1.0 and answer[mode]["AR"] == 1.0
-    assert answer["combined"]["boxes"] == 6 * answer["images"]  # the crowd is none
+        assert {key: answer.modes[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
+        assert {answer.modes[mode][f"NWD_{key}"] for key in ("AP", *BUCKETS)} == {1.0}, mode
+        assert answer.modes[mode].AP == 1.0 and answer.modes[mode].AR == 1.0
+    assert answer.combined.boxes == 6 * answer.images  # the crowd is none
 
 
 def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config, Snapshot]) -> None:
     answer = run.evaluate(*made, detections="truth")
-    page = Path(answer["html"]).read_text(encoding="utf-8")
+    page = Path(answer.html).read_text(encoding="utf-8")
     assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
     assert page.count("<figcaption>") >= page.count("<svg") > 0
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
     for plot in (
-        "AP by size of the object", "AP by NWD", "Where objects are lost", "What is taken for what",
-        "What a confidence gives", "Precision and recall", "Is a score a probability?",
+        "AP by object size", "NWD-AP by object size", "Matched and missed objects", "Confusion matrix",
+        "Precision, recall and F1 by confidence", "Precision-recall curve", "Calibration",
     ):  # fmt: skip
         assert f"<h3>{plot}</h3>" in page
     assert "constant 12.7 source px, thresholds 0.7, 0.75, 0.8, 0.85" in page
-    saved = json.loads((Path(answer["html"]).parent / "evaluation.json").read_text())
-    assert saved["combined"]["AP"] == answer["combined"]["AP"]
+    saved = json.loads((Path(answer.html).parent / "evaluation.json").read_text())
+    assert saved == answer.to_dict()
 
 
 def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str, Any]]:
@@ -116,15 +116,15 @@ def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str,
 
 def test_every_category_with_objects_has_its_own_curve_of_precision_and_recall(made: tuple[Config, Snapshot]) -> None:
     answer = run.evaluate(*made, detections="truth")
-    assert {name: curve["recall"][0] for name, curve in answer["curves"].items()} == {"bus": 1.0, "small car": 1.0}
-    assert "All categories together, and the 2 with the most objects" in Path(answer["html"]).read_text()
+    assert {name: curve.recall[0] for name, curve in answer.curves.items()} == {"bus": 1.0, "small car": 1.0}
+    assert "All categories together, and the 2 with the most objects" in Path(answer.html).read_text()
 
 
 def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     rows = [{**row, "bbox": [-1e12, 5, 3e12, 9]} for row in detections_of(made[1])]
     file.write_text(json.dumps(rows))
-    assert run.evaluate(*made, detections=str(file))["combined"]["AP"] == 0.0
+    assert run.evaluate(*made, detections=str(file)).combined.AP == 0.0
 
 
 def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
@@ -149,7 +149,7 @@ def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
     }
     file = tmp_path / "detections.json"
     file.write_text(json.dumps(document))
-    assert run.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+    assert run.evaluate(config, snapshot, detections=str(file)).combined.AP == 1.0
 
 
 def paths(rows: list[dict[str, Any]]) -> set[str]:
@@ -164,10 +164,10 @@ def test_a_results_file_is_judged_as_it_is(made: tuple[Config, Snapshot], name: 
     file = tmp_path / "results.json"
     file.write_text(json.dumps(rows))
     answer = run.evaluate(config, snapshot, detections=str(file), out=str(tmp_path / "out"))
-    assert answer["combined"]["AP"] < 1.0
-    assert answer["combined"]["AP"] == answer["full_image"]["AP"] == answer["tiled"]["AP"]
+    assert answer.combined.AP < 1.0
+    assert answer.combined.AP == answer.full_image.AP == answer.tiled.AP
     page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
-    assert "false alarm, score 0.90" in page and "missed" in page
+    assert "false positive, score 0.90" in page and "missed" in page
 
 
 def test_numbered_results_follow_the_export_of_the_snapshot(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_numbered_results_follow_the_export_of_the_snapshot(made: tuple[Config, 
     ]
     file = tmp_path / "results.json"
     file.write_text(json.dumps(rows))
-    assert run.evaluate(config, snapshot, detections=str(file))["combined"]["AP"] == 1.0
+    assert run.evaluate(config, snapshot, detections=str(file)).combined.AP == 1.0
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config,
     }  # fmt: skip
     uri = model.save_model(module, str(tmp_path), meta)
     answer = run.evaluate(config, snapshot, uri)
-    assert answer["html"] == f"{uri}/evaluation.html" and Path(answer["html"]).is_file()
-    assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer["tiled"].keys()
-    assert answer["seconds_per_image"] > 0
-    assert run.evaluate(config, snapshot, uri)["combined"]["AP"] == answer["combined"]["AP"]
+    assert answer.html == f"{uri}/evaluation.html" and Path(answer.html).is_file()
+    assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer.tiled.to_dict().keys()
+    assert answer.seconds_per_image > 0
+    assert run.evaluate(config, snapshot, uri).combined.AP == answer.combined.AP
 
 
 @pytest.fixture
@@ -272,16 +272,22 @@ def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[
     config = config.model_copy(update={"evaluate": settings})
     reason = "AP_small is 0: no correct detection in val"
     first = run.evaluate(config, snapshot, blind, promote=True)
-    assert first["combined"]["AP"] == 0
-    assert first["gate"] == {"champion": None, "passed": False, "promoted": False, "reasons": [reason], "warnings": []}
+    assert first.combined.AP == 0
+    assert first.gate.to_dict() == {
+        "champion": None,
+        "passed": False,
+        "promoted": False,
+        "reasons": [reason],
+        "warnings": [],
+    }
     assert champion.champion(config.home) is None
-    assert f"Not promoted: {reason}. There is no champion yet." in Path(first["html"]).read_text()
+    assert f"Not promoted: {reason}. There is no champion yet." in Path(first.html).read_text()
     standing = by_hand.rsplit("/", 1)[1]
     champion.promote(config.home, standing, "by hand", over=None)
     second = run.evaluate(config, snapshot, blind, promote=True)
-    assert (second["gate"]["champion"], second["gate"]["promoted"]) == (standing, False)
+    assert (second.gate.champion, second.gate.promoted) == (standing, False)
     assert champion.champion(config.home) == standing
-    assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second["html"]).read_text()
+    assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second.html).read_text()
 
 
 def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
@@ -290,29 +296,32 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     config, snapshot, uris = untrained
     ids = [uri.rsplit("/", 1)[1] for uri in uris]
     images, _ = evaluation_truth(snapshot, "val")
-    perfect = from_file_or_truth(config, snapshot, "truth", images, snapshot.categories)
-    monkeypatch.setattr(run, "load_detector", lambda *_: (perfect, snapshot.categories))  # the challenger's detections
-    first = run.evaluate(config, snapshot, uris[0], promote=True)["gate"]
-    assert (first["champion"], first["promoted"]) == (None, True)
+    perfect = from_file_or_truth(config, snapshot, "truth", images)
+    monkeypatch.setattr(run, "load_detector", lambda *_: perfect)  # the challenger's detections
+    first = run.evaluate(config, snapshot, uris[0], promote=True).gate
+    assert (first.champion, first.promoted) == (None, True)
     again = run.evaluate(config, snapshot, uris[0], promote=True)
-    assert (again["gate"]["champion"], again["gate"]["promoted"]) == (ids[0], False)
-    assert "This model is the champion." in Path(again["html"]).read_text()
-    refused = {"passed": False, "reasons": ["AP_tiny falls by 0.2 (99 objects)"], "warnings": [], "gains": {}}
+    assert (again.gate.champion, again.gate.promoted) == (ids[0], False)
+    assert "This model is the champion." in Path(again.html).read_text()
+    refused = gate.Decision(passed=False, reasons=("AP_tiny falls by 0.2 (99 objects)",), warnings=(), gains={})
     with monkeypatch.context() as patched:
         patched.setattr(gate, "decide", lambda *_, **__: refused)
-        assert not run.evaluate(config, snapshot, uris[1], promote=True)["gate"]["promoted"]
+        assert not run.evaluate(config, snapshot, uris[1], promote=True).gate.promoted
     assert champion.champion(config.home) == ids[0]
     passed = run.evaluate(config, snapshot, uris[1], promote=True)
-    assert passed["gate"]["gains"].keys() == {f"AP_{name}" for name in boxes.BUCKETS}
-    assert (passed["gate"]["promoted"], champion.champion(config.home)) == (True, ids[1])
-    assert f"beside {ids[0]}" in Path(passed["html"]).read_text()
+    assert passed.gate.gains.keys() == {f"AP_{name}" for name in boxes.BUCKETS}
+    assert (passed.gate.promoted, champion.champion(config.home)) == (True, ids[1])
+    assert f"compared with {ids[0]}" in Path(passed.html).read_text()
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"no image", "broken_image"),
-        (codec.encode(np.zeros((30, 20, 3), np.uint8), 90), "now 20 x 30 pixels, 300 x 220 when built"),
+        (
+            codec.encode(np.zeros((30, 20, 3), np.uint8), 90),
+            "the image size changed since the build: was 300 x 220, now 20 x 30",
+        ),
     ],
 )
 def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: Path, data: bytes, message: str) -> None:
@@ -329,11 +338,11 @@ def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(m
     settings = config.evaluate.model_copy(update={"size_reference": "network"})
     answer = run.evaluate(config.model_copy(update={"evaluate": settings}), snapshot, detections="truth")
     # 96 network pixels for 300 source pixels of the whole image, for 96 of a tile
-    assert answer["full_image"]["buckets"]["very_tiny"] > answer["tiled"]["buckets"]["very_tiny"]
-    assert answer["size_reference"] == "network"
+    assert answer.full_image.buckets.very_tiny > answer.tiled.buckets.very_tiny
+    assert answer.size_reference == "network"
 
 
 def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
-    finder = Detector(lambda _: ({}, {}), 96, made[1].plan.tile)
-    assert [finder.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
-    assert [finder.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]
+    detector = Detector(lambda _: ({}, {}), ("bus",), 96, made[1].plan.tile)
+    assert [detector.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
+    assert [detector.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]

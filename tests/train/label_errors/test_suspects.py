@@ -87,7 +87,7 @@ def test_equal_scores_have_one_probability_whatever_their_order(first: bool) -> 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 1), max_size=40))
 def test_shares_rise_with_scores_and_keep_their_mean(values: list[int]) -> None:
-    rising = suspects._rising(np.array(values, dtype=np.float64))
+    rising = suspects._fit_rising(np.array(values, dtype=np.float64))
     assert len(rising) == len(values)
     assert (np.diff(rising) >= -1e-12).all()
     assert rising.sum() == pytest.approx(sum(values))
@@ -97,25 +97,25 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
     config, snapshot = built(tmp_path)
     unlabelled = [140.0, 10.0, 160.0, 30.0]
 
-    def finder(*_: Any) -> tuple[Detector, list[str]]:
-        def find(subject: Any) -> tuple[Any, Any]:
-            truth = subject.truth
+    def finder(*_: Any) -> Detector:
+        def detect(image: Any) -> tuple[Any, Any]:
+            truth = image.truth
             rows = [*truth.xyxy[truth.counted].tolist(), unlabelled, [200.0, 5.0, 210.0, 15.0]]
             kinds = [*truth.category[truth.counted].tolist(), 0, 0]
             found = found_of(rows, [0.9] * (len(rows) - 1) + [0.01], kinds)
             return dict.fromkeys(MODES, found), dict.fromkeys(MODES, 0.0)
 
-        return Detector(find, 96, snapshot.plan.tile), list(snapshot.categories)
+        return Detector(detect, tuple(snapshot.categories), 96, snapshot.plan.tile)
 
     monkeypatch.setattr(run, "load_detector", finder)
     answer = run.find_missing(config, snapshot, f"{config.home}/models/abc")
-    queue = pq.read_table(answer["queue"]).to_pylist()
-    assert answer["suspects"] == len(queue) == 6
+    queue = pq.read_table(answer.queue).to_pylist()
+    assert answer.suspects == len(queue) == 6
     assert [row["rank"] for row in queue] == list(range(1, 7))
     assert {(row["x0"], row["y0"], row["x1"], row["y1"]) for row in queue} == {tuple(unlabelled)}
     assert {row["size"] for row in queue} == {"small"}
-    document = json.loads(Path(answer["coco"]).read_text())
+    document = json.loads(Path(answer.coco).read_text())
     assert {row["file_name"] for row in document["images"]} == {row["path"] for row in queue}
     assert [row["bbox"] for row in document["annotations"]] == [[140, 10, 20, 20]] * 6
-    assert len(list(Path(answer["crops"]).glob("*.jpg"))) == 6
+    assert len(list(Path(answer.crops).glob("*.jpg"))) == 6
     assert run.find_missing(config, snapshot, f"{config.home}/models/abc") == answer

@@ -1,0 +1,89 @@
+"""Everything that an evaluation measures: metrics by mode, intervals, operating points, error types."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from etl import boxes
+from etl.config import Config
+from etl.evaluation import CombinedMetrics, Measurements, MergeSettings, ModeMetrics, NwdSettings
+from train.detections import Detections, GroundTruth
+from train.evaluation import bootstrap, error_types, metrics, nwd, operating_points
+from train.evaluation.detectors import DetectedImages
+from train.evaluation.operating_points import MatchedImage, Scores
+from train.prediction.tiled import Mode
+
+log = logging.getLogger("speck")
+
+
+def evaluate_detections(detected: DetectedImages, config: Config) -> Measurements:
+    """Return all measurements on detections; those not given by mode are of the combined mode.
+
+    Error types, confusion, centre recall and seams count the detections at or above the confidence thresholds.
+    """
+    truth = [image.truth for image in detected.images]
+    log.info("evaluation: %d images, %d objects", len(truth), sum(int(image.counted.sum()) for image in truth))
+    categories, detections = detected.detector.categories, detected.detections["combined"]
+    matched = _match(truth, detections)
+    scores, combined = Scores.of(matched), _combined_metrics(detected, config)
+    best_f1 = operating_points.best_f1(scores)
+    thresholds = operating_points.operating_points(matched, categories)
+    kept = drop_low_scores(detections, operating_points.confidence_thresholds(thresholds, best_f1))
+    scale = detected.size_scale("combined", config.evaluate.size_reference)
+    return Measurements(
+        full_image=_mode_metrics(detected, "full_image", config),
+        tiled=_mode_metrics(detected, "tiled", config),
+        combined=combined,
+        seconds_per_image=combined.seconds_per_image,
+        images=len(truth),
+        size_reference=config.evaluate.size_reference,
+        nwd=NwdSettings(scale=boxes.NWD_SCALE, thresholds=nwd.THRESHOLDS),
+        merge=MergeSettings(**config.evaluate.merge.model_dump()),
+        best_f1=best_f1,
+        thresholds=thresholds,
+        curve=operating_points.confidence_curve(scores),
+        curves={
+            name: operating_points.confidence_curve(Scores.of(matched, number))
+            for number, name in enumerate(categories)
+        },
+        calibration=operating_points.measure_calibration(scores),
+        error_types=error_types.count_errors(truth, kept, scale),
+        confusion=error_types.confusion_matrix(truth, kept, len(categories)),
+        centre_recall=error_types.centre_recall(truth, kept, scale),
+        seams=error_types.seam_recall(truth, kept, [image.wh for image in detected.images], detected.detector.tile),
+    )
+
+
+def drop_low_scores(detections: Sequence[Detections], thresholds: operating_points.Thresholds) -> list[Detections]:
+    """Return the detections at or above the confidence threshold of their category [C]."""
+    return [image.take(image.score >= thresholds[image.category]) for image in detections]
+
+
+def _match(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> list[MatchedImage]:
+    return [
+        MatchedImage(image, found, metrics.match(image, found)) for image, found in zip(truth, detections, strict=True)
+    ]
+
+
+def _mode_metrics(detected: DetectedImages, mode: Mode, config: Config) -> ModeMetrics:
+    measured = metrics.average_precision(
+        [image.truth for image in detected.images],
+        detected.detections[mode],
+        detected.detector.categories,
+        scale=detected.size_scale(mode, config.evaluate.size_reference),
+    )
+    return ModeMetrics(**dict(measured), seconds_per_image=round(detected.seconds[mode] / len(detected.images), 4))
+
+
+def _combined_metrics(detected: DetectedImages, config: Config) -> CombinedMetrics:
+    """Return the metrics of the combined mode with their 95 % bootstrap intervals."""
+    matched = bootstrap.match_images(
+        [image.truth for image in detected.images],
+        detected.detections["combined"],
+        len(detected.detector.categories),
+        scale=detected.size_scale("combined", config.evaluate.size_reference),
+    )
+    return CombinedMetrics(
+        **dict(_mode_metrics(detected, "combined", config)), intervals=bootstrap.confidence_intervals(matched)
+    )
