@@ -1,4 +1,4 @@
-"""What the benchmarks share: sides in processes of their own, interleaved rounds, and one way to print a ratio."""
+"""Shared by the benchmarks: each side in its own process, interleaved rounds, and printed ratios."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from etl.stages.augment import donor_reader
 ROUNDS = 7
 DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
 
-PART_PIXELS = 12_000_000  # as a build cuts its parts
+PART_PIXELS = 12_000_000  # as in etl.jobs.tile
 
 Work = Callable[[Path], object]  # does one round in a folder
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What one round cost."""
+    """The time of one round."""
 
     cpu: float  # seconds of the process, all its threads
     wall: float
@@ -48,16 +48,16 @@ def spent(run: Callable[[], object]) -> Spent:
 
 
 class Side:
-    """One side of a comparison in a process of its own: what one side does to its allocator, the other never sees.
+    """One side of a comparison in its own process, so that its allocator does not affect the other side.
 
-    `prepare` runs there once and returns what every round calls with a folder; clocks start after it.
+    `prepare` runs once in that process and returns the function that each round calls with a folder; it is not timed.
     """
 
     def __init__(self, prepare: Callable[[], Work]) -> None:
-        self._pipe, there = multiprocessing.Pipe()
-        self._process = multiprocessing.get_context("fork").Process(target=_serve, args=(prepare, there), daemon=True)
+        self._pipe, remote = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("fork").Process(target=_serve, args=(prepare, remote), daemon=True)
         self._process.start()
-        there.close()
+        remote.close()
         self._answer()
 
     def __call__(self, folder: Path) -> Spent:
@@ -68,28 +68,28 @@ class Side:
         try:
             return self._pipe.recv()
         except EOFError:
-            raise RuntimeError("a side has ended: see its traceback on standard error") from None
+            raise RuntimeError("a side has ended: its traceback is on standard error") from None
 
     def close(self) -> None:
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             self._pipe.send(None)
         self._process.join(timeout=30)
 
 
 def _serve(prepare: Callable[[], Work], pipe: Connection) -> None:
-    cv2.setNumThreads(1)  # sides are measured in the work they do
+    cv2.setNumThreads(1)  # CPU time is compared
     work = prepare()
     pipe.send(None)
     while (folder := pipe.recv()) is not None:
         pipe.send(spent(lambda folder=folder: work(folder)))
-    os._exit(0)  # nothing of the parent's is torn down twice
+    os._exit(0)  # skip the cleanup that the forked process inherited
 
 
 FRAME = (1280, 720)
 
 
 class Frames:
-    """Parts of aerial_cars' pictures, mirrored by turns, with the boxes that lie in them whole."""
+    """Crops of the aerial_cars images, every second one mirrored, with the boxes that lie entirely inside."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         folder.mkdir()
@@ -97,7 +97,7 @@ class Frames:
         self._pictures = [path for path in sorted(data.glob("*.jpg")) if path.with_suffix(".txt").exists()]
 
     def write(self, name: str, number: int) -> None:
-        """Write frame `number`: the same pixels and boxes whatever its name."""
+        """Write frame `number`; its pixels and boxes depend on the number only."""
         rng = np.random.default_rng(number)
         path = self._pictures[number % len(self._pictures)]
         pixels = cv2.imread(str(path))
@@ -120,7 +120,7 @@ class Frames:
 def parts_of(
     config: Config, plan: Plan, images: pa.Table, annotations: pa.Table, out: Path
 ) -> list[tile_worker.TilePart]:
-    """The images in parts of the size a build gives to a worker at once."""
+    """Return the images in parts of the size that a build uses."""
     pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
     starts, filled = [0], 0
     for row, size in enumerate(pixels):
@@ -141,7 +141,7 @@ def parts_of(
 
 @dataclass(frozen=True)
 class Ratio:
-    """How two rows of figures compare, pair by pair."""
+    """Ratios of paired measurements."""
 
     median: float
     low: float
@@ -155,21 +155,21 @@ class Ratio:
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f}, {self.pairs} pairs)"
 
-    def beside(self, target: float, *, at_most: bool = False) -> str:
-        """Return the ratio with its target and whether it is met."""
+    def against(self, target: float, *, at_most: bool = False) -> str:
+        """Return the ratio, its target and whether it is met, as text."""
         met = self.median <= target if at_most else self.median >= target
         return f"{self}; target {'<=' if at_most else '>='} {target:g}: {'met' if met else 'missed'}"
 
 
 def interleaved(sides: Mapping[str, Callable[[], Spent]], rounds: int = ROUNDS) -> dict[str, list[Spent]]:
-    """Return what each side spent in each round, all sides in turn; a round before them warms up and is left out."""
-    found: dict[str, list[Spent]] = {name: [] for name in sides}
+    """Return the costs of each side by round; the sides take turns, and a warm-up round is left out."""
+    costs: dict[str, list[Spent]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():
             cost = run()
             if number:
-                found[name].append(cost)
-    return found
+                costs[name].append(cost)
+    return costs
 
 
 class Bench:
@@ -186,24 +186,24 @@ class Bench:
         self._capsys, self._stack = capsys, stack
 
     def side(self, prepare: Callable[[], Work]) -> Side:
-        """Return a side of a comparison, ended with the test."""
+        """Start one side of a comparison; it is stopped after the test."""
         side = Side(prepare)
         self._stack.callback(side.close)
         return side
 
     def ratio(self, above: Sequence[Spent], below: Sequence[Spent], clock: str = "cpu") -> Ratio:
-        """Return how two sides compare, round by round, by `cpu` or `wall` seconds."""
+        """Return the ratios of two sides' rounds, in `cpu` or `wall` seconds."""
         return Ratio.of([getattr(a, clock) / getattr(b, clock) for a, b in zip(above, below, strict=True)])
 
     def cpu(self, costs: Sequence[Spent]) -> float:
-        """Return the median of CPU seconds."""
+        """Return the median CPU seconds."""
         return statistics.median(cost.cpu for cost in costs)
 
     def wall(self, costs: Sequence[Spent]) -> float:
-        """Return the median of seconds that passed."""
+        """Return the median elapsed seconds."""
         return statistics.median(cost.wall for cost in costs)
 
-    def say(self, *lines: str) -> None:
+    def report(self, *lines: str) -> None:
         """Print lines past pytest's capture."""
         with self._capsys.disabled():
             print("", *lines, sep="\n")
@@ -217,12 +217,12 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Iterator[Bench]:
 
 @pytest.fixture(scope="session")
 def sahi() -> str:
-    """The folder that holds SAHI, ready to be imported; a comparison with it is skipped where there is none.
+    """The folder that SAHI is installed in, added to the import path; tests that need it are skipped without.
 
-    It is no dependency: `pip install --no-deps --target FOLDER sahi==0.12.8 shapely` makes the folder for SPECK_SAHI.
+    SAHI is not a dependency: `pip install --no-deps --target FOLDER sahi==0.12.8 shapely` makes the folder.
     """
     if not (folder := os.environ.get("SPECK_SAHI")):
-        pytest.skip("SPECK_SAHI names no folder with SAHI: see tests/bench/conftest.py")
+        pytest.skip("set SPECK_SAHI to a folder with SAHI: see tests/bench/conftest.py")
     if folder not in sys.path:
         sys.path.append(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Merging the detections of tiles, and judging them: seconds of ours, and CPU beside COCO's own program."""
+"""Merging and evaluating detections: CPU seconds, compared with pycocotools."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DETECTIONS, IMAGES = 500_000, 2500
 ROUNDS = 3
 
 
-def seen_in_tiles() -> Detections:
-    """50,000 noisy boxes of 15,000 objects as the tiles of a 36 MP image show them."""
+def detections_of_tiles() -> Detections:
+    """50,000 noisy detections of 15,000 objects in the tiles of a 36 MP image."""
     rng = np.random.default_rng(0)
     plan = TilePlan(size=640, overlap=0.2, min_visibility=0.4, scales=(1.0, 0.5))
     low = rng.uniform(0, SIDE, (15_000, 2))
@@ -44,9 +44,9 @@ def seen_in_tiles() -> Detections:
 
 @pytest.mark.parametrize("method", ["nms", "nmm", "wbf"])
 def test_merging_fifty_thousand_boxes(method: Any, bench: Any) -> None:
-    many = seen_in_tiles()
+    many = detections_of_tiles()
     costs = [bench.spent(lambda: merge(many, (SIDE, SIDE), Merge(method=method))) for _ in range(ROUNDS + 1)][1:]
-    bench.say(f"{method}: {BOXES} boxes of tiles merged in {bench.cpu(costs):.2f} CPU-s; wanted <= 0.5")
+    bench.report(f"{method}: {BOXES} boxes of tiles merged in {bench.cpu(costs):.2f} CPU-s; target <= 0.5")
     assert bench.cpu(costs) < 0.5 * 2
 
 
@@ -64,7 +64,7 @@ def image_of(rng: np.random.Generator) -> tuple[GroundTruth, Detections]:
 
 
 @pytest.mark.timeout(1800)
-def test_judging_half_a_million_detections_beside_pycocotools(bench: Any) -> None:
+def test_evaluating_half_a_million_detections_against_pycocotools(bench: Any) -> None:
     rng = np.random.default_rng(0)
     images = [image_of(rng) for _ in range(IMAGES)]
     truth, found = [pair[0] for pair in images], [pair[1] for pair in images]
@@ -106,14 +106,14 @@ def test_judging_half_a_million_detections_beside_pycocotools(bench: Any) -> Non
         for name, run in (("ours", ours), ("by NWD", by_nwd), ("theirs", theirs)):
             costs[name].append(bench.spent(lambda run=run, name=name: values.__setitem__(name, run())))
     ratio = bench.ratio(costs["ours"], costs["theirs"])
-    bench.say(
+    bench.report(
         f"{len(results)} detections of {len(labels)} objects: ours (with every size bucket and by NWD) "
         f"{bench.cpu(costs['ours']):.1f} CPU-s, pycocotools {bench.cpu(costs['theirs']):.1f}: "
-        f"{ratio.beside(1 / 3, at_most=True)}; AP {values['ours']:.6f} and {values['theirs']:.6f}"
+        f"{ratio.against(1 / 3, at_most=True)}; AP {values['ours']:.6f} and {values['theirs']:.6f}"
     )
-    bench.say(
+    bench.report(
         f"by NWD alone {bench.cpu(costs['by NWD']):.1f} CPU-s: "
-        f"{bench.ratio(costs['by NWD'], costs['theirs']).beside(1 / 10, at_most=True)}"
+        f"{bench.ratio(costs['by NWD'], costs['theirs']).against(1 / 10, at_most=True)}"
     )
     assert abs(values["ours"] - values["theirs"]) < 1e-9
     assert ratio.median < 1 / 3 * 1.25

@@ -24,7 +24,7 @@ from ultralytics.data.dataset import YOLODataset  # noqa: E402
 ROUNDS, SAMPLES = 7, 300
 
 
-def test_samples_a_second_beside_a_folder(real_data: Path, tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
+def test_samples_per_second_against_a_folder(real_data: Path, tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     with cluster.connect(workers=2) as here:
@@ -53,8 +53,8 @@ def test_samples_a_second_beside_a_folder(real_data: Path, tmp_path: Path, monke
                 costs[name].append(spent)
     ratio = bench.ratio(costs["folder"], costs["shards"])
     rates = {name: SAMPLES / bench.cpu(spent) for name, spent in costs.items()}
-    bench.say(
+    bench.report(
         f"{rates['shards']:.0f} images a CPU-second from shards, {rates['folder']:.0f} from the folder: "
-        f"{ratio.beside(1.0)}"
+        f"{ratio.against(1.0)}"
     )
     assert ratio.median >= 0.9

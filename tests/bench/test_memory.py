@@ -1,4 +1,4 @@
-"""The peak memory of a worker: flat in the number of images, and bounded for an image larger than memory."""
+"""The peak memory of a worker: constant in the number of images, and bounded for an image larger than memory."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LIMIT = 1024  # MiB
 
 
 class Worker:
-    """A single worker of a Dask cluster, watched from the outside."""
+    """The only worker of a Dask cluster, measured from outside."""
 
     def __init__(self, here: cluster.Cluster) -> None:
         self.cluster = here
         children = psutil.Process().children(recursive=True)
-        self._process = max(children, key=lambda child: child.memory_info().rss)  # others track resources
+        self._process = max(children, key=lambda child: child.memory_info().rss)  # the others are resource trackers
 
     def peak(self) -> float:
-        """The most memory it has had resident since it started, file pages included, MiB."""
+        """The peak resident memory since its start, including file pages, in MiB."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
@@ -72,7 +72,7 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path: Path, bench: Any) -> N
             peaks[count] = one.peak()
         assert built["images"] == count
     ratio = peaks[MANY] / peaks[FEW]
-    bench.say(
+    bench.report(
         f"peak of a worker: {peaks[FEW]:.0f} MiB with {FEW} images, {peaks[MANY]:.0f} MiB with {MANY:,}: "
         f"{ratio:.2f}; target <= {FLAT}: {'met' if ratio <= FLAT else 'missed'}"
     )
@@ -97,7 +97,7 @@ def test_memory_is_bounded_for_a_large_image(tmp_path: Path, kind: str, bench: A
         peak = one.peak()
     assert built["images"] == 1
     assert sum(built["samples"].values()) > 1000
-    bench.say(
+    bench.report(
         f"peak of a worker for one {kind} of {WIDTH} x {HEIGHT}, {path.stat().st_size / MIB:.0f} MiB on disk, "
         f"{built['samples']}: {peak:.0f} MiB; target <= {LIMIT}: {'met' if peak <= LIMIT else 'missed'}"
     )

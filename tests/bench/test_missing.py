@@ -1,4 +1,4 @@
-"""Labels taken from the demo's small objects and looked for again: precision and recall beside the usual fixed rule."""
+"""Find removed labels of small objects in the demo data: precision and recall, compared with a fixed rule."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from train.evaluation.detectors import detect_all, load_detector
 from train.evaluation.images import build_eval_images
 from train.label_errors import run as find_missing
 
-GONE = 0.05  # of the small labels
+REMOVED = 0.05  # of the small labels
 SURE, APART = 0.95, 0.5  # the fixed rule: score above, IoU with every label below
-SAME = 0.5  # NWD from which a suspect is a label that was taken
+SAME = 0.5  # NWD from which a suspect matches a removed label
 
 
 @pytest.mark.timeout(3600)
-def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
+def test_removed_labels_of_small_objects_are_found(tmp_path: Path, monkeypatch: Any, bench: Any) -> None:
     dataset.write_dataset(tmp_path / "demo", 7)
-    taken: dict[str, list[list[float]]] = {}
+    removed: dict[str, list[list[float]]] = {}
     rng = np.random.default_rng(0)
     for file in sorted((tmp_path / "demo" / "dataset").rglob("*.json")):
         document = json.loads(file.read_text())
@@ -40,8 +40,8 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
         kept = []
         for row in document["annotations"]:
             x, y, w, h = row["bbox"]
-            if 0 < w * h < 32**2 and not row.get("iscrowd") and rng.random() < GONE and row["image_id"] in names:
-                taken.setdefault(names[row["image_id"]], []).append([x, y, x + w, y + h])
+            if 0 < w * h < 32**2 and not row.get("iscrowd") and rng.random() < REMOVED and row["image_id"] in names:
+                removed.setdefault(names[row["image_id"]], []).append([x, y, x + w, y + h])
             else:
                 kept.append(row)
         file.write_text(json.dumps({**document, "annotations": kept}))
@@ -54,11 +54,11 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
     queue = pq.read_table(find_missing.find_missing(config, snapshot, model).queue).to_pylist()
 
     def hit(path: str, box: list[float]) -> tuple[str, int] | None:
-        """Return which of the labels taken from this image a box is, None for none."""
-        name = next((name for name in taken if path.endswith(name)), None)
+        """Return which removed label of this image a box matches, None for none."""
+        name = next((name for name in removed if path.endswith(name)), None)
         if name is None:
             return None
-        near = boxes.nwd(boxes.as_boxes([box]), boxes.as_boxes(taken[name]))
+        near = boxes.nwd(boxes.as_boxes([box]), boxes.as_boxes(removed[name]))
         return (name, int(near.argmax())) if near.max() >= SAME else None
 
     ours = [hit(row["path"], [row[side] for side in ("x0", "y0", "x1", "y1")]) for row in queue]
@@ -66,12 +66,12 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
     theirs = []
     for split in ("train", "val"):
         images = build_eval_images(*evaluation_truth(snapshot, split), detector.categories)
-        detected = detect_all(images, detector)
-        for one, each in zip(images, detected.detections["combined"], strict=True):
-            sure = each.take(each.score > SURE)
-            alone = boxes.iou(sure.xyxy, one.truth.xyxy).max(axis=1, initial=0) < APART
-            theirs += [hit(one.path, box) for box in sure.xyxy[alone].tolist()]
-    total = sum(map(len, taken.values()))
+        combined = detect_all(images, detector).detections["combined"]
+        for image, detections in zip(images, combined, strict=True):
+            sure = detections.take(detections.score > SURE)
+            alone = boxes.iou(sure.xyxy, image.truth.xyxy).max(axis=1, initial=0) < APART
+            theirs += [hit(image.path, box) for box in sure.xyxy[alone].tolist()]
+    total = sum(map(len, removed.values()))
     lines = []
     for name, found_by in (("ours", ours), ("fixed rule", theirs)):
         right = {place for place in found_by if place is not None}
@@ -79,14 +79,14 @@ def test_labels_taken_from_small_objects_are_found_again(tmp_path: Path, monkeyp
             f"@{k} {sum(p is not None for p in found_by[:k]) / k:.2f}" for k in (10, 25, 50, 100) if k <= len(found_by)
         ]
         lines.append(
-            f"  {name}: {len(found_by)} suspects, {len(right)} of {total} labels found again "
+            f"  {name}: {len(found_by)} suspects, {len(right)} of {total} removed labels found "
             f"({len(right) / total:.2f}), precision {', '.join(shown) or 'of none'}"
         )
         for bucket in boxes.BUCKETS[:3]:
-            mine = [(n, i) for n, rows in taken.items() for i, box in enumerate(rows) if _bucket(box) == bucket]
-            if mine:
-                lines.append(f"    {bucket}: {len(right & set(mine))} of {len(mine)}")
-    bench.say("demo, seed 7, 5 % of the labels under 32 px taken:", *lines)
+            labels = [(n, i) for n, rows in removed.items() for i, box in enumerate(rows) if _bucket(box) == bucket]
+            if labels:
+                lines.append(f"    {bucket}: {len(right & set(labels))} of {len(labels)}")
+    bench.report("demo, seed 7, 5 % of the labels under 32 px removed:", *lines)
     assert len({place for place in ours if place}) > len({place for place in theirs if place})
 
 

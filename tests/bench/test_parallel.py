@@ -1,4 +1,4 @@
-"""Dask beside plain processes and beside a loop, on the same parts, by the clock on the wall."""
+"""Dask compared with plain processes and with a loop on the same parts, by elapsed time."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ REPEATS = 4
 ROUNDS = 7
 
 
-def pieces_of(bench: Any, config: Config, snapshot: Snapshot, folder: Path) -> list[tile_worker.TilePart]:
+def parts_of(bench: Any, config: Config, snapshot: Snapshot, folder: Path) -> list[tile_worker.TilePart]:
     images, annotations = snapshot.table("images"), snapshot.table("annotations")
     return [
-        piece
+        part
         for turn in range(REPEATS)
-        for piece in bench.parts_of(config, snapshot.plan, images, annotations, folder / str(turn))
+        for part in bench.parts_of(config, snapshot.plan, images, annotations, folder / str(turn))
     ]
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: nothing runs beside another")
-def test_dask_workers_beside_plain_processes(real_data: Path, tmp_path: Path, monkeypatch, bench: Any) -> None:
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: no parallel run")
+def test_dask_workers_against_plain_processes(real_data: Path, tmp_path: Path, monkeypatch, bench: Any) -> None:
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "aerial_cars.yaml")
@@ -44,27 +44,27 @@ def test_dask_workers_beside_plain_processes(real_data: Path, tmp_path: Path, mo
         pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(2))
         two, one = (stack.enter_context(cluster.connect(workers=workers)) for workers in (2, 1))
         sides: dict[str, Callable[[list[tile_worker.TilePart]], object]] = {
-            "loop": lambda pieces: [tile_worker.tile_part(piece) for piece in pieces],
-            "two processes": lambda pieces: pool.map(tile_worker.tile_part, pieces, chunksize=1),
-            "two workers": lambda pieces: two.map(tile_worker.tile_part, pieces, label="tile"),
-            "one worker": lambda pieces: one.map(tile_worker.tile_part, pieces, label="tile"),
+            "loop": lambda parts: [tile_worker.tile_part(part) for part in parts],
+            "two processes": lambda parts: pool.map(tile_worker.tile_part, parts, chunksize=1),
+            "two workers": lambda parts: two.map(tile_worker.tile_part, parts, label="tile"),
+            "one worker": lambda parts: one.map(tile_worker.tile_part, parts, label="tile"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(ROUNDS + 1):
             for name, run in sides.items():
                 folder = tmp_path / "out"
-                pieces = pieces_of(bench, config, snapshot, folder)
+                parts = parts_of(bench, config, snapshot, folder)
                 start = time.perf_counter()
-                run(pieces)
+                run(parts)
                 if number:  # the first round warms up
                     seconds[name].append(time.perf_counter() - start)
                 shutil.rmtree(folder)
     share = bench.Ratio.of([a / b for a, b in zip(seconds["two processes"], seconds["two workers"], strict=True)])
     single = bench.Ratio.of([a / b for a, b in zip(seconds["one worker"], seconds["loop"], strict=True)])
-    bench.say(
-        f"{len(pieces)} parts: " + ", ".join(f"{name} {statistics.median(row):.2f} s" for name, row in seconds.items()),
-        f"  two Dask workers' share of two processes' speed-up: {share.beside(0.9)}",
-        f"  one Dask worker beside a loop: {single.beside(1.05, at_most=True)}",
+    bench.report(
+        f"{len(parts)} parts: " + ", ".join(f"{name} {statistics.median(row):.2f} s" for name, row in seconds.items()),
+        f"  two Dask workers' share of two processes' speed-up: {share.against(0.9)}",
+        f"  one Dask worker against a loop: {single.against(1.05, at_most=True)}",
     )
     assert share.median >= 0.9 * 0.85
     assert single.median <= 1.05 * 1.15

@@ -1,4 +1,5 @@
-"""Tiled prediction on the CPU beside a bare forward pass of the same tiles: what cutting, decoding and merging add."""
+"""Tiled prediction on the CPU compared with bare forward passes of the same tiles: the overhead of cutting, decoding
+and merging."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ ROUNDS = 7
 WH = (2560, 1920)
 TILE = TilePlan(size=640, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 SHARE, PER_TILE_MS = 1.10, 6.0
-BOXES = 50  # a tile
+BOXES = 50  # per tile
 
 
 @pytest.mark.parametrize("name", ["speck-micro", "yolo11n"])
-def test_tiled_prediction_beside_bare_forward_passes(name: str, tmp_path: Path, bench: Any) -> None:
+def test_tiled_prediction_against_bare_forward_passes(name: str, tmp_path: Path, bench: Any) -> None:
     torch.manual_seed(0)
     module = models.build_detector(architecture.resolve(name), ["car", "bus"])
     meta = {
@@ -62,10 +63,10 @@ def test_tiled_prediction_beside_bare_forward_passes(name: str, tmp_path: Path, 
                 costs[side].append(spent)
     pairs = zip(costs["ours"], costs["bare"], strict=True)
     extra = [1e3 * (a.cpu - SHARE * b.cpu) / len(views) for a, b in pairs]
-    beside = bench.ratio(costs["ours"], costs["bare"])
-    bench.say(
+    ratio = bench.ratio(costs["ours"], costs["bare"])
+    bench.report(
         f"{name}: {len(views)} tiles of 640 px, {len(found[-1])} boxes: {bench.cpu(costs['ours']):.2f} CPU-s, "
-        f"bare forward passes {bench.cpu(costs['bare']):.2f}: {beside}",
-        f"  beyond {SHARE} x bare {np.median(extra):.1f} ms a tile; wanted <= {PER_TILE_MS}",
+        f"bare forward passes {bench.cpu(costs['bare']):.2f}: {ratio}",
+        f"  beyond {SHARE} x bare {np.median(extra):.1f} ms per tile; target <= {PER_TILE_MS}",
     )
     assert np.median(extra) <= PER_TILE_MS * 1.5

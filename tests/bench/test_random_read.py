@@ -1,4 +1,4 @@
-"""Reading any sample's bytes and boxes from the shards beside decoding it."""
+"""Reading the bytes and boxes of random samples from shards, compared with decoding them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from etl.snapshots.snapshot import Snapshot
 
 READS = 1000
 ROUNDS = 7
-WANTED = 0.05
+TARGET = 0.05
 
 
-def test_reading_a_random_sample_beside_decoding_it(real_data: Path, tmp_path: Path, monkeypatch, bench: Any) -> None:
+def test_reading_a_random_sample_against_decoding_it(real_data: Path, tmp_path: Path, monkeypatch, bench: Any) -> None:
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "aerial_cars.yaml")
@@ -39,9 +39,9 @@ def test_reading_a_random_sample_beside_decoding_it(real_data: Path, tmp_path: P
             reads.append(read)
             decodes.append(decode)
     ratio = bench.ratio(reads, decodes, "wall")
-    bench.say(
+    bench.report(
         f"{READS} random samples of {samples.num_rows}: bytes and boxes {bench.wall(reads) / READS * 1e3:.3f} ms, "
         f"decoding {bench.wall(decodes) / READS * 1e3:.2f} ms each",
-        f"  share of its decode time: {ratio.beside(WANTED, at_most=True)}",
+        f"  share of the decoding time: {ratio.against(TARGET, at_most=True)}",
     )
-    assert ratio.median <= WANTED
+    assert ratio.median <= TARGET

@@ -1,4 +1,4 @@
-"""Tiling with labels against SAHI's `slice_coco` on the same images and tiles, by CPU seconds.
+"""Tiling with labels compared with SAHI's `slice_coco` on the same images and tiles, by CPU seconds.
 
 SPECK_SAHI names a folder that holds SAHI: see the fixture `sahi`.
 """
@@ -49,7 +49,7 @@ def write_coco(images: pa.Table, annotations: pa.Table, path: Path) -> None:
 
 
 def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
-    """Build once, and write the COCO file that the other side reads; return what cuts every JPEG's tiles."""
+    """Build once and write the COCO file for SAHI; return a function that cuts the tiles of every JPEG."""
     with cluster.serial() as here:
         snapshot = Snapshot.open(build.build(config, here)["snapshot"])
     images = snapshot.table("images")
@@ -57,17 +57,17 @@ def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
     write_coco(images, snapshot.table("annotations"), coco)
     update = {"negatives": 1.0, "negatives_far": 1.0, "tile": PLAN, "codec": lossless.choose_codec("lossless", None)}
     plan = snapshot.plan.model_copy(update=update)
-    pieces = bench.parts_of(config, plan, images, snapshot.table("annotations"), Path("part"))
+    parts = bench.parts_of(config, plan, images, snapshot.table("annotations"), Path("part"))
 
     def run(folder: Path) -> None:
-        for number, piece in enumerate(pieces):
-            tile_worker.tile_part(tile_worker.TilePart(**{**vars(piece), "uri": str(folder / str(number))}))
+        for number, part in enumerate(parts):
+            tile_worker.tile_part(tile_worker.TilePart(**{**vars(part), "uri": str(folder / str(number))}))
 
     return run
 
 
 def sliced(coco: Path, images: Path, extension: str | None) -> Callable[[Path], object]:
-    """Slice with SAHI, JPEGs at the quality of the other side: it leaves Pillow's own, 75."""
+    """Return a function that slices with SAHI, with JPEGs at our quality instead of Pillow's default of 75."""
     from sahi.slicing import slice_coco
 
     save = Image.Image.save
@@ -84,10 +84,10 @@ def sliced(coco: Path, images: Path, extension: str | None) -> Callable[[Path], 
 
 
 @pytest.mark.parametrize(
-    ("extension", "wanted", "rounds"), [(".jpg", 2.0, 7), (None, 40.0, 2)], ids=["jpeg", "default"]
+    ("extension", "target", "rounds"), [(".jpg", 2.0, 7), (None, 40.0, 2)], ids=["jpeg", "default"]
 )
-def test_tiling_beside_sahi(
-    extension: str | None, wanted: int, rounds: int, sahi: str, real_data: Path, tmp_path: Path, monkeypatch, bench: Any
+def test_tiling_against_sahi(
+    extension: str | None, target: int, rounds: int, sahi: str, real_data: Path, tmp_path: Path, monkeypatch, bench: Any
 ) -> None:
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
@@ -107,13 +107,13 @@ def test_tiling_beside_sahi(
         assert written > 0
         return cost
 
-    found = bench.interleaved({name: lambda name=name: turn(name) for name in sides}, rounds)
-    ratio = bench.ratio(found["sahi"], found["ours"])
+    costs = bench.interleaved({name: lambda name=name: turn(name) for name in sides}, rounds)
+    ratio = bench.ratio(costs["sahi"], costs["ours"])
     version = next(d.version for d in importlib.metadata.distributions(path=[sahi]) if d.name == "sahi")
     images = len(json.loads(coco.read_text())["images"])
-    bench.say(
+    bench.report(
         f"SAHI {version} slice_coco, {extension or 'its own format'}: {images} images, "
-        f"{bench.cpu(found['sahi']):.2f} CPU-s, ours {bench.cpu(found['ours']):.2f}",
-        f"  times as fast as SAHI: {ratio.beside(wanted)}",
+        f"{bench.cpu(costs['sahi']):.2f} CPU-s, ours {bench.cpu(costs['ours']):.2f}",
+        f"  times as fast as SAHI: {ratio.against(target)}",
     )
-    assert ratio.median > wanted * 0.75
+    assert ratio.median > target * 0.75

@@ -1,4 +1,4 @@
-"""Tiled prediction against SAHI's `get_sliced_prediction`: the same network, tiles, confidence and merge.
+"""Tiled prediction compared with SAHI's `get_sliced_prediction`: the same network, tiles, confidence and merge.
 
 SPECK_SAHI names a folder that holds SAHI: see the fixture `sahi`. SPECK_MODEL is the URI of a model of aerial_cars, as
 `speck train dags/datasets/aerial_cars.yaml` prints it.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from etl.config import Evaluate, Merge
 from etl.plan import GRID
-from tests.bench.test_judging import SIDE, seen_in_tiles
+from tests.bench.test_judging import SIDE, detections_of_tiles
 from train.detections import Detections
 from train.models import model, weights
 from train.prediction import media, tiled
@@ -28,7 +28,7 @@ from train.prediction.merge import merge
 ROUNDS = 5
 IMAGES = 4
 CONFIDENCE, THRESHOLD, OVERLAP, TILE = 0.25, 0.5, 0.2, 640
-NEAR = 0.5  # px: two boxes of one category whose sides are no further apart are equal
+NEAR = 0.5  # px: boxes of one category whose sides differ by no more count as equal
 METHODS = {"nms": ("NMS", "iou"), "nmm": ("GREEDYNMM", "ios")}
 
 Found = NDArray[np.float64]  # [N, 5]: xyxy, category
@@ -36,7 +36,7 @@ Found = NDArray[np.float64]  # [N, 5]: xyxy, category
 
 @dataclass(frozen=True)
 class Detectors:
-    """One network in both programs, one thread each, and the files that both read."""
+    """The same network in both programs, one thread each, and the image files."""
 
     ours: model.Model
     theirs: Any
@@ -71,7 +71,7 @@ def rows(found: Detections) -> Found:
 
 
 def equal(ours: Found, theirs: Found) -> int:
-    """Return how many boxes of the first have their equal among the second."""
+    """Return how many of our boxes have an equal among theirs."""
     if not len(ours) or not len(theirs):
         return 0
     apart = np.abs(ours[:, None] - theirs[None]).max(axis=2)
@@ -81,7 +81,7 @@ def equal(ours: Found, theirs: Found) -> int:
 @pytest.fixture(scope="module")
 def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFactory) -> Detectors:
     if not (uri := os.environ.get("SPECK_MODEL")):
-        pytest.skip("SPECK_MODEL names no model: see this file's first lines")
+        pytest.skip("set SPECK_MODEL to the URI of a model: see the docstring of this file")
     folder = tmp_path_factory.mktemp("sahi")
     ours = model.load_saved_model(uri)
     model.move_to_device(ours, "cpu")
@@ -96,9 +96,9 @@ def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFacto
     theirs = UltralyticsDetectionModel(
         model_path=str(folder / "network.pt"), confidence_threshold=CONFIDENCE, device="cpu", image_size=ours.image_size
     )
-    pictures = sorted((real_data / "aerial_cars").glob("*.jpg"))
+    images = sorted((real_data / "aerial_cars").glob("*.jpg"))
     files = []
-    for path in pictures[:: len(pictures) // IMAGES]:
+    for path in images[:: len(images) // IMAGES]:
         pixels = cv2.imread(str(path))
         high, wide = (side // GRID * GRID for side in pixels.shape[:2])  # else the last tiles start elsewhere
         files.append(str(folder / path.name))
@@ -107,21 +107,21 @@ def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFacto
     return Detectors(replace(ours, tile=tile), theirs, files)
 
 
-def test_the_tiles_of_both_give_the_same_boxes(detectors: Detectors, bench: Any) -> None:
+def test_both_detect_the_same_boxes_in_the_tiles(detectors: Detectors, bench: Any) -> None:
     ours = [detectors.unmerged_by_us(file) for file in detectors.files]
-    theirs = [detectors.by_sahi(file, "tiled", "nms", 2.0) for file in detectors.files]  # that no overlap reaches
+    theirs = [detectors.by_sahi(file, "tiled", "nms", 2.0) for file in detectors.files]  # no merging
     count = sum(map(len, ours)), sum(map(len, theirs))
     same = sum(map(equal, ours, theirs)) / count[0], sum(map(equal, theirs, ours)) / count[1]
-    bench.say(
+    bench.report(
         f"unmerged: {count[0]} boxes of ours, {count[1]} of SAHI's; "
-        f"{same[0]:.3f} of ours and {same[1]:.3f} of SAHI's have their equal"
+        f"{same[0]:.3f} of ours and {same[1]:.3f} of SAHI's have an equal"
     )
     assert min(same) > 0.9
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["tiled", "combined"])
-def test_prediction_beside_sahi(mode: tiled.Mode, method: str, detectors: Detectors, bench: Any) -> None:
+def test_prediction_against_sahi(mode: tiled.Mode, method: str, detectors: Detectors, bench: Any) -> None:
     found: dict[str, list[Found]] = {}
 
     def over(side: str, run: Any) -> Any:
@@ -133,22 +133,22 @@ def test_prediction_beside_sahi(mode: tiled.Mode, method: str, detectors: Detect
     cpu, wall = (bench.ratio(costs["ours"], costs["sahi"], clock) for clock in ("cpu", "wall"))
     count = {side: sum(map(len, boxes)) for side, boxes in found.items()}
     same = sum(map(equal, found["ours"], found["sahi"]))
-    bench.say(
+    bench.report(
         f"{mode}, {method}: {len(detectors.files)} images, ours {bench.cpu(costs['ours']):.2f} CPU-s, "
-        f"SAHI {bench.cpu(costs['sahi']):.2f}: {cpu.beside(1.0, at_most=True)}",
-        f"  by the clock {wall}; {count['ours']} boxes of ours, {count['sahi']} of SAHI's, {same} equal",
+        f"SAHI {bench.cpu(costs['sahi']):.2f}: {cpu.against(1.0, at_most=True)}",
+        f"  elapsed {wall}; {count['ours']} boxes of ours, {count['sahi']} of SAHI's, {same} equal",
     )
     assert cpu.median <= 1.1
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_merging_beside_sahi(method: Any, sahi: str, bench: Any) -> None:
+def test_merging_against_sahi(method: Any, sahi: str, bench: Any) -> None:
     from sahi.predict import POSTPROCESS_NAME_TO_CLASS
     from sahi.prediction import ObjectPrediction
 
     name, metric = METHODS[method]
     post = POSTPROCESS_NAME_TO_CLASS[name](match_threshold=THRESHOLD, match_metric=metric.upper(), class_agnostic=False)
-    everything = seen_in_tiles()
+    everything = detections_of_tiles()
     for number in (1_000, 10_000, len(everything)):
         many = everything.take(np.arange(number))
         theirs = [
@@ -162,8 +162,8 @@ def test_merging_beside_sahi(method: Any, sahi: str, bench: Any) -> None:
             "sahi": lambda theirs=theirs: bench.spent(lambda: post(list(theirs))),
         }, 3)  # fmt: skip
         ratio = bench.ratio(costs["ours"], costs["sahi"])
-        bench.say(
+        bench.report(
             f"{method}, {number} boxes: ours {bench.cpu(costs['ours']):.3f} CPU-s, "
-            f"SAHI {bench.cpu(costs['sahi']):.3f}: {ratio.beside(1.0, at_most=True)}"
+            f"SAHI {bench.cpu(costs['sahi']):.3f}: {ratio.against(1.0, at_most=True)}"
         )
-        assert ratio.median <= 2.0  # ours also stitches, and drops what borders cut
+        assert ratio.median <= 2.0  # ours also stitches, and drops boxes cut by tile borders
