@@ -60,7 +60,7 @@ _PER_IMAGE: dict[str, LabelFormat] = {"yolo": yolo, "voc": voc, "visdrone": visd
 _WRITERS: dict[str, Writer] = {"yolo": yolo, "coco": coco, "voc": voc, "visdrone": visdrone, "dota": dota}
 
 
-def reader(name: str, dataset: str = "") -> LabelFormat | DatasetFormat:
+def get_reader(name: str, dataset: str = "") -> LabelFormat | DatasetFormat:
     """Return the reader of a `source.format`; ConfigError, naming the dataset, if there is none."""
     if name in _PER_IMAGE:
         return _PER_IMAGE[name]
@@ -72,7 +72,7 @@ def reader(name: str, dataset: str = "") -> LabelFormat | DatasetFormat:
     raise ConfigError(dataset, "source.format", repr(name), f"one of {known} or package.module:function")
 
 
-def writer(name: str) -> Writer:
+def get_writer(name: str) -> Writer:
     """Return the writer of a format; ConfigError if there is none."""
     if name not in _WRITERS:
         raise ConfigError("format", "", repr(name), f"one of {', '.join(_WRITERS)}")

@@ -1,4 +1,4 @@
-"""Category names in the order of their ids: from a list, a names file or a data.yaml."""
+"""Read category names in the order of their ids from a list, a names file or a data.yaml."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _YAML = (".yaml", ".yml")
 _PLAIN = ("classes.txt", "names.txt")
 
 
-def names(source: bytes | Sequence[str], where: str) -> list[str]:
-    """Return the names of a list or of a file's content; ConfigError where they are no plain sequence of names."""
+def read_names(source: bytes | Sequence[str], where: str) -> list[str]:
+    """Return the names in a list or a file's content; ConfigError for empty, repeated or missing names."""
     if not isinstance(source, bytes):
         found = [name.strip() for name in source]
     elif PurePosixPath(where).suffix.lower() in _YAML:
@@ -32,22 +32,22 @@ def names(source: bytes | Sequence[str], where: str) -> list[str]:
     return found
 
 
-def discover(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
-    """Return path and content of the names file nearest the root: YAML with `names`, else *.names or classes.txt."""
-    by_depth = sorted(filter(may_hold_names, files), key=lambda path: (path.count("/"), path))
+def find_names(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
+    """Return path and names of the names file nearest the root: YAML with `names`, else *.names or classes.txt."""
+    by_depth = sorted(filter(is_names_file, files), key=lambda path: (path.count("/"), path))
     for path in by_depth:
         if PurePosixPath(path).suffix.lower() in _YAML:
             document = yaml_mapping(files[path])
             if document is not None and "names" in document:
-                return path, names(files[path], path)
+                return path, read_names(files[path], path)
     for path in by_depth:
         if PurePosixPath(path).suffix.lower() not in _YAML:
-            return path, names(files[path], path)
+            return path, read_names(files[path], path)
     return None
 
 
 def yaml_mapping(data: bytes) -> dict[str, Any] | None:
-    """Return the mapping a YAML file holds, every scalar as the text written; None if it holds none."""
+    """Return the mapping in a YAML file with all scalars as text; None if there is none."""
     text = decode(data)
     if text is None:
         return None
@@ -78,14 +78,14 @@ def _from_yaml(data: bytes, where: str) -> list[str]:
 def _from_lines(data: bytes, where: str) -> list[str]:
     text = decode(data)
     if text is None:
-        raise ConfigError("", where, "undecodable bytes", "a text file with one name a line")
-    # Blank lines inside stay: dropping one would shift every id behind it.
+        raise ConfigError("", where, "undecodable bytes", "a text file with one name per line")
+    # Blank lines in between stay: dropping one would shift all later ids.
     return [
         line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n") if text.strip()
     ]
 
 
-def may_hold_names(path: str) -> bool:
-    """Return whether a file's name is one that `discover` looks into."""
+def is_names_file(path: str) -> bool:
+    """Return whether `find_names` reads a file of this name."""
     name = PurePosixPath(path.lower())
     return name.suffix in (*_YAML, ".names") or name.name in _PLAIN

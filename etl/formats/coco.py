@@ -1,4 +1,4 @@
-"""COCO JSON: files that list images, annotations and categories, joined by ids of their own."""
+"""COCO JSON: files that list images, annotations and categories, joined by ids."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from etl.formats.image_index import ImageIndex, resolve_path, split_in_path
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.text import decode, excerpt, integer
 
-__all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "resolve", "write"]
+__all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "resolve_images", "write"]
 
 SUFFIX = ".json"
-NO_IMAGE = ""  # the file name under which entries are reported that belong to no listed image
+NO_IMAGE = ""  # file name of entries that belong to no listed image
 _REQUIRED = ("images", "annotations")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _COLUMNS = ("difficult", "truncated", "occluded")
@@ -31,9 +31,9 @@ Labels = tuple[str | None, str, ImageLabels]
 
 
 def read_dataset(files: Mapping[str, bytes], images: Sequence[str]) -> Iterator[Labels]:
-    """Yield listed image (None if not present), file name as written, and labels; every image once, by path.
+    """Yield (listed image, or None if it is missing; file name as written; labels), each image once, by path.
 
-    Entries that belong to no image of their file come last, without image and under an empty file name.
+    Entries that belong to no image of their file come last, with None and the file name NO_IMAGE.
     """
     index, entries = ImageIndex(images), dict[tuple[str | None, str], _Entry]()
     for file, document in _documents(files):
@@ -53,11 +53,11 @@ def categories(files: Mapping[str, bytes]) -> list[str]:
     return sorted(ids, key=lambda name: (isinstance(ids[name], str), ids[name], name))
 
 
-def resolve(file: str, written: Iterable[str], index: ImageIndex) -> dict[str, str]:
-    """Return the listed image of each file name: seen from the JSON file, from the root, else by its path's end.
+def resolve_images(file: str, written: Iterable[str], index: ImageIndex) -> dict[str, str]:
+    """Return the listed image of each file name: relative to the JSON file, to the root, else by the end of its path.
 
-    Of several images with this end, the one in the folder that holds most of the file's images is meant; of such
-    folders, the one named for the split the file is named for.
+    Of several images whose paths end so, it is the one in the folder with most of the file's images; of several such
+    folders, the one whose name has the same split as the file's name.
     """
     found: dict[str, str] = {}
     options: dict[str, dict[str, str]] = {}  # name -> folder -> image
@@ -94,14 +94,14 @@ def file_names(files: Mapping[str, bytes]) -> dict[str, list[str]]:
 
 @dataclass(slots=True)
 class _Entry:
-    """What was gathered of one image."""
+    """The entries of one image, from all files."""
 
     file: str
     name: str  # of the image, as written
     declared_wh: tuple[int, int] | None = None
     boxes: list[LabelBox] = field(default_factory=list)
     bad: list[BadBox] = field(default_factory=list)
-    seen: dict[tuple[Any, ...], tuple[str, Any]] = field(default_factory=dict)  # box -> file and image id
+    sources: dict[tuple[Any, ...], tuple[str, Any]] = field(default_factory=dict)  # box -> file and image id
 
 
 def _documents(files: Mapping[str, bytes]) -> list[tuple[str, Json]]:
@@ -126,12 +126,12 @@ def _parse(file: str, data: bytes) -> Any:
     try:
         document = json.loads(text, parse_constant=str)
         if _SURROGATE.search(text):
-            json.dumps(document, ensure_ascii=False).encode()  # fails for half a character, which no table can hold
+            json.dumps(document, ensure_ascii=False).encode()  # fails for a lone surrogate, which no table can hold
         return document
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # half a character, a number or a nesting without measure
-        raise SourceError(f"{file}:1: not JSON to be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # a lone surrogate, a huge number, or deep nesting
+        raise SourceError(f"{file}:1: unreadable JSON: {error}") from error
 
 
 def _is_id(value: object) -> bool:
@@ -166,7 +166,7 @@ def _read_document(file: str, document: Json, index: ImageIndex, entries: dict[t
             rows[row["id"]].setdefault(row["file_name"], row)
         else:
             orphans.append(BadBox("malformed_image", excerpt(row), "an image with id and file_name"))
-    found = resolve(file, (name for by_name in rows.values() for name in by_name), index)
+    found = resolve_images(file, (name for by_name in rows.values() for name in by_name), index)
 
     owners: dict[Any, _Entry] = {}
     for key, by_name in rows.items():
@@ -188,16 +188,16 @@ def _read_document(file: str, document: Json, index: ImageIndex, entries: dict[t
         elif key in ambiguous:
             owners[key].bad.append(BadBox("ambiguous_image_id", excerpt(annotation), "the id of one image"))
         else:
-            _add(owners[key], (file, key), _read_annotation(annotation, names))
+            _add_box(owners[key], (file, key), _read_annotation(annotation, names))
     if orphans:
         entries.setdefault((None, NO_IMAGE), _Entry(file, NO_IMAGE)).bad.extend(orphans)
 
 
-def _add(entry: _Entry, source: tuple[str, Any], box: LabelBox | BadBox) -> None:
-    """Add what one entry says; a box that another entry of the same image said already is a reject."""
+def _add_box(entry: _Entry, source: tuple[str, Any], box: LabelBox | BadBox) -> None:
+    """Add a box to an image; one that another file or image id has already given is a duplicate."""
     if isinstance(box, BadBox):
         entry.bad.append(box)
-    elif entry.seen.setdefault((box.category, box.xyxy, box.crowd), source) == source:
+    elif entry.sources.setdefault((box.category, box.xyxy, box.crowd), source) == source:
         entry.boxes.append(box)
     else:
         entry.bad.append(
@@ -215,7 +215,7 @@ def _is_number(value: object) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer larger than any float
         return False
 
 
@@ -236,8 +236,8 @@ def _read_annotation(annotation: Json, names: Mapping[Any, str]) -> LabelBox | B
         return BadBox("malformed_box", excerpt(annotation), "a bbox of four finite numbers: x, y, width, height")
     polygon, whole = _polygon(annotation.get("segmentation"))
     columns = {column: _whole(annotation.get(column)) for column in _COLUMNS}
-    said = {column for column, value in columns.items() if value is not None}
-    extra = {k: v for k, v in annotation.items() if k not in _KNOWN and k not in said}
+    valid = {column for column, value in columns.items() if value is not None}
+    extra = {k: v for k, v in annotation.items() if k not in _KNOWN and k not in valid}
     area, track = annotation.get("area"), annotation.get("track_id")
     return LabelBox(
         names[key],
@@ -256,7 +256,7 @@ def _read_annotation(annotation: Json, names: Mapping[Any, str]) -> LabelBox | B
 
 
 def _polygon(segmentation: Any) -> tuple[tuple[float, ...] | None, Any]:
-    """Return the first polygon, and the whole segmentation if it is more than that (a second one, a mask)."""
+    """Return the first polygon, and the whole segmentation if it is more than that: several polygons or a mask."""
     if not segmentation:
         return None, None
     if not isinstance(segmentation, list):

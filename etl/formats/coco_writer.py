@@ -1,4 +1,4 @@
-"""The writing side of COCO JSON: one file per split."""
+"""Write COCO JSON, one file per split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.boxes import corners
-from etl.formats.layout import Placed, category_index, placed, save, stored_extra
+from etl.formats.layout import Placed, category_index, load_extra, place_images, write_text
 
 _COLUMNS = ("difficult", "truncated", "occluded")
 
@@ -26,7 +26,7 @@ def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequen
     index = category_index(categories)
     listed = [{"id": number, "name": name, "supercategory": "none"} for number, name in enumerate(categories, start=1)]
     by_split: defaultdict[str, list[tuple[int, Placed]]] = defaultdict(list)
-    for number, image in enumerate(placed(images, annotations), start=1):
+    for number, image in enumerate(place_images(images, annotations), start=1):
         by_split[image.split or "all"].append((number, image))
     written, last = [], 0
     for split in sorted(by_split):
@@ -41,7 +41,7 @@ def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequen
         }
         last += len(rows)
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        written.append(save(out / "annotations" / f"instances_{split}.json", text + "\n"))
+        written.append(write_text(out / "annotations" / f"instances_{split}.json", text + "\n"))
     return written
 
 
@@ -51,7 +51,7 @@ def _image(number: int, image: Placed) -> dict[str, Any]:
 
 def _annotation(number: int, image: int, category: int, box: Mapping[str, Any]) -> dict[str, Any]:
     x0, y0, x1, y1 = corners(box)
-    extra = stored_extra(box)
+    extra = load_extra(box)
     whole = extra.pop("segmentation", None)
     polygon = [list(box["polygon"])] if box["polygon"] else []
     row = {
@@ -63,9 +63,9 @@ def _annotation(number: int, image: int, category: int, box: Mapping[str, Any]) 
         "iscrowd": int(bool(box["crowd"])),
         "segmentation": polygon if whole is None else whole,
     }
-    said = {column: box[column] for column in _COLUMNS if box[column]}
+    optional = {column: box[column] for column in _COLUMNS if box[column]}
     if box["ignore"]:
-        said["ignore"] = 1
+        optional["ignore"] = 1
     if box["track_id"] is not None:
-        said["track_id"] = box["track_id"]
-    return {**extra, **said, **row}
+        optional["track_id"] = box["track_id"]
+    return {**extra, **optional, **row}

@@ -1,4 +1,4 @@
-"""DOTA txt: four corners, class and difficulty a line, in pixels, below an optional header."""
+"""DOTA txt: four corners, class and difficulty per line, in pixels, below an optional header."""
 
 from __future__ import annotations
 
@@ -12,42 +12,32 @@ import pyarrow as pa
 from etl.boxes import corners, hull
 from etl.errors import ConfigError
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
-from etl.formats.layout import Placed, placed, save, stored_extra
-from etl.formats.text import decode, integer, lines, malformed, numbers, shortest, unreadable
+from etl.formats.layout import Placed, load_extra, place_images, write_text
+from etl.formats.text import has_entries, integer, malformed, numbers, read_lines, shortest
 
 SUFFIX = ".txt"
-_CORNERS = 8  # numbers: x y of four corners
+_CORNERS = 8  # numbers of a line: x y of four corners
 _HEADER = re.compile(r"(imagesource|gsd)\s*:\s*(.*)", re.IGNORECASE)
 _EXPECTED = "x1 y1 x2 y2 x3 y3 x4 y4 class difficult"
-_CLOSE = 1e-6  # pixels: a polygon whose hull is this near the box is the box's own
+_CLOSE = 1e-6  # pixels; a polygon whose hull differs less from the box is written
 
 
 def is_label(data: bytes) -> bool:
     """Return whether a txt file looks like labels: empty, with a header, or with a line of corners and class."""
-    text = decode(data)
-    if text is None:
-        return False
-    rows = [line for _, line in lines(text)]
-    return not rows or any(_HEADER.fullmatch(row) or _split(row) is not None for row in rows)
+    return has_entries(data, lambda line: bool(_HEADER.fullmatch(line)) or _split(line) is not None)
 
 
 def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-    """Return the hulls of one file's quadrilaterals, which are kept as polygons, each with the header as extra."""
-    text = decode(data)
-    if text is None:
-        return unreadable(file, "undecodable bytes")
+    """Return the labels of one file: hulls of its quadrilaterals, these as polygons, and the header as `extra`."""
     header: dict[str, object] = {}
-    entries: list[LabelBox | BadBox] = []
-    for number, line in lines(text):
+
+    def read_line(line: str, number: int) -> LabelBox | BadBox | None:
         if match := _HEADER.fullmatch(line):
             header[match[1].lower()] = _header_value(match[2])
-        else:
-            entries.append(_read_line(line, number, header))
-    return ImageLabels(
-        file,
-        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
-        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
-    )
+            return None
+        return _read_line(line, number, header)
+
+    return read_lines(data, file, read_line)
 
 
 def _header_value(text: str) -> object:
@@ -59,27 +49,27 @@ def _split(line: str) -> tuple[list[float], str, int] | None:
     words = line.split()
     if len(words) not in (_CORNERS + 1, _CORNERS + 2):
         return None
-    corners, name = numbers(words[:_CORNERS]), words[_CORNERS]
+    polygon, name = numbers(words[:_CORNERS]), words[_CORNERS]
     difficult: int | None = 0
     if len(words) > _CORNERS + 1:
         text = words[_CORNERS + 1]
         difficult = integer(float(text)) if re.fullmatch(r"\d+", text, re.ASCII) else None
-    return None if corners is None or difficult is None else (corners, name, difficult)
+    return None if polygon is None or difficult is None else (polygon, name, difficult)
 
 
 def _read_line(line: str, number: int, header: Mapping[str, object]) -> LabelBox | BadBox:
     entry = _split(line)
     if entry is None:
         return malformed(number, line, _EXPECTED)
-    corners, name, difficult = entry
-    x0, y0, x1, y1 = hull(corners)
+    polygon, name, difficult = entry
+    x0, y0, x1, y1 = hull(polygon)
     return LabelBox(
         name,
         (x0, y0, x1, y1),
         number,
         empty=x1 <= x0 or y1 <= y0,
         difficult=difficult,
-        polygon=tuple(corners),
+        polygon=tuple(polygon),
         extra=dict(header),
     )
 
@@ -90,21 +80,21 @@ def image_file(name: str, split: str | None) -> str:
 
 
 def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequence[str]) -> list[Path]:
-    """Write a label file per labelled image; ignored boxes become difficult; ConfigError for a name with blanks."""
+    """Write one label file per labelled image; ignore regions become difficult; ConfigError for a name with blanks."""
     for name in categories:
         if not name or len(name.split()) != 1 or name != name.strip():
             raise ConfigError("dota", "category", repr(name), "a name without blanks; ontology.rename gives another")
     written = []
-    for image in placed(images, annotations):
+    for image in place_images(images, annotations):
         if image.labelled:
             folder = out / image.split if image.split else out
             label = (folder / "labelTxt" / image.name).with_suffix(SUFFIX)
-            written.append(save(label, _header(image) + "".join(map(_line, image.boxes))))
+            written.append(write_text(label, _header(image) + "".join(map(_line, image.boxes))))
     return written
 
 
 def _header(image: Placed) -> str:
-    values = stored_extra(image.boxes[0]) if image.boxes else {}
+    values = load_extra(image.boxes[0]) if image.boxes else {}
     known = {key: values[key] for key in ("imagesource", "gsd") if key in values}
     return "".join(f"{key}:{shortest(v) if isinstance(v, float) else v}\n" for key, v in known.items())
 

@@ -1,4 +1,4 @@
-"""Which of the listed images a path written in some file means."""
+"""Find the listed image that a path in a label file or list refers to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True)
 
 
 def split_in_path(path: str) -> str | None:
-    """Return the split that the innermost telling part of a path names: val for `DET-val/images`, None if none does."""
+    """Return the split in the name of the innermost folder that has one: val for `DET-val/images`; None if none has."""
     for part in reversed(path.lower().split("/")):
         if match := _WORD.search(part):
             return _WORDS[match[1]]
@@ -22,7 +22,7 @@ def split_in_path(path: str) -> str | None:
 
 
 def resolve_path(folder: str, written: str) -> str | None:
-    """Return the path as seen from the root, None when it is absolute or leaves the root."""
+    """Return a path, written relative to a folder, relative to the root; None if it is absolute or leaves the root."""
     text = unicodedata.normalize("NFC", written.strip().replace("\\", "/"))
     if not text or "\0" in text or _ABSOLUTE.match(text):
         return None
@@ -31,7 +31,7 @@ def resolve_path(folder: str, written: str) -> str | None:
 
 
 class ImageIndex:
-    """The images of a source, found by path, by its end or by stem; only listed ones are ever returned."""
+    """The images of a source, to look up by path, by the end of a path, or by stem."""
 
     def __init__(self, images: Sequence[str]) -> None:
         self._by_path = {unicodedata.normalize("NFC", image): image for image in sorted(images)}
@@ -47,24 +47,24 @@ class ImageIndex:
         return None if path is None else self._by_path.get(path)
 
     def ending_with(self, tail: str) -> list[str]:
-        """Return the images whose path is the tail or ends with it, as whole parts."""
+        """Return the images whose path equals the tail or ends with it after a slash."""
         found = self._by_name.get(posixpath.basename(tail), ())
         return [self._by_path[path] for path in found if path == tail or path.endswith(f"/{tail}")]
 
     def with_stem(self, stem: str) -> list[str]:
-        """Return the images with this stem, or with this path without extension at the end of theirs."""
+        """Return the images whose path without extension equals the stem or ends with it after a slash."""
         stem = unicodedata.normalize("NFC", stem)
         found = self._by_stem.get(posixpath.basename(stem), ())
         cut = {path: posixpath.splitext(path)[0] for path in found}
         return [self._by_path[path] for path in found if cut[path] == stem or cut[path].endswith(f"/{stem}")]
 
     def below(self, folder: str) -> list[str]:
-        """Return the images in a folder and its subfolders; the empty folder is the root."""
+        """Return the images in a folder and its subfolders; an empty folder is the root."""
         start = "" if folder in ("", ".") else f"{folder}/"
         return [image for path, image in self._by_path.items() if path.startswith(start)]
 
     def nearest(self, written: str) -> str | None:
-        """Return the one image that shares the longest end with a path from someone else's machine."""
+        """Return the image that shares the longest path end with a path of another machine; None if several do."""
         parts = [
             part
             for part in re.split(r"[\\/]", unicodedata.normalize("NFC", written.strip()))

@@ -1,4 +1,4 @@
-"""Where the images and label files of a written dataset lie."""
+"""Name and place the images and label files of a written dataset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from etl.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An image to write labels for: its row, its name in the written dataset, and its boxes."""
+    """An image to write labels for: its row of the table images, its name in the written dataset, and its boxes."""
 
     row: Mapping[str, Any]
     name: str  # posix, relative to the folder of its split
@@ -24,24 +24,24 @@ class Placed:
 
     @property
     def split(self) -> str | None:
-        """The split whose folder the image belongs to, if it has one."""
+        """The split of the image, None if it has none."""
         split: str | None = self.row["split"]
         return split
 
     @property
     def labelled(self) -> bool:
-        """Whether it gets a label file: it had one, or it has boxes."""
+        """Whether the image gets a label file: it had one, or it has boxes."""
         return bool(self.boxes) or self.row["labelled"] is not False
 
 
 def image_names(paths: Mapping[str, str]) -> dict[str, str]:
-    """Return a file name for each image_id such that no two share a label file, whatever the case of letters.
+    """Return a file name for each image_id; no two of them share a label file, even if letter case is ignored.
 
     The plain file name where its stem is unique, else the relative path, else the name with the image_id added.
     """
-    places = {image_id: _checked(path) for image_id, path in paths.items()}
+    places = {image_id: _check(path) for image_id, path in paths.items()}
     plain = Counter(path.stem.casefold() for path in places.values())
-    # Trainers find the label by the last folder called `images`, so that no folder below it may have this name.
+    # Trainers replace the last folder called `images` to find a label: no folder below it may have this name.
     nested = {
         image_id: PurePosixPath(*(f"{part}_" if part == "images" else part for part in path.parent.parts), path.name)
         for image_id, path in places.items()
@@ -59,7 +59,7 @@ def image_names(paths: Mapping[str, str]) -> dict[str, str]:
     return names
 
 
-def placed(images: pa.Table, annotations: pa.Table) -> list[Placed]:
+def place_images(images: pa.Table, annotations: pa.Table) -> list[Placed]:
     """Return every image with its name and boxes, by path."""
     rows = sorted(images.to_pylist(), key=lambda row: str(row["path"]))
     names = image_names({row["image_id"]: row["path"] for row in rows})
@@ -69,30 +69,30 @@ def placed(images: pa.Table, annotations: pa.Table) -> list[Placed]:
     return [Placed(row, names[row["image_id"]], tuple(boxes[row["image_id"]])) for row in rows]
 
 
-class _Index(dict[str, int]):
+class _CategoryIndex(dict[str, int]):
     def __missing__(self, name: str) -> int:
         raise SourceError(f"category {name!r} is not among those to write: {', '.join(self)}")
 
 
 def category_index(categories: Sequence[str]) -> dict[str, int]:
-    """Return each category's index; a look-up of any other raises SourceError."""
-    return _Index((name, index) for index, name in enumerate(categories))
+    """Return the index of each category; looking up any other raises SourceError."""
+    return _CategoryIndex((name, index) for index, name in enumerate(categories))
 
 
-def stored_extra(box: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what else the source said of a box."""
+def load_extra(box: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `extra` of a row of annotations."""
     extra: dict[str, Any] = json.loads(box["extra"]) if box["extra"] else {}
     return extra
 
 
-def save(path: Path, text: str) -> Path:
-    """Write the text as UTF-8 with plain line ends and return its path."""
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file as UTF-8 with LF line ends and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
-def _checked(path: str) -> PurePosixPath:
+def _check(path: str) -> PurePosixPath:
     place = PurePosixPath(path)
     if place.is_absolute() or ".." in place.parts:
         raise SourceError(f"image path {path!r} leaves the source folder")

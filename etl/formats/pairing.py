@@ -1,4 +1,4 @@
-"""Which label file belongs to which image."""
+"""Pair label files with images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
 
-# Folders that only say what kind of file lies below them, in lower case.
+# Folders that name the kind of the files below them, in lower case.
 _KINDS = (
     *("images", "image", "img", "imgs", "jpegimages", "pngimages", "labels", "label"),
     *("annotations", "annotation", "anns", "ann", "xmls", "xml", "txt"),
@@ -20,7 +20,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Ambiguity:
-    """Images and label files with one key of which none fits better than another."""
+    """Images and label files with the same key that cannot be paired, since several fit equally well."""
 
     key: str
     labels: tuple[str, ...]
@@ -29,18 +29,19 @@ class Ambiguity:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """What belongs together, and what does not; images in neither `pairs` nor `ambiguous` have no label file."""
+    """The result of pairing; images in neither `pairs` nor `ambiguous` have no label file."""
 
-    pairs: dict[str, str]  # image -> label file, each at most once
+    pairs: dict[str, str]  # image -> label file, one to one
     unmatched_labels: list[str]
     ambiguous: list[Ambiguity]
 
 
-def pair(labels: Sequence[str], images: Sequence[str], match: str | None) -> Pairing:
-    """Return the pairs of equal key, relative posix paths in and out, whatever the order they come in.
+def pair_labels(labels: Sequence[str], images: Sequence[str], match: str | None) -> Pairing:
+    """Pair label files and images of equal key; relative posix paths in and out, in any order.
 
-    The key is the stem, or what `match` finds in the path without extension. Of several candidates the folder decides:
-    the same one, its twin (`images` for `labels`), then the longest common end and beginning.
+    The key is the stem, or the text that the regular expression `match` finds in the path without extension. Among
+    several candidates the folder decides: the same folder, its counterpart (`images` for `labels`), then the longest
+    common end and beginning.
     """
     key = _stem if match is None else _matcher(re.compile(match))
     grouped: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
@@ -82,7 +83,7 @@ def _folder(path: str) -> tuple[str, ...]:
 
 
 def _place(path: str) -> tuple[str, ...]:
-    """Return the folder's parts without those that only say what kind of file is in it."""
+    """Return the parts of the folder without those that name a kind of file."""
     return tuple(
         part for part in _folder(path) if part.lower() not in _KINDS and not part.lower().startswith("labeltxt")
     )
@@ -90,7 +91,7 @@ def _place(path: str) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Group:
-    """The labels and images of one key that are left, and what was found out about the others."""
+    """The labels and images of one key that are not yet paired, and the pairs and ties so far."""
 
     labels: list[str]
     images: list[str]
@@ -105,7 +106,7 @@ def _resolve(labels: list[str], images: list[str]) -> _Group:
     if group.labels and group.images:
         places = {path: _place(path) for path in (*labels, *images)}
         deepest = max(map(len, places.values()))
-        # What all candidates share tells none of them apart.
+        # What all candidates share does not distinguish them.
         ending = _shared([place[::-1] for place in places.values()])
         start = _shared(places.values())
         for last in range(deepest, -1, -1):
@@ -118,7 +119,7 @@ def _resolve(labels: list[str], images: list[str]) -> _Group:
 
 
 def _take(group: _Group, place: Callable[[str], Hashable]) -> _Group:
-    """Return the group without those that share a place: paired if they are two, else a tie; None is no place."""
+    """Return the group without the files that share a place: one label and one image are a pair, more are a tie."""
     at: defaultdict[Hashable, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, paths in enumerate((group.labels, group.images)):
         for path in paths:
@@ -134,11 +135,11 @@ def _take(group: _Group, place: Callable[[str], Hashable]) -> _Group:
 
 
 def _shared(places: Iterable[Sequence[str]]) -> int:
-    """Return how many first parts all places have in common."""
+    """Return the number of leading parts that all places share."""
     return sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, zip(*places, strict=False)))
 
 
 def _ends(places: Mapping[str, tuple[str, ...]], last: int, first: int, path: str) -> Hashable:
-    """Return the last and the first parts of a path's place, None if it has not so many."""
+    """Return the last and the first parts of a path's place, None if it has fewer."""
     place = places[path]
     return (place[len(place) - last :], place[:first]) if len(place) >= max(last, first) else None

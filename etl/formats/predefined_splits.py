@@ -1,6 +1,6 @@
-"""The split of a dataset that came with one: by its lists, its files or its folders.
+"""Find the split that a dataset comes with, in its lists, label files or folders.
 
-An image in several splits belongs to test before val before train, so that nothing held out is trained on.
+An image in several splits belongs to test, else to val, so that no held-out image is trained on.
 """
 
 from __future__ import annotations
@@ -21,66 +21,66 @@ from etl.schema import SPLITS
 _YAML_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _YAML = (".yaml", ".yml")
 
-Found = list[tuple[str, Collection[str]]]  # split and its images
+ImagesBySplit = list[tuple[str, Collection[str]]]  # a split may occur several times
 
 
-def own_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str]:
-    """Return the split of every image the dataset puts in one itself; files by path relative to the images' root."""
+def find_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str]:
+    """Return the split of each image that the dataset assigns to one; files by path relative to the images' root."""
     index = ImageIndex(images)
-    found: Found = []
+    found: ImagesBySplit = []
     if format == "yolo":
         found = _data_yaml(files, index) or _plain_lists(files, index)
     elif format == "voc":
         found = _image_sets(files, index)
     elif format == "coco":
         found = _coco_files(files, index)
-    return _merged(found) or by_folder(images)
+    return _merge(found) or split_by_folder(images)
 
 
-def by_folder(images: Sequence[str]) -> dict[str, str]:
-    """Return the split of every image below a folder named for one: `images/val`, `VisDrone2019-DET-val`."""
+def split_by_folder(images: Sequence[str]) -> dict[str, str]:
+    """Return the split of each image below a folder with a split in its name: `images/val`, `VisDrone2019-DET-val`."""
     named = {image: split_in_path(posixpath.dirname(image)) for image in sorted(images)}
     return {image: split for image, split in named.items() if split is not None}
 
 
-def listed_split(lists: SplitLists, root: str, images: Sequence[str], texts: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the split of every image in a configured folder or list.
+def read_split(lists: SplitLists, root: str, images: Sequence[str], texts: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the split of each image in a configured folder or list; ConfigError for an entry without images.
 
-    `root` is source.images; `texts` holds the content of entries that are files; any other entry is a folder.
+    `root` is source.images; `texts` holds the content of the entries that are files, all others are folders.
     """
     index = ImageIndex(images)
-    found: Found = []
+    found: ImagesBySplit = []
     base = root.rstrip("/")
     for split in SPLITS:
         for entry in getattr(lists, split):
             place = entry.rstrip("/")
             if entry in texts:
-                folder = _below(posixpath.dirname(place), base)
-                found.append((split, _listed(texts[entry], "" if folder is None else folder, index, entry)))
-            elif (inside := _below(place, base)) is not None:
+                folder = _relative_to(posixpath.dirname(place), base)
+                found.append((split, _read_list(texts[entry], "" if folder is None else folder, index, entry)))
+            elif (inside := _relative_to(place, base)) is not None:
                 found.append((split, index.below(inside)))
             else:
                 expected = f"a folder below {root} or a text file with one image path a line"
                 raise ConfigError("", f"source.split.{split}", repr(entry), expected)
             if not found[-1][1]:
                 raise ConfigError("", f"source.split.{split}", f"no image in {entry!r}", "images of the source")
-    return _merged(found)
+    return _merge(found)
 
 
-def _below(path: str, base: str) -> str | None:
-    """Return the path relative to the base, None when it is not below it."""
+def _relative_to(path: str, base: str) -> str | None:
+    """Return the path relative to the base, None if it is not below it."""
     if path == base:
         return ""
     return path[len(base) + 1 :] if path.startswith(f"{base}/") else None
 
 
-def _merged(found: Found) -> dict[str, str]:
+def _merge(found: ImagesBySplit) -> dict[str, str]:
     split = {image: name for wanted in SPLITS for name, images in found if name == wanted for image in images}
     return dict(sorted(split.items()))
 
 
-def _listed(data: bytes, folder: str, index: ImageIndex, where: str) -> list[str]:
-    """Return the images of a list, one path a line, as seen from its folder, from the root, or by their end."""
+def _read_list(data: bytes, folder: str, index: ImageIndex, where: str) -> list[str]:
+    """Return the images of a list with one path per line: relative to its folder, to the root, else by path end."""
     text = decode(data)
     if text is None:
         raise ConfigError("", where, "undecodable bytes", "a text file with one image path a line")
@@ -92,8 +92,8 @@ def _listed(data: bytes, folder: str, index: ImageIndex, where: str) -> list[str
     return found
 
 
-def _data_yaml(files: Mapping[str, bytes], index: ImageIndex) -> Found:
-    found: Found = []
+def _data_yaml(files: Mapping[str, bytes], index: ImageIndex) -> ImagesBySplit:
+    found: ImagesBySplit = []
     for file in sorted(files):
         document = yaml_mapping(files[file]) if PurePosixPath(file).suffix.lower() in _YAML else None
         for key, split in _YAML_KEYS.items():
@@ -101,12 +101,12 @@ def _data_yaml(files: Mapping[str, bytes], index: ImageIndex) -> Found:
             for entry in entries if isinstance(entries, list) else [entries]:
                 if isinstance(entry, str) and entry.strip():
                     base = document.get("path") if document else None
-                    found.append((split, _yaml_entry(entry.strip(), base, posixpath.dirname(file), files, index)))
+                    found.append((split, _images_of_entry(entry.strip(), base, posixpath.dirname(file), files, index)))
     return [(split, images) for split, images in found if images]
 
 
-def _yaml_entry(entry: str, base: object, folder: str, files: Mapping[str, bytes], index: ImageIndex) -> list[str]:
-    """Return the images of a folder or list; `path` and leading `..` are often those of another machine."""
+def _images_of_entry(entry: str, base: object, folder: str, files: Mapping[str, bytes], index: ImageIndex) -> list[str]:
+    """Return the images of a folder or list in a data.yaml, whose `path` and leading `..` may be of another machine."""
     plain = re.sub(r"^(\.\.?/)+", "", entry.replace("\\", "/"))
     written = [posixpath.join(base, entry), posixpath.join(base, plain)] if isinstance(base, str) else []
     for start in (folder, ""):
@@ -117,37 +117,37 @@ def _yaml_entry(entry: str, base: object, folder: str, files: Mapping[str, bytes
             if place is None:
                 continue
             if place in files:
-                return _listed(files[place], posixpath.dirname(place), index, place)
+                return _read_list(files[place], posixpath.dirname(place), index, place)
             if below := index.below(place):
                 return below
-    parts = plain.rstrip("/").split(
-        "/"
-    )  # where the images' root lies deeper than data.yaml, only the end of the folder is there
+    parts = plain.rstrip("/").split("/")  # if the images' root lies below data.yaml, only the folder's end is known
     return next((below for start in range(1, len(parts)) if (below := index.below("/".join(parts[start:])))), [])
 
 
-def _plain_lists(files: Mapping[str, bytes], index: ImageIndex) -> Found:
-    """Return the lists train.txt, val.txt and test.txt of a dataset without data.yaml."""
+def _plain_lists(files: Mapping[str, bytes], index: ImageIndex) -> ImagesBySplit:
+    """Return the images of train.txt, val.txt and test.txt, for a dataset without data.yaml."""
     names = {file: PurePosixPath(file) for file in sorted(files)}
     return [
-        (_YAML_KEYS[path.stem], _listed(files[file], posixpath.dirname(file), index, file))
+        (_YAML_KEYS[path.stem], _read_list(files[file], posixpath.dirname(file), index, file))
         for file, path in names.items()
         if path.suffix == ".txt" and path.stem in _YAML_KEYS and not yolo.is_label(files[file])
     ]
 
 
-def _image_sets(files: Mapping[str, bytes], index: ImageIndex) -> Found:
-    found: Found = []
+def _image_sets(files: Mapping[str, bytes], index: ImageIndex) -> ImagesBySplit:
+    found: ImagesBySplit = []
     for file in sorted(files):
         path = PurePosixPath(file)
         if path.parts[-3:-1] == ("ImageSets", "Main") and path.stem in (*SPLITS, "trainval") and path.suffix == ".txt":
-            split = "train" if path.stem == "trainval" else path.stem  # val, if listed, comes before
-            found.append((split, _stems(files[file], posixpath.dirname(file.rpartition("ImageSets/Main/")[0]), index)))
+            split = "train" if path.stem == "trainval" else path.stem  # an image also in val.txt goes to val
+            found.append(
+                (split, _read_stems(files[file], posixpath.dirname(file.rpartition("ImageSets/Main/")[0]), index))
+            )
     return found
 
 
-def _stems(data: bytes, folder: str, index: ImageIndex) -> list[str]:
-    """Return the images of a list of stems: those of JPEGImages beside the list, else the only one with the stem."""
+def _read_stems(data: bytes, folder: str, index: ImageIndex) -> list[str]:
+    """Return the images of a list of stems: those in JPEGImages beside the list, else the only one with the stem."""
     beside = {posixpath.splitext(image)[0]: image for image in index.below(posixpath.join(folder, "JPEGImages"))}
     inside = frozenset(index.below(folder))
     found = []
@@ -160,10 +160,10 @@ def _stems(data: bytes, folder: str, index: ImageIndex) -> list[str]:
     return found
 
 
-def _coco_files(files: Mapping[str, bytes], index: ImageIndex) -> Found:
-    found: Found = []
+def _coco_files(files: Mapping[str, bytes], index: ImageIndex) -> ImagesBySplit:
+    found: ImagesBySplit = []
     documents = {file: data for file, data in files.items() if file.lower().endswith(coco.SUFFIX)}
     for file, names in (coco.file_names(documents) if documents else {}).items():
         if split := split_in_path(file):
-            found.append((split, coco.resolve(file, names, index).values()))
+            found.append((split, coco.resolve_images(file, names, index).values()))
     return found

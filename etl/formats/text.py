@@ -1,21 +1,21 @@
-"""The text of label files: encodings, lines and numbers, read strictly and written in full."""
+"""The text of label files: decode it, read its lines and numbers strictly, write numbers in full."""
 
 from __future__ import annotations
 
 import codecs
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from etl.formats.labels import BadBox, ImageLabels
+from etl.formats.labels import BadBox, ImageLabels, LabelBox
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)  # float() also takes 1_0, nan and more
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)  # float() also accepts 1_0, nan and more
 _INT32 = 2**31
 _SHOWN = 200  # characters of bad input that a reject quotes
 
 
 def decode(data: bytes) -> str | None:
-    """Return the text of UTF-8 (with or without mark) or marked UTF-16 bytes, None if they are neither."""
+    """Return the text of bytes in UTF-8 or, with a byte order mark, UTF-16; None for any others."""
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -25,14 +25,14 @@ def decode(data: bytes) -> str | None:
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield number (from 1) and stripped content of every line that is not blank, whatever the line ends."""
+    """Yield number (from 1) and stripped content of every line that is not blank; any line ends."""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if line := line.strip():
             yield number, line
 
 
 def numbers(words: Sequence[str]) -> list[float] | None:
-    """Return the words as finite numbers, None if one of them is not."""
+    """Return the words as finite numbers, None if one of them is none."""
     if not all(_NUMBER.fullmatch(word) for word in words):
         return None
     values = [float(word) for word in words]
@@ -50,16 +50,47 @@ def shortest(value: float) -> str:
 
 
 def excerpt(text: object) -> str:
-    """Return the beginning of bad input, short enough for a reject."""
+    """Return the beginning of bad input, at most 200 characters."""
     shown = str(text)
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
 
 
 def malformed(line: int, found: str, expected: str) -> BadBox:
-    """Return the reject of a line that is no box."""
+    """Return the bad box of a line that cannot be parsed."""
     return BadBox("malformed_line", excerpt(found), expected, line)
 
 
 def unreadable(file: str, found: str, expected: str = "text in UTF-8 or marked UTF-16") -> ImageLabels:
-    """Return the labels of a file of which nothing could be read."""
+    """Return the labels of a file that cannot be read at all."""
     return ImageLabels(file, bad=(BadBox("unreadable_label", excerpt(found), expected),))
+
+
+def image_labels(
+    file: str, entries: Iterable[LabelBox | BadBox], declared_wh: tuple[int, int] | None = None
+) -> ImageLabels:
+    """Return the labels of the entries of one file."""
+    entries = list(entries)
+    return ImageLabels(
+        file,
+        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
+        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
+        declared_wh=declared_wh,
+    )
+
+
+def read_lines(data: bytes, file: str, read_line: Callable[[str, int], LabelBox | BadBox | None]) -> ImageLabels:
+    """Return the labels of a text file with one entry a line, by a function of line and number; None is no entry."""
+    text = decode(data)
+    if text is None:
+        return unreadable(file, "undecodable bytes")
+    entries = [read_line(line, number) for number, line in lines(text)]
+    return image_labels(file, [entry for entry in entries if entry is not None])
+
+
+def has_entries(data: bytes, is_entry: Callable[[str], bool]) -> bool:
+    """Return whether a text file is empty or has a line that looks like an entry."""
+    text = decode(data)
+    if text is None:
+        return False
+    found = [line for _, line in lines(text)]
+    return not found or any(map(is_entry, found))

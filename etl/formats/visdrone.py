@@ -1,4 +1,4 @@
-"""VisDrone txt: `x,y,w,h,score,category,truncation,occlusion` a line, in pixels, with fixed categories."""
+"""VisDrone txt: one `x,y,w,h,score,category,truncation,occlusion` per line, in pixels, with fixed categories."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 from etl.boxes import corners
 from etl.errors import ConfigError
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
-from etl.formats.layout import placed, save
-from etl.formats.text import decode, excerpt, integer, lines, malformed, numbers, shortest, unreadable
+from etl.formats.layout import place_images, write_text
+from etl.formats.text import excerpt, has_entries, integer, malformed, numbers, read_lines, shortest
 
 SUFFIX = ".txt"
 CATEGORIES = (
@@ -37,24 +37,12 @@ _EXPECTED = "x,y,w,h,score,category,truncation,occlusion"
 
 def is_label(data: bytes) -> bool:
     """Return whether a txt file looks like labels: empty, or with a line of eight numbers."""
-    text = decode(data)
-    if text is None:
-        return False
-    rows = [_fields(line) for _, line in lines(text)]
-    return not rows or any(row is not None for row in rows)
+    return has_entries(data, lambda line: _fields(line) is not None)
 
 
 def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-    """Return the boxes of one file; ignored regions, others and rows of score 0 are marked as ignore."""
-    text = decode(data)
-    if text is None:
-        return unreadable(file, "undecodable bytes")
-    entries = [_read_line(line, number) for number, line in lines(text)]
-    return ImageLabels(
-        file,
-        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
-        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
-    )
+    """Return the labels of one file; ignored regions, others and rows of score 0 become ignore regions."""
+    return read_lines(data, file, _read_line)
 
 
 def _fields(line: str) -> list[float] | None:
@@ -99,16 +87,16 @@ def image_file(name: str, split: str | None) -> str:
 
 
 def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequence[str]) -> list[Path]:
-    """Write a label file per labelled image; ConfigError if a category is not one of VisDrone's."""
+    """Write one label file per labelled image; ConfigError for a category that VisDrone does not have."""
     for name in categories:
         if name not in CATEGORIES:
             raise ConfigError("visdrone", "category", repr(name), f"one of {', '.join(CATEGORIES)}")
     written = []
-    for image in placed(images, annotations):
+    for image in place_images(images, annotations):
         if image.labelled:
             folder = out / image.split if image.split else out
             label = (folder / "annotations" / image.name).with_suffix(SUFFIX)
-            written.append(save(label, "".join(map(_line, image.boxes))))
+            written.append(write_text(label, "".join(map(_line, image.boxes))))
     return written
 
 

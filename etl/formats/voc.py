@@ -1,8 +1,8 @@
-"""Pascal VOC XML: one file per image, boxes counted from 1 with both ends included."""
+"""Pascal VOC XML: one file per image, boxes in pixel numbers from 1, both ends included."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree  # builds and writes; reading is defusedxml's
+import xml.etree.ElementTree as ElementTree  # to build and write; files are parsed by defusedxml
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
-from etl.formats.layout import Placed, category_index, placed, save
-from etl.formats.text import decode, excerpt, integer, numbers, shortest, unreadable
+from etl.formats.layout import Placed, category_index, place_images, write_text
+from etl.formats.text import decode, excerpt, image_labels, integer, numbers, shortest, unreadable
 
 SUFFIX = ".xml"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -29,28 +29,23 @@ def is_label(data: bytes) -> bool:
 
 
 def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-    """Return the boxes of one file; what it says of the image's name and place is not used."""
+    """Return the labels of one file; its image name and folder are not used."""
     try:
         root, line_of = _parse(data)
     except ElementTree.ParseError as error:
         return unreadable(file, f"invalid XML: {error}", _EXPECTED)
     except DefusedXmlException as error:
         return unreadable(file, f"forbidden XML: {type(error).__name__}", _EXPECTED)
-    except (ValueError, LookupError) as error:  # an encoding the parser does not have
+    except (ValueError, LookupError) as error:  # an unknown encoding
         return unreadable(file, str(error), _EXPECTED)
     if root.tag != "annotation":
         return unreadable(file, f"<{root.tag}>", _EXPECTED)
     entries = [_read_object(element, line_of.get(element)) for element in root.iterfind("object")]
-    return ImageLabels(
-        file,
-        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
-        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
-        declared_wh=_declared_wh(root),
-    )
+    return image_labels(file, entries, _declared_wh(root))
 
 
 class _Builder(ElementTree.TreeBuilder):
-    """A tree builder that remembers the line on which each object starts."""
+    """A tree builder that records the line on which each object starts."""
 
     parser: Any
 
@@ -70,7 +65,7 @@ def _parse(data: bytes) -> tuple[ElementTree.Element, Mapping[ElementTree.Elemen
     parser = DefusedXMLParser(target=builder, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     builder.parser = parser.parser
     text = decode(data)
-    parser.feed(data if text is None else text)  # text: a mark tells more than the declaration
+    parser.feed(data if text is None else text)  # as text: a byte order mark overrides the declared encoding
     root: ElementTree.Element = parser.close()
     return root, builder.line_of
 
@@ -119,20 +114,23 @@ def image_file(name: str, split: str | None) -> str:
 
 
 def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequence[str]) -> list[Path]:
-    """Write an XML file per labelled image and the image list of each split.
+    """Write one XML file per labelled image and the image list of each split.
 
-    A box up to 1 px wide has max <= min in this format and reads back as empty.
+    A box of at most 1 px has max <= min in this format and reads back as empty.
     """
     index = category_index(categories)
     written, listed = [], defaultdict(list)
-    for image in placed(images, annotations):
+    for image in place_images(images, annotations):
         if image.labelled:
             label = (out / "Annotations" / image.name).with_suffix(SUFFIX)
-            written.append(save(label, _document(image, index)))
+            written.append(write_text(label, _document(image, index)))
         if image.split:
             listed[image.split].append(str(Path(image.name).with_suffix("").as_posix()))
     sets = out / "ImageSets" / "Main"
-    return [*written, *(save(sets / f"{k}.txt", "".join(f"{stem}\n" for stem in listed[k])) for k in sorted(listed))]
+    return [
+        *written,
+        *(write_text(sets / f"{k}.txt", "".join(f"{stem}\n" for stem in listed[k])) for k in sorted(listed)),
+    ]
 
 
 def _document(image: Placed, index: Mapping[str, int]) -> str:
@@ -143,7 +141,7 @@ def _document(image: Placed, index: Mapping[str, int]) -> str:
     _add(ElementTree.SubElement(root, "size"), size)
     _add(root, {"segmented": 0})
     for box in image.boxes:
-        index[box["category"]]  # a category that is not to be written is an error
+        index[box["category"]]  # raises for a category that is not to be written
         _add_object(root, box)
     ElementTree.indent(root, "\t")
     return ElementTree.tostring(root, encoding="unicode") + "\n"

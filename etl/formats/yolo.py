@@ -1,4 +1,4 @@
-"""YOLO txt: one normalised cxcywh box or polygon a line, classes by index."""
+"""YOLO txt: one normalised cxcywh box or polygon per line, classes by index."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 
 from etl.boxes import corners, hull
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
-from etl.formats.layout import Placed, category_index, placed, save
-from etl.formats.text import decode, excerpt, lines, malformed, numbers, shortest, unreadable
+from etl.formats.layout import Placed, category_index, place_images, write_text
+from etl.formats.text import excerpt, has_entries, malformed, numbers, read_lines, shortest
 
 SUFFIX = ".txt"
 _BOX = 5  # class cx cy w h
@@ -22,24 +22,12 @@ _EXPECTED = "class cx cy w h, or class and three or more points, finite and norm
 
 def is_label(data: bytes) -> bool:
     """Return whether a txt file looks like labels: empty, or with a line of numbers long enough for a box."""
-    text = decode(data)
-    if text is None:
-        return False
-    rows = [line.split() for _, line in lines(text)]
-    return not rows or any(len(row) >= _BOX and numbers(row) is not None for row in rows)
+    return has_entries(data, lambda line: len(line.split()) >= _BOX and numbers(line.split()) is not None)
 
 
 def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-    """Return the boxes of one file in pixels of an image of this size; without names the class index is the name."""
-    text = decode(data)
-    if text is None:
-        return unreadable(file, "undecodable bytes")
-    entries = [_read_line(line, number, wh, names) for number, line in lines(text)]
-    return ImageLabels(
-        file,
-        boxes=tuple(entry for entry in entries if isinstance(entry, LabelBox)),
-        bad=tuple(entry for entry in entries if isinstance(entry, BadBox)),
-    )
+    """Return the labels of an image of size `wh`, in its pixels; without names the class index is the name."""
+    return read_lines(data, file, lambda line, number: _read_line(line, number, wh, names))
 
 
 def _read_line(line: str, number: int, wh: tuple[int, int], names: Sequence[str] | None) -> LabelBox | BadBox:
@@ -76,19 +64,19 @@ def image_file(name: str, split: str | None) -> str:
 
 
 def write(out: Path, images: pa.Table, annotations: pa.Table, categories: Sequence[str]) -> list[Path]:
-    """Write a label file per labelled image and data.yaml; ignore regions and crowds, unknown to YOLO, are left out."""
+    """Write one label file per labelled image and data.yaml; leave out ignore regions and crowds, which YOLO lacks."""
     index = category_index(categories)
     written = []
-    for image in placed(images, annotations):
+    for image in place_images(images, annotations):
         if image.labelled:
             label = out / image_file(image.name, image.split).replace("images/", "labels/", 1)
-            written.append(save(label.with_suffix(SUFFIX), _label_text(image, index)))
+            written.append(write_text(label.with_suffix(SUFFIX), _label_text(image, index)))
     present = set(images["split"].to_pylist())
     data: dict[str, object] = {"train": "images" if present == {None} else "images/train", "val": "images/val"}
     if "test" in present:
         data["test"] = "images/test"
     data["names"] = dict(enumerate(categories))
-    return [*written, save(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))]
+    return [*written, write_text(out / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))]
 
 
 def _label_text(image: Placed, index: dict[str, int]) -> str:

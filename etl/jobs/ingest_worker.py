@@ -55,7 +55,7 @@ def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
 def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
     if path in part.labels:
         return part.labels[path]
-    reader = formats.reader(part.config.source.format)
+    reader = formats.get_reader(part.config.source.format)
     if isinstance(reader, formats.DatasetFormat):
         return ()
     return tuple(

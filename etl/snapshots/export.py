@@ -41,7 +41,7 @@ def export(snapshot: Snapshot, format: str, out: Path, *, raw: bool = False) -> 
 
 
 def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
-    writer = formats.writer(name)
+    writer = formats.get_writer(name)
 
     def write(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
         images: list[Row] = []

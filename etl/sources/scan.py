@@ -1,4 +1,4 @@
-"""What a source holds: its images, its label files, and which of them belong together."""
+"""List a source: its images, its label files, and which of them belong together."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from etl import formats
 from etl.config import Config, SplitLists, SplitRatios
 from etl.errors import ConfigError
-from etl.formats import categories as names_of, predefined_splits
+from etl.formats import categories, predefined_splits
 from etl.formats.coco import NO_IMAGE
 from etl.formats.custom import CustomReader
 from etl.formats.labels import ImageLabels
-from etl.formats.pairing import pair
+from etl.formats.pairing import pair_labels
 from etl.ids import digest, image_id, normal_path
 from etl.imaging.codec import EXTENSIONS
 from etl.schema import reject, reject_bad_box
@@ -26,13 +26,13 @@ from etl.storage import store
 
 @dataclass(frozen=True)
 class SourceListing:
-    """A listed source: what is there, before any image is opened."""
+    """The files of a source, listed without opening an image."""
 
     images: tuple[store.FileInfo, ...]
     labels: Mapping[str, str]  # listed path -> URI
     sizes: Mapping[str, tuple[int, str]]  # listed path of a label file -> size and stamp
-    categories: tuple[str, ...] | None  # as declared by the configuration or the label files
-    own_split: Mapping[str, str] | None  # image path -> split, when the dataset's own is asked for
+    categories: tuple[str, ...] | None  # of the configuration or the label files
+    own_split: Mapping[str, str] | None  # image path -> split, if the predefined split is used
     paired: Mapping[str, tuple[str, ...]]  # image path -> listed paths of its label files
     listed: Mapping[str, tuple[ImageLabels, ...]]  # image path -> labels, of formats that list their images
     rejects: tuple[dict[str, str], ...] = ()
@@ -48,37 +48,37 @@ class SourceListing:
 
 
 def scan(config: Config) -> SourceListing:
-    """Return what the source holds; ConfigError when a folder is missing or holds no image."""
+    """List the source; ConfigError if a folder is missing or holds no image."""
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
     found = [file for file in store.listing(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
     if not found:
         raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
-    images, nameless = _with_ids(found)
-    reader = formats.reader(config.source.format, config.name)
+    images, nameless = _drop_ambiguous(found)
+    reader = formats.get_reader(config.source.format, config.name)
     labels, sizes = _label_files(config, reader.SUFFIX)
     paths = [file.path for file in images]
     contents = _Contents(labels)
     if isinstance(reader, formats.DatasetFormat):
         paired: dict[str, tuple[str, ...]] = {}
-        listed, declared, rejects = _read_lists(config, reader, contents, paths)
+        listed, declared, rejects = _read_datasets(config, reader, contents, paths)
     else:
         listed, declared = {}, None
-        paired, rejects = _pair(config, reader, labels, paths)
+        paired, rejects = _pair_labels(config, reader, labels, paths)
         if config.source.format == "yolo" and config.source.categories is None:
-            declared = _names_beside(config)
-    given = _given_categories(config)
+            declared = _find_yolo_names(config)
+    given = _configured_categories(config)
     unusable = {row["where"] for row in rejects}
     images = [file for file in images if file.path not in unusable]
     if config.source.sample is not None:
-        images = _sample(images, config.source.sample)
+        images = _choose_sample(images, config.source.sample)
     return SourceListing(
         images=tuple(images),
         labels=labels,
         sizes=sizes,
         categories=tuple(given or declared or ()) or None,
-        own_split=_own_split(config, contents, paths),
+        own_split=_find_split(config, contents, paths),
         paired=paired,
         listed=listed,
         rejects=(*nameless, *rejects),
@@ -86,28 +86,28 @@ def scan(config: Config) -> SourceListing:
     )
 
 
-def _with_ids(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], list[dict[str, str]]]:
-    """Return the images whose names give each an id of its own, and the rejects of the others."""
+def _drop_ambiguous(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], list[dict[str, str]]]:
+    """Return the images whose names give unique ids, and the rejects of the others."""
     twins = Counter(normal_path(file.path) for file in files)
     kept, rejects = [], []
     for file in files:
-        if (name := _shown(file.path)) != file.path:
+        if (name := _printable(file.path)) != file.path:
             rejects.append(_undecodable("image", name))
-        elif twins[normal_path(name)] > 1:  # differ in how accents are composed, which an id does not tell
+        elif twins[normal_path(name)] > 1:  # they differ in Unicode normal form only, so their ids are equal
             rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
         else:
             kept.append(file)
     return kept, rejects
 
 
-def _sample(files: Sequence[store.FileInfo], number: int) -> list[store.FileInfo]:
-    """Return so many of the images in their order: the first by their ids, whatever else there is."""
+def _choose_sample(files: Sequence[store.FileInfo], number: int) -> list[store.FileInfo]:
+    """Return the images with the smallest ids, in the order given."""
     chosen = set(sorted((file.path for file in files), key=image_id)[:number])
     return [file for file in files if file.path in chosen]
 
 
-def _shown(path: str) -> str:
-    """Return the path as text that every table can hold: bytes that are no UTF-8 escaped."""
+def _printable(path: str) -> str:
+    """Return the path as valid Unicode, with bytes that are not UTF-8 escaped."""
     return path.encode(errors="backslashreplace").decode()
 
 
@@ -116,7 +116,7 @@ def _undecodable(kind: str, shown: str) -> dict[str, str]:
 
 
 class _Contents(Mapping[str, bytes]):
-    """The label files by listed path, read when asked for."""
+    """The content of the label files by listed path, read on access."""
 
     def __init__(self, uris: Mapping[str, str]) -> None:
         self._uris = uris
@@ -141,7 +141,7 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
     sizes: dict[str, tuple[int, str]] = {}
 
     def add(path: str, uri: str, info: tuple[int, str]) -> None:
-        path = normal_path(_shown(path))
+        path = normal_path(_printable(path))
         while path in uris and uris[path] != uri:  # two roots with equal names below them
             path = f"{PurePosixPath(uri.removesuffix('/' + path)).name}/{path}"
         uris[path], sizes[path] = uri, info
@@ -170,7 +170,7 @@ def _below(uri: str, root: str) -> str | None:
     return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
 
-def _given_categories(config: Config) -> list[str] | None:
+def _configured_categories(config: Config) -> list[str] | None:
     given = config.source.categories
     if given is None:
         return None
@@ -178,30 +178,30 @@ def _given_categories(config: Config) -> list[str] | None:
         return list(given)
     if not store.exists(given):
         raise ConfigError(config.name, "source.categories", f"no file {given}", "a names file, a data.yaml or a list")
-    return list(names_of.names(store.read_bytes(given), given))
+    return list(categories.read_names(store.read_bytes(given), given))
 
 
-def _names_beside(config: Config) -> list[str]:
-    """Return the names a YOLO dataset brings along; its labels mean nothing without."""
+def _find_yolo_names(config: Config) -> list[str]:
+    """Return the class names beside YOLO labels, which hold class indices only; ConfigError if there are none."""
     for root in (config.source.images, *config.source.annotations):
         files = [file.path for file in store.listing(root)] if store.is_folder(root) else []
-        texts = {path: store.read_bytes(store.join(root, path)) for path in files if names_of.may_hold_names(path)}
-        if (found := names_of.discover(texts)) is not None:
+        texts = {path: store.read_bytes(store.join(root, path)) for path in files if categories.is_names_file(path)}
+        if (found := categories.find_names(texts)) is not None:
             return found[1]
     expected = "source.categories: a names file, a data.yaml or a list"
     raise ConfigError(config.name, "source.categories", "no data.yaml and no names file beside the labels", expected)
 
 
-def _pair(
+def _pair_labels(
     config: Config, reader: Any, labels: Mapping[str, str], images: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[dict[str, str]]]:
-    pairing = pair(list(labels), images, config.source.match)
+    pairing = pair_labels(list(labels), images, config.source.match)
     rejects = [
         _without_image(label, labels[label])
         for label in pairing.unmatched_labels
         if reader.is_label(store.read_bytes(labels[label]))
     ]
-    for tie in pairing.ambiguous:  # whose labels an image's are is unknown, so it is no background either
+    for tie in pairing.ambiguous:  # the image is rejected too: without its labels it is not background
         for kind, mine, others in (("file", tie.labels, tie.images), ("image", tie.images, tie.labels)):
             found = ", ".join(others)
             rejects += [reject(kind, path, "ambiguous_label", found, "exactly one of the same name") for path in mine]
@@ -209,12 +209,12 @@ def _pair(
 
 
 def _without_image(label: str, uri: str) -> dict[str, str]:
-    if _shown(uri) != uri:
+    if _printable(uri) != uri:
         return _undecodable("file", label)
     return reject("file", label, "label_without_image", label, "an image of the same name")
 
 
-def _read_lists(
+def _read_datasets(
     config: Config, reader: Any, contents: Mapping[str, bytes], images: Sequence[str]
 ) -> tuple[dict[str, tuple[ImageLabels, ...]], list[str] | None, list[dict[str, str]]]:
     files = dict(contents)
@@ -238,32 +238,34 @@ def _read_lists(
     return listed, declared, rejects
 
 
-def _own_split(config: Config, contents: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str] | None:
+def _find_split(config: Config, contents: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str] | None:
     wanted = config.source.split
     if isinstance(wanted, SplitRatios):
         return None
     if isinstance(wanted, SplitLists):
-        return predefined_splits.listed_split(wanted, config.source.images, images, _texts(wanted))
-    found = predefined_splits.own_split(config.source.format, _split_files(config, contents), images)
+        return predefined_splits.read_split(wanted, config.source.images, images, _read_lists(wanted))
+    found = predefined_splits.find_split(config.source.format, _split_files(config, contents), images)
     if not found:
-        raise ConfigError(config.name, "source.split", "source, but the dataset brings no split", "ratios or lists")
+        raise ConfigError(
+            config.name, "source.split", "source, but the dataset has no split of its own", "ratios or lists"
+        )
     return found
 
 
 def _split_files(config: Config, contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the files that may tell a dataset's own split: its label files, and the lists in and beside its images."""
+    """Return the files that may define the split: label files, and lists in and beside the image folder."""
     files, root = dict(contents), config.source.images
     for file in store.listing(root):
         if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
             files[file.path] = store.read_bytes(store.join(root, file.path))
-    beside = root.rstrip("/").rpartition("/")[0]  # may hold other datasets: its own files only, and VOC's lists
+    beside = root.rstrip("/").rpartition("/")[0]  # it may hold other datasets: only its own files and VOC's lists
     for pattern in ("*.txt", "*.yaml", "*.yml", "ImageSets/Main/*.txt"):
         for uri in store.glob(store.join(escape(beside), pattern)):
             files.setdefault(uri.removeprefix(f"{beside}/"), store.read_bytes(uri))
     return files
 
 
-def _texts(lists: SplitLists) -> dict[str, bytes]:
-    """Return the content of those configured entries that are files."""
+def _read_lists(lists: SplitLists) -> dict[str, bytes]:
+    """Return the content of the configured entries that are files."""
     entries = [*lists.train, *lists.val, *lists.test]
     return {entry: store.read_bytes(entry) for entry in entries if store.exists(entry) and not store.is_folder(entry)}

@@ -3,7 +3,7 @@
 import pytest
 
 from etl.errors import ConfigError
-from etl.formats.categories import discover, names
+from etl.formats.categories import find_names, read_names
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from etl.formats.categories import discover, names
     ],
 )
 def test_names_are_read_as_texts_in_order(source, where, expected):
-    assert names(source, where) == expected
+    assert read_names(source, where) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_names_are_read_as_texts_in_order(source, where, expected):
 )
 def test_what_is_no_plain_sequence_of_names_is_a_config_error(source, where, message):
     with pytest.raises(ConfigError, match=message):
-        names(source, where)
+        read_names(source, where)
 
 
 def test_the_names_file_nearest_the_root_is_found():
@@ -46,13 +46,13 @@ def test_the_names_file_nearest_the_root_is_found():
         "x.names": b"other",
         "ci.yaml": b"on: push",
     }
-    assert discover(files) == ("data.yaml", ["near"])
-    assert discover({"x.names": b"car", "README.txt": b"hello"}) == ("x.names", ["car"])
-    assert discover({"labels/classes.txt": b"car"}) == ("labels/classes.txt", ["car"])
-    assert discover({"train.txt": b"a.jpg"}) is None
+    assert find_names(files) == ("data.yaml", ["near"])
+    assert find_names({"x.names": b"car", "README.txt": b"hello"}) == ("x.names", ["car"])
+    assert find_names({"labels/classes.txt": b"car"}) == ("labels/classes.txt", ["car"])
+    assert find_names({"train.txt": b"a.jpg"}) is None
 
 
 def test_a_wrong_names_file_is_named_in_the_key_which_a_command_keeps() -> None:
     with pytest.raises(ConfigError) as caught:
-        names(b"names: [a, a]", "/data/data.yaml")
+        read_names(b"names: [a, a]", "/data/data.yaml")
     assert (caught.value.where, caught.value.key) == ("", "/data/data.yaml: names")

@@ -8,7 +8,7 @@ import pytest
 from etl import config
 from etl.errors import ConfigError, SourceError
 from etl.execution import cluster
-from etl.formats import DatasetFormat, LabelFormat, reader, writer
+from etl.formats import DatasetFormat, LabelFormat, get_reader, get_writer
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.sources import scan
 
@@ -44,7 +44,7 @@ def module(tmp_path, monkeypatch):
 
 
 def test_the_users_function_reads(module):
-    found = reader(f"{module}:read")
+    found = get_reader(f"{module}:read")
     assert isinstance(found, DatasetFormat)
     box = LabelBox("car", (0, 0, 1, 1))
     assert list(found.read_dataset({}, ["a.jpg"])) == [("a.jpg", "a.jpg", ImageLabels("x.csv", boxes=(box,)))]
@@ -56,23 +56,23 @@ def test_the_users_function_reads(module):
 )
 def test_what_is_no_labels_of_a_listed_image_fails_by_name(module, function, message):
     with pytest.raises(SourceError, match=rf"my_reader:{function}.*{message}"):
-        list(reader(f"{module}:{function}").read_dataset({}, ["a.jpg"]))
+        list(get_reader(f"{module}:{function}").read_dataset({}, ["a.jpg"]))
 
 
 @pytest.mark.parametrize("name", ["no_such_module:read", "my_reader:missing", "my_reader:CONSTANT", "coconut"])
 def test_a_format_that_is_not_there_is_a_config_error(module, name):
     with pytest.raises(ConfigError, match=r"source\.format"):
-        reader(name)
+        get_reader(name)
 
 
 def test_every_format_reads_and_writes():
     for name in ("yolo", "voc", "visdrone", "dota"):
-        assert isinstance(reader(name), LabelFormat)
-        assert not isinstance(reader(name), DatasetFormat)
-    assert isinstance(reader("coco"), DatasetFormat)
-    assert all(writer(name) for name in ("yolo", "voc", "visdrone", "dota", "coco"))
+        assert isinstance(get_reader(name), LabelFormat)
+        assert not isinstance(get_reader(name), DatasetFormat)
+    assert isinstance(get_reader("coco"), DatasetFormat)
+    assert all(get_writer(name) for name in ("yolo", "voc", "visdrone", "dota", "coco"))
     with pytest.raises(ConfigError):
-        writer("webp")
+        get_writer("webp")
 
 
 BESIDE = """
@@ -89,7 +89,7 @@ import sys
 from etl import config, formats
 loaded = config.load(sys.argv[1])
 print([name for name in sys.modules if name == "reader" or name.startswith("speck_reader")])
-labels = formats.reader(loaded.source.format).read_dataset({}, ["a.jpg"])
+labels = formats.get_reader(loaded.source.format).read_dataset({}, ["a.jpg"])
 print([labels.boxes[0].category for _, _, labels in labels])
 """
 
@@ -115,7 +115,7 @@ def categories_reader():
     """Returns a function, defined where workers can get it, that reads the categories of one image."""
 
     def read(loaded):
-        labels = reader(loaded.source.format).read_dataset({}, ["a.jpg"])
+        labels = get_reader(loaded.source.format).read_dataset({}, ["a.jpg"])
         return [entry.boxes[0].category for _, _, entry in labels]
 
     return read
@@ -189,7 +189,7 @@ def test_a_missing_function_and_a_broken_module_are_named_with_the_dataset(datas
     with open(f"{place}.py", "w") as file:
         file.write(code)
     with pytest.raises(ConfigError) as caught:
-        reader(loaded.source.format, loaded.name)
+        get_reader(loaded.source.format, loaded.name)
     assert (caught.value.where, caught.value.key) == ("lake", "source.format")
     assert found in caught.value.found and f"{place}:read" in caught.value.found
     assert "a function(files, images)" in caught.value.expected

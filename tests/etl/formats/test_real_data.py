@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from etl.formats import categories, coco, dota, voc, yolo
-from etl.formats.pairing import pair
-from etl.formats.predefined_splits import own_split
+from etl.formats.pairing import pair_labels
+from etl.formats.predefined_splits import find_split
 
 DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 IMAGES = {".jpg", ".png"}
@@ -39,24 +39,24 @@ def read_all(folder: Path, pairs: dict[str, str], kind, names=None):
 def test_aerial_cars():
     folder, images, files = listing("aerial_cars")
     labels = label_files(folder, files, yolo)
-    found = pair(labels, images, None)
+    found = pair_labels(labels, images, None)
     assert (len(images), len(labels), len(found.pairs), len(found.unmatched_labels)) == (91, 97, 91, 6)
     assert not found.ambiguous
-    names = categories.names((folder / "aerial.names").read_bytes(), "aerial.names")
+    names = categories.read_names((folder / "aerial.names").read_bytes(), "aerial.names")
     read = list(read_all(folder, found.pairs, yolo, names))
     counts = Counter(box.category for labels in read for box in labels.boxes)
     assert counts == {"car": 2505, "bus": 83, "minibus": 58, "truck": 4}
     assert not any(labels.bad for labels in read)
     assert not any(box.empty for labels in read for box in labels.boxes)
     lists = {path: (folder / path).read_bytes() for path in files if path.endswith(".txt")}
-    split = own_split("yolo", lists, images)
+    split = find_split("yolo", lists, images)
     assert set(split.values()) == {"train", "test"}
 
 
 def test_bccd():
     folder, images, files = listing("bccd")
     labels = label_files(folder, files, voc)
-    found = pair(labels, images, None)
+    found = pair_labels(labels, images, None)
     assert (len(found.pairs), found.unmatched_labels, found.ambiguous) == (364, [], [])
     read = list(read_all(folder, found.pairs, voc))
     boxes = [box for labels in read for box in labels.boxes]
@@ -66,7 +66,7 @@ def test_bccd():
     assert sum(box.truncated for box in boxes) == 1131
     assert all(labels.declared_wh == (640, 480) for labels in read)
     assert sum(box.xyxy[0] == 0 for box in boxes) == 237
-    split = own_split("voc", {path: (folder / path).read_bytes() for path in files}, images)
+    split = find_split("voc", {path: (folder / path).read_bytes() for path in files}, images)
     assert Counter(split.values()) == {"train": 205, "val": 87, "test": 72}
 
 
@@ -88,7 +88,7 @@ def test_bullet_holes(root):
 def test_dota_example():
     folder, images, files = listing("dota_example")
     labels = label_files(folder, files, dota)
-    found = pair(labels, images, None)
+    found = pair_labels(labels, images, None)
     assert (len(labels), len(found.pairs), len(found.unmatched_labels)) == (7, 2, 5)
     read = list(read_all(folder, found.pairs, dota))
     counts = Counter(box.category for labels in read for box in labels.boxes)

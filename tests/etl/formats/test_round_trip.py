@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl.errors import SourceError
-from etl.formats import DatasetFormat, categories, reader, visdrone, writer
+from etl.formats import DatasetFormat, categories, get_reader, get_writer, visdrone
 from etl.formats.layout import image_names
-from etl.formats.pairing import pair
-from etl.formats.predefined_splits import own_split
+from etl.formats.pairing import pair_labels
+from etl.formats.predefined_splits import find_split
 from etl.schema import ANNOTATIONS, IMAGES, table
 
 NAMES = ("car", "0", "no")
@@ -60,27 +60,27 @@ def read_back(name: str, folder: Path, images) -> tuple[dict[str, list], dict[st
     """Return the boxes by image path in the written dataset, and the split of each."""
     listed = {image_of(name, row, images): row for row in images.to_pylist()}
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    found, kind = dict.fromkeys(listed, ()), reader(name)
+    found, kind = dict.fromkeys(listed, ()), get_reader(name)
     if isinstance(kind, DatasetFormat):
         read = list(kind.read_dataset(files, list(listed)))
         assert all(not labels.bad for _, _, labels in read)
         found |= {path: labels.boxes for path, _, labels in read}
     else:
         labels_found = [path for path in files if path.endswith(kind.SUFFIX) and kind.is_label(files[path])]
-        pairing = pair(labels_found, list(listed), None)
+        pairing = pair_labels(labels_found, list(listed), None)
         assert not pairing.ambiguous
         assert not pairing.unmatched_labels
-        names = categories.names(files["data.yaml"], "data.yaml") if name == "yolo" else None
+        names = categories.read_names(files["data.yaml"], "data.yaml") if name == "yolo" else None
         for path, label in pairing.pairs.items():
             labels = kind.read_label(files[label], label, (listed[path]["width"], listed[path]["height"]), names)
             assert not labels.bad
             found[path] = labels.boxes
-    return found, own_split(name, files, list(listed))
+    return found, find_split(name, files, list(listed))
 
 
 def image_of(name: str, row, images) -> str:
     names = image_names(dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True)))
-    return writer(name).image_file(names[row["image_id"]], row["split"])
+    return get_writer(name).image_file(names[row["image_id"]], row["split"])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -90,7 +90,7 @@ def test_what_is_written_reads_back(name, data):
     names = NAMES_OF.get(name, NAMES)
     images, annotations = data.draw(datasets(names))
     with tempfile.TemporaryDirectory() as folder:
-        written = writer(name).write(Path(folder), images, annotations, names)
+        written = get_writer(name).write(Path(folder), images, annotations, names)
         assert len(set(written)) == len(written)
         found, splits = read_back(name, Path(folder), images)
     for row in images.to_pylist():
@@ -124,7 +124,7 @@ def one_box(**columns):
 )
 def test_what_else_a_format_can_hold_reads_back(tmp_path, name, columns):
     images, annotations = one_box(**columns)
-    writer(name).write(tmp_path, images, annotations, ["car"])
+    get_writer(name).write(tmp_path, images, annotations, ["car"])
     found, _ = read_back(name, tmp_path, images)
     ((box,),) = found.values()
     for column, value in columns.items():
@@ -134,7 +134,7 @@ def test_what_else_a_format_can_hold_reads_back(tmp_path, name, columns):
 @pytest.mark.parametrize("column", ["ignore", "crowd"])
 def test_yolo_leaves_out_what_is_no_object_to_find(tmp_path, column):
     images, annotations = one_box(**{column: True})
-    label, data_yaml = writer("yolo").write(tmp_path, images, annotations, ["car"])
+    label, data_yaml = get_writer("yolo").write(tmp_path, images, annotations, ["car"])
     assert (label.relative_to(tmp_path).as_posix(), label.read_text()) == ("labels/train/a.txt", "")
     assert data_yaml.read_text() == "train: images/train\nval: images/val\nnames:\n  0: car\n"
 
@@ -142,8 +142,8 @@ def test_yolo_leaves_out_what_is_no_object_to_find(tmp_path, column):
 @pytest.mark.parametrize("name", FORMATS)
 def test_writing_twice_gives_the_same_bytes(tmp_path, name):
     images, annotations = one_box()
-    once = [path.read_bytes() for path in writer(name).write(tmp_path / "1", images, annotations, ["car"])]
-    again = [path.read_bytes() for path in writer(name).write(tmp_path / "2", images, annotations, ["car"])]
+    once = [path.read_bytes() for path in get_writer(name).write(tmp_path / "1", images, annotations, ["car"])]
+    again = [path.read_bytes() for path in get_writer(name).write(tmp_path / "2", images, annotations, ["car"])]
     assert once == again
 
 
@@ -151,7 +151,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path, name):
 def test_a_category_that_is_not_to_be_written_fails(tmp_path, name):
     images, annotations = one_box(category="bus")
     with pytest.raises(SourceError, match="'bus'"):
-        writer(name).write(tmp_path, images, annotations, ["car"])
+        get_writer(name).write(tmp_path, images, annotations, ["car"])
 
 
 def test_stems_that_collide_keep_their_folders_and_never_a_name():

@@ -166,7 +166,7 @@ def test_the_image_sets_beside_a_voc_folder_are_its_split(tmp_path: Path) -> Non
 
 def test_a_split_of_its_own_that_is_not_there_is_refused(tmp_path: Path) -> None:
     laid_out(tmp_path / "flat", {"a.jpg": b"", "b.jpg": b""})
-    with pytest.raises(ConfigError, match="the dataset brings no split") as caught:
+    with pytest.raises(ConfigError, match="the dataset has no split of its own") as caught:
         scanned(tmp_path / "flat", split="source")
     assert caught.value.key == "source.split"
 
