@@ -280,6 +280,7 @@ class EvaluateOperator(ProcessOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the result of `speck evaluate`."""
         from etl.dashboard import run_notes
+        from etl.evaluation import Evaluation
         from etl.lifecycle import retrain
         from etl.storage.paths import split_uri
 
@@ -290,6 +291,7 @@ class EvaluateOperator(ProcessOperator):
         answer = self.run_command(
             "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if promotable else [])
         )
-        note = run_notes.describe_evaluation(answer, config.gate.metric)
+        evaluation = Evaluation.from_json("speck evaluate --json", json.dumps(answer))
+        note = run_notes.describe_evaluation(evaluation, config.gate.metric)
         context["ti"].xcom_push(key=NOTE_KEY, value=note)
         return answer

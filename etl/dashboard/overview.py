@@ -17,6 +17,7 @@ from etl.boxes import BUCKETS
 from etl.codes import SEVERITIES
 from etl.config import Config
 from etl.errors import StoreError
+from etl.evaluation import Evaluation
 from etl.storage import store
 from etl.storage.paths import (
     AUDIT_HTML,
@@ -277,12 +278,12 @@ def _load_model(uri: str, stamp: str) -> dict[str, Any]:
 
 @lru_cache(_CACHED_FILES)
 def _load_evaluation(uri: str, stamp: str) -> EvaluationSummary:
-    evaluation = store.read_json(uri)
-    gate = evaluation.get("gate")
+    evaluation = Evaluation.from_json(uri, store.read_bytes(uri))
+    gate = evaluation.gate
     return EvaluationSummary(
         time=_modified(uri, stamp),
-        metrics={name: evaluation["combined"].get(name) for name in METRICS},
-        images=evaluation["images"],
-        promoted=None if gate is None else bool(gate["promoted"]),
-        reasons=() if gate is None else tuple(gate["reasons"]),
+        metrics={name: evaluation.combined[name] for name in METRICS},
+        images=evaluation.images,
+        promoted=None if gate is None else gate.promoted,
+        reasons=() if gate is None else gate.reasons,
     )

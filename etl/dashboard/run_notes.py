@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from etl.evaluation import Evaluation
 from etl.snapshots import snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
@@ -32,16 +33,14 @@ def describe_training(answer: Answer, reason: str) -> str:
     return f"model {model}: {answer['epochs']} epochs on {answer['device']}, reason: {reason}"
 
 
-def describe_evaluation(answer: Answer, metric: str) -> str:
+def describe_evaluation(evaluation: Evaluation, metric: str) -> str:
     """Return a model's metric, its gain over the champion and the gate's decision; `metric` is the gate's."""
-    gate = answer.get("gate") or {}
-    gain = (gate.get("gains") or {}).get(metric, {}).get("median")
-    text = f"{metric} {_percent(answer['combined'].get(metric))}"
-    if gain is not None:
+    text, gate = f"{metric} {_percent(evaluation.combined[metric])}", evaluation.gate
+    if gate is None:
+        return text
+    if metric in gate.gains and (gain := gate.gains[metric].median) is not None:
         text += f" ({100 * gain:+.1f} vs champion)"
-    if gate.get("promoted"):
-        return f"{text}, promoted"
-    return f"{text}, not promoted: {'; '.join(gate['reasons'])}" if gate else text
+    return f"{text}, promoted" if gate.promoted else f"{text}, not promoted: {'; '.join(gate.reasons)}"
 
 
 def _percent(share: float | None) -> str:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from etl.errors import ConfigError, StoreError
+from etl.evaluation import CombinedMetrics, Evaluation
 from etl.storage import store
 from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
@@ -62,7 +63,7 @@ def models(home: str) -> list[dict[str, Any]]:
     found = []
     for uri in store.glob(DatasetPaths(home).model("*").model_json):
         said, paths = store.read_json(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
-        figures = store.read_json(paths.evaluation_json)["combined"] if store.exists(paths.evaluation_json) else {}
+        metrics = _combined_metrics(paths)
         found.append(
             {
                 "id": said["id"],
@@ -71,11 +72,18 @@ def models(home: str) -> list[dict[str, Any]]:
                 "model": said["model"],
                 "snapshot": said["snapshot"],
                 "run": said.get("run"),
-                **{key: figures.get(key) for key in ("AP", "AP50", "AP_small")},
+                **{key: None if metrics is None else metrics[key] for key in ("AP", "AP50", "AP_small")},
                 "champion": said["id"] == best,
             }
         )
     return sorted(found, key=lambda row: (row["written"], row["id"]))
+
+
+def _combined_metrics(model: ModelPaths) -> CombinedMetrics | None:
+    """Return the metrics of a model's evaluation; None before there is one."""
+    if not store.exists(model.evaluation_json):
+        return None
+    return Evaluation.from_json(model.evaluation_json, store.read_bytes(model.evaluation_json)).combined
 
 
 def home_of(model: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from etl.lifecycle import champion
 from etl.reports import page
 from etl.storage import store
 from tests.etl.conftest import BUCKET, Dataset
+from tests.etl.test_evaluation import evaluation
 
 MODELS = ("a" * 16, "b" * 16)
 
@@ -67,7 +68,7 @@ def add_evaluation(home: str, model: str, ap: float, **gate: Any) -> None:
     store.write_json(store.join(folder, "model.json"), record)
     metrics = dict.fromkeys(METRICS, ap) | {"AP_large": None}
     verdict = {"champion": None, "passed": True, "promoted": True, "reasons": [], "warnings": []} | gate
-    answer = {"combined": metrics, "images": 4, "gate": verdict}
+    answer = evaluation(metrics, images=4, gate=verdict).to_dict()
     store.write_bytes(store.join(folder, "evaluation.html"), b"<p>evaluated</p>")
     store.write_json(store.join(folder, "evaluation.json"), answer)
 

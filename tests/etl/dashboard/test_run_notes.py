@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from etl.dashboard import run_notes
+from tests.etl.test_evaluation import evaluation, gate
 
 
 def test_the_note_of_a_build_has_changes_and_new_findings(dataset, tmp_path: Path) -> None:
@@ -26,32 +27,37 @@ def test_the_note_of_a_training_has_model_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gate", "note"),
+    ("verdict", "note"),
     [
         (None, "AP_small 41.2"),
-        ({"promoted": True, "reasons": []}, "AP_small 41.2, promoted"),
+        (gate(), "AP_small 41.2, promoted"),
         (
-            {"promoted": True, "reasons": [], "gains": {"AP_small": {"median": 0.0134}}},
+            gate(gains={"AP_small": {"median": 0.0134, "interval": [0.0, 0.02]}}),
             "AP_small 41.2 (+1.3 vs champion), promoted",
         ),
         (
-            {"promoted": False, "reasons": ["AP_tiny falls by 0.02"], "gains": {"AP_small": {"median": -0.01}}},
+            gate(
+                passed=False,
+                promoted=False,
+                reasons=["AP_tiny falls by 0.02"],
+                gains={"AP_small": {"median": -0.01, "interval": [-0.02, 0.0]}},
+            ),
             "AP_small 41.2 (-1.0 vs champion), not promoted: AP_tiny falls by 0.02",
         ),
     ],
 )
-def test_the_note_of_an_evaluation_has_metric_gain_and_decision(gate, note) -> None:
-    answer = {"combined": {"AP_small": 0.4123}} | ({} if gate is None else {"gate": gate})
-    assert run_notes.describe_evaluation(answer, "AP_small") == note
+def test_the_note_of_an_evaluation_has_metric_gain_and_decision(verdict, note) -> None:
+    evaluated = evaluation({"AP_small": 0.4123}, **({} if verdict is None else {"gate": verdict}))
+    assert run_notes.describe_evaluation(evaluated, "AP_small") == note
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "none"), (0.0, "0.0"), (0.0004, "below 0.1"), (0.0006, "0.1")])
 def test_a_note_distinguishes_a_metric_without_value_of_0_and_close_to_0(value: float | None, text: str) -> None:
-    assert run_notes.describe_evaluation({"combined": {"AP_small": value}}, "AP_small") == f"AP_small {text}"
+    assert run_notes.describe_evaluation(evaluation({"AP_small": value}), "AP_small") == f"AP_small {text}"
 
 
 def test_a_model_with_an_ap_of_0_is_not_promoted_and_the_note_says_why() -> None:
-    verdict = {"champion": None, "promoted": False, "reasons": ["AP_small is 0: no correct detection in val"]}
-    assert run_notes.describe_evaluation({"combined": {"AP_small": 0.0}, "gate": verdict}, "AP_small") == (
+    verdict = gate(passed=False, promoted=False, reasons=["AP_small is 0: no correct detection in val"])
+    assert run_notes.describe_evaluation(evaluation({"AP_small": 0.0}, gate=verdict), "AP_small") == (
         "AP_small 0.0, not promoted: AP_small is 0: no correct detection in val"
     )

@@ -9,6 +9,7 @@ import pytest
 from etl.errors import ConfigError, StoreError
 from etl.lifecycle import champion
 from etl.storage import store
+from tests.etl.test_evaluation import evaluation
 
 
 def test_promotions_follow_each_other_and_the_log_says_why(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_models_are_listed_with_their_figures_and_the_champion(tmp_path: Path) -
         store.write_json(f"{home}/models/{name}/model.json", said)
         if judged:
             figures = {"AP": 0.5, "AP50": 0.7, "AP_small": None}
-            store.write_json(f"{home}/models/{name}/evaluation.json", {"combined": figures})
+            store.write_json(f"{home}/models/{name}/evaluation.json", evaluation(figures).to_dict())
     champion.promote(home, "b", "the first", over=None)
     rows = champion.models(home)
     assert [(row["id"], row["AP50"], row["champion"]) for row in rows] == [("a", 0.7, False), ("b", None, True)]
@@ -54,3 +55,12 @@ def test_only_a_model_is_promoted(tmp_path: Path) -> None:
     assert champion.home_of(f"{tmp_path}/d/models/a/") == (f"{tmp_path}/d", "a")
     with pytest.raises(ConfigError, match=r"no model\.json"):
         champion.home_of(f"{tmp_path}/d/models/b")
+
+
+def test_an_evaluation_without_a_key_is_an_error_with_file_and_key(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    store.write_bytes(f"{home}/models/a/weights.safetensors", b"")
+    store.write_json(f"{home}/models/a/model.json", {"id": "a", "model": "yolo26n", "snapshot": "s"})
+    store.write_json(f"{home}/models/a/evaluation.json", evaluation().to_dict() | {"combined": {}})
+    with pytest.raises(StoreError, match=r"models/a/evaluation\.json: combined\.AP: found nothing, expected a value"):
+        champion.models(home)
