@@ -40,12 +40,12 @@ def ingest_part(part: IngestPart) -> pa.Table:
 def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
     try:
         file = ImageFile(store.content(store.join(part.config.source.images, path)))
-        found, row = ingest.probe_image(path, file, part.config.source.max_megapixels)
+        header, row = ingest.probe_image(path, file, part.config.source.max_megapixels)
     except codec.UnreadableImageError as error:
         rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
         return
-    labels = _labels(part, path, found.upright_wh)
-    if (contradiction := ingest.apply_declared_size(row, found, labels)) is not None:
+    labels = _labels(part, path, header.upright_wh)
+    if (contradiction := ingest.apply_declared_size(row, header, labels)) is not None:
         size = f"{row['width']}x{row['height']}"
         rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
         return

@@ -84,7 +84,7 @@ def sample_keys(
     return pa.table({"image_id": sorted(keys), "key": [keys[name] for name in sorted(keys)]}, schema=KEYS)
 
 
-def _pixels_of(image: Mapping[str, Any]) -> list[Any]:
+def _pixels_of(image: Mapping[str, object]) -> list[object]:
     """Return what determines the upright pixels of an image and the split that uses them."""
     orientation = image["exif_orientation"] if image["exif_applied"] else 1
     return [*(image[name] for name in ("image_id", "sha256", "width", "height", "split")), orientation]

@@ -1,4 +1,4 @@
-"""A build from end to end: real datasets in, the same bytes out whatever the workers, readable without Speck."""
+"""A build from end to end: real datasets in, the same bytes out for any number of workers, readable without Speck."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_an_identical_rebuild_publishes_nothing(scene: Path, tmp_path: Path) -> 
     assert len(list((tmp_path / "scene" / "log").iterdir())) == 1
 
 
-def test_every_sample_stands_in_its_shard_where_the_index_says(snapshot: Snapshot) -> None:
+def test_every_sample_is_in_its_shard_where_the_index_says(snapshot: Snapshot) -> None:
     samples = snapshot.table("samples")
     assert samples.num_rows > 0
     for row in samples.to_pylist():
@@ -260,7 +260,7 @@ def test_a_publish_that_dies_after_publishing_gives_its_answer_to_the_retry(scen
         assert publish.run(work) == publish.run(work)
 
 
-def test_settings_said_outright_hold_over_the_pinned_plan(scene: Path, tmp_path: Path) -> None:
+def test_explicit_settings_override_the_pinned_plan(scene: Path, tmp_path: Path) -> None:
     config = load(scene).model_copy(update={"store": str(tmp_path)})
     first = Snapshot.open(str(built(config)["snapshot"]))
     names = [*first.plan.categories, "another"]
@@ -278,7 +278,7 @@ def test_settings_said_outright_hold_over_the_pinned_plan(scene: Path, tmp_path:
     assert Snapshot.open(str(built(config)["snapshot"])).id == first.id
 
 
-def test_the_rest_of_a_work_folder_is_no_earlier_try(scene: Path, tmp_path: Path) -> None:
+def test_a_half_deleted_work_folder_is_not_resumed(scene: Path, tmp_path: Path) -> None:
     config = load(scene).model_copy(update={"store": str(tmp_path)})
     with cluster.serial() as here:
         work = ingest.run(config, here)["work"]
@@ -288,7 +288,7 @@ def test_the_rest_of_a_work_folder_is_no_earlier_try(scene: Path, tmp_path: Path
         assert build.build(config, here)["images"] == 8
 
 
-def test_an_audit_leaves_the_work_of_a_build_alone(scene: Path, tmp_path: Path) -> None:
+def test_an_audit_does_not_touch_the_work_of_a_build(scene: Path, tmp_path: Path) -> None:
     config = load(scene).model_copy(update={"store": str(tmp_path)})
     with cluster.serial() as here:
         work = ingest.run(config, here)["work"]

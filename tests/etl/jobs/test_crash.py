@@ -1,4 +1,4 @@
-"""A build killed at any moment leaves nothing half done: a rerun publishes what an undisturbed build does."""
+"""A build killed at any moment leaves nothing half done: a rerun publishes the same bytes as an undisturbed build."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def dataset_file(data: Path, folder: Path) -> None:
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    """Every byte of the store but the log, what the manifest says of places, and the reader's memory."""
+    """Every byte of the store except the publication log and the manifests; no work folder may be left."""
     home = folder / "store" / "d"
     files = {path.relative_to(home).as_posix(): path for path in home.rglob("*") if path.is_file()}
     assert not [name for name in files if name.startswith(("work/", "lock"))]

@@ -1,4 +1,4 @@
-"""Incremental = full: building on what is there gives the bytes that building everything anew gives."""
+"""An incremental build gives the same bytes as a full build."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from etl.storage import store
 
 
 def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
-    """Every byte of a snapshot, the shards it names included, but for what its reports say of the snapshot before."""
+    """Every byte of a snapshot and its shards, except for what its reports compare with the earlier snapshot."""
     snapshot = Snapshot.open(str(answer["snapshot"]))
     besides = ("manifest.json", "audit.html")
     files = {path.name: path.read_bytes() for path in Path(snapshot.uri).iterdir() if path.name not in besides}
@@ -40,7 +40,7 @@ def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, A
 
 
 def untouched(config: Config, first: dict[str, Any], second: dict[str, Any], changed: Collection[str] = ()) -> int:
-    """How many of the first snapshot's samples need not be made again for the second, if these images changed."""
+    """How many samples of the first snapshot the second can reuse when these images changed."""
     before, after = (Snapshot.open(str(answer["snapshot"])) for answer in (first, second))
     lent = [choose_donors(one.table("images"), one.table("annotations"), config.augment) for one in (before, after)]
     paths = {row["image_id"]: row["path"] for one in (before, after) for row in one.table("images").to_pylist()}

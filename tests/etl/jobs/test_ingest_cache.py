@@ -1,4 +1,4 @@
-"""Images whose files stay as they are are not read again, and the tables are what reading everything gives."""
+"""Images whose files are unchanged are not read again, and the tables equal those of reading every image."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def removed(folder: Path) -> None:
     ("touch", "read_again"),
     [(new_image, {"a9.png"}), (new_pixels, {"i2.png"}), (new_labels, {"i2.png"}), (removed, set())],
 )
-def test_only_what_changed_is_read_and_the_tables_are_those_of_reading_all(
+def test_only_changed_images_are_read_and_the_tables_are_those_of_reading_all(
     make: Callable[[Path], dict[str, Any]],
     touch: Touch,
     read_again: set[str],
@@ -129,13 +129,13 @@ def test_only_what_changed_is_read_and_the_tables_are_those_of_reading_all(
 
 
 @pytest.mark.parametrize("loss", ["lost", "damaged"])
-def test_a_lost_memory_only_costs_time(loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_ingest_cache_only_costs_time(loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     config = config_of(yolo(folder), folder, tmp_path / "store")
     _, expected = ingested(config)
-    memory = tmp_path / "store" / "some" / "seen.parquet"
-    memory.unlink() if loss == "lost" else memory.write_bytes(b"PAR1 no more")
+    cache = tmp_path / "store" / "some" / "seen.parquet"
+    cache.unlink() if loss == "lost" else cache.write_bytes(b"PAR1 no more")
     read = images_read(monkeypatch, folder)
     assert ingested(config)[1] == expected
     assert len(read) == 6

@@ -1,4 +1,4 @@
-"""`speck plan` and what is pinned: told before a pixel is read, chosen once, changed on request only."""
+"""`speck plan` and the pinned plan: previewed before a pixel is read, chosen once, changed only on request."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_plan_says_what_the_build_then_does_and_pins_nothing(source: Path) -> 
     assert files(source / "store") == before
 
 
-def test_extra_samples_are_told_as_they_are_made(source: Path) -> None:
+def test_the_preview_counts_extra_samples_as_they_are_made(source: Path) -> None:
     config = load(source / "d.yaml")
     config = config.model_copy(update={"augment": config.augment.model_copy(update={"copies": 1})})
     told, (answer, _) = planned(config), built(config)
@@ -95,7 +95,7 @@ def test_extra_samples_are_told_as_they_are_made(source: Path) -> None:
     assert sum(Plan.model_validate(told["plan"]).policy.sizes.values()) > sum(told["sizes"]["base_tiles"].values())
 
 
-def test_a_changed_policy_is_chosen_anew_and_pinned(source: Path) -> None:
+def test_a_changed_sampling_policy_is_chosen_again_and_pinned(source: Path) -> None:
     config = load(source / "d.yaml")
     _, first = built(config)
     changed = config.model_copy(update={"tile": config.tile.model_copy(update={"negatives": 0.1})})
@@ -107,7 +107,7 @@ def test_a_changed_policy_is_chosen_anew_and_pinned(source: Path) -> None:
     assert built(changed)[1].plan == second.plan
 
 
-def test_sizes_that_drift_from_the_forecast_are_told(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sizes_that_drift_from_the_forecast_are_logged(source: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = load(source / "d.yaml")
     answer, _ = built(config)
     assert answer["sizes"]["found"] == answer["sizes"]["forecast"]
@@ -219,7 +219,7 @@ def test_the_command_prints_tables_or_one_object(source: Path) -> None:
     assert (wrong.exit_code, "--plan" in wrong.output) == (2, True)
 
 
-def test_a_plan_file_that_is_none_is_a_wrong_command(tmp_path: Path) -> None:
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"version": 1}')
     for file in ("plan.json", "nowhere.json"):
         with pytest.raises(ConfigError, match="--plan"):
