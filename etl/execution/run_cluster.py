@@ -1,4 +1,4 @@
-"""A Dask cluster of processes on this machine that is made for one run: it outlives the task that starts it."""
+"""The local Dask cluster of one Airflow run: background processes that outlive the task that starts them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from tempfile import gettempdir
 import psutil  # type: ignore[import-untyped]
 
 from etl.errors import TaskError
+from etl.execution import daemon
 from etl.execution.cluster import LOOPBACK
 from etl.ids import digest
 
@@ -26,9 +26,9 @@ _GRACE_SECONDS = 8.0
 
 
 def up(run: str, workers: int) -> str:
-    """Start a scheduler and so many workers of one thread each for a run; return the scheduler's address.
+    """Start a scheduler and this many single-threaded workers for a run; return the scheduler's address.
 
-    What an earlier try of the same run has left is stopped first.
+    Processes left by an earlier attempt of the same run are stopped first. TaskError if the scheduler does not start.
     """
     down(run)
     folder = _folder(run)
@@ -43,29 +43,25 @@ def up(run: str, workers: int) -> str:
     except BaseException:
         down(run)
         raise
-    log.info("a Dask cluster of %d workers at %s", workers, address)
+    log.info("started a Dask cluster of %d workers at %s", workers, address)
     return address
 
 
 def down(run: str) -> None:
-    """Stop what `up` started for a run: asked first, then by force; nothing happens where nothing is left."""
+    """Stop the processes of a run's cluster, with SIGTERM, then SIGKILL; does nothing if none is left."""
     folder = _folder(run)
-    found = []
+    processes = []
     for note in folder.glob("*.pid"):
         pid, born = json.loads(note.read_text(encoding="utf-8"))
         try:
             process = psutil.Process(pid)
-            if process.create_time() == born:  # the number may be another process's by now
-                found += [process, *process.children(recursive=True)]
+            if process.create_time() == born:  # else another process has the pid now
+                processes += [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in found:
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
-        _, found = psutil.wait_procs(found, timeout=_GRACE_SECONDS)
+        daemon.send_signal(processes, number)
+        _, processes = psutil.wait_procs(processes, timeout=_GRACE_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -74,25 +70,17 @@ def _folder(run: str) -> Path:
 
 
 def _start(folder: Path, kind: str, *options: str) -> None:
-    with (folder / f"{kind}.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", kind, *options],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = daemon.start([sys.executable, "-m", "dask", kind, *options], folder, folder / f"{kind}.log")
     note = json.dumps([process.pid, psutil.Process(process.pid).create_time()])
     (folder / f"{kind}.pid").write_text(note, encoding="utf-8")
 
 
 def _address(file: Path) -> str:
-    """Return the address that a scheduler writes into its file once it listens."""
+    """Wait for the scheduler's file, which it writes once it listens; return its address."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         try:
             return str(json.loads(file.read_text(encoding="utf-8"))["address"])
         except (FileNotFoundError, ValueError):
             time.sleep(0.1)
-    raise TaskError(f"the Dask scheduler is not up after {_START_SECONDS:.0f} s; its log: {file.parent}/scheduler.log")
+    raise TaskError(f"the Dask scheduler did not start in {_START_SECONDS:.0f} s; log: {file.parent}/scheduler.log")

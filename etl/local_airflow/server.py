@@ -1,4 +1,4 @@
-"""The local Airflow: its four components as processes of this machine, on SQLite, with a folder as its home."""
+"""The local Airflow: its four components as processes of this machine, with SQLite, in one home folder."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import Popen
 from types import TracebackType
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 from etl.errors import ConfigError, SpeckError
+from etl.execution import daemon
 from etl.local_airflow.client import AirflowClient, AirflowError
 
 log = logging.getLogger("speck")
 
 COMPONENTS: dict[str, tuple[str, ...]] = {
     "api-server": ("api-server",),
-    # Task logs are read from the disk: no log servers, which would listen on every interface.
+    # Task logs are read from disk; the log servers would listen on every interface.
     "scheduler": ("scheduler", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
@@ -35,15 +36,15 @@ DEFAULT_PORT = 8080
 USER = "admin"
 _HOST = "127.0.0.1"
 _STATE = "stack.json"
-_MARK = "SPECK_STACK"  # in the environment of every process of a stack, to its last descendant
+_MARK = "SPECK_STACK"  # in the environment of every process of a local Airflow and its descendants
 _START_SECONDS = 300.0
 _PROGRESS_SECONDS = 5.0
-_GRACE_SECONDS = (8.0, 5.0, 5.0)  # for the components, for what they left, after force
+_GRACE_SECONDS = (8.0, 5.0, 5.0)  # after SIGTERM to the components, SIGTERM to the rest, SIGKILL
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A running local Airflow; as a context manager it is stopped at the end."""
+class LocalAirflow:
+    """A running local Airflow; as a context manager it is stopped on exit."""
 
     home: Path
     url: str
@@ -54,18 +55,18 @@ class Stack:
 
     @property
     def client(self) -> AirflowClient:
-        """A client logged in as the stack's user."""
+        """A REST client with the user's login."""
         return AirflowClient(self.url, self.user, self.password)
 
     def processes(self) -> list[int]:
-        """Return the pids of everything the stack has running, tasks and their children included."""
+        """Return the pids of all its processes, including tasks and their children."""
         return [process.pid for process in _marked(self.mark)]
 
     def down(self) -> None:
-        """Stop every process of the stack."""
+        """Stop all its processes."""
         down(self.home)
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> LocalAirflow:
         return self
 
     def __exit__(
@@ -74,64 +75,67 @@ class Stack:
         self.down()
 
 
-def up(home: Path, dags: Path, port: int | None = None, extra: Mapping[str, str] | None = None) -> Stack:
-    """Return the local Airflow at home, started with the DAGs of a folder unless it runs already; healthy.
+def up(home: Path, dags: Path, port: int | None = None, extra: Mapping[str, str] | None = None) -> LocalAirflow:
+    """Start the local Airflow at home with a folder of DAGs, or find the running one; return it when it is healthy.
 
-    `extra` is added to the environment of its tasks. Without a port the first free one from 8080 is taken.
+    `extra` is added to the environment of its tasks. Without a port, 8080 is used if it is free, else any free port.
+    SpeckError if a component exits or is not healthy in time, ConfigError if the port is in use.
     """
     home = home.resolve()
     if (running := find(home)) is not None:
         return running
     home.mkdir(parents=True, exist_ok=True)
-    down(home)  # the rest of a stack that has died
-    port = _port(port)
-    password = _password(home)
+    down(home)  # stops leftover processes of a crashed one
+    port = _choose_port(port)
+    password = _load_password(home)
     mark = secrets.token_hex(8)
     environ = environment(home, dags.resolve(), port) | dict(extra or {}) | {_MARK: mark}
-    stack = Stack(home, f"http://{_HOST}:{port}", USER, password, mark, {})
-    _write_state(stack)
+    airflow = LocalAirflow(home, f"http://{_HOST}:{port}", USER, password, mark, {})
+    _write_state(airflow)
     try:
         _migrate(home, environ)
         processes = {name: _start(home, name, arguments, environ) for name, arguments in COMPONENTS.items()}
-        stack.components.update({name: process.pid for name, process in processes.items()})
-        _write_state(stack)
-        _wait_until_healthy(stack, processes)
-        stack.client.set_pool("gpu", 1, "one training or evaluation at a time")
+        airflow.components.update({name: process.pid for name, process in processes.items()})
+        _write_state(airflow)
+        _wait_until_healthy(airflow, processes)
+        airflow.client.set_pool("gpu", 1, "one training or evaluation at a time")
     except BaseException:
         down(home)
         raise
-    return stack
+    return airflow
 
 
-def find(home: Path) -> Stack | None:
-    """Return the stack that runs at home, None when none does or one of its components has ended."""
-    stack = _read_state(home)
-    if stack is None or not stack.components:
+def find(home: Path) -> LocalAirflow | None:
+    """Return the local Airflow running at home, None if there is none or one of its components has ended."""
+    airflow = _read_state(home)
+    if airflow is None or not airflow.components:
         return None
-    alive = {process.pid for process in _marked(stack.mark)}
-    return stack if alive.issuperset(stack.components.values()) else None
+    alive = {process.pid for process in _marked(airflow.mark)}
+    return airflow if alive.issuperset(airflow.components.values()) else None
 
 
 def down(home: Path) -> None:
-    """Stop every process of the stack at home: asked first, then by force; nothing happens where none runs."""
-    stack = _read_state(home.resolve())
-    if stack is None:
+    """Stop all processes of the local Airflow at home, with SIGTERM, then SIGKILL; does nothing if none runs."""
+    airflow = _read_state(home.resolve())
+    if airflow is None:
         return
     first, second, last = _GRACE_SECONDS
-    components = [process for process in _marked(stack.mark) if process.pid in stack.components.values()]
-    _signal(components, signal.SIGTERM)
-    _wait_until_gone(stack.mark, first)
-    _signal(_marked(stack.mark), signal.SIGTERM)
-    _wait_until_gone(stack.mark, second)
-    _signal(_marked(stack.mark), signal.SIGKILL)
-    if left := _wait_until_gone(stack.mark, last):
-        raise SpeckError(f"processes that cannot be stopped: {', '.join(str(process.pid) for process in left)}")
-    (stack.home / _STATE).unlink(missing_ok=True)
+    components = [process for process in _marked(airflow.mark) if process.pid in airflow.components.values()]
+    daemon.send_signal(components, signal.SIGTERM)
+    _wait_until_gone(airflow.mark, first)
+    daemon.send_signal(_marked(airflow.mark), signal.SIGTERM)
+    _wait_until_gone(airflow.mark, second)
+    daemon.send_signal(_marked(airflow.mark), signal.SIGKILL)
+    if left := _wait_until_gone(airflow.mark, last):
+        raise SpeckError(f"processes do not stop: {', '.join(str(process.pid) for process in left)}")
+    (airflow.home / _STATE).unlink(missing_ok=True)
 
 
 def environment(home: Path, dags: Path, port: int) -> dict[str, str]:
-    """Return the environment of the components; no Airflow setting of the caller's own gets in."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "AIRFLOW_HOME"))}
+    """Return the environment of the components, without the Airflow settings of the caller."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW__", "AIRFLOW_HOME"))
+    }
     settings = {
         "CORE__DAGS_FOLDER": str(dags),
         "CORE__PLUGINS_FOLDER": str(dags / "plugins"),
@@ -155,7 +159,7 @@ def environment(home: Path, dags: Path, port: int) -> dict[str, str]:
         "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
     }
     return (
-        kept
+        inherited
         | {f"AIRFLOW__{name}": value for name, value in settings.items()}
         | {
             "AIRFLOW_HOME": str(home),
@@ -165,14 +169,14 @@ def environment(home: Path, dags: Path, port: int) -> dict[str, str]:
             "DO_NOT_TRACK": "1",
             "SCARF_NO_ANALYTICS": "true",
             "PYTHONUNBUFFERED": "1",
-            "SPT_NOENV": "1",  # process titles must not overwrite the environment: the mark is found in it
+            "SPT_NOENV": "1",  # keep setproctitle from overwriting the environment, which holds the mark
         }
     )
 
 
-def _port(wanted: int | None) -> int:
-    """Return the wanted port, which must be free, or the first free one: 8080, else any."""
-    for port in (DEFAULT_PORT, 0) if wanted is None else (wanted,):
+def _choose_port(requested: int | None) -> int:
+    """Return the requested port, or without one 8080 or any free port; ConfigError if the requested one is in use."""
+    for port in (DEFAULT_PORT, 0) if requested is None else (requested,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -180,11 +184,11 @@ def _port(wanted: int | None) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise ConfigError("airflow", "port", f"{wanted}, which is in use", "a free port")
+    raise ConfigError("airflow", "port", f"{requested}, which is in use", "a free port")
 
 
-def _password(home: Path) -> str:
-    """Return the user's password, made up at the first start; it must lie in its file before Airflow starts."""
+def _load_password(home: Path) -> str:
+    """Return the user's password, generated at the first start; Airflow reads it from its file."""
     path = home / "passwords.json"
     if not path.exists():
         path.touch(mode=0o600)
@@ -194,46 +198,37 @@ def _password(home: Path) -> str:
 
 def _migrate(home: Path, environ: Mapping[str, str]) -> None:
     process = _start(home, "migrate", ("db", "migrate"), environ)
-    for _ in beats("its database is made", _START_SECONDS):
+    for _ in poll("the database is created", _START_SECONDS):
         if process.poll() is not None:
             break
     process.kill()
     if (code := process.wait()) != 0:
-        raise SpeckError(f"airflow db migrate ended with exit code {code}:\n{_tail(_log(home, 'migrate'))}")
+        raise SpeckError(f"airflow db migrate ended with exit code {code}:\n{_tail(_log_file(home, 'migrate'))}")
 
 
-def beats(what: str, seconds: float) -> Iterator[float]:
-    """Yield the seconds waited, twice a second until the time is up, and say every few seconds what is waited for."""
-    start = said = time.monotonic()
+def poll(condition: str, seconds: float) -> Iterator[float]:
+    """Yield the elapsed seconds twice a second until the time is up; log every few seconds what is waited for."""
+    start = logged = time.monotonic()
     while (now := time.monotonic()) - start < seconds:
-        if now - said >= _PROGRESS_SECONDS:
-            said = now
-            log.info("Airflow: waiting until %s, %.0f s", what, now - start)
+        if now - logged >= _PROGRESS_SECONDS:
+            logged = now
+            log.info("Airflow: waiting until %s, %.0f s", condition, now - start)
         yield now - start
         time.sleep(0.5)
 
 
-def _start(home: Path, name: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    with _log(home, name).open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "airflow", *arguments],
-            env=environ,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def _start(home: Path, name: str, arguments: tuple[str, ...], environ: Mapping[str, str]) -> Popen[bytes]:
+    return daemon.start([sys.executable, "-P", "-m", "airflow", *arguments], home, _log_file(home, name), environ)
 
 
-def _wait_until_healthy(stack: Stack, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    client = AirflowClient(stack.url, stack.user, stack.password, retries=1)
+def _wait_until_healthy(airflow: LocalAirflow, processes: Mapping[str, Popen[bytes]]) -> None:
+    client = AirflowClient(airflow.url, airflow.user, airflow.password, retries=1)
     health: dict[str, str | None] = {}
-    for _ in beats("all components are healthy", _START_SECONDS):
+    for _ in poll("all components are healthy", _START_SECONDS):
         for name, process in processes.items():
             if process.poll() is not None:
                 raise SpeckError(
-                    f"airflow {name} ended with exit code {process.returncode}:\n{_tail(_log(stack.home, name))}"
+                    f"airflow {name} ended with exit code {process.returncode}:\n{_tail(_log_file(airflow.home, name))}"
                 )
         try:
             health = client.health()
@@ -241,38 +236,32 @@ def _wait_until_healthy(stack: Stack, processes: Mapping[str, subprocess.Popen[b
             health = {}  # not listening yet
         if len(health) >= len(COMPONENTS) and set(health.values()) == {"healthy"}:
             return
-    raise SpeckError(f"Airflow is not healthy after {_START_SECONDS:.0f} s: {health}; its logs: {stack.home / 'logs'}")
+    raise SpeckError(
+        f"Airflow is not healthy after {_START_SECONDS:.0f} s: {health}; its logs: {airflow.home / 'logs'}"
+    )
 
 
 def _marked(mark: str) -> list[psutil.Process]:
-    """Return all processes, zombies left out, that carry the mark of a stack."""
-    found = []
+    """Return the processes whose environment has the mark, without zombies."""
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.uids().real == os.getuid() and process.environ().get(_MARK) == mark:
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
-            continue  # ended meanwhile, or not ours to look into
-    return found
-
-
-def _signal(processes: list[psutil.Process], number: int) -> None:
-    for process in processes:
-        try:
-            process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
+            continue  # it has ended, or its environment may not be read
+    return processes
 
 
 def _wait_until_gone(mark: str, seconds: float) -> list[psutil.Process]:
-    """Return what is left of the stack after at most this time."""
+    """Return the processes with the mark that are left when all have ended or the time is up."""
     deadline = time.monotonic() + seconds
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
 
 
-def _log(home: Path, name: str) -> Path:
+def _log_file(home: Path, name: str) -> Path:
     path = home / "logs" / "components" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -282,15 +271,15 @@ def _tail(path: Path, lines: int = 20) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-def _read_state(home: Path) -> Stack | None:
+def _read_state(home: Path) -> LocalAirflow | None:
     path = home / _STATE
     if not path.exists():
         return None
     state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return Stack(**(state | {"home": Path(state["home"])}))
+    return LocalAirflow(**(state | {"home": Path(state["home"])}))
 
 
-def _write_state(stack: Stack) -> None:
-    path = stack.home / _STATE
+def _write_state(airflow: LocalAirflow) -> None:
+    path = airflow.home / _STATE
     path.touch(mode=0o600)
-    path.write_text(json.dumps(asdict(stack) | {"home": str(stack.home)}), encoding="utf-8")
+    path.write_text(json.dumps(asdict(airflow) | {"home": str(airflow.home)}), encoding="utf-8")

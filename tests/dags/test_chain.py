@@ -62,12 +62,12 @@ def test_a_build_leads_to_a_model_and_its_evaluation(airflow, chain, night):
     for dag, run in chain.items():
         state, tasks = night.finished(client, dag, run)
         assert (dag, state, set(tasks.values())) == (dag, "success", {"success"})
-    published = client.answer("tiny_build", chain["tiny_build"], "publish")
-    trained = client.answer("tiny_train", chain["tiny_train"], "train")
-    evaluated = client.answer("tiny_evaluate", chain["tiny_evaluate"], "evaluate")
+    published = client.result("tiny_build", chain["tiny_build"], "publish")
+    trained = client.result("tiny_train", chain["tiny_train"], "train")
+    evaluated = client.result("tiny_evaluate", chain["tiny_evaluate"], "evaluate")
     assert (published["images"], published["annotations"]) == (10, 30)
-    assert client.answer("tiny_train", chain["tiny_train"], "plan")["snapshot"] == published["snapshot"]
-    assert client.answer("tiny_evaluate", chain["tiny_evaluate"], "plan") == {
+    assert client.result("tiny_train", chain["tiny_train"], "plan")["snapshot"] == published["snapshot"]
+    assert client.result("tiny_evaluate", chain["tiny_evaluate"], "plan") == {
         "model": trained["model"],
         "snapshot": published["snapshot"],
     }
@@ -97,7 +97,7 @@ def test_a_trial_is_stored_separately_and_triggers_no_training(airflow, chain, n
     run = client.trigger("tiny_build", {"sample": 5, "tile_size": 96})
     state, tasks = night.finished(client, "tiny_build", run)
     assert (state, tasks.pop("announce"), set(tasks.values())) == ("success", "skipped", {"success"})
-    published = client.answer("tiny_build", run, "publish")
+    published = client.result("tiny_build", run, "publish")
     assert published["images"] == 5
     assert "/trials/" in published["snapshot"]
     assert client.runs("tiny_train") == before

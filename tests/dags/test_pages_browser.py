@@ -195,8 +195,8 @@ def test_a_run_in_the_list_opens_in_the_page_around_it(visitor, runs):
 
 
 def test_nobody_gets_in_without_a_login_and_nothing_out_of_the_store(airflow, runs):
-    published = airflow.client.answer("tiny_build", runs["tiny_build"], "publish")
-    model = airflow.client.answer("tiny_train", runs["tiny_train"], "train")["model"].rsplit("/", 1)[1]
+    published = airflow.client.result("tiny_build", runs["tiny_build"], "publish")
+    model = airflow.client.result("tiny_train", runs["tiny_train"], "train")["model"].rsplit("/", 1)[1]
     snapshot = f"/speck/datasets/tiny/snapshots/{published['snapshot'].rsplit('/', 1)[1]}"
     login = json.dumps({"username": airflow.user, "password": airflow.password}).encode()
     answer = OPENER.open(Request(f"{airflow.url}/auth/token", login, {"Content-Type": "application/json"}))
@@ -235,7 +235,7 @@ def test_the_form_starts_a_trial_that_is_watched_to_its_end(visitor, airflow, ru
         page.wait_for_url("**/dags/tiny_build/runs/*", timeout=PATIENCE)
         run = unquote(page.url.rsplit("/", 1)[1].split("?")[0])
         state, _ = night.finished(airflow.client, "tiny_build", run)
-        assert (state, airflow.client.answer("tiny_build", run, "publish")["images"]) == ("success", 5)
+        assert (state, airflow.client.result("tiny_build", run, "publish")["images"]) == ("success", 5)
         page.reload()
         page.get_by_text("trial: +5 images").first.wait_for(timeout=PATIENCE)
         assert drawn(page, tmp_path) > 0.01

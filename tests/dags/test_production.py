@@ -1,6 +1,6 @@
-"""The topology of production as processes of this machine: PostgreSQL, S3, Dask with a GPU worker, and Airflow.
+"""The production setup as processes of this machine: PostgreSQL, S3, Dask with a GPU worker, and Airflow.
 
-What happens over some nights: a scheduled build, new files in S3, a worker and a task that are killed, no news.
+A few nights: a scheduled build, new files in S3 while a worker and a task are killed, and a build without changes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from etl.execution import daemon
 from etl.lifecycle import champion
 from etl.local_airflow import server
 from etl.storage import store
@@ -88,8 +90,8 @@ class Site:
     def end(self) -> None:
         """Stop everything, the newest first."""
         for process in reversed(self._running):
-            for child in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
-                child.terminate()
+            if process.poll() is None:
+                daemon.send_signal(psutil.Process(process.pid).children(recursive=True), signal.SIGTERM)
             process.terminate()
         for process in self._running:
             try:
@@ -241,47 +243,49 @@ def kill(processes: list[psutil.Process]) -> int:
     return len(processes)
 
 
-def test_the_schedule_starts_a_build_that_leads_to_a_judged_model(airflow, first_night, night):
+def test_a_scheduled_build_leads_to_an_evaluated_model(airflow, first_night, night):
     client = airflow.client
     assert first_night["tiny_build"].startswith("scheduled__")
-    assert client.answer("tiny_build", first_night["tiny_build"], "publish")["images"] == 10
-    trained = client.answer("tiny_train", first_night["tiny_train"], "train")
+    assert client.result("tiny_build", first_night["tiny_build"], "publish")["images"] == 10
+    trained = client.result("tiny_train", first_night["tiny_train"], "train")
     assert trained["model"].startswith(f"{SPACE}/store/tiny/models/")
-    verdict = client.answer("tiny_evaluate", first_night["tiny_evaluate"], "evaluate")["gate"]
+    verdict = client.result("tiny_evaluate", first_night["tiny_evaluate"], "evaluate")["gate"]
     assert verdict["reasons"] == ["AP_small is 0: no correct detection in val"]
     assert champion.champion(f"{SPACE}/store/tiny") is None
     assert night.note(client, "tiny_build", first_night["tiny_build"]).startswith("+10 images, +30 boxes")
 
 
-def test_training_and_evaluation_run_on_the_worker_that_offers_a_gpu(airflow, first_night):
+def test_training_and_evaluation_run_on_the_gpu_worker(airflow, first_night):
     for dag, task in (("tiny_train", "train"), ("tiny_evaluate", "evaluate")):
         log = airflow.client.log(dag, first_night[dag], task)
-        assert any("on a Dask worker that offers a GPU" in line for line in log)
+        assert any("on a Dask worker with a GPU" in line for line in log)
 
 
-def test_twelve_task_instances_make_a_night(airflow, first_night):
+def test_a_night_has_at_most_twelve_task_instances(airflow, first_night):
     assert sum(len(airflow.client.tasks(dag, run)) for dag, run in first_night.items()) <= 12
 
 
-def test_new_files_start_an_incremental_build_that_survives_what_is_killed(airflow, first_night, second_night, night):
+def test_new_files_trigger_an_incremental_build_that_survives_killed_processes(
+    airflow, first_night, second_night, night
+):
     runs, killed = second_night
     assert killed == {"worker": 1, "task": 1, "trainer": 1}
     assert runs["tiny_build"].startswith("asset_triggered__")
     client = airflow.client
-    published = client.answer("tiny_build", runs["tiny_build"], "publish")
+    published = client.result("tiny_build", runs["tiny_build"], "publish")
     assert (published["images"], published["reused_samples"] > 0) == (14, True)
     assert client.tasks("tiny_build", runs["tiny_build"])["tile"]["try_number"] > 1
     assert night.note(client, "tiny_build", runs["tiny_build"]).startswith("+4 images, +12 boxes")
 
 
-def test_what_was_trained_on_both_nights_was_judged(airflow, second_night):
+def test_the_models_of_both_nights_were_evaluated(airflow, second_night):
     runs, _ = second_night
-    answer = airflow.client.answer("tiny_evaluate", runs["tiny_evaluate"], "evaluate")
+    answer = airflow.client.result("tiny_evaluate", runs["tiny_evaluate"], "evaluate")
     assert "passed" in answer["gate"]
     assert [row["AP"] is not None for row in champion.models(f"{SPACE}/store/tiny")] == [True, True]
 
 
-def test_a_night_without_news_trains_nothing_and_says_so(airflow, second_night, night):
+def test_a_build_without_changes_triggers_no_training_and_its_note_says_so(airflow, second_night, night):
     client = airflow.client
     before = client.runs("tiny_train")
     run = client.trigger("tiny_build")
@@ -289,10 +293,10 @@ def test_a_night_without_news_trains_nothing_and_says_so(airflow, second_night, 
     assert (state, tasks.pop("announce"), set(tasks.values())) == ("success", "skipped", {"success"})
     time.sleep(5)
     assert client.runs("tiny_train") == before
-    assert night.note(client, "tiny_build", run) == "nothing new"
+    assert night.note(client, "tiny_build", run) == "no change"
 
 
-def test_nothing_was_left_out_or_told_as_an_error(airflow, second_night):
+def test_there_are_no_import_errors_and_the_watcher_kept_its_state(airflow, second_night):
     assert airflow.client.import_errors() == {}
     seen = json.loads(store.read_bytes(f"{SPACE}/store/tiny/watch.json"))
     assert len(seen["fingerprint"]) > 8
