@@ -138,22 +138,22 @@ def _range_matches(
 
 def _average_precision(matches: RangeMatches, thresholds: slice, weights: NDArray[np.int64]) -> Floats:
     """Return AP of each resample [R], the mean over the thresholds; NaN without ground truth."""
-    hits, judged = matches.hit[thresholds], ~matches.neutral[thresholds]
-    used = judged.any(axis=0)
-    image, hits, judged = matches.image[used], hits[:, used], judged[:, used]
+    hits, counted = matches.hit[thresholds], ~matches.neutral[thresholds]
+    used = counted.any(axis=0)
+    image, hits, counted = matches.image[used], hits[:, used], counted[:, used]
     objects = weights @ matches.objects
     values = np.zeros(len(weights))
     step = max(_CHUNK // max(len(image), 1), 1)
     for first in range(0, len(weights), step):
         part = slice(first, first + step)
         times = weights[part][:, image]
-        for hit, counts in zip(hits, judged, strict=True):
+        for hit, counts in zip(hits, counted, strict=True):
             values[part] += _mean_precision(times, hit, counts, objects[part])
     return np.where(objects > 0, values / len(hits), np.nan)
 
 
 def _mean_precision(
-    times: NDArray[np.int64], hit: NDArray[np.bool_], judged: NDArray[np.bool_], objects: NDArray[np.int64]
+    times: NDArray[np.int64], hit: NDArray[np.bool_], counted: NDArray[np.bool_], objects: NDArray[np.int64]
 ) -> Floats:
     """Return the mean interpolated precision of detections that count so many times [R, D], best score first.
 
@@ -163,7 +163,7 @@ def _mean_precision(
     if not len(places):
         return np.zeros(len(times))
     hits = np.cumsum(times[:, places], axis=1)
-    detections = np.cumsum(times if judged.all() else times * judged, axis=1)[:, places]
+    detections = np.cumsum(times if counted.all() else times * counted, axis=1)[:, places]
     precision = np.divide(hits, detections, out=np.zeros(hits.shape), where=detections > 0)
     interpolated = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     at = _first_places(hits, objects)

@@ -70,9 +70,9 @@ def confusion_matrix(
             best = int(available.argmax()) if len(available) else -1
             if best >= 0 and available[best] >= metrics.MATCHED_IOU:
                 owner[row], free[best] = best, False
-        judged = ~matched.neutral
+        counted = ~matched.neutral
         rows = np.where(owner >= 0, image.category[owner] if len(image) else 0, categories)
-        np.add.at(table, (rows[judged], found.category[judged]), 1)
+        np.add.at(table, (rows[counted], found.category[counted]), 1)
         np.add.at(table[:, categories], image.category[free], 1)
     return tuple(map(tuple, table.tolist()))
 

@@ -40,13 +40,13 @@ class Scores:
         """Return the scores of one category, or of all without one."""
         scores, hits, objects = [np.zeros(0)], [np.zeros(0, dtype=np.bool_)], 0
         for truth, detections, matches in images:
-            judged = ~matches.neutral
+            kept = ~matches.neutral
             counted = truth.counted
             if category is not None:
-                judged &= detections.category == category
+                kept &= detections.category == category
                 counted &= truth.category == category
-            scores.append(detections.score[judged])
-            hits.append(matches.owner[judged] >= 0)
+            scores.append(detections.score[kept])
+            hits.append(matches.owner[kept] >= 0)
             objects += int(counted.sum())
         score = np.concatenate(scores)
         order = np.argsort(-score, kind="stable")

@@ -67,7 +67,7 @@ class Suspect(NamedTuple):
 
 
 class _Samples(NamedTuple):
-    """The true pairs and the judged detections of some images."""
+    """The true pairs and the counted detections of some images."""
 
     pair_size: Integers  # [P], bucket of the object
     pair_nwd: Floats  # [P]
@@ -103,14 +103,14 @@ def _collect(images: Iterable[tuple[GroundTruth, Detections]]) -> _Samples:
     for truth, detections in images:
         owner, nwd = _pair(truth, detections)
         right = owner >= 0
-        judged = right | ~_is_on_ignored(truth, detections)
+        counted = right | ~_is_on_ignored(truth, detections)
         parts.append(
             _Samples(
                 boxes.bucket(boxes.side_length(truth.xyxy[owner[right]])),
                 nwd[right],
-                boxes.bucket(boxes.side_length(detections.xyxy))[judged],
-                detections.score[judged],
-                right[judged],
+                boxes.bucket(boxes.side_length(detections.xyxy))[counted],
+                detections.score[counted],
+                right[counted],
             )
         )
     return _Samples(*map(np.concatenate, zip(*parts, strict=True)))

@@ -1,4 +1,4 @@
-"""Average precision of drawn images: exactly that of the images drawn, and intervals that hold what they say."""
+"""Bootstrap resamples give exactly the average precision of the drawn images; the gate compares two models on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from etl import boxes
 from etl.config import Gate
-from tests.train.evaluation.test_metrics import NAMES, found_of, random_image, truth_of
+from tests.train.evaluation.test_metrics import NAMES, make_detections, make_truth, random_image
 from train.detections import Detections, GroundTruth
 from train.evaluation import bootstrap, gate
 from train.evaluation.metrics import average_precision
@@ -20,7 +20,7 @@ Images = list[tuple[GroundTruth, Detections]]
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    """Detections with scores of their own: of equal ones a draw may have the order of other copies."""
+    """Images with distinct scores: equal ones in copies of an image may come in another order."""
     rng = np.random.default_rng(11)
     pairs = [random_image(rng) for _ in range(12)]
     return [(truth, replace(found, score=found.score + rng.uniform(0, 0.009, len(found)))) for truth, found in pairs]
@@ -30,50 +30,50 @@ def matched(images: Images) -> bootstrap.MatchedDetections:
     return bootstrap.match_images([truth for truth, _ in images], [found for _, found in images], len(NAMES))
 
 
-@pytest.mark.parametrize("figure", [*bootstrap.METRICS, "AP50_tiny", "AP50_small"])
-def test_a_draw_gives_the_average_precision_of_the_images_drawn(images: Images, figure: str) -> None:
+@pytest.mark.parametrize("metric", [*bootstrap.METRICS, "AP50_tiny", "AP50_small"])
+def test_a_resample_gives_the_average_precision_of_the_drawn_images(images: Images, metric: str) -> None:
     weights = np.vstack([np.ones((1, len(images)), dtype=np.int64), bootstrap.resample(len(images), 6)])
-    ours = bootstrap.average_precision(matched(images), figure, weights)
+    ours = bootstrap.average_precision(matched(images), metric, weights)
     for value, counts in zip(ours.tolist(), weights, strict=True):
         drawn = [image for image, times in zip(images, counts.tolist(), strict=True) for _ in range(times)]
         whole = average_precision([truth for truth, _ in drawn], [found for _, found in drawn], NAMES)
-        expected = np.nan if whole[figure] is None else whole[figure]
+        expected = np.nan if whole[metric] is None else whole[metric]
         assert value == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
-def test_every_image_once_is_the_figure_itself_with_equal_scores_too() -> None:
+def test_every_image_once_gives_the_metric_itself_with_equal_scores_too() -> None:
     rng = np.random.default_rng(3)
     images = [random_image(rng) for _ in range(8)]
     whole = average_precision([truth for truth, _ in images], [found for _, found in images], NAMES)
-    for figure in bootstrap.METRICS:
-        ours = bootstrap.average_precision(matched(images), figure, np.ones((1, 8), dtype=np.int64))
-        assert float(ours[0]) == pytest.approx(whole[figure], abs=1e-9)
+    for metric in bootstrap.METRICS:
+        ours = bootstrap.average_precision(matched(images), metric, np.ones((1, 8), dtype=np.int64))
+        assert float(ours[0]) == pytest.approx(whole[metric], abs=1e-9)
 
 
-def test_draws_are_of_as_many_images_and_the_same_for_a_seed() -> None:
+def test_resamples_draw_as_many_images_and_are_the_same_for_a_seed() -> None:
     weights = bootstrap.resample(7, 50)
     assert (weights.sum(axis=1) == 7).all()
     assert (weights == bootstrap.resample(7, 50)).all()
     assert (weights != bootstrap.resample(7, 50, seed=1)).any()
 
 
-def test_an_interval_holds_the_figure_and_narrows_with_more_images(images: Images) -> None:
+def test_an_interval_contains_the_metric_and_narrows_with_more_images(images: Images) -> None:
     few, many = (bootstrap.confidence_intervals(matched(images * times)) for times in (1, 4))
     value = average_precision([truth for truth, _ in images], [found for _, found in images], NAMES)["AP50"]
     for low, high in (few["AP50"], many["AP50"]):
         assert low < value < high
     assert many["AP50"][1] - many["AP50"][0] < 0.7 * (few["AP50"][1] - few["AP50"][0])
-    empty = bootstrap.confidence_intervals(matched([(truth_of([]), found_of([], []))]))
+    empty = bootstrap.confidence_intervals(matched([(make_truth([]), make_detections([], []))]))
     assert set(empty.values()) == {None}
 
 
-def test_an_unknown_figure_is_an_error(images: Images) -> None:
+def test_an_unknown_metric_is_an_error(images: Images) -> None:
     with pytest.raises(KeyError, match="AP_huge"):
         bootstrap.average_precision(matched(images), "AP_huge", bootstrap.resample(12, 2))
 
 
 def scenes(found_share: dict[str, float], number: int = 60) -> bootstrap.MatchedDetections:
-    """Images with four objects of each of three sizes, of which a model finds such shares, exactly."""
+    """Images with four objects of each of three sizes, and exact detections of these shares of them."""
     rng = np.random.default_rng(5)
     images = []
     for index in range(number):
@@ -84,11 +84,11 @@ def scenes(found_share: dict[str, float], number: int = 60) -> bootstrap.Matched
                 rows.append(box)
                 if (index * 4 + column) * 0.6180339 % 1 < found_share[bucket]:
                     seen.append(box)
-        images.append((truth_of(rows), found_of(seen, rng.uniform(0.5, 1, len(seen)).tolist())))
+        images.append((make_truth(rows), make_detections(seen, rng.uniform(0.5, 1, len(seen)).tolist())))
     return matched(images)
 
 
-def test_a_fall_in_the_tiny_is_blocked_under_a_rising_whole() -> None:
+def test_a_regression_on_tiny_objects_blocks_even_if_overall_ap_rises() -> None:
     champion = scenes({"tiny": 0.8, "small": 0.5, "medium": 0.4})
     challenger = scenes({"tiny": 0.6, "small": 0.9, "medium": 0.9})
     ones = np.ones((1, 60), dtype=np.int64)
@@ -105,23 +105,23 @@ def test_a_fall_in_the_tiny_is_blocked_under_a_rising_whole() -> None:
     assert "AP_small" in gate.decide(champion, challenger, Gate()).reasons[0]
 
 
-def test_a_figure_that_cannot_be_measured_does_not_pass_and_areas_of_files_count() -> None:
-    large = [(truth_of([[0, 0, 200, 200]]), found_of([[0, 0, 200, 200]], [0.9])) for _ in range(60)]
-    nothing = [(truth, found_of([], [])) for truth, _ in large]
+def test_a_metric_that_cannot_be_measured_does_not_pass_and_areas_of_files_count() -> None:
+    large = [(make_truth([[0, 0, 200, 200]]), make_detections([[0, 0, 200, 200]], [0.9])) for _ in range(60)]
+    nothing = [(truth, make_detections([], [])) for truth, _ in large]
     unmeasured = gate.decide(matched(nothing), matched(large), Gate(metric="AP_small"))
     assert not unmeasured.passed
     assert "cannot be measured" in unmeasured.reasons[0]
     both = [[0, 0, 100, 100], [200, 200, 220, 220]]
-    good = [(truth_of(both, area=[5000, 400]), found_of(both, [0.9, 0.8])) for _ in range(80)]
+    good = [(make_truth(both, area=[5000, 400]), make_detections(both, [0.9, 0.8])) for _ in range(80)]
     poor = [(truth, found.take(np.array([1]))) for truth, found in good]
     found = gate.decide(matched(poor), matched(good), Gate(metric="AP_small"))
     assert found.reasons == ("AP_medium falls by 1.0000 (80 objects)",)
 
 
 def test_a_model_with_no_correct_detection_or_an_unmeasured_metric_is_disqualified() -> None:
-    truth = truth_of([[0, 0, 20, 20], [100, 100, 200, 200]])
-    small, large = found_of([[0, 0, 20, 20]], [0.9]), found_of([[100, 100, 200, 200]], [0.9])
-    missed = found_of([[300, 300, 320, 320]], [0.9])
+    truth = make_truth([[0, 0, 20, 20], [100, 100, 200, 200]])
+    small, large = make_detections([[0, 0, 20, 20]], [0.9]), make_detections([[100, 100, 200, 200]], [0.9])
+    missed = make_detections([[300, 300, 320, 320]], [0.9])
     assert gate.disqualify(matched([(truth, small), (truth, missed)]), "AP_small") == []
     assert gate.disqualify(matched([(truth, large)]), "AP_small") == ["AP_small is 0: no correct detection in val"]
     assert gate.disqualify(matched([(truth, large)]), "AP") == []
@@ -132,7 +132,7 @@ def test_a_model_with_no_correct_detection_or_an_unmeasured_metric_is_disqualifi
 
 
 @pytest.mark.parametrize("metric", ["AR", "AP_huge", "ap", "AP51", "AP_"])
-def test_a_gate_takes_only_figures_that_can_be_drawn(metric: str) -> None:
+def test_a_gate_takes_only_metrics_that_can_be_resampled(metric: str) -> None:
     with pytest.raises(ValidationError):
         Gate(metric=metric)
 

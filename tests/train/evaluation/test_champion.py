@@ -14,7 +14,7 @@ from etl.evaluation import GateVerdict
 from etl.lifecycle import champion as promotions
 from etl.plan import TilePlan, Window
 from etl.storage import store
-from tests.train.evaluation.test_metrics import found_of, truth_of
+from tests.train.evaluation.test_metrics import make_detections, make_truth
 from train.detections import Detections
 from train.evaluation import champion
 from train.evaluation.detectors import DetectedImages, Detector
@@ -23,7 +23,7 @@ from train.evaluation.images import EvalImage
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0,))
 ROWS = [[20.0 * i, 0.0, 20.0 * i + 10, 10.0] for i in range(4)]
 IMAGES = [
-    EvalImage(f"{n}", f"{n}.jpg", (128, 128), Window(0, 0, 128, 128), 1, truth_of(ROWS, [0, 1, 0, 1]))
+    EvalImage(f"{n}", f"{n}.jpg", (128, 128), Window(0, 0, 128, 128), 1, make_truth(ROWS, [0, 1, 0, 1]))
     for n in range(40)
 ]
 
@@ -31,7 +31,7 @@ IMAGES = [
 def detected(matched: int, categories: tuple[str, ...] = ("car", "bus")) -> DetectedImages:
     """The images with exact detections of the first objects of each."""
     numbers = [categories.index(name) for name in ("car", "bus", "car", "bus")][:matched]
-    detections = [found_of(ROWS[:matched], [0.9] * matched, numbers)] * len(IMAGES)
+    detections = [make_detections(ROWS[:matched], [0.9] * matched, numbers)] * len(IMAGES)
     detector = Detector(lambda _: ({}, {}), categories, 128, PLAN)
     return DetectedImages(IMAGES, detector, {"combined": detections}, {"combined": 0.0})
 
@@ -92,7 +92,7 @@ def test_the_champions_categories_are_matched_by_name_and_the_others_dropped(con
     promotions.promote(config.home, "old", "by hand", over=None)
     verdict = compare(config, monkeypatch, 4, detected(4, ("bus", "tram", "car")))
     assert verdict.gains["AP"].median == 0.0
-    found = found_of(ROWS, [0.9, 0.8, 0.7, 0.6], [2, 1, 0, 2])
+    found = make_detections(ROWS, [0.9, 0.8, 0.7, 0.6], [2, 1, 0, 2])
     renumbered: list[Detections] = champion.renumber([found], ("bus", "tram", "car"), ("car", "bus"))
     assert renumbered[0].category.tolist() == [0, 1, 0]
     assert renumbered[0].score.tolist() == [0.9, 0.7, 0.6]

@@ -12,7 +12,7 @@ import pytest
 
 from etl.errors import ConfigError
 from etl.plan import TilePlan
-from tests.train.evaluation.test_metrics import truth_of
+from tests.train.evaluation.test_metrics import make_truth
 from train.detections import Detections
 from train.evaluation import coco_results
 
@@ -121,7 +121,7 @@ def test_a_file_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> N
 
 
 def test_the_ground_truth_leaves_out_what_does_not_count() -> None:
-    truth = truth_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], [0, 1, 1], ignore=[False, True, False])
+    truth = make_truth([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], [0, 1, 1], ignore=[False, True, False])
     found = coco_results.truth_in_full_image(truth, (100, 80))
     assert found.xyxy.tolist() == [[0, 0, 10, 10], [40, 0, 50, 10]]
     assert found.category.tolist() == [0, 1]
@@ -131,7 +131,7 @@ def test_the_ground_truth_leaves_out_what_does_not_count() -> None:
 def test_the_ground_truth_in_tiles_is_cut_and_scored_by_its_visible_share() -> None:
     plan = TilePlan(size=64, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
     assert [(window.x0, window.x1) for window in plan.windows(100, 60, 1.0)] == [(0, 64), (48, 100)]
-    truth = truth_of([[44, 0, 54, 10]])
+    truth = make_truth([[44, 0, 54, 10]])
     found = coco_results.truth_in_tiles(truth, (100, 60), plan, [1.0])
     assert found.xyxy.tolist() == [[44, 0, 54, 10], [48, 0, 54, 10]]
     np.testing.assert_allclose(found.score, [1.0, 0.6])

@@ -1,4 +1,4 @@
-"""Average precision against COCO's own program, and against numbers worked out by hand."""
+"""Average precision compared with pycocotools and with values computed by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.evaluation.metrics import average_precision
 NAMES = ("car", "bus", "bike")
 
 
-def truth_of(rows: list[list[float]], category: list[int] | None = None, **flags: Any) -> GroundTruth:
+def make_truth(rows: list[list[float]], category: list[int] | None = None, **flags: Any) -> GroundTruth:
     xyxy = boxes.as_boxes(rows)
     n = len(xyxy)
     return GroundTruth(
@@ -33,7 +33,7 @@ def truth_of(rows: list[list[float]], category: list[int] | None = None, **flags
     )
 
 
-def found_of(rows: list[list[float]], score: list[float], category: list[int] | None = None) -> Detections:
+def make_detections(rows: list[list[float]], score: list[float], category: list[int] | None = None) -> Detections:
     xyxy = boxes.as_boxes(rows)
     kinds = np.array([0] * len(xyxy) if category is None else category, dtype=np.int64)
     return Detections(xyxy, np.array(score, dtype=np.float64), kinds, np.tile([0.0, 0, 500, 500], (len(xyxy), 1)))
@@ -81,88 +81,88 @@ def pycocotools_stats(images: list[tuple[GroundTruth, Detections]]) -> NDArray[n
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_twelve_coco_figures_are_those_of_pycocotools(seed: int) -> None:
+def test_the_twelve_coco_metrics_are_those_of_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [random_image(rng) for _ in range(12)]
-    figures = average_precision([t for t, _ in images], [d for _, d in images], NAMES, coco_rules=True)
+    measured = average_precision([t for t, _ in images], [d for _, d in images], NAMES, coco_rules=True)
     keys = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     keys += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
-    ours = np.array([-1.0 if figures[key] is None else figures[key] for key in keys])
+    ours = np.array([-1.0 if measured[key] is None else measured[key] for key in keys])
     np.testing.assert_allclose(ours, pycocotools_stats(images), rtol=0, atol=1e-12)
 
 
-def test_half_of_the_objects_found_without_a_mistake_is_an_ap_of_half_the_recall_range() -> None:
-    truth = truth_of([[0, 0, 20, 20], [100, 100, 120, 120]])
-    figures = average_precision([truth], [found_of([[0, 0, 20, 20]], [0.9])], ["car"])
-    assert figures["AP50"] == pytest.approx(51 / 101)  # recall 0, 0.01 ... 0.5
-    assert figures["AR"] == pytest.approx(0.5)
+def test_half_of_the_objects_matched_without_a_false_positive_is_an_ap_of_51_of_101() -> None:
+    truth = make_truth([[0, 0, 20, 20], [100, 100, 120, 120]])
+    measured = average_precision([truth], [make_detections([[0, 0, 20, 20]], [0.9])], ["car"])
+    assert measured["AP50"] == pytest.approx(51 / 101)  # recall 0, 0.01 ... 0.5
+    assert measured["AR"] == pytest.approx(0.5)
 
 
 def test_each_box_counts_in_the_bucket_of_its_side_length_and_a_bucket_without_truth_is_null() -> None:
     sides = [7.9, 8.0, 15.9]
-    truth = truth_of([[50.0 * i, 0, 50.0 * i + s, s] for i, s in enumerate(sides)])
-    perfect = found_of(truth.xyxy.tolist(), [0.9, 0.8, 0.7])
-    figures = average_precision([truth], [perfect], ["car"])
-    assert dict(figures.buckets.items()) == {"very_tiny": 1, "tiny": 2, "small": 0, "medium": 0, "large": 0}
-    assert (figures["AP_very_tiny"], figures["AP_tiny"], figures["AP_small"]) == (1.0, 1.0, 1.0)
-    assert figures["AP_medium"] is None and figures["AR_large"] is None
-    only_first = average_precision([truth], [found_of([[0, 0, 7.9, 7.9]], [0.9])], ["car"])
+    truth = make_truth([[50.0 * i, 0, 50.0 * i + s, s] for i, s in enumerate(sides)])
+    perfect = make_detections(truth.xyxy.tolist(), [0.9, 0.8, 0.7])
+    measured = average_precision([truth], [perfect], ["car"])
+    assert dict(measured.buckets.items()) == {"very_tiny": 1, "tiny": 2, "small": 0, "medium": 0, "large": 0}
+    assert (measured["AP_very_tiny"], measured["AP_tiny"], measured["AP_small"]) == (1.0, 1.0, 1.0)
+    assert measured["AP_medium"] is None and measured["AR_large"] is None
+    only_first = average_precision([truth], [make_detections([[0, 0, 7.9, 7.9]], [0.9])], ["car"])
     assert (only_first["AP_very_tiny"], only_first["AP_tiny"]) == (1.0, 0.0)
 
 
 def test_coco_sizes_go_by_the_area_the_file_states_and_the_buckets_by_the_box() -> None:
-    truth = truth_of([[0, 0, 40, 40]], area=[500.0])  # a thin object in a medium box
-    figures = average_precision([truth], [found_of([[0, 0, 40, 40]], [0.9])], ["car"])
-    assert figures["AP_small"] == 1.0 and figures["AP_medium"] is None
-    assert figures.buckets["medium"] == 1
+    truth = make_truth([[0, 0, 40, 40]], area=[500.0])  # a thin object in a medium box
+    measured = average_precision([truth], [make_detections([[0, 0, 40, 40]], [0.9])], ["car"])
+    assert measured["AP_small"] == 1.0 and measured["AP_medium"] is None
+    assert measured.buckets["medium"] == 1
 
 
 def test_sizes_in_network_pixels_follow_the_scale_of_each_image() -> None:
-    truth = truth_of([[0, 0, 20, 20]])
-    found = found_of([[0, 0, 20, 20]], [0.9])
+    truth = make_truth([[0, 0, 20, 20]])
+    found = make_detections([[0, 0, 20, 20]], [0.9])
     assert average_precision([truth], [found], ["car"], scale=[0.5]).buckets["tiny"] == 1
     assert average_precision([truth], [found], ["car"], scale=[5.0])["AP_large"] == 1.0
 
 
 def test_an_ignore_region_excuses_detections_of_every_category_and_need_not_be_found() -> None:
-    truth = truth_of([[0, 0, 20, 20], [100, 100, 200, 200]], [0, EVERY_CATEGORY], ignore=[False, True])
+    truth = make_truth([[0, 0, 20, 20], [100, 100, 200, 200]], [0, EVERY_CATEGORY], ignore=[False, True])
     boxes_found = [[120, 120, 140, 140], [150, 150, 160, 160], [0, 0, 20, 20]]
-    found = found_of(boxes_found, [0.9, 0.8, 0.7], [0, 0, 0])
+    found = make_detections(boxes_found, [0.9, 0.8, 0.7], [0, 0, 0])
     assert average_precision([truth], [found], ["car", "bus"])["AP"] == 1.0
-    elsewhere = found_of([[300, 300, 320, 320], [0, 0, 20, 20]], [0.9, 0.7])
+    elsewhere = make_detections([[300, 300, 320, 320], [0, 0, 20, 20]], [0.9, 0.7])
     assert average_precision([truth], [elsewhere], ["car", "bus"])["AP"] == pytest.approx(0.5)
 
 
-def test_a_difficult_object_is_neither_reward_nor_punishment_for_its_category_alone() -> None:
-    truth = truth_of([[0, 0, 20, 20], [100, 100, 120, 120]], [0, 0], difficult=[False, True])
-    found = found_of([[100, 100, 120, 120], [0, 0, 20, 20]], [0.9, 0.7])
+def test_a_difficult_object_is_neutral_for_its_category_alone() -> None:
+    truth = make_truth([[0, 0, 20, 20], [100, 100, 120, 120]], [0, 0], difficult=[False, True])
+    found = make_detections([[100, 100, 120, 120], [0, 0, 20, 20]], [0.9, 0.7])
     assert average_precision([truth], [found], ["car", "bus"])["AP"] == 1.0
-    assert average_precision([truth], [found_of([[0, 0, 20, 20]], [0.7])], ["car", "bus"])["AP"] == 1.0
+    assert average_precision([truth], [make_detections([[0, 0, 20, 20]], [0.7])], ["car", "bus"])["AP"] == 1.0
 
 
 def test_more_than_a_hundred_objects_of_an_image_all_count() -> None:
     rows = [[30.0 * (i % 20), 30.0 * (i // 20), 30.0 * (i % 20) + 10, 30.0 * (i // 20) + 10] for i in range(150)]
-    truth, found = truth_of(rows), found_of(rows, np.linspace(1, 0.5, 150).tolist())
+    truth, found = make_truth(rows), make_detections(rows, np.linspace(1, 0.5, 150).tolist())
     assert average_precision([truth], [found], ["car"])["AP"] == 1.0
     assert average_precision([truth], [found], ["car"])["AR100"] == pytest.approx(100 / 150)
     assert average_precision([truth], [found], ["car"], coco_rules=True)["AP"] < 0.7
 
 
 @pytest.mark.parametrize("images", [0, 2])
-def test_without_truth_every_figure_is_null(images: int) -> None:
-    figures = average_precision([truth_of([])] * images, [no_detections()] * images, ["car"])
-    assert {figures[metric] for metric in METRICS} == {None}
+def test_without_ground_truth_every_metric_is_none(images: int) -> None:
+    measured = average_precision([make_truth([])] * images, [no_detections()] * images, ["car"])
+    assert {measured[metric] for metric in METRICS} == {None}
 
 
 def test_objects_without_a_single_detection_are_an_ap_of_zero() -> None:
-    figures = average_precision([truth_of([[0, 0, 20, 20]])], [no_detections()], ["car", "bus"])
-    assert figures["AP"] == 0.0 and figures["AR"] == 0.0
-    assert figures.categories["bus"].AP is None
+    measured = average_precision([make_truth([[0, 0, 20, 20]])], [no_detections()], ["car", "bus"])
+    assert measured["AP"] == 0.0 and measured["AR"] == 0.0
+    assert measured.categories["bus"].AP is None
 
 
 def test_matching_takes_each_object_once_best_score_first() -> None:
-    truth = truth_of([[0, 0, 20, 20], [50, 50, 90, 90]], ignore=[False, True])
-    found = found_of([[0, 0, 19, 20], [0, 0, 20, 20], [60, 60, 70, 70]], [0.9, 0.8, 0.7])
+    truth = make_truth([[0, 0, 20, 20], [50, 50, 90, 90]], ignore=[False, True])
+    found = make_detections([[0, 0, 19, 20], [0, 0, 20, 20], [60, 60, 70, 70]], [0.9, 0.8, 0.7])
     matched = metrics.match(truth, found)
     assert matched.owner.tolist() == [0, -1, -1]
     assert matched.neutral.tolist() == [False, False, True]

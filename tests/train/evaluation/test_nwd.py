@@ -1,4 +1,4 @@
-"""Average precision by NWD: what one would get by trying every pair in turn, and what it is there for."""
+"""NWD-AP compared with greedy matching by plain loops, and its tolerance in pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes
-from tests.train.evaluation.test_metrics import found_of, truth_of
+from tests.train.evaluation.test_metrics import make_detections, make_truth
 from train.detections import EVERY_CATEGORY, Detections, GroundTruth, no_detections
 from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
@@ -22,7 +22,7 @@ RANGES = {
 }  # fmt: skip
 
 
-def alike(a: np.ndarray, b: np.ndarray) -> float:
+def nwd_of(a: np.ndarray, b: np.ndarray) -> float:
     """NWD by the edges: half the sum of their squared differences is the squared distance."""
     return math.exp(-math.sqrt(float(((a - b) ** 2).sum()) / 2) / 12.7)
 
@@ -32,14 +32,16 @@ def share_inside(box: np.ndarray, region: np.ndarray) -> float:
     return float(shared / (box[2:] - box[:2]).prod())
 
 
-def in_range(box: np.ndarray, scale: float, figure: str) -> bool:
+def in_range(box: np.ndarray, scale: float, metric: str) -> bool:
     """Buckets by the box, half-open; COCO's ranges hold both their ends."""
-    side, (low, high) = math.sqrt(float((box[2:] - box[:2]).prod())) * scale, RANGES[figure]
-    return low <= side < high if figure in ("AP_very_tiny", "AP_tiny") else low <= side <= high
+    side, (low, high) = math.sqrt(float((box[2:] - box[:2]).prod())) * scale, RANGES[metric]
+    return low <= side < high if metric in ("AP_very_tiny", "AP_tiny") else low <= side <= high
 
 
-def judged(image: Image, category: int, figure: str, threshold: float, counted: int, coco_rules: bool) -> list[tuple]:
-    """One detection after the other, best score first: (score, right or wrong), those that are neither left out."""
+def match_greedily(
+    image: Image, category: int, metric: str, threshold: float, counted: int, coco_rules: bool
+) -> list[tuple]:
+    """Match greedily, best score first: (score, hit) of each detection that is not neutral."""
     truth, found, scale = image
     mine = [row for row in np.argsort(-found.score, kind="stable") if found.category[row] == category][:counted]
     free = {i for i in range(len(truth)) if truth.counted[i] and truth.category[i] == category}
@@ -53,30 +55,30 @@ def judged(image: Image, category: int, figure: str, threshold: float, counted: 
         taken = None
         for wanted in (True, False):  # of the size, before others
             near = {
-                i: alike(box, truth.xyxy[i]) for i in sorted(free)
-                if in_range(truth.xyxy[i], scale, figure) is wanted
+                i: nwd_of(box, truth.xyxy[i]) for i in sorted(free)
+                if in_range(truth.xyxy[i], scale, metric) is wanted
             }  # fmt: skip
             best = max(near, key=near.__getitem__, default=None)
             if taken is None and best is not None and near[best] >= threshold:
                 taken = best
         if taken is not None:
             free.discard(taken)
-            if in_range(truth.xyxy[taken], scale, figure):
+            if in_range(truth.xyxy[taken], scale, metric):
                 rows.append((found.score[row], True))
-        elif in_range(box, scale, figure) and not any(
-            share_inside(box, truth.xyxy[i]) >= 0.5 or alike(box, truth.xyxy[i]) >= threshold for i in passed
+        elif in_range(box, scale, metric) and not any(
+            share_inside(box, truth.xyxy[i]) >= 0.5 or nwd_of(box, truth.xyxy[i]) >= threshold for i in passed
         ):
             rows.append((found.score[row], False))
     return rows
 
 
-def by_trying(images: list[Image], categories: int, counted: int, coco_rules: bool) -> dict[str, float | None]:
+def by_plain_loops(images: list[Image], categories: int, counted: int, coco_rules: bool) -> dict[str, float | None]:
     answer: dict[str, float | None] = {}
-    for figure in RANGES:
+    for metric in RANGES:
         values = []
         for category in range(categories):
             objects = sum(
-                bool(truth.counted[i]) and truth.category[i] == category and in_range(truth.xyxy[i], scale, figure)
+                bool(truth.counted[i]) and truth.category[i] == category and in_range(truth.xyxy[i], scale, metric)
                 for truth, _, scale in images
                 for i in range(len(truth))
             )
@@ -84,7 +86,9 @@ def by_trying(images: list[Image], categories: int, counted: int, coco_rules: bo
                 continue
             for threshold in (0.7, 0.75, 0.8, 0.85):
                 rows = [
-                    row for image in images for row in judged(image, category, figure, threshold, counted, coco_rules)
+                    row
+                    for image in images
+                    for row in match_greedily(image, category, metric, threshold, counted, coco_rules)
                 ]
                 right = [hit for _, hit in sorted(rows, key=lambda row: -row[0])]
                 points = [(sum(right[:n]) / objects, sum(right[:n]) / n) for n in range(1, len(right) + 1)]
@@ -92,7 +96,7 @@ def by_trying(images: list[Image], categories: int, counted: int, coco_rules: bo
                     max((precision for reached, precision in points if reached >= recall), default=0.0)
                     for recall in np.linspace(0, 1, 101).tolist()
                 ]
-        answer[f"NWD_{figure}"] = sum(values) / len(values) if values else None
+        answer[f"NWD_{metric}"] = sum(values) / len(values) if values else None
     return answer
 
 
@@ -109,44 +113,42 @@ def some_images(draw: st.DrawFn) -> list[Image]:
     for _ in range(draw(st.integers(1, 3))):
         rows, guesses = draw(box_rows(6)), draw(box_rows(9))
         per = [draw(st.lists(st.integers(0, 9), min_size=len(rows), max_size=len(rows))) for _ in range(2)]
-        truth = truth_of(
+        truth = make_truth(
             rows, [EVERY_CATEGORY if n == 9 else n % 2 for n in per[0]],
             ignore=[kind == 9 or flag == 0 for kind, flag in zip(*per, strict=True)],
             difficult=[flag == 1 for flag in per[1]],
         )  # fmt: skip
         scores = draw(st.lists(st.integers(1, 4), min_size=len(guesses), max_size=len(guesses)))
         kinds = draw(st.lists(st.integers(0, 1), min_size=len(guesses), max_size=len(guesses)))
-        found = found_of(guesses, [score / 4 for score in scores], kinds)
+        found = make_detections(guesses, [score / 4 for score in scores], kinds)
         images.append((truth, found, draw(st.sampled_from([1.0, 0.5, 2.0]))))
     return images
 
 
 @settings(max_examples=150, deadline=None)
 @given(some_images(), st.sampled_from([2, 100]), st.booleans())
-def test_every_figure_is_what_trying_every_pair_in_turn_gives(
+def test_every_metric_equals_greedy_matching_by_plain_loops(
     images: list[Image], counted: int, coco_rules: bool
 ) -> None:
     ours = nwd.average_precision(images, 2, counted, coco_rules=coco_rules)
-    assert ours == pytest.approx(by_trying(images, 2, counted, coco_rules), abs=1e-9)
+    assert ours == pytest.approx(by_plain_loops(images, 2, counted, coco_rules), abs=1e-9)
 
 
 @pytest.mark.parametrize(("dx", "dy", "by_iou"), [(1, 0, 0.3), (0, -1, 0.3), (1, 1, 0.0), (-1, 1, 0.0)])
-def test_a_pixel_of_shift_costs_a_box_of_four_pixels_its_ap_by_iou_and_nothing_by_nwd(
-    dx: int, dy: int, by_iou: float
-) -> None:
-    truth = truth_of([[10, 10, 14, 14]])
-    found = found_of([[10 + dx, 10 + dy, 14 + dx, 14 + dy]], [0.9])
-    figures = average_precision([truth], [found], ["car"])
-    assert figures["AP_very_tiny"] == pytest.approx(by_iou)
-    assert figures["NWD_AP"] == figures["NWD_AP_very_tiny"] == figures["NWD_AP_small"] == 1.0
-    assert figures["NWD_AP_tiny"] is None
+def test_a_shift_of_one_pixel_costs_a_box_of_four_pixels_its_ap_and_no_nwd_ap(dx: int, dy: int, by_iou: float) -> None:
+    truth = make_truth([[10, 10, 14, 14]])
+    found = make_detections([[10 + dx, 10 + dy, 14 + dx, 14 + dy]], [0.9])
+    measured = average_precision([truth], [found], ["car"])
+    assert measured["AP_very_tiny"] == pytest.approx(by_iou)
+    assert measured["NWD_AP"] == measured["NWD_AP_very_tiny"] == measured["NWD_AP_small"] == 1.0
+    assert measured["NWD_AP_tiny"] is None
 
 
 @pytest.mark.parametrize(("shift", "passed"), [(1, 4), (2, 4), (2.5, 3), (3.5, 2), (4.5, 1), (4.6, 0)])
-def test_a_shift_passes_the_thresholds_that_ask_for_less_whatever_the_size(shift: float, passed: int) -> None:
+def test_a_shift_passes_the_same_thresholds_at_any_size(shift: float, passed: int) -> None:
     for side in (5, 50, 500):
-        found = found_of([[shift, 0, side + shift, side]], [0.9])
-        assert average_precision([truth_of([[0, 0, side, side]])], [found], ["car"])["NWD_AP"] == passed / 4
+        found = make_detections([[shift, 0, side + shift, side]], [0.9])
+        assert average_precision([make_truth([[0, 0, side, side]])], [found], ["car"])["NWD_AP"] == passed / 4
 
 
 @given(st.lists(st.floats(-1, 1), min_size=4, max_size=4), st.floats(3, 500), st.floats(3, 500))
@@ -156,44 +158,46 @@ def test_labels_a_pixel_off_at_every_edge_pass_every_threshold(off: list[float],
 
 
 def test_an_ignore_region_excuses_detections_of_every_category_and_need_not_be_found() -> None:
-    truth = truth_of([[0, 0, 6, 6], [100, 100, 200, 200]], [0, EVERY_CATEGORY], ignore=[False, True])
-    inside = found_of([[120, 120, 124, 124], [197, 150, 201, 154], [0, 0, 6, 6]], [0.9, 0.8, 0.7])
+    truth = make_truth([[0, 0, 6, 6], [100, 100, 200, 200]], [0, EVERY_CATEGORY], ignore=[False, True])
+    inside = make_detections([[120, 120, 124, 124], [197, 150, 201, 154], [0, 0, 6, 6]], [0.9, 0.8, 0.7])
     assert average_precision([truth], [inside], ["car", "bus"])["NWD_AP"] == 1.0
-    outside = found_of([[199, 150, 203, 154], [0, 0, 6, 6]], [0.9, 0.7])
+    outside = make_detections([[199, 150, 203, 154], [0, 0, 6, 6]], [0.9, 0.7])
     assert average_precision([truth], [outside], ["car", "bus"])["NWD_AP"] == pytest.approx(0.5)
 
 
-def test_a_difficult_object_is_neither_reward_nor_punishment_for_its_category_alone() -> None:
-    truth = truth_of([[0, 0, 6, 6], [50, 50, 54, 54]], [0, 0], difficult=[False, True])
+def test_a_difficult_object_is_neutral_for_its_category_alone() -> None:
+    truth = make_truth([[0, 0, 6, 6], [50, 50, 54, 54]], [0, 0], difficult=[False, True])
     near = [[52, 50, 56, 54], [50, 51, 54, 55], [0, 0, 6, 6]]
-    assert average_precision([truth], [found_of(near, [0.9, 0.8, 0.7])], ["car", "bus"])["NWD_AP"] == 1.0
-    both = truth_of([[0, 0, 6, 6], [50, 50, 54, 54], [90, 90, 96, 96]], [0, 0, 1], difficult=[False, True, False])
-    other = found_of([*near[:1], [90, 90, 96, 96], near[2]], [0.9, 0.8, 0.7], [1, 1, 0])
+    assert average_precision([truth], [make_detections(near, [0.9, 0.8, 0.7])], ["car", "bus"])["NWD_AP"] == 1.0
+    both = make_truth([[0, 0, 6, 6], [50, 50, 54, 54], [90, 90, 96, 96]], [0, 0, 1], difficult=[False, True, False])
+    other = make_detections([*near[:1], [90, 90, 96, 96], near[2]], [0.9, 0.8, 0.7], [1, 1, 0])
     assert average_precision([both], [other], ["car", "bus"])["NWD_AP"] == pytest.approx((1 + 0.5) / 2)
 
 
 def test_as_many_detections_count_as_by_iou() -> None:
     rows = [[30.0 * (i % 20), 30.0 * (i // 20), 30.0 * (i % 20) + 5, 30.0 * (i // 20) + 5] for i in range(150)]
-    truth, found = truth_of(rows), found_of(rows, np.linspace(1, 0.5, 150).tolist())
+    truth, found = make_truth(rows), make_detections(rows, np.linspace(1, 0.5, 150).tolist())
     for coco_rules, expected in ((False, 1.0), (True, 67 / 101)):  # recall 0, 0.01 ... 0.66
-        figures = average_precision([truth], [found], ["car"], coco_rules=coco_rules)
-        assert figures["NWD_AP"] == figures["AP"] == pytest.approx(expected)
+        measured = average_precision([truth], [found], ["car"], coco_rules=coco_rules)
+        assert measured["NWD_AP"] == measured["AP"] == pytest.approx(expected)
 
 
 def test_sizes_may_be_in_network_pixels_but_distances_are_in_source_pixels() -> None:
-    truth, found = truth_of([[0, 0, 20, 20]]), found_of([[2, 0, 22, 20]], [0.9])
-    figures = average_precision([truth], [found], ["car"], scale=[10.0])
-    assert figures["NWD_AP_large"] == 1.0 and figures["NWD_AP_small"] is None
+    truth, found = make_truth([[0, 0, 20, 20]]), make_detections([[2, 0, 22, 20]], [0.9])
+    measured = average_precision([truth], [found], ["car"], scale=[10.0])
+    assert measured["NWD_AP_large"] == 1.0 and measured["NWD_AP_small"] is None
 
 
 @pytest.mark.parametrize("images", [0, 2])
-def test_without_truth_every_figure_is_null_and_without_detections_zero(images: int) -> None:
-    figures = average_precision([truth_of([])] * images, [no_detections()] * images, ["car"])
-    assert {figures[f"NWD_{name}"] for name in RANGES} == {None}
-    assert average_precision([truth_of([[0, 0, 4, 4]])], [no_detections()], ["car", "bus"])["NWD_AP"] == 0.0
+def test_without_ground_truth_every_metric_is_none_and_without_detections_0(images: int) -> None:
+    measured = average_precision([make_truth([])] * images, [no_detections()] * images, ["car"])
+    assert {measured[f"NWD_{name}"] for name in RANGES} == {None}
+    assert average_precision([make_truth([[0, 0, 4, 4]])], [no_detections()], ["car", "bus"])["NWD_AP"] == 0.0
 
 
-def test_a_detection_whose_object_goes_to_a_surer_one_takes_the_next() -> None:
-    truth = truth_of([[x, 0, x + 6, 6] for x in (0, 2, 4)])
-    found = found_of([[0, 0, 6, 6], [0.5, 0, 6.5, 6], [2, 0, 8, 6]], [0.9, 0.8, 0.7])  # each wants one further left
+def test_a_detection_whose_object_goes_to_a_higher_score_takes_the_next() -> None:
+    truth = make_truth([[x, 0, x + 6, 6] for x in (0, 2, 4)])
+    found = make_detections(
+        [[0, 0, 6, 6], [0.5, 0, 6.5, 6], [2, 0, 8, 6]], [0.9, 0.8, 0.7]
+    )  # each wants one further left
     assert average_precision([truth], [found], ["car"])["NWD_AP"] == 1.0

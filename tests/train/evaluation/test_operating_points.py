@@ -6,32 +6,34 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.train.evaluation.test_metrics import found_of, random_image, truth_of
+from tests.train.evaluation.test_metrics import make_detections, make_truth, random_image
 from train.evaluation import metrics, operating_points
 from train.evaluation.operating_points import Scores
 
 score = st.integers(0, 20).map(lambda value: value / 20)
 
 
-def judged(seed: int) -> operating_points.MatchedImage:
+def matched_image(seed: int) -> operating_points.MatchedImage:
     truth, found = random_image(np.random.default_rng(seed))
     return operating_points.MatchedImage(truth, found, metrics.match(truth, found))
 
 
 def test_the_best_confidence_is_the_one_of_the_best_f1() -> None:
-    truth = truth_of([[0, 0, 10, 10], [50, 0, 60, 10], [90, 0, 100, 10]])
-    found = found_of([[0, 0, 10, 10], [50, 0, 60, 10], [200, 0, 210, 10], [90, 0, 100, 10]], [0.9, 0.8, 0.7, 0.2])
+    truth = make_truth([[0, 0, 10, 10], [50, 0, 60, 10], [90, 0, 100, 10]])
+    found = make_detections(
+        [[0, 0, 10, 10], [50, 0, 60, 10], [200, 0, 210, 10], [90, 0, 100, 10]], [0.9, 0.8, 0.7, 0.2]
+    )
     matched = operating_points.MatchedImage(truth, found, metrics.match(truth, found))
     best = operating_points.best_f1(Scores.of([matched]))
     assert best.to_dict() == {"confidence": 0.2, "precision": 0.75, "recall": 1.0, "F1": pytest.approx(6 / 7)}
-    empty = found_of([], [])
+    empty = make_detections([], [])
     unmatched = operating_points.MatchedImage(truth, empty, metrics.match(truth, empty))
     assert operating_points.best_f1(Scores.of([unmatched])).recall == 0.0
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(score, st.booleans()), max_size=30), st.integers(1, 40))
-def test_curves_and_best_points_are_those_of_plain_counting(rows: list[tuple[float, bool]], objects: int) -> None:
+def test_curves_and_best_points_equal_plain_counting(rows: list[tuple[float, bool]], objects: int) -> None:
     rows = sorted(rows, reverse=True)
     scores = Scores(np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=bool), objects)
     found = operating_points.confidence_curve(scores)
@@ -54,14 +56,14 @@ def test_curves_and_best_points_are_those_of_plain_counting(rows: list[tuple[flo
 
 
 def test_operating_points_are_of_each_category_alone() -> None:
-    images = [judged(seed) for seed in range(6)]
+    images = [matched_image(seed) for seed in range(6)]
     points = operating_points.operating_points(images, ("a", "b", "c"))
     for number, name in enumerate(("a", "b", "c")):
         mine = []
         for truth, found, _ in images:
             own = found.take(found.category == number)
             kept = truth.category == number
-            part = truth_of(truth.xyxy[kept].tolist(), truth.category[kept].tolist(), ignore=truth.ignore[kept])
+            part = make_truth(truth.xyxy[kept].tolist(), truth.category[kept].tolist(), ignore=truth.ignore[kept])
             mine.append(operating_points.MatchedImage(part, own, metrics.match(part, own)))
         assert pytest.approx(operating_points.best_f1(Scores.of(mine)).F1, abs=0.05) == points[name].F1
         assert 0 < points[name].recall <= 1

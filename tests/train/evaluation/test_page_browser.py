@@ -1,4 +1,4 @@
-"""The evaluation's page in a real Chromium: it shows its figures, and the console stays empty."""
+"""The evaluation page in a real Chromium: it has content, and the console stays empty."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 @pytest.mark.parametrize("size", [WIDE, PHONE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_shows_its_figures_and_the_console_is_clean(
-    tmp_path: Path, size: tuple[int, int], scheme: str
-) -> None:
+def test_the_page_has_content_and_the_console_is_clean(tmp_path: Path, size: tuple[int, int], scheme: str) -> None:
     answer = run.evaluate(*built(tmp_path), detections="truth")
     shot = tmp_path / "page.png"
     preferred = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"

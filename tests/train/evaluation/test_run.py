@@ -77,7 +77,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Snapshot]:
     return built(tmp_path_factory.mktemp("made"))
 
 
-def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode(made: tuple[Config, Snapshot]) -> None:
+def test_the_ground_truth_has_an_ap_of_1_in_every_size_with_objects_and_every_mode(
+    made: tuple[Config, Snapshot],
+) -> None:
     answer = run.evaluate(*made, detections="truth")
     for mode in MODES:
         assert {key: answer.modes[mode][key] for key in BUCKETS} == dict.fromkeys(BUCKETS, 1.0), mode
@@ -86,7 +88,7 @@ def test_the_truth_has_an_ap_of_one_in_every_size_that_has_objects_in_every_mode
     assert answer.combined.boxes == 6 * answer.images  # the crowd is none
 
 
-def test_the_page_is_one_file_and_says_what_every_plot_shows(made: tuple[Config, Snapshot]) -> None:
+def test_the_page_is_one_file_and_every_plot_has_a_caption(made: tuple[Config, Snapshot]) -> None:
     answer = run.evaluate(*made, detections="truth")
     page = Path(answer.html).read_text(encoding="utf-8")
     assert not re.search(r"\b(src|href)=(?![\"']data:)|url\(|https?://", page)
@@ -120,14 +122,14 @@ def test_every_category_with_objects_has_its_own_curve_of_precision_and_recall(m
     assert "All categories together, and the 2 with the most objects" in Path(answer.html).read_text()
 
 
-def test_boxes_far_outside_of_the_image_are_judged_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+def test_boxes_far_outside_of_the_image_are_evaluated_and_drawn(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     rows = [{**row, "bbox": [-1e12, 5, 3e12, 9]} for row in detections_of(made[1])]
     file.write_text(json.dumps(rows))
     assert run.evaluate(*made, detections=str(file)).combined.AP == 0.0
 
 
-def test_a_file_of_speck_predict_on_all_images_is_judged_on_those_held_out(
+def test_a_file_of_speck_predict_on_all_images_is_evaluated_on_the_val_images(
     made: tuple[Config, Snapshot], tmp_path: Path
 ) -> None:
     config, snapshot = made
@@ -157,10 +159,10 @@ def paths(rows: list[dict[str, Any]]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["file_name", "id"])
-def test_a_results_file_is_judged_as_it_is(made: tuple[Config, Snapshot], name: str, tmp_path: Path) -> None:
+def test_a_results_file_is_evaluated_as_it_is(made: tuple[Config, Snapshot], name: str, tmp_path: Path) -> None:
     config, snapshot = made
     rows = detections_of(snapshot, name)
-    rows[0] = {**rows[0], "bbox": [0, 210, 5, 5]}  # one object missed, one false alarm
+    rows[0] = {**rows[0], "bbox": [0, 210, 5, 5]}  # one object missed, one false positive
     file = tmp_path / "results.json"
     file.write_text(json.dumps(rows))
     answer = run.evaluate(config, snapshot, detections=str(file), out=str(tmp_path / "out"))
@@ -216,12 +218,14 @@ def test_a_val_split_without_images_is_a_config_error(tmp_path: Path) -> None:
         run.evaluate(config, snapshot, detections="truth")
 
 
-def test_without_any_model_the_command_says_to_train_one(made: tuple[Config, Snapshot]) -> None:
+def test_without_a_model_the_error_says_to_train_one(made: tuple[Config, Snapshot]) -> None:
     with pytest.raises(ConfigError, match="no model"):
         run.evaluate(*made)
 
 
-def test_a_saved_model_is_judged_and_its_page_lies_beside_it(made: tuple[Config, Snapshot], tmp_path: Path) -> None:
+def test_a_saved_model_is_evaluated_and_its_page_is_written_into_its_folder(
+    made: tuple[Config, Snapshot], tmp_path: Path
+) -> None:
     torch = pytest.importorskip("torch")
     from train.models import model
 
@@ -324,7 +328,9 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
         ),
     ],
 )
-def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: Path, data: bytes, message: str) -> None:
+def test_an_image_that_changed_since_the_build_is_an_error_with_its_name(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     config, snapshot = built(tmp_path)
     images, _ = evaluation_truth(snapshot, "val")
     name = images["path"][0].as_py()
@@ -333,7 +339,9 @@ def test_an_image_that_changed_since_the_build_fails_the_run_by_name(tmp_path: P
         run.evaluate(config, snapshot, detections="truth")
 
 
-def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(made: tuple[Config, Snapshot]) -> None:
+def test_in_network_pixels_the_objects_of_a_downscaled_image_are_in_smaller_buckets(
+    made: tuple[Config, Snapshot],
+) -> None:
     config, snapshot = made
     settings = config.evaluate.model_copy(update={"size_reference": "network"})
     answer = run.evaluate(config.model_copy(update={"evaluate": settings}), snapshot, detections="truth")
@@ -342,7 +350,7 @@ def test_network_pixels_put_the_objects_of_a_shrunk_image_into_smaller_buckets(m
     assert answer.size_reference == "network"
 
 
-def test_combined_shows_a_small_image_as_large_as_its_whole_image_pass(made: tuple[Config, Snapshot]) -> None:
+def test_the_combined_mode_has_the_scale_of_its_finer_pass(made: tuple[Config, Snapshot]) -> None:
     detector = Detector(lambda _: ({}, {}), ("bus",), 96, made[1].plan.tile)
     assert [detector.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
     assert [detector.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]

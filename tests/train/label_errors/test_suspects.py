@@ -1,4 +1,4 @@
-"""Labels that were taken away are found again, small ones too, and better than by a fixed rule."""
+"""Removed labels are found again, small ones too, and better than by a fixed rule."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes
-from tests.train.evaluation.test_metrics import found_of, truth_of
+from etl.plan import Window
+from etl.storage.paths import DatasetPaths
+from tests.train.evaluation.test_metrics import make_detections, make_truth
 from tests.train.evaluation.test_run import built
 from train.detections import Detections, GroundTruth
 from train.evaluation.detectors import Detector
+from train.evaluation.images import EvalImage
 from train.label_errors import run, suspects
+from train.label_errors.suspects import Suspect
 from train.prediction.tiled import MODES
 
 Images = list[tuple[GroundTruth, Detections]]
@@ -33,11 +37,11 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
     noise = rng.uniform(0, 800, (25, 2))
     false = np.column_stack([noise, noise + np.exp2(rng.uniform(2.3, 5.9, (25, 1)))])
     weak = np.clip(rng.normal(0.25, 0.12, 25), 0, 1)
-    return xyxy, found_of([*near.tolist(), *false.tolist()], [*score, *weak])
+    return xyxy, make_detections([*near.tolist(), *false.tolist()], [*score, *weak])
 
 
 def fixed_rule(truth: GroundTruth, found: Detections) -> Detections:
-    """What is common: surer than 0.95, and an IoU below 0.5 with every label."""
+    """The common rule: a score above 0.95, and an IoU below 0.5 with every label."""
     alone = boxes.iou(found.xyxy, truth.xyxy).max(axis=1, initial=0) < 0.5
     return found.take((found.score > 0.95) & alone)
 
@@ -46,16 +50,16 @@ def hits(suspected: Detections, gone: np.ndarray) -> np.ndarray:
     return boxes.nwd(suspected.xyxy[:, None], boxes.as_boxes(gone)).max(axis=1, initial=0) > 0.5
 
 
-def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
+def test_removed_labels_are_found_better_than_by_a_fixed_rule() -> None:
     rng = np.random.default_rng(0)
     whole = [scene(rng) for _ in range(60)]
-    held_out: Images = [(truth_of(xyxy.tolist()), found) for xyxy, found in whole[:20]]
+    held_out: Images = [(make_truth(xyxy.tolist()), found) for xyxy, found in whole[:20]]
     calibration = suspects.calibrate(held_out)
     assert calibration.nwd[0] == pytest.approx(calibration.nwd.min(), abs=0.3)
     taken = ours = right = theirs = theirs_right = 0
     for xyxy, found in whole[20:]:
         gone = (rng.random(len(xyxy)) < 0.05) & (boxes.side_length(boxes.as_boxes(xyxy)) < 32)
-        truth = truth_of(xyxy[~gone].tolist())
+        truth = make_truth(xyxy[~gone].tolist())
         suspected, likely = suspects.find_suspects(truth, found, calibration)
         hit = hits(suspected, xyxy[gone])
         assert ((likely >= 0.5) & (likely <= 1)).all()
@@ -66,10 +70,12 @@ def test_labels_taken_away_are_found_better_than_by_a_fixed_rule() -> None:
     assert right / ours > 0.6 > theirs_right / max(theirs, 1)
 
 
-def test_what_lies_on_an_ignored_region_or_beside_a_label_is_no_suspect() -> None:
+def test_a_detection_on_an_ignore_region_or_near_a_label_is_no_suspect() -> None:
     calibration = suspects.Calibration(np.full(5, 0.6), [np.array([0.0, 1.0])] * 5, [np.array([0.0, 1.0])] * 5)
-    truth = truth_of([[0, 0, 10, 10], [100, 100, 200, 200]], ignore=[False, True])
-    found = found_of([[1, 1, 11, 11], [120, 120, 130, 130], [300, 0, 310, 10], [400, 0, 410, 10]], [0.9, 0.9, 0.9, 0.2])
+    truth = make_truth([[0, 0, 10, 10], [100, 100, 200, 200]], ignore=[False, True])
+    found = make_detections(
+        [[1, 1, 11, 11], [120, 120, 130, 130], [300, 0, 310, 10], [400, 0, 410, 10]], [0.9, 0.9, 0.9, 0.2]
+    )
     suspected, likely = suspects.find_suspects(truth, found, calibration)
     assert suspected.xyxy.tolist() == [[300, 0, 310, 10]]
     assert likely == pytest.approx([0.9])
@@ -79,8 +85,8 @@ def test_what_lies_on_an_ignored_region_or_beside_a_label_is_no_suspect() -> Non
 def test_equal_scores_have_one_probability_whatever_their_order(first: bool) -> None:
     boxes_of = [[40.0 * n, 0, 40.0 * n + 10, 10] for n in range(80)]
     right = [(n < 40) == first for n in range(80)]
-    truth = truth_of([box for box, hit in zip(boxes_of, right, strict=True) if hit])
-    calibration = suspects.calibrate([(truth, found_of(boxes_of, [0.9] * 80))])
+    truth = make_truth([box for box, hit in zip(boxes_of, right, strict=True) if hit])
+    calibration = suspects.calibrate([(truth, make_detections(boxes_of, [0.9] * 80))])
     assert calibration.probability(np.array([1]), np.array([0.9])) == pytest.approx([0.5])
 
 
@@ -93,21 +99,21 @@ def test_shares_rise_with_scores_and_keep_their_mean(values: list[int]) -> None:
     assert rising.sum() == pytest.approx(sum(values))
 
 
-def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_written_as_table_coco_json_and_close_ups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, snapshot = built(tmp_path)
     unlabelled = [140.0, 10.0, 160.0, 30.0]
 
-    def finder(*_: Any) -> Detector:
+    def load(*_: Any) -> Detector:
         def detect(image: Any) -> tuple[Any, Any]:
             truth = image.truth
             rows = [*truth.xyxy[truth.counted].tolist(), unlabelled, [200.0, 5.0, 210.0, 15.0]]
             kinds = [*truth.category[truth.counted].tolist(), 0, 0]
-            found = found_of(rows, [0.9] * (len(rows) - 1) + [0.01], kinds)
+            found = make_detections(rows, [0.9] * (len(rows) - 1) + [0.01], kinds)
             return dict.fromkeys(MODES, found), dict.fromkeys(MODES, 0.0)
 
         return Detector(detect, tuple(snapshot.categories), 96, snapshot.plan.tile)
 
-    monkeypatch.setattr(run, "load_detector", finder)
+    monkeypatch.setattr(run, "load_detector", load)
     answer = run.find_missing(config, snapshot, f"{config.home}/models/abc")
     queue = pq.read_table(answer.queue).to_pylist()
     assert answer.suspects == len(queue) == 6
@@ -119,3 +125,20 @@ def test_the_queue_is_written_for_people_and_their_tools(tmp_path: Path, monkeyp
     assert [row["bbox"] for row in document["annotations"]] == [[140, 10, 20, 20]] * 6
     assert len(list(Path(answer.crops).glob("*.jpg"))) == 6
     assert run.find_missing(config, snapshot, f"{config.home}/models/abc") == answer
+
+
+def test_a_suspect_of_a_divided_image_is_cropped_from_the_window_of_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = built(tmp_path)
+    windows = {"train": Window(0, 0, 150, 220), "val": Window(150, 0, 300, 220)}
+    images = {
+        ("big", split): EvalImage("big", "big.jpg", (300, 220), window, 1, make_truth([]))
+        for split, window in windows.items()
+    }
+    suspect = Suspect(1, "big.jpg", "big", "train", "bus", 20, 20, 30, 30, 0.9, 0.8, "tiny")
+    read: list[Window] = []
+    pixels = np.zeros((220, 150, 3), np.uint8)
+    monkeypatch.setattr(run, "read_pixels", lambda _, image: read.append(image.window) or pixels)
+    run._write_crops(config, DatasetPaths(config.home).missing("m"), [suspect], images)
+    assert read == [windows["train"]]
