@@ -57,10 +57,11 @@ standard error."""
 def answers() -> str:
     """Return the page of the JSON objects that commands print, explained by the models' docstrings and comments."""
     from etl.evaluation import Evaluation
+    from etl.stages.planning.preview import PlanPreview
 
     lines = ["# Answers", "", ANSWERS]
     documented: list[type[BaseModel]] = []
-    for command, model in (("evaluate", Evaluation),):
+    for command, model in (("plan", PlanPreview), ("evaluate", Evaluation)):
         lines += ["", f"## speck {command}", "", *_model(model, documented)]
     for model in documented:  # grows while their fields name others
         lines += ["", f"### {_title(model)}", "", *_model(model, documented)]
