@@ -12,23 +12,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Boxes = NDArray[np.float64]  # [N, 4]
-
-
 XYXY = ("x0", "y0", "x1", "y1")  # the columns of a box: left, top, right and bottom edge
-
-
 BUCKETS = ("very_tiny", "tiny", "small", "medium", "large")
-
-
 BUCKET_EDGES = (8.0, 16.0, 32.0, 96.0)  # lower edges of all but the first bucket, pixels of sqrt(w * h)
-
-
 NWD_SCALE = 12.7  # px: the mean size of AI-TOD's objects (Wang et al. 2110.13389)
-
-
 SMALL_BUCKETS = 3  # are below SMALL
-
-
 SMALL = BUCKET_EDGES[SMALL_BUCKETS - 1]  # px of sqrt(w * h): COCO's border between small and medium
 
 

@@ -32,8 +32,6 @@ from etl.storage.paths import DatasetPaths
 from etl.storage.work import Answer, Work
 
 log = logging.getLogger("speck")
-
-
 _PART_BYTES = 16_000_000  # of image files in one part
 _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # sections that the build id covers
 

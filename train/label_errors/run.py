@@ -42,8 +42,6 @@ _QUEUE = pa.schema(
         ("size", pa.string()),
     ]
 )
-
-
 ImageKey = tuple[str, str]  # id and split: a divided image has a window in several splits
 
 

@@ -28,26 +28,12 @@ from etl.plan import GRID, TilePlan, window_starts, window_step
 from etl.stages.planning.tile_stats import Tables
 
 SIZES = tuple(range(256, 1281, 32))  # px: candidates of `size: auto`
-
-
 SMALLEST = 8.0  # network px that the 5th percentile of the objects' sizes should reach
-
-
 PERCENTILE = 5
-
-
 COUNTED = 128  # train images, at most, that the cost is counted on
-
-
 _PREFERRED = 640  # px: the size nearest to it, of those that cost the same
-
-
 _AT_ONCE = 64  # boxes
-
-
 Ints = NDArray[np.int64]
-
-
 Bools = NDArray[np.bool_]
 
 
