@@ -6,12 +6,14 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import etl
+import train
 from etl.errors import ConfigError, StoreError
 from tests.etl.conftest import Dataset
 
@@ -28,13 +30,22 @@ SIGNATURES = {
     "export": "(snapshot, format, out, *, raw=False)",
     "load_config": "(path, overrides=None)",
 }
+TRAIN_SIGNATURES = {
+    "Detections": "(xyxy, score, category, window, grain=None)",
+    "SnapshotDataset": "(snapshot, split, paint_ignore=True)",
+    "evaluate": "(config, snapshot, model=None, detections=None, out=None, *, promote=False)",
+    "load_model": "(uri, device='auto')",
+    "predict": "(model, image, mode='combined')",
+}
 METHODS = {
+    "Detections": {"take": "(self, index)"},
     "Snapshot": {
         "open": "(uri)",
         "samples": "(self, split)",
         "table": "(self, name)",
     },
     "Sample": {"masked": "(self)"},
+    "SnapshotDataset": {"collate": "(items)"},
 }
 
 READ_SAMPLES = """
@@ -68,19 +79,33 @@ def snapshot(tmp_path: Path) -> etl.Snapshot:
     return etl.Snapshot.open(str(etl.build(config)["snapshot"]))
 
 
-def test_the_public_names_are_sorted_and_exist() -> None:
-    assert etl.__all__ == sorted(etl.__all__)
-    assert set(etl.__all__) == SIGNATURES.keys()
-    assert set(etl.__all__) <= set(dir(etl))
+@pytest.mark.parametrize(("package", "signatures"), [(etl, SIGNATURES), (train, TRAIN_SIGNATURES)])
+def test_the_public_names_are_sorted_and_exist(package: ModuleType, signatures: dict[str, str]) -> None:
+    assert package.__all__ == sorted(package.__all__)
+    assert set(package.__all__) == signatures.keys()
+    assert set(package.__all__) <= set(dir(package))
     with pytest.raises(AttributeError, match="no attribute 'Snapshots'"):
-        etl.Snapshots  # noqa: B018
+        package.Snapshots  # noqa: B018
 
 
-@pytest.mark.parametrize("name", sorted(SIGNATURES))
-def test_the_parameters_are_these(name: str) -> None:
-    assert parameters(getattr(etl, name), defaults=name != "Config") == SIGNATURES[name]
+@pytest.mark.parametrize(
+    ("package", "name", "signature"),
+    [
+        (package, *item)
+        for package, signatures in ((etl, SIGNATURES), (train, TRAIN_SIGNATURES))
+        for item in signatures.items()
+    ],
+)
+def test_the_parameters_are_these(package: ModuleType, name: str, signature: str) -> None:
+    assert parameters(getattr(package, name), defaults=name != "Config") == signature
     for method, expected in METHODS.get(name, {}).items():
-        assert parameters(getattr(getattr(etl, name), method)) == expected
+        assert parameters(getattr(getattr(package, name), method)) == expected
+
+
+def test_importing_train_loads_neither_torch_nor_ultralytics() -> None:
+    code = "import sys, train; dir(train); print({'torch', 'ultralytics', 'cv2', 'pyarrow'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_the_samples_are_those_of_the_table(snapshot: etl.Snapshot) -> None:

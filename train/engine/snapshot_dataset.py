@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
 from etl.errors import ConfigError
-from etl.imaging import codec
-from etl.imaging.mask import mask_out
-from etl.snapshots.samples import ShardReader, category_lists, of_split, struct_lists
 from etl.snapshots.snapshot import Snapshot
 
 
@@ -26,10 +22,10 @@ class Target(TypedDict):
     image_id: int  # index of the sample in the dataset
 
 
-Sample = tuple[torch.Tensor, Target]
+Item = tuple[torch.Tensor, Target]
 
 
-class SnapshotDataset(Dataset[Sample]):
+class SnapshotDataset(Dataset[Item]):
     """The samples of one split of a snapshot, ordered by sample id.
 
     An item is `(image, target)`: the image uint8 [3, H, W] RGB, and a dict with `boxes` (float32 [N, 4], xyxy in pixels
@@ -48,42 +44,34 @@ class SnapshotDataset(Dataset[Sample]):
         paint_ignore: Paint ignore regions grey (114) except inside labelled boxes, as Speck's own training does.
 
     Raises:
-        ConfigError: The split has no samples.
+        ConfigError: Another split, or one without samples.
         StoreError: There is no such snapshot. When an item is read: its shard is missing or damaged.
     """
 
     def __init__(self, snapshot: Snapshot | str, split: str, paint_ignore: bool = True) -> None:
         snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
-        samples = of_split(snapshot.table("samples"), split)
-        if not len(samples):
-            raise ConfigError(snapshot.uri, "split", f"no samples in {split!r}", "a split with samples")
         self.categories = tuple(snapshot.categories)
-        self.sample_ids: list[str] = samples["sample_id"].to_pylist()
-        self._reader = ShardReader(snapshot.home)
-        self._ranges = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
-        self._boxes = struct_lists(samples["boxes"])
-        self._ignore = struct_lists(samples["ignore"]) if paint_ignore else None
-        self._labels = category_lists(samples["boxes"], self.categories)
-        weights = pc.fill_null(pc.struct_field(pc.list_flatten(samples["boxes"]), "weight"), 1.0).to_numpy()
-        self._weights = np.split(weights, np.cumsum([len(boxes) for boxes in self._boxes])[:-1])
+        self._samples = snapshot.samples(split)
+        self._paint_ignore = paint_ignore
+        if not len(self._samples):
+            raise ConfigError(snapshot.uri, "split", f"no samples in {split!r}", "a split with samples")
 
     def __len__(self) -> int:
-        return len(self.sample_ids)
+        return len(self._samples)
 
-    def __getitem__(self, index: int) -> Sample:
-        image = codec.decode(self._reader.read(*self._ranges[index]))
-        if self._ignore is not None:
-            image = mask_out(image, self._ignore[index], self._boxes[index])
+    def __getitem__(self, index: int) -> Item:
+        sample = self._samples[index]
+        image = sample.masked() if self._paint_ignore else sample.image
         target: Target = {
-            "boxes": torch.tensor(self._boxes[index], dtype=torch.float32),
-            "labels": torch.tensor(self._labels[index] + 1, dtype=torch.int64),
-            "weights": torch.tensor(self._weights[index], dtype=torch.float32),
-            "image_id": range(len(self))[index],
+            "boxes": torch.tensor(sample.boxes, dtype=torch.float32),
+            "labels": torch.tensor(sample.labels + 1, dtype=torch.int64),
+            "weights": torch.tensor(np.nan_to_num(sample.weights, nan=1.0), dtype=torch.float32),
+            "image_id": index % len(self),
         }
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), target
 
     @staticmethod
-    def collate(samples: Sequence[Sample]) -> tuple[list[torch.Tensor], list[Target]]:
+    def collate(items: Sequence[Item]) -> tuple[list[torch.Tensor], list[Target]]:
         """Return a batch as a list of images and a list of targets."""
-        images, targets = zip(*samples, strict=True)
+        images, targets = zip(*items, strict=True)
         return list(images), list(targets)

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import train
 from etl import boxes
 from etl.boxes import Boxes
 from etl.config import Evaluate
@@ -221,6 +222,33 @@ def test_nothing_that_can_be_read_is_a_config_error_that_says_why(
     with pytest.raises(ConfigError, match=message):
         files.predict_files(saved(tmp_path / "store"), [tmp_path / "given"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", tiled.MODES)
+def test_predict_on_an_array_gives_the_boxes_of_the_command(tmp_path: Path, mode: tiled.Mode) -> None:
+    uri = saved(tmp_path / "store")
+    pixels = np.random.default_rng(1).integers(0, 255, (150, 220, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    table = pq.read_table(files.predict_files(uri, [tmp_path / "image.png"], tmp_path / "out", mode)["table"])
+    model = train.load_model(uri, "cpu")
+    detections = train.predict(model, pixels, mode)
+    assert len(detections) == table.num_rows > 0
+    assert np.array_equal(detections.xyxy, np.column_stack([table[side] for side in ("x0", "y0", "x1", "y1")]))
+    assert detections.score.tolist() == table["score"].to_pylist()
+    assert [model.categories[category] for category in detections.category] == table["category"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 4), np.uint8), np.zeros((40, 40, 3))]
+)
+def test_an_array_that_is_no_rgb_image_is_refused(pixels: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
+        train.predict(spotter(), pixels)  # type: ignore[arg-type]
+
+
+def test_an_unknown_mode_of_prediction_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one of full_image, tiled, combined"):
+        train.predict(spotter(), painted((40, 40), []), "sideways")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1", "CMYK", "I;16"])
