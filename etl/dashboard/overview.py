@@ -18,6 +18,8 @@ from etl.codes import SEVERITIES
 from etl.config import Config
 from etl.errors import StoreError
 from etl.evaluation import Evaluation
+from etl.findings import Finding
+from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import (
     AUDIT_HTML,
@@ -46,21 +48,10 @@ _CACHED_PAGES = 16  # up to a few MB each
 
 
 @dataclass(frozen=True, slots=True)
-class FindingSummary:
-    """A finding of an audit, without its example files."""
-
-    code: str
-    severity: str
-    count: int
-    advice: str
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class AuditSummary:
-    """The findings of an audit, and the boxes of all splits by size in source pixels."""
+    """The findings of an audit without their files, and the boxes of all splits by size in source pixels."""
 
-    findings: tuple[FindingSummary, ...]
+    findings: tuple[Finding, ...]
     sizes: dict[str, int]
 
     @property
@@ -264,10 +255,9 @@ def _load_promotion(uri: str, stamp: str) -> Promotion:
 
 @lru_cache(_CACHED_FILES)
 def _load_audit(uri: str, stamp: str) -> AuditSummary:
-    audit = store.read_json(uri)
-    sizes = {name: sum(row[name] for row in audit["sizes"].values()) for name in BUCKETS}
-    findings = (FindingSummary(row["code"], row["severity"], row["count"], row["advice"]) for row in audit["findings"])
-    return AuditSummary(tuple(findings), sizes)
+    audit = Audit.from_json(uri, store.read_bytes(uri))
+    sizes = {name: sum(row[name] for row in audit.sizes.values()) for name in BUCKETS}
+    return AuditSummary(tuple(row.model_copy(update={"files": ()}) for row in audit.findings), sizes)
 
 
 @lru_cache(_CACHED_FILES)

@@ -65,4 +65,4 @@ def _finding_codes(uri: str | None) -> set[str]:
     """Return the codes of the audit findings of a snapshot, none if it was deleted."""
     if uri is None or not store.exists(SnapshotPaths(uri).audit_json):
         return set()
-    return {str(finding["code"]) for finding in snapshot.Snapshot.open(uri).audit["findings"]}
+    return {finding.code for finding in snapshot.Snapshot.open(uri).audit.findings}

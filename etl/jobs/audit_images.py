@@ -1,4 +1,4 @@
-"""The audit of a build: concluded from its counts, with pictures and what changed since the last snapshot."""
+"""What the audit reads of the images themselves: quality and objects of a sample, and pictures of examples."""
 
 from __future__ import annotations
 
@@ -20,103 +20,112 @@ from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.imaging.image_file import ImageFile, reduce
 from etl.sources.images import read_image
-from etl.stages.audit import class_similarity, conclude, image_quality
+from etl.stages.audit import image_quality
+from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
+from etl.stages.audit.counts import Key, Summary
+from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.work import Work
 
-_LOOKED_AT = 4  # images in one part
-_FULLEST = 3  # images shown whole
-_WIDTH = 560  # px of theirs
-_CROPS, _OF_ONE = 9, 2  # crops shown, at most of one finding
-_AROUND, _LEAST = 3.0, 48.0  # sides of the box, px: what a crop shows
-_CROP = 280  # px
-_BOX, _NAMED = (255, 214, 10), (255, 60, 60)
-_WORST = (  # findings of single boxes, the most telling first
+_IMAGES_PER_PART = 4
+_FULL_IMAGES = 3  # pictures of whole images
+_FULL_WIDTH = 560  # px
+_CROPS, _CROPS_PER_FINDING = 9, 2  # at most
+_AROUND, _LEAST = 3.0, 48.0  # the side of a crop: times the box's longer side, and px at least
+_CROP_SIDE = 280  # px of the picture
+_YELLOW, _RED = (255, 214, 10), (255, 60, 60)
+_SHOWN_FINDINGS = (  # findings of single boxes, most telling first
     "several_classes", "duplicate_boxes", "size_outliers", "shape_outliers", "under_3px", "nested_boxes", "clipped",
     "outside_image", "zero_size",
 )  # fmt: skip
 
+Picture = tuple[str, bytes]  # caption and JPEG
+Row = Mapping[str, Any]  # of the images or annotations table
+
 
 @dataclass(frozen=True)
-class Look:
-    """Some images, with the usable boxes among which theirs are, to be looked at in full."""
+class PixelPart:
+    """Some images to be measured at full size, and a table that contains their usable boxes."""
 
     config: Config
     images: pa.Table
     annotations: pa.Table
 
 
-def looks(config: Config, images: pa.Table, annotations: pa.Table) -> list[Look]:
-    """Return a fixed choice of images, spread over a few parts, with their boxes."""
+def pixel_parts(config: Config, images: pa.Table, annotations: pa.Table) -> list[PixelPart]:
+    """Return a fixed sample of the images with their boxes, in parts."""
     order = np.argsort([fraction(f"quality/{name}") for name in images["image_id"].to_pylist()], kind="stable")
-    chosen = np.sort(order[: image_quality.SAMPLE])
+    sample = images.take(pa.array(np.sort(order[: image_quality.SAMPLE])))
+    pieces = (sample.slice(start, _IMAGES_PER_PART) for start in range(0, sample.num_rows, _IMAGES_PER_PART))
     return [
-        Look(config, piece, annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())))
-        for start in range(0, len(chosen), _LOOKED_AT)
-        for piece in [images.take(pa.array(chosen[start : start + _LOOKED_AT]))]
+        PixelPart(config, piece, annotations.filter(pc.is_in(annotations["image_id"], _ids(piece)))) for piece in pieces
     ]
 
 
-def look(part: Look) -> conclude.Summary:
-    """Return the counts of how well the images and their objects can be seen; what is too large is passed over."""
-    counts: Counter[conclude.Key] = Counter()
-    seen: dict[str, list[class_similarity.Sight]] = {}
+def measure_pixels(part: PixelPart) -> Summary:
+    """Return the quality counts of the images and the descriptors of their objects; very large images are skipped."""
+    counts: Counter[Key] = Counter()
+    descriptors: dict[str, list[Descriptor]] = {}
     for image in part.images.to_pylist():
-        like = image["width"], image["height"], image["format"]
-        file = ImageFile(store.content(store.join(part.config.source.images, image["path"])), like)
+        header = image["width"], image["height"], image["format"]
+        file = ImageFile(store.content(store.join(part.config.source.images, image["path"])), header)
         if file.is_large:
             continue
         pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
         luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-        table = codec.luminance_table(file.data)
-        jpeg = None if table is None else image_quality.jpeg_quality(table)
-        mine = _of_image(part.annotations, image)
-        some = mine.take(pa.array(np.arange(0, mine.num_rows, -(-mine.num_rows // image_quality.MOST) or 1)))
-        boxes = from_table(some)
-        counts.update(image_quality.count(luma, boxes, jpeg))
-        sights = class_similarity.sights(pixels, boxes, some["annotation_id"].to_pylist(), image["image_id"])
-        for category, sight in zip(some["category"].to_pylist(), sights, strict=True):
-            if sight is not None:
-                seen.setdefault(category, []).append(sight)
-    return conclude.Summary(dict(counts), sights={name: class_similarity.first(rows) for name, rows in seen.items()})
+        quantisation = codec.luminance_table(file.data)
+        jpeg_quality = None if quantisation is None else image_quality.estimate_jpeg_quality(quantisation)
+        objects = _every_nth(_of_image(part.annotations, image), image_quality.MOST)
+        boxes = from_table(objects)
+        counts.update(image_quality.count_quality(luma, boxes, jpeg_quality))
+        described = describe_objects(pixels, boxes, objects["annotation_id"].to_pylist(), image["image_id"])
+        for category, descriptor in zip(objects["category"].to_pylist(), described, strict=True):
+            if descriptor is not None:
+                descriptors.setdefault(category, []).append(descriptor)
+    return Summary(dict(counts), descriptors={name: lowest_ranks(rows) for name, rows in descriptors.items()})
 
 
-def pictures(work: Work, found: Mapping[str, Any], images: pa.Table, annotations: pa.Table) -> list[tuple[str, bytes]]:
-    """Return captions and JPEGs: boxes that findings name, enlarged, then the images with the most boxes."""
-    counts = Counter(annotations["image_id"].to_pylist())
-    rows = sorted(images.to_pylist(), key=lambda row: (-counts[row["image_id"]], row["path"]))[:_FULLEST]
-    shown = [_crop(work.config, *case) for case in _cases(found, images, annotations)]
-    for row in rows:
-        pixels, boxes = _with_boxes(work.config, row, annotations)
-        scale = min(_WIDTH / pixels.shape[1], 1.0)
-        small = reduce(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
-        _draw(small, boxes * scale, _BOX)
-        shown.append((f"{row['path']}: {counts[row['image_id']]} boxes", codec.encode(small, 80)))
-    return shown
+def _every_nth(annotations: pa.Table, most: int) -> pa.Table:
+    step = -(-annotations.num_rows // most) or 1
+    return annotations.take(pa.array(np.arange(0, annotations.num_rows, step)))
 
 
-def _cases(
-    found: Mapping[str, Any], images: pa.Table, annotations: pa.Table
-) -> list[tuple[str, dict[str, Any], dict[str, Any], pa.Table]]:
-    """Return code, image, box and the boxes of that image for boxes that findings name."""
-    named = {row["code"]: row["files"][:_OF_ONE] for row in found["findings"]}
-    wanted = {place: code for code in reversed(_WORST) for place in named.get(code, ())}
-    if not wanted:
+def example_pictures(work: Work, audit: Audit, images: pa.Table, annotations: pa.Table) -> list[Picture]:
+    """Return pictures of boxes that findings name, enlarged, and of the images with the most boxes."""
+    boxes_of_image = Counter(annotations["image_id"].to_pylist())
+    fullest = sorted(images.to_pylist(), key=lambda row: (-boxes_of_image[row["image_id"]], row["path"]))
+    crops = [_crop(work.config, *example) for example in _examples(audit, images, annotations)]
+    return crops + [
+        _full_image(work.config, row, annotations, boxes_of_image[row["image_id"]]) for row in fullest[:_FULL_IMAGES]
+    ]
+
+
+def _full_image(config: Config, image: Row, annotations: pa.Table, count: int) -> Picture:
+    pixels, boxes = _with_boxes(config, image, annotations)
+    scale = min(_FULL_WIDTH / pixels.shape[1], 1.0)
+    reduced = reduce(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
+    _draw(reduced, boxes * scale, _YELLOW)
+    return f"{image['path']}: {count} boxes", codec.encode(reduced, 80)
+
+
+def _examples(audit: Audit, images: pa.Table, annotations: pa.Table) -> list[tuple[str, Row, Row, pa.Table]]:
+    """Return code, image, box and the boxes of the same label files, for boxes that findings name."""
+    places = {row.code: row.files[:_CROPS_PER_FINDING] for row in audit.findings}
+    code_of_place = {place: code for code in reversed(_SHOWN_FINDINGS) for place in places.get(code, ())}
+    if not code_of_place:
         return []
-    files = pa.array(sorted({place.rpartition(":")[0] for place in wanted}))
-    near = annotations.filter(pc.is_in(annotations["file"], value_set=files))
+    files = pa.array(sorted({place.rpartition(":")[0] for place in code_of_place}))
+    of_files = annotations.filter(pc.is_in(annotations["file"], value_set=files))
     by_id = {row["image_id"]: row for row in images.to_pylist()}
-    cases = []
-    for row in near.to_pylist():
-        code = wanted.pop(schema.place(row["file"], row["line"]), None)
+    examples = []
+    for row in of_files.to_pylist():
+        code = code_of_place.pop(schema.place(row["file"], row["line"]), None)
         if code is not None:
-            cases.append((code, by_id[row["image_id"]], row, near))
-    return sorted(cases, key=lambda case: _WORST.index(case[0]))[:_CROPS]
+            examples.append((code, by_id[row["image_id"]], row, of_files))
+    return sorted(examples, key=lambda example: _SHOWN_FINDINGS.index(example[0]))[:_CROPS]
 
 
-def _crop(
-    config: Config, code: str, image: dict[str, Any], box: dict[str, Any], annotations: pa.Table
-) -> tuple[str, bytes]:
+def _crop(config: Config, code: str, image: Row, box: Row, annotations: pa.Table) -> Picture:
     pixels, boxes = _with_boxes(config, image, annotations)
     height, width = pixels.shape[:2]
     middle = np.clip([(box["x0"] + box["x1"]) / 2, (box["y0"] + box["y1"]) / 2], 0, (width - 1, height - 1))
@@ -124,24 +133,28 @@ def _crop(
     x0, y0 = (max(int(low), 0) for low in middle - half)
     x1, y1 = (min(int(high) + 1, limit) for high, limit in zip(middle + half, (width, height), strict=True))
     part = pixels[y0:y1, x0:x1]
-    scale = _CROP / max(part.shape[:2])
+    scale = _CROP_SIDE / max(part.shape[:2])
     size = (max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1))
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-    shown = np.asarray(cv2.resize(part, size, interpolation=method), dtype=np.uint8)
-    _draw(shown, (boxes - (x0, y0, x0, y0)) * scale, _BOX)
+    picture = np.asarray(cv2.resize(part, size, interpolation=method), dtype=np.uint8)
+    _draw(picture, (boxes - (x0, y0, x0, y0)) * scale, _YELLOW)
     own = from_rows([box])
-    _draw(shown, (own - (x0, y0, x0, y0)) * scale, _NAMED)
+    _draw(picture, (own - (x0, y0, x0, y0)) * scale, _RED)
     where = schema.place(box["file"], box["line"])
     size_px = f"{box['x1'] - box['x0']:.4g} x {box['y1'] - box['y0']:.4g} px"
-    return f"{code}: {box['category']}, {size_px}, {where}", codec.encode(shown, 85)
+    return f"{code}: {box['category']}, {size_px}, {where}", codec.encode(picture, 85)
 
 
-def _with_boxes(config: Config, image: Mapping[str, Any], annotations: pa.Table) -> tuple[Pixels, Boxes]:
+def _with_boxes(config: Config, image: Row, annotations: pa.Table) -> tuple[Pixels, Boxes]:
     pixels = read_image(config, image["path"], image["exif_orientation"] if image["exif_applied"] else 1)
     return pixels, from_table(_of_image(annotations, image))
 
 
-def _of_image(annotations: pa.Table, image: Mapping[str, Any]) -> pa.Table:
+def _ids(images: pa.Table) -> pa.Array:
+    return images["image_id"].combine_chunks()
+
+
+def _of_image(annotations: pa.Table, image: Row) -> pa.Table:
     return annotations.filter(pc.equal(annotations["image_id"], image["image_id"]))
 
 

@@ -1,4 +1,4 @@
-"""The audit as a page: what to do first, then the figures behind it."""
+"""The audit page: findings first, then the charts and tables behind them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.numbers import count, percent
 from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
 from etl.reports.page import render
+from etl.stages.audit.model import Audit, Histogram2D, ImageQuality, Resolution, SizeTable
 from etl.stages.remap import CategoryPreview
 
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
@@ -16,18 +17,18 @@ _MOST_CLASSES = 20
 
 
 def audit_page(
-    audit: Mapping[str, Any],
+    audit: Audit,
     ontology_preview: Sequence[CategoryPreview] = (),
     thumbnails: Sequence[tuple[str, bytes]] = (),
     *,
     title: str = "",
-    before: Mapping[str, Any] | None = None,
+    before: Audit | None = None,
 ) -> str:
     """Return the audit as one HTML page.
 
     Thumbnails are captions with the JPEG bytes of images with boxes drawn; `before` is the audit of the last snapshot.
     """
-    classes = {name: sum(row.values()) for name, row in audit["classes"].items()}
+    classes = audit.objects_by_class
     return render(
         "audit.html.j2",
         title=title,
@@ -37,59 +38,57 @@ def audit_page(
         sizes=list(_size_figures(audit)),
         cells=list(_cell_figures(audit)),
         labels=list(_label_figures(audit, classes)),
-        seeing=list(_seeing_figures(audit["quality"])),
-        size_table=_size_table(audit["sizes_network_by_class"]),
+        quality=list(_quality_figures(audit.quality)),
+        size_table=_size_table(audit.sizes_network_by_class),
         size_head=[
             "class",
             *(f"{name.replace('_', ' ')} {px} px" for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)),
         ],
-        class_head=["class", *audit["images_by_split"], "all"],
+        class_head=["class", *audit.images_by_split, "all"],
         class_table=_class_table(audit),
         preview=[
             [row.category, row.becomes or "", row.rule, count(row.boxes), count(row.images)] for row in ontology_preview
         ],
         thumbnails=list(thumbnails),
-        resolution_table=[_resolution(audit["resolution"], goal) for goal in ("8", "16")],
+        resolution_table=[_resolution(8, audit.resolution.px_8), _resolution(16, audit.resolution.px_16)],
         changes=[] if before is None else _changes(before, audit),
     )
 
 
-def _resolution(needed: Mapping[str, Any], goal: str) -> list[str]:
-    row = needed[goal]
-    if row["factor"] is None:
+def _resolution(goal: int, row: Resolution) -> list[str]:
+    if row.factor is None:
         return [f"{goal} px at the network", *["none"] * 5]
     return [
-        f"{goal} px at the network", count(row["tiled"]), count(row["full_image"]), count(row["tile_size"]),
-        f"{row['factor']:g} times", f"{row['cost']:g} times",
+        f"{goal} px at the network", count(row.tiled), count(row.full_image), count(row.tile_size),
+        f"{row.factor:g} times", f"{row.cost:g} times",
     ]  # fmt: skip
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]]:
+def _changes(before: Audit, now: Audit) -> list[list[str]]:
     """Return what differs from the audit of the last snapshot: name, before, now."""
     rows = [
-        ("images", count(before["images"]), count(now["images"])),
-        ("boxes", count(before["annotations"]), count(now["annotations"])),
-        ("usable boxes", count(before["objects"]), count(now["objects"])),
-        ("under 16 px, tiled", *(percent(one["tiny"]["network"]["under_16"]) for one in (before, now))),
+        ("images", count(before.images), count(now.images)),
+        ("boxes", count(before.annotations), count(now.annotations)),
+        ("usable boxes", count(before.objects), count(now.objects)),
+        ("under 16 px, tiled", *(percent(one.tiny.network.under_16) for one in (before, now))),
     ]
-    old, new = ({row["code"]: row["count"] for row in one["findings"]} for one in (before, now))
+    old, new = ({row.code: row.count for row in one.findings} for one in (before, now))
     rows += [(code, count(old.get(code)), count(new.get(code))) for code in sorted({*old, *new})]
     return [list(row) for row in rows if row[1] != row[2]]
 
 
-def _facts(audit: Mapping[str, Any], classes: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    images = audit["images_by_split"]
+def _facts(audit: Audit, classes: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    images = audit.images_by_split
     splits = ", ".join(f"{name.replace('_', ' ')} {count(number)}" for name, number in images.items())
-    unusable = audit["annotations"] - audit["objects"]
-    middle = audit["length_percentiles"]["source"]["50"]
-    seen = audit["length_percentiles"]["network"]["50"]
+    unusable = audit.annotations - audit.objects
+    median, at_network = audit.length_percentiles.source[50], audit.length_percentiles.network[50]
     return [
-        ("Images", count(audit["images"]), splits),
-        ("Boxes", count(audit["annotations"]), f"{count(unusable)} not trained on" if unusable else "all usable"),
+        ("Images", count(audit.images), splits),
+        ("Boxes", count(audit.annotations), f"{count(unusable)} not trained on" if unusable else "all usable"),
         ("Classes", count(len(classes)), f"{sum(number > 0 for number in classes.values())} in use"),
-        ("Median side", _pixels(middle), f"√(w·h) in source pixels, {_pixels(seen)} at the network"),
-        ("Under 16 px", percent(audit["tiny"]["network"]["under_16"]), "of the boxes, as the network sees the tiles"),
-        ("Untiled", percent(audit["tiny"]["full_image"]["under_16"]), "under 16 px, were whole images shrunk to fit"),
+        ("Median side", _pixels(median), f"√(w·h) in source pixels, {_pixels(at_network)} at the network"),
+        ("Under 16 px", percent(audit.tiny.network.under_16), "of the boxes, as the network sees the tiles"),
+        ("Untiled", percent(audit.tiny.full_image.under_16), "under 16 px, were whole images shrunk to fit"),
     ]
 
 
@@ -97,64 +96,63 @@ def _pixels(value: float | None) -> str:
     return "none" if value is None else f"{value:.0f} px"
 
 
-def _size_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
-    size, tile = audit["image_size"], audit["tile_size"]
-    spaces = {"source": "sizes", "tiles": "sizes_network", "whole image": "sizes_full_image"}
+def _size_figures(audit: Audit) -> Iterator[Figure]:
+    size, tile = audit.image_size, audit.tile_size
+    spaces = {"source": audit.sizes, "tiles": audit.sizes_network, "whole image": audit.sizes_full_image}
     yield stacked_bars(
         "What the network gets to see",
         f"Boxes by √(w·h) in source pixels, in {tile} px tiles at network size {size}, and in whole images "
         f"shrunk to {size}: "
         "tiling decides how much of the two smallest groups is left.",
-        {name: _by_bucket(audit[key]) for name, key in spaces.items()},
+        {name: _by_bucket(sizes) for name, sizes in spaces.items()},
         [f"{px} px" for px in SIZE_RANGES],
         ordered=True,
     )
     yield _lengths(audit)
-    mine, coco = audit["coco"]["dataset"], audit["coco"]["coco"]
+    dataset, coco = audit.coco.dataset.to_dict(), audit.coco.coco.to_dict()
     yield grouped_bars(
-        "Beside COCO",
+        "Compared with COCO",
         "Per cent of the boxes that are small (under 32 px), medium (under 96 px) and large in source "
         "pixels, here and in "
         "COCO, on which the usual models and their settings were tuned.",
-        {name: [None if mine[name] is None else 100 * mine[name], 100 * coco[name]] for name in coco},
+        {name: [_hundred(dataset[name]), _hundred(coco[name])] for name in coco},
         ["this dataset", "COCO"],
     )
-    yield _width_height(audit["histograms"]["wh"])
-    if len(audit["sizes_network"]) > 1:
+    yield _width_height(audit.histograms.wh)
+    if len(audit.sizes_network) > 1:
         yield stacked_bars(
-            "The splits alike?",
-            "Boxes by size at the network in each split: where these differ, the figures on val say little "
-            "about train.",
-            {name.replace("_", " "): list(row.values()) for name, row in audit["sizes_network"].items()},
+            "Are the splits alike?",
+            "Boxes by size at the network in each split: where these differ, metrics on val say little about train.",
+            {name.replace("_", " "): row.values() for name, row in audit.sizes_network.items()},
             [f"{px} px" for px in SIZE_RANGES],
             ordered=True,
         )
 
 
-def _by_bucket(sizes: Mapping[str, Mapping[str, int]]) -> list[int]:
+def _by_bucket(sizes: SizeTable) -> list[int]:
     return [sum(row[name] for row in sizes.values()) for name in BUCKETS]
 
 
-def _lengths(audit: Mapping[str, Any]) -> Figure:
-    bins = audit["histograms"]["length"]["network"]
-    first, last = _filled(bins["counts"])
-    edges = bins["edges"][first : last + 2]
+def _lengths(audit: Audit) -> Figure:
+    bins = audit.histograms.length.network
+    first, last = _filled(bins.counts)
+    edges = bins.edges[first : last + 2]
     marks = {f"{edge:.0f} px": edge for edge in BUCKET_EDGES[:2] if edges[0] < edge < edges[-1]}
-    fifth = audit["resolution"]["8"]["tiled"]
-    needed = "" if fifth is None else f" 19 in 20 boxes reach 8 px from network size {fifth} on."
+    input_size = audit.resolution.px_8.tiled
+    needed = "" if input_size is None else f" 19 in 20 boxes reach 8 px from network size {input_size} on."
     return histogram(
         "Box sizes at the network",
         "Boxes by √(w·h) in network pixels, every bar half an octave wide; left of 8 px hardly anything is "
         f"found.{needed}",
         edges,
-        bins["counts"][first : last + 1],
+        bins.counts[first : last + 1],
         unit="network px",
         marks=marks,
     )
 
 
-def _width_height(bins: Mapping[str, Any]) -> Figure:
-    counts, edges = bins["counts"], [0.0, *bins["edges"]]
+def _width_height(bins: Histogram2D) -> Figure:
+    counts, edges = bins.counts, [0.0, *bins.edges]
     left, right = _filled([sum(row[column] for row in counts) for column in range(len(edges))])
     low, high = _filled([sum(row) for row in counts])
     return heat_map(
@@ -175,24 +173,23 @@ def _filled(counts: Sequence[int]) -> tuple[int, int]:
     return (filled[0], filled[-1]) if filled else (0, 0)
 
 
-def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
-    coverage, crowding, neighbours = audit["coverage"], audit["crowding"], audit["neighbours"]
-    network = coverage["network"]
+def _cell_figures(audit: Audit) -> Iterator[Figure]:
+    assigner, network = audit.coverage.assigner, audit.coverage.network
     yield grouped_bars(
         "Boxes that some cell can learn from",
         "Per cent of the boxes expected to get a candidate from each assigner, over all positions, in tiles. This "
-        f"model's is {coverage['assigner']}; anchors are fitted to these boxes, three a level.",
-        {name: [_hundred(network[name][levels]["covered"]) for levels in ("p3_p5", "p2_p5")] for name in network},
+        f"model's is {assigner}; anchors are fitted to these boxes, three a level.",
+        {name: [_hundred(row.p3_p5.covered), _hundred(row.p2_p5.covered)] for name, row in network.items()},
         ["P3 to P5", "P2 to P5"],
         digits=1,
     )
-    mine = network[coverage["assigner"]]
+    configured = network[assigner]
     yield grouped_bars(
         "Candidates of a box",
-        f"How many cells {coverage['assigner']} may choose from for a box, on average, by size in network pixels: few "
-        "cells mean few lessons.",
+        f"How many cells {assigner} may choose from for a box, on average, by size in network pixels: few "
+        "cells mean little to learn from.",
         {
-            f"{px} px": [mine[levels]["by_size"][name]["candidates"] for levels in ("p3_p5", "p2_p5")]
+            f"{px} px": [levels.by_size[name].candidates for levels in (configured.p3_p5, configured.p2_p5)]
             for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
         },
         ["P3 to P5", "P2 to P5"],
@@ -203,7 +200,10 @@ def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
         "Per cent of the boxes whose centre lies in one feature cell with another box's centre, by stride: "
         "one cell must "
         "then tell two objects apart.",
-        {f"stride {s}": [_hundred(crowding[space][s]["share"]) for space in crowding] for s in crowding["network"]},
+        {
+            f"stride {stride}": [_hundred(row.share), _hundred(audit.crowding.full_image[stride].share)]
+            for stride, row in audit.crowding.network.items()
+        },
         ["tiles", "whole image"],
         digits=1,
     )
@@ -211,16 +211,16 @@ def _cell_figures(audit: Mapping[str, Any]) -> Iterator[Figure]:
         "True boxes that NMS leaves",
         "Per cent of the true boxes left after greedy NMS within each class, all scores equal, by IoU threshold: no "
         "detector that ends in NMS can find more.",
-        {f"IoU {at}": [_hundred(kept)] for at, kept in neighbours["nms_recall"].items()},
+        {f"IoU {at}": [_hundred(kept)] for at, kept in audit.neighbours.nms_recall.items()},
         ["left"],
         digits=2,
     )
     yield grouped_bars(
-        "A slip of the pen",
+        "Cost of a labelling error",
         "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: what is "
         "below 50 would count as missed.",
         {
-            f"{px} px": [_hundred(audit["localisation"][name][str(shift)]["iou"]) for shift in (1, 2, 5)]
+            f"{px} px": [_hundred(audit.localisation[name][shift].iou) for shift in (1, 2, 5)]
             for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
         },
         ["1 px", "2 px", "5 px"],
@@ -231,18 +231,18 @@ def _hundred(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def _label_figures(audit: Mapping[str, Any], classes: Mapping[str, int]) -> Iterator[Figure]:
+def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]:
     ranked = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
     more = f" The {len(ranked) - _MOST_CLASSES} rarest are not drawn." if len(ranked) > _MOST_CLASSES else ""
     yield bar_chart(
         "Boxes by class", f"Usable boxes of each class, as the source names it.{more}", dict(ranked[:_MOST_CLASSES])
     )
     total = [0] * len(_PER_IMAGE)
-    for split in audit["boxes_per_image"]["histogram"].values():
+    for split in audit.boxes_per_image.histogram.values():
         for boxes, images in split.items():
-            total[sum(int(boxes) >= edge for edge in _PER_IMAGE) - 1] += images
+            total[sum(boxes >= edge for edge in _PER_IMAGE) - 1] += images
     _, last = _filled(total)
-    most = audit["boxes_per_image"]["percentiles"]["100"]
+    most = audit.boxes_per_image.percentiles[100]
     ends = [*_PER_IMAGE[1:], max(2000, (most or 0) + 1)]
     yield histogram(
         "Boxes per image",
@@ -254,19 +254,21 @@ def _label_figures(audit: Mapping[str, Any], classes: Mapping[str, int]) -> Iter
     )
 
 
-def _seeing_figures(found: Mapping[str, Any]) -> Iterator[Figure]:
-    if not found["images"]:
+def _quality_figures(quality: ImageQuality) -> Iterator[Figure]:
+    if not quality.images:
         return
-    for name, title, caption in (
-        ("contrast", "Standing out", "difference of mean luma between a box and the ring around it, of 255 levels"),
-        ("sharpness", "Fine detail", "mean absolute Laplacian of the luma in a box, low where it is blurred"),
+    contrast = "difference of mean luma between a box and the ring around it, of 255 levels"
+    sharpness = "mean absolute Laplacian of the luma in a box, low where it is blurred"
+    for percentiles, title, caption in (
+        (quality.contrast, "Contrast of the objects", contrast),
+        (quality.sharpness, "Sharpness of the objects", sharpness),
     ):
         yield grouped_bars(
             title,
             f"The {caption}: lower quartile and median of the objects by size in source pixels, over "
-            f"{found['images']} images looked at in full.",
+            f"{quality.images} images measured at full size.",
             {
-                f"{px} px": [None if (row := found[name][size]) is None else row[mark] for mark in ("25", "50")]
+                f"{px} px": [None if (row := percentiles[size]) is None else row[percentile] for percentile in (25, 50)]
                 for size, px in zip(BUCKETS, SIZE_RANGES, strict=True)
             },
             ["lower quartile", "median"],
@@ -298,14 +300,14 @@ def anchor_figures(fitted: Mapping[str, Any]) -> Iterator[Figure]:
         )
 
 
-def _size_table(sizes: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+def _size_table(sizes: SizeTable) -> list[list[str]]:
     ranked = sorted(sizes.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     return [[name, *(count(row[bucket]) for bucket in BUCKETS)] for name, row in ranked]
 
 
-def _class_table(audit: Mapping[str, Any]) -> list[list[str]]:
-    splits = list(audit["images_by_split"])
+def _class_table(audit: Audit) -> list[list[str]]:
+    splits = list(audit.images_by_split)
     return [
         [name, *(count(row.get(split, 0)) for split in splits), count(sum(row.values()))]
-        for name, row in audit["classes"].items()
+        for name, row in audit.classes.items()
     ]

@@ -15,6 +15,7 @@ from etl.ids import digest
 from etl.plan import Plan
 from etl.schema import SPLITS
 from etl.snapshots.samples import Samples
+from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
@@ -84,9 +85,9 @@ class Snapshot:
         return dict(store.read_json(self.paths.anchors))
 
     @property
-    def audit(self) -> dict[str, Any]:
-        """The audit of the snapshot's source."""
-        return dict(store.read_json(self.paths.audit_json))
+    def audit(self) -> Audit:
+        """The audit of the snapshot's source; StoreError when it is damaged."""
+        return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
 
 
 def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 from etl import schema
-from etl.stages.audit import conclude, counts
+from etl.stages.audit.conclude import conclude
+from etl.stages.audit.context import Context
+from etl.stages.audit.counts import LabelPart, PartCounter, Summary, count_labels, merge
 
 MILLION = 1_000_000
 TARGET = 2.0  # million boxes per second and core
@@ -22,7 +24,7 @@ IMAGES, PER_IMAGE = 2_000, 250  # of a part
 PARTS = 200
 
 
-def part(number: int) -> conclude.Part:
+def part(number: int) -> LabelPart:
     """Return a part of generated boxes: three classes, sizes log-normal about 25 px."""
     rng = np.random.default_rng(number)
     names = [f"{number:04x}{image:012x}" for image in range(IMAGES)]
@@ -43,19 +45,19 @@ def part(number: int) -> conclude.Part:
     none = pa.nulls(len(side))
     typed = [columns.get(field.name, none).cast(field.type) for field in schema.ANNOTATIONS]
     rows = pa.table(typed, schema=schema.ANNOTATIONS)
-    return conclude.Part(schema.table(schema.IMAGES, images), rows, 640, 640)
+    return LabelPart(schema.table(schema.IMAGES, images), rows, 640, 640)
 
 
 def test_boxes_per_second(bench: Any) -> None:
     audited, rounds = part(0), []
     for _ in range(8):
         start = time.process_time()
-        count = counts.Count(audited)
-        count.count_images()
-        count.count_boxes()
-        count.count_sizes()
+        counter = PartCounter(audited)
+        counter.count_images()
+        counter.count_boxes()
+        counter.count_sizes()
         sizes = time.process_time()
-        count.count_neighbours()
+        counter.count_neighbours()
         rounds.append((sizes - start, time.process_time() - start))
     alone, whole = (audited.annotations.num_rows / MILLION / value for value in np.median(rounds[1:], axis=0))
     bench.report(
@@ -68,13 +70,13 @@ def test_boxes_per_second(bench: Any) -> None:
 
 @pytest.mark.timeout(1800)
 def test_memory_over_a_hundred_million_boxes(bench: Any) -> None:
-    total = reduce(conclude.merge, (conclude.summarize(part(number)) for number in range(PARTS)), conclude.Summary())
-    audit = conclude.conclude(total, conclude.Context(tile_size=640, image_size=640))
+    total = reduce(merge, (count_labels(part(number)) for number in range(PARTS)), Summary())
+    audit = conclude(total, Context(tile_size=640, image_size=640))
     status = Path(f"/proc/{psutil.Process().pid}/status").read_text()
     peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-    assert audit["annotations"] == PARTS * IMAGES * PER_IMAGE == 100 * MILLION
+    assert audit.annotations == PARTS * IMAGES * PER_IMAGE == 100 * MILLION
     bench.report(
-        f"audit of {audit['annotations']:,} boxes in {PARTS} parts: {peak:.0f} MiB peak; target <= {LIMIT}: "
+        f"audit of {audit.annotations:,} boxes in {PARTS} parts: {peak:.0f} MiB peak; target <= {LIMIT}: "
         f"{'met' if peak <= LIMIT else 'missed'}"
     )
     assert peak <= LIMIT

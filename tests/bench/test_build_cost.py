@@ -28,7 +28,7 @@ def config_of(folder: Path) -> Config:
 
 def whole_build(config: Config) -> Callable[[Path], object]:
     """Build without HTML pages and images."""
-    audit.pictures = lambda *_: []  # type: ignore[assignment]
+    audit.example_pictures = lambda *_: []  # type: ignore[assignment]
     audit.audit_page = lambda *_, **__: ""
     publish._contact_sheet = lambda *_: b""  # type: ignore[assignment]
 

@@ -39,7 +39,7 @@ def literals(position: int, *functions: str) -> Iterator[str]:
 
 
 def test_every_finding_that_the_source_makes_has_a_registered_code() -> None:
-    made = {*literals(0, "finding", "find", "_name_pairs")}
+    made = {*literals(0, "finding", "report", "_report_pairs")}
     assert "under_3px" in made and "tiny_labels" in made and "duplicate_boxes" in made
     assert made <= codes.FINDINGS.keys()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from etl.config import Config, network
+from etl.stages.audit.model import Audit
 
 _MIN_COVERED = 0.99  # share of the boxes that the label assignment must reach
 _TINY_SHARE = 0.25  # of the boxes under 16 network px, above which focal and NWD loss are used
@@ -14,32 +14,31 @@ _GAMMA, _NWD, _CLS_PW = 1.5, 0.5, 0.5
 _MAX_GROWTH = 2.0  # of the input size
 
 
-def choose_settings(config: Config, audit: Mapping[str, Any]) -> tuple[Config, list[str]]:
+def choose_settings(config: Config, audit: Audit) -> tuple[Config, list[str]]:
     """Return the configuration for `train.recipe: auto` and the reasons; settings in the file are never changed."""
     train = config.train
     explicit = train.model_fields_set
     changes: dict[str, Any] = {}
     reasons: list[str] = []
-    tiny = audit["tiny"]["network"]["under_16"] or 0.0
+    tiny = audit.tiny.network.under_16 or 0.0
     anchor_based = train.model.endswith(network.WITH_ANCHORS)
     p2_model = _p2_variant(train.model)
-    covered = audit["coverage"]["configured"]["covered"]
+    covered = audit.coverage.configured.covered
     if p2_model is not None and covered is not None and covered < _MIN_COVERED:
         changes["model"] = p2_model
         reasons.append(f"model {p2_model}: {1 - covered:.1%} of the boxes get no assigned cell without a P2 level")
-    needed_size = audit["resolution"]["8"]["tiled"]
-    if "image_size" not in explicit and needed_size is not None and needed_size > audit["image_size"]:
-        size = min(-(-needed_size // 32) * 32, int(_MAX_GROWTH * audit["image_size"]) // 32 * 32)
+    needed_size = audit.resolution.px_8.tiled
+    if "image_size" not in explicit and needed_size is not None and needed_size > audit.image_size:
+        size = min(-(-needed_size // 32) * 32, int(_MAX_GROWTH * audit.image_size) // 32 * 32)
         changes["image_size"] = size
-        reasons.append(f"image_size {size}: 95 % of boxes reach 8 px at {needed_size}, not at {audit['image_size']}")
+        reasons.append(f"image_size {size}: 95 % of boxes reach 8 px at {needed_size}, not at {audit.image_size}")
     if "loss" not in explicit and anchor_based and tiny > _TINY_SHARE:
         changes["loss"] = train.loss.model_copy(update={"gamma": _GAMMA, "nwd": _NWD})
         reasons.append(
             f"loss gamma {_GAMMA} and nwd {_NWD}: {tiny:.0%} of the boxes are under 16 px, where most cells are easy "
             "background and IoU changes abruptly"
         )
-    counts = {name: sum(row.values()) for name, row in audit["classes"].items()}
-    present = {name: number for name, number in counts.items() if number}
+    present = {name: number for name, number in audit.objects_by_class.items() if number}
     rare = sorted(name for name, number in present.items() if _RARE_RATIO * number < max(present.values()))
     if rare and "sampling" not in explicit:
         changes["sampling"] = "weighted"

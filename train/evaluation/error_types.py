@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from etl.evaluation import BySize, ErrorCounts, Recall, Seams
+from etl.by_size import BySize
+from etl.evaluation import ErrorCounts, Recall, Seams
 from etl.plan import TilePlan
 from train.detections import Detections, GroundTruth
 from train.evaluation import metrics

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes
-from etl.evaluation import BySize, CategoryMetrics, Metrics
+from etl.by_size import BySize
+from etl.evaluation import CategoryMetrics, Metrics
 from train.detections import Detections, GroundTruth
 from train.evaluation import coco, nwd
 from train.evaluation.coco import COCO_MAX_DETECTIONS

@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl import boxes
+from etl.by_size import BySize
 from etl.config import Config
 from etl.document import Document
 from etl.errors import ConfigError
-from etl.evaluation import BySize
 from etl.imaging import codec
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import evaluation_truth

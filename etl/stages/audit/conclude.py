@@ -1,19 +1,17 @@
-"""What a dataset holds and where it will hurt, in source pixels and in the pixels the network sees.
-
-`summarize` counts one part, `merge` adds two counts, `conclude` turns the sum into the audit. Counts are integers over
-fixed bins, so any partition of the images gives the same audit.
-"""
+"""From the counts of a whole dataset to its audit."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from etl.boxes import BUCKETS
+from etl.by_size import BySize
 from etl.findings import EXAMPLES
-from etl.stages.audit import class_similarity, image_quality
-from etl.stages.audit.checks import findings
+from etl.stages.audit import image_quality, model
+from etl.stages.audit.checks.run import run_checks
+from etl.stages.audit.class_similarity import confusable_pairs
+from etl.stages.audit.context import CheckInput, Context
 from etl.stages.audit.counts import (
     ASPECTS,
     LEAST,
@@ -24,89 +22,81 @@ from etl.stages.audit.counts import (
     SPACES,
     STRIDES,
     Key,
-    Part,
     Summary,
-    merge,
-    summarize,
 )
-from etl.stages.audit.coverage import anchors_of, by_assigner, cheapest, contested, coverage, grid, localisation, stale
-from etl.stages.audit.findings import Context, share
-from etl.stages.audit.outliers import outliers
-
-__all__ = ["VERSION", "Context", "Key", "Part", "Summary", "conclude", "merge", "summarize"]
+from etl.stages.audit.coverage import (
+    anchor_recall,
+    anchors_of,
+    by_assigner,
+    cheapest_change,
+    contested,
+    coverage,
+    grid,
+    localisation,
+)
+from etl.stages.audit.model import Audit
+from etl.stages.audit.outliers import find_outliers
 
 VERSION = 3
-COCO = {"small": 0.41, "medium": 0.34, "large": 0.24}  # shares of COCO's boxes by size
+COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
 CAPS = (100, 300)  # usual limits of detections per image
 
 
-def conclude(summary: Summary, context: Context) -> dict[str, Any]:
-    """Return the audit: every count, share, percentile and finding of a dataset, JSON-able."""
+def conclude(summary: Summary, context: Context) -> Audit:
+    """Return the audit: every count, share, percentile and finding of a dataset."""
     counts = summary.counts
     images = {str(key[1]): number for key, number in counts.items() if key[0] == "images"}
     lengths = {space: _lengths(counts, space) for space in SPACES}
-    marks = {space: {str(q): _percentile(lengths[space], q) for q in PERCENTILES} for space in SPACES}
-    audit: dict[str, Any] = {
-        "images": sum(images.values()),
-        "annotations": counts.get(("annotations",), 0) + context.unread_boxes,
-        "objects": sum(lengths["source"]),
-        "images_by_split": dict(sorted(images.items())),
-        "tile_size": context.tile_size,
-        "image_size": context.image_size,
-        "sizes": _sizes(counts, "source", 2),
-        "sizes_network": _sizes(counts, "network", 2),
-        "sizes_full_image": _sizes(counts, "full_image", 2),
-        "sizes_by_class": _sizes(counts, "source", 3),
-        "sizes_network_by_class": _sizes(counts, "network", 3),
-        "classes": _classes(counts, context.declared),
-        "length_percentiles": marks,
-        "resolution": {
-            str(goal): {
-                "tiled": _needed(context.image_size, goal, marks["network"]["5"]),
-                "full_image": _needed(context.image_size, goal, marks["full_image"]["5"]),
-                **_ways(context.tile_size, goal, marks["network"]["5"]),
-            }
-            for goal in (8, 16)
-        },
-        "coco": _beside_coco(counts),
-        "boxes_per_image": _per_image(counts),
-        "crowding": {space: _crowding(counts, space) for space in SPACES[1:]},
-        "coverage": {
-            "assigner": context.assigner,
-            "strides": list(context.strides),
-            "network": by_assigner(grid(counts, "network"), context.image_size),
-            "full_image": by_assigner(grid(counts, "full_image"), context.image_size, ("point_in_box", "tal")),
-            **_configured(counts, context),
-        },
-        "neighbours": _neighbours(counts),
-        "since": _since(counts, context),
-        "localisation": localisation(lengths["source"]),
-        "quality": image_quality.conclude(counts),
-        "alike": class_similarity.alike(summary.sights)[:MOST_PAIRS],
-        "outliers": outliers(counts, summary.extremes, context.image_size / context.tile_size),
-        "histograms": {
-            "length": {space: _half_octaves(lengths[space]) for space in SPACES},
-            "wh": {"edges": SIDES.tolist(), "counts": _grid(counts)},
-            "aspect": {"edges": ASPECTS.tolist(), "counts": _bins(counts, ("aspect",), len(ASPECTS) + 1)},
-        },
-        "image_sizes": _largest({f"{key[1]} x {key[2]}": n for key, n in counts.items() if key[0] == "image_size"}),
-        "formats": _largest({str(key[1]): n for key, n in counts.items() if key[0] == "format"}),
-    }
-    audit["tiny"] = {space: _tiny(audit[f"sizes_{space}"]) for space in SPACES[1:]}
-    found = {str(key[1]): number for key, number in counts.items() if key[0] == "found"}
-    problems = findings(audit, found, summary.files, context)
-    return {**audit, "findings": [row.to_dict() for row in problems]}
+    percentiles = model.Spaces(**{space: {q: _percentile(lengths[space], q) for q in PERCENTILES} for space in SPACES})
+    sizes = {space: _sizes(counts, space, 2) for space in SPACES}
+    audit = Audit(
+        images=sum(images.values()),
+        annotations=counts.get(("annotations",), 0) + context.unread_boxes,
+        objects=sum(lengths["source"]),
+        images_by_split=dict(sorted(images.items())),
+        tile_size=context.tile_size,
+        image_size=context.image_size,
+        sizes=sizes["source"],
+        sizes_network=sizes["network"],
+        sizes_full_image=sizes["full_image"],
+        sizes_by_class=_sizes(counts, "source", 3),
+        sizes_network_by_class=_sizes(counts, "network", 3),
+        classes=_classes(counts, context.declared),
+        length_percentiles=percentiles,
+        resolution=model.Resolutions(
+            px_8=_resolution(context, 8, percentiles), px_16=_resolution(context, 16, percentiles)
+        ),
+        coco=_compare_with_coco(sizes["source"]),
+        boxes_per_image=_boxes_per_image(counts),
+        crowding=model.NetworkSpaces(**{space: _crowding(counts, space) for space in SPACES[1:]}),
+        coverage=_coverage(counts, context),
+        neighbours=_neighbours(counts),
+        since=_since(counts, context),
+        localisation=localisation(lengths["source"]),
+        quality=image_quality.conclude_quality(counts),
+        alike=tuple(confusable_pairs(summary.descriptors)[:MOST_PAIRS]),
+        outliers=tuple(find_outliers(counts, summary.extremes, context.image_size / context.tile_size)),
+        histograms=_histograms(counts, lengths),
+        image_sizes=_largest({f"{key[1]} x {key[2]}": n for key, n in counts.items() if key[0] == "image_size"}),
+        formats=_largest({str(key[1]): n for key, n in counts.items() if key[0] == "format"}),
+        tiny=model.NetworkSpaces(**{space: _tiny(sizes[space]) for space in SPACES[1:]}),
+    )
+    return audit.model_copy(update={"findings": tuple(run_checks(CheckInput(audit, summary, context)))})
 
 
-def _sizes(counts: Mapping[Key, int], space: str, by: int) -> dict[str, dict[str, int]]:
+def share(part: int, whole: int) -> float | None:
+    """Return part / whole to six digits; None of nothing."""
+    return round(part / whole, 6) if whole else None
+
+
+def _sizes(counts: Mapping[Key, int], space: str, by: int) -> model.SizeTable:
     """Return boxes by bucket for each value of one part of the key: 2 the split, 3 the category."""
-    table: dict[str, dict[str, int]] = {}
+    table: dict[str, list[int]] = {}
     for key, number in sorted(((k, n) for k, n in counts.items() if k[:2] == ("size", space)), key=repr):
-        row = table.setdefault(str(key[by]), dict.fromkeys(BUCKETS, 0))
-        row[BUCKETS[int(key[4])]] += number
-    return table
+        table.setdefault(str(key[by]), [0] * len(BUCKETS))[int(key[4])] += number
+    return {name: BySize[int].of(row) for name, row in table.items()}
 
 
 def _classes(counts: Mapping[Key, int], declared: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -119,10 +109,6 @@ def _classes(counts: Mapping[Key, int], declared: Sequence[str]) -> dict[str, di
     return table
 
 
-def _bins(counts: Mapping[Key, int], head: Key, number: int) -> list[int]:
-    return [counts.get((*head, index), 0) for index in range(number)]
-
-
 def _lengths(counts: Mapping[Key, int], space: str) -> list[int]:
     total = [0] * (len(LENGTHS) + 1)
     for key, number in counts.items():
@@ -131,20 +117,20 @@ def _lengths(counts: Mapping[Key, int], space: str) -> list[int]:
     return total
 
 
-def _grid(counts: Mapping[Key, int]) -> list[list[int]]:
+def _by_width_and_height(counts: Mapping[Key, int]) -> tuple[tuple[int, ...], ...]:
     """Return boxes by width bin [column] and height bin [row]; bin 0 lies below the first edge."""
     bins = range(len(SIDES) + 1)
-    return [[counts.get(("wh", column, row), 0) for column in bins] for row in bins]
+    return tuple(tuple(counts.get(("wh", column, row), 0) for column in bins) for row in bins)
 
 
-def _half_octaves(bins: Sequence[int]) -> dict[str, list[float] | list[int]]:
-    """Return lengths on edges half an octave apart; what lies beyond the outermost edges is in the outermost bins."""
+def _half_octaves(bins: Sequence[int]) -> model.Histogram:
+    """Return lengths on edges half an octave apart; lengths beyond the outermost edges are in the outermost bins."""
     wide = PER_OCTAVE // 2
     inner = list(bins[1:-1])
     inner[0] += bins[0]
     inner[-1] += bins[-1]
     counts = [sum(inner[start : start + wide]) for start in range(0, len(inner), wide)]
-    return {"edges": LENGTHS[::wide].tolist(), "counts": counts}
+    return model.Histogram(edges=tuple(LENGTHS[::wide].tolist()), counts=tuple(counts))
 
 
 def _percentile(bins: Sequence[int], percent: float) -> float | None:
@@ -159,39 +145,52 @@ def _percentile(bins: Sequence[int], percent: float) -> float | None:
     return None
 
 
-def _needed(image_size: int, goal: int, fifth: float | None) -> int | None:
-    """Return the network size, a multiple of 32, at which the 5th percentile of the lengths reaches the goal, in px."""
+def _resolution(context: Context, goal: int, percentiles: model.Spaces[model.Percentiles]) -> model.Resolution:
+    """Return what it takes for the 5th percentile of the lengths to reach the goal, in network pixels.
+
+    The factor by which it misses the goal is also that of the capture resolution or of the input size; each costs its
+    square in pixels.
+    """
+    fifth = percentiles.network[5]
+    factor = None if fifth is None else max(goal / fifth, 1.0)
+    return model.Resolution(
+        tiled=_input_size(context.image_size, goal, fifth),
+        full_image=_input_size(context.image_size, goal, percentiles.full_image[5]),
+        factor=None if factor is None else round(factor, 2),
+        tile_size=None if factor is None else int(context.tile_size / factor / 16) * 16,
+        cost=None if factor is None else round(factor**2, 2),
+    )
+
+
+def _input_size(image_size: int, goal: int, fifth: float | None) -> int | None:
+    """Return the input size, a multiple of 32, at which the 5th percentile of the lengths reaches the goal."""
     return None if fifth is None else int(-(-image_size * goal // (fifth * 32)) * 32)
 
 
-def _tiny(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, float | None]:
-    """Return the shares of boxes under 8 and under 16 px."""
+def _tiny(sizes: model.SizeTable) -> model.Tiny:
     total = sum(sum(row.values()) for row in sizes.values())
-    very = sum(row["very_tiny"] for row in sizes.values())
-    return {"under_8": share(very, total), "under_16": share(very + sum(row["tiny"] for row in sizes.values()), total)}
+    under_8 = sum(row.very_tiny for row in sizes.values())
+    under_16 = under_8 + sum(row.tiny for row in sizes.values())
+    return model.Tiny(under_8=share(under_8, total), under_16=share(under_16, total))
 
 
-def _beside_coco(counts: Mapping[Key, int]) -> dict[str, dict[str, float | None]]:
-    """Return the shares of small, medium and large boxes in source pixels, and COCO's."""
-    by_bucket: Counter[str] = Counter()
-    for row in _sizes(counts, "source", 2).values():
-        by_bucket.update(row)
-    small = sum(by_bucket[name] for name in BUCKETS[:3])
-    mine = {"small": small, "medium": by_bucket["medium"], "large": by_bucket["large"]}
-    return {"dataset": {name: share(number, sum(mine.values())) for name, number in mine.items()}, "coco": dict(COCO)}
+def _compare_with_coco(sizes: model.SizeTable) -> model.CocoComparison:
+    small = sum(row.very_tiny + row.tiny + row.small for row in sizes.values())
+    medium, large = sum(row.medium for row in sizes.values()), sum(row.large for row in sizes.values())
+    total = small + medium + large
+    shares = model.CocoShares(small=share(small, total), medium=share(medium, total), large=share(large, total))
+    return model.CocoComparison(dataset=shares, coco=COCO)
 
 
-def _per_image(counts: Mapping[Key, int]) -> dict[str, Any]:
-    """Return how many images hold how many boxes, by split, and the percentiles over all images."""
+def _boxes_per_image(counts: Mapping[Key, int]) -> model.BoxesPerImage:
     rows = sorted((str(key[1]), int(key[2]), number) for key, number in counts.items() if key[0] == "per_image")
-    table: dict[str, dict[str, int]] = {}
-    for split, boxes, number in rows:
-        table.setdefault(split, {})[str(boxes)] = number
+    histogram: dict[str, dict[int, int]] = {}
     total = Counter[int]()
-    for _, boxes, number in rows:
+    for split, boxes, number in rows:
+        histogram.setdefault(split, {})[boxes] = number
         total[boxes] += number
-    marks = {str(q): _nearest_rank(total, q) for q in (*PERCENTILES, 100)}
-    return {"histogram": table, "percentiles": marks}
+    percentiles = {q: _nearest_rank(total, q) for q in (*PERCENTILES, 100)}
+    return model.BoxesPerImage(histogram=histogram, percentiles=percentiles)
 
 
 def _nearest_rank(counted: Mapping[int, int], percent: int) -> int | None:
@@ -203,66 +202,62 @@ def _nearest_rank(counted: Mapping[int, int], percent: int) -> int | None:
     return None
 
 
-def _crowding(counts: Mapping[Key, int], space: str) -> dict[str, dict[str, float | int | None]]:
+def _crowding(counts: Mapping[Key, int], space: str) -> dict[int, model.CellSharing]:
     total = sum(_lengths(counts, space))
-    return {
-        str(stride): {
-            "pairs": counts.get(("cell_pairs", space, stride), 0),
-            "boxes": counts.get(("cell_boxes", space, stride), 0),
-            "share": share(counts.get(("cell_boxes", space, stride), 0), total),
-        }
-        for stride in STRIDES
-    }
+    table = {}
+    for stride in STRIDES:
+        pairs, boxes = (counts.get((name, space, stride), 0) for name in ("cell_pairs", "cell_boxes"))
+        table[stride] = model.CellSharing(pairs=pairs, boxes=boxes, share=share(boxes, total))
+    return table
 
 
-def _configured(counts: Mapping[Key, int], context: Context) -> dict[str, Any]:
-    """Return what the configured model's assigner gives, and the cheapest change after which 99 % get a candidate."""
+def _coverage(counts: Mapping[Key, int], context: Context) -> model.AssignerCoverage:
+    boxes, name, strides = grid(counts, "network"), context.assigner, context.strides
+    anchors = anchors_of(name, boxes, context.image_size, strides)
+    return model.AssignerCoverage(
+        assigner=name,
+        strides=tuple(strides),
+        network=by_assigner(boxes, context.image_size),
+        full_image=by_assigner(grid(counts, "full_image"), context.image_size, ("point_in_box", "tal")),
+        configured=coverage(boxes, name, strides, anchors),
+        change=cheapest_change(boxes, name, strides, anchors),
+    )
+
+
+def _since(counts: Mapping[Key, int], context: Context) -> model.Since:
     boxes = grid(counts, "network")
-    fitted = anchors_of(context.assigner, boxes, context.image_size, context.strides)
-    change = cheapest(boxes, context.assigner, context.strides, fitted)
-    return {
-        "configured": coverage(boxes, context.assigner, context.strides, fitted),
-        "change": None if change is None else change._asdict(),
-    }
+    return model.Since(anchors=anchor_recall(boxes, context.anchors, context.image_size, context.strides))
 
 
-def _since(counts: Mapping[Key, int], context: Context) -> dict[str, Any]:
-    """Return how what the snapshot before chose does on these boxes; all else in an audit knows no history."""
-    boxes = grid(counts, "network")
-    return {"anchors": stale(boxes, context.anchors, context.image_size, context.strides)}
-
-
-def _neighbours(counts: Mapping[Key, int]) -> dict[str, Any]:
-    """Return what boxes lose to others of their image."""
+def _neighbours(counts: Mapping[Key, int]) -> model.Neighbours:
     total = sum(_lengths(counts, "source"))
-    away = [counts.get(("nearest", index), 0) for index in range(len(LENGTHS) + 1)]
+    distances = [counts.get(("nearest", index), 0) for index in range(len(LENGTHS) + 1)]
     beyond = {
         cap: sum(max(int(key[2]) - cap, 0) * number for key, number in counts.items() if key[0] == "per_image")
         for cap in CAPS
     }
-    return {
-        "contested": {str(least): contested(counts, least) for least in LEAST},
-        "nms_recall": {str(at): share(total - counts.get(("suppressed", str(at)), 0), total) for at in NMS},
-        "cap_recall": {str(cap): share(total - number, total) for cap, number in beyond.items()},
-        "nearest_px": {str(q): _percentile(away, q) for q in PERCENTILES},
-        **{code: _pairs(counts, code) for code in ("on_one_object", "within")},
-    }
+    return model.Neighbours(
+        contested={least: contested(counts, least) for least in LEAST},
+        nms_recall={at: share(total - counts.get(("suppressed", str(at)), 0), total) for at in NMS},
+        cap_recall={cap: share(total - number, total) for cap, number in beyond.items()},
+        nearest_px={q: _percentile(distances, q) for q in PERCENTILES},
+        on_one_object=_class_pairs(counts, "on_one_object"),
+        within=_class_pairs(counts, "within"),
+    )
 
 
-def _pairs(counts: Mapping[Key, int], code: str) -> list[list[str | int]]:
+def _histograms(counts: Mapping[Key, int], lengths: Mapping[str, Sequence[int]]) -> model.Histograms:
+    aspects = tuple(counts.get(("aspect", index), 0) for index in range(len(ASPECTS) + 1))
+    return model.Histograms(
+        length=model.Spaces(**{space: _half_octaves(lengths[space]) for space in SPACES}),
+        wh=model.Histogram2D(edges=tuple(SIDES.tolist()), counts=_by_width_and_height(counts)),
+        aspect=model.Histogram(edges=tuple(ASPECTS.tolist()), counts=aspects),
+    )
+
+
+def _class_pairs(counts: Mapping[Key, int], code: str) -> tuple[model.ClassPair, ...]:
     rows = sorted((-number, str(key[1]), str(key[2])) for key, number in counts.items() if key[0] == code)
-    return [[a, b, -number] for number, a, b in rows[:MOST_PAIRS]]
-
-
-def _ways(tile_size: int, goal: int, fifth: float | None) -> dict[str, float | int | None]:
-    """Return by what factor the 5th percentile misses the goal, the tile size that makes up for it and its cost.
-
-    The factor is that of the capture resolution or of the input size, too; each costs its square in pixels.
-    """
-    if fifth is None:
-        return {"factor": None, "tile_size": None, "cost": None}
-    factor = max(goal / fifth, 1.0)
-    return {"factor": round(factor, 2), "tile_size": int(tile_size / factor / 16) * 16, "cost": round(factor**2, 2)}
+    return tuple(model.ClassPair(first, second, -number) for number, first, second in rows[:MOST_PAIRS])
 
 
 def _largest(table: Mapping[str, int]) -> dict[str, int]:

@@ -1,21 +1,22 @@
-"""How well images and the objects in them can be seen: contrast, blur, noise, exposure and compression, as counts.
+"""Quality of images and of the objects in them: contrast, blur, noise, exposure and compression, as counts.
 
-Measured at full size on some images: what a small object loses, a reduced image does not show.
+It is measured on a sample of the images at full size, because a reduced image hides what small objects lose.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from etl.boxes import BUCKETS, Boxes, bucket, side_length
+from etl.by_size import BySize
 from etl.imaging.codec import Pixels
 from etl.stages.audit.counts import Key
+from etl.stages.audit.model import ImageQuality
 
 Floats = NDArray[np.float64]
 
@@ -27,27 +28,27 @@ _RING = 0.5  # of the longer side, and 4 px at least: the surroundings of an obj
 _PERCENTS = (5, 25, 50, 75)
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
 _LUMA_TABLE = 57.625  # mean of the luminance table of JPEG's annex K, which quality 50 stands for
-_DARK, _BRIGHT = 2, 253  # luma levels beyond which nothing is told apart
+_DARK, _BRIGHT = 2, 253  # luma levels beyond which detail is lost
 
 
-def count(luma: Pixels, boxes: Boxes, jpeg_quality: int | None) -> Counter[Key]:
+def count_quality(luma: Pixels, boxes: Boxes, jpeg_quality: int | None) -> Counter[Key]:
     """Return the counts of one image's luma [H, W] and of the objects [N, 4] in it."""
     counts: Counter[Key] = Counter()
     counts["quality_images",] += 1
-    counts["noise", _bin(noise(luma))] += 1
+    counts["noise", _bin(estimate_noise(luma))] += 1
     clipped = float(((luma <= _DARK) | (luma >= _BRIGHT)).mean())
     counts["clipped", round(100 * clipped)] += 1
     if jpeg_quality is not None:
         counts["jpeg_quality", jpeg_quality] += 1
     sizes = bucket(side_length(boxes))
-    for name, values in zip(MEASURES, objects(luma, boxes), strict=True):
+    for name, values in zip(MEASURES, measure_objects(luma, boxes), strict=True):
         for size, value in zip(sizes.tolist(), values.tolist(), strict=True):
             if np.isfinite(value):
                 counts[name, size, _bin(value)] += 1
     return counts
 
 
-def objects(luma: Pixels, boxes: Boxes) -> tuple[Floats, Floats]:
+def measure_objects(luma: Pixels, boxes: Boxes) -> tuple[Floats, Floats]:
     """Return contrast and sharpness [N] of the objects in boxes [N, 4] of a luma image [H, W].
 
     Contrast is the difference of mean luma between a box and a ring around it; sharpness the mean of the absolute
@@ -57,7 +58,7 @@ def objects(luma: Pixels, boxes: Boxes) -> tuple[Floats, Floats]:
     room = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) * _RING, 4.0)[:, None]
     inner = _whole(boxes, (width, height))
     outer = _whole(np.hstack([boxes[:, :2] - room, boxes[:, 2:] + room]), (width, height))
-    found = np.full((2, len(boxes)), np.nan)
+    measures = np.full((2, len(boxes)), np.nan)
     for row, ((x0, y0, x1, y1), (a0, b0, a1, b1)) in enumerate(zip(inner.tolist(), outer.tolist(), strict=True)):
         around = luma[b0:b1, a0:a1]
         own = around[y0 - b0 : y1 - b0, x0 - a0 : x1 - a0]
@@ -65,13 +66,13 @@ def objects(luma: Pixels, boxes: Boxes) -> tuple[Floats, Floats]:
         if not own.size or not rest:
             continue
         inside = int(own.sum(dtype=np.int64))
-        found[0, row] = abs(inside / own.size - (int(around.sum(dtype=np.int64)) - inside) / rest)
+        measures[0, row] = abs(inside / own.size - (int(around.sum(dtype=np.int64)) - inside) / rest)
         edges = cv2.Laplacian(around, cv2.CV_16S)[y0 - b0 : y1 - b0, x0 - a0 : x1 - a0]
-        found[1, row] = np.abs(edges).mean()
-    return found[0], found[1]
+        measures[1, row] = np.abs(edges).mean()
+    return measures[0], measures[1]
 
 
-def noise(luma: Pixels) -> float:
+def estimate_noise(luma: Pixels) -> float:
     """Return the standard deviation of the noise in a luma image [H, W], in levels (Immerkaer 1996)."""
     height, width = luma.shape
     if min(height, width) < 3:
@@ -80,39 +81,45 @@ def noise(luma: Pixels) -> float:
     return float(np.sqrt(np.pi / 2) * np.abs(rough).sum(dtype=np.int64) / (6 * (width - 2) * (height - 2)))
 
 
-def jpeg_quality(luminance: Sequence[int]) -> int:
+def estimate_jpeg_quality(luminance: Sequence[int]) -> int:
     """Return the quality 1 to 100 whose luminance table of 64 steps is as coarse as this one (libjpeg's scale)."""
     scale = 100 * sum(luminance) / len(luminance) / _LUMA_TABLE
     return int(np.clip(round(100 - scale / 2 if scale <= 100 else 5000 / scale), 1, 100))
 
 
-def conclude(counts: Mapping[Key, int]) -> dict[str, Any]:
-    """Return how many images were measured and the percentiles of what was, objects by size."""
-    return {
-        "images": counts.get(("quality_images",), 0),
-        "noise": _percentiles({int(k[1]): n for k, n in counts.items() if k[0] == "noise"}, _middle),
-        "clipped_percent": _percentiles({int(k[1]): n for k, n in counts.items() if k[0] == "clipped"}, float),
-        "jpeg_quality": _percentiles({int(k[1]): n for k, n in counts.items() if k[0] == "jpeg_quality"}, float),
-        **{
-            name: {
-                size: _percentiles({int(k[2]): n for k, n in counts.items() if k[:2] == (name, index)}, _middle)
-                for index, size in enumerate(BUCKETS)
-            }
-            for name in MEASURES
-        },
-    }
+def conclude_quality(counts: Mapping[Key, int]) -> ImageQuality:
+    """Return the number of measured images and the percentiles of each measure, those of objects by size."""
+    contrast, sharpness = (
+        BySize[dict[int, float] | None].of(
+            _percentiles({int(k[2]): n for k, n in counts.items() if k[:2] == (name, index)}, _middle)
+            for index in range(len(BUCKETS))
+        )
+        for name in MEASURES
+    )
+    return ImageQuality(
+        images=counts.get(("quality_images",), 0),
+        noise=_percentiles(_bins_of(counts, "noise"), _middle),
+        clipped_percent=_percentiles(_bins_of(counts, "clipped"), float),
+        jpeg_quality=_percentiles(_bins_of(counts, "jpeg_quality"), float),
+        contrast=contrast,
+        sharpness=sharpness,
+    )
 
 
-def _percentiles(bins: Mapping[int, int], value: Any) -> dict[str, float] | None:
-    total, before, found = sum(bins.values()), 0, {}
-    if not total:
-        return None
+def _bins_of(counts: Mapping[Key, int], name: str) -> dict[int, int]:
+    return {int(key[1]): number for key, number in counts.items() if key[0] == name}
+
+
+def _percentiles(bins: Mapping[int, int], value: Callable[[int], float]) -> dict[int, float] | None:
+    """Return the percentiles of binned values; `value` turns a bin into the value that it stands for."""
+    total, before = sum(bins.values()), 0
+    percentiles: dict[int, float] = {}
     for place in sorted(bins):
         before += bins[place]
         for percent in _PERCENTS:
-            if str(percent) not in found and before * 100 >= percent * total:
-                found[str(percent)] = round(value(place), 2)
-    return found
+            if percent not in percentiles and before * 100 >= percent * total:
+                percentiles[percent] = round(value(place), 2)
+    return percentiles or None
 
 
 def _bin(value: float) -> int:

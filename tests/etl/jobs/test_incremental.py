@@ -26,7 +26,7 @@ def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
     snapshot = Snapshot.open(str(answer["snapshot"]))
     besides = ("manifest.json", "audit.html")
     files = {path.name: path.read_bytes() for path in Path(snapshot.uri).iterdir() if path.name not in besides}
-    files["audit.json"] = store.to_json({**snapshot.audit, "since": None})
+    files["audit.json"] = store.to_json({**snapshot.audit.to_dict(), "since": None})
     for entry in snapshot.manifest["shards"]:
         files[entry["sha256"]] = store.read_bytes(snapshot.shard_uri(entry["sha256"]))
     return files

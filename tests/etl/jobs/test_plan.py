@@ -139,13 +139,13 @@ def test_larger_objects_that_come_later_are_a_finding_and_an_update_makes_them_w
     config = load(source / "d.yaml")
     _, first = built(config)
     assert first.plan.tile.scales == (1.0,)
-    assert not [row for row in first.audit["findings"] if row["code"].startswith("replan")]
+    assert not [row for row in first.audit.findings if row.code.startswith("replan")]
     draw(source / "images", "z_1", [(100, 100, 200)])
     _, second = built(config)
     assert second.plan == first.plan
-    (finding,) = [row for row in second.audit["findings"] if row["code"] == "replan_whole"]
-    assert (finding["count"], finding["files"]) == (1, ["z_1.png"])
-    assert "speck plan --update" in finding["advice"]
+    (finding,) = [row for row in second.audit.findings if row.code == "replan_whole"]
+    assert (finding.count, finding.files) == (1, ("z_1.png",))
+    assert "speck plan --update" in finding.advice
     told = planned(config)
     assert (told["pinned"], told["never_whole"], told["changes"]["scales"][0]) == (True, 1, [1.0])
     updated = planned(config, update=True)
@@ -154,7 +154,7 @@ def test_larger_objects_that_come_later_are_a_finding_and_an_update_makes_them_w
     assert third.plan == Plan.model_validate(updated["plan"])
     assert len(third.plan.tile.scales) > 1
     assert third.plan.split_salt == first.plan.split_salt
-    assert not [row for row in third.audit["findings"] if row["code"].startswith("replan")]
+    assert not [row for row in third.audit.findings if row.code.startswith("replan")]
 
 
 def test_scales_that_are_configured_hold_and_objects_too_large_for_them_are_a_finding(source: Path) -> None:
@@ -163,8 +163,8 @@ def test_scales_that_are_configured_hold_and_objects_too_large_for_them_are_a_fi
     draw(source / "images", "z_1", [(100, 100, 200)])
     _, snapshot = built(config)
     assert snapshot.plan.tile.scales == (1.0,)
-    (finding,) = [row for row in snapshot.audit["findings"] if row["code"] == "replan_whole"]
-    assert (finding["count"], "set tile.scales to auto" in finding["advice"]) == (1, True)
+    (finding,) = [row for row in snapshot.audit.findings if row.code == "replan_whole"]
+    assert (finding.count, "set tile.scales to auto" in finding.advice) == (1, True)
 
 
 def test_an_update_discovers_new_classes_and_leaves_what_is_configured(source: Path) -> None:
@@ -192,7 +192,7 @@ def test_automatic_sizes_are_pinned_and_say_when_another_would_pay(source: Path)
     planning.pin_plan(config, first.plan.model_copy(update={"tile": first.plan.tile.model_copy(update={"size": 320})}))
     _, second = built(config)
     assert second.plan.tile.size == 320
-    assert [row for row in second.audit["findings"] if row["code"] == "replan_cost"]
+    assert [row for row in second.audit.findings if row.code == "replan_cost"]
 
 
 def test_a_build_under_a_given_plan_equals_the_one_that_chose_it(source: Path, tmp_path: Path) -> None:

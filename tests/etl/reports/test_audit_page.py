@@ -11,7 +11,10 @@ from hypothesis import given, strategies as st
 
 from etl import schema
 from etl.reports import audit_page, charts
-from etl.stages.audit import conclude
+from etl.stages.audit.conclude import conclude
+from etl.stages.audit.context import Context
+from etl.stages.audit.counts import LabelPart, count_labels
+from etl.stages.audit.model import Audit
 from etl.stages.remap import CategoryPreview
 
 NASTY = "<script>alert('x')</script>"
@@ -36,7 +39,7 @@ class _Nesting(HTMLParser):
             assert self.open.pop() == tag
 
 
-def made(boxes: int = 30, name: str = "car") -> dict[str, object]:
+def made(boxes: int = 30, name: str = "car") -> Audit:
     images = schema.table(
         schema.IMAGES,
         [
@@ -50,9 +53,9 @@ def made(boxes: int = 30, name: str = "car") -> dict[str, object]:
         | {"x0": 20.0 * i, "y0": 5.0, "x1": 20.0 * i + 2 + i % 9, "y1": 5.0 + 3 * (1 + i % 5)}
         for i in range(boxes)
     ]
-    summary = conclude.summarize(conclude.Part(images, schema.table(schema.ANNOTATIONS, rows), 640, 640))
-    context = conclude.Context(tile_size=640, image_size=640, images=images, declared=(name, "ghost"))
-    return conclude.conclude(summary, context)
+    summary = count_labels(LabelPart(images, schema.table(schema.ANNOTATIONS, rows), 640, 640))
+    context = Context(tile_size=640, image_size=640, images=images, declared=(name, "ghost"))
+    return conclude(summary, context)
 
 
 def preview(name: str) -> list[CategoryPreview]:
@@ -81,11 +84,11 @@ def test_the_page_asks_no_other_host_for_anything() -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import|https?://|<script\s|<link""", html)
 
 
-def test_what_to_do_comes_before_every_plot_and_the_gravest_first() -> None:
+def test_what_to_do_comes_before_every_plot_and_the_most_severe_first() -> None:
     result = made()
     html = audit_page.audit_page(result, title="cars")
     assert html.index("Do this") < html.index("<svg")
-    places = [html.index(f"<code>{row['code']}</code>") for row in result["findings"]]
+    places = [html.index(f"<code>{row.code}</code>") for row in result.findings]
     assert places == sorted(places) and places
 
 

@@ -10,6 +10,9 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.snapshots import snapshot
 from etl.snapshots.snapshot import Snapshot
+from etl.stages.audit.conclude import conclude
+from etl.stages.audit.context import Context
+from etl.stages.audit.counts import Summary
 from etl.storage import store
 
 
@@ -83,13 +86,14 @@ def test_an_opened_snapshot_finds_its_tables_shards_and_reports(tmp_path: Path) 
     table = schema.table(schema.IMAGES, [{"image_id": "i", "path": "a.jpg"}])
     store.write_table(f"{uri}/images.parquet", table)
     store.write_json(f"{uri}/anchors.json", {"bpr": 1.0})
-    store.write_json(f"{uri}/audit.json", {"findings": []})
+    audit = conclude(Summary(), Context(tile_size=640, image_size=640))
+    store.write_json(f"{uri}/audit.json", audit.to_dict())
     found = Snapshot.open(f"{uri}/")
     assert found.table("images").equals(table)
     assert found.home == home
     assert found.shard_uri("ab12") == f"{home}/shards/ab12.tar"
     assert found.config == config(tmp_path)
-    assert (found.anchors, found.audit) == ({"bpr": 1.0}, {"findings": []})
+    assert (found.anchors, found.audit) == ({"bpr": 1.0}, audit)
 
 
 def test_the_id_follows_from_tables_and_shards_alone() -> None:

@@ -1,26 +1,27 @@
 """What a recipe changes, why, and that it leaves alone what the file says."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from etl.config import Config
+from etl.stages.audit.model import Audit
 from train.engine import recipe
 
-
-def chosen(train: dict[str, Any], **numbers: Any) -> tuple[Config, list[str]]:
-    values = {"name": "d", "store": "s", "source": {"format": "yolo", "images": "x"}, "train": train}
-    audit = {
-        "tiny": {"network": {"under_16": numbers.get("tiny", 0.0)}},
-        "coverage": {"configured": {"covered": numbers.get("covered", 1.0)}},
-        "resolution": {"8": {"tiled": numbers.get("needed", 320)}},
-        "image_size": 640,
-        "classes": numbers.get("classes", {"car": {"train": 50, "val": 5}}),
-    }
-    return recipe.choose_settings(Config.model_validate(values), audit)
+Chooser = Callable[..., tuple[Config, list[str]]]
 
 
-def test_large_even_classes_need_nothing() -> None:
+@pytest.fixture
+def chosen(audit_with: Callable[..., Audit]) -> Chooser:
+    def choose(train: dict[str, Any], **numbers: Any) -> tuple[Config, list[str]]:
+        values = {"name": "d", "store": "s", "source": {"format": "yolo", "images": "x"}, "train": train}
+        return recipe.choose_settings(Config.model_validate(values), audit_with(**numbers))
+
+    return choose
+
+
+def test_large_even_classes_need_nothing(chosen: Chooser) -> None:
     config, reasons = chosen({"model": "yolo26n"})
     assert (config.train.model, config.train.image_size, reasons) == ("yolo26n", None, [])
 
@@ -32,26 +33,28 @@ def test_large_even_classes_need_nothing() -> None:
         ("speck-micro", "speck-micro"), ("yolo11n", "yolo11n"), ("my/yolo26n.yaml", "my/yolo26n.yaml"),
     ],
 )  # fmt: skip
-def test_boxes_without_a_candidate_ask_for_a_finer_level_where_there_is_one(model: str, finer: str) -> None:
+def test_boxes_without_a_candidate_ask_for_a_finer_level_where_there_is_one(
+    chosen: Chooser, model: str, finer: str
+) -> None:
     config, reasons = chosen({"model": model}, covered=0.9)
     assert config.train.model == finer
     assert bool(reasons) == (finer != model)
 
 
-def test_the_input_grows_to_what_is_needed_and_no_further_than_twice() -> None:
+def test_the_input_grows_to_what_is_needed_and_no_further_than_twice(chosen: Chooser) -> None:
     assert chosen({}, needed=700)[0].train.image_size == 704
     assert chosen({}, needed=5000)[0].train.image_size == 1280
     assert chosen({"image_size": 320}, needed=700)[0].train.image_size == 320
 
 
-def test_tiny_boxes_soften_the_loss_of_a_detector_with_anchors_only() -> None:
-    assert chosen({"model": "yolo26n-anchors"}, tiny=0.6)[0].train.loss.nwd == 0.5
-    assert chosen({"model": "yolo26n"}, tiny=0.6)[1] == []
-    kept = chosen({"model": "yolo26n-anchors", "loss": {"gamma": 2.0}}, tiny=0.6)[0].train.loss
+def test_tiny_boxes_soften_the_loss_of_a_detector_with_anchors_only(chosen: Chooser) -> None:
+    assert chosen({"model": "yolo26n-anchors"}, under_16=0.6)[0].train.loss.nwd == 0.5
+    assert chosen({"model": "yolo26n"}, under_16=0.6)[1] == []
+    kept = chosen({"model": "yolo26n-anchors", "loss": {"gamma": 2.0}}, under_16=0.6)[0].train.loss
     assert (kept.gamma, kept.nwd) == (2.0, 0.0)
 
 
-def test_rare_classes_are_drawn_and_weighed_more() -> None:
+def test_rare_classes_are_drawn_and_weighed_more(chosen: Chooser) -> None:
     classes = {"car": {"train": 9000}, "bus": {"train": 20}, "never": {}}
     config, reasons = chosen({"options": {"lr0": 0.01}}, classes=classes)
     assert config.train.sampling == "weighted"

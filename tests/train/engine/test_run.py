@@ -50,14 +50,12 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     assert any("objectness" not in text and "epoch 1, step" in text for text in caplog.messages)
 
 
-def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog, config):
+def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog, config, audit_with):
     caplog.set_level(logging.INFO, "speck")
     snapshot = published()
-    audit = {
-        "tiny": {"network": {"under_16": 1.0}}, "coverage": {"configured": {"covered": 1.0}}, "image_size": 64,
-        "resolution": {"8": {"tiled": 90}}, "classes": {"red": {"train": 900}, "blue": {"train": 5}},
-    }  # fmt: skip
-    store.write_json(f"{snapshot.uri}/audit.json", audit)
+    classes = {"red": {"train": 900}, "blue": {"train": 5}}
+    audit = audit_with(under_16=1.0, image_size=64, needed=90, classes=classes)
+    store.write_json(f"{snapshot.uri}/audit.json", audit.to_dict())
     answer = engine.train(config(tmp_path, recipe="auto", options=OPTIONS), snapshot)
     loaded = model.load_saved_model(answer["model"])
     assert loaded.image_size == 96

@@ -1,0 +1,149 @@
+"""Checks of the classes: their names, their numbers of boxes, and how well they can be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from etl.findings import Finding, finding
+from etl.numbers import percent
+from etl.stages.audit.class_similarity import ALIKE
+from etl.stages.audit.context import CheckInput
+from etl.stages.audit.model import Audit
+
+_RARE = 100  # times fewer boxes than the largest class
+_SHARED = 10  # at least one box in so many of the smaller of two classes lies on an object of the other
+_ENCLOSED = 0.8  # share of a class's boxes that lie within another class's
+
+
+def declared_classes(data: CheckInput) -> Iterator[Finding]:
+    """Yield findings if declared classes have no box, or boxes have a class that is not declared."""
+    objects, declared = data.audit.objects_by_class, data.context.declared
+    if unused := [name for name in declared if not objects.get(name)]:
+        advice = (
+            f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
+            "cannot learn."
+        )
+        yield finding("unused_categories", advice, count=len(unused))
+    if declared and (unknown := [name for name in objects if name not in declared]):
+        advice = (
+            f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
+            "drop them."
+        )
+        yield finding("unknown_category", advice, count=len(unknown))
+
+
+def unnamed_classes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if classes have a number instead of a name."""
+    if digits := [name for name in data.audit.classes if name.isdigit()]:
+        advice = (
+            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
+        )
+        yield finding("digit_categories", advice, count=len(digits))
+
+
+def rare_classes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if classes have far fewer boxes than the largest one."""
+    present = {name: number for name, number in data.audit.objects_by_class.items() if number}
+    most = max(present.values(), default=0)
+    if rare := sorted((number, name) for name, number in present.items() if _RARE * number < most):
+        shown = _listed([f"{name} ({number})" for number, name in rare])
+        advice = (
+            f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
+        )
+        yield finding("class_imbalance", advice, count=len(rare))
+
+
+def classes_missing_in_a_split(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding for classes in train and not in val, and one for classes in val and not in train."""
+    not_evaluated = "Their metrics will be empty."
+    yield from _only_in(data.audit, "train", "val", "class_not_in_val", not_evaluated)
+    not_trained = "They are evaluated but never trained on: split by other groups, or label more."
+    yield from _only_in(data.audit, "val", "train", "class_not_in_train", not_trained)
+
+
+def _only_in(audit: Audit, split: str, other: str, code: str, consequence: str) -> Iterator[Finding]:
+    names = [name for name, row in audit.classes.items() if row.get(split) and not row.get(other)]
+    if names and audit.images_by_split.get(other):
+        advice = f"Classes in {split} and not in {other}: {_listed(names)}. {consequence}"
+        yield finding(code, advice, count=len(names))
+
+
+def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if boxes of two classes often label one object."""
+    objects = data.audit.objects_by_class
+    pairs = [
+        pair
+        for pair in data.audit.neighbours.on_one_object
+        if _SHARED * pair.pairs >= min(objects[pair.first], objects[pair.second])
+    ]
+    if pairs:
+        shown = _listed([f"{first} and {second} ({number} objects carry both)" for first, second, number in pairs])
+        advice = (
+            f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
+            "people could not tell them apart, merge them (ontology.merge)."
+        )
+        yield finding("class_overlap", advice, count=sum(pair.pairs for pair in pairs))
+
+
+def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if the boxes of a class hold those of others: frames of a scene rather than objects in it."""
+    objects = data.audit.objects_by_class
+    size = {
+        name: sum(index * number for index, number in enumerate(row.values())) / max(sum(row.values()), 1)
+        for name, row in data.audit.sizes_by_class.items()
+    }
+    enclosed: dict[str, list[str]] = {}
+    for pair in data.audit.neighbours.within:
+        inner, outer = sorted((pair.first, pair.second), key=lambda name: size[name])
+        if size[inner] < size[outer] and pair.pairs >= _ENCLOSED * objects[inner]:
+            enclosed.setdefault(outer, []).append(inner)
+    if enclosed:
+        shown = "; ".join(f"{outer} around {_listed(sorted(inner))}" for outer, inner in sorted(enclosed.items()))
+        advice = (
+            f"Classes whose boxes hold nearly all boxes of others: {shown}. If they frame a scene, drop them "
+            "(ontology.drop), for their boxes take cells and tiles from the small ones; if classes inside differ by "
+            "place only, merge them (ontology.merge)."
+        )
+        yield finding("enclosing_classes", advice, count=sum(objects[outer] for outer in enclosed))
+
+
+def lookalike_classes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if objects of two classes look alike."""
+    pairs = [pair for pair in data.audit.alike if pair.told_wrongly >= ALIKE]
+    if pairs:
+        shown = _listed(
+            [f"{' and '.join(pair.classes)} ({percent(pair.told_wrongly)} of {pair.objects} each)" for pair in pairs]
+        )
+        advice = (
+            f"Classes that look alike, by the share of objects whose nearest look-alikes are of the other: {shown} "
+            "(chance level: 50 %). Where the difference does not matter, merge them (ontology.merge); where it does, "
+            "they need more pixels per object, and a second look at their labels."
+        )
+        yield finding("lookalike_classes", advice, count=len(pairs))
+
+
+def outliers(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding for boxes of unusual size and one for boxes of unusual shape."""
+    yield from _outliers(data.audit, "size", "size_outliers", "px of √(w·h)")
+    shape = "width over height, or longer over shorter side"
+    yield from _outliers(data.audit, "shape", "shape_outliers", shape)
+
+
+def _outliers(audit: Audit, kind: str, code: str, unit: str) -> Iterator[Finding]:
+    rows = [row for row in audit.outliers if row.kind == kind]
+    if not rows:
+        return
+    shown = _listed(
+        [
+            f"{row.count} {row.category} {row.than} than usual ({row.usual[0]:.3g} to {row.usual[1]:.3g} {unit})"
+            for row in rows
+        ]
+    )
+    advice = f"Far from the others of their class: {shown}. Look at them: labelling errors, groups, or another class?"
+    files = [file for row in rows for file in row.files]
+    yield finding(code, advice, files, count=sum(row.count for row in rows))
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

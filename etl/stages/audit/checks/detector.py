@@ -1,0 +1,141 @@
+"""Checks of what the configured detector can learn and find: sizes, cells, candidates, anchors and NMS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from etl.assigner import tiny_side
+from etl.codes import Severity
+from etl.findings import Finding, finding
+from etl.numbers import percent
+from etl.stages.audit.context import CheckInput
+from etl.stages.audit.coverage import ENOUGH, shifted_iou
+from etl.stages.audit.model import Resolutions
+
+_STALE = 0.01  # share of the boxes that old anchors may lose
+_SHARED = 0.02  # share of the boxes in a cell with another
+_CONTESTED = 0.1  # share of a box's candidates
+_TIGHT = 16  # px
+
+
+def tiny_objects(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if boxes are under 16 px at the network, with the input size at which nearly all are larger."""
+    audit = data.audit
+    count = sum(row.very_tiny + row.tiny for row in audit.sizes_network.values())
+    if not count:
+        return
+    under_16, under_8 = audit.tiny.network.under_16 or 0.0, audit.tiny.network.under_8 or 0.0
+    severity: Severity = "critical" if under_8 > 0.25 else "warning" if under_16 > 0.25 or under_8 > 0.05 else "info"
+    advice = (
+        f"{percent(under_16)} of {audit.objects} boxes are under 16 px at the network ({percent(under_8)} under 8 px) "
+        f"with tiles of {audit.tile_size} px at image size {audit.image_size}; without tiling it would be "
+        f"{percent(audit.tiny.full_image.under_16 or 0.0)}."
+    )
+    advice += _larger_input(audit.resolution, audit.image_size)
+    yield finding("tiny_labels", advice, count=count, severity=severity)
+
+
+def _larger_input(resolution: Resolutions, image_size: int) -> str:
+    for_8, for_16 = resolution.px_8.tiled, resolution.px_16.tiled
+    if for_8 is not None and for_8 > image_size:
+        return f" 19 in 20 boxes reach 8 px at image size {for_8}: raise train.image_size or lower tile.size to match."
+    if for_16 is not None and for_16 > image_size:
+        return f" 19 in 20 boxes would reach 16 px at image size {for_16}; a model with a P2 level helps too."
+    return ""
+
+
+def uncovered_boxes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if boxes get no candidate from the model's assigner, with the cheapest change that suffices."""
+    coverage = data.audit.coverage
+    covered = coverage.configured.covered
+    if covered is None or covered >= ENOUGH:
+        return
+    advice = (
+        f"{percent(1 - covered)} of the boxes are expected to get no candidate from the model's assigner "
+        f"({coverage.assigner}, strides {', '.join(map(str, coverage.strides))}): it never trains on them. "
+    )
+    if (change := coverage.change) is not None:
+        advice += (
+            f"The cheapest change after which 99 % get one: {change.name} ({change.cost:.2g} times the computing)."
+        )
+    yield finding("uncovered_boxes", advice, count=round((1 - covered) * data.audit.objects))
+
+
+def stale_anchors(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if the last snapshot's anchors fit the boxes worse than as many new ones."""
+    recall = data.audit.since.anchors
+    if recall is not None and recall.before < recall.new - _STALE:
+        advice = (
+            f"The last snapshot's anchors reach {percent(recall.before)} of these boxes, as many new ones "
+            f"{percent(recall.new)}: this build fits new anchors; train again with them."
+        )
+        yield finding("stale_anchors", advice, count=round((recall.new - recall.before) * data.audit.objects))
+
+
+def shared_cells(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if many boxes have their centre in one stride-8 cell with another box's."""
+    crowding = data.audit.crowding.network
+    coarse, fine = crowding[8].share, crowding[4].share
+    if coarse is None or fine is None or coarse <= _SHARED:
+        return
+    advice = (
+        f"{percent(coarse)} of the boxes have their centre in a stride-8 cell with another's, where one "
+        f"cell must tell two objects; at stride 4 it is {percent(fine)}. "
+    )
+    if 2 * fine < coarse:
+        advice += "A P2 level or a larger image size separates them."
+    else:
+        advice += "A finer grid hardly separates them: the boxes nest or repeat each other; look at a few images."
+    yield finding("shared_cells", advice, count=crowding[8].boxes)
+
+
+def nms_ceiling(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if NMS would remove true boxes."""
+    total, recall = data.audit.objects, data.audit.neighbours.nms_recall
+    at_half, at_seven = recall[0.5], recall[0.7]
+    if at_half is None or at_seven is None or at_half >= 1:
+        return
+    removed = round((1 - at_half) * total)
+    harmless = next((at for at, kept in recall.items() if kept is not None and kept >= 0.9999), None)
+    advice = f"NMS at IoU 0.5 would remove {removed} of {total} true boxes, {percent(1 - at_seven)} at 0.7. "
+    advice += "A detector without NMS (YOLO26) keeps them"
+    advice += f", or evaluate.merge.threshold: {harmless}." if harmless else "."
+    yield finding("nms_ceiling", advice, count=removed, severity="warning" if at_half < 0.99 else "info")
+
+
+def contested_boxes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if neighbours take many of the boxes' candidates."""
+    coverage = data.audit.coverage
+    side = tiny_side(coverage.strides) if coverage.assigner == "tal" else 0
+    contested = data.audit.neighbours.contested.get(side)
+    if contested is not None and contested.all is not None and contested.all > _CONTESTED:
+        advice = (
+            f"A neighbour takes {percent(contested.all)} of a box's candidates on average: twice that share of its "
+            "area, as the assigner sees it, is also another's. A finer level or a larger input size separates them."
+        )
+        yield finding("contested_boxes", advice, count=round(contested.all * data.audit.objects))
+
+
+def enlarged_tiles(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if tiles are enlarged to the input size."""
+    tile_size, image_size = data.audit.tile_size, data.audit.image_size
+    if image_size > tile_size:
+        advice = (
+            f"Tiles of {tile_size} px are enlarged to an input of {image_size}: more cells per object, but not more "
+            "detail than the sources hold."
+        )
+        yield finding("upsampled", advice, count=data.audit.images)
+
+
+def tight_labels(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if a labelling error of one pixel costs half of the boxes much of their IoU."""
+    median = data.audit.length_percentiles.source[50]
+    if median is not None and median < _TIGHT:
+        iou = float(shifted_iou(np.array([median]), 1.0)[0])
+        advice = (
+            f"Half of the boxes are under {median:.1f} px: one drawn a single pixel off along both axes keeps an IoU "
+            f"of {iou:.2f} only. Evaluate by AP50 and NWD rather than AP75, and label on enlarged images."
+        )
+        yield finding("tight_labels", advice, count=data.audit.objects)

@@ -1,0 +1,102 @@
+"""Checks of the source: label faults, rejects, copies of images, missing labels and empty splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from etl.codes import FINDINGS, Severity
+from etl.findings import Finding, finding, finding_of_rejects
+from etl.schema import SPLITS
+from etl.stages.audit.context import CheckInput
+
+_OWN_CHECK = {"unlabelled_images"}  # counted under a code whose severity takes more than the count
+_MANY_UNLABELLED = 5  # more than one image in so many
+
+
+def counted_faults(data: CheckInput) -> Iterator[Finding]:
+    """Yield the findings that need a count alone: of the tables, or of the rejects where those are more."""
+    rejects: dict[str, list[dict[str, Any]]] = {}
+    for row in data.context.rejects.to_pylist():
+        rejects.setdefault(row["reason"], []).append(row)
+    counted = {str(key[1]) for key in data.summary.counts if key[0] == "found"}
+    for code in sorted({*rejects, *counted} - _OWN_CHECK):
+        rows = rejects.get(code, [])
+        if len(rows) > data.counted(code):
+            yield _of_reason(code, rows)
+        else:
+            yield finding(code, files=data.summary.files.get(code, ()), count=data.counted(code))
+
+
+def _of_reason(reason: str, rows: Sequence[Mapping[str, Any]]) -> Finding:
+    first, places = rows[0], sorted({row["where"] for row in rows})
+    example = f"For example: found {first['found']}, expected {first['expected']}."
+    if reason in FINDINGS:
+        return finding(reason, f"{FINDINGS[reason].advice} {example}", places, count=len(rows))
+    return finding_of_rejects(reason, f"Rejected {first['kind']}s. {example}", places, count=len(rows))
+
+
+def too_many_rejects(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if the share of unusable images stops the build."""
+    context = data.context
+    unusable = context.rejects["kind"].to_pylist().count("image")
+    if unusable and unusable > context.max_rejects * (unusable + context.images.num_rows):
+        advice = (
+            f"More than {100 * context.max_rejects:g} % of the images are unusable: the build stops "
+            "(source.max_rejects)."
+        )
+        yield finding("too_many_rejects", advice, count=unusable)
+
+
+def duplicate_images(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if files are equal; critical if equal files are in several splits."""
+    rows_of_content: dict[str, list[dict[str, Any]]] = {}
+    for row in data.context.images.select(["path", "sha256", "split"]).to_pylist():
+        if row["sha256"] is not None:
+            rows_of_content.setdefault(row["sha256"], []).append(row)
+    groups = [sorted(rows, key=lambda row: row["path"]) for rows in rows_of_content.values() if len(rows) > 1]
+    if not groups:
+        return
+    leaks = sum(len({row["split"] for row in rows} & set(SPLITS)) > 1 for rows in groups)
+    advice = "Images whose bytes equal another's: they count twice in training. Delete the copies."
+    if leaks:
+        advice += f" {leaks} are in several splits, so the evaluation flatters."
+    copies = sorted(row["path"] for rows in groups for row in rows[1:])
+    yield finding("duplicate_images", advice, copies, count=len(copies), severity="critical" if leaks else "warning")
+
+
+def near_duplicates(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if images look alike."""
+    pairs = data.context.near_duplicates
+    if pairs:
+        advice = (
+            "Pairs of images that look alike, such as neighbouring frames: keep each such scene in one split "
+            "(source.group)."
+        )
+        yield finding("near_duplicates", advice, sorted({path for pair in pairs for path in pair}), count=len(pairs))
+
+
+def unlabelled_images(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if images have no label file; a warning if many have none."""
+    missing = data.counted("unlabelled_images")
+    if missing:
+        severity: Severity = "warning" if _MANY_UNLABELLED * missing > data.audit.images else "info"
+        advice = (
+            "Images without a label file are used as background. Were they labelled at all? An unlabelled object "
+            "teaches the detector to miss it."
+        )
+        files = data.summary.files.get("unlabelled_images", ())
+        yield finding("unlabelled_images", advice, files, count=missing, severity=severity)
+
+
+def empty_splits(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding for each split that must not be empty and is."""
+    images = Counter(data.audit.images_by_split)
+    for split in data.context.splits:
+        if not (images[split] or images["divided"] or images["unsplit"]):
+            advice = (
+                f"No image is in {split}: give source.group a pattern that makes more and smaller groups, or "
+                "add images."
+            )
+            yield finding("empty_split", advice, count=0, split=split)

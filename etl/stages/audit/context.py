@@ -1,0 +1,52 @@
+"""What the audit needs besides the counts, and what its checks read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from etl.findings import Finding
+from etl.schema import IMAGES, REJECTS
+from etl.stages.audit.counts import Summary
+from etl.stages.audit.model import Audit
+
+_IN_TABLE = ("zero_size", "outside_image", "unknown_category")  # rejected boxes that the annotations table holds too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Settings of the audit, the tables of the source, and what other stages found."""
+
+    tile_size: int
+    image_size: int
+    assigner: str = "tal"  # of the configured model, see etl.assigner
+    strides: Sequence[int] = (8, 16, 32)  # of its levels
+    anchors: Sequence[Sequence[Sequence[float]]] = ()  # of the last snapshot, [level][k](w, h)
+    images: pa.Table = field(default_factory=IMAGES.empty_table)
+    rejects: pa.Table = field(default_factory=REJECTS.empty_table)
+    declared: Sequence[str] = ()  # the source's list of classes; empty when it has none
+    near_duplicates: Sequence[tuple[str, str]] = ()  # pairs of paths of images that look alike
+    findings: Sequence[Finding] = ()  # of other stages
+    splits: Sequence[str] = ("train", "val")  # splits that must not be empty
+    max_rejects: float = 0.05
+
+    @property
+    def unread_boxes(self) -> int:
+        """The number of boxes in label files that have no row in the annotations table."""
+        reasons = zip(self.rejects["kind"].to_pylist(), self.rejects["reason"].to_pylist(), strict=True)
+        return sum(kind == "annotation" and reason not in _IN_TABLE for kind, reason in reasons)
+
+
+@dataclass(frozen=True)
+class CheckInput:
+    """What a check may read: the audit without findings, the summary that it was concluded from, and its context."""
+
+    audit: Audit
+    summary: Summary
+    context: Context
+
+    def counted(self, code: str) -> int:
+        """Return how many images, boxes or pairs were counted under the code of a finding."""
+        return self.summary.counts.get(("found", code), 0)

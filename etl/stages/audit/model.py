@@ -1,0 +1,264 @@
+"""The audit of a dataset: what audit.json and `speck audit --json` hold.
+
+Lengths are sqrt(w * h) in pixels, shares lie in 0..1. A value is None where there is no box that it is about. The keys
+of tables are names of splits or classes, or numbers: percentiles, strides, thresholds, pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import Field
+
+from etl.by_size import BySize
+from etl.document import Document
+from etl.findings import Finding
+
+T = TypeVar("T")
+Percentiles = dict[int, float | None]  # by percentile
+
+
+class NetworkSpaces(Document, Generic[T]):
+    """One value in network pixels of tiles, one in network pixels of whole images shrunk to the input size."""
+
+    network: T
+    full_image: T
+
+
+class Spaces(NetworkSpaces[T], Generic[T]):
+    """The same, and one value in source pixels."""
+
+    source: T
+
+
+class Resolution(Document):
+    """What takes the 5th percentile of the lengths to a goal: one of two input sizes, or smaller tiles, in pixels."""
+
+    tiled: int | None  # input size with tiles
+    full_image: int | None  # input size with whole images
+    factor: float | None  # by which the length misses the goal; also that of a higher capture resolution
+    tile_size: int | None
+    cost: float | None  # times the computing
+
+
+class Resolutions(Document):
+    """The resolution needed for 8 and for 16 network pixels."""
+
+    px_8: Resolution = Field(alias="8")
+    px_16: Resolution = Field(alias="16")
+
+
+class CocoShares(Document):
+    """Shares of the boxes by COCO's three sizes, in source pixels."""
+
+    small: float | None
+    medium: float | None
+    large: float | None
+
+
+class CocoComparison(Document):
+    """The dataset's shares, and those of COCO."""
+
+    dataset: CocoShares
+    coco: CocoShares
+
+
+class BoxesPerImage(Document):
+    """Images by their number of boxes, in each split, and the percentiles over all images."""
+
+    histogram: dict[str, dict[int, int]]
+    percentiles: dict[int, int | None]
+
+
+class CellSharing(Document):
+    """The boxes whose centre lies in one feature cell with another box's centre, and the pairs of such boxes."""
+
+    pairs: int
+    boxes: int
+    share: float | None
+
+
+class CoverageMeans(Document):
+    """The share of boxes with a candidate of an assigner, and the mean number of candidates."""
+
+    covered: float | None
+    candidates: float | None
+
+
+class GroupedCoverage(CoverageMeans):
+    """The same for all boxes, by size in network pixels and by class."""
+
+    by_size: BySize[CoverageMeans]
+    by_class: dict[str, CoverageMeans]
+
+
+class CoverageByLevels(Document):
+    """Coverage with the levels P3 to P5, and with P2."""
+
+    p3_p5: GroupedCoverage
+    p2_p5: GroupedCoverage
+
+
+class Change(Document):
+    """A change of the configuration, its cost in times the computing, and the share of boxes with a candidate."""
+
+    name: str
+    cost: float
+    covered: float
+
+
+class AssignerCoverage(Document):
+    """Coverage under each assigner and under that of the configured model."""
+
+    assigner: str
+    strides: tuple[int, ...]
+    network: dict[str, CoverageByLevels]
+    full_image: dict[str, CoverageByLevels]
+    configured: GroupedCoverage
+    change: Change | None  # the cheapest after which enough boxes have a candidate
+
+
+class Contested(BySize[float | None]):
+    """The mean share of a box's candidates that a neighbour takes, by size and of all boxes."""
+
+    all: float | None
+
+
+class ClassPair(NamedTuple):
+    """Two classes, and a number of pairs of their boxes."""
+
+    first: str
+    second: str
+    pairs: int
+
+
+class Neighbours(Document):
+    """What boxes lose to others of their image."""
+
+    contested: dict[int, Contested]  # by the side in px that the assigner enlarges smaller boxes to
+    nms_recall: dict[float, float | None]  # by IoU threshold
+    cap_recall: dict[int, float | None]  # by the limit of detections per image
+    nearest_px: Percentiles  # distance of the centres
+    on_one_object: tuple[ClassPair, ...]
+    within: tuple[ClassPair, ...]
+
+
+class AnchorRecall(Document):
+    """Best possible recall with the anchors of the last snapshot, and with as many new ones."""
+
+    before: float
+    new: float
+
+
+class Since(Document):
+    """How choices of the last snapshot do on these boxes; nothing else in an audit depends on history."""
+
+    anchors: AnchorRecall | None
+
+
+class ShiftedOverlap(Document):
+    """Mean IoU and NWD of boxes with themselves after a shift."""
+
+    iou: float | None
+    nwd: float | None
+
+
+class ImageQuality(Document):
+    """Percentiles of what was measured on a sample of the images, in full; contrast and sharpness are of objects."""
+
+    images: int
+    noise: dict[int, float] | None  # levels of luma
+    clipped_percent: dict[int, float] | None  # of the pixels
+    jpeg_quality: dict[int, float] | None
+    contrast: BySize[dict[int, float] | None]  # levels of luma
+    sharpness: BySize[dict[int, float] | None]
+
+
+class ConfusablePair(Document):
+    """Two classes, and the share of their objects whose nearest neighbours are of the other class."""
+
+    classes: tuple[str, str]
+    objects: int  # of each class
+    told_wrongly: float
+
+
+class Outliers(Document):
+    """Boxes of a class far outside its usual range of sizes or shapes."""
+
+    category: str
+    kind: Literal["size", "shape"]
+    than: str  # larger, smaller, wider, taller or longer
+    count: int
+    usual: tuple[float, float]  # source px of sqrt(w * h), or width over height
+    files: tuple[str, ...]
+
+
+class Histogram(Document):
+    """Counts between edges; with bins below the first and above the last edge where there are two more than edges."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class Histogram2D(Document):
+    """Counts of boxes by width [column] and height [row]; bin 0 is below the first edge."""
+
+    edges: tuple[float, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class Histograms(Document):
+    """Boxes by length, by width and height, and by aspect ratio."""
+
+    length: Spaces[Histogram]
+    wh: Histogram2D
+    aspect: Histogram
+
+
+class Tiny(Document):
+    """The shares of boxes under 8 and under 16 px."""
+
+    under_8: float | None
+    under_16: float | None
+
+
+SizeTable = dict[str, BySize[int]]  # boxes by split or class, and size
+
+
+class Audit(Document):
+    """Counts, shares, percentiles and findings of a dataset."""
+
+    images: int
+    annotations: int
+    objects: int  # annotations that can be trained on
+    images_by_split: dict[str, int]
+    tile_size: int
+    image_size: int
+    sizes: SizeTable  # by split, source pixels
+    sizes_network: SizeTable
+    sizes_full_image: SizeTable
+    sizes_by_class: SizeTable  # source pixels
+    sizes_network_by_class: SizeTable
+    classes: dict[str, dict[str, int]]  # objects by class and split
+    length_percentiles: Spaces[Percentiles]
+    resolution: Resolutions
+    coco: CocoComparison
+    boxes_per_image: BoxesPerImage
+    crowding: NetworkSpaces[dict[int, CellSharing]]  # by stride
+    coverage: AssignerCoverage
+    neighbours: Neighbours
+    since: Since
+    localisation: BySize[dict[int, ShiftedOverlap]]  # by shift in source px along both axes
+    quality: ImageQuality
+    alike: tuple[ConfusablePair, ...]
+    outliers: tuple[Outliers, ...]
+    histograms: Histograms
+    image_sizes: dict[str, int]
+    formats: dict[str, int]
+    tiny: NetworkSpaces[Tiny]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def objects_by_class(self) -> dict[str, int]:
+        """The number of objects of each class, declared classes without any included."""
+        return {name: sum(splits.values()) for name, splits in self.classes.items()}
