@@ -62,9 +62,9 @@ def run_evaluator(
     labels: list[_Annotation] = []
     results: list[_Annotation] = []
     for number, image in enumerate(images):
-        found = image.detections
-        labels += _labels(number, image.truth, image.truth_size, found, coco_rules)
-        results += _annotations(number, found.xyxy, found.category, image.detection_size, found.score)
+        detections = image.detections
+        labels += _labels(number, image.truth, image.truth_size, detections, coco_rules)
+        results += _annotations(number, detections.xyxy, detections.category, image.detection_size, detections.score)
     for entries in (labels, results):
         for number, entry in enumerate(entries, start=1):  # from 1: COCO takes 0 for "no match"
             entry["id"] = number

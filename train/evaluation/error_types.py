@@ -35,13 +35,13 @@ def count_errors(
     """
     names = ("objects", "found", *ERROR_TYPES)
     table = np.zeros((len(boxes.BUCKETS), len(names)), dtype=np.int64)
-    for image, found, per_pixel in zip(truth, detections, scale, strict=True):
-        matched = metrics.match(image, found)
-        of_truth, of_detection = (boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (image, found))
+    for image, detected, per_pixel in zip(truth, detections, scale, strict=True):
+        matched = metrics.match(image, detected)
+        of_truth, of_detection = (boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (image, detected))
         np.add.at(table[:, 0], of_truth[image.counted], 1)
         np.add.at(table[:, 1], of_truth[matched.found], 1)
         wrong = np.flatnonzero(matched.false_positive)
-        types, about = _classify(image, found, matched, wrong)
+        types, about = _classify(image, detected, matched, wrong)
         sizes = np.where(about >= 0, of_truth[about] if len(image) else 0, of_detection[wrong])
         np.add.at(table, (sizes, 2 + types), 1)
         explained = matched.found.copy()
@@ -59,12 +59,12 @@ def confusion_matrix(
     missed objects. Boxes are matched by IoU alone, best score first, the own category before others.
     """
     table = np.zeros((categories + 1, categories + 1), dtype=np.int64)
-    for image, found in zip(truth, detections, strict=True):
-        matched = metrics.match(image, found)
+    for image, detected in zip(truth, detections, strict=True):
+        matched = metrics.match(image, detected)
         owner = matched.owner.copy()
         free = image.counted & ~matched.found
-        overlap = boxes.iou(found.xyxy, image.xyxy)
-        for row in np.argsort(-found.score, kind="stable"):
+        overlap = boxes.iou(detected.xyxy, image.xyxy)
+        for row in np.argsort(-detected.score, kind="stable"):
             if owner[row] >= 0 or matched.neutral[row]:
                 continue
             available = np.where(free, overlap[row], 0.0)
@@ -73,7 +73,7 @@ def confusion_matrix(
                 owner[row], free[best] = best, False
         counted = ~matched.neutral
         rows = np.where(owner >= 0, image.category[owner] if len(image) else 0, categories)
-        np.add.at(table, (rows[counted], found.category[counted]), 1)
+        np.add.at(table, (rows[counted], detected.category[counted]), 1)
         np.add.at(table[:, categories], image.category[free], 1)
     return tuple(map(tuple, table.tolist()))
 
@@ -109,12 +109,12 @@ def seam_recall(
 ) -> Seams:
     """Return the recall of objects that lie whole in every scale-1 tile showing them, and of those a border cuts."""
     counts = np.zeros((2, 2), dtype=np.int64)  # [interior or seam, objects or found]
-    for image, found, wh in zip(truth, detections, sizes_wh, strict=True):
+    for image, detected, wh in zip(truth, detections, sizes_wh, strict=True):
         cut = np.zeros(len(image), dtype=np.bool_)
         for window in plan.windows(*wh, 1.0):
             visible = boxes.visibility(image.xyxy, window)
             cut |= (visible > 0) & (visible < 1 - 1e-9)
-        matched = metrics.match(image, found).found
+        matched = metrics.match(image, detected).found
         for row, objects in enumerate((image.counted & ~cut, image.counted & cut)):
             counts[row] += (objects.sum(), (objects & matched).sum())
     interior, seam = (Recall(objects=total, recall=_share(hits, total)) for total, hits in counts.tolist())
@@ -130,9 +130,9 @@ def centre_recall(
     this criterion is the same for all sizes.
     """
     counts = np.zeros((len(boxes.BUCKETS), 2), dtype=np.int64)
-    for image, found, per_pixel in zip(truth, detections, scale, strict=True):
+    for image, detected, per_pixel in zip(truth, detections, scale, strict=True):
         sizes = boxes.bucket(boxes.side_length(image.xyxy) * per_pixel)
-        matched = _match_centres(image, found)
+        matched = _match_centres(image, detected)
         for column, objects in enumerate((image.counted, matched)):
             np.add.at(counts[:, column], sizes[objects], 1)
     return BySize.of(_share(hits, total) for total, hits in counts.tolist())

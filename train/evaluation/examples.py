@@ -72,8 +72,8 @@ def select_examples(
 ) -> list[Example]:
     """Return the largest missed objects, the false positives of highest score and the matches of lowest IoU."""
     examples: dict[Kind, list[Example]] = {kind: [] for kind in KINDS}
-    for number, (image, found) in enumerate(zip(images, detections, strict=True)):
-        for example in _examples_of(number, image, found, categories):
+    for number, (image, detected) in enumerate(zip(images, detections, strict=True)):
+        for example in _examples_of(number, image, detected, categories):
             examples[example.kind].append(example)
     worst: list[Example] = []
     for of_kind in examples.values():

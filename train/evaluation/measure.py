@@ -62,7 +62,8 @@ def drop_low_scores(detections: Sequence[Detections], thresholds: operating_poin
 
 def _match(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> list[MatchedImage]:
     return [
-        MatchedImage(image, found, metrics.match(image, found)) for image, found in zip(truth, detections, strict=True)
+        MatchedImage(image, detected, metrics.match(image, detected))
+        for image, detected in zip(truth, detections, strict=True)
     ]
 
 

@@ -89,15 +89,17 @@ def match_images(
         [truth for truth, *_ in images], (row.truth_size for row in areas), (row.truth_size for row in buckets)
     ).take(_concatenate((truth.counted for truth, *_ in images), np.bool_))
     detections = _flatten(
-        [found for _, found, _ in images],
+        [detected for _, detected, _ in images],
         (row.detection_size for row in areas),
         (row.detection_size for row in buckets),
     )
-    score = _concatenate((found.score for _, found, _ in images), np.float64)
+    score = _concatenate((detected.score for _, detected, _ in images), np.float64)
     order = np.argsort(-score, kind="stable")
     order = order[_rank_in_group((detections.image * categories + detections.category)[order]) < max_detections]
     detections = detections.take(order)
-    excused = _concatenate((_excused_up_to(truth, found, coco_rules) for truth, found, _ in images), np.float64)[order]
+    excused = _concatenate((_excused_up_to(truth, detected, coco_rules) for truth, detected, _ in images), np.float64)[
+        order
+    ]
     pairs = _find_pairs(detections, objects, categories)
     ranges = {}
     for name in objects.of_size:

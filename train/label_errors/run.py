@@ -73,8 +73,10 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
     calibration = _calibrate_on_val(config, splits, images, detections)
     queue = rank(
         suspect
-        for split, image, found in zip(splits, images, detections, strict=True)
-        for suspect in _suspects_of(image, split, *find_suspects(image.truth, found, calibration), detector.categories)
+        for split, image, detected in zip(splits, images, detections, strict=True)
+        for suspect in _suspects_of(
+            image, split, *find_suspects(image.truth, detected, calibration), detector.categories
+        )
     )
     paths = DatasetPaths(config.home).missing(split_uri(uri).id)
     by_split = {(image.image_id, split): image for split, image in zip(splits, images, strict=True)}
@@ -100,7 +102,9 @@ def _calibrate_on_val(
     config: Config, splits: Sequence[str], images: Sequence[EvalImage], detections: Sequence[Detections]
 ) -> Calibration:
     val = [
-        (image.truth, found) for split, image, found in zip(splits, images, detections, strict=True) if split == "val"
+        (image.truth, detected)
+        for split, image, detected in zip(splits, images, detections, strict=True)
+        if split == "val"
     ]
     if not val:
         raise ConfigError(config.name, "source.split", "no val images", "some, to calibrate scores on")
