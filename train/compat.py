@@ -1,8 +1,8 @@
-"""Ultralytics imported without its side effects, and torchvision's NMS where its compiled operators do not load.
+"""Import Ultralytics without its side effects, and implement torchvision's NMS if its compiled operators do not load.
 
-No network, no settings file in the home of a user who has none, and Pillow as it was. The torchvision wheel of the
-package index is built for CUDA; beside a CPU-only torch its operators are missing and `import torchvision` fails.
-`install` declares the two operators that the import asks for and implements `nms`.
+Ultralytics then uses no network, writes no settings file to the user's home and leaves Pillow unpatched. The default
+torchvision wheel is built for CUDA; with a CPU-only torch its operators are missing and `import torchvision` fails.
+`install` declares the two operators that the import needs and implements `nms`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from PIL import Image
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _INTEGRATIONS = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "sync", "tensorboard", "wandb")
-_HEAD = 128  # boxes settled at a time
-_library: torch.library.Library | None = None  # the operators live as long as this reference
+_BATCH = 128  # boxes processed at a time
+_library: torch.library.Library | None = None  # keeps the operators registered
 _settings: tempfile.TemporaryDirectory[str] | None = None  # deleted when the process ends
 
 
 def install() -> None:
-    """Import Ultralytics, offline and quiet; the real operators are used where they load."""
+    """Import Ultralytics offline and without log output; torchvision's own operators are used if they load."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -36,14 +36,14 @@ def install() -> None:
     _keep_settings_out_of_home()
     from ultralytics.utils import SETTINGS, patches
 
-    # In memory, not in the user's file: whatever of these is installed would join every training and patch libraries.
+    # In memory, not in the user's file: an installed integration would run in every training and patch libraries.
     dict.update(SETTINGS, {name: False for name in _INTEGRATIONS if name in SETTINGS})
-    if Image.open is patches.image_open:  # it answers a broken image by installing a plugin for it
+    if Image.open is patches.image_open:  # it tries to install a plugin when an image is broken
         Image.open = patches._image_open
 
 
 def _keep_settings_out_of_home() -> None:
-    """Give Ultralytics a folder of its own for the settings it writes on import, unless the user has some."""
+    """Let Ultralytics write its settings to a temporary folder, unless the user has a settings file."""
     global _settings
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     if "YOLO_CONFIG_DIR" not in os.environ and not (config / "Ultralytics" / "settings.json").exists():
@@ -61,7 +61,7 @@ def _declare_torchvision_operators() -> None:
     _library.impl("nms", nms, "CPU")
     import torchvision
 
-    torchvision.extension._has_ops = lambda: True  # torchvision.ops.nms refuses to run without
+    torchvision.extension._has_ops = lambda: True  # torchvision.ops.nms checks it
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -71,7 +71,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     kept = [np.empty(0, np.int64)]
     left = np.arange(len(xyxy))  # ranks, best first
     while len(left):
-        head, left = left[:_HEAD], left[_HEAD:]
+        head, left = left[:_BATCH], left[_BATCH:]
         head = head[_greedy_keep(xyxy[head], iou_threshold)]
         kept.append(head)
         left = left[~_suppressed_by(xyxy[left], xyxy[head], iou_threshold)]
@@ -81,7 +81,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
 def _operators_load() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        return True  # nothing to mend: the import itself says what is missing
+        return True  # the import itself reports what is missing
     try:
         for library in Path(spec.origin).parent.glob("_C*.*"):
             torch.ops.load_library(str(library))
@@ -101,7 +101,7 @@ def _greedy_keep(xyxy: NDArray[np.float32], iou_threshold: float) -> NDArray[np.
 
 
 def _suppressed_by(xyxy: NDArray[np.float32], by: NDArray[np.float32], iou_threshold: float) -> NDArray[np.bool_]:
-    """Return which boxes [N, 4] overlap any of `by` [K, 4] above the IoU; only pairs that meet along x are compared."""
+    """Return which boxes [N, 4] overlap any of `by` [K, 4] above the IoU, comparing only pairs that meet in x."""
     covered = np.zeros(len(xyxy), bool)
     if not len(xyxy):
         return covered

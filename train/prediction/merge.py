@@ -1,8 +1,8 @@
-"""Detections of overlapping tiles made into one set per image.
+"""Merge the detections of overlapping tiles into one set per image.
 
-Three steps: the pieces of an object larger than the overlap are stitched, what a tile border cut is dropped where
-another view holds the object whole, and of the detections that still overlap the best stays. Nothing here compares
-all pairs of many: neighbours are found on grids as coarse as the boxes are large.
+Three steps: stitch the pieces of an object that is larger than the overlap; drop a detection cut by a tile border if
+another view holds the whole object; suppress the detections that still overlap a better one. Neighbours are found on
+grids with cells as large as the boxes, so that large sets are never compared pair by pair.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from train.detections import BORDER, Detections, Index
 
 COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
 ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
-_FIRST = 512  # best detections settled first; what crowds most is lost to them
-_FEW = 2**18  # pairs that are compared sooner than put on a grid
+_FIRST = 512  # best detections processed first; they suppress most of the others
+_FEW = 2**18  # pairs up to which comparing all is faster than a grid
 _PAIRS_AT_ONCE = 2**20  # candidates in memory at a time
 Pairs = tuple[Index, Index]
 
@@ -47,7 +47,7 @@ def cut_sides(detections: Detections, image_wh: tuple[int, int]) -> NDArray[np.b
 
 
 def stitch(detections: Detections, cut: NDArray[np.bool_]) -> tuple[Detections, NDArray[np.bool_]]:
-    """Return the detections with the pieces of each object united, and which of their sides are still cut [N, 4]."""
+    """Return the detections with the pieces of each object joined, and which of their sides are still cut [N, 4]."""
     links = [_find_links(detections, cut, axis) for axis in (0, 1)]
     first, second = (np.concatenate([pair[i] for pair in links]) for i in (0, 1))
     if not len(first):
@@ -63,20 +63,20 @@ def stitch(detections: Detections, cut: NDArray[np.bool_]) -> tuple[Detections, 
     xyxy = extreme(detections.xyxy)
     component = np.empty(len(root), dtype=np.int64)
     component[order] = np.repeat(np.arange(len(start)), np.diff(start, append=len(order)))
-    # A side that another piece reaches beyond is not the object's: the cut there is mended.
+    # A side that another piece extends beyond is not a side of the object, so it is not cut.
     outermost = np.abs(detections.xyxy - xyxy[component]) <= detections.border[:, None]
-    united = Detections(
+    joined = Detections(
         xyxy,
         np.maximum.reduceat(detections.score[order], start),
         detections.category[order][start],
         extreme(detections.window),
         np.maximum.reduceat(detections.border[order], start) / BORDER,
     )
-    return united, np.logical_or.reduceat((cut & outermost)[order], start)
+    return joined, np.logical_or.reduceat((cut & outermost)[order], start)
 
 
 def drop_covered(detections: Detections, is_cut: NDArray[np.bool_]) -> Detections:
-    """Return the detections without those cut by a tile border that a whole one of their category mostly covers."""
+    """Return the detections without the cut ones that a whole one of their category covers by at least COVERED."""
     cut, whole = np.flatnonzero(is_cut), np.flatnonzero(~is_cut)
     area = boxes.area(detections.xyxy)
     dropped = np.zeros(len(detections), dtype=np.bool_)
@@ -87,14 +87,14 @@ def drop_covered(detections: Detections, is_cut: NDArray[np.bool_]) -> Detection
 
 
 def fuse(detections: Detections, kept: Index, settings: Merge) -> Detections:
-    """Return the kept detections, each made one with those that it suppressed; scores stay those of the kept.
+    """Return the kept detections, each box fused with those it suppressed; the scores stay unchanged.
 
-    `nmm` gives the union of the boxes (greedy non-maximum merging, as SAHI names it, Akyon et al. 2202.06934), `wbf`
-    their mean weighed by score (weighted box fusion, Solovyev et al. 1910.13302; its scores, which count models, are
-    not taken: how many tiles show an object says nothing about it).
+    `nmm` takes the union of the boxes (greedy non-maximum merging in SAHI, Akyon et al. 2202.06934), `wbf` their mean
+    weighted by score (weighted box fusion, Solovyev et al. 1910.13302, without its rescoring by the number of models:
+    the number of tiles that show an object is no evidence for it).
     """
     lost = np.setdiff1d(np.arange(len(detections)), kept)
-    owner = np.full(len(detections), len(kept), dtype=np.int64)  # place in kept, whose order is best first
+    owner = np.full(len(detections), len(kept), dtype=np.int64)  # index into kept, best first
     owner[kept] = np.arange(len(kept))
     place = owner.copy()
     for i, j in _overlapping_pairs(detections, lost, kept, settings.metric, settings.threshold):
@@ -143,10 +143,10 @@ def suppress(detections: Detections, metric: str, threshold: float) -> Index:
 
 
 def _overlapping_pairs(detections: Detections, a: Index, b: Index, metric: str, threshold: float) -> Iterator[Pairs]:
-    """Yield the pairs (i, j) of these detections, of one category, that overlap from the threshold on."""
+    """Yield the pairs (i, j) of these detections, of equal category, whose overlap reaches the threshold."""
     xyxy, area = detections.xyxy, boxes.area(detections.xyxy)
-    alike = ceil(log2(1 / threshold)) if metric == "iou" else None  # sides further apart share too little
-    for i, j in _touching_detections(detections, a, b, alike):
+    levels = ceil(log2(1 / threshold)) if metric == "iou" else None  # boxes of more different size overlap too little
+    for i, j in _touching_detections(detections, a, b, levels):
         shared = _intersection_area(xyxy[i], xyxy[j])
         base = np.minimum(area[i], area[j]) if metric == "ios" else area[i] + area[j] - shared
         close = (shared >= threshold * base) & (base > 0)
@@ -240,7 +240,7 @@ def _intersection_area(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 
 
 def _mark_suppressed(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> None:
-    """Mark, in place and best first, every detection that overlaps a better one not itself lost."""
+    """Mark in place, best first, every detection that overlaps a better one which is not itself suppressed."""
     order = np.argsort(rank[better], kind="stable")
     better, worse = better[order], worse[order]
     start = np.flatnonzero(np.diff(better, prepend=-1))
@@ -250,9 +250,9 @@ def _mark_suppressed(lost: NDArray[np.bool_], better: Index, worse: Index, rank:
 
 
 def _find_links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
-    """Return the pairs of pieces, cut on facing sides by windows in line along an axis (0: x, 1: y), of one object.
+    """Return the pairs of pieces of one object, cut on facing sides by windows in line along an axis (0: x, 1: y).
 
-    Both must reach across the band their windows share: an object that ends inside it is whole in one of them.
+    Both pieces must extend across the overlap of their windows: an object that ends inside it is whole in one of them.
     """
     xyxy, window = detections.xyxy, detections.window
     low, high = axis, axis + 2
@@ -260,14 +260,14 @@ def _find_links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pa
     border = detections.border
     grown = detections.xyxy + border[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])  # windows may only touch
     i, j = _concatenate_pairs(_touching_detections(replace(detections, xyxy=grown), before, after))
-    begin, end = window[j, low], window[i, high]  # the shared band
+    begin, end = window[j, low], window[i, high]  # the overlap of the windows
     across = [1 - axis, 3 - axis]
     faces = (window[i, low] < begin) & (begin <= end) & (end < window[j, high])
-    in_line = (window[i][:, across] == window[j][:, across]).all(axis=1)  # else they cut the object differently
+    in_line = (window[i][:, across] == window[j][:, across]).all(axis=1)  # other windows cut the object elsewhere
     crosses = (xyxy[i, low] <= begin + border[i]) & (xyxy[j, high] >= end - border[j])
     aligned = _iou_1d(xyxy[i][:, across], xyxy[j][:, across])
-    good = faces & in_line & crosses & (aligned >= ALIGNED)
-    return _one_to_one(i[good], j[good], aligned[good], window)
+    matching = faces & in_line & crosses & (aligned >= ALIGNED)
+    return _one_to_one(i[matching], j[matching], aligned[matching], window)
 
 
 def _iou_1d(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
