@@ -1,7 +1,7 @@
-"""Anchors fitted to the sizes of the boxes: best possible recall first, then how well they fit.
+"""Fit anchors to the sizes of boxes: best possible recall first, then fitness.
 
-A box and an anchor agree by the worse of their two side ratios, taken at most 1; a box is within reach of an anchor
-when that is above 1 / RATIO. Under the logarithm this is the distance of the largest difference.
+A box and an anchor agree by the smaller of their two side ratios, each taken as at most 1 (the metric of YOLOv5's
+AutoAnchor). The anchor reaches the box when that is above 1 / RATIO. In logarithms, it is a Chebyshev distance.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from etl import assigner, boxes as bx
 from etl.stages.anchors.search import Floats, Limits, Sizes, clamp_anchors, refine_anchors, search_anchors
 
 VERSION = 2
-RATIO = assigner.RATIO  # how many times larger or smaller a side may be
+RATIO = assigner.RATIO  # largest ratio of a box side to an anchor side
 MOST_PER_LEVEL = 6
-COCO = {  # stride: (w, h) at 640 px, as YOLOv5 starts from (YOLOv3's, Redmon and Farhadi 1804.02767, refitted)
+COCO = {  # stride: (w, h) at 640 px, the defaults of YOLOv5 (refitted from YOLOv3, Redmon and Farhadi 1804.02767)
     8: ((10, 13), (16, 30), (33, 23)),
     16: ((30, 61), (62, 45), (59, 119)),
     32: ((116, 90), (156, 198), (373, 326)),
 }
-MIN_GAIN = 0.001  # share of boxes one more anchor per level must bring within reach to be worth it
+MIN_GAIN = 0.001  # best possible recall that one more anchor per level must add
 
-_DISTINCT = 100_000  # boxes up to which equal ones are counted together
-_FINE, _COARSE = 4096, 512  # sizes that stand for all in the search; the result is measured on every box
+_DISTINCT = 100_000  # up to this many boxes, equal ones are merged
+_FINE, _COARSE = 4096, 512  # sizes in the search; the result is measured on all boxes
 _PER_OCTAVE = 32  # sizes of the finest grid
-_WEIGHT = 2.0**-20  # weights are whole multiples of it: their sums do not depend on the order
-_SIDES = (2.0**-8, 2.0**20)  # px, between which sizes have a place in a grid
+_WEIGHT = 2.0**-20  # weights are rounded to multiples of it, so that sums do not depend on the order
+_SIDES = (2.0**-8, 2.0**20)  # px: range of the grid
 _ROUNDING = 0.0015  # of the logarithm of an anchor's side: it is rounded to 1/100 px
 _CHUNK = 2**15  # boxes measured at once
 
 
 @dataclass(frozen=True)
 class AnchorFit:
-    """Anchors per level, smallest first, in network pixels, and how they suit the boxes; guesses without boxes."""
+    """Anchors per level, smallest first, in network pixels, with their metrics; defaults if there were no boxes."""
 
     anchors: tuple[tuple[tuple[float, float], ...], ...]  # [levels][per level](w, h)
     strides: tuple[int, ...]
     image_size: int
     boxes: int  # sum of the weights; 0 means that nothing was fitted
-    bpr: float | None  # share of boxes within reach of an anchor; None without boxes
-    aat: float | None  # anchors within reach of a box, on average
-    fitness: float | None  # mean over boxes of the best agreement, 0 where out of reach
-    bpr_curve: tuple[tuple[int, float], ...]  # anchors per level and their best possible recall, where `auto` chose
-    fitness_alone: tuple[float, float] | None  # recall and fitness, had they been evolved on for fitness alone
-    by_size: tuple[tuple[str, int, float | None, float], ...]  # bucket, boxes, recall of COCO's anchors and of these
+    bpr: float | None  # best possible recall: share of boxes that an anchor reaches; None without boxes
+    aat: float | None  # anchors above threshold: mean number of anchors that reach a box
+    fitness: float | None  # mean best agreement of a box, 0 if no anchor reaches it
+    bpr_curve: tuple[tuple[int, float], ...]  # (anchors per level, bpr), if `auto`
+    fitness_alone: tuple[float, float] | None  # bpr and fitness when optimised for fitness alone
+    by_size: tuple[tuple[str, int, float | None, float], ...]  # bucket, boxes, bpr of COCO's anchors, bpr of these
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def fitted(self) -> bool:
-        """Whether there were boxes to fit the anchors to."""
+        """Whether the anchors were fitted to boxes."""
         return self.boxes > 0
 
 
@@ -67,7 +67,7 @@ class _Levels:
 
     @property
     def floors(self) -> Floats:
-        """The smallest side of each anchor [k]: half its level's stride, but not above the image."""
+        """The smallest side of each anchor [k]: half its level's stride, at most the image size."""
         sides = np.repeat(np.array(self.strides, dtype=np.float64) / 2, self.per_level)
         return np.minimum(sides, self.image_size)
 
@@ -90,25 +90,25 @@ def fit_anchors(
     per_level: int | Literal["auto"] = "auto",
     seed: int = 0,
 ) -> AnchorFit:
-    """Return the anchors for boxes of sizes wh [N, 2] in network pixels; equal for equal boxes, whatever their order.
+    """Return the anchors for boxes of sizes wh [N, 2] in network pixels; the order of the boxes has no influence.
 
-    Boxes without area count for nothing. `auto` takes the fewest anchors per level to which one more would add less
-    than 0.1 % of best possible recall.
+    Boxes without area are ignored. `auto` takes the fewest anchors per level to which one more would add less than
+    0.1 % of best possible recall. ValueError for strides that are not positive.
     """
     started = perf_counter()
     steps = tuple(sorted(int(stride) for stride in strides))
     if not steps or steps[0] <= 0:
         raise ValueError("strides must be positive and at least one")
-    boxes = _good(wh, weights)
+    boxes = _valid_boxes(wh, weights)
     if not len(boxes.wh):
-        return _guess(_Levels(steps, 3 if per_level == "auto" else per_level, image_size))
+        return _default_fit(_Levels(steps, 3 if per_level == "auto" else per_level, image_size))
     fine, coarse = _grid(boxes, _FINE), _grid(boxes, _COARSE, certain=0.5)
     curve = tuple(_curve(fine, coarse, steps, image_size, seed)) if per_level == "auto" else ()
-    levels = _Levels(steps, _enough(curve) if per_level == "auto" else per_level, image_size)
+    levels = _Levels(steps, _fewest_per_level(curve) if per_level == "auto" else per_level, image_size)
     rng = np.random.default_rng([seed, levels.per_level])
-    found = search_anchors(coarse, fine, levels.limits, rng)
-    alone = refine_anchors(coarse, levels.limits, found, rng, recall=0.0)
-    anchors = _rounded(found, levels)
+    best = search_anchors(coarse, fine, levels.limits, rng)
+    alone = refine_anchors(coarse, levels.limits, best, rng, recall=0.0)
+    anchors = _rounded(best, levels)
     bpr, aat, fitness = measure_anchors(anchors, boxes.wh, boxes.weights)
     lone_bpr, _, lone_fitness = measure_anchors(_rounded(alone, levels), np.exp(fine.logs), fine.weights)
     return AnchorFit(
@@ -127,7 +127,7 @@ def fit_anchors(
 
 
 def measure_anchors(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
-    """Return best possible recall, anchors within reach per box and fitness of anchors [k, 2] on boxes [N > 0, 2]."""
+    """Return bpr, aat and fitness (see `AnchorFit`) of anchors [k, 2] on boxes [N > 0, 2]."""
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
     pairs = np.asarray(anchors, dtype=np.float64).reshape(-1, 2)
     best, reached = np.empty(len(sides)), np.empty(len(sides))
@@ -142,7 +142,7 @@ def measure_anchors(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None
 
 
 def _agreement(anchors: Floats, w: Floats, h: Floats) -> tuple[Floats, Floats]:
-    """Return each box's best agreement with an anchor [N], and how many are within its reach [N]."""
+    """Return each box's best agreement with an anchor [N], and the number of anchors that reach it [N]."""
     best, reached = np.zeros(len(w)), np.zeros(len(w))
     for a, b in anchors:
         across, down = w / a, h / b
@@ -153,12 +153,12 @@ def _agreement(anchors: Floats, w: Floats, h: Floats) -> tuple[Floats, Floats]:
 
 
 def _sum(values: NDArray[Any]) -> float:
-    """Return the sum, whatever the order."""
+    """Return a sum that does not depend on the order of the values."""
     return float(np.sort(values).sum(dtype=np.float64))
 
 
 def to_json(fitted: AnchorFit) -> dict[str, Any]:
-    """Return the fit as the content of anchors.json: the same bytes for the same boxes, so without the time it took."""
+    """Return the content of anchors.json; without the seconds it took, so that equal boxes give equal bytes."""
     return {
         "anchors": [[list(anchor) for anchor in level] for level in fitted.anchors],
         "strides": list(fitted.strides),
@@ -175,8 +175,8 @@ def to_json(fitted: AnchorFit) -> dict[str, Any]:
     }
 
 
-def _good(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
-    """Return the boxes with area and weight; up to 100,000 of them with equal ones counted together."""
+def _valid_boxes(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
+    """Return the boxes with a finite, positive size and weight; equal ones are merged up to _DISTINCT boxes."""
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
     weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
     if len(weight) != len(sides):
@@ -190,9 +190,9 @@ def _good(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
 
 
 def _grid(boxes: _Boxes, most: int, certain: float = 1.0) -> Sizes:
-    """Return at most about this many sizes that stand for all: their own, or those of the finest grid that small.
+    """Return about `most` representative sizes: those of the boxes, or of the finest grid with at most that many cells.
 
-    A size is within reach where this share of its cell is, on its way out.
+    A size counts as reached if the share `certain` of its cell's half-width is reached.
     """
     per_octave, cell = _PER_OCTAVE, 0.0
     while len(boxes.wh) > most and per_octave >= 4:
@@ -203,14 +203,14 @@ def _grid(boxes: _Boxes, most: int, certain: float = 1.0) -> Sizes:
 
 
 def _cells(boxes: _Boxes, per_octave: int) -> _Boxes:
-    """Return the filled cells of a grid of part octaves, by their middle, with the weights of the boxes in them."""
+    """Return the centres of the non-empty cells of a logarithmic grid, with the weights of the boxes in them."""
     places = np.floor(np.log2(np.clip(boxes.wh, *_SIDES)) * per_octave).astype(np.int64)
     low = places.min(axis=0)
     places -= low
     span = int(places[:, 1].max()) + 1
     weights = _counts(places[:, 0] * span + places[:, 1], boxes.weights)
     filled = np.flatnonzero(weights)
-    middles = np.stack(np.divmod(filled, span), axis=1) + low + 0.5  # so that coarser cells hold whole ones
+    middles = np.stack(np.divmod(filled, span), axis=1) + low + 0.5  # so that a coarser cell contains whole finer ones
     return _Boxes(np.exp2(middles / per_octave), weights[filled])
 
 
@@ -219,27 +219,27 @@ def _counts(places: NDArray[np.int64], weights: Floats) -> Floats:
 
 
 def _rounded(logs: Floats, levels: _Levels) -> Floats:
-    """Return the anchors to 1/100 px, where their limits let them."""
+    """Return the anchors rounded to 1/100 px, within their limits."""
     return np.clip(np.exp(logs).round(2), levels.floors[:, None], levels.image_size)
 
 
 def _curve(
     fine: Sizes, coarse: Sizes, strides: tuple[int, ...], image_size: int, seed: int
 ) -> Iterator[tuple[int, float]]:
-    """Yield best possible recall by anchors per level, up to where one more gains too little."""
+    """Yield (anchors per level, bpr) until one more anchor adds less than MIN_GAIN."""
     before = -1.0
     for per_level in range(1, MOST_PER_LEVEL + 1):
         levels = _Levels(strides, per_level, image_size)
-        found = search_anchors(coarse, fine, levels.limits, np.random.default_rng([seed, per_level]))
-        bpr, _, _ = measure_anchors(_rounded(found, levels), np.exp(fine.logs), fine.weights)
+        best = search_anchors(coarse, fine, levels.limits, np.random.default_rng([seed, per_level]))
+        bpr, _, _ = measure_anchors(_rounded(best, levels), np.exp(fine.logs), fine.weights)
         yield per_level, bpr
         if bpr - before < MIN_GAIN:
             return
         before = bpr
 
 
-def _enough(curve: Sequence[tuple[int, float]]) -> int:
-    """Return the smallest number whose successor gains less than MIN_GAIN, else the largest."""
+def _fewest_per_level(curve: Sequence[tuple[int, float]]) -> int:
+    """Return the smallest number whose successor adds less than MIN_GAIN, else the largest."""
     for (number, bpr), (_, more) in pairwise(curve):
         if more - bpr < MIN_GAIN:
             return number
@@ -247,7 +247,7 @@ def _enough(curve: Sequence[tuple[int, float]]) -> int:
 
 
 def _by_size(anchors: Floats, boxes: _Boxes, levels: _Levels) -> Iterator[tuple[str, int, float | None, float]]:
-    """Yield the recall of COCO's anchors and of these by size, for sizes that occur."""
+    """Yield bucket, boxes, bpr of COCO's anchors and bpr of these, for buckets that have boxes."""
     usual = np.array([pair for stride in levels.strides for pair in COCO.get(stride, ())]) * (levels.image_size / 640)
     bucket = bx.bucket(np.sqrt(boxes.wh.prod(axis=1)))
     for index, name in enumerate(bx.BUCKETS):
@@ -262,8 +262,8 @@ def _by_level(anchors: Floats, levels: _Levels) -> tuple[tuple[tuple[float, floa
     return tuple(tuple(rows[i : i + levels.per_level]) for i in range(0, len(rows), levels.per_level))
 
 
-def _guess(levels: _Levels) -> AnchorFit:
-    """Return square anchors of one to two and a half times each stride, for want of boxes."""
+def _default_fit(levels: _Levels) -> AnchorFit:
+    """Return square anchors of 1 to 2.5 times each stride, as defaults without boxes."""
     steps = 2.5 ** (np.arange(levels.per_level) / max(levels.per_level, 1))
     sides = np.concatenate([stride * steps for stride in levels.strides])
     anchors = _rounded(clamp_anchors(np.log(np.stack([sides, sides], axis=1))[None], levels.limits)[0], levels)

@@ -1,4 +1,4 @@
-"""Anchors as the frameworks that use them want them written."""
+"""Write anchors in the formats of YOLOv5, Darknet, MMDetection and torchvision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Anchors = Sequence[Sequence[Sequence[float]]]  # [level][k](w, h), finest level 
 
 
 def format_log(fitted: Mapping[str, Any], ratio: float) -> str:
-    """Return a fit, as anchors.json holds it, as the lines that YOLOv5's users know to read."""
+    """Return the content of anchors.json as the log lines of YOLOv5's AutoAnchor."""
     flat = [pair for level in fitted["anchors"] for pair in level]
     where = f"AutoAnchor: n={len(flat)}, img_size={fitted['image_size']}, thr={1 / ratio:.2f}: {_pairs(flat)}"
     if fitted["bpr"] is None:

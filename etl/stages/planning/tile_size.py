@@ -1,15 +1,15 @@
-"""Which tile size and scales a dataset needs: every object whole in some tile, for the fewest pixels an epoch.
+"""Choose tile size and scales: every object whole in a tile, at the fewest pixels per epoch.
 
-The guarantee. Along an axis, windows of a side start at most a step apart, so an object up to side - step lies whole
-in one of them wherever it is; so does any object of an image that one window shows. Scale 1 is always cut. An object
-it does not hold must be whole at a coarser scale, 1/2, 1/4, ... down to the image in one window, that still shows it at
-least half an overlap long: the finest scale that holds it always does.
+Guarantee. Along an axis, windows start at most a step apart, so an object up to side - step lies whole in one of them
+wherever it is; so does any object of an image that one window covers. Scale 1 is always used. An object that scale 1
+does not hold must be whole at a coarser scale (1/2, 1/4, ... down to the whole image in one window) at which it is at
+least half an overlap long; the finest scale that holds it always is.
 
-The target. The 5th percentile of sqrt(w * h) reaches 8 network pixels at scale 1, and the tile is 256 to 1280 px.
+Target. The 5th percentile of sqrt(w * h) reaches 8 network pixels at scale 1, with tiles of 256 to 1280 px.
 
-The cost. Pixels an epoch decodes (the samples' own) and trains (the network's square input, padding included), of
-train tiles with labels and of as many empty ones as `tile.negatives` keeps, at all scales, overlap counted as often
-as it is seen; extra samples of augmentation come on top alike for every candidate.
+Cost. The pixels that an epoch decodes (of the samples) and trains (the network's square input with its padding), over
+the train tiles with labels and the empty ones that `tile.negatives` keeps, at all scales, overlap included. Augmented
+samples add the same share to every candidate and are left out.
 """
 
 from __future__ import annotations
@@ -28,36 +28,37 @@ from etl.plan import GRID, TilePlan, window_starts, window_step
 from etl.stages.planning.tile_stats import Tables
 
 SIZES = tuple(range(256, 1281, 32))  # px: candidates of `size: auto`
-SMALLEST = 8.0  # network px that the 5th percentile of the objects' sizes should reach
+SMALLEST = 8.0  # network px: target of the PERCENTILE of sqrt(w * h)
 PERCENTILE = 5
-COUNTED = 128  # train images, at most, that the cost is counted on
-_PREFERRED = 640  # px: the size nearest to it, of those that cost the same
-_AT_ONCE = 64  # boxes
+COUNTED = 128  # maximum number of train images on which the cost is measured
+_PREFERRED = 640  # px: among sizes of equal cost, the nearest to it is chosen
+_CHUNK = 64  # boxes at once
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The images of every split, and the boxes on them that are to be found."""
+    """The images of every split and their objects: the boxes with an area that are not ignored."""
 
     image_wh: Ints  # [I, 2]
-    counted: Ints  # rows of the train images that the cost is counted on
-    train: int  # train images in all
+    counted: Ints  # rows of the train images on which the cost is measured
+    train: int  # number of train images
     owner: Ints  # [N] row of each box's image
     xyxy: bx.Boxes  # [N, 4] source pixels, inside the image
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A tile size with its scales, and what it would mean."""
+    """A tile size with its scales, its cost, and how well it shows the objects."""
 
     size: int
     scales: tuple[float, ...]
     tiles: int  # train samples an epoch
     pixels: int  # decoded and trained an epoch
     smallest: float | None  # network px: the 5th percentile of sqrt(w * h) at scale 1; None without objects
-    not_held: int  # objects larger than any scale holds wherever they lie
+    not_held: int  # objects that no scale holds at every position
     reason: str = ""
 
     def tile_plan(self, tile: Tile) -> TilePlan:
@@ -66,51 +67,51 @@ class Candidate:
 
     @property
     def shortfall(self) -> float:
-        """By how many network pixels the small objects miss the target."""
+        """Network pixels by which `smallest` misses the target."""
         return max(SMALLEST - self.smallest, 0.0) if self.smallest is not None else 0.0
 
     @property
     def rank(self) -> tuple[int, float, int, int]:
-        """What decides, the least being best: objects not held, small objects too small, pixels, habit."""
+        """Sort key, smallest first: objects not held, shortfall, pixels, distance from the preferred size."""
         return self.not_held, self.shortfall, self.pixels, abs(self.size - _PREFERRED)
 
 
 def assess_candidates(
     tile: Tile, image_size: int | None, objects: Objects, sizes: Sequence[int] = SIZES
 ) -> list[Candidate]:
-    """Return every candidate by size, each with its reason, that of the best being `chosen: ...`.
+    """Return the candidates by size, each with a reason; that of the best starts with `chosen:`.
 
-    What the configuration says outright is the only candidate. `image_size` is the network's, None: the tile's.
+    A configured size is the only candidate. `image_size` is the network's input, None if it equals the tile size.
     """
     tried = sizes if tile.size == "auto" else (tile.size,)
-    found = [_candidate(size, tile, image_size, objects) for size in tried]
-    best = min(found, key=lambda candidate: candidate.rank)
-    return [replace(candidate, reason=_reason(candidate, best, tile)) for candidate in found]
+    candidates = [_candidate(size, tile, image_size, objects) for size in tried]
+    best = best_candidate(candidates)
+    return [replace(candidate, reason=_reason(candidate, best, tile)) for candidate in candidates]
 
 
 def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
-    """Return the candidate that was chosen."""
+    """Return the candidate of the lowest rank."""
     return min(candidates, key=lambda candidate: candidate.rank)
 
 
 def assess_plan(plan: TilePlan, tile: Tile, image_size: int | None, objects: Objects) -> Candidate:
-    """Return what a plan that was chosen earlier means for these objects."""
-    return _assessed(plan, tile.negatives, image_size, objects)
+    """Return an existing tiling as a candidate for these objects."""
+    return _assess(plan, tile.negatives, image_size, objects)
 
 
 def choose_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
     """Return scale 1 and the cheapest coarser ones that hold every object, finest first."""
     extent = bx.size(objects.xyxy)
-    if not (left := ~_held(plan, 1.0, extent, objects)).any():
+    if not (not_held := ~_held(plan, 1.0, extent, objects)).any():
         return (1.0,)
-    length = objects.image_wh[objects.owner[left]].max(axis=1)
+    length = objects.image_wh[objects.owner[not_held]].max(axis=1)
     ladder = np.array([0.5**k for k in range(1, ceil(log2(length.max() / plan.size)) + 1)])
-    cuts = length > plan.size / (2 * ladder[:, None])  # [K, n] the next finer scale does not show the image whole
-    shown = extent[left].max(axis=1) * ladder[:, None]  # [K, n] sample px
-    held = np.stack([_held(plan, scale, extent, objects)[left] for scale in ladder.tolist()])
-    fits = np.unique(held & cuts & (shown >= plan.overlap * plan.size / 2), axis=1)  # [K, kinds of need]
+    cuts = length > plan.size / (2 * ladder[:, None])  # [K, n] no finer scale shows the whole image in one window
+    shown = extent[not_held].max(axis=1) * ladder[:, None]  # [K, n] sample px
+    held = np.stack([_held(plan, scale, extent, objects)[not_held] for scale in ladder.tolist()])
+    fits = np.unique(held & cuts & (shown >= plan.overlap * plan.size / 2), axis=1)  # [K, distinct needs]
     chosen = [1.0]
-    while fits.shape[1]:  # coarser is cheaper: of the need that ends first, the coarsest scale
+    while fits.shape[1]:  # coarser is cheaper: the coarsest scale of the need that ends first
         row = min(np.flatnonzero(need)[-1] for need in fits.T)
         chosen.append(float(ladder[row]))
         fits = fits[:, ~fits[row]]
@@ -118,7 +119,7 @@ def choose_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
 
 
 def find_never_whole(plan: TilePlan, objects: Objects) -> Bools:
-    """Return which objects [N] lie whole in no window of the plan, where they are."""
+    """Return which objects [N] lie whole in no window of the plan at their actual position."""
     whole = np.zeros(len(objects.xyxy), dtype=np.bool_)
     length = objects.image_wh[objects.owner]
     for scale in plan.scales:
@@ -127,17 +128,17 @@ def find_never_whole(plan: TilePlan, objects: Objects) -> Bools:
         low, high = objects.xyxy[:, :2], objects.xyxy[:, 2:]
         step = window_step(side, plan.overlap)
         start = np.where(low >= last, last, np.floor(low / step) * step)
-        whole |= np.all(high <= start + side, axis=1)  # the last window that starts before it reaches furthest
+        whole |= np.all(high <= start + side, axis=1)  # the last window starting before it reaches furthest
     return ~whole
 
 
 def _candidate(size: int, tile: Tile, image_size: int | None, objects: Objects) -> Candidate:
     plan = TilePlan(size=size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=(1.0,))
     scales = choose_scales(plan, objects) if tile.scales == "auto" else tile.scales
-    return _assessed(plan.model_copy(update={"scales": scales}), tile.negatives, image_size, objects)
+    return _assess(plan.model_copy(update={"scales": scales}), tile.negatives, image_size, objects)
 
 
-def _assessed(plan: TilePlan, negatives: float, image_size: int | None, objects: Objects) -> Candidate:
+def _assess(plan: TilePlan, negatives: float, image_size: int | None, objects: Objects) -> Candidate:
     tiles, pixels = _cost(plan, negatives, image_size, objects)
     extent = bx.size(objects.xyxy)
     held = np.logical_or.reduce([_held(plan, scale, extent, objects) for scale in plan.scales])
@@ -166,7 +167,7 @@ def _reason(candidate: Candidate, best: Candidate, tile: Tile) -> str:
 
 
 def _held(plan: TilePlan, scale: float, extent: bx.Boxes, objects: Objects) -> Bools:
-    """Return which objects [N] of these widths and heights [N, 2] a scale shows whole, wherever they lie."""
+    """Return which objects [N] of these widths and heights [N, 2] a scale shows whole at every position."""
     side = plan.side(scale)
     length = objects.image_wh[objects.owner]
     held: Bools = np.all((extent <= side - window_step(side, plan.overlap)) | (length <= side), axis=1)
@@ -174,12 +175,12 @@ def _held(plan: TilePlan, scale: float, extent: bx.Boxes, objects: Objects) -> B
 
 
 def _cost(plan: TilePlan, negatives: float, image_size: int | None, objects: Objects) -> tuple[float, float]:
-    """Return the train samples and the pixels of an epoch."""
+    """Return the number of train samples and of pixels in one epoch, extrapolated from the counted images."""
     total = np.zeros(4)  # tiles with labels, empty ones, and the sample pixels of each
     rows = np.searchsorted(objects.owner, [objects.counted, objects.counted + 1])
     for image, begin, end in zip(objects.counted, *rows, strict=True):
         width, height = objects.image_wh[image].tolist()
-        total += _tally(plan, width, height, objects.xyxy[begin:end])
+        total += _count_tiles(plan, width, height, objects.xyxy[begin:end])
     labelled, empty, shown, shown_empty = total * (objects.train / max(len(objects.counted), 1))
     kept = min(labelled * negatives / (1 - negatives), empty) if negatives < 1 else empty
     tiles = labelled + kept
@@ -187,24 +188,24 @@ def _cost(plan: TilePlan, negatives: float, image_size: int | None, objects: Obj
     return tiles, shown + (shown_empty * kept / empty if empty else 0.0) + tiles * side**2
 
 
-def _tally(plan: TilePlan, width: int, height: int, boxes: bx.Boxes) -> NDArray[np.float64]:
-    """Return how many tiles of an image have labels and how many none, and their sample pixels [4]."""
+def _count_tiles(plan: TilePlan, width: int, height: int, boxes: bx.Boxes) -> NDArray[np.float64]:
+    """Return the tiles of an image with labels, those without, and the sample pixels of each [4]."""
     total = np.zeros(4)
     boxes = boxes[bx.area(boxes) > 0]
     for scale in plan.scales:
         if not plan.windows(width, height, scale)[:1]:
             continue
         side = plan.side(scale)
-        (x, wide, x_seen), (y, high, y_seen) = (
+        (x, widths, x_shares), (y, heights, y_shares) = (
             _along(np.array(window_starts(length, side, plan.overlap)), side, length, scale, boxes[:, [axis, axis + 2]])
             for axis, length in enumerate((width, height))
         )
         labelled = np.zeros((len(x), len(y)), dtype=np.bool_)
-        for some in range(0, len(boxes), _AT_ONCE):
-            piece = slice(some, some + _AT_ONCE)
-            seen = x_seen[piece, :, None] * y_seen[piece, None, :]  # [n, C, R] share of each box in each window
-            labelled |= (seen >= plan.min_visibility).any(axis=0)
-        pixels = wide[:, None] * high[None, :]
+        for start in range(0, len(boxes), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            visibility = x_shares[chunk, :, None] * y_shares[chunk, None, :]  # [n, C, R]
+            labelled |= (visibility >= plan.min_visibility).any(axis=0)
+        pixels = widths[:, None] * heights[None, :]
         total += (labelled.sum(), (~labelled).sum(), pixels[labelled].sum(), pixels[~labelled].sum())
     return total
 
@@ -212,7 +213,7 @@ def _tally(plan: TilePlan, width: int, height: int, boxes: bx.Boxes) -> NDArray[
 def _along(
     start: Ints, side: int, length: int, scale: float, interval: NDArray[np.float64]
 ) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64]]:
-    """Return along an axis where windows start [C], their samples' lengths [C] and what they show of boxes [n, C]."""
+    """Return along one axis the windows' starts [C], their samples' lengths [C], the shares of boxes shown [n, C]."""
     end = np.minimum(start + side, length)
     low, high = interval[:, :1], interval[:, 1:]
     shared = np.maximum(np.minimum(high, end) - np.maximum(low, start), 0.0)
@@ -220,7 +221,7 @@ def _along(
 
 
 def collect_objects(tables: Tables) -> Objects:
-    """Return the images and the boxes to be found on them, as the planner wants them."""
+    """Return the images and objects of the tables."""
     images, annotations = tables
     ids, splits = images["image_id"].to_pylist(), images["split"].to_pylist()
     wh = np.column_stack([images[name].to_numpy().astype(np.int64) for name in ("width", "height")]).reshape(-1, 2)
@@ -230,8 +231,8 @@ def collect_objects(tables: Tables) -> Objects:
     owner = np.array([row_of.get(image, -1) for image in annotations["image_id"].to_pylist()], dtype=np.int64)
     xyxy = bx.from_table(annotations)
     inside = bx.clip(xyxy, (0, 0, wh[owner, 0], wh[owner, 1])) if len(wh) else xyxy
-    wanted = (owner >= 0) & ~np.array(annotations["ignore"].to_pylist(), dtype=bool) & (bx.area(inside) > 0)
-    order = np.flatnonzero(wanted)[np.argsort(owner[wanted], kind="stable")]
+    is_object = (owner >= 0) & ~np.array(annotations["ignore"].to_pylist(), dtype=bool) & (bx.area(inside) > 0)
+    order = np.flatnonzero(is_object)[np.argsort(owner[is_object], kind="stable")]
     return Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
 
 

@@ -21,7 +21,7 @@ ROUNDING = 1e-6  # px
 
 @composite
 def scenes(draw: st.DrawFn) -> tuple[bx.Boxes, np.ndarray]:
-    """Boxes of any size, some partly or wholly outside the picture, some ignored."""
+    """Boxes of any size, some partly or wholly outside the image, some ignored."""
     corner = st.tuples(st.floats(-30, WIDE), st.floats(-30, HIGH), st.floats(0.5, 160), st.floats(0.5, 160))
     boxes = bx.as_boxes([[x, y, x + w, y + h] for x, y, w, h in draw(st.lists(corner, max_size=12))])
     ignore = np.array(draw(st.lists(st.booleans(), min_size=len(boxes), max_size=len(boxes))), dtype=bool)
@@ -85,22 +85,22 @@ def test_augmented_views_hide_no_part_of_an_unlabelled_object(
     scene: tuple, min_visibility: float, angle: float, zoom: float, mirror: tuple[bool, bool], centre: tuple
 ) -> None:
     boxes, ignore = scene
-    picture = LabelledImage("p", np.zeros((HIGH, WIDE, 3), np.uint8), boxes, ignore)
+    labelled = LabelledImage("p", np.zeros((HIGH, WIDE, 3), np.uint8), boxes, ignore)
     view = make_view(np.array(centre), (96, 80), Transform(angle, zoom, mirror))
-    seen = render(picture, view, min_visibility)
-    assert_nothing_hidden(picture, view.matrix, (0, 0, 96, 80), seen, np.arange(len(boxes)))
+    seen = render(labelled, view, min_visibility)
+    assert_nothing_hidden(labelled, view.matrix, (0, 0, 96, 80), seen, np.arange(len(boxes)))
 
 
 def assert_nothing_hidden(
-    picture: LabelledImage, matrix: np.ndarray, frame: tuple, seen: AugmentedImage, numbers: np.ndarray
+    labelled: LabelledImage, matrix: np.ndarray, frame: tuple, seen: AugmentedImage, numbers: np.ndarray
 ) -> None:
-    """No point of an unlabelled box of the picture shows in the frame outside the sample's regions and labels."""
+    """No point of an unlabelled box of the image shows in the frame outside the sample's regions and labels."""
     known = np.concatenate([seen.ignore, seen.boxes])
-    image = bx.clip(picture.boxes, (0, 0, WIDE, HIGH))
-    labelled = set(seen.rows.tolist())
+    image = bx.clip(labelled.boxes, (0, 0, WIDE, HIGH))
+    label_rows = set(seen.rows.tolist())
     for row in np.flatnonzero(bx.area(image) > 1e-6):
-        if numbers[row] in labelled:
-            assert not picture.ignore[row]
+        if numbers[row] in label_rows:
+            assert not labelled.ignore[row]
             continue
         points = grid(image[row]) @ matrix[:, :2].T + matrix[:, 2]
         points = points[((points >= frame[:2]) & (points <= frame[2:])).all(axis=1)]
@@ -114,24 +114,24 @@ def test_mosaics_hide_no_part_of_an_unlabelled_object(
     own: tuple, lent: tuple, min_visibility: float, seed: int
 ) -> None:
     pixels = np.zeros((HIGH, WIDE, 3), np.uint8)
-    pictures = {
+    images = {
         "own": LabelledImage("own", pixels, *own),
         "lent": LabelledImage("lent", pixels, *lent, first=len(own[0])),
     }
     plan = TilePlan(size=96, overlap=0.2, min_visibility=min_visibility, scales=(1.0,))
     window = Window(48, 48, 144, 144)
     rng = np.random.default_rng(seed)
-    seen = make_mosaic(pictures["own"], [lambda: pictures["lent"]], window, plan, Augment(rotate=30), rng)
+    seen = make_mosaic(images["own"], [lambda: images["lent"]], window, plan, Augment(rotate=30), rng)
     cx, cy = seen.parameters["centre"]
     for part in seen.parameters["views"]:
         x, y = part["corner"]
         frame = (x, y, cx if x == 0 else 96, cy if y == 0 else 96)
-        picture = pictures[part["image"]]
+        labelled = images[part["image"]]
         pose = Transform(part["angle"], part["zoom"], tuple(part["mirror"]))
         view = make_view(np.array(part["centre"]), (frame[2] - x, frame[3] - y), pose)
         matrix = view.matrix + np.array([[0, 0, x], [0, 0, y]])
-        in_frame = (bx.visibility(seen.boxes, frame) >= 1 - 1e-9) & (seen.rows >= picture.first)
-        in_frame &= seen.rows < picture.first + len(picture.boxes)
+        in_frame = (bx.visibility(seen.boxes, frame) >= 1 - 1e-9) & (seen.rows >= labelled.first)
+        in_frame &= seen.rows < labelled.first + len(labelled.boxes)
         part_seen = AugmentedImage(
             seen.pixels,
             seen.boxes[in_frame],
@@ -142,7 +142,7 @@ def test_mosaics_hide_no_part_of_an_unlabelled_object(
             seen.ignored,
             {},
         )
-        assert_nothing_hidden(picture, matrix, frame, part_seen, np.arange(len(picture.boxes)) + picture.first)
+        assert_nothing_hidden(labelled, matrix, frame, part_seen, np.arange(len(labelled.boxes)) + labelled.first)
     assert (seen.visibility >= min_visibility).all()
 
 

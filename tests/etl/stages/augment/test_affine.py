@@ -72,9 +72,9 @@ def test_an_ignored_region_keeps_its_corners_when_turned(degrees: float) -> None
 @settings(deadline=None)
 def test_no_box_below_16_px_grows_by_more_than_a_pixel_when_it_is_turned(corners: list, zoom: float, seed: int) -> None:
     boxes = bx.as_boxes([[x, y, x + w, y + h] for x, y, w, h in corners])
-    picture = LabelledImage("p", np.zeros((100, 100, 3), np.uint8), boxes, np.zeros(len(boxes), bool))
+    labelled = LabelledImage("p", np.zeros((100, 100, 3), np.uint8), boxes, np.zeros(len(boxes), bool))
     pose = affine.choose_transform(
-        picture, Window(16, 16, 80, 80), Augment(rotate=180), np.random.default_rng(seed), zoom
+        labelled, Window(16, 16, 80, 80), Augment(rotate=180), np.random.default_rng(seed), zoom
     )
     assert abs(pose.angle) <= 180
     turned = bx.size(affine.transform_boxes(boxes, affine.make_view(np.array([48.0, 48.0]), (64, 64), pose).matrix))
@@ -87,18 +87,18 @@ def test_no_box_below_16_px_grows_by_more_than_a_pixel_when_it_is_turned(corners
 
 def test_boxes_that_bear_it_are_turned_as_far_as_asked() -> None:
     for box in ([40, 40, 50, 50], [40, 30, 60, 70]):  # square; or large
-        picture = LabelledImage("p", np.zeros((100, 100, 3), np.uint8), bx.as_boxes(box), np.zeros(1, bool))
+        labelled = LabelledImage("p", np.zeros((100, 100, 3), np.uint8), bx.as_boxes(box), np.zeros(1, bool))
         rng = np.random.default_rng(0)
         poses = [
-            affine.choose_transform(picture, Window(16, 16, 80, 80), Augment(rotate=15), rng, 1.0) for _ in range(200)
+            affine.choose_transform(labelled, Window(16, 16, 80, 80), Augment(rotate=15), rng, 1.0) for _ in range(200)
         ]
         assert max(abs(pose.angle) for pose in poses) > 14
 
 
 @given(st.floats(-50, 200), st.floats(-50, 200), st.floats(10, 150), st.floats(10, 150))
 def test_a_view_that_fits_is_kept_inside_the_picture(x: float, y: float, w: float, h: float) -> None:
-    picture = LabelledImage("p", np.zeros((90, 120, 3), np.uint8), bx.as_boxes([]), np.zeros(0, bool))
-    cx, cy = affine.clamp_centre(np.array([x, y]), (w, h), picture)
+    labelled = LabelledImage("p", np.zeros((90, 120, 3), np.uint8), bx.as_boxes([]), np.zeros(0, bool))
+    cx, cy = affine.clamp_centre(np.array([x, y]), (w, h), labelled)
     for centre, size, whole in ((cx, w, 120), (cy, h, 90)):
         assert (
             centre - size / 2 >= -1e-9 and centre + size / 2 <= whole + 1e-9 if size <= whole else centre == whole / 2

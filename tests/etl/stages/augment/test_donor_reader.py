@@ -39,31 +39,31 @@ def test_a_part_carries_the_rows_of_its_train_images_donors_and_no_more() -> Non
     found = borrowed()
     assert set(found.donors) == set(NAMES[4:6])
     everyone = sorted(NAMES[:6])
-    for name, lenders in found.donors.items():
-        assert lenders == pick_donors(name, SLOTS, everyone, own=name)
-    lenders = {name for names in found.donors.values() for name in names}
-    assert set(found.images["image_id"].to_pylist()) == set(found.annotations["image_id"].to_pylist()) == lenders
+    for name, donors in found.donors.items():
+        assert donors == pick_donors(name, SLOTS, everyone, own=name)
+    donors = {name for names in found.donors.values() for name in names}
+    assert set(found.images["image_id"].to_pylist()) == set(found.annotations["image_id"].to_pylist()) == donors
 
 
 def test_the_boxes_of_donors_are_numbered_through_as_their_rows_are() -> None:
-    lender = DonorReader(borrowed(), lambda image: np.zeros((image["height"], image["width"], 3), np.uint8))
-    rows, sides = lender.rows(NAMES[4]), lender.sides(NAMES[4])
-    pictures = [ask() for ask in lender.images(NAMES[4], 10)]
+    reader = DonorReader(borrowed(), lambda image: np.zeros((image["height"], image["width"], 3), np.uint8))
+    rows, sides = reader.rows(NAMES[4]), reader.sides(NAMES[4])
+    images = [ask() for ask in reader.images(NAMES[4], 10)]
     assert len(rows) == len(sides) == 2 * SLOTS
-    for picture in pictures:
-        for number, (box, ignore) in enumerate(zip(picture.boxes, picture.ignore, strict=True)):
-            row = rows[picture.first - 10 + number]
-            assert (row["image_id"], row["x1"], row["ignore"]) == (picture.image_id, box[2], ignore)
-            assert sides[picture.first - 10 + number] == pytest.approx(((box[2] - box[0]) * 38) ** 0.5)  # inside
-    assert len({picture.image_id for picture in pictures}) == SLOTS
+    for labelled in images:
+        for number, (box, ignore) in enumerate(zip(labelled.boxes, labelled.ignore, strict=True)):
+            row = rows[labelled.first - 10 + number]
+            assert (row["image_id"], row["x1"], row["ignore"]) == (labelled.image_id, box[2], ignore)
+            assert sides[labelled.first - 10 + number] == pytest.approx(((box[2] - box[0]) * 38) ** 0.5)  # inside
+    assert len({labelled.image_id for labelled in images}) == SLOTS
 
 
 def test_a_donor_is_read_when_asked_for_and_once() -> None:
     read = []
-    lender = DonorReader(borrowed(), lambda image: read.append(image["image_id"]) or np.zeros((40, 60, 3), np.uint8))
-    asks = lender.images(NAMES[5], 0)
+    reader = DonorReader(borrowed(), lambda image: read.append(image["image_id"]) or np.zeros((40, 60, 3), np.uint8))
+    asks = reader.images(NAMES[5], 0)
     assert read == []
     for _ in range(3):
         asks[0]()
     assert len(read) == 1
-    assert lender.images(NAMES[6], 0) == lender.rows(NAMES[6]) == []  # of val
+    assert reader.images(NAMES[6], 0) == reader.rows(NAMES[6]) == []  # of val

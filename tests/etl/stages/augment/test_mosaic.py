@@ -16,8 +16,8 @@ MIDDLE = Window(112, 64, 240, 192)
 COLOURS = {"own": (200, 40, 40), "first": (40, 200, 40), "second": (40, 40, 200)}
 
 
-def picture(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> LabelledImage:
-    """A dark picture with three squares of its own colour."""
+def labelled_image(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> LabelledImage:
+    """A dark image with three squares of its own colour."""
     boxes = bx.as_boxes([[20, 20, 32, 32], [150, 100, 160, 110], [250, 150, 290, 190]])
     pixels = np.full((size_wh[1], size_wh[0], 3), 20, np.uint8)
     for x0, y0, x1, y1 in boxes.astype(int):
@@ -26,8 +26,10 @@ def picture(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> Lab
 
 
 def made(seed: int, window: Window = MIDDLE, rotate: float = 0, donors: int = 2) -> AugmentedImage:
-    lenders = [lambda: picture("first", 3), lambda: picture("second", 6)][:donors]
-    return make_mosaic(picture("own", 0), lenders, window, PLAN, Augment(rotate=rotate), np.random.default_rng(seed))
+    lent = [lambda: labelled_image("first", 3), lambda: labelled_image("second", 6)][:donors]
+    return make_mosaic(
+        labelled_image("own", 0), lent, window, PLAN, Augment(rotate=rotate), np.random.default_rng(seed)
+    )
 
 
 @given(st.integers(0, 10_000))
@@ -36,7 +38,7 @@ def test_every_box_shows_an_object_of_its_own_picture_at_native_scale(seed: int)
     scene = made(seed)
     assert scene.pixels.shape == (128, 128, 3)
     for (x0, y0, x1, y1), row, seen in zip(scene.boxes, scene.rows, scene.visibility, strict=True):
-        name, source = list(COLOURS)[row // 3], picture("own", 0).boxes[row % 3]
+        name, source = list(COLOURS)[row // 3], labelled_image("own", 0).boxes[row % 3]
         assert scene.pixels[int((y0 + y1) / 2), int((x0 + x1) / 2)].tolist() == list(COLOURS[name])
         if seen >= 1:
             np.testing.assert_allclose([x1 - x0, y1 - y0], source[2:] - source[:2], atol=1e-6)
@@ -62,7 +64,7 @@ def test_what_is_neither_label_nor_region_is_background(seed: int) -> None:
     left = scene.pixels.copy()
     for x0, y0, x1, y1 in np.concatenate([scene.boxes, scene.ignore]):
         left[max(int(y0) - 1, 0) : int(np.ceil(y1)) + 1, max(int(x0) - 1, 0) : int(np.ceil(x1)) + 1] = 20
-    strong = left.max(axis=2).astype(int) - left.min(axis=2) > 60  # a coloured square; grey is outside the picture
+    strong = left.max(axis=2).astype(int) - left.min(axis=2) > 60  # a coloured square; grey is outside the image
     # the corners of a turned square reach beyond the box of the ellipse in it
     assert strong.mean() < 0.01
 

@@ -30,7 +30,7 @@ def squares(width: int = 160, height: int = 120) -> tuple[np.ndarray, bx.Boxes]:
     return pixels, boxes
 
 
-def picture(ignore: np.ndarray = NOTHING_IGNORED) -> LabelledImage:
+def labelled_image(ignore: np.ndarray = NOTHING_IGNORED) -> LabelledImage:
     pixels, boxes = squares()
     return LabelledImage("own", pixels, boxes, ignore)
 
@@ -38,7 +38,7 @@ def picture(ignore: np.ndarray = NOTHING_IGNORED) -> LabelledImage:
 def made(
     config: Augment, seed: int, window: Window = MIDDLE, kind: str = sample.AUGMENT, own: LabelledImage | None = None
 ) -> AugmentedImage:
-    return sample.augment(own or picture(), [], kind, window, PLAN, config, seed)
+    return sample.augment(own or labelled_image(), [], kind, window, PLAN, config, seed)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -100,7 +100,7 @@ def test_objects_are_pasted_at_all() -> None:
 def test_ignored_boxes_are_regions_and_are_not_pasted() -> None:
     config = STILL.model_copy(update={"copy_paste": 1.0})
     for seed in range(5):
-        scene = made(config, seed, own=picture(np.ones(3, bool)))
+        scene = made(config, seed, own=labelled_image(np.ones(3, bool)))
         assert (len(scene.boxes), len(scene.ignore)) == (0, 3)
         np.testing.assert_array_equal(scene.ignored, [0, 1, 2])
 
@@ -151,7 +151,7 @@ def lent() -> LabelledImage:
 def test_a_sample_names_the_donors_it_depends_on_and_reads_no_others(kind: str, copy_paste: float, read: bool) -> None:
     asked = []
     config = STILL.model_copy(update={"copy_paste": copy_paste})
-    scene = sample.augment(picture(), [lambda: asked.append(1) or lent()], kind, MIDDLE, PLAN, config, 4)
+    scene = sample.augment(labelled_image(), [lambda: asked.append(1) or lent()], kind, MIDDLE, PLAN, config, 4)
     assert bool(asked) == read
     assert scene.parameters.get("donors") == (["lender"] if read else None)
 
@@ -182,7 +182,7 @@ def test_what_is_made_changes_only_with_the_version() -> None:
     """The golden digest; when it changes, raise augment.VERSION and write the new one here."""
     config = Augment(copy_paste=1)
     scenes = [
-        sample.augment(picture(), [lent, lent], kind, MIDDLE, PLAN, config, seed)
+        sample.augment(labelled_image(), [lent, lent], kind, MIDDLE, PLAN, config, seed)
         for seed in range(4)
         for kind in sample.KINDS
     ]
