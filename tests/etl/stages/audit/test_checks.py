@@ -1,0 +1,221 @@
+"""Each check of the audit: data with the fault gives its finding, data without it gives none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from etl import codes, schema
+from etl.boxes import BUCKETS
+from etl.by_size import BySize
+from etl.findings import Finding, finding
+from etl.stages.audit.checks import classes, detector, image_quality, source
+from etl.stages.audit.checks.run import CHECKS, run_checks
+from etl.stages.audit.conclude import conclude
+from etl.stages.audit.context import CheckInput, Context
+from etl.stages.audit.counts import Summary
+from etl.stages.audit.model import (
+    AnchorRecall,
+    Audit,
+    CellSharing,
+    Change,
+    ClassPair,
+    ConfusablePair,
+    Outliers,
+)
+
+EMPTY = conclude(Summary(), Context(tile_size=640, image_size=640, splits=()))
+
+
+def changed(value: Any, path: str, new: Any) -> Any:
+    """Return a document or table with one value, named by keys and attributes, replaced."""
+    name, _, rest = path.partition(".")
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: changed(getattr(value, name), rest, new) if rest else new})
+    key = next((known for known in value if str(known) == name), name)
+    return {**value, key: changed(value[key], rest, new) if rest else new}
+
+
+def audited(values: Mapping[str, Any]) -> Audit:
+    audit = EMPTY
+    for path, new in values.items():
+        audit = changed(audit, path, new)
+    return audit
+
+
+def given(
+    values: Mapping[str, Any] | None = None, counted: Mapping[str, int] | None = None, **context: Any
+) -> CheckInput:
+    summary = Summary({("found", code): number for code, number in (counted or {}).items()})
+    settings = {"tile_size": 640, "image_size": 640, "splits": (), **context}
+    return CheckInput(audited(values or {}), summary, Context(**settings))
+
+
+def sizes(**boxes: int) -> BySize[int]:
+    return BySize[int].of(boxes.get(name, 0) for name in BUCKETS)
+
+
+def images(*rows: tuple[str, str, str]) -> Any:
+    return schema.table(
+        schema.IMAGES, [dict(zip(("path", "sha256", "split"), row, strict=True), image_id=row[0]) for row in rows]
+    )
+
+
+def rejects(*rows: tuple[str, str]) -> Any:
+    return schema.table(
+        schema.REJECTS, [schema.reject(kind, f"place{n}", reason, "x", "y") for n, (kind, reason) in enumerate(rows)]
+    )
+
+
+def pair(first: str, second: str, pairs: int) -> tuple[ClassPair]:
+    return (ClassPair(first, second, pairs),)
+
+
+def outlier(kind: str) -> tuple[Outliers]:
+    row = {"category": "car", "kind": kind, "than": "larger", "count": 3, "usual": (1.0, 2.0), "files": ("a.txt:1",)}
+    return (Outliers.model_validate(row),)
+
+
+TWO_CLASSES = {"classes": {"car": {"train": 200, "val": 9}, "van": {"train": 100, "val": 9}}, "objects": 318}
+BOTH_SPLITS = {"images_by_split": {"train": 5, "val": 5}}
+FRAMES = {"sizes_by_class": {"car": sizes(tiny=200), "van": sizes(large=100)}}
+SHARING = {"pairs": 3, "boxes": 6}
+
+CASES = [  # check, code, severity and count of the finding, an input that gives it, an input that does not
+    (source.counted_faults, "under_3px", "warning", 4, given(counted={"under_3px": 4}), given()),
+    (source.counted_faults, "broken_image", "warning", 2,
+     given(rejects=rejects(("image", "broken_image"), ("image", "broken_image"))), given()),
+    (source.too_many_rejects, "too_many_rejects", "critical", 1,
+     given(rejects=rejects(("image", "broken_image")), images=images(("a", "1", "train"))),
+     given(rejects=rejects(("image", "broken_image")), images=images(("a", "1", "train")), max_rejects=0.5)),
+    (source.duplicate_images, "duplicate_images", "critical", 1,
+     given(images=images(("a", "1", "train"), ("b", "1", "val"))),
+     given(images=images(("a", "1", "train"), ("b", "2", "val")))),
+    (source.duplicate_images, "duplicate_images", "warning", 1,
+     given(images=images(("a", "1", "train"), ("b", "1", "train"))), given()),
+    (source.near_duplicates, "near_duplicates", "info", 1, given(near_duplicates=[("a", "b")]), given()),
+    (source.unlabelled_images, "unlabelled_images", "warning", 3,
+     given({"images": 10}, {"unlabelled_images": 3}), given({"images": 10})),
+    (source.unlabelled_images, "unlabelled_images", "info", 2,
+     given({"images": 10}, {"unlabelled_images": 2}), given()),
+    (source.empty_splits, "empty_split", "critical", 0,
+     given({"images_by_split": {"train": 3}}, splits=("train", "val")), given(BOTH_SPLITS, splits=("train", "val"))),
+    (classes.declared_classes, "unused_categories", "info", 1,
+     given(TWO_CLASSES, declared=("car", "van", "bus")), given(TWO_CLASSES, declared=("car", "van"))),
+    (classes.declared_classes, "unknown_category", "warning", 1,
+     given(TWO_CLASSES, declared=("car",)), given(TWO_CLASSES)),
+    (classes.unnamed_classes, "digit_categories", "warning", 1, given({"classes": {"7": {}}}), given(TWO_CLASSES)),
+    (classes.rare_classes, "class_imbalance", "warning", 1,
+     given({"classes": {"car": {"train": 101}, "van": {"train": 1}}}),
+     given({"classes": {"car": {"train": 100}, "van": {"train": 1}, "never": {}}})),
+    (classes.classes_missing_in_a_split, "class_not_in_val", "warning", 1,
+     given({"classes": {"car": {"train": 5}}} | BOTH_SPLITS), given(TWO_CLASSES | BOTH_SPLITS)),
+    (classes.classes_missing_in_a_split, "class_not_in_train", "warning", 1,
+     given({"classes": {"car": {"val": 5}}} | BOTH_SPLITS),
+     given({"classes": {"car": {"val": 5}}, "images_by_split": {"val": 5}})),
+    (classes.classes_on_one_object, "class_overlap", "warning", 11,
+     given(TWO_CLASSES | {"neighbours.on_one_object": pair("car", "van", 11)}),
+     given(TWO_CLASSES | {"neighbours.on_one_object": pair("car", "van", 10)})),
+    (classes.enclosing_classes, "enclosing_classes", "warning", 109,
+     given(TWO_CLASSES | FRAMES | {"neighbours.within": pair("car", "van", 180)}),
+     given(TWO_CLASSES | FRAMES | {"neighbours.within": pair("car", "van", 160)})),
+    (classes.lookalike_classes, "lookalike_classes", "info", 1,
+     given({"alike": (ConfusablePair(classes=("car", "van"), objects=50, told_wrongly=0.31),)}),
+     given({"alike": (ConfusablePair(classes=("car", "van"), objects=50, told_wrongly=0.29),)})),
+    (classes.outliers, "size_outliers", "info", 3, given({"outliers": outlier("size")}), given()),
+    (classes.outliers, "shape_outliers", "info", 3, given({"outliers": outlier("shape")}), given()),
+    (detector.tiny_objects, "tiny_labels", "info", 5,
+     given({"sizes_network": {"train": sizes(tiny=5, large=95)}, "tiny.network.under_16": 0.05}),
+     given({"sizes_network": {"train": sizes(large=95)}})),
+    (detector.tiny_objects, "tiny_labels", "warning", 30,
+     given({"sizes_network": {"train": sizes(tiny=30)}, "tiny.network.under_16": 0.3}), given()),
+    (detector.tiny_objects, "tiny_labels", "critical", 30,
+     given({"sizes_network": {"train": sizes(very_tiny=30)}, "tiny.network.under_8": 0.3}), given()),
+    (detector.uncovered_boxes, "uncovered_boxes", "warning", 10,
+     given({"objects": 100, "coverage.configured.covered": 0.9,
+            "coverage.change": Change(name="a P2 level", cost=1.56, covered=0.995)}),
+     given({"objects": 100, "coverage.configured.covered": 0.99})),
+    (detector.stale_anchors, "stale_anchors", "warning", 20,
+     given({"objects": 100, "since.anchors": AnchorRecall(before=0.7, new=0.9)}),
+     given({"objects": 100, "since.anchors": AnchorRecall(before=0.895, new=0.9)})),
+    (detector.shared_cells, "shared_cells", "warning", 6,
+     given({"crowding.network.8": CellSharing(**SHARING, share=0.03), "crowding.network.4.share": 0.01}),
+     given({"crowding.network.8": CellSharing(**SHARING, share=0.02), "crowding.network.4.share": 0.01})),
+    (detector.nms_ceiling, "nms_ceiling", "warning", 5,
+     given({"objects": 100, "neighbours.nms_recall": {0.5: 0.95, 0.7: 0.98, 0.9: 1.0}}),
+     given({"objects": 100, "neighbours.nms_recall": {0.5: 1.0, 0.7: 1.0, 0.9: 1.0}})),
+    (detector.nms_ceiling, "nms_ceiling", "info", 1,
+     given({"objects": 200, "neighbours.nms_recall": {0.5: 0.995, 0.7: 1.0}}), given()),
+    (detector.contested_boxes, "contested_boxes", "info", 20,
+     given({"objects": 100, "neighbours.contested.8.all": 0.9, "neighbours.contested.16.all": 0.2}),
+     given({"objects": 100, "neighbours.contested.16.all": 0.1})),
+    (detector.enlarged_tiles, "upsampled", "info", 7, given({"images": 7, "image_size": 960}), given({"images": 7})),
+    (detector.tight_labels, "tight_labels", "info", 9,
+     given({"objects": 9, "length_percentiles.source.50": 15.9}),
+     given({"objects": 9, "length_percentiles.source.50": 16.0})),
+    (image_quality.faint_objects, "faint_objects", "warning", 4,
+     given({"quality.images": 4, "quality.contrast.tiny": {50: 9.0}, "quality.contrast.large": {50: 60.0}}),
+     given({"quality.images": 4, "quality.contrast.tiny": {50: 11.0}, "quality.contrast.large": {50: 5.0}})),
+    (image_quality.noisy_images, "noisy_images", "info", 4,
+     given({"quality.images": 4, "quality.noise": {50: 9.0}}), given({"quality.noise": {50: 8.0}})),
+    (image_quality.heavy_compression, "heavy_compression", "warning", 4,
+     given({"quality.images": 4, "quality.jpeg_quality": {50: 60.0}}), given({"quality.jpeg_quality": {50: 70.0}})),
+    (image_quality.clipped_exposure, "clipped_exposure", "info", 4,
+     given({"quality.images": 4, "quality.clipped_percent": {50: 10.0}}),
+     given({"quality.clipped_percent": {50: 9.0}})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "code", "severity", "count", "faulty", "sound"), CASES)
+def test_a_check_finds_its_fault_and_nothing_without_it(
+    check: Any, code: str, severity: str, count: int, faulty: CheckInput, sound: CheckInput
+) -> None:
+    (row,) = check(faulty)
+    assert (row.code, row.severity, row.count) == (code, severity, count)
+    assert [row for row in check(sound) if row.code == code] == []
+
+
+def test_every_check_has_a_case() -> None:
+    assert {case[0] for case in CASES} == set(CHECKS)
+
+
+def test_an_empty_dataset_has_no_findings() -> None:
+    assert run_checks(given()) == []
+
+
+@pytest.mark.parametrize(("coarse", "fine", "words"), [(0.1, 0.04, "P2 level"), (0.1, 0.05, "finer grid hardly")])
+def test_shared_cells_are_blamed_on_the_grid_only_where_a_finer_one_helps(
+    coarse: float, fine: float, words: str
+) -> None:
+    values = {"crowding.network.8": CellSharing(**SHARING, share=coarse), "crowding.network.4.share": fine}
+    (row,) = detector.shared_cells(given(values))
+    assert words in row.advice
+
+
+def test_the_advice_names_the_input_size_the_change_and_the_threshold_that_help() -> None:
+    tiny = {"sizes_network": {"train": sizes(tiny=30)}, "resolution.px_8.tiled": 960}
+    (row,) = detector.tiny_objects(given(tiny))
+    assert "8 px at image size 960" in row.advice
+    (row,) = detector.tiny_objects(given({**tiny, "resolution.px_8.tiled": 640, "resolution.px_16.tiled": 1280}))
+    assert "16 px at image size 1280" in row.advice
+    (row,) = detector.nms_ceiling(given({"objects": 9, "neighbours.nms_recall": {0.5: 0.9, 0.7: 0.95, 0.8: 1.0}}))
+    assert "evaluate.merge.threshold: 0.8" in row.advice
+
+
+def test_a_reject_reason_of_a_custom_reader_is_a_finding_with_its_first_case() -> None:
+    row = schema.reject_bad_box("a.txt:1", "own_reason", "x", "a box")
+    (own,) = source.counted_faults(given(rejects=schema.table(schema.REJECTS, [row])))
+    assert (own.code, own.severity, own.files) == ("own_reason", "warning", ("a.txt:1",))
+    assert "found x, expected a box" in own.advice
+
+
+def test_findings_are_sorted_by_severity_then_count_and_those_of_other_stages_win() -> None:
+    theirs = finding("empty_split", "theirs", count=0, split="val")
+    counted = {"mpo": 1, "clipped": 5, "under_3px": 2}
+    rows: list[Finding] = run_checks(given(counted=counted, splits=("val", "test"), findings=[theirs]))
+    assert [row.code for row in rows] == ["empty_split", "empty_split", "under_3px", "clipped", "mpo"]
+    assert sorted(row.advice == "theirs" for row in rows if row.split == "val") == [True]
+    assert {row.severity for row in rows} <= set(codes.SEVERITIES)
