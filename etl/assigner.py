@@ -1,11 +1,11 @@
-"""Which feature cells a box may be learnt from, under the assigners of known detectors.
+"""How many feature cells the label assigners of known detectors give a box of some size.
 
-Sizes are network pixels. A level of stride s has the centre of a cell at every s / 2 + k s. What a box can get depends
-on where it happens to lie, and augmentation moves it; shares and means are therefore over all positions.
+Sizes are network pixels. The cells of a level of stride s have their centres at s / 2 + k s. The number of candidates
+depends on the position of the box, which augmentation changes; shares and means are therefore over all positions.
 
-- `point_in_box`: every cell whose centre lies in the box (FCOS and its kin, Tian et al. 1904.01355, without ranges).
-- `tal`: the same after sides below the second stride are raised to it (TOOD, Feng et al. 2108.07755, as Ultralytics has
-  it since 8.4).
+- `point_in_box`: every cell whose centre lies in the box (FCOS, Tian et al. 1904.01355, without size ranges).
+- `tal`: the same after sides below the second stride are enlarged to it (TOOD, Feng et al. 2108.07755, as in
+  Ultralytics since 8.4).
 - `ratio`: every anchor whose sides differ from the box's by less than a factor of 4, in three cells (YOLOv5).
 - `max_iou`: every anchor whose IoU with the box reaches 0.5 (RetinaNet, Lin et al. 1708.02002, without the rescue of
   the best anchor).
@@ -32,21 +32,21 @@ WITH_ANCHORS = ("ratio", "max_iou", "nwd")
 NAMES = ("point_in_box", "tal", *WITH_ANCHORS)
 RATIO = 4.0  # of sides, YOLOv5's anchor_t
 RATIO_CELLS = 3  # the box's own and the two nearest
-IOU, NWD = 0.5, 0.7  # from which an anchor is positive
+IOU, NWD = 0.5, 0.7  # thresholds from which an anchor is positive
 _STEPS = 32  # positions per pixel
 _OFFSETS = 16  # of an anchor from a box, per axis
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What boxes of given sizes get, over all positions."""
+    """The candidates of boxes of given sizes, over all positions."""
 
-    covered: Floats  # [N] share of the positions in which a box gets a candidate
-    candidates: Floats  # [N] how many it gets on average
+    covered: Floats  # [N] share of positions with at least one candidate
+    candidates: Floats  # [N] mean number of candidates
 
 
 def enlarge_tiny(wh: Floats, strides: Sequence[int]) -> Floats:
-    """Return the sides [N, 2] as `tal` takes them: those below the second stride are raised to it."""
+    """Return sizes [N, 2] as `tal` uses them: sides below the second stride are enlarged to it."""
     return np.maximum(wh, tiny_side(strides))
 
 
@@ -65,7 +65,7 @@ def cell_centres(size_wh: tuple[int, int], strides: Sequence[int]) -> Floats:
 
 
 def candidate_mask(name: str, boxes: Boxes, points: Floats, strides: Sequence[int]) -> NDArray[np.bool_]:
-    """Return which cell centres [P, 2] are candidates of which boxes [N, 4]: [N, P]; of the assigners by centres."""
+    """Return which cell centres [P, 2] are candidates of boxes [N, 4] as a mask [N, P]; point_in_box or tal."""
     if name not in ("point_in_box", "tal"):
         raise ValueError(f"{name}: not an assigner by cell centres")
     middle, side = (boxes[:, :2] + boxes[:, 2:]) / 2, size(boxes)
@@ -77,30 +77,30 @@ def candidate_mask(name: str, boxes: Boxes, points: Floats, strides: Sequence[in
 def coverage_of(
     name: str, wh: Floats, strides: Sequence[int], anchors: Sequence[Sequence[Sequence[float]]] = ()
 ) -> Coverage:
-    """Return what boxes of sizes wh [N, 2] get from an assigner; `anchors` [level][k](w, h) where it has any."""
+    """Return the coverage of boxes of sizes wh [N, 2] by an assigner; `anchors` [level][k](w, h) if it uses them."""
     if name == "point_in_box":
-        return _by_centres(wh, tuple(strides))
+        return _cover_by_centres(wh, tuple(strides))
     if name == "tal":
-        return _by_centres(enlarge_tiny(wh, strides), tuple(strides))
+        return _cover_by_centres(enlarge_tiny(wh, strides), tuple(strides))
     if name not in NAMES:
         raise ValueError(f"no assigner {name}; there are {', '.join(NAMES)}")
     covered, candidates = np.zeros(len(wh)), np.zeros(len(wh))
     for stride, level in zip(strides, anchors, strict=True):
         for anchor in np.asarray(level, dtype=np.float64):
-            share, mean = _of_anchor(name, wh, anchor, stride)
-            covered = np.maximum(covered, share)  # at least: anchors may take turns
+            share, mean = _cover_by_anchor(name, wh, anchor, stride)
+            covered = np.maximum(covered, share)  # a lower bound: anchors may cover different positions
             candidates += mean
     return Coverage(covered, candidates)
 
 
 def matches_ratio(wh: Any, anchor: Any) -> Any:
-    """Return which boxes [..., 2] an anchor [2] may learn by `ratio`; arrays of NumPy or Torch that broadcast."""
+    """Return which sizes [..., 2] an anchor [2] matches under `ratio`; NumPy arrays or Torch tensors that broadcast."""
     ratio = wh / anchor
     return ((ratio < RATIO) & (ratio > 1 / RATIO)).all(-1)
 
 
-def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Coverage:
-    """Return how often boxes hold a centre of any level: by inclusion and exclusion over the levels."""
+def _cover_by_centres(wh: Floats, strides: tuple[int, ...]) -> Coverage:
+    """Return the coverage by cell centres of any level, by inclusion and exclusion over the levels."""
     covered = np.zeros(len(wh))
     for count in range(1, len(strides) + 1):
         for levels in combinations(strides, count):
@@ -112,25 +112,25 @@ def _by_centres(wh: Floats, strides: tuple[int, ...]) -> Coverage:
 
 @cache
 def _gaps(strides: tuple[int, ...]) -> Floats:
-    """Return how long a side must be to hold a centre of every level, for evenly spread starts; sorted."""
+    """Return the side length that holds a centre of every level, for evenly spread starts, sorted."""
     period = int(np.lcm.reduce(strides))
     start = (np.arange(period * _STEPS) + 0.5) / _STEPS
     return np.sort(np.max([(stride / 2 - start) % stride for stride in strides], axis=0))
 
 
-def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floats, Floats]:
-    """Return the share of the positions [N] in which the anchor's nearest cell reaches a box, and how many cells do."""
+def _cover_by_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floats, Floats]:
+    """Return the share of positions [N] with a positive cell of an anchor, and the mean number of such cells."""
     if name == "ratio":
         hit = matches_ratio(wh, anchor)
         return hit.astype(np.float64), RATIO_CELLS * hit
-    reach = (wh + anchor) / 2  # beyond, boxes do not meet; for nwd, what the threshold leaves of the distance
+    reach = (wh + anchor) / 2  # offsets at which boxes stop to overlap; for nwd, at which the threshold is passed
     if name == "nwd":
         left = (NWD_SCALE * np.log(1 / NWD)) ** 2 - ((wh - anchor) ** 2).sum(axis=1) / 4
         reach = np.sqrt(np.maximum(left, 0.0))[:, None].repeat(2, axis=1)
     steps = (np.arange(_OFFSETS) + 0.5) / _OFFSETS
 
     def positive(across: Floats, down: Floats) -> NDArray[np.bool_]:
-        """Whether offsets [N, G] by [N, G] of the anchor from the box make it positive: [N, G, G]."""
+        """Return whether an anchor at offsets [N, G] across and down from the box is positive [N, G, G]."""
         x, y = across[:, :, None], down[:, None]
         if name == "nwd":
             return np.asarray(x**2 + y**2 < (reach[:, :1] ** 2)[..., None])
@@ -145,6 +145,6 @@ def _of_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floa
 
 
 def _shared(side: Floats, anchor: float, offset: Floats) -> Floats:
-    """Return the length that a side and an anchor's share when their middles lie this far apart."""
+    """Return the overlap of a side and an anchor's side whose centres are this far apart."""
     shared: Floats = np.clip((side + anchor) / 2 - offset, 0.0, np.minimum(side, anchor))
     return shared

@@ -1,4 +1,4 @@
-"""Geometry of [N, 4] arrays of xyxy boxes, float pixels, half-open."""
+"""Geometry of boxes: float64 arrays [N, 4] of x0, y0, x1, y1 in pixels, half-open."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def area(boxes: Boxes) -> NDArray[np.float64]:
 
 
 def side_length(boxes: Boxes) -> NDArray[np.float64]:
-    """Return sqrt(w * h) [N], the length by which boxes are put into size buckets."""
+    """Return sqrt(w * h) [N], the length that decides the size bucket."""
     return np.sqrt(area(boxes))
 
 

@@ -1,8 +1,8 @@
-"""Everything Speck raises on purpose.
+"""The errors that Speck raises for the user.
 
 SpeckError                 the run failed (exit code 1)
-├── SourceError            the source holds too much that cannot be used
-├── StoreError             something in the store is missing, damaged or held by another run
+├── SourceError            too much of the source is unusable
+├── StoreError             a file of the store is missing, damaged or locked by another run
 ├── TaskError              a task of a distributed run failed or was cancelled
 └── ConfigError            the command or the configuration is wrong (exit code 2)
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class SpeckError(Exception):
-    """The run cannot go on; the message says why in words for the user."""
+    """The run cannot continue; the message gives the reason to the user."""
 
     exit_code = 1
 
@@ -21,15 +21,15 @@ class SourceError(SpeckError):
 
 
 class StoreError(SpeckError):
-    """A file of the store is missing, damaged or held by another run."""
+    """A file of the store is missing, damaged or locked by another run."""
 
 
 class TaskError(SpeckError):
-    """A task of a distributed run failed, was cancelled or kept killing its worker."""
+    """A task of a distributed run failed, was cancelled, or repeatedly killed its worker."""
 
 
 class ConfigError(SpeckError):
-    """The command or the configuration is wrong: names the file, the key, what was found and what was expected."""
+    """The command or the configuration is wrong; the message names file, key, found and expected."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Names that depend on content alone: never on order, count, time or place."""
+"""Ids, digests and pseudo-random numbers that depend on content alone, not on order, count or time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LENGTH = 16  # hex digits: 64 bits
 
 
 def digest(*parts: object) -> str:
-    """Return 64 hex digits of the parts' canonical JSON; tuples count as lists, keys are sorted.
+    """Return the SHA-256 of the parts' canonical JSON in hex; tuples equal lists, keys are sorted.
 
-    A file name that is not UTF-8 is taken with its bytes escaped.
+    Bytes of a file name that are not UTF-8 are escaped.
     """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
@@ -46,21 +46,21 @@ def sample_id(image: str, scale: float, window: Sequence[int], kind: str, copy: 
 
 
 class AnnotationIds:
-    """Ids of one image's boxes; equal boxes are told apart by how often they occurred before."""
+    """Ids of the boxes of one image; equal boxes are numbered in their order."""
 
     def __init__(self, image: str) -> None:
         self._image = image
-        self._seen: dict[str, int] = {}
+        self._occurrences: dict[str, int] = {}
 
     def box(self, category: str, xyxy: Iterable[float]) -> str:
         """Return the id of a box in upright source pixels, as written in the file, to 1/100 px."""
         return self._next(digest(self._image, category, [round(side * 100) for side in xyxy]))
 
     def text(self, raw: str) -> str:
-        """Return the id of a box whose text could not be read as one."""
+        """Return the id of an entry that could not be read as a box."""
         return self._next(digest(self._image, "unreadable", raw))
 
     def _next(self, key: str) -> str:
-        occurrence = self._seen.get(key, 0)
-        self._seen[key] = occurrence + 1
+        occurrence = self._occurrences.get(key, 0)
+        self._occurrences[key] = occurrence + 1
         return digest(key, occurrence)[:_LENGTH]

@@ -1,4 +1,4 @@
-"""The pinned choices of a dataset, and the windows its images are cut into."""
+"""The plan: choices pinned for a dataset, and the windows into which its images are cut."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TilePlan(BaseModel):
     def windows(self, width: int, height: int, scale: float) -> list[Window]:
         """Return the windows that cover an image at one scale, row by row.
 
-        None where a finer scale of the plan shows the whole image in one window: nothing is cut there.
+        An empty list if a finer scale of the plan shows the whole image in one window: no object is cut there.
         """
         if any(finer > scale and max(width, height) <= self.side(finer) for finer in self.scales):
             return []
@@ -46,7 +46,7 @@ class TilePlan(BaseModel):
 
 
 class Rate(BaseModel):
-    """How many augmented samples train tiles give on average: base * exp(slope * share of small labels) <= most."""
+    """Mean number of augmented samples of a train tile: base * exp(slope * share of small labels), at most `most`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,39 +56,39 @@ class Rate(BaseModel):
 
 
 class Policy(BaseModel):
-    """How tiles become train samples beyond being cut, and what sizes that was to bring about."""
+    """The sampling policy: how many augmented samples are made, and the object sizes it was chosen for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    settings: str  # digest of the configuration it answers
+    settings: str  # digest of the settings it was chosen for
     rate: Rate
-    sizes: dict[str, int]  # labels of all train samples by size bucket, as forecast when it was chosen
+    sizes: dict[str, int]  # labels of all train samples by size bucket, as simulated when it was chosen
 
 
 class Plan(BaseModel):
-    """What was chosen once, by looking at the whole dataset, and holds until it is updated."""
+    """Choices made once from the whole dataset; they hold until the plan is updated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     split_salt: int
-    near_duplicates: bool  # images like a train image are left out of val and test
+    near_duplicates: bool  # near-duplicates of train images are left out of val and test
     divided: tuple[str, ...] = ()  # ids of the images whose regions belong to several splits
     categories: tuple[str, ...]  # as the source names them
     tile: TilePlan
-    negatives: float  # an empty train tile near an object is kept when the fraction of its id is below this
-    negatives_far: float | None = None  # the same of one far from any object; null: as near
-    policy: Policy | None = None  # null in plans of before there was one: chosen by the next build
-    codec: str  # name and version of what encodes samples
+    negatives: float  # an empty train tile near an object is kept if the fraction of its id is below this
+    negatives_far: float | None = None  # the same for a tile far from any object; null: as for near ones
+    policy: Policy | None = None  # null in plans of older versions: the next build chooses it
+    codec: str  # name and version of the codec that makes samples
 
     @property
     def rate(self) -> Rate:
-        """How many augmented samples train tiles give; none without a policy."""
+        """The rate of augmented samples; 0 without a policy."""
         return self.policy.rate if self.policy is not None else Rate(base=0.0, slope=0.0, most=0.0)
 
 
 def window_starts(length: int, side: int, overlap: float) -> list[int]:
-    """Return where windows of this side start along an axis, in pixels.
+    """Return the starts of windows of this side along an axis, in pixels.
 
     Multiples of 16 a step of floor16(side * (1 - overlap)) apart, the last at ceil16(length - side); a length
     up to the side is one window.
@@ -100,7 +100,7 @@ def window_starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 def window_step(side: int, overlap: float) -> int:
-    """Return how far apart windows of this side start, at most; an object up to side - step is whole in one of them."""
+    """Return the step between windows of this side; an object up to side - step is whole in one of them."""
     return floor16(side * (1 - overlap))
 
 

@@ -1,4 +1,4 @@
-"""Few big images, divided among the splits: a region for each, and bands between them that no split sees."""
+"""Divide a few big images among the splits: one region per split, with unused guard bands between them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Region(NamedTuple):
 def divide(width: int, height: int, val: float, test: float) -> list[Region]:
     """Return the regions of train, val and test, in this order along the longer side; none if one would be too small.
 
-    Every divided image has the same order, so that a copy of one shows the same ground to the same split. Regions start
-    on multiples of 16 px.
+    The order is the same in every image, so that the regions of near-duplicates match. Regions start on multiples of
+    16 px.
     """
     shares = {"train": 1 - val - test, "val": val, "test": test}
     shares = {split: share for split, share in shares.items() if share > 0}
@@ -41,7 +41,7 @@ def divide(width: int, height: int, val: float, test: float) -> list[Region]:
 
 
 def regions_of(image: Mapping[str, Any], held_out: tuple[float, float] | None) -> list[Region]:
-    """Return the regions of a row of the table images: one that covers it, unless the image is divided.
+    """Return the regions of an image (a row of the table images): the whole image, unless it is divided.
 
     `held_out` are the shares of val and test, None where the splits came with the dataset (then no image is divided).
     """

@@ -1,1 +1,1 @@
-"""A synthetic dataset with known truth."""
+"""A synthetic dataset with known ground truth."""

@@ -1,4 +1,4 @@
-"""The demo dataset: two nights of synthetic aerial images, their COCO labels with planted faults, and the truth."""
+"""The demo dataset: synthetic aerial images of two nights, COCO labels with planted faults, and the truth."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _log = logging.getLogger("speck")
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """One drawn image: its name without folder and extension, its JPEG bytes and what is in it."""
+    """One drawn image: its name without folder and extension, its JPEG bytes and its objects."""
 
     stem: str
     jpeg: bytes
@@ -58,7 +58,7 @@ class _Picture:
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """One entry of an annotation file, before it gets its number."""
+    """One entry of an annotation file, before it gets an id."""
 
     stem: str
     category_id: int
@@ -68,10 +68,10 @@ class _Label:
 
 
 def write_dataset(folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Write the demo dataset into a new or empty folder and return its places and counts; equal seeds, equal bytes."""
+    """Write the demo dataset into a new or empty folder and return paths and counts; equal seeds, equal bytes."""
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(folder, "", "something there already", "a new or empty folder")
+            raise ConfigError(folder, "", "a file, or a folder that is not empty", "a new or empty folder")
         return _write(folder, seed)
     except OSError as error:
         raise StoreError(f"cannot write the demo dataset: {error}") from error
@@ -109,7 +109,7 @@ def _write(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _draw_night(seed: int, night: int, images: dict[str, int]) -> Iterator[_Picture]:
-    """Yield the pictures of one night, site by site; every picture depends on its own name and the seed only."""
+    """Yield the images of one night, site by site; each depends on its name and the seed alone."""
     stems = [
         f"{name}_{number + 100 * (night - 1):03d}" for name, count in images.items() for number in range(1, count + 1)
     ]
@@ -161,7 +161,7 @@ def _xywh(box: Box) -> Box:
 
 
 def _with_faults(rng: Generator, pictures: Sequence[_Picture]) -> tuple[list[_Label], list[_Label]]:
-    """Return the labels of night 1 with every planted fault in them, and the labels that were left out."""
+    """Return the labels of night 1 with all planted faults, and the labels that were left out."""
     labels = _beyond_border(rng, _true_labels(pictures), pictures, 2)
     sound = [i for i, label in enumerate(labels) if label.fault is None and label.stem != _BROKEN]
     chosen = [int(i) for i in rng.choice(sound, 10, replace=False)]
@@ -189,7 +189,7 @@ def _with_faults(rng: Generator, pictures: Sequence[_Picture]) -> tuple[list[_La
 
 
 def _beyond_border(rng: Generator, labels: Sequence[_Label], pictures: Sequence[_Picture], count: int) -> list[_Label]:
-    """Return the labels, a few of objects at the border written as if the image went on."""
+    """Return the labels, with those of a few objects at the image border not clipped."""
     objects = [(p.stem, o) for p in pictures for o in p.objects]
     cut = [i for i, (stem, o) in enumerate(objects) if o.box != o.whole and stem != _BROKEN]
     result = list(labels)
@@ -200,7 +200,7 @@ def _beyond_border(rng: Generator, labels: Sequence[_Label], pictures: Sequence[
 
 
 def _break(path: Path) -> None:
-    """Cut an image file short, as an interrupted upload does."""
+    """Truncate an image file, as an interrupted upload does."""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 5])
 
@@ -253,7 +253,7 @@ def _image_faults() -> list[dict[str, Any]]:
 
 
 def _faults(night: str, labels: Sequence[_Label]) -> list[dict[str, Any]]:
-    """Return where each planted fault is; annotation_id is null for a label that was left out."""
+    """Return the location of each planted fault; annotation_id is null for a label that was left out."""
     return [
         {
             "fault": label.fault,

@@ -1,4 +1,4 @@
-"""Synthetic aerial scenes: vehicles whose boxes are known exactly, look-alikes, and the camera that sees them."""
+"""Synthetic aerial scenes: vehicles with exact boxes, look-alikes, and a camera model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SIDE = 60.0  # longest side of an object, pixels
 MAX_IOU = 0.3  # of the boxes of two objects
 MIN_VISIBLE = 0.5  # share of an object's box inside the image
 
-# what stands where, by share
+# where each kind is placed, by share
 _PLACES: dict[str, dict[str, float]] = {
     "car": {"lot": 0.45, "road": 0.4, "open": 0.15},
     "truck": {"road": 0.55, "yard": 0.45},
@@ -34,7 +34,7 @@ _PLACES: dict[str, dict[str, float]] = {
     "pontoon": {"water": 1.0},
 }
 _MIX = {"car": 0.42, "truck": 0.18, "boat": 0.18, "motorbike": 0.22}
-_LOOK_ALIKES = {
+LOOK_ALIKES = {
     "skylight": 0.2,
     "air_conditioner": 0.2,
     "bale": 0.16,
@@ -47,7 +47,7 @@ _LOOK_ALIKES = {
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One labelled object: its box in the image, its box had the image no border, and its contrast 0..1."""
+    """One labelled object: its box clipped to the image, its whole box, and its contrast 0 to 1."""
 
     category: str
     box: Box
@@ -68,14 +68,14 @@ def draw(rng: Generator, place: Site, objects: int) -> Scene:
     canvas = terrain.landscape(rng, place)
     drawn: list[Drawn] = []
     for _ in range(int(rng.integers(10, 18))):
-        _stand(rng, canvas, _LOOK_ALIKES, [])
+        _stand(rng, canvas, LOOK_ALIKES, [])
     for _ in range(objects):
         _stand(rng, canvas, _MIX, drawn)
     return Scene(_photograph(rng, canvas.rgb), tuple(drawn))
 
 
 def _stand(rng: Generator, canvas: Canvas, mix: Mapping[str, float], drawn: list[Drawn]) -> None:
-    """Paint one thing of the mix where it belongs, in place; add it to `drawn` when it is a vehicle."""
+    """Paint one object of the mix at a suitable place, in place; append it to `drawn` if it is a vehicle."""
     shares = np.array(list(mix.values()))
     name = str(rng.choice(list(mix), p=shares / shares.sum()))
     for _ in range(40):
@@ -101,7 +101,7 @@ def _thing(rng: Generator, name: str, scale: float) -> sprites.Sprite:
 
 
 def _grown(points: Points, pixels: float) -> Points:
-    """Return the polygon with every corner this much further from its middle."""
+    """Return the polygon with every corner moved outwards by this many pixels."""
     spokes = points - points.mean(axis=0)
     lengths: Points = np.hypot(spokes[:, :1], spokes[:, 1:])
     grown: Points = points + spokes / lengths * pixels
@@ -109,7 +109,7 @@ def _grown(points: Points, pixels: float) -> Points:
 
 
 def _is_free(canvas: Canvas, thing: sprites.Sprite, floats: bool) -> bool:
-    """Return whether nothing stands where the thing would, and only water is below what floats."""
+    """Return whether the place is free, and water if and only if the object floats."""
     covered = sprites.coverage(sprites.outline_of(thing), SIDE, SIDE)
     if covered is None:
         return False
@@ -119,7 +119,7 @@ def _is_free(canvas: Canvas, thing: sprites.Sprite, floats: bool) -> bool:
 
 
 def _fits(thing: sprites.Sprite, box: Box, drawn: list[Drawn]) -> bool:
-    """Return whether the thing is large and visible enough and keeps apart from the others."""
+    """Return whether the object is large and visible enough and overlaps the others little."""
     x0, y0, x1, y1 = box
     a0, b0, a1, b1 = sprites.hull(thing)
     area, whole = (x1 - x0) * (y1 - y0), (a1 - a0) * (b1 - b0)
@@ -134,9 +134,9 @@ def _fits(thing: sprites.Sprite, box: Box, drawn: list[Drawn]) -> bool:
 
 
 def _photograph(rng: Generator, rgb: Image) -> NDArray[np.uint8]:
-    """Return what a camera makes of the scene: a soft lens, an exposure and sensor noise."""
-    seen = cv2.GaussianBlur(rgb, (0, 0), float(rng.uniform(0.35, 0.6)))
-    seen = seen * np.float32(rng.uniform(0.88, 1.12)) + np.float32(rng.uniform(-6, 8))
-    seen += rng.standard_normal(seen.shape, dtype=np.float32) * np.float32(rng.uniform(1.5, 3.5))
-    pixels: NDArray[np.uint8] = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+    """Return the photograph of a scene, with lens blur, exposure and sensor noise."""
+    photo = cv2.GaussianBlur(rgb, (0, 0), float(rng.uniform(0.35, 0.6)))
+    photo = photo * np.float32(rng.uniform(0.88, 1.12)) + np.float32(rng.uniform(-6, 8))
+    photo += rng.standard_normal(photo.shape, dtype=np.float32) * np.float32(rng.uniform(1.5, 3.5))
+    pixels: NDArray[np.uint8] = np.clip(np.rint(photo), 0, 255).astype(np.uint8)
     return pixels

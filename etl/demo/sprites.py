@@ -1,4 +1,4 @@
-"""The vehicles and the look-alikes of the synthetic scenes: flat coloured polygons seen from above."""
+"""Vehicles and look-alikes of the synthetic scenes: flat coloured polygons seen from above."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ Box = tuple[float, float, float, float]
 
 SUPERSAMPLING = 8  # coverage samples per pixel and axis
 CATEGORIES = ("car", "truck", "boat", "motorbike")
-LOOK_ALIKES = ("skylight", "air_conditioner", "bale", "rock", "marking", "container", "pontoon")
 
 _GLASS: Colour = (24, 30, 38)
 _CAR_PAINT: tuple[Colour, ...] = (
@@ -40,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Sprite:
-    """Parts from the bottom up, and the height above ground that its shadow shows, in pixels."""
+    """Parts from the bottom up, and the height above ground in pixels, which the shadow shows."""
 
     parts: tuple[Part, ...]
     height: float
@@ -52,7 +51,7 @@ def vehicle(rng: Generator, category: str, scale: float) -> Sprite:
 
 
 def look_alike(rng: Generator, kind: str, scale: float) -> Sprite:
-    """Return one of LOOK_ALIKES at the origin: the size of a vehicle, and none."""
+    """Return an unlabelled object of the size of a vehicle at the origin; `kind` as in scene.LOOK_ALIKES."""
     return _BUILDERS[kind](rng, scale)
 
 
@@ -70,7 +69,7 @@ def hull(sprite: Sprite) -> Box:
 
 
 def visible_hull(sprite: Sprite, width: int, height: int) -> Box | None:
-    """Return the axis-aligned box of what of the parts lies inside the image; None when nothing does."""
+    """Return the axis-aligned box of the parts inside the image; None if all are outside."""
     visible = [points for part in sprite.parts if len(points := _inside(part.points, width, height))]
     if not visible:
         return None
@@ -80,7 +79,7 @@ def visible_hull(sprite: Sprite, width: int, height: int) -> Box | None:
 
 
 def _inside(points: Points, width: int, height: int) -> Points:
-    """Return the corners of a convex polygon cut to the image, side after side (Sutherland & Hodgman 1974)."""
+    """Return the corners of a convex polygon clipped to the image (Sutherland & Hodgman 1974)."""
     for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
         kept: list[NDArray[np.float64]] = []
         for a, b in zip(np.roll(points, 1, axis=0), points, strict=True):
@@ -96,7 +95,7 @@ def _inside(points: Points, width: int, height: int) -> Points:
 
 
 def coverage(points: Points, width: int, height: int) -> tuple[slice, slice, NDArray[np.float32]] | None:
-    """Return rows, columns and the share of each of their pixels inside the polygon; None outside the image."""
+    """Return rows, columns and the coverage of their pixels by the polygon, 0 to 1; None if it is outside the image."""
     points = _inside(points, width, height)  # cv2 draws a polygon that reaches outside inexactly
     if not len(points):
         return None
@@ -121,7 +120,7 @@ def fill(canvas: Image, points: Points, colour: Colour, opacity: float = 1.0) ->
 
 
 def paint(canvas: Image, sprite: Sprite, sun: tuple[float, float], contrast: float = 1.0) -> None:
-    """Paint the shadow, then the parts, in place; contrast 0 gives every part the ground's own mean colour."""
+    """Paint the shadow, then the parts, in place; contrast 0 gives every part the mean colour of the ground."""
     height, width = canvas.shape[:2]
     outline = outline_of(sprite)
     covered = coverage(outline, width, height)
@@ -137,7 +136,7 @@ def paint(canvas: Image, sprite: Sprite, sun: tuple[float, float], contrast: flo
 
 
 def cast(canvas: Image, outline: Points, sun: tuple[float, float], height: float, darkness: float) -> None:
-    """Darken, in place, the ground that a convex outline of this height shades; sun is where shadows point."""
+    """Darken the ground shaded by a convex outline of this height, in place; `sun` is the direction of shadows."""
     shaded = np.concatenate([outline, outline + np.array(sun) * height]).astype(np.float32)
     covered = coverage(cv2.convexHull(shaded).reshape(-1, 2).astype(np.float64), canvas.shape[1], canvas.shape[0])
     if covered is not None:

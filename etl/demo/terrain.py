@@ -1,4 +1,4 @@
-"""The ground of a synthetic aerial scene: fields, water, roads, roofs and trees, and where things may stand."""
+"""The ground of a synthetic aerial scene: fields, water, roads, roofs and trees, and places for objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONCRETE: Colour = (146, 143, 136)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the images of one place have in common."""
+    """The properties shared by all images of one site."""
 
     heading: float  # radians, of fields and streets
     scale: float  # pixels per unit; a car is about 15 units long
@@ -38,7 +38,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A scene being painted: pixels, where things stand, and where they could."""
+    """A scene being painted: pixels, occupied ground, and places for objects."""
 
     site: Site
     scale: float
@@ -50,7 +50,7 @@ class Canvas:
 
 
 def site(rng: Generator) -> Site:
-    """Return the character of one place."""
+    """Return the properties of a random site."""
     urban = float(rng.uniform(0, 1))
     sun, length = rng.uniform(0, 2 * pi), rng.uniform(0.8, 1.4)
     palette = _PAVED if urban > 0.6 else _FIELDS
@@ -66,7 +66,7 @@ def site(rng: Generator) -> Site:
 
 
 def landscape(rng: Generator, place: Site) -> Canvas:
-    """Return one view of the site, painted, without any vehicle or look-alike."""
+    """Return a painted view of the site without vehicles and look-alikes."""
     canvas = _ground(rng, place)
     _water(rng, canvas)
     _pavement(rng, canvas)
@@ -96,7 +96,7 @@ def _axes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _ground(rng: Generator, place: Site) -> Canvas:
-    """Return a canvas of fields, each with its colour and its furrows."""
+    """Return a canvas of fields with colours and furrows."""
     x, y = _axes()
     warp = noise(rng, 3, 2) * 8
     u = x * cos(place.heading) + y * sin(place.heading) + warp
@@ -147,7 +147,7 @@ def _water(rng: Generator, canvas: Canvas) -> None:
 def _free_rectangle(
     rng: Generator, canvas: Canvas, length: float, width: float
 ) -> tuple[float, float, float, Points] | None:
-    """Return x, y, heading and corners of a rectangle on unbuilt ground; None if none was found."""
+    """Return x, y, heading and corners of a rectangle on free ground; None if none was found."""
     for _ in range(12):
         x, y = rng.uniform(-20, SIDE + 20, 2)
         heading = canvas.site.heading + pi / 2 * rng.integers(0, 2) + rng.normal(0, 0.03)
@@ -221,7 +221,7 @@ def _road(rng: Generator, canvas: Canvas) -> None:
 
 
 def _markings(rng: Generator, canvas: Canvas, path: Points, lane: float) -> None:
-    """Paint the lines of a road of two lanes along a path [N, 2], in place, and note where vehicles may drive."""
+    """Paint the lines of a road of two lanes along a path [N, 2], in place, and record where vehicles may drive."""
     step = 5 * canvas.scale
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
     places = canvas.spots.setdefault("road", [])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl.demo import sprites
+from etl.demo import scene, sprites
 
 GROUND = (255.0, 0.0, 255.0)  # no sprite has this colour
 NOON = (0.0, 0.0)  # no shadow beside the sprite
@@ -78,7 +78,7 @@ def test_a_sprite_without_contrast_has_the_mean_colour_of_the_ground() -> None:
     np.testing.assert_allclose(canvas, 90, atol=0.01)
 
 
-@pytest.mark.parametrize("kind", sprites.LOOK_ALIKES)
+@pytest.mark.parametrize("kind", sorted(scene.LOOK_ALIKES))
 def test_look_alikes_are_as_large_as_vehicles(kind: str) -> None:
     x0, y0, x1, y1 = sprites.hull(sprites.look_alike(np.random.default_rng(1), kind, 1.0))
     assert 4 < ((x1 - x0) * (y1 - y0)) ** 0.5 < 40
