@@ -32,7 +32,7 @@ from etl.dashboard import pages
 from etl.dashboard.overview import Overview, load_overview, read_performance_report, read_report
 from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
 from etl.errors import StoreError
-from etl.lifecycle.trial import named
+from etl.lifecycle.trial import with_trial_store
 from etl.reports import page
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def trial_report(dataset: str, trial: str, name: str, file: str, user: GetUserDe
     config = _config(dataset, "build", user)
     if not _TRIAL.fullmatch(trial):
         raise HTTPException(404, f"{dataset} has no such trial")
-    return _report(named(config, trial), "snapshots", name, file)
+    return _report(with_trial_store(config, trial), "snapshots", name, file)
 
 
 @app.get("/datasets/{dataset}/models/{name}/{file}")

@@ -34,7 +34,7 @@ class SourceWatcher(BaseEventTrigger):
             try:
                 return watcher.poll(load(self.config))
             except Exception as error:
-                if not isinstance(error, (SpeckError, *store.away())):
+                if not isinstance(error, (SpeckError, *store.unavailable_errors())):
                     raise
                 # The storage may be reachable again at the next poll.
                 self.log.warning("%s: cannot check for new data: %s", self.config, error)

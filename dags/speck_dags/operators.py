@@ -112,7 +112,7 @@ class IngestOperator(StageOperator):
 
         form = forms.read_form(self, context)
         with fail_without_retry():
-            config = trial.configured(self.config, forms.config_overrides(form))
+            config = trial.load_trial_config(self.config, forms.config_overrides(form))
             with self.connect_cluster(context) as cluster:
                 if not form["dry_run"]:
                     return ingest.run(config, cluster, full=form["full"])

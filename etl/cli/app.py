@@ -33,7 +33,7 @@ class Commands(TyperGroup):
         except Exception as error:
             from etl.storage import store
 
-            if not isinstance(error, store.away()):
+            if not isinstance(error, store.unavailable_errors()):
                 raise
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(SpeckError.exit_code)

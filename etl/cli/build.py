@@ -79,7 +79,7 @@ def build(
     from etl.lifecycle import trial
 
     changed = changes(overrides or ()) | ({} if sample is None else {"source.sample": sample})
-    settings = trial.configured(config, changed)
+    settings = trial.load_trial_config(config, changed)
     fixed_plan = read_plan_file(plan) if plan is not None else None
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
         print_answer(build.build(settings, cluster, plan=fixed_plan, full=full), as_json)

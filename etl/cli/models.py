@@ -16,7 +16,7 @@ def models(config: ConfigFile, as_json: Json = False) -> None:
     from etl.lifecycle import champion
 
     home = load(config).home
-    print_answer({"models": champion.models(home), "promotions": champion.history(home)}, as_json)
+    print_answer({"models": champion.list_models(home), "promotions": champion.history(home)}, as_json)
 
 
 @app.command()
@@ -28,5 +28,5 @@ def promote(
     """Promote a model to champion without the gate, e.g. to roll back."""
     from etl.lifecycle import champion
 
-    home, name = champion.home_of(model)
-    print_answer(champion.promote(home, name, reason, over=champion.champion(home)), as_json)
+    home, name = champion.resolve_model(model)
+    print_answer(champion.promote(home, name, reason, over=champion.current_champion(home)), as_json)

@@ -49,10 +49,10 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare two snapshots: added and removed images, and boxes by class and size."""
-    from etl.snapshots.diff import difference
+    from etl.snapshots.diff import diff
     from etl.snapshots.snapshot import Snapshot
 
-    answer = difference(Snapshot.open(before), Snapshot.open(after))
+    answer = diff(Snapshot.open(before), Snapshot.open(after))
     if as_json:
         print_answer(answer, True)
         return
@@ -67,7 +67,7 @@ def gc(config: ConfigFile, as_json: Json = False) -> None:
     """Delete snapshots, models and files that the retention policy no longer keeps."""
     from etl.lifecycle import retention
 
-    print_answer(retention.collect(load(config)), as_json)
+    print_answer(retention.collect_garbage(load(config)), as_json)
 
 
 @app.command()

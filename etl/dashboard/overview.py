@@ -159,7 +159,7 @@ def read_report(config: Config, folder: str, name: str, file: str) -> bytes:
     """Return a page of a snapshot or a model as it was written; StoreError if there is no such page."""
     uri = f"{config.home}/{folder}/{name}"
     allowed = file in PAGES.get(folder, ()) and _ID.fullmatch(name)
-    stamps = {entry.path: entry.stamp for entry in store.listing(uri)} if allowed else {}
+    stamps = {entry.path: entry.stamp for entry in store.list_files(uri)} if allowed else {}
     if file not in stamps:
         raise StoreError(f"{config.name}: no page {folder}/{name}/{file}")
     return _read_page(f"{uri}/{file}", stamps[file])
@@ -174,13 +174,13 @@ def read_performance_report(config: Config, stage: str) -> bytes:
 
 def _newest_entries(uri: str) -> list[tuple[str, str]]:
     """Return URI and stamp of the newest entries of a log, oldest first."""
-    return [(f"{uri}/{file.path}", file.stamp) for file in store.listing(uri)[-NEWEST:]]
+    return [(f"{uri}/{file.path}", file.stamp) for file in store.list_files(uri)[-NEWEST:]]
 
 
 def _stamps_by_folder(uri: str) -> dict[str, dict[str, str]]:
     """Return the stamp of each file, by name, of each folder below a URI."""
     stamps: dict[str, dict[str, str]] = {}
-    for file in store.listing(uri):
+    for file in store.list_files(uri):
         folder, _, name = file.path.partition("/")
         stamps.setdefault(folder, {})[name] = file.stamp
     return stamps
@@ -229,7 +229,7 @@ def _read_page(uri: str, stamp: str) -> bytes:
 
 @lru_cache(_CACHED_FILES)
 def _modified(uri: str, stamp: str) -> datetime:
-    return store.modified(uri)
+    return store.modified_time(uri)
 
 
 @lru_cache(_CACHED_FILES)

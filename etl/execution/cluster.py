@@ -107,7 +107,7 @@ class Cluster(ABC):
         sizes = [images(item) for item in items]
         unit = "part" if images is _one else "image"
         found = self.stream(function, items, label)
-        return progress.of(found, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
+        return progress.track(found, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
 
 
 class _Serial(Cluster):

@@ -16,7 +16,7 @@ _times = count(1)
 
 
 @cache
-def keep_freed() -> None:
+def tune() -> None:
     """Let this process keep up to 256 MiB of freed memory for the next image.
 
     Handing every image's buffers back to the system and faulting them in again takes a fifth of the CPU time of
@@ -32,7 +32,7 @@ def keep_freed() -> None:
         library.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
-def tidy() -> None:
+def trim() -> None:
     """End the objects that only cycles keep; every eighth time, hand back the free memory between what is used.
 
     Handing it back each time would cost lossless tiling 5 % of its CPU time, never doing so lets a worker grow.

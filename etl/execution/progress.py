@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 _SECONDS = 5.0  # from one line in a log to the next
 
 
-def of(
+def track(
     items: Iterable[Item], label: str, total: int, unit: str, count: Callable[[Item], int] = lambda item: 1
 ) -> Iterator[Item]:
     """Yield the items, counting each as done when the next is asked for: as `count` units, of `total`, maybe a guess.

@@ -10,17 +10,17 @@ from etl.snapshots import anchors
 from etl.stages.anchors import fit, formats
 from etl.storage import store
 from etl.storage.paths import ANCHORS
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 log = logging.getLogger("speck")
 
 
 def run(uri: str) -> Answer:
     """Fit anchors to the boxes of the train tiles, in network pixels."""
-    work = Work(uri)
+    work = WorkDir(uri)
 
     def compute() -> Answer:
-        wh = anchors.sizes(read_sample_indexes(work))
+        wh = anchors.box_sizes(read_sample_indexes(work))
         fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
         log.info("%s", formats.format_log(fitted, fit.RATIO))
         store.write_json(work.path("anchors", ANCHORS), fitted)

@@ -22,14 +22,14 @@ from etl.stages.audit.counts import LabelPart, Summary, count_labels, merge
 from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, SnapshotPaths
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 _IMAGES_PER_PART = 2_000
 
 
 def run(uri: str, cluster: Cluster) -> Answer:
     """Audit the labels as written and the images; writes audit.json and audit.html."""
-    work = Work(uri)
+    work = WorkDir(uri)
 
     def compute() -> Answer:
         images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
@@ -40,7 +40,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
     return work.once("audit", compute)
 
 
-def _summarize(work: Work, cluster: Cluster, images: pa.Table, annotations: pa.Table) -> Summary:
+def _summarize(work: WorkDir, cluster: Cluster, images: pa.Table, annotations: pa.Table) -> Summary:
     """Return the counts of all labels, and those of the pixels of a sample of the images."""
     parts = label_parts(work, images, annotations)
     labels = cluster.fold(count_labels, parts, merge, label="audit", images=image_count)
@@ -49,7 +49,7 @@ def _summarize(work: Work, cluster: Cluster, images: pa.Table, annotations: pa.T
     return merge(labels or Summary(), pixels or Summary())
 
 
-def label_parts(work: Work, images: pa.Table, annotations: pa.Table) -> list[LabelPart]:
+def label_parts(work: WorkDir, images: pa.Table, annotations: pa.Table) -> list[LabelPart]:
     """Return the images in parts of bounded size, with their annotations."""
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
@@ -58,7 +58,7 @@ def label_parts(work: Work, images: pa.Table, annotations: pa.Table) -> list[Lab
     return [LabelPart(piece, boxes_of(piece, annotations), tile_size, image_size, rejected) for piece in pieces]
 
 
-def write_audit(work: Work, summary: Summary, images: pa.Table, annotations: pa.Table) -> Audit:
+def write_audit(work: WorkDir, summary: Summary, images: pa.Table, annotations: pa.Table) -> Audit:
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
     audit = conclude(summary, _context(work, images))
     preview = remap.preview_categories(annotations, work.categories, work.config.ontology)
@@ -69,7 +69,7 @@ def write_audit(work: Work, summary: Summary, images: pa.Table, annotations: pa.
     return audit
 
 
-def _context(work: Work, images: pa.Table) -> Context:
+def _context(work: WorkDir, images: pa.Table) -> Context:
     config = work.config
     tile_size = plan.resolve_tile_size(work)
     return Context(
@@ -94,7 +94,7 @@ def _near_duplicates(images: pa.Table) -> list[tuple[str, str]]:
     return [(paths[ones[0]], paths[other]) for ones, others in similar for other in others if other != ones[0]]
 
 
-def _findings_of_split(work: Work) -> list[Finding]:
+def _findings_of_split(work: WorkDir) -> list[Finding]:
     pins = store.read_json(work.path("split", "pins.json"))
     return [Finding.model_validate(row, strict=False) for row in pins["findings"]]
 

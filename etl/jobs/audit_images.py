@@ -25,7 +25,7 @@ from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowe
 from etl.stages.audit.counts import Key, Summary
 from etl.stages.audit.model import Audit
 from etl.storage import store
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 _IMAGES_PER_PART = 4
 _FULL_IMAGES = 3  # pictures of whole images
@@ -68,7 +68,7 @@ def measure_pixels(part: PixelPart) -> Summary:
     descriptors: dict[str, list[Descriptor]] = {}
     for image in part.images.to_pylist():
         header = image["width"], image["height"], image["format"]
-        file = ImageFile(store.content(store.join(part.config.source.images, image["path"])), header)
+        file = ImageFile(store.read_or_path(store.join(part.config.source.images, image["path"])), header)
         if file.is_large:
             continue
         pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
@@ -90,7 +90,7 @@ def _every_nth(annotations: pa.Table, most: int) -> pa.Table:
     return annotations.take(pa.array(np.arange(0, annotations.num_rows, step)))
 
 
-def example_pictures(work: Work, audit: Audit, images: pa.Table, annotations: pa.Table) -> list[Picture]:
+def example_pictures(work: WorkDir, audit: Audit, images: pa.Table, annotations: pa.Table) -> list[Picture]:
     """Return pictures of boxes that findings name, enlarged, and of the images with the most boxes."""
     boxes_of_image = Counter(annotations["image_id"].to_pylist())
     fullest = sorted(images.to_pylist(), key=lambda row: (-boxes_of_image[row["image_id"]], row["path"]))

@@ -17,7 +17,7 @@ from etl.plan import Plan
 from etl.stages.planning.preview import PlanPreview
 from etl.storage import lease, store
 from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 
 def build(config: Config, cluster: Cluster | None = None, *, plan: Plan | None = None, full: bool = False) -> Answer:
@@ -29,7 +29,7 @@ def build(config: Config, cluster: Cluster | None = None, *, plan: Plan | None =
     if cluster is None:
         with serial() as here:
             return build(config, here, plan=plan, full=full)
-    with lease.held(config.home):
+    with lease.hold(config.home):
         work = ingest.run(config, cluster, plan=plan, full=full)["work"]
         split.run(work)
         audit.run(work, cluster)
@@ -41,7 +41,7 @@ def build(config: Config, cluster: Cluster | None = None, *, plan: Plan | None =
 
 def audit_source(config: Config, cluster: Cluster) -> Answer:
     """Audit a source without building it, and return the answer of `speck audit`."""
-    work = Work(ingest.run(config, cluster, purpose="audit")["work"])
+    work = WorkDir(ingest.run(config, cluster, purpose="audit")["work"])
     split.run(work.uri)
     audit.run(work.uri, cluster)
     audited = dict(store.read_json(work.path("audit", AUDIT_JSON)))
@@ -54,7 +54,7 @@ def audit_source(config: Config, cluster: Cluster) -> Answer:
 def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> PlanPreview:
     """Preview what a build would do with a source, and return the answer of `speck plan`; `update` pins a new plan."""
     purpose = PLAN_UPDATE if update else "plan"
-    work = Work(ingest.run(config, cluster, purpose=purpose)["work"])
+    work = WorkDir(ingest.run(config, cluster, purpose=purpose)["work"])
     try:
         split.run(work.uri)
         remap.run(work.uri)

@@ -29,7 +29,7 @@ from etl.sources import scan, watch
 from etl.stages import ingest, remap
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 log = logging.getLogger("speck")
 _PART_BYTES = 16_000_000  # of image files in one part
@@ -46,7 +46,7 @@ class _Inputs:
     purpose: str
     full: bool
 
-    def work(self) -> Work:
+    def work(self) -> WorkDir:
         """Return the work folder, named by a digest of the inputs."""
         config, plan = self.config, self.plan
         pinned = plan.model_dump(mode="json") if plan is not None else None
@@ -55,7 +55,7 @@ class _Inputs:
         extra = ("full",) * self.full
         name = digest(self.source.fingerprint, settings, pinned, VERSIONS, codec, self.purpose, *extra)[:16]
         name = name if self.purpose == "build" else f"{self.purpose}-{name}"
-        return Work(DatasetPaths(config.home).work_dir(name))
+        return WorkDir(DatasetPaths(config.home).work_dir(name))
 
 
 def run(
@@ -80,7 +80,7 @@ def run(
     return {"work": work.uri, **answer}
 
 
-def _ingest(inputs: _Inputs, work: Work, cluster: Cluster) -> Answer:
+def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
     log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
     keys = ingest_cache.image_keys(config, source)
@@ -146,7 +146,9 @@ def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
     return categories
 
 
-def _write_tables(inputs: _Inputs, work: Work, tables: dict[str, pa.Table], categories: list[str], boxes: int) -> None:
+def _write_tables(
+    inputs: _Inputs, work: WorkDir, tables: dict[str, pa.Table], categories: list[str], boxes: int
+) -> None:
     """Write the tables, then build.json, which makes the folder a build."""
     for name, table in tables.items():
         work.write("ingest", name, table)

@@ -39,7 +39,7 @@ def ingest_part(part: IngestPart) -> pa.Table:
 
 def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
     try:
-        file = ImageFile(store.content(store.join(part.config.source.images, path)))
+        file = ImageFile(store.read_or_path(store.join(part.config.source.images, path)))
         header, row = ingest.probe_image(path, file, part.config.source.max_megapixels)
     except codec.UnreadableImageError as error:
         rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))

@@ -28,14 +28,14 @@ from etl.stages.planning.tile_stats import Tables, TileStats
 from etl.stages.remap import remap_boxes
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 PLAN_UPDATE = "plan-update"  # purpose of a work that ignores the pinned plan except for the splits
 _WORTHWHILE = 0.1  # share of the pixels that a new plan must save to justify a full rebuild
 
 
-def resolve_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
+def resolve_plan(work: WorkDir, images: pa.Table, annotations: pa.Table) -> Plan:
     """Return the plan of a build: the pinned one with the settings that the configuration fixes, else a new one."""
     tables, pinned = Tables(images, annotations), work.pinned
     if pinned is None:
@@ -51,7 +51,7 @@ def resolve_plan(work: Work, images: pa.Table, annotations: pa.Table) -> Plan:
     return sampling.choose_policy(plan, work.config, tables, TileStats(tables, plan.tile, work.config.source.held_out))
 
 
-def new_plan(work: Work, tile: TilePlan) -> Plan:
+def new_plan(work: WorkDir, tile: TilePlan) -> Plan:
     """Return a plan with this tiling, new in everything but the splits; its sampling policy is not chosen yet."""
     pins = store.read_json(work.path("split", "pins.json"))
     return Plan(
@@ -65,18 +65,18 @@ def new_plan(work: Work, tile: TilePlan) -> Plan:
     )
 
 
-def load_build_plan(work: Work) -> Plan:
+def load_build_plan(work: WorkDir) -> Plan:
     """Return the plan that the samples of a build were made under."""
     return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
 
 
-def resolve_tile_size(work: Work) -> int:
+def resolve_tile_size(work: WorkDir) -> int:
     """Return the side of a build's tiles in sample pixels."""
     size = work.config.tile.size
     return size if size != "auto" else resolve_tile_plan(work).size
 
 
-def resolve_tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
+def resolve_tile_plan(work: WorkDir, tables: Tables | None = None) -> TilePlan:
     """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
     if work.pinned is not None:
         return apply_settings(work.pinned.tile, work.config.tile)
@@ -88,7 +88,7 @@ def resolve_tile_plan(work: Work, tables: Tables | None = None) -> TilePlan:
     return TilePlan.model_validate(store.read_json(uri))
 
 
-def tables_to_tile(work: Work) -> Tables:
+def tables_to_tile(work: WorkDir) -> Tables:
     """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
     images = work.read("split", "images")
     images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
@@ -96,7 +96,7 @@ def tables_to_tile(work: Work) -> Tables:
     return Tables(images, annotations)
 
 
-def check_plan(work: Work) -> list[Finding]:
+def check_plan(work: WorkDir) -> list[Finding]:
     """Return the audit's findings about a plan that no longer fits the data, and log each."""
     tables = tables_to_tile(work)
     tile, objects = resolve_tile_plan(work, tables), collect_objects(tables)
@@ -106,7 +106,7 @@ def check_plan(work: Work) -> list[Finding]:
     return findings
 
 
-def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -> list[Finding]:
+def _too_large(work: WorkDir, tile: TilePlan, objects: Objects, paths: list[str]) -> list[Finding]:
     too_large = find_never_whole(tile, objects)
     if not too_large.any():
         return []
@@ -117,7 +117,7 @@ def _too_large(work: Work, tile: TilePlan, objects: Objects, paths: list[str]) -
     return [finding("replan_whole", advice, files, count=int(too_large.sum()))]
 
 
-def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[Finding]:
+def _too_costly(work: WorkDir, tile: TilePlan, objects: Objects) -> list[Finding]:
     config = work.config
     if work.pinned is None or config.tile.size != "auto":
         return []
@@ -133,7 +133,7 @@ def _too_costly(work: Work, tile: TilePlan, objects: Objects) -> list[Finding]:
     return [finding("replan_cost", advice, count=now.size)]
 
 
-def pin_after_build(work: Work, plan: Plan) -> None:
+def pin_after_build(work: WorkDir, plan: Plan) -> None:
     """Pin the plan of a build if none is pinned; else pin its sampling policy if the configuration asked for it."""
     uri = DatasetPaths(work.config.home).plan
     if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:

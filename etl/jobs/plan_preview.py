@@ -12,10 +12,10 @@ from etl.stages.planning.sampling import choose_policy
 from etl.stages.planning.tile_size import assess_candidates, best_candidate, collect_objects
 from etl.stages.planning.tile_stats import TileStats
 from etl.stages.remap import preview_categories
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 
-def preview_build(work: Work, *, update: bool = False) -> PlanPreview:
+def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
     """Return what ontology, split, tiling and augmentation would make of a source, and why.
 
     The plan is the pinned one, if any, and `changes` is what an update would pin in its place; with `update` the plan

@@ -27,7 +27,7 @@ from etl.stages.planning import sampling
 from etl.stages.remap import trained_categories
 from etl.storage import lease, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 log = logging.getLogger("speck")
 
@@ -58,21 +58,21 @@ class _Change(TypedDict):
 
 def run(uri: str) -> Answer:
     """Publish a build and delete its work folder; returns the answer of `speck build`."""
-    work = Work(uri)
+    work = WorkDir(uri)
     if (answer := published_answer(work)) is not None:
         return answer
     with work.leased(last=True):
         return _publish(work)
 
 
-def published_answer(work: Work) -> Answer | None:
+def published_answer(work: WorkDir) -> Answer | None:
     """Return the answer of a build that was published before its process ended; None if it was not published."""
     home = split_uri(work.uri).home
     entries = [entry for entry in snapshot.history(home) if entry.get("build") == work.build_id]
     return dict(entries[-1]["answer"]) if entries and not work.exists else None
 
 
-def _publish(work: Work) -> Answer:
+def _publish(work: WorkDir) -> Answer:
     start, cpu = time.perf_counter(), time.process_time()
     answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
     plan = load_build_plan(work)
@@ -95,7 +95,7 @@ def _publish(work: Work) -> Answer:
     return answer
 
 
-def _snapshot_tables(work: Work, assembled: Assembled) -> dict[str, pa.Table]:
+def _snapshot_tables(work: WorkDir, assembled: Assembled) -> dict[str, pa.Table]:
     """Return the tables of the snapshot by name."""
     annotations = work.read("ingest", "annotations")
     events = pa.concat_tables(
@@ -130,7 +130,7 @@ def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> _Co
 
 
 def _write_snapshot(
-    work: Work, tables: Mapping[str, pa.Table], shards: list[ShardEntry], counts: _Counts, plan: Plan
+    work: WorkDir, tables: Mapping[str, pa.Table], shards: list[ShardEntry], counts: _Counts, plan: Plan
 ) -> dict[str, Any]:
     """Write the files of the snapshot into its folder, and return its manifest, which is not written yet."""
     data = {name: store.table_bytes(table) for name, table in tables.items()}
@@ -162,7 +162,7 @@ def _digest(data: bytes) -> dict[str, str | int]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _contact_sheet(work: Work, samples: pa.Table) -> bytes:
+def _contact_sheet(work: WorkDir, samples: pa.Table) -> bytes:
     rows = contact_sheet.choose(samples, schema.BASE)
     uris = [DatasetPaths(work.config.home).shard(row["shard"]) for row in rows]
     images = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, rows, strict=True)]
@@ -196,12 +196,12 @@ def _durations(answers: Mapping[str, Answer], seconds: float, cpu_seconds: float
     }
 
 
-def _make_newest(work: Work, plan: Plan, manifest: Mapping[str, Any], answer: Answer) -> None:
+def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer: Answer) -> None:
     """Pin the plan, publish the snapshot unless it is the newest already, and remove what is no longer needed."""
     home = work.config.home
     lease.confirm(home)
     pin_after_build(work, plan)
     if answer["published"]:
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
-    retention.sweep(home, work.build_id)
+    retention.remove_leftovers(home, work.build_id)
     work.delete()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from etl.stages.remap import remap_boxes
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 
 def run(uri: str) -> Answer:
     """Apply the ontology to the boxes that ingest and split have not dropped."""
-    work = Work(uri)
+    work = WorkDir(uri)
 
     def compute() -> Answer:
         kept, ledger = remap_boxes(work.usable("ingest", "split"), work.categories, work.config.ontology)

@@ -24,7 +24,7 @@ from etl.snapshots.snapshot import Snapshot, head
 from etl.stages.augment.donors import Donors
 from etl.storage import shard, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, shard_file
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 KEYS = pa.schema([("image_id", pa.string()), ("key", pa.string())])
 _STAGES = ("tile", "augment", "shard")  # whose code makes samples
@@ -98,7 +98,7 @@ def _boxes_by_image(annotations: pa.Table) -> dict[str, list[tuple[Any, ...]]]:
     return boxes
 
 
-def plan_reuse(work: Work, keys: pa.Table) -> pa.Array:
+def plan_reuse(work: WorkDir, keys: pa.Table) -> pa.Array:
     """Write the keys of this build and the snapshot to reuse; return the ids of the images whose samples it holds."""
     uri = head(work.config) if not work.full else None
     unchanged = pa.array([], pa.string())
@@ -130,7 +130,7 @@ def _unchanged_images(earlier: Snapshot, keys: pa.Table) -> pa.Array:
 def _lost_shards(snapshot: Snapshot) -> list[str]:
     """Return the sha256 of the snapshot's shards that are missing from the store or have another size."""
     folder = DatasetPaths(snapshot.home).shards
-    sizes = {file.path: file.size for file in store.listing(folder)} if store.exists(folder) else {}
+    sizes = {file.path: file.size for file in store.list_files(folder)} if store.exists(folder) else {}
     return [
         entry["sha256"]
         for entry in snapshot.manifest["shards"]
@@ -138,7 +138,7 @@ def _lost_shards(snapshot: Snapshot) -> list[str]:
     ]
 
 
-def reused_samples(work: Work) -> pa.Table:
+def reused_samples(work: WorkDir) -> pa.Table:
     """Return the index rows taken from the earlier snapshot, with the place of each one's tar blocks."""
     earlier = _snapshot_to_reuse(work)
     if earlier is None:
@@ -155,7 +155,7 @@ def reused_samples(work: Work) -> pa.Table:
     return table.filter(pc.is_in(samples["image_id"], work.read("tile", "kept")["image_id"].combine_chunks()))
 
 
-def reused_ledger(work: Work, samples: pa.Table) -> pa.Table:
+def reused_ledger(work: WorkDir, samples: pa.Table) -> pa.Table:
     """Return the ledger rows of the samples that are taken from the earlier snapshot."""
     earlier = _snapshot_to_reuse(work)
     if earlier is None:
@@ -165,7 +165,7 @@ def reused_ledger(work: Work, samples: pa.Table) -> pa.Table:
     return ledger.filter(pc.and_(pc.is_in(ledger["stage"], _SAMPLE_STAGES), is_reused))
 
 
-def earlier_shards(work: Work) -> dict[str, ShardEntry]:
+def earlier_shards(work: WorkDir) -> dict[str, ShardEntry]:
     """Return the shards of the snapshot to reuse by URI, as its manifest lists them."""
     earlier = _snapshot_to_reuse(work)
     if earlier is None:
@@ -212,6 +212,6 @@ def check_blocks(rows: pa.Table, data: bytes) -> None:
         base += length
 
 
-def _snapshot_to_reuse(work: Work) -> Snapshot | None:
+def _snapshot_to_reuse(work: WorkDir) -> Snapshot | None:
     uri = store.read_json(work.path("tile", "reuse.json"))["snapshot"]
     return None if uri is None else Snapshot.open(uri)

@@ -2,7 +2,7 @@
 
 New samples come from the parts of the build; reused ones are copied byte for byte from shards of the earlier snapshot.
 A shard whose samples are exactly those of an earlier shard is neither read nor written. The borders follow from the
-samples' content (`etl.storage.shard.borders`), so the shards do not depend on how the images were cut into parts.
+samples' content (`etl.storage.shard.shard_starts`), so the shards do not depend on how the images were cut into parts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from etl.jobs import sample_cache
 from etl.jobs.sample_cache import ShardEntry
 from etl.storage import shard, store
 from etl.storage.paths import DatasetPaths
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
@@ -40,7 +40,7 @@ class Assembled:
     reused: int  # samples taken from the earlier snapshot
 
 
-def read_sample_indexes(work: Work) -> Iterator[pa.Table]:
+def read_sample_indexes(work: WorkDir) -> Iterator[pa.Table]:
     """Yield the index rows of every sample with the place of its blocks, part by part and the reused ones last."""
     for uri in store.read_json(work.path("tile", "parts.json")):
         table = store.read_table(f"{uri}.samples.parquet")
@@ -50,7 +50,7 @@ def read_sample_indexes(work: Work) -> Iterator[pa.Table]:
     yield sample_cache.reused_samples(work)
 
 
-def assemble_shards(work: Work, images: pa.Table) -> Assembled:
+def assemble_shards(work: WorkDir, images: pa.Table) -> Assembled:
     """Write the shards that do not exist yet, and return everything a snapshot holds about its samples."""
     *new, reused = read_sample_indexes(work)
     samples = _order_samples(pa.concat_tables([*new, reused]), images)
@@ -93,7 +93,7 @@ def _cut_shards(samples: pa.Table, max_bytes: int) -> Iterator[pa.Table]:
         ids, sizes = rows["image_id"].to_pylist(), rows["length"].to_numpy()
         firsts = [row for row, name in enumerate(ids) if row == 0 or name != ids[row - 1]]
         images = [(ids[first], int(sizes[first:end].sum())) for first, end in pairwise([*firsts, len(ids)])]
-        starts = [first for first, new in zip(firsts, shard.borders(images, max_bytes), strict=True) if new]
+        starts = [first for first, new in zip(firsts, shard.shard_starts(images, max_bytes), strict=True) if new]
         for first, end in pairwise([*starts, len(ids)]):
             yield rows.slice(first, end - first)
 

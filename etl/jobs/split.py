@@ -13,12 +13,12 @@ from etl.config import SplitRatios
 from etl.stages.ledger import ledger_row
 from etl.stages.split import assign_splits
 from etl.storage import store
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 
 def run(uri: str) -> Answer:
     """Assign each image to a split, and drop the boxes that no split can use."""
-    work = Work(uri)
+    work = WorkDir(uri)
 
     def compute() -> Answer:
         source = work.config.source
@@ -55,7 +55,7 @@ def run(uri: str) -> Answer:
     return work.once("split", compute)
 
 
-def _guard_band_boxes(work: Work, images: pa.Table, boxes: pa.Table) -> list[str]:
+def _guard_band_boxes(work: WorkDir, images: pa.Table, boxes: pa.Table) -> list[str]:
     """Return the ids of the boxes on divided images that lie outside every region."""
     held_out = work.config.source.held_out
     divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}

@@ -19,14 +19,14 @@ from etl.jobs.tile_worker import TilePart, tile_part
 from etl.jobs.versions import VERSIONS
 from etl.stages.augment import donor_reader, donors
 from etl.storage import store
-from etl.storage.work import Answer, Work
+from etl.storage.work import Answer, WorkDir
 
 _TILE_PIXELS = 12_000_000  # of source images in one part
 
 
 def run(uri: str, cluster: Cluster) -> Answer:
     """Cut and augment every changed image of a build into samples, part by part."""
-    work = Work(uri)
+    work = WorkDir(uri)
 
     def compute() -> Answer:
         images = work.read("split", "images")
@@ -51,7 +51,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
             for part in _image_parts(changed)
         ]
         made = cluster.map(tile_part, parts, label="tile", images=image_count)
-        store.settle(work.uri)
+        store.sync(work.uri)
         store.write_json(work.path("tile", "parts.json"), [part.uri for part in parts])
         return {"parts": len(parts), "parts_reused": made.count(False), "images_unchanged": len(unchanged)}
 

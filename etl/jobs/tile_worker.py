@@ -45,19 +45,19 @@ def tile_part(part: TilePart) -> bool:
     if _is_complete(part.uri):
         return False
     lossless.check_codec(part.plan.codec)
-    malloc.keep_freed()
+    malloc.tune()
 
     def read_pixels(image: ImageRow) -> Pixels:
         return read_image_file(part.config, image).pixels(applied_orientation(image))
 
     donor_reader = DonorReader(part.donors, read_pixels)
-    with store.writing(f"{part.uri}.tar", durable=False) as file:
+    with store.open_atomic(f"{part.uri}.tar", durable=False) as file:
         writer = SampleWriter(file)
         for annotated in by_image(part.images, part.annotations).values():
             _write_samples(part.config, part.plan, annotated, donor_reader, writer)
     store.write_table(f"{part.uri}.ledger.parquet", writer.ledger_table(), durable=False)
     store.write_table(f"{part.uri}.samples.parquet", writer.index_table(), durable=False)
-    malloc.tidy()
+    malloc.trim()
     return True
 
 

@@ -11,13 +11,13 @@ from etl.storage import store
 from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
 
-def champion(home: str) -> str | None:
+def current_champion(home: str) -> str | None:
     """Return the id of the dataset's champion, None before the first."""
     entries = history(home)
     return str(entries[-1]["model"]) if entries else None
 
 
-def standing(home: str) -> list[str]:
+def champion_and_previous(home: str) -> list[str]:
     """Return the ids of the champion and its predecessor, those that there are."""
     entries = history(home)[-1:]
     return [str(entry[key]) for entry in entries for key in ("model", "predecessor") if entry[key] is not None]
@@ -28,7 +28,7 @@ def history(home: str) -> list[dict[str, Any]]:
     folder = DatasetPaths(home).promotions
     if not store.exists(folder):
         return []
-    return [store.read_json(f"{folder}/{file.path}") for file in store.listing(folder)]
+    return [store.read_json(f"{folder}/{file.path}") for file in store.list_files(folder)]
 
 
 def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str, Any]:
@@ -57,9 +57,9 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
     return entry
 
 
-def models(home: str) -> list[dict[str, Any]]:
+def list_models(home: str) -> list[dict[str, Any]]:
     """Return the dataset's models, oldest first: id, snapshot, figures where it was judged, whether it is champion."""
-    best = champion(home)
+    best = current_champion(home)
     found = []
     for uri in store.glob(DatasetPaths(home).model("*").model_json):
         said, paths = store.read_json(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
@@ -68,7 +68,7 @@ def models(home: str) -> list[dict[str, Any]]:
             {
                 "id": said["id"],
                 "uri": paths.uri,
-                "written": store.modified(paths.weights).isoformat(),
+                "written": store.modified_time(paths.weights).isoformat(),
                 "model": said["model"],
                 "snapshot": said["snapshot"],
                 "run": said.get("run"),
@@ -86,7 +86,7 @@ def _combined_metrics(model: ModelPaths) -> CombinedMetrics | None:
     return Evaluation.from_json(model.evaluation_json, store.read_bytes(model.evaluation_json)).combined
 
 
-def home_of(model: str) -> tuple[str, str]:
+def resolve_model(model: str) -> tuple[str, str]:
     """Return the dataset's part of the store and the id of a model's URI; ConfigError when no model is there."""
     home, name = split_uri(model)
     if not home or not store.exists(ModelPaths(model).model_json):

@@ -13,7 +13,7 @@ from etl.lifecycle import champion
 from etl.snapshots import snapshot
 from etl.storage import lease, store
 from etl.storage.paths import MANIFEST, RUN_JSON, DatasetPaths, shard_file, split_uri
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
@@ -21,14 +21,14 @@ _RUN_DAYS = 7  # after which a training that did not go on is given up
 _AUDIT_HOURS = 24  # after which the work of an audit, which takes no lease, is a dead one's
 
 
-def collect(config: Config) -> dict[str, Any]:
+def collect_garbage(config: Config) -> dict[str, Any]:
     """Remove old snapshots, shards no kept one needs, trials and work of dead builds; return the answer of `speck gc`.
 
     The newest `retention.snapshots` stay, and whatever head, champion and its predecessor stand for. It holds the
     dataset's lease itself, and so never works beside a build: StoreError, naming the owner, while one runs. StoreError,
     too, with nothing removed, when a file is damaged that says what must stay.
     """
-    with lease.held(config.home):
+    with lease.hold(config.home):
         return _collect(config)
 
 
@@ -39,7 +39,7 @@ def _collect(config: Config) -> dict[str, Any]:
     published = {name for name in there if f"{name}/{MANIFEST}" in snapshot_files}
     _check_pointers(config, published)
     _check_manifests(config, there, published)
-    kept = wanted(config) & published
+    kept = snapshots_to_keep(config) & published
     needed = {
         shard_file(entry["sha256"])
         for name in sorted(kept)
@@ -53,12 +53,12 @@ def _collect(config: Config) -> dict[str, Any]:
     shards = sorted(shard_files.keys() - needed)
     for name in shards:
         store.delete(f"{paths.shards}/{name}")
-    work = [name for name in sorted(_folders(work_files)) if _is_dead(Work(paths.work_dir(name)))]
+    work = [name for name in sorted(_folders(work_files)) if _is_dead(WorkDir(paths.work_dir(name)))]
     for name in work:
-        Work(paths.work_dir(name)).delete()
+        WorkDir(paths.work_dir(name)).delete()
     models = _old_models(config)
     at_work = _runs(config.home)
-    needed_runs = {row["run"] for row in champion.models(config.home) if row["id"] not in models} | at_work.keys()
+    needed_runs = {row["run"] for row in champion.list_models(config.home) if row["id"] not in models} | at_work.keys()
     for name in models:
         model = paths.model(name)
         run = store.read_json(model.model_json).get("run")
@@ -79,7 +79,7 @@ def _collect(config: Config) -> dict[str, Any]:
     return {"kept": len(kept), "removed": {"snapshots": gone, "models": models, **counts, "bytes": freed}}
 
 
-def sweep(home: str, build_id: str) -> None:
+def remove_leftovers(home: str, build_id: str) -> None:
     """Remove what builds that were killed left behind, for the build that holds the lease and keeps its own work.
 
     That is the work no try of a build can go on with: published by a process that could not clean up any more, half
@@ -95,7 +95,7 @@ def sweep(home: str, build_id: str) -> None:
     for name in there:
         if name in beside:
             continue
-        work = Work(paths.work_dir(name))
+        work = WorkDir(paths.work_dir(name))
         if not work.exists or name in published or work.build["plan"] != pinned:
             work.delete()
             log.info("removed the work of build %s, which ended before it could", name)
@@ -105,7 +105,7 @@ def sweep(home: str, build_id: str) -> None:
         store.clear_partials_of(file)
 
 
-def wanted(config: Config) -> set[str]:
+def snapshots_to_keep(config: Config) -> set[str]:
     """Return the ids of the snapshots that must stay."""
     published: list[str] = []
     for entry in reversed(snapshot.history(config.home)):
@@ -114,8 +114,8 @@ def wanted(config: Config) -> set[str]:
     found = set(published[: config.retention.snapshots])
     if (head := snapshot.head(config)) is not None:
         found.add(split_uri(head).id)
-    newest = [row["id"] for row in champion.models(config.home)[-1:]]  # it may not be judged yet
-    stood_on = [_snapshot_of(config.home, model) for model in (*champion.standing(config.home), *newest)]
+    newest = [row["id"] for row in champion.list_models(config.home)[-1:]]  # it may not be judged yet
+    stood_on = [_snapshot_of(config.home, model) for model in (*champion.champion_and_previous(config.home), *newest)]
     in_training = [split_uri(uri).id for uri in _in_training(config.home)]
     return found | {name for name in (*stood_on, *in_training) if name is not None}
 
@@ -139,12 +139,12 @@ def _check_manifests(config: Config, there: set[str], published: set[str]) -> No
     """Raise StoreError when a model that must stay is lost, or the manifest of a snapshot that something needs."""
     home, head, paths = config.home, snapshot.head(config), DatasetPaths(config.home)
     needed = {} if head is None else {head: "head.json refers to it"}
-    for model in champion.standing(home):
+    for model in champion.champion_and_previous(home):
         uri = paths.model(model).model_json
         if not store.exists(uri):
             raise _refusal(uri, "missing, but it is the champion or its predecessor")
         needed[str(store.read_json(uri)["snapshot"])] = f"model {model} was trained on it"
-    trained = [*_in_training(home), *(str(row["snapshot"]) for row in champion.models(home)[-1:])]
+    trained = [*_in_training(home), *(str(row["snapshot"]) for row in champion.list_models(home)[-1:])]
     needed |= {uri: "a training or the newest model needs it" for uri in trained if split_uri(uri).id in there}
     for uri, reason in needed.items():
         name = split_uri(uri).id
@@ -163,20 +163,20 @@ def _in_training(home: str) -> list[str]:
 
 def _old_models(config: Config) -> list[str]:
     """Return the ids of the models that `retention.models` no longer keeps, neither champion nor predecessor."""
-    ids = [row["id"] for row in champion.models(config.home)]
-    return sorted(set(ids[: -config.retention.models]) - set(champion.standing(config.home)))
+    ids = [row["id"] for row in champion.list_models(config.home)]
+    return sorted(set(ids[: -config.retention.models]) - set(champion.champion_and_previous(config.home)))
 
 
 def _trials(config: Config) -> list[str]:
     """Return the trials that no build is at work on and no training or model needs."""
     paths = DatasetPaths(config.home)
     there = sorted(_folders(_listing(paths.trials)))
-    needed = [*_in_training(config.home), *(str(row["snapshot"]) for row in champion.models(config.home))]
+    needed = [*_in_training(config.home), *(str(row["snapshot"]) for row in champion.list_models(config.home))]
     homes = {name: f"{paths.trial(name)}/{config.name}" for name in there}
     return [
         name
         for name, home in homes.items()
-        if lease.running(home) is None and not any(uri.startswith(f"{home}/") for uri in needed)
+        if lease.active_lease(home) is None and not any(uri.startswith(f"{home}/") for uri in needed)
     ]
 
 
@@ -188,7 +188,7 @@ def _runs(home: str) -> dict[str, timedelta]:
     for path in files:
         name = path.split("/")[0]
         if f"{name}/{RUN_JSON}" in files:
-            time = store.modified(f"{paths.runs}/{path}").astimezone(UTC)
+            time = store.modified_time(f"{paths.runs}/{path}").astimezone(UTC)
             newest[name] = max(newest.get(name, time), time)
     return {name: datetime.now(UTC) - time for name, time in newest.items()}
 
@@ -203,7 +203,7 @@ def _snapshot_of(home: str, model: str) -> str | None:
 
 def _listing(uri: str) -> dict[str, int]:
     """Return the size of each file below a folder, by its path there; nothing where no folder is."""
-    return {file.path: file.size for file in store.listing(uri)} if store.exists(uri) else {}
+    return {file.path: file.size for file in store.list_files(uri)} if store.exists(uri) else {}
 
 
 def _folders(files: Iterable[str]) -> set[str]:
@@ -211,11 +211,11 @@ def _folders(files: Iterable[str]) -> set[str]:
     return {path.split("/")[0] for path in files}
 
 
-def _is_dead(work: Work) -> bool:
+def _is_dead(work: WorkDir) -> bool:
     """Return whether no one works in a folder any more: a build would hold the lease, an audit is done within a day."""
     if "-" not in work.build_id:
         return True
     if not work.exists:
         return False
-    age = datetime.now(UTC) - store.modified(work.build_json).astimezone(UTC)
+    age = datetime.now(UTC) - store.modified_time(work.build_json).astimezone(UTC)
     return age > timedelta(hours=_AUDIT_HOURS)

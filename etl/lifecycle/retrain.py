@@ -19,7 +19,7 @@ SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes
 
 def reason_to_train(config: Config, snapshot: str) -> str | None:
     """Return why the snapshot at this URI deserves a training, None when it does not."""
-    own = [row["uri"] for row in champion.models(config.home) if "/" not in row["snapshot"]]
+    own = [row["uri"] for row in champion.list_models(config.home) if "/" not in row["snapshot"]]
     if not own:  # one of a trial's, or of another dataset's snapshot says nothing of this one's
         return "no model yet"
     model = own[-1]
@@ -28,7 +28,7 @@ def reason_to_train(config: Config, snapshot: str) -> str | None:
         before = Snapshot.open(snapshot_of(model)).table("annotations")
     except StoreError:
         return "the snapshot of the last model is gone"
-    return decide(config, last["config"], change(before, Snapshot.open(snapshot).table("annotations")))
+    return decide(config, last["config"], changed_share(before, Snapshot.open(snapshot).table("annotations")))
 
 
 def decide(config: Config, trained: dict[str, Any], changed: float) -> str | None:
@@ -41,7 +41,7 @@ def decide(config: Config, trained: dict[str, Any], changed: float) -> str | Non
     return None
 
 
-def change(before: pa.Table, after: pa.Table) -> float:
+def changed_share(before: pa.Table, after: pa.Table) -> float:
     """Return the boxes added, changed or removed between two annotations tables, as a share of those before."""
     old, new = _boxes(before), _boxes(after)
     added = Counter(image for _, image in new - old)
@@ -53,7 +53,7 @@ def change(before: pa.Table, after: pa.Table) -> float:
 
 def newest_model(config: Config) -> str | None:
     """Return the URI of the dataset's newest model, None before the first."""
-    folders = [row["uri"] for row in champion.models(config.home)]
+    folders = [row["uri"] for row in champion.list_models(config.home)]
     return folders[-1] if folders else None
 
 

@@ -17,7 +17,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.stages.anchors import fit as anchors
 
 
-def sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
+def box_sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
     """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
     found = [np.empty((0, 2))]
     for table in samples:
@@ -51,6 +51,6 @@ def fit(
 
 def refit(snapshot: Snapshot, **asked: Any) -> dict[str, Any]:
     """Return the anchors of a snapshot fitted anew, as anchors.json holds them, with the seconds it took."""
-    wh = sizes([snapshot.table("samples")])
+    wh = box_sizes([snapshot.table("samples")])
     fitted = fit(wh, snapshot.config, snapshot.plan.tile.size, **asked)
     return {**anchors.to_json(fitted), "seconds": round(fitted.seconds, 3)}

@@ -19,7 +19,7 @@ Box = Mapping[str, Any]
 Counts = dict[str, dict[str, int]]
 
 
-def difference(before: Snapshot, after: Snapshot) -> dict[str, Any]:
+def diff(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     """Return the answer of `speck diff`: counts of images, and of source boxes by class and size, each
     added, removed and changed.
 

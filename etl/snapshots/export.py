@@ -77,7 +77,7 @@ def _webdataset(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
             path.write_bytes(data)
             continue
         writer = shard.ShardWriter(path)
-        records = shard.members(data)
+        records = shard.read_members(data)
         for row in rows:
             image = _cut(row, data)
             if row["ignore"]:

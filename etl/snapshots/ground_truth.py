@@ -15,7 +15,7 @@ from etl.stages import remap
 IMAGE_COLUMNS = ("image_id", "path", "width", "height", "exif_orientation", *Window._fields)
 
 
-def evaluation_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, pa.Table]:
+def load_ground_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, pa.Table]:
     """Return the split's images and the boxes to find in them.
 
     Images by path, with the orientation to decode them with, and the window x0 y0 x1 y1 of each that belongs to the

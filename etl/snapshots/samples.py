@@ -48,13 +48,13 @@ class Samples(Sequence[Sample]):
 
     def __init__(self, home: str, samples: pa.Table, categories: Sequence[str], split: str) -> None:
         """Take the table `samples` of a snapshot whose shards lie below `home`."""
-        table = of_split(samples, split)
+        table = select_split(samples, split)
         self._reader = ShardReader(home)
         self._places = table.select(["sample_id", "image_id", "shard", "offset", "size"])
-        self._boxes = struct_lists(table["boxes"])
+        self._boxes = box_lists(table["boxes"])
         self._labels = category_lists(table["boxes"], categories)
         self._weights = weight_lists(table["boxes"])
-        self._ignore = struct_lists(table["ignore"])
+        self._ignore = box_lists(table["ignore"])
 
     def __len__(self) -> int:
         return int(self._places.num_rows)
@@ -118,12 +118,12 @@ class ShardReader:
         return {"_paths": self._paths, "_files": OrderedDict()}
 
 
-def of_split(samples: pa.Table, split: str) -> pa.Table:
+def select_split(samples: pa.Table, split: str) -> pa.Table:
     """Return the samples of a split by sample_id, whatever order they were written in."""
     return samples.filter(pc.equal(samples["split"], split)).sort_by("sample_id")
 
 
-def struct_lists(column: pa.ChunkedArray) -> list[Boxes]:
+def box_lists(column: pa.ChunkedArray) -> list[Boxes]:
     """Return the xyxy [N, 4] of each row of a column of lists of structs."""
     values = pc.list_flatten(column)
     return np.split(from_table(pa.Table.from_struct_array(values)), _ends(column))

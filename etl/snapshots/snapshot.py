@@ -135,5 +135,5 @@ def history(home: str) -> list[dict[str, Any]]:
     paths = DatasetPaths(home)
     if not store.exists(paths.log):
         return []
-    entries = [store.read_json(f"{paths.log}/{file.path}") for file in store.listing(paths.log)]
+    entries = [store.read_json(f"{paths.log}/{file.path}") for file in store.list_files(paths.log)]
     return [{**entry, "uri": paths.snapshot(entry["snapshot"]).uri} for entry in entries]

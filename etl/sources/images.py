@@ -15,7 +15,7 @@ from etl.storage import store
 def read_image_file(config: Config, image: Mapping[str, Any]) -> ImageFile:
     """Return the file of a row of the table images; SourceError if its content is not the one that was ingested."""
     known = image["width"], image["height"], image["format"]
-    file = ImageFile(store.content(store.join(config.source.images, image["path"])), known)
+    file = ImageFile(store.read_or_path(store.join(config.source.images, image["path"])), known)
     if file.sha256 != image["sha256"]:
         raise SourceError(f"{image['path']}: changed while the build was running; start it again")
     return file
@@ -28,4 +28,4 @@ def applied_orientation(image: Mapping[str, Any]) -> int:
 
 def read_image(config: Config, path: str, orientation: int) -> codec.Pixels:
     """Return a source image uint8 [H, W, 3] RGB with an EXIF orientation applied."""
-    return ImageFile(store.content(store.join(config.source.images, path))).pixels(orientation)
+    return ImageFile(store.read_or_path(store.join(config.source.images, path))).pixels(orientation)

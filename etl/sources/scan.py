@@ -52,7 +52,7 @@ def scan(config: Config) -> SourceListing:
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
-    found = [file for file in store.listing(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
+    found = [file for file in store.list_files(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
     if not found:
         raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
     images, nameless = _drop_ambiguous(found)
@@ -148,7 +148,7 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
 
     for place in config.source.annotations or (config.source.images,):
         if store.is_folder(place):
-            for file in store.listing(place):
+            for file in store.list_files(place):
                 if file.path.lower().endswith(suffix):
                     add(file.path, store.join(place, file.path), (file.size, file.stamp))
             continue
@@ -158,7 +158,7 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
                 config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"
             )
         for folder, uris_in in groupby(found, key=lambda uri: uri.rpartition("/")[0]):
-            infos = {file.path: (file.size, file.stamp) for file in store.listing(folder)}
+            infos = {file.path: (file.size, file.stamp) for file in store.list_files(folder)}
             for uri in uris_in:
                 name = uri.rpartition("/")[2]
                 add(_below(uri, config.source.images) or name, uri, infos.get(name, (0, "")))
@@ -184,7 +184,7 @@ def _configured_categories(config: Config) -> list[str] | None:
 def _find_yolo_names(config: Config) -> list[str]:
     """Return the class names beside YOLO labels, which hold class indices only; ConfigError if there are none."""
     for root in (config.source.images, *config.source.annotations):
-        files = [file.path for file in store.listing(root)] if store.is_folder(root) else []
+        files = [file.path for file in store.list_files(root)] if store.is_folder(root) else []
         texts = {path: store.read_bytes(store.join(root, path)) for path in files if categories.is_names_file(path)}
         if (found := categories.find_names(texts)) is not None:
             return found[1]
@@ -255,7 +255,7 @@ def _find_split(config: Config, contents: Mapping[str, bytes], images: Sequence[
 def _split_files(config: Config, contents: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that may define the split: label files, and lists in and beside the image folder."""
     files, root = dict(contents), config.source.images
-    for file in store.listing(root):
+    for file in store.list_files(root):
         if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
             files[file.path] = store.read_bytes(store.join(root, file.path))
     beside = root.rstrip("/").rpartition("/")[0]  # it may hold other datasets: only its own files and VOC's lists

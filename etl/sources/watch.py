@@ -70,9 +70,9 @@ def _locations(config: Config) -> Iterator[str]:
 def _files_at(location: str) -> Iterator[tuple[str, int, str]]:
     """Yield path, size and stamp of each file in a folder, of a single file, or of a glob pattern's matches."""
     if store.is_folder(location):
-        files = store.listing(location)
+        files = store.list_files(location)
     else:
-        files = [store.info(location)] if store.exists(location) else store.matching(location)
+        files = [store.file_info(location)] if store.exists(location) else store.list_matching(location)
     yield from ((file.path, file.size, file.stamp) for file in files)
 
 

@@ -38,7 +38,7 @@ _tokens: ContextVar[Mapping[str, str]] = ContextVar(
 
 
 @contextmanager
-def held(home: str, build: str | None = None, *, last: bool = True) -> Iterator[None]:
+def hold(home: str, build: str | None = None, *, last: bool = True) -> Iterator[None]:
     """Hold the lease on a dataset; StoreError, naming the owner, while another holds it.
 
     A lease held already by the caller is only passed on. With `last` false and no failure it is left waiting for
@@ -72,14 +72,14 @@ def held(home: str, build: str | None = None, *, last: bool = True) -> Iterator[
 def confirm(home: str) -> None:
     """Raise StoreError when the caller's lease was taken over, as after a long sleep of this machine."""
     token = _tokens.get().get(home)
-    now = running(home)
+    now = active_lease(home)
     if token is not None and (now is None or now["token"] != token):
         raise StoreError(
             f"{home}: this build lost its lease{'' if now is None else f' to {_name(now)}'}; start it again"
         )
 
 
-def running(home: str) -> dict[str, Any] | None:
+def active_lease(home: str) -> dict[str, Any] | None:
     """Return the lease that is in force on a dataset, None when there is none."""
     try:
         found = json.loads(store.read_bytes(DatasetPaths(home).lock))
@@ -137,7 +137,7 @@ def _renew(uri: str, mine: dict[str, Any], done: threading.Event) -> None:
                 return
             store.write_json(uri, {**mine, "expires": time.time() + SECONDS})
         except Exception as error:
-            if not isinstance(error, (StoreError, *store.away())):
+            if not isinstance(error, (StoreError, *store.unavailable_errors())):
                 raise
             log.warning("%s could not be renewed: %s", uri, error)
 

@@ -18,7 +18,7 @@ IMAGE_OFFSET = _BLOCK  # of the image in its sample's blocks
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenShard:
     """A finished shard on this machine's disk."""
 
     path: Path
@@ -69,7 +69,7 @@ def sample_pieces(key: str, image: bytes, record: bytes) -> tuple[bytes, ...]:
     return *_pieces(f"{key}.jpg", image), *_pieces(f"{key}.json", record)
 
 
-def borders(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:
+def shard_starts(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:
     """Yield, for each (image_id, bytes of its samples) in order, whether a new shard starts at it.
 
     An image starts a shard by the hash of its id, with a chance that makes shards half of `max_bytes` on average, so
@@ -100,14 +100,14 @@ class ShardWriter:
         self.size += len(blocks)
         return offset
 
-    def close(self) -> Written:
+    def close(self) -> WrittenShard:
         """Close the tar and return what was written."""
         self.add(END)
         self._file.close()
-        return Written(self._path, self._hash.hexdigest(), self.size)
+        return WrittenShard(self._path, self._hash.hexdigest(), self.size)
 
 
-def members(data: bytes) -> dict[str, bytes]:
+def read_members(data: bytes) -> dict[str, bytes]:
     """Return the files of a shard by name."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {info.name: file.read() for info in tar if (file := tar.extractfile(info)) is not None}

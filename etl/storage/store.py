@@ -38,7 +38,7 @@ class FileInfo:
     stamp: str
 
 
-def away() -> tuple[type[Exception], ...]:
+def unavailable_errors() -> tuple[type[Exception], ...]:
     """Return what file systems raise: a full disk, a place one may not write to, an object store out of reach."""
     s3 = sys.modules.get("botocore.exceptions")
     return (OSError,) if s3 is None else (OSError, s3.BotoCoreError)
@@ -74,34 +74,34 @@ def glob(uri: str) -> list[str]:
     return sorted(_full(uri, found) for found in fs.glob(path))
 
 
-def matching(pattern: str) -> list[FileInfo]:
+def list_matching(pattern: str) -> list[FileInfo]:
     """Return the files that match a pattern, by URI, sorted."""
     fs, path = _open(pattern)
     found = fs.glob(path, detail=True)
     return [_info(_full(pattern, name), found[name]) for name in sorted(found) if found[name]["type"] == "file"]
 
 
-def listing(uri: str) -> list[FileInfo]:
+def list_files(uri: str) -> list[FileInfo]:
     """Return all files below a folder, sorted by path; hidden files and folders are passed over."""
     fs, root = _open(uri)
     root = root.rstrip("/")
     files = []
-    for path, info in fs.find(root, detail=True).items():
+    for path, entry in fs.find(root, detail=True).items():
         relative = path[len(root) + 1 :]
         if any(part.startswith(".") for part in relative.split("/")):
             continue
-        files.append(_info(relative, info))
+        files.append(_info(relative, entry))
     return sorted(files, key=lambda file: file.path)
 
 
-def info(uri: str) -> FileInfo:
+def file_info(uri: str) -> FileInfo:
     """Return what a listing of its folder says of one file; StoreError when it is not there."""
     fs, path = _open(uri)
     with _found(uri):
         return _info(uri.rpartition("/")[2], fs.info(path))
 
 
-def modified(uri: str) -> datetime:
+def modified_time(uri: str) -> datetime:
     """Return when a file was last written; StoreError when it is not there."""
     fs, path = _open(uri)
     with _found(uri):
@@ -117,7 +117,7 @@ def read_bytes(uri: str) -> bytes:
     return content
 
 
-def content(uri: str) -> bytes | Path:
+def read_or_path(uri: str) -> bytes | Path:
     """Return a file's content, or the place of a big file that lies on this machine's disk; StoreError when it is not
     there."""
     local = local_path(uri)
@@ -158,15 +158,15 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs, path = _open(uri)
         fs.pipe_file(path, data)
         return
-    with writing(uri) as file:
+    with open_atomic(uri) as file:
         file.write(data)
 
 
 @contextmanager
-def writing(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
+def open_atomic(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a file to write piece by piece; it takes its place when the block ends, and not at all if it fails.
 
-    What is not durable may be lost or torn when the machine loses power before `settle`.
+    What is not durable may be lost or torn when the machine loses power before `sync`.
     """
     if (local := local_path(uri)) is None:
         with tempfile.NamedTemporaryFile(prefix="speck-") as file:
@@ -274,7 +274,7 @@ def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
     """Write a table of work in progress as Parquet, in a third of the time that the smallest form takes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="lz4", use_dictionary=False, write_statistics=False)
-    with writing(uri, durable=durable) as file:
+    with open_atomic(uri, durable=durable) as file:
         file.write(sink.getvalue())
 
 
@@ -290,7 +290,7 @@ def clear_partials_of(uri: str) -> None:
         _delete_partials(local.parent.glob(f".{local.name}.*"))
 
 
-def settle(uri: str) -> None:
+def sync(uri: str) -> None:
     """Have everything written below a URI outlast a loss of power."""
     if local_path(uri) is not None:
         os.sync()

@@ -24,7 +24,7 @@ Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkDir:
     """`work/<build_id>` of a dataset; the configuration and plan are those the build was begun with."""
 
     uri: str
@@ -92,7 +92,7 @@ class Work:
         """Hold the dataset's lease for a stage; work of another purpose than a build needs none."""
         if "-" in self.build_id:
             return nullcontext()
-        return lease.held(split_uri(self.uri).home, self.build_id, last=last)
+        return lease.hold(split_uri(self.uri).home, self.build_id, last=last)
 
     def _once(self, stage: str, run: Callable[[], Answer]) -> Answer:
         uri = self.path(stage, "answer.json")

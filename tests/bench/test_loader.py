@@ -11,7 +11,7 @@ from etl.config import load
 from etl.execution import cluster
 from etl.jobs import build
 from etl.snapshots.export import export
-from etl.snapshots.samples import ShardReader, of_split
+from etl.snapshots.samples import ShardReader, select_split
 from etl.snapshots.snapshot import Snapshot
 from train import compat
 from train.engine.dataset import ShardDataset
@@ -33,7 +33,7 @@ def test_samples_per_second_against_a_folder(real_data: Path, tmp_path: Path, mo
     hyp = get_cfg(overrides={"mosaic": 0.0, "scale": 0.0, "translate": 0.0})
     size = snapshot.plan.tile.size
     common: dict[str, Any] = {"imgsz": size, "augment": True, "hyp": hyp, "batch_size": 8}
-    table = of_split(snapshot.table("samples"), "train")
+    table = select_split(snapshot.table("samples"), "train")
     names = dict(enumerate(snapshot.categories))
     data = {"names": names, "nc": len(names), "channels": 3}
     sides = {

@@ -15,7 +15,7 @@ from etl.config import load
 from etl.demo import dataset
 from etl.execution import cluster
 from etl.jobs import build
-from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from train.engine import run as engine
 from train.evaluation.detectors import detect_all, load_detector
@@ -65,7 +65,7 @@ def test_removed_labels_of_small_objects_are_found(tmp_path: Path, monkeypatch: 
     detector = load_detector(config, snapshot, model)
     theirs = []
     for split in ("train", "val"):
-        images = build_eval_images(*evaluation_truth(snapshot, split), detector.categories)
+        images = build_eval_images(*load_ground_truth(snapshot, split), detector.categories)
         combined = detect_all(images, detector).detections["combined"]
         for image, detections in zip(images, combined, strict=True):
             sure = detections.take(detections.score > SURE)

@@ -11,7 +11,7 @@ from etl.config import load
 from etl.execution import cluster
 from etl.imaging import codec
 from etl.jobs import build
-from etl.snapshots.samples import ShardReader, of_split, struct_lists
+from etl.snapshots.samples import ShardReader, box_lists, select_split
 from etl.snapshots.snapshot import Snapshot
 
 READS = 1000
@@ -25,10 +25,10 @@ def test_reading_a_random_sample_against_decoding_it(real_data: Path, tmp_path: 
     config = load(bench.datasets / "aerial_cars.yaml")
     with cluster.connect(workers=2) as here:
         snapshot = Snapshot.open(build.build(config, here)["snapshot"])
-    samples = of_split(snapshot.table("samples"), "train")
+    samples = select_split(snapshot.table("samples"), "train")
     reader = ShardReader(snapshot.home)
     places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
-    boxes, ignore = (struct_lists(samples[name]) for name in ("boxes", "ignore"))
+    boxes, ignore = (box_lists(samples[name]) for name in ("boxes", "ignore"))
     chosen = np.random.default_rng(0).integers(samples.num_rows, size=READS).tolist()
     reads, decodes = [], []
     for number in range(ROUNDS + 1):

@@ -251,7 +251,7 @@ def test_a_scheduled_build_leads_to_an_evaluated_model(airflow, first_night, nig
     assert trained["model"].startswith(f"{SPACE}/store/tiny/models/")
     verdict = client.result("tiny_evaluate", first_night["tiny_evaluate"], "evaluate")["gate"]
     assert verdict["reasons"] == ["AP_small is 0: no correct detection in val"]
-    assert champion.champion(f"{SPACE}/store/tiny") is None
+    assert champion.current_champion(f"{SPACE}/store/tiny") is None
     assert night.note(client, "tiny_build", first_night["tiny_build"]).startswith("+10 images, +30 boxes")
 
 
@@ -282,7 +282,7 @@ def test_the_models_of_both_nights_were_evaluated(airflow, second_night):
     runs, _ = second_night
     answer = airflow.client.result("tiny_evaluate", runs["tiny_evaluate"], "evaluate")
     assert "passed" in answer["gate"]
-    assert [row["AP"] is not None for row in champion.models(f"{SPACE}/store/tiny")] == [True, True]
+    assert [row["AP"] is not None for row in champion.list_models(f"{SPACE}/store/tiny")] == [True, True]
 
 
 def test_a_build_without_changes_triggers_no_training_and_its_note_says_so(airflow, second_night, night):

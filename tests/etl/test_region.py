@@ -122,7 +122,7 @@ def test_every_box_is_accounted_for_and_those_of_the_band_by_name(built: Snapsho
 
 
 def test_the_region_of_val_is_judged_alone(config: Config, built: Snapshot) -> None:
-    images, objects = ground_truth.evaluation_truth(built, "val")
+    images, objects = ground_truth.load_ground_truth(built, "val")
     val = next(part.window for part in region.divide(WIDTH, HEIGHT, 0.2, 0.0) if part.split == "val")
     assert [images[side].to_pylist() for side in Window._fields] == [[side] for side in val]
     counted = objects.filter(pc.and_(pc.invert(objects["ignore"]), pc.greater(objects["x1"], objects["x0"])))

@@ -17,7 +17,7 @@ from ultralytics.data.dataset import YOLODataset
 from etl.boxes import xyxy_to_cxcywh
 from etl.imaging import codec
 from etl.imaging.mask import GREY, mask_out
-from etl.snapshots.samples import ShardReader, category_lists, struct_lists
+from etl.snapshots.samples import ShardReader, box_lists, category_lists
 from train import compat
 
 compat.install()
@@ -39,8 +39,8 @@ class ShardDataset(YOLODataset):
         self._scale = scale
         self._seed = int(getattr(settings.get("hyp"), "seed", 0))
         self._reader = reader
-        self._boxes = struct_lists(samples["boxes"])
-        self._ignore = struct_lists(samples["ignore"])
+        self._boxes = box_lists(samples["boxes"])
+        self._ignore = box_lists(samples["ignore"])
         self._labels = category_lists(samples["boxes"], categories)
         self._places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
         data = {"names": dict(enumerate(categories)), "nc": len(categories), "channels": 3}

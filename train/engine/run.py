@@ -17,7 +17,7 @@ import torch
 from etl.config import Config, network
 from etl.errors import ConfigError
 from etl.snapshots import anchors
-from etl.snapshots.samples import of_split
+from etl.snapshots.samples import select_split
 from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import split_uri
 from train import compat
@@ -117,7 +117,7 @@ def _apply_recipe(config: Config, snapshot: Snapshot) -> tuple[Config, list[str]
 def prepare_run(config: Config, snapshot: Snapshot) -> TrainingSpec:
     """Return the checked inputs of a run; ConfigError for a split without samples or an impossible setting."""
     samples = snapshot.table("samples")
-    train_rows, val_rows = of_split(samples, "train"), of_split(samples, "val")
+    train_rows, val_rows = select_split(samples, "train"), select_split(samples, "val")
     for split, rows in (("train", train_rows), ("val", val_rows)):
         if not len(rows):
             found = f"no {split} samples in snapshot {snapshot.id}"

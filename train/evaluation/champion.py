@@ -11,7 +11,7 @@ import numpy as np
 from etl.config import Config
 from etl.evaluation import GateVerdict
 from etl.lifecycle import champion
-from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import DatasetPaths
 from train.detections import Detections
@@ -28,8 +28,8 @@ def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedIm
 
     The first model needs no comparison; a model that is the champion passes and is not promoted again.
     """
-    home, challenger = champion.home_of(model)
-    current = champion.champion(home)
+    home, challenger = champion.resolve_model(model)
+    current = champion.current_champion(home)
     if current == challenger:
         return _verdict(current, passed=True, promoted=False, reasons=("it is the champion",))
     matched = _match(config, detected, detected.detections["combined"])
@@ -55,7 +55,7 @@ def promote_if_passed(model: str, verdict: GateVerdict) -> None:
 
     StoreError when another model became the champion meanwhile.
     """
-    home, challenger = champion.home_of(model)
+    home, challenger = champion.resolve_model(model)
     current = verdict.champion
     if verdict.promoted:
         reason = "the first model to pass the gate" if current is None else f"passes the gate, compared with {current}"
@@ -80,7 +80,7 @@ def _match(config: Config, detected: DetectedImages, detections: Sequence[Detect
 def _detect_with(config: Config, snapshot: Snapshot, model: str, categories: Sequence[str]) -> list[Detections]:
     """Return the combined detections of another model on the val images, numbered by these categories."""
     detector = load_detector(config, snapshot, model)
-    images = build_eval_images(*evaluation_truth(snapshot, "val"), detector.categories)
+    images = build_eval_images(*load_ground_truth(snapshot, "val"), detector.categories)
     detected = detect_all(images, detector, "champion")
     return renumber(detected.detections["combined"], detector.categories, categories)
 

@@ -157,7 +157,7 @@ def detect_all(images: Sequence[EvalImage], detector: Detector, label: str = "ev
     """Return the detections of every image in each inference mode; `label` names the progress bar."""
     detections: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
     seconds: SecondsByMode = dict.fromkeys(MODES, 0.0)
-    for image in progress.of(images, label, len(images), "image"):
+    for image in progress.track(images, label, len(images), "image"):
         by_mode, image_seconds = detector.detect(image)
         for mode in MODES:
             detections[mode].append(by_mode[mode])

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.evaluation import Evaluation
-from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths
@@ -79,7 +79,7 @@ def _refuse_with_detections(model: str | None, promote: bool) -> None:
 
 def _detect(config: Config, snapshot: Snapshot, model: str | None, detections: str | None) -> DetectedImages:
     """Return the val images with the detections of a model, or else those of `detections`."""
-    table, truth = evaluation_truth(snapshot, "val")
+    table, truth = load_ground_truth(snapshot, "val")
     if not table.num_rows:
         raise ConfigError(
             snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"

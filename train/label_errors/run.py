@@ -18,7 +18,7 @@ from etl.document import Document
 from etl.errors import ConfigError
 from etl.imaging import codec
 from etl.lifecycle import champion
-from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, MissingPaths, split_uri
@@ -66,7 +66,7 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
     detector = load_detector(config, snapshot, uri)
     splits, images = [], []
     for split in _SPLITS:
-        of_split = build_eval_images(*evaluation_truth(snapshot, split), detector.categories)
+        of_split = build_eval_images(*load_ground_truth(snapshot, split), detector.categories)
         splits += [split] * len(of_split)
         images += of_split
     detections = detect_all(images, detector, "find-missing").detections["combined"]
@@ -94,7 +94,7 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
 
 
 def _champion_or_newest(config: Config) -> str:
-    current = champion.champion(config.home)
+    current = champion.current_champion(config.home)
     return find_newest_model(config) if current is None else DatasetPaths(config.home).model(current).uri
 
 

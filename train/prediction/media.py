@@ -54,7 +54,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
         elif glob.has_magic(path):
             matches = [uri for uri in store.glob(path) if _suffix(uri) in known]
         elif local is None and store.exists(path):
-            folder = store.listing(path) if PurePosixPath(path).suffix.lower() not in known else []
+            folder = store.list_files(path) if PurePosixPath(path).suffix.lower() not in known else []
             within = [
                 store.join(path, file.path) for file in folder if PurePosixPath(file.path).suffix.lower() in known
             ]
@@ -116,7 +116,7 @@ def prefetch(items: Iterable[_Item]) -> Iterator[_Item]:
 def read_image_file(uri: str) -> Pixels:
     """Return an upright image [H, W, 3] RGB; UnreadableImageError with the reason if it cannot be read."""
     try:
-        file = ImageFile(store.content(uri))
+        file = ImageFile(store.read_or_path(uri))
     except OSError as error:
         raise codec.UnreadableImageError("unreadable_file", error.strerror, "a readable file") from error
     return file.pixels(file.header(_MEGAPIXELS).orientation)

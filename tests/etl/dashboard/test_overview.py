@@ -46,7 +46,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, built: tuple[Dataset,
     if request.param == "s3":
         request.getfixturevalue("s3")
         place = f"s3://{BUCKET}/{tmp_path.name}"
-    for file in store.listing(str(made)):
+    for file in store.list_files(str(made)):
         store.write_bytes(store.join(place, file.path), (made / file.path).read_bytes())
     return dataset.config(place)
 

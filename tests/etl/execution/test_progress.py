@@ -19,7 +19,7 @@ from etl.execution import progress
 
 def lines(caplog: pytest.LogCaptureFixture, count: int, total: int) -> list[str]:
     with caplog.at_level(logging.INFO, logger="speck"):
-        assert list(progress.of(range(count), "look", total, "image")) == list(range(count))
+        assert list(progress.track(range(count), "look", total, "image")) == list(range(count))
     return [record.getMessage() for record in caplog.records]
 
 
@@ -52,7 +52,7 @@ def test_a_wrong_guess_ends_with_what_was_done(caplog: pytest.LogCaptureFixture,
 def test_a_terminal_shows_a_bar_with_what_is_logged_above_it() -> None:
     code = (
         "from etl.cli import app as cli\nfrom etl.execution import progress\nimport time\ncli.start_logging()\n"
-        "for i in progress.of(range(3), 'look', 2, 'image'):\n"
+        "for i in progress.track(range(3), 'look', 2, 'image'):\n"
         "    time.sleep(0.15)\n"
         "    if i == 1: cli.log.warning('the second is odd')\n"
     )

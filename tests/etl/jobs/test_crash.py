@@ -133,7 +133,8 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
 @pytest.mark.parametrize(
-    "moment", ["etl.snapshots.snapshot.publish", "etl.lifecycle.retention.sweep", "etl.storage.work.Work.delete"]
+    "moment",
+    ["etl.snapshots.snapshot.publish", "etl.lifecycle.retention.remove_leftovers", "etl.storage.work.WorkDir.delete"],
 )
 def test_a_kill_while_a_build_publishes_leaves_no_work_behind(
     dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, later: bool

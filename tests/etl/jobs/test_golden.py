@@ -74,7 +74,7 @@ def found(snapshot: Snapshot) -> dict[str, str]:
         "remap": digest([row for row in ledger.to_pylist() if row["stage"] in ("remap", "final")]),
         "tile": digest(by_kind[True]),
         "augment": digest(by_kind[False]),
-        "shard": digest(blocks, list(shard.borders(((f"{n:016x}", 1000 + n) for n in range(200)), 20_000))),
+        "shard": digest(blocks, list(shard.shard_starts(((f"{n:016x}", 1000 + n) for n in range(200)), 20_000))),
         "anchors": digest({key: value for key, value in snapshot.anchors.items() if key != "bpr_curve"}),
     }
 

@@ -16,7 +16,7 @@ from etl.config import Config
 from etl.execution import cluster
 from etl.jobs import ingest
 from etl.storage import store
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 Touch = Callable[[Path], None]
 TABLES = ("images", "annotations", "ledger", "rejects")
@@ -57,7 +57,7 @@ def config_of(source: dict[str, Any], images: Path, home: Path) -> Config:
 def ingested(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     with cluster.serial() as here:
         answer = ingest.run(config, here)
-    work = Work(answer["work"])
+    work = WorkDir(answer["work"])
     found = {name: work.read("ingest", name).to_pylist() for name in TABLES}
     work.delete()
     return answer, found
@@ -65,14 +65,14 @@ def ingested(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def images_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     read: list[str] = []
-    real = store.content
+    real = store.read_or_path
 
     def noting(uri: str) -> bytes | Path:
         if uri.endswith(".png"):
             read.append(Path(uri).name)
         return real(uri)
 
-    monkeypatch.setattr(store, "content", noting)
+    monkeypatch.setattr(store, "read_or_path", noting)
     return read
 
 

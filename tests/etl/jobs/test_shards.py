@@ -16,7 +16,7 @@ from etl.config import Config
 from etl.jobs import sample_cache, shards
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 MAX_BYTES = 80_000
 IMAGES = [f"i{number:02d}" for number in range(40)]
@@ -39,7 +39,7 @@ def image_table(images: Iterable[str]) -> pa.Table:
     return schema.table(schema.IMAGES, [{"image_id": image, "path": path_of(image)} for image in images])
 
 
-def begin(folder: Path, name: str, *, reuse: Snapshot | None = None, unchanged: Iterable[str] = ()) -> Work:
+def begin(folder: Path, name: str, *, reuse: Snapshot | None = None, unchanged: Iterable[str] = ()) -> WorkDir:
     """A work folder after the tile stage, without parts yet."""
     config = Config.model_validate(
         {
@@ -49,14 +49,14 @@ def begin(folder: Path, name: str, *, reuse: Snapshot | None = None, unchanged: 
             "shard": {"max_mb": MAX_BYTES / 1e6},
         }
     )
-    work = Work(store.join(config.home, "work", name))
+    work = WorkDir(store.join(config.home, "work", name))
     store.write_json(store.join(work.uri, "build.json"), {"config": config.model_dump(mode="json")})
     store.write_json(work.path("tile", "reuse.json"), {"snapshot": reuse.uri if reuse is not None else None})
     work.write("tile", "kept", pa.table({"image_id": pa.array(list(unchanged), pa.string())}))
     return work
 
 
-def write_parts(work: Work, parts: Iterable[Iterable[str]]) -> None:
+def write_parts(work: WorkDir, parts: Iterable[Iterable[str]]) -> None:
     """Write three samples of each image of each part, as the workers of the tile stage do."""
     uris = []
     for number, images in enumerate(parts):
@@ -139,7 +139,7 @@ def test_a_shard_holds_whole_images_of_one_split_within_the_limit_where_the_inde
         assert {row["split"] for row in inside} == {entry["split"]}
         assert len(data) == entry["bytes"] <= MAX_BYTES
         assert hashlib.sha256(data).hexdigest() == entry["sha256"]
-        assert [name for name in shard.members(data) if name.endswith(".jpg")] == [
+        assert [name for name in shard.read_members(data) if name.endswith(".jpg")] == [
             f"{row['sample_id']}.jpg" for row in inside
         ]
         for row in inside:

@@ -14,11 +14,11 @@ from tests.etl.test_evaluation import evaluation
 
 def test_promotions_follow_each_other_and_the_log_says_why(tmp_path: Path) -> None:
     home = str(tmp_path)
-    assert champion.champion(home) is None
+    assert champion.current_champion(home) is None
     champion.promote(home, "a", "the first", over=None)
     champion.promote(home, "b", "better", over="a")
     back = champion.promote(home, "a", "rollback", over="b")
-    assert champion.champion(home) == "a"
+    assert champion.current_champion(home) == "a"
     assert [entry["model"] for entry in champion.history(home)] == ["a", "b", "a"]
     assert store.read_json(f"{home}/champion.json") == back
     assert (back["sequence"], back["predecessor"], back["reason"]) == (3, "b", "rollback")
@@ -46,15 +46,15 @@ def test_models_are_listed_with_their_figures_and_the_champion(tmp_path: Path) -
             figures = {"AP": 0.5, "AP50": 0.7, "AP_small": None}
             store.write_json(f"{home}/models/{name}/evaluation.json", evaluation(figures).to_dict())
     champion.promote(home, "b", "the first", over=None)
-    rows = champion.models(home)
+    rows = champion.list_models(home)
     assert [(row["id"], row["AP50"], row["champion"]) for row in rows] == [("a", 0.7, False), ("b", None, True)]
 
 
 def test_only_a_model_is_promoted(tmp_path: Path) -> None:
     store.write_json(f"{tmp_path}/d/models/a/model.json", {})
-    assert champion.home_of(f"{tmp_path}/d/models/a/") == (f"{tmp_path}/d", "a")
+    assert champion.resolve_model(f"{tmp_path}/d/models/a/") == (f"{tmp_path}/d", "a")
     with pytest.raises(ConfigError, match=r"no model\.json"):
-        champion.home_of(f"{tmp_path}/d/models/b")
+        champion.resolve_model(f"{tmp_path}/d/models/b")
 
 
 def test_an_evaluation_without_a_key_is_an_error_with_file_and_key(tmp_path: Path) -> None:
@@ -63,4 +63,4 @@ def test_an_evaluation_without_a_key_is_an_error_with_file_and_key(tmp_path: Pat
     store.write_json(f"{home}/models/a/model.json", {"id": "a", "model": "yolo26n", "snapshot": "s"})
     store.write_json(f"{home}/models/a/evaluation.json", evaluation().to_dict() | {"combined": {}})
     with pytest.raises(StoreError, match=r"models/a/evaluation\.json: combined\.AP: found nothing, expected a value"):
-        champion.models(home)
+        champion.list_models(home)

@@ -52,7 +52,7 @@ def needed(uris: set[str]) -> set[str]:
 def test_the_newest_snapshots_stay_whole_and_the_rest_goes_with_its_shards(grown: tuple[Any, list[str]]) -> None:
     config, found = grown
     before = shards(config)
-    answer = retention.collect(config)
+    answer = retention.collect_garbage(config)
     assert kept(config) == set(found[2:])
     assert shards(config) == needed(set(found[2:])) < before
     assert answer["removed"]["snapshots"] == sorted(uri.rsplit("/", 1)[1] for uri in found[:2])
@@ -60,7 +60,7 @@ def test_the_newest_snapshots_stay_whole_and_the_rest_goes_with_its_shards(grown
     assert answer["removed"]["bytes"] > 0
     assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in found[2:])
     assert not list(Path(config.home).glob("lock.json*"))
-    again = retention.collect(config)
+    again = retention.collect_garbage(config)
     assert again["removed"] == {"snapshots": [], "models": [], "shards": 0, "work": 0, "trials": 0, "bytes": 0}
 
 
@@ -70,7 +70,9 @@ def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any,
         add_model(config, name, uri)
     champion.promote(config.home, "m0", "first", over=None)
     champion.promote(config.home, "m1", "better", over="m0")
-    retention.collect(config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1})}))
+    retention.collect_garbage(
+        config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1})})
+    )
     assert kept(config) == {found[0], found[1], found[3]}
     with pytest.raises(StoreError, match="already"):
         champion.promote(config.home, "m1", "again", over="m1")
@@ -83,7 +85,7 @@ def test_the_newest_models_stay_and_so_does_the_champion(grown: tuple[Any, list[
         add_model(config, f"m{number}", found[number % 4])
         time.sleep(0.01)  # they are told apart by when they were written
     champion.promote(config.home, "m1", "first", over=None)
-    answer = retention.collect(few)
+    answer = retention.collect_garbage(few)
     assert answer["removed"]["models"] == ["m0", "m2"]
     assert sorted(path.name for path in Path(config.home, "models").iterdir()) == ["m1", "m3", "m4"]
     assert kept(config) == {found[0], found[1], found[3]}  # of the newest, of the champion, and the newest itself
@@ -93,13 +95,13 @@ def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) 
     config, found = grown
     run = Path(config.home, "runs", "abc", "run.json")
     store.write_json(str(run), {"snapshot": found[0].rsplit("/", 1)[1]})
-    retention.collect(config)
+    retention.collect_garbage(config)
     assert kept(config) == {found[0], *found[2:]}
     week = time.time() - 8 * 24 * 3600
     os.utime(run, (week, week))
-    retention.collect(config)
+    retention.collect_garbage(config)
     assert not run.exists()
-    retention.collect(config)
+    retention.collect_garbage(config)
     assert kept(config) == set(found[2:])
 
 
@@ -117,7 +119,7 @@ def test_what_a_finished_training_left_goes_with_its_model(grown: tuple[Any, lis
     week = time.time() - 8 * 24 * 3600
     for event in events:
         os.utime(event, (week, week))
-    assert retention.collect(few)["removed"]["models"] == ["m0", "m1"]
+    assert retention.collect_garbage(few)["removed"]["models"] == ["m0", "m1"]
     assert [event.exists() for event in events] == [False, True, True]
 
 
@@ -127,7 +129,7 @@ def test_a_head_that_was_built_before_the_others_stays(grown: tuple[Any, list[st
         dataset.remove(f"n{number}_1")
     dataset.put("c_5", dataset.boxes(2), 50)
     assert dataset.build(config)["snapshot"] == found[0] == head(config)
-    retention.collect(config)
+    retention.collect_garbage(config)
     assert kept(config) == {found[0], found[3]}
 
 
@@ -138,7 +140,7 @@ def test_nothing_is_removed_beside_a_running_build(grown: tuple[Any, list[str]])
         {"host": "elsewhere", "pid": 7, "token": "t", "build": "b", "busy": True, "expires": time.time() + 50},
     )
     with pytest.raises(StoreError, match="process 7 on elsewhere"):
-        retention.collect(config)
+        retention.collect_garbage(config)
     assert kept(config) == set(found)
 
 
@@ -149,7 +151,7 @@ def test_the_work_of_a_dead_build_goes_and_that_of_an_audit_stays(grown: tuple[A
         build = ingest.run(config, here)["work"]
         audit = ingest.run(config, here, purpose="audit")["work"]
     store.delete(f"{config.home}/lock.json")  # as when it expired
-    assert retention.collect(config)["removed"]["work"] == 1
+    assert retention.collect_garbage(config)["removed"]["work"] == 1
     assert not store.exists(build)
     assert store.exists(f"{audit}/build.json")
 
@@ -157,7 +159,7 @@ def test_the_work_of_a_dead_build_goes_and_that_of_an_audit_stays(grown: tuple[A
 def test_a_snapshot_that_was_half_removed_goes(grown: tuple[Any, list[str]]) -> None:
     config, found = grown
     Path(found[2], "manifest.json").unlink()
-    retention.collect(config)
+    retention.collect_garbage(config)
     assert not Path(found[2]).exists()
     assert kept(config) == {found[3]}
 
@@ -167,7 +169,7 @@ def refused(config: Any, damaged: Path) -> None:
     few = config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1, "models": 1})})
     before = {path for path in Path(config.home).rglob("*") if path.is_file()}
     with pytest.raises(StoreError, match=re.escape(str(damaged))):
-        retention.collect(few)
+        retention.collect_garbage(few)
     assert {path for path in Path(config.home).rglob("*") if path.is_file()} == before
 
 
@@ -232,7 +234,7 @@ def test_a_champion_that_was_trained_on_a_trial_is_no_damage(grown: tuple[Any, l
     config, found = grown
     add_model(config, "m0", f"{config.home}/trials/11111111/{config.name}/snapshots/abc")
     champion.promote(config.home, "m0", "first", over=None)
-    retention.collect(config)
+    retention.collect_garbage(config)
     assert kept(config) == set(found[2:])
 
 
@@ -248,7 +250,7 @@ def test_what_several_trainings_of_the_same_settings_left_stays_with_the_last_mo
         model = f"{config.home}/models/m{number}/model.json"
         store.write_json(model, {**store.read_json(model), "run": "same"})
         time.sleep(0.01)
-    assert retention.collect(few)["removed"]["models"] == ["m0"]
+    assert retention.collect_garbage(few)["removed"]["models"] == ["m0"]
     assert event.exists()
 
 
@@ -264,5 +266,5 @@ def test_a_trial_that_is_needed_stays(grown: tuple[Any, list[str]], needs: str) 
         add_model(config, "m", found[-1])
         model = f"{config.home}/models/m/model.json"
         store.write_json(model, {**store.read_json(model), "snapshot": uri})
-    assert retention.collect(config)["removed"]["trials"] == 1
+    assert retention.collect_garbage(config)["removed"]["trials"] == 1
     assert [path.name for path in Path(config.home, "trials").glob("*") if any(path.rglob("*.json"))] == ["11111111"]

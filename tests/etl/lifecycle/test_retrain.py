@@ -8,7 +8,7 @@ import pytest
 
 from etl.config import Config
 from etl.lifecycle import champion
-from etl.lifecycle.retrain import change, decide, reason_to_train
+from etl.lifecycle.retrain import changed_share, decide, reason_to_train
 from etl.schema import ANNOTATIONS, table
 from etl.storage import store
 
@@ -35,7 +35,7 @@ def boxes(*pairs: str):
     ],
 )
 def test_change_is_the_share_of_boxes_added_changed_or_removed(before, after, expected):
-    assert change(boxes(*before), boxes(*after)) == expected
+    assert changed_share(boxes(*before), boxes(*after)) == expected
 
 
 def test_too_little_change_under_equal_settings_is_no_reason():

@@ -29,14 +29,14 @@ def build(config, **asked):
 
 
 def test_without_a_change_it_is_the_file_itself(file: Path) -> None:
-    assert trial.configured(file, {}) == load(file)
+    assert trial.load_trial_config(file, {}) == load(file)
 
 
 def test_a_trial_is_published_apart_and_leaves_the_dataset_as_it_is(file: Path) -> None:
     config = load(file)
     build(config)
     before = snapshot.head(config)
-    tried = build(trial.configured(file, {"tile.size": 96, "source.sample": 4}))
+    tried = build(trial.load_trial_config(file, {"tile.size": 96, "source.sample": 4}))
     assert tried["images"] == 4
     assert tried["snapshot"].startswith(f"{config.home}/trials/")
     assert snapshot.Snapshot.open(tried["snapshot"]).plan.tile.size == 96
@@ -45,14 +45,14 @@ def test_a_trial_is_published_apart_and_leaves_the_dataset_as_it_is(file: Path) 
 
 def test_the_images_of_a_sample_follow_from_their_ids(file: Path) -> None:
     def names(number: int) -> set[str]:
-        found = build(trial.configured(file, {"source.sample": number}))
+        found = build(trial.load_trial_config(file, {"source.sample": number}))
         return set(snapshot.Snapshot.open(found["snapshot"]).table("images")["path"].to_pylist())
 
     assert names(3) < names(6)
 
 
 def test_a_sample_larger_than_the_source_is_all_of_it(file: Path) -> None:
-    assert build(trial.configured(file, {"source.sample": 1000}))["images"] == 10
+    assert build(trial.load_trial_config(file, {"source.sample": 1000}))["images"] == 10
 
 
 def test_a_full_build_takes_nothing_from_earlier_ones_and_gives_the_same(file: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_change_that_is_wrong_names_its_key(file: Path, text: str, said: str) 
 def test_gc_removes_trials(file: Path) -> None:
     config = load(file)
     build(config)
-    tried = build(trial.configured(file, {"source.sample": 4}))
-    assert retention.collect(config)["removed"]["trials"] == 1
+    tried = build(trial.load_trial_config(file, {"source.sample": 4}))
+    assert retention.collect_garbage(config)["removed"]["trials"] == 1
     assert not store.exists(tried["snapshot"])
     assert store.exists(snapshot.head(config))

@@ -9,7 +9,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from etl.cli.app import app
-from etl.snapshots.diff import difference
+from etl.snapshots.diff import diff
 from etl.snapshots.snapshot import Snapshot
 
 
@@ -37,7 +37,7 @@ def test_added_removed_and_changed_images_and_boxes_are_counted(growing: Any, tm
             "changed": {"car": sizes(small=1, tiny=1)},
         },
     }
-    assert difference(Snapshot.open(before), Snapshot.open(after)) == expected
+    assert diff(Snapshot.open(before), Snapshot.open(after)) == expected
     result = CliRunner().invoke(app, ["diff", before, after, "--json"])
     assert json.loads(result.stdout.splitlines()[-1]) == expected
     assert "bus" in CliRunner().invoke(app, ["diff", before, after]).stdout
@@ -46,4 +46,4 @@ def test_added_removed_and_changed_images_and_boxes_are_counted(growing: Any, tm
 def test_a_snapshot_does_not_differ_from_itself(dataset: Any, tmp_path: Path) -> None:
     one = Snapshot.open(dataset.build(dataset.config(tmp_path / "store"))["snapshot"])
     nothing = {"added": {}, "removed": {}, "changed": {}}
-    assert difference(one, one) == {"images": {"added": 0, "removed": 0, "changed": 0}, "boxes": nothing}
+    assert diff(one, one) == {"images": {"added": 0, "removed": 0, "changed": 0}, "boxes": nothing}

@@ -19,7 +19,7 @@ from etl.jobs import build, ingest
 from etl.snapshots.export import export
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 SIDES = ("x0", "y0", "x1", "y1")
 
@@ -46,7 +46,7 @@ def read_back(source: dict[str, Any], home: Path) -> tuple[dict[str, dict[str, A
     """Return images and boxes by sample_id, as Speck ingests the export."""
     config = Config.model_validate({"name": "again", "store": str(home), "source": source})
     with cluster.serial() as here:
-        work = Work(ingest.run(config, here)["work"])
+        work = WorkDir(ingest.run(config, here)["work"])
     images = {row["image_id"]: row for row in work.read("ingest", "images").to_pylist()}
     assert work.read("ingest", "rejects").num_rows == 0
     boxes: dict[str, list[dict[str, Any]]] = {Path(row["path"]).stem: [] for row in images.values()}
@@ -138,7 +138,7 @@ def test_a_webdataset_export_holds_every_sample_with_its_record(snapshot: Snapsh
     export(snapshot, "webdataset", tmp_path / "out", raw=raw)
     found: dict[str, bytes] = {}
     for path in sorted((tmp_path / "out").glob("*.tar")):
-        found |= shard.members(path.read_bytes())
+        found |= shard.read_members(path.read_bytes())
     rows = snapshot.table("samples").to_pylist()
     assert len(found) == 2 * len(rows)
     for row in rows:

@@ -110,10 +110,10 @@ def test_a_lease_is_taken_once_and_an_expired_one_is_taken_over(home: str) -> No
     lock = store.join(home, "lock.json")
     other = {"host": "elsewhere", "pid": 7, "started": 1, "token": "t", "build": "b", "busy": True}
     store.write_json(lock, {**other, "expires": time.time() + 50})
-    with pytest.raises(StoreError, match="process 7 on elsewhere"), lease.held(home):
+    with pytest.raises(StoreError, match="process 7 on elsewhere"), lease.hold(home):
         pass
     store.write_json(lock, {**other, "expires": time.time() - 1})
-    with lease.held(home):
+    with lease.hold(home):
         assert store.read_json(lock)["pid"] == os.getpid()
     assert not store.exists(lock)
 

@@ -19,7 +19,7 @@ def cut(sizes: list[int], limit: int = LIMIT, prefix: str = "image") -> list[lis
     """The sizes of the images of each shard."""
     shards: list[list[int]] = []
     named = [(f"{prefix} {number}", size) for number, size in enumerate(sizes)]
-    for size, starts in zip(sizes, shard.borders(named, limit), strict=True):
+    for size, starts in zip(sizes, shard.shard_starts(named, limit), strict=True):
         if starts:
             shards.append([])
         shards[-1].append(size)
@@ -42,9 +42,9 @@ def test_images_added_at_the_end_leave_all_but_the_last_shard_as_they_were(old: 
 
 def test_an_image_added_in_the_middle_moves_only_the_borders_near_it() -> None:
     sizes = [(f"image {number}", 3_000) for number in range(400)]
-    starts = [name for (name, _), first in zip(sizes, shard.borders(sizes, LIMIT), strict=True) if first]
+    starts = [name for (name, _), first in zip(sizes, shard.shard_starts(sizes, LIMIT), strict=True) if first]
     more = [*sizes[:100], ("new", 3_000), *sizes[100:]]
-    moved = [name for (name, _), first in zip(more, shard.borders(more, LIMIT), strict=True) if first]
+    moved = [name for (name, _), first in zip(more, shard.shard_starts(more, LIMIT), strict=True) if first]
     assert len(set(starts) ^ set(moved)) <= 4
     assert starts[-5:] == moved[-5:]
 
@@ -54,7 +54,7 @@ def test_an_image_larger_than_the_limit_has_a_shard_of_its_own() -> None:
 
 
 def test_no_images_need_no_shard() -> None:
-    assert list(shard.borders([], LIMIT)) == []
+    assert list(shard.shard_starts([], LIMIT)) == []
 
 
 def test_shards_are_about_half_the_limit() -> None:
@@ -74,8 +74,8 @@ def test_a_sample_is_found_at_its_offset_and_by_tar(tmp_path: Path, image: bytes
     assert (written.size, written.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     with tarfile.open(tmp_path / "a.tar") as tar:
         assert tar.getnames() == ["first.jpg", "first.json", "0a1b.jpg", "0a1b.json"]
-    assert shard.members(data)["0a1b.jpg"] == image
-    assert shard.members(data)["0a1b.json"] == b'{"a": 1}'
+    assert shard.read_members(data)["0a1b.jpg"] == image
+    assert shard.read_members(data)["0a1b.json"] == b'{"a": 1}'
 
 
 def test_a_member_says_nothing_of_who_wrote_it_and_when() -> None:

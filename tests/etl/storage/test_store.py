@@ -122,23 +122,23 @@ def test_of_many_that_create_a_file_at_once_one_wins(home: str) -> None:
 def test_a_listing_is_sorted_and_relative_and_passes_over_what_is_hidden(home: str) -> None:
     for name in ("b.txt", "a/z.txt", "a/y.txt", ".hidden", ".git/config", "a/.partial.txt.123"):
         store.write_bytes(store.join(home, *name.split("/")), name.encode())
-    found = store.listing(home)
+    found = store.list_files(home)
     assert [file.path for file in found] == ["a/y.txt", "a/z.txt", "b.txt"]
     assert [file.size for file in found] == [7, 7, 5]
     assert all(file.stamp for file in found)
-    assert store.listing(home + "/") == found
-    assert store.listing(store.join(home, "nothing")) == []
+    assert store.list_files(home + "/") == found
+    assert store.list_files(store.join(home, "nothing")) == []
 
 
 def test_a_stamp_changes_with_the_content_alone(home: str) -> None:
     uri = store.join(home, "a.txt")
     store.write_bytes(uri, b"one")
-    before = store.listing(home)
-    assert store.listing(home) == before
+    before = store.list_files(home)
+    assert store.list_files(home) == before
     store.write_bytes(uri, b"two")
     if (path := store.local_path(uri)) is not None:
         os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000))
-    assert store.listing(home) != before
+    assert store.list_files(home) != before
 
 
 def test_patterns_give_uris_that_can_be_read(home: str) -> None:
@@ -154,7 +154,7 @@ def test_deleting_removes_a_folder_and_does_not_mind_nothing(home: str) -> None:
     store.delete(store.join(home, "work"))
     store.delete(store.join(home, "work"))
     assert not store.exists(store.join(home, "work"))
-    assert [file.path for file in store.listing(home)] == ["keep.txt"]
+    assert [file.path for file in store.list_files(home)] == ["keep.txt"]
 
 
 def test_an_uploaded_file_moves_to_its_place(home: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -163,7 +163,7 @@ def test_an_uploaded_file_moves_to_its_place(home: str, tmp_path_factory: pytest
     store.upload(local, store.join(home, "shards", "a.tar"))
     assert not local.exists()
     assert store.read_bytes(store.join(home, "shards", "a.tar")) == b"samples"
-    assert [file.path for file in store.listing(home)] == ["shards/a.tar"]
+    assert [file.path for file in store.list_files(home)] == ["shards/a.tar"]
 
 
 def test_tables_and_json_come_back_equal_and_have_one_form(home: str) -> None:
@@ -179,16 +179,16 @@ def test_tables_and_json_come_back_equal_and_have_one_form(home: str) -> None:
 
 def test_a_file_says_when_it_was_written(home: str) -> None:
     store.write_bytes(store.join(home, "a"), b"a")
-    assert abs(datetime.now(UTC) - store.modified(store.join(home, "a"))) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - store.modified_time(store.join(home, "a"))) < timedelta(minutes=1)
 
 
 def test_what_others_write_into_a_bucket_is_seen_at_once(s3, tmp_path: Path) -> None:
     home = f"s3://{BUCKET}/{tmp_path.name}"
     store.write_bytes(f"{home}/a/one", b"1")
-    assert [file.path for file in store.listing(home)] == ["a/one"]
+    assert [file.path for file in store.list_files(home)] == ["a/one"]
     s3.put_object(Bucket=BUCKET, Key=f"{tmp_path.name}/a/two", Body=b"2")
     assert store.exists(f"{home}/a/two")
-    assert [file.path for file in store.listing(home)] == ["a/one", "a/two"]
+    assert [file.path for file in store.list_files(home)] == ["a/one", "a/two"]
     s3.delete_object(Bucket=BUCKET, Key=f"{tmp_path.name}/a/one")
     assert not store.exists(f"{home}/a/one")
 
@@ -241,12 +241,12 @@ def test_only_a_folder_of_this_machine_has_a_local_path() -> None:
 
 def test_a_file_written_piece_by_piece_appears_whole_or_not_at_all(home: str) -> None:
     uri = store.join(home, "sub", "a.tar")
-    with store.writing(uri) as file:
+    with store.open_atomic(uri) as file:
         file.write(b"one ")
         assert not store.exists(uri)
         file.write(b"two")
     assert store.read_bytes(uri) == b"one two"
-    with pytest.raises(ZeroDivisionError), store.writing(uri) as file:
+    with pytest.raises(ZeroDivisionError), store.open_atomic(uri) as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert store.read_bytes(uri) == b"one two"

@@ -12,7 +12,7 @@ from etl.execution import cluster
 from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
 from etl.plan import Plan, TilePlan
 from etl.storage import store
-from etl.storage.work import Work
+from etl.storage.work import WorkDir
 
 CONFIG = Config.model_validate(
     {"name": "cars", "store": "/store", "source": {"format": "yolo", "images": "/images", "categories": ["0", "no"]}}
@@ -27,12 +27,12 @@ PLAN = Plan(
 )
 
 
-def begun(folder: Path, plan: Plan | None = None) -> Work:
+def begun(folder: Path, plan: Plan | None = None) -> WorkDir:
     """A work folder as ingest leaves it."""
     pinned = None if plan is None else plan.model_dump(mode="json")
     noted = {"config": CONFIG.resolved(), "plan": pinned, "categories": ["0", "no"], "own_split": None}
     store.write_json(store.join(str(folder), "build.json"), noted)
-    return Work(str(folder))
+    return WorkDir(str(folder))
 
 
 def test_the_stages_see_the_settings_the_build_was_begun_with(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_stages_see_the_settings_the_build_was_begun_with(tmp_path: Path) ->
 
 
 def test_a_stage_without_an_ingest_before_it_says_so(tmp_path: Path) -> None:
-    work = Work(str(tmp_path / "nothing"))
+    work = WorkDir(str(tmp_path / "nothing"))
     assert not work.exists
     with pytest.raises(StoreError, match="run ingest first"):
         _ = work.config
@@ -67,7 +67,7 @@ def test_a_stage_runs_once_and_a_later_try_gets_its_answer(tmp_path: Path) -> No
         runs.append(1)
         return {"images": 3}
 
-    first, second = work.once("ingest", run), Work(work.uri).once("ingest", run)
+    first, second = work.once("ingest", run), WorkDir(work.uri).once("ingest", run)
     assert len(runs) == 1
     assert first == second
     assert first["images"] == 3

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from etl import schema
 from etl.errors import StoreError
 from etl.imaging import codec
-from etl.snapshots.samples import ShardReader, of_split
+from etl.snapshots.samples import ShardReader, select_split
 from etl.storage import shard, store
 from train import compat
 from train.engine.dataset import GREY, ShardDataset, paint
@@ -151,9 +151,9 @@ def test_paint_covers_exactly_what_ignore_regions_touch_and_labels_do_not(ignore
 
 def test_a_split_lists_every_sample_once_by_id(written, tmp_path):
     samples = written(sample("c"), sample("a"), sample("v", split="val"), sample("b"))
-    train = of_split(samples, "train")
+    train = select_split(samples, "train")
     assert dataset(train, tmp_path).im_files == ["a.jpg", "b.jpg", "c.jpg"]
-    assert of_split(samples.take([3, 2, 1, 0]), "train").equals(train)
+    assert select_split(samples.take([3, 2, 1, 0]), "train").equals(train)
 
 
 def test_boxes_stay_with_their_sample_when_lists_are_empty_and_the_table_is_chunked(written, tmp_path):

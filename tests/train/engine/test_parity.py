@@ -15,7 +15,7 @@ from etl.execution import cluster
 from etl.imaging import codec
 from etl.jobs import build
 from etl.snapshots.export import export
-from etl.snapshots.samples import ShardReader, of_split
+from etl.snapshots.samples import ShardReader, select_split
 from etl.snapshots.snapshot import Snapshot
 from train import compat
 from train.engine.dataset import ShardDataset
@@ -59,7 +59,7 @@ def test_samples_of_shards_are_those_of_the_exported_folder(
     export(snapshot, "yolo", tmp_path / "out")
     hyp = get_cfg(overrides={"mosaic": 0.0, "scale": 0.0, "translate": 0.0, **changes})
     hyp.augmentations = []  # of Albumentations, which no seed reaches
-    table = of_split(snapshot.table("samples"), "train")
+    table = select_split(snapshot.table("samples"), "train")
     common: dict[str, Any] = {"imgsz": SIDE, "augment": True, "hyp": hyp, "batch_size": 4}
     ours = ShardDataset(table, ShardReader(snapshot.home), snapshot.categories, scale=1.0, **common)
     names = dict(enumerate(snapshot.categories))

@@ -50,7 +50,7 @@ def compare(config: Config, monkeypatch: Any, matched: int, of_champion: Detecte
     """The verdict on `new`; the champion's detections are made without a model."""
     loaded = []
     monkeypatch.setattr(champion, "load_detector", lambda *given: loaded.append(given[-1]) or of_champion.detector)
-    monkeypatch.setattr(champion, "evaluation_truth", lambda *_: ((), ()))
+    monkeypatch.setattr(champion, "load_ground_truth", lambda *_: ((), ()))
     monkeypatch.setattr(champion, "build_eval_images", lambda *_: IMAGES)
     monkeypatch.setattr(champion, "detect_all", lambda *_: of_champion)
     verdict = champion.compare(config, None, f"{config.home}/models/new", detected(matched))

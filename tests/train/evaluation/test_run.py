@@ -17,7 +17,7 @@ from etl.execution import cluster
 from etl.imaging import codec
 from etl.jobs import build
 from etl.lifecycle import champion
-from etl.snapshots.ground_truth import evaluation_truth
+from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from train.evaluation import gate, run
 from train.evaluation.detectors import Detector, from_file_or_truth
@@ -105,7 +105,7 @@ def test_the_page_is_one_file_and_every_plot_has_a_caption(made: tuple[Config, S
 
 
 def detections_of(snapshot: Snapshot, name: str = "file_name") -> list[dict[str, Any]]:
-    images, truth = evaluation_truth(snapshot, "val")
+    images, truth = load_ground_truth(snapshot, "val")
     paths = dict(zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True))
     rows = []
     for box in truth.to_pylist():
@@ -284,13 +284,13 @@ def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[
         "reasons": [reason],
         "warnings": [],
     }
-    assert champion.champion(config.home) is None
+    assert champion.current_champion(config.home) is None
     assert f"Not promoted: {reason}. There is no champion yet." in Path(first.html).read_text()
     standing = by_hand.rsplit("/", 1)[1]
     champion.promote(config.home, standing, "by hand", over=None)
     second = run.evaluate(config, snapshot, blind, promote=True)
     assert (second.gate.champion, second.gate.promoted) == (standing, False)
-    assert champion.champion(config.home) == standing
+    assert champion.current_champion(config.home) == standing
     assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second.html).read_text()
 
 
@@ -299,7 +299,7 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
 ) -> None:
     config, snapshot, uris = untrained
     ids = [uri.rsplit("/", 1)[1] for uri in uris]
-    images, _ = evaluation_truth(snapshot, "val")
+    images, _ = load_ground_truth(snapshot, "val")
     perfect = from_file_or_truth(config, snapshot, "truth", images)
     monkeypatch.setattr(run, "load_detector", lambda *_: perfect)  # the challenger's detections
     first = run.evaluate(config, snapshot, uris[0], promote=True).gate
@@ -311,10 +311,10 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     with monkeypatch.context() as patched:
         patched.setattr(gate, "decide", lambda *_, **__: refused)
         assert not run.evaluate(config, snapshot, uris[1], promote=True).gate.promoted
-    assert champion.champion(config.home) == ids[0]
+    assert champion.current_champion(config.home) == ids[0]
     passed = run.evaluate(config, snapshot, uris[1], promote=True)
     assert passed.gate.gains.keys() == {f"AP_{name}" for name in boxes.BUCKETS}
-    assert (passed.gate.promoted, champion.champion(config.home)) == (True, ids[1])
+    assert (passed.gate.promoted, champion.current_champion(config.home)) == (True, ids[1])
     assert f"compared with {ids[0]}" in Path(passed.html).read_text()
 
 
@@ -332,7 +332,7 @@ def test_an_image_that_changed_since_the_build_is_an_error_with_its_name(
     tmp_path: Path, data: bytes, message: str
 ) -> None:
     config, snapshot = built(tmp_path)
-    images, _ = evaluation_truth(snapshot, "val")
+    images, _ = load_ground_truth(snapshot, "val")
     name = images["path"][0].as_py()
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=f"{name}: .*{message}"):
