@@ -1,7 +1,7 @@
-"""Makes the bucket of $SPECK_STORE where it is absent, and refuses a store without conditional writes.
+"""Create the bucket of $SPECK_STORE unless it exists; fail if the store has no conditional writes.
 
-Two builds of one dataset are kept apart by a lock that is created only if absent: a store that overwrites it instead
-would lose one of the two without a word.
+A lock file that is created only if absent prevents two builds of one dataset from running at once: a store that
+overwrites it instead would silently lose one of the two.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from etl.storage import store
 _WRITERS = 8
 
 
-def make(uri: str) -> None:
-    """Create the bucket of an s3:// URI unless it is there."""
+def create_bucket(uri: str) -> None:
+    """Create the bucket of an s3:// URI unless it exists."""
     fs, path = fsspec.core.url_to_fs(uri)
     bucket = path.split("/")[0]
     if not fs.exists(bucket):
         fs.mkdir(bucket)
 
 
-def is_conditional(uri: str) -> bool:
-    """Return whether the store lets exactly one of several writers at once create a file."""
+def has_conditional_writes(uri: str) -> bool:
+    """Return whether exactly one of several concurrent writers can create a file."""
     probe = store.join(uri, f".probe-{uuid.uuid4().hex}")
     try:
         with ThreadPoolExecutor(_WRITERS) as writers:
@@ -39,9 +39,7 @@ def is_conditional(uri: str) -> bool:
 
 if __name__ == "__main__":
     home = os.environ["SPECK_STORE"]
-    make(home)
-    if not is_conditional(home):
-        sys.exit(
-            f"{home}: its S3 server does not hold to If-None-Match, without which two builds can overwrite each other"
-        )
+    create_bucket(home)
+    if not has_conditional_writes(home):
+        sys.exit(f"{home}: the S3 server ignores If-None-Match, so two builds could overwrite each other")
     print(f"{home} is ready")

@@ -1,7 +1,7 @@
-"""Preloaded by the Dask scheduler: keeps the workers that offer GPU when others are closed for want of work.
+"""Preloaded by the Dask scheduler: excludes workers with the resource GPU when idle workers are closed.
 
-The Dask operator has the scheduler name the workers to close, of all groups alike; an idle trainer is as good to it as
-any other, and would be gone when the next training asks for it.
+The Dask operator asks the scheduler which workers of all groups to close. An idle trainer could be among them, and
+would be missing for the next training.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def dask_setup(scheduler: Any) -> None:
-    """Have the scheduler name n workers to close that are no trainers, or as many as there are."""
-    name_any = scheduler.workers_to_close
+    """Make the scheduler select at most n workers to close, none of them a trainer."""
+    select_any = scheduler.workers_to_close
 
-    def workers_to_close(n: int | None = None, attribute: str = "address", **how: Any) -> list[str]:
+    def workers_to_close(n: int | None = None, attribute: str = "address", **options: Any) -> list[str]:
         kept = {getattr(worker, attribute) for worker in scheduler.workers.values() if worker.resources.get("GPU")}
-        named = name_any(n=None if n is None else n + len(kept), attribute=attribute, **how)
-        return [worker for worker in named if worker not in kept][:n]
+        selected = select_any(n=None if n is None else n + len(kept), attribute=attribute, **options)
+        return [worker for worker in selected if worker not in kept][:n]
 
     scheduler.workers_to_close = scheduler.handlers["workers_to_close"] = workers_to_close

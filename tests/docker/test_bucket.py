@@ -62,4 +62,4 @@ def test_a_server_that_overwrites_what_should_only_be_created_is_refused():
     with s3(conditional=False) as address:
         done = run(address, "overwritten")
     assert done.returncode == 1
-    assert "does not hold to If-None-Match" in done.stderr
+    assert "ignores If-None-Match" in done.stderr
