@@ -1,4 +1,4 @@
-"""Anchors for the boxes of a build or of a snapshot."""
+"""Fit anchors to the boxes of a build or a snapshot."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from etl import schema
 from etl.boxes import from_table, size
 from etl.config import Config, network
 from etl.snapshots.snapshot import Snapshot
-from etl.stages.anchors import fit as anchors
+from etl.stages.anchors.fit import AnchorFit, fit_anchors, to_json
 
 
 def box_sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
     """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
-    found = [np.empty((0, 2))]
+    sizes = [np.empty((0, 2))]
     for table in samples:
         base = pc.equal(pc.struct_field(table["recipe"], "kind"), schema.BASE)
         rows = table.filter(pc.and_(base, pc.equal(table["split"], "train")))
         labels = pc.list_flatten(rows["boxes"])
-        found.append(size(from_table(pa.Table.from_struct_array(labels))))
-    return np.concatenate(found)
+        sizes.append(size(from_table(pa.Table.from_struct_array(labels))))
+    return np.concatenate(sizes)
 
 
 def fit(
@@ -37,10 +37,10 @@ def fit(
     strides: tuple[int, ...] | None = None,
     per_level: int | Literal["auto"] | None = None,
     seed: int | None = None,
-) -> anchors.AnchorFit:
-    """Return anchors for boxes wh [N, 2] in sample pixels, as configured where nothing else is asked."""
+) -> AnchorFit:
+    """Return anchors for boxes wh [N, 2] in sample pixels; what is not given here is as configured."""
     side = image_size or config.anchors.image_size or network.image_size(config, tile_size)
-    return anchors.fit_anchors(
+    return fit_anchors(
         wh * (side / tile_size),
         image_size=side,
         strides=strides or network.strides(config),
@@ -49,8 +49,8 @@ def fit(
     )
 
 
-def refit(snapshot: Snapshot, **asked: Any) -> dict[str, Any]:
-    """Return the anchors of a snapshot fitted anew, as anchors.json holds them, with the seconds it took."""
+def refit(snapshot: Snapshot, **options: Any) -> dict[str, Any]:
+    """Return new anchors for a snapshot, as anchors.json holds them, with the seconds spent; `options` as of `fit`."""
     wh = box_sizes([snapshot.table("samples")])
-    fitted = fit(wh, snapshot.config, snapshot.plan.tile.size, **asked)
-    return {**anchors.to_json(fitted), "seconds": round(fitted.seconds, 3)}
+    fitted = fit(wh, snapshot.config, snapshot.plan.tile.size, **options)
+    return {**to_json(fitted), "seconds": round(fitted.seconds, 3)}
