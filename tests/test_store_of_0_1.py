@@ -91,6 +91,8 @@ def test_a_build_on_it_keeps_plan_and_ids_and_an_identical_one_publishes_nothing
     manifest = drawings.json("snapshots", name, "manifest.json")
     assert drawings.json("plan.json").items() >= plan.items()
     assert manifest["plan"].items() >= plan.items()
+    assert manifest["format"] == 1
+    assert "format" not in drawings.json("snapshots", SECOND, "manifest.json")  # and it was read all the same
     for table, columns in (("images", ("image_id", "sha256", "split")), ("annotations", ("annotation_id",))):
         assert drawings.column(SECOND, table, *columns) < drawings.column(name, table, *columns)
     assert drawings.speck("verify", built["snapshot"])["bad"] == []

@@ -145,6 +145,7 @@ def _write_snapshot(
     sheet = _contact_sheet(work, tables["samples"])
     store.write_bytes(paths.samples_html, sheet)
     return {
+        "format": snapshot.FORMAT,
         "id": name,
         "dataset": work.config.name,
         "tables": entries,

@@ -19,6 +19,8 @@ from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
+FORMAT = 1  # of the tables, shards and manifest; raised when an older Speck could not read them. 0.1.0 wrote no number
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -29,11 +31,14 @@ class Snapshot:
 
     @classmethod
     def open(cls, uri: str) -> Snapshot:
-        """Return the snapshot at a URI; StoreError when none was published there."""
+        """Return the snapshot at a URI; StoreError if none was published there, or if a newer Speck made it."""
         paths = SnapshotPaths(uri)
         if not store.exists(paths.manifest):
             raise StoreError(f"{paths.uri}: no snapshot here (it has no manifest.json)")
-        return cls(paths.uri, store.read_json(paths.manifest))
+        manifest = store.read_json(paths.manifest)
+        if (found := manifest.get("format", 1)) > FORMAT:
+            raise StoreError(f"{paths.uri}: made by a newer Speck (format {found}, this one reads up to {FORMAT})")
+        return cls(paths.uri, manifest)
 
     @property
     def id(self) -> str:

@@ -80,6 +80,21 @@ def test_a_damaged_manifest_is_a_store_error(tmp_path: Path) -> None:
         Snapshot.open(uri)
 
 
+@pytest.mark.parametrize("number", [None, 1], ids=["0.1.0", "now"])
+def test_a_snapshot_of_this_format_or_without_a_number_is_read(tmp_path: Path, number: int | None) -> None:
+    uri = f"{published(tmp_path, 'a')}/snapshots/a"
+    content = {key: value for key, value in manifest(tmp_path, "a").items() if key != "format"}
+    store.write_json(f"{uri}/manifest.json", content if number is None else {**content, "format": number})
+    assert Snapshot.open(uri).id == "a"
+
+
+def test_a_snapshot_of_a_higher_format_is_refused_as_made_by_a_newer_speck(tmp_path: Path) -> None:
+    uri = f"{published(tmp_path, 'a')}/snapshots/a"
+    store.write_json(f"{uri}/manifest.json", {**manifest(tmp_path, "a"), "format": snapshot.FORMAT + 1})
+    with pytest.raises(StoreError, match=rf"{uri}: made by a newer Speck \(format 2, this one reads up to 1\)"):
+        Snapshot.open(uri)
+
+
 def test_an_opened_snapshot_finds_its_tables_shards_and_reports(tmp_path: Path) -> None:
     home = published(tmp_path, "a")
     uri = f"{home}/snapshots/a"
