@@ -164,11 +164,11 @@ def _digest(data: bytes) -> dict[str, str | int]:
 
 
 def _contact_sheet(work: WorkDir, samples: pa.Table) -> bytes:
-    rows = contact_sheet.choose(samples, schema.BASE)
+    rows = contact_sheet.choose_samples(samples, schema.BASE)
     uris = [DatasetPaths(work.config.home).shard(row["shard"]) for row in rows]
     images = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, rows, strict=True)]
     anchors = store.read_json(work.path("anchors", ANCHORS))
-    return contact_sheet.page(work.config.name, zip(rows, images, strict=True), anchors)
+    return contact_sheet.render_sheet(work.config.name, zip(rows, images, strict=True), anchors)
 
 
 def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> _Change:

@@ -1,4 +1,4 @@
-"""Plots as inline SVG, drawn in the page's own colours; none without a title and a sentence saying what it shows."""
+"""Charts as inline SVG in the colours of the page; each has a title and a caption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LETTER = 6.2  # width of a letter at 11 px, for layout only
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot with its title and the sentence that says what it shows; prints itself into a template."""
+    """A chart with its title and its caption, a full sentence; templates print it as HTML."""
 
     title: str
     caption: str
@@ -24,7 +24,7 @@ class Figure:
 
     def __post_init__(self) -> None:
         if not self.title.strip() or not self.caption.strip():
-            raise ValueError("a plot needs a title and a sentence saying what it shows")
+            raise ValueError("a chart needs a title and a caption, a full sentence")
 
     def __html__(self) -> str:
         return (
@@ -261,7 +261,7 @@ def _rule(x0: float, y0: float, x1: float, y1: float) -> str:
 
 
 def _legend(names: Sequence[str], palette: str = "s") -> tuple[list[str], float]:
-    """Return the legend's parts, wrapped into lines, and where the plot may begin."""
+    """Return the parts of the legend, wrapped into lines, and the height at which the chart begins."""
     parts, x, y = [], 4.0, 4.0
     for index, name in enumerate(names):
         shown = _fit(name, 150)
@@ -293,7 +293,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _place(edges: Sequence[float], value: float) -> float:
-    """Return how many bars lie left of a value, a fraction inside its bar."""
+    """Return the position of a value in bars from the left; a fraction lies inside a bar."""
     for index, (low, high) in enumerate(pairwise(edges)):
         if value < high:
             return index + max(0.0, _share(value - low, high - low))
@@ -302,7 +302,7 @@ def _place(edges: Sequence[float], value: float) -> float:
 
 def _ticks(highest: float) -> list[float]:
     """Return up to five round numbers above 0 and not above the highest."""
-    if highest < 1e-200:  # nothing, and what would underflow
+    if highest < 1e-200:  # zero, or too small to divide
         return []
     rough = highest / 4
     unit = 10.0 ** floor(log10(rough))
@@ -311,7 +311,7 @@ def _ticks(highest: float) -> list[float]:
 
 
 def _short(value: float) -> str:
-    """Return a number in few letters: 1.2M, 34k, 512, 0.25."""
+    """Return a short form of a number: 1.2M, 34k, 512, 0.25."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (limit if letter != 'k' else 1e3):.3g}{letter}"

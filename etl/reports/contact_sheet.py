@@ -1,4 +1,4 @@
-"""The contact sheet: augmented samples with their boxes and ignore regions drawn, for people's eyes."""
+"""The contact sheet: a page of augmented samples with their boxes and ignore regions, and of the anchors."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from etl.imaging import codec
 from etl.reports.audit_page import anchor_figures
 from etl.reports.page import render
 
-_SHOWN = 12
-_SIDE = 480  # px: a smaller sample is shown enlarged
+_MOST = 12  # samples on the sheet
+_SIDE = 480  # px: smaller samples are enlarged
 _QUALITY = 85
 _LABEL, _PASTED, _HATCH = (60, 255, 60), (255, 214, 10), (150, 150, 150)
 _STEP = 6  # px between hatch lines
 
 
-def choose(samples: pa.Table, base: str) -> list[dict[str, Any]]:
-    """Return up to 12 rows of augmented samples, of each recipe kind as many; `base` is the kind that is none."""
+def choose_samples(samples: pa.Table, base: str) -> list[dict[str, Any]]:
+    """Return up to 12 rows of augmented samples, spread over the recipe kinds; `base` is the kind of plain tiles."""
     kinds = pc.struct_field(samples["recipe"], "kind")
     places = [place for place, kind in enumerate(kinds.to_pylist()) if kind != base]
     names = samples["sample_id"].to_pylist()
-    order = sorted(places, key=lambda place: fraction(f"sheet:{names[place]}"))  # few change when samples are added
+    order = sorted(places, key=lambda place: fraction(f"sheet:{names[place]}"))  # stable when samples are added
     by_kind: dict[str, list[int]] = {}
     for place in order:
         by_kind.setdefault(kinds[place].as_py(), []).append(place)
-    each = -(-_SHOWN // max(len(by_kind), 1))
-    picked = [place for kind in sorted(by_kind) for place in by_kind[kind][:each]]
-    picked += [place for place in order if place not in picked][: max(_SHOWN - len(picked), 0)]
-    return list(samples.take(pa.array(picked[:_SHOWN], pa.int64())).to_pylist())
+    per_kind = -(-_MOST // max(len(by_kind), 1))
+    chosen = [place for kind in sorted(by_kind) for place in by_kind[kind][:per_kind]]
+    chosen += [place for place in order if place not in chosen][: max(_MOST - len(chosen), 0)]
+    return list(samples.take(pa.array(chosen[:_MOST], pa.int64())).to_pylist())
 
 
-def page(title: str, shown: Iterable[tuple[dict[str, Any], bytes]], anchors: Mapping[str, Any]) -> bytes:
-    """Return the sheet of some samples, each its row and its JPEG, and of the anchors fitted to all of them."""
-    pictures = [(_caption(row), codec.encode(draw(codec.decode(data), row), _QUALITY)) for row, data in shown]
+def render_sheet(title: str, samples: Iterable[tuple[dict[str, Any], bytes]], anchors: Mapping[str, Any]) -> bytes:
+    """Return the HTML of samples, as pairs of row and JPEG, and of the anchors fitted to the snapshot."""
+    pictures = [(_caption(row), codec.encode(draw_sample(codec.decode(data), row), _QUALITY)) for row, data in samples]
     figures = list(anchor_figures(anchors))
     return render("samples.html.j2", title=title, pictures=pictures, anchors=anchors, figures=figures).encode()
 
 
-def draw(pixels: codec.Pixels, row: dict[str, Any]) -> codec.Pixels:
-    """Return a sample with ignore regions hatched grey, boxes outlined green, pasted ones yellow."""
+def draw_sample(pixels: codec.Pixels, row: dict[str, Any]) -> codec.Pixels:
+    """Return a sample with its ignore regions hatched grey, its boxes green and those of pasted objects yellow."""
     zoom = max(-(-_SIDE // max(pixels.shape[:2])), 1)
     drawn: codec.Pixels = np.repeat(np.repeat(pixels, zoom, axis=0), zoom, axis=1)
     for box in row["ignore"]:
@@ -69,7 +69,7 @@ def _hatch(pixels: codec.Pixels, region: Sequence[int]) -> None:
     x0, y0, x1, y1 = region
     part = pixels[y0:y1, x0:x1]
     place = np.add.outer(np.arange(y0, y1), np.arange(x0, x1))
-    part[:] = part // 2 + 57  # half of it the trainer's grey
+    part[:] = part // 2 + 57  # blended with the grey of the trainer
     part[place % _STEP < 2] = _HATCH
 
 

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file, no outside host, readable on a phone, in light and in dark."""
+"""Self-contained HTML pages: one file without requests to other hosts, for phones too, in light and dark colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jinja2
 from etl.numbers import DASH, count, decimal, percent
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("sort.js", "frame.js")  # all that a page may run
+_SCRIPTS = ("sort.js", "frame.js")  # the only scripts of a page
 
 
 def render(template: str, /, folder: Path | None = None, **values: Any) -> str:

@@ -121,7 +121,7 @@ def test_shards_whose_members_stay_are_neither_read_nor_written_again(
     old = {entry["sha256"] for entry in Snapshot.open(str(first["snapshot"])).manifest["shards"]}
     kept = old & {entry["sha256"] for entry in second.manifest["shards"]}
     assert len(kept) >= len(old) - 1 > 1
-    shown = {(row["offset"], row["size"]) for row in contact_sheet.choose(second.table("samples"), BASE)}
+    shown = {(row["offset"], row["size"]) for row in contact_sheet.choose_samples(second.table("samples"), BASE)}
     again = {(offset, size) for uri, offset, size in read if any(name in uri for name in kept)}
     assert again <= shown  # on the contact sheet
 

@@ -27,16 +27,16 @@ def row(number: int, kind: str, pasted: int = 0) -> dict:
 def test_twelve_augmented_samples_are_shown_of_each_kind_as_many() -> None:
     kinds = ["tile"] * 20 + ["augment"] * 30 + ["mosaic"] * 10
     samples = schema.table(schema.SAMPLES, [row(number, kind) for number, kind in enumerate(kinds)])
-    shown = contact_sheet.choose(samples, "tile")
+    shown = contact_sheet.choose_samples(samples, "tile")
     assert [one["recipe"]["kind"] for one in shown] == ["augment"] * 6 + ["mosaic"] * 6
     few = samples.slice(0, 53)
-    kinds = [one["recipe"]["kind"] for one in contact_sheet.choose(few, "tile")]
+    kinds = [one["recipe"]["kind"] for one in contact_sheet.choose_samples(few, "tile")]
     assert (len(kinds), kinds.count("mosaic")) == (12, 3)
-    assert contact_sheet.choose(samples.slice(0, 20), "tile") == []
+    assert contact_sheet.choose_samples(samples.slice(0, 20), "tile") == []
 
 
 def test_boxes_are_green_pasted_ones_yellow_and_ignored_regions_hatched() -> None:
-    drawn = contact_sheet.draw(np.zeros((300, 480, 3), np.uint8), row(0, "augment", pasted=1))
+    drawn = contact_sheet.draw_sample(np.zeros((300, 480, 3), np.uint8), row(0, "augment", pasted=1))
     assert drawn[29, 40].tolist() == drawn[50, 40].tolist() == drawn[40, 19].tolist() == [60, 255, 60]
     assert drawn[29, 210].tolist() == [255, 214, 10]
     assert not drawn[30:50, 20:60].any()  # the object itself stays in sight
@@ -46,7 +46,7 @@ def test_boxes_are_green_pasted_ones_yellow_and_ignored_regions_hatched() -> Non
 
 
 def test_small_samples_are_shown_enlarged() -> None:
-    assert contact_sheet.draw(np.zeros((64, 96, 3), np.uint8), row(0, "augment") | {"ignore": []}).shape == (
+    assert contact_sheet.draw_sample(np.zeros((64, 96, 3), np.uint8), row(0, "augment") | {"ignore": []}).shape == (
         320,
         480,
         3,
@@ -54,11 +54,11 @@ def test_small_samples_are_shown_enlarged() -> None:
 
 
 def test_the_page_says_when_there_is_nothing_to_show_and_escapes_names() -> None:
-    assert b"There are none" in contact_sheet.page("<b>", [], GUESSED)
-    assert b"<b>:" not in contact_sheet.page("<b>", [], GUESSED)
+    assert b"No augmented samples" in contact_sheet.render_sheet("<b>", [], GUESSED)
+    assert b"<b>:" not in contact_sheet.render_sheet("<b>", [], GUESSED)
     data = codec.encode(np.zeros((300, 480, 3), np.uint8), 90)
-    page = contact_sheet.page("name", [(row(0, "mosaic"), data)], FITTED)
+    page = contact_sheet.render_sheet("name", [(row(0, "mosaic"), data)], FITTED)
     assert page.count(b"<img") == 1
     assert b"mosaic, 2 boxes, 1 ignored (s0)" in page
     assert page.count(b"<svg") == 2 and b"Fitted to 200 boxes" in page
-    assert b"guesses from the strides" in contact_sheet.page("name", [], GUESSED)
+    assert b"derived from the strides" in contact_sheet.render_sheet("name", [], GUESSED)
