@@ -201,6 +201,19 @@ def test_the_command_line_starts_without_anything_heavy(name: str) -> None:
     assert not tops(reached(name, at_module_level=True)) & HEAVY
 
 
+def test_no_import_of_ours_takes_another_name() -> None:
+    """An alias that dodges a name hides a variable or a function with the wrong one."""
+    aliases = {
+        f"{name}: {alias.name} as {alias.asname}"
+        for name in MODULES
+        for node in _statements(_tree(name).body, inside=True)
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in {"etl", "train", *tops(DAGS)}
+        for alias in node.names
+        if alias.asname not in {None, "bx"}  # bx: box arithmetic, beside variables that are boxes
+    }
+    assert aliases == set()
+
+
 def test_no_module_is_a_drawer() -> None:
     assert [name for name in MODULES if DRAWERS & set(name.split("."))] == []
 

@@ -110,7 +110,7 @@ def anchors(
     """Fit anchors to a snapshot's boxes; print them in YOLOv5's log format, with best possible recall by size."""
     from etl.snapshots import anchors
     from etl.snapshots.snapshot import Snapshot
-    from etl.stages.anchors import formats
+    from etl.stages.anchors import frameworks
     from etl.stages.anchors.fit import RATIO
 
     fit = anchors.refit(
@@ -120,11 +120,11 @@ def anchors(
         strides=tuple(stride) if stride else None,
         seed=seed,
     )
-    files = [str(file) for file in formats.write_formats(fit, out)] if out is not None else []
+    files = [str(file) for file in frameworks.write_formats(fit, out)] if out is not None else []
     if as_json:
         print_answer({**fit, "files": files}, as_json)
         return
-    typer.echo(formats.format_log(fit, RATIO))
+    typer.echo(frameworks.format_log(fit, RATIO))
     for row in fit["by_size"]:
         coco = "" if row["coco"] is None else f" (COCO's anchors: {row['coco']:.4f})"
         typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{coco}")

@@ -7,7 +7,7 @@ import logging
 from etl.jobs.plan import load_build_plan
 from etl.jobs.shards import read_sample_indexes
 from etl.snapshots import anchors
-from etl.stages.anchors import fit, formats
+from etl.stages.anchors import fit, frameworks
 from etl.storage import store
 from etl.storage.paths import ANCHORS
 from etl.storage.work import Answer, WorkDir
@@ -22,7 +22,7 @@ def run(uri: str) -> Answer:
     def compute() -> Answer:
         wh = anchors.box_sizes(read_sample_indexes(work))
         fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
-        log.info("%s", formats.format_log(fitted, fit.RATIO))
+        log.info("%s", frameworks.format_log(fitted, fit.RATIO))
         store.write_json(work.path("anchors", ANCHORS), fitted)
         return {key: fitted[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
 

@@ -15,13 +15,12 @@ from etl.ids import sample_id
 from etl.imaging.codec import Pixels
 from etl.plan import Plan
 from etl.schema import BASE
-from etl.stages import tile as tiling
 from etl.stages.augment import oversample
 from etl.stages.augment.labelled_image import LabelledImage
 from etl.stages.augment.recipe import Parameters
 from etl.stages.augment.sample import augment, choose_recipe
 from etl.stages.image_annotations import ImageAnnotations
-from etl.stages.tile import Tile
+from etl.stages.tile import Tile, cut_tiles, keeps_negative, label_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +52,12 @@ def base_samples(annotated: ImageAnnotations, plan: Plan, held_out: tuple[float,
     """
     image_id = annotated.image["image_id"]
     regions = region.regions_of(annotated.image, held_out)
-    tiles = tiling.cut_tiles(annotated.size_wh, annotated.boxes, annotated.ignore, plan.tile, regions)
-    weights = tiling.label_weights(tiles, len(annotated.rows))
+    tiles = cut_tiles(annotated.size_wh, annotated.boxes, annotated.ignore, plan.tile, regions)
+    weights = label_weights(tiles, len(annotated.rows))
     samples = []
     for tile in tiles:
         name = sample_id(image_id, tile.scale, tile.window, BASE, 0)
-        if tile.split != "train" or tile.labelled.size or tiling.keeps_negative(name, tile.near, plan):
+        if tile.split != "train" or tile.labelled.size or keeps_negative(name, tile.near, plan):
             samples.append(_base_sample(name, image_id, tile, weights[tile.labelled]))
     return samples
 

@@ -12,7 +12,7 @@ from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths
-from train.evaluation import champion, examples, page
+from train.evaluation import examples, page, promotion
 from train.evaluation.detectors import (
     DetectedImages,
     detect_all,
@@ -61,12 +61,12 @@ def evaluate(
         html=paths.evaluation_html,
     )
     if promote and model is not None:
-        evaluation = evaluation.model_copy(update={"gate": champion.compare(config, snapshot, model, detected)})
+        evaluation = evaluation.model_copy(update={"gate": promotion.compare(config, snapshot, model, detected)})
     _write(config, paths, evaluation, detected)
     if model is not None and paths.uri == ModelPaths(model).uri:
         save_thresholds(model, {name: point.confidence for name, point in evaluation.thresholds.items()})
     if model is not None and evaluation.gate is not None:
-        champion.promote_if_passed(model, evaluation.gate)
+        promotion.promote_if_passed(model, evaluation.gate)
     _log_result(evaluation)
     return evaluation
 

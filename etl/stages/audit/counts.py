@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from etl import boxes as geometry
+from etl import boxes as bx
 from etl.boxes import BUCKETS, Boxes, from_table
 from etl.findings import EXAMPLES
 from etl.schema import place
@@ -177,13 +177,13 @@ class PartCounter:
         xyxy, owner = self.xyxy[chosen], self.owner[chosen]
         splits, split = _coded(pa.chunked_array([self.splits], pa.string()))
         names, category, split = self.names, self.category[chosen], split[owner]
-        logs = np.log2(geometry.size(xyxy))
+        logs = np.log2(bx.size(xyxy))
         length = logs.mean(axis=1)
         cells = range(len(GRID) + 1)
         for space, scale in self.scales.items():
             octaves = np.log2(scale[chosen])
             in_space = length + octaves
-            bucket = geometry.bucket(np.exp2(in_space + _EDGE))
+            bucket = bx.bucket(np.exp2(in_space + _EDGE))
             self._add(("size", space), (splits, split), (names, category), (range(len(BUCKETS)), bucket))
             self._add(("length", space), (splits, split), (range(len(LENGTHS) + 1), _bins(in_space, LENGTHS)))
             if space != "source":
@@ -222,13 +222,13 @@ class PartCounter:
         for space in SPACES[1:]:
             self._count_cells(space, self.xyxy[chosen], owner, self.scales[space][chosen])
         network_xyxy = self.xyxy[chosen] * self.scales["network"][chosen, None]
-        bucket = geometry.bucket(geometry.side_length(network_xyxy))
+        bucket = bx.bucket(bx.side_length(network_xyxy))
         contested = {least: np.zeros(len(network_xyxy)) for least in LEAST}
         enlarged = {least: _enlarge(network_xyxy, least) for least in LEAST}
         overlapping: list[Ints] = []
         for pairs in overlapping_pairs(enlarged[max(LEAST)], owner):
             for least, boxes in enlarged.items():
-                shared, own = shared_area(boxes, pairs), geometry.area(boxes)
+                shared, own = shared_area(boxes, pairs), bx.area(boxes)
                 for side in (0, 1):
                     rows = pairs[:, side]
                     contested[least] += np.bincount(rows, np.rint(shared / own[rows] * FIXED), minlength=len(own))
@@ -322,7 +322,7 @@ def _bins(logs: NDArray[np.float64], edges: NDArray[np.float64]) -> Ints:
 
 def _enlarge(boxes: Boxes, least: float) -> Boxes:
     """Return the boxes with sides below the least enlarged to it about their centres."""
-    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(geometry.size(boxes), least) / 2
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(bx.size(boxes), least) / 2
     return np.hstack([middle - half, middle + half])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from etl.stages.anchors import fit, formats, search
+from etl.stages.anchors import fit, frameworks, search
 
 STRIDES = (8, 16, 32)
 
@@ -93,7 +93,7 @@ def test_without_boxes_the_anchors_are_guesses_and_say_so() -> None:
     fitted = fit.fit_anchors(np.empty((0, 2)), image_size=640, strides=STRIDES, per_level=2)
     assert not fitted.fitted and fitted.boxes == 0 and fitted.bpr is None
     assert len(flat(fitted)) == 6
-    assert "no boxes" in formats.format_log(fit.to_json(fitted), fit.RATIO)
+    assert "no boxes" in frameworks.format_log(fit.to_json(fitted), fit.RATIO)
     assert fit.to_json(fitted)["bpr"] is None
 
 
@@ -116,7 +116,7 @@ def test_the_json_keeps_no_time_and_the_log_form_has_the_known_figures() -> None
     written = json.loads(json.dumps(fit.to_json(fitted)))
     assert "seconds" not in written
     assert {"anchors", "strides", "bpr", "aat", "fitness", "boxes", "image_size"} <= written.keys()
-    text = formats.format_log(fit.to_json(fitted), fit.RATIO)
+    text = frameworks.format_log(fit.to_json(fitted), fit.RATIO)
     assert "anchors/target" in text and "Best Possible Recall (BPR)" in text and "n=9, img_size=640" in text
 
 

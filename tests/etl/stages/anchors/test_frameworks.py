@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from etl.stages.anchors import formats
+from etl.stages.anchors import frameworks
 
 ANCHORS = [[[4.5, 6], [8, 7.25]], [[16, 12], [20, 33]], [[40, 41], [100.01, 80]]]
 STRIDES = [8, 16, 32]
 
 
 def test_all_forms_are_written_into_a_folder(tmp_path: Path) -> None:
-    files = formats.write_formats({"anchors": ANCHORS, "strides": STRIDES}, tmp_path / "new" / "folder")
+    files = frameworks.write_formats({"anchors": ANCHORS, "strides": STRIDES}, tmp_path / "new" / "folder")
     assert [file.name for file in files] == ["yolov5.yaml", "darknet.cfg", "mmdetection.py", "torchvision.py"]
     assert all(file.read_text() for file in files)
 
 
 def test_yolov5_reads_each_level_as_pairs() -> None:
-    levels = yaml.safe_load(formats.yolov5(ANCHORS, STRIDES))["anchors"]
+    levels = yaml.safe_load(frameworks.yolov5(ANCHORS, STRIDES))["anchors"]
     assert [[list(pair) for pair in zip(level[::2], level[1::2], strict=True)] for level in levels] == ANCHORS
 
 
 def test_darknet_masks_choose_each_levels_anchors_coarsest_first() -> None:
-    sections = formats.darknet(ANCHORS).split("[yolo]")[1:]
+    sections = frameworks.darknet(ANCHORS).split("[yolo]")[1:]
     for section, level in zip(sections, reversed(ANCHORS), strict=True):
         values = dict(re.findall(r"^(\w+) ?= ?(.+)$", section, re.MULTILINE))
         flat = [float(value) for value in values["anchors"].split(",")]
@@ -36,7 +36,7 @@ def test_darknet_masks_choose_each_levels_anchors_coarsest_first() -> None:
 
 
 def test_mmdetection_gets_sizes_and_strides_coarsest_first() -> None:
-    call = ast.parse(formats.mmdetection(ANCHORS, STRIDES)).body[0].value  # type: ignore[attr-defined]
+    call = ast.parse(frameworks.mmdetection(ANCHORS, STRIDES)).body[0].value  # type: ignore[attr-defined]
     values = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
     assert values["type"] == "YOLOAnchorGenerator"
     assert values["strides"] == [32, 16, 8]
@@ -49,7 +49,7 @@ def test_torchvision_makes_these_anchors_about_each_cell() -> None:
 
     compat.install()  # torchvision does not load beside a torch built for CPUs
     made: dict[str, object] = {}
-    exec(formats.torchvision(ANCHORS), made)
+    exec(frameworks.torchvision(ANCHORS), made)
     generator = made["anchor_generator"]
     from torchvision.models.detection.image_list import ImageList
 

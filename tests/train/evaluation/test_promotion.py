@@ -16,7 +16,7 @@ from etl.plan import TilePlan, Window
 from etl.storage import store
 from tests.train.evaluation.test_metrics import make_detections, make_truth
 from train.detections import Detections
-from train.evaluation import champion
+from train.evaluation import promotion
 from train.evaluation.detectors import DetectedImages, Detector
 from train.evaluation.images import EvalImage
 
@@ -49,11 +49,11 @@ def config(tmp_path: Path) -> Config:
 def compare(config: Config, monkeypatch: Any, matched: int, of_champion: DetectedImages) -> GateVerdict:
     """The verdict on `new`; the champion's detections are made without a model."""
     loaded = []
-    monkeypatch.setattr(champion, "load_detector", lambda *given: loaded.append(given[-1]) or of_champion.detector)
-    monkeypatch.setattr(champion, "load_ground_truth", lambda *_: ((), ()))
-    monkeypatch.setattr(champion, "build_eval_images", lambda *_: IMAGES)
-    monkeypatch.setattr(champion, "detect_all", lambda *_: of_champion)
-    verdict = champion.compare(config, None, f"{config.home}/models/new", detected(matched))
+    monkeypatch.setattr(promotion, "load_detector", lambda *given: loaded.append(given[-1]) or of_champion.detector)
+    monkeypatch.setattr(promotion, "load_ground_truth", lambda *_: ((), ()))
+    monkeypatch.setattr(promotion, "build_eval_images", lambda *_: IMAGES)
+    monkeypatch.setattr(promotion, "detect_all", lambda *_: of_champion)
+    verdict = promotion.compare(config, None, f"{config.home}/models/new", detected(matched))
     assert loaded == ([f"{config.home}/models/old"] if verdict.gains else [])
     return verdict
 
@@ -93,7 +93,7 @@ def test_the_champions_categories_are_matched_by_name_and_the_others_dropped(con
     verdict = compare(config, monkeypatch, 4, detected(4, ("bus", "tram", "car")))
     assert verdict.gains["AP"].median == 0.0
     found = make_detections(ROWS, [0.9, 0.8, 0.7, 0.6], [2, 1, 0, 2])
-    renumbered: list[Detections] = champion.renumber([found], ("bus", "tram", "car"), ("car", "bus"))
+    renumbered: list[Detections] = promotion.renumber([found], ("bus", "tram", "car"), ("car", "bus"))
     assert renumbered[0].category.tolist() == [0, 1, 0]
     assert renumbered[0].score.tolist() == [0.9, 0.7, 0.6]
     assert renumbered[0].xyxy.tolist() == [ROWS[0], ROWS[2], ROWS[3]]
@@ -105,8 +105,8 @@ def verdict_of(**keys: Any) -> GateVerdict:
 
 
 def test_a_promotion_is_recorded_with_its_reason(config: Config) -> None:
-    champion.promote_if_passed(f"{config.home}/models/old", verdict_of())
-    champion.promote_if_passed(f"{config.home}/models/new", verdict_of(champion="old"))
+    promotion.promote_if_passed(f"{config.home}/models/old", verdict_of())
+    promotion.promote_if_passed(f"{config.home}/models/new", verdict_of(champion="old"))
     entries = [(row["model"], row["predecessor"], row["reason"]) for row in promotions.history(config.home)]
     assert entries == [
         ("old", None, "the first model to pass the gate"),
@@ -119,7 +119,7 @@ def test_a_refused_model_is_logged_with_the_reasons_and_promotes_nothing(
 ) -> None:
     refused = verdict_of(passed=False, promoted=False, reasons=("AP falls by 0.1", "AP_tiny falls by 0.2"))
     with caplog.at_level(logging.WARNING, "speck"):
-        champion.promote_if_passed(f"{config.home}/models/new", refused)
+        promotion.promote_if_passed(f"{config.home}/models/new", refused)
     assert "new is not promoted: AP falls by 0.1; AP_tiny falls by 0.2" in caplog.text
     assert promotions.history(config.home) == []
 
@@ -127,4 +127,4 @@ def test_a_refused_model_is_logged_with_the_reasons_and_promotes_nothing(
 def test_a_verdict_on_a_champion_that_was_replaced_meanwhile_is_an_error(config: Config) -> None:
     promotions.promote(config.home, "old", "by hand", over=None)
     with pytest.raises(StoreError, match="the champion is old, not none"):
-        champion.promote_if_passed(f"{config.home}/models/new", verdict_of())
+        promotion.promote_if_passed(f"{config.home}/models/new", verdict_of())
