@@ -38,6 +38,9 @@ async def send_late_build(dataset: str, minutes: int, context: Mapping[str, Any]
     await asyncio.to_thread(_deliver, connection, text)
 
 
+late = send_late_build  # the name in deadlines that Airflow stored under 0.1.0
+
+
 def _send(text: str, link: str | None = None) -> None:
     try:
         connection = Connection.get(CONNECTION)
