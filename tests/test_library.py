@@ -24,6 +24,10 @@ model_uri = "store/drawings/models/ffe88469a6de9908"
 dataset_file, export_folder = "drawings.yaml", "exported"
 image = cv2.imread("images/drawing1.jpg")[..., ::-1]
 """
+READ = """
+rows = b"image,category,x0,y0,x1,y1\\na.jpg,car,1,2,8,9\\na.jpg,car,1,2,,9\\nb.jpg,bus,1,2,8,9\\n"
+print([(image, len(labels.boxes), len(labels.bad)) for image, _, labels in read({"a.csv": rows}, ["a.jpg"])])
+"""
 
 
 @pytest.fixture
@@ -46,8 +50,10 @@ def run_in(folder: Path, *code: str) -> str:
 def test_the_examples_run_top_to_bottom(store: Path) -> None:
     examples = {title: EXAMPLE.findall(text) for title, text in SECTIONS.items() if title != ULTRALYTICS}
     assert all(examples.values()), "a section has no example"
-    printed = run_in(store, GIVEN, *(code for codes in examples.values() for code in codes))
-    assert printed.splitlines()[-1].endswith("models/ffe88469a6de9908/evaluation.html")
+    printed = run_in(store, GIVEN, *(code for codes in examples.values() for code in codes), READ)
+    evaluated, labels = printed.splitlines()[-2:]
+    assert evaluated.endswith("models/ffe88469a6de9908/evaluation.html")
+    assert labels == "[('a.jpg', 1, 1), (None, 1, 0)]"
     assert any((store / "exported").iterdir())
 
 
