@@ -1,4 +1,4 @@
-# Everything runs from a virtual environment in .venv, made at first use; no root, no container.
+# Everything runs from a virtual environment in .venv, created at first use; no root, no container.
 PYTHON ?= python3
 VENV := .venv
 SPECK := $(VENV)/bin/speck
@@ -14,11 +14,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $(STAMP)
 
-# Build, train and evaluate a synthetic dataset in a real Airflow; DEMO_SEED=7 draws another one.
+# Build, train and evaluate a synthetic dataset in a real Airflow; DEMO_SEED=7 generates another one.
 demo: install
 	$(SPECK) demo
 
-# Airflow's web page with the DAGs of every file in dags/datasets/; prints its address, user and password.
+# Start Airflow's web UI with the DAGs of every file in dags/datasets/; prints its address, user and password.
 up: install
 	$(SPECK) up
 
@@ -43,7 +43,7 @@ lint: install
 	$(VENV)/bin/check-jsonschema --schemafile docker/kubernetes/schemas/airflow-values.schema.json docker/kubernetes/values.yaml
 	$(VENV)/bin/check-jsonschema --schemafile docker/kubernetes/schemas/dask.schema.json docker/kubernetes/dask-*.yaml
 
-# The documentation as a site in build/site; a link that leads nowhere fails it.
+# Build the documentation as a site in build/site; a broken link is an error.
 docs: install
 	$(VENV)/bin/python docs/generate.py
 	$(VENV)/bin/zensical build --strict --config-file zensical.toml
@@ -59,6 +59,6 @@ coverage: install
 bench: install
 	$(VENV)/bin/python -m pytest tests/bench -s
 
-# Leaves the virtual environment and the store.
+# Delete caches and the demo; keep the virtual environment and the store.
 clean:
 	rm -rf .demo .airflow build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
