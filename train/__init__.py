@@ -1,4 +1,4 @@
-"""Speck's model side: training on a snapshot, tiled prediction, evaluation.
+"""Detectors: training on a snapshot, tiled prediction, evaluation.
 
 The names in `__all__` are the public API; everything else may change without notice. They are loaded on first use, so
 that `import train` loads neither Torch nor Ultralytics.
