@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from etl.config.base import Fraction, Positive, Section
 
+
+def _number_as_text(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+Device = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int)]
 _METRIC = r"^AP(50|75)?(_(very_tiny|tiny|small|medium|large))?$"
 
 
@@ -44,7 +50,7 @@ class Train(Section):
     """Side of the network input in pixels, rounded up to a multiple of 32; null takes the tile size."""
     batch: Positive | Literal["auto"] = "auto"
     """Samples per batch; `auto` fits the batch to the memory of the GPU, and takes a fixed size on the CPU."""
-    device: str = "auto"
+    device: Device = "auto"
     """Device to train on: `auto` (the first GPU, else the CPU), `cpu`, `mps`, or the number of a GPU."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initial weights, sample order and the trainer's augmentation."""

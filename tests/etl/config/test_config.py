@@ -99,6 +99,11 @@ def test_a_name_that_would_leave_the_store_is_refused(dataset, name: str) -> Non
     assert caught.value.key == "name"
 
 
+@pytest.mark.parametrize("device", ["0", "'0'"])
+def test_a_gpu_number_needs_no_quotes(dataset, device: str) -> None:
+    assert load(dataset(f"{MINIMAL}train: {{device: {device}}}\n")).train.device == "0"
+
+
 def test_variables_expand_with_their_defaults(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PICTURES", "/data/here")
     monkeypatch.delenv("SOMEWHERE", raising=False)
