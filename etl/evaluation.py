@@ -201,7 +201,7 @@ class Measurements(Document):
     curves: dict[str, ConfidenceCurve | None]  # by category
     calibration: Calibration
     error_types: BySize[ErrorCounts] = Field(alias="mistakes")
-    confusion: tuple[tuple[int, ...], ...]  # [category, detected category], the last of each is "nothing"
+    confusion: tuple[tuple[int, ...], ...]  # [category, detected category], the last of each is "background"
     centre_recall: BySize[float | None]
     seams: Seams
 

@@ -16,7 +16,7 @@ from etl.storage.paths import MANIFEST, MODEL_JSON
 __all__ = ["app"]
 
 Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
-_MODEL_URI = "a model's URI, as `speck train` prints it"
+_MODEL_URI = "a model's URI, as printed by `speck train`"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
 
 
@@ -44,7 +44,7 @@ def _open_snapshot(config: Config, uri: str | None) -> Any:
         raise ConfigError(
             config.name, "--snapshot", "no snapshot of this dataset", "a snapshot: run `speck build` first"
         )
-    _require_file(uri, MANIFEST, "--snapshot", "a snapshot's URI, as `speck build` prints it")
+    _require_file(uri, MANIFEST, "--snapshot", "a snapshot's URI, as printed by `speck build`")
     return snapshot.Snapshot.open(uri)
 
 
@@ -60,7 +60,7 @@ def _require_file(uri: str, file: str, key: str, expected: str) -> None:
 def train(
     config: ConfigFile,
     snapshot: Snapshot = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Override train.epochs; no time limit.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Override train.epochs and remove the time limit.")] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +79,8 @@ def evaluate(
     snapshot: Snapshot = None,
     model: Model = None,
     detections: Annotated[
-        str | None, typer.Option(help="Evaluate `truth` or a COCO results file instead of a model.", show_default=False)
+        str | None,
+        typer.Option(help="COCO results file to evaluate instead of a model; `truth`: the labels.", show_default=False),
     ] = None,
     promote: Annotated[
         bool, typer.Option("--promote", help="Compare with the champion and replace it if the gate passes.")
@@ -117,12 +118,12 @@ def predict(
     model: Annotated[str, typer.Argument(help="The model's URI, or an exported ONNX file.", show_default=False)],
     images: Annotated[
         list[str],
-        typer.Argument(help="Image files, videos, folders, quoted patterns, or URIs.", show_default=False),
+        typer.Argument(help="Images, videos, folders, quoted glob patterns, or URIs.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="Output folder for tables and annotated media.")] = Path("predictions"),
     mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
     confidence: Annotated[
-        str, typer.Option(help="Minimum score to draw; auto: the best-F1 score of each category.")
+        str, typer.Option(help="Minimum score to draw; auto: the best-F1 threshold of each class.")
     ] = "auto",
     as_json: Json = False,
 ) -> None:

@@ -57,7 +57,7 @@ def up(
     if not dags.is_dir():
         raise ConfigError("speck up", "--dags", f"no folder {dags}", "the folder of the DAG files")
     running = server.up(home, dags, port)
-    typer.echo(f"Airflow: {running.url}\nuser: {running.user}\npassword: {running.password}\nstop it with: make down")
+    typer.echo(f"Airflow: {running.url}\nuser: {running.user}\npassword: {running.password}\nstop it with: speck down")
 
 
 @app.command()

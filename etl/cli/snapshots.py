@@ -20,6 +20,8 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     if as_json:
         print_answer({"snapshots": publications}, True)
         return
+    if not publications:
+        typer.echo("no snapshots")
     for row in publications:
         counts = {key: row["answer"][key] for key in ("images", "annotations", "samples")}
         typer.echo(f"{row['uri']}  {format_value(counts)}")

@@ -57,7 +57,7 @@ _LABELS = (
     ),
     FindingCode(
         "too_many_rejects", ("critical",),
-        "More images are unusable than source.max_rejects allows: the build stops.",
+        "More images are unusable than source.max_rejects allows: a build of all images fails.",
         "Repair the images, or raise source.max_rejects.",
     ),
 )  # fmt: skip

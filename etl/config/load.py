@@ -64,7 +64,7 @@ def _validate(path: Path, values: dict[str, Any]) -> Config:
             found, expected = "nothing", "a value"
         elif first["type"] == "extra_forbidden":
             found, expected = "an unknown key", f"one of {', '.join(_siblings(first['loc']))}"
-        more = f" (and {len(errors) - len(here)} more)" if len(errors) > len(here) else ""
+        more = f" (other errors: {len(errors) - len(here)})" if len(errors) > len(here) else ""
         raise ConfigError(path, ".".join(key), found, expected + more) from error
 
 

@@ -27,7 +27,7 @@ def read(path: Path, names: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     try:
         values, texts = _load(path, text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(path, "", " ".join(str(error).split()), "valid YAML") from error
+        raise ConfigError(path, "", f"invalid YAML: {' '.join(str(error).split())}", "valid YAML") from error
     if not isinstance(values, dict):
         raise ConfigError(path, "", type(values).__name__, "a mapping of settings")
     for place in names:
@@ -99,7 +99,7 @@ class _StrictLoader(SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise ConfigError(
-                        self.file, key.value, f"it again on line {key.start_mark.line + 1}", "each key once"
+                        self.file, key.value, f"a duplicate on line {key.start_mark.line + 1}", "each key once"
                     )
                 seen.add(key.value)
         values: dict[Any, Any] = super().construct_mapping(node, deep)

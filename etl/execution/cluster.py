@@ -125,7 +125,7 @@ class _Serial(Cluster):
     def command(
         self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
     ) -> Ending:
-        raise TaskError(f"no worker offers {resource}: there is none but this process")
+        raise TaskError(f"no worker offers {resource}: this process runs all work itself")
 
     def cancel(self) -> None:
         """Nothing runs elsewhere: ending this process ends the work."""
@@ -172,7 +172,8 @@ class _Dask(Cluster):
         checked = _Checked(function, code_version())
         self._futures = self._client.map(checked, items, key=list(keys), pure=False, retries=_RETRIES)
         with self._ended(
-            f"{label}: cancelled", f"{label}: a part kept killing its worker, probably for want of memory"
+            f"{label}: cancelled",
+            f"{label}: a part killed its worker repeatedly, probably because it ran out of memory",
         ):
             for future in as_completed(self._futures, loop=self._client.loop):
                 result = future.result()
@@ -203,7 +204,7 @@ class _Dask(Cluster):
         )
         self._futures = [future]
         try:
-            with self._ended("the command was cancelled", "the command kept losing its worker"):
+            with self._ended("the command was cancelled", "the worker of the command was lost repeatedly"):
                 ending: Ending = future.result()
                 told.wait(_LAST_WORDS_SECONDS)
                 return ending

@@ -115,7 +115,7 @@ def _documents(files: Mapping[str, bytes]) -> list[tuple[str, Json]]:
         found = "; ".join(
             f"{file} has no list {' and no list '.join(map(repr, keys))}" for file, keys in missing.items()
         )
-        raise SourceError(f"no COCO file: {found or 'no JSON file at all'}; expected lists 'images' and 'annotations'")
+        raise SourceError(f"no COCO file: {found or 'found no JSON file'}; expected lists 'images' and 'annotations'")
     return usable
 
 

@@ -78,7 +78,7 @@ def check_codec(name: str) -> None:
     installed = choose_codec("lossless" if is_lossless(name) else "encode", None) if "+" in name else codec.codec_name()
     if name != installed:
         missing = "; PyTurboJPEG or libturbojpeg is missing" if "+" in name and "+" not in installed else ""
-        raise TaskError(f"the plan makes samples with {name}, {platform.node()} has {installed}{missing}")
+        raise TaskError(f"the plan needs the codec {name}; {platform.node()} has {installed}{missing}")
 
 
 def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:

@@ -45,7 +45,7 @@ def _summarize(work: WorkDir, cluster: Cluster, images: pa.Table, annotations: p
     parts = label_parts(work, images, annotations)
     labels = cluster.fold(count_labels, parts, merge, label="audit", images=image_count)
     sample = pixel_parts(work.config, images, work.usable("ingest"))
-    pixels = cluster.fold(measure_pixels, sample, merge, label="pixels", images=image_count)
+    pixels = cluster.fold(measure_pixels, sample, merge, label="audit of pixels", images=image_count)
     return merge(labels or Summary(), pixels or Summary())
 
 

@@ -82,7 +82,7 @@ def run(
 
 def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
-    log.info("%s: %d images, %d label files", config.name, len(source.images), len(source.labels))
+    log.info("%s: the source has %d images and %d label files", config.name, len(source.images), len(source.labels))
     keys = ingest_cache.image_keys(config, source)
     cached = ingest_cache.load(config, {} if inputs.full else keys)
     rows = ingest_cache.order_by_path(list(keys), [cached, *_read_images(config, source, cached, cluster)])

@@ -126,7 +126,7 @@ def _write_shard(
     uri = DatasetPaths(home).shard(written.sha256)
     if not store.exists(uri):
         store.upload(written.path, uri)
-    log.info("publish: shard %s, %d samples, %.1f MB", written.sha256[:12], rows.num_rows, written.size / 1e6)
+    log.info("publish: wrote shard %s, %d samples, %.1f MB", written.sha256[:12], rows.num_rows, written.size / 1e6)
     entry = ShardEntry(sha256=written.sha256, bytes=written.size, samples=rows.num_rows, split=rows["split"][0].as_py())
     return _in_shard(rows, written.sha256), entry
 

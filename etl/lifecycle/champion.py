@@ -40,9 +40,12 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
     paths, entries = DatasetPaths(home), history(home)
     now = str(entries[-1]["model"]) if entries else None
     if now != over:
-        raise StoreError(f"{home}: the champion is {now or 'none'}, not {over or 'none'}; compare with it again")
+        raise StoreError(
+            f"{home}: the champion changed from {over or 'none'} to {now or 'none'} during the evaluation; "
+            "evaluate again"
+        )
     if now == model:
-        raise StoreError(f"{home}: {model} is the champion already")
+        raise StoreError(f"{home}: {model} is already the champion")
     sequence = len(entries) + 1
     entry = {
         "sequence": sequence,
@@ -52,7 +55,7 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if not store.create_if_absent(paths.promotion(sequence), store.to_json(entry)):
-        raise StoreError(f"{home}: another promotion came first; compare with its model again")
+        raise StoreError(f"{home}: another promotion came first; evaluate again")
     store.write_json(paths.champion, entry)
     return entry
 

@@ -98,7 +98,7 @@ def remove_leftovers(home: str, build_id: str) -> None:
         work = WorkDir(paths.work_dir(name))
         if not work.exists or name in published or work.build["plan"] != pinned:
             work.delete()
-            log.info("removed the work of build %s, which ended before it could", name)
+            log.info("removed leftover work of build %s", name)
     for folder in (paths.shards, paths.snapshots, paths.log):
         store.clear_partials(folder)
     for file in (paths.plan, paths.head, *(() if beside else (paths.seen,))):

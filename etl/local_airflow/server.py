@@ -127,7 +127,7 @@ def down(home: Path) -> None:
     _wait_until_gone(airflow.mark, second)
     daemon.send_signal(_marked(airflow.mark), signal.SIGKILL)
     if left := _wait_until_gone(airflow.mark, last):
-        raise SpeckError(f"processes do not stop: {', '.join(str(process.pid) for process in left)}")
+        raise SpeckError(f"could not stop these processes: {', '.join(str(process.pid) for process in left)}")
     (airflow.home / _STATE).unlink(missing_ok=True)
 
 

@@ -19,10 +19,10 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
     console.print(_candidate_table(preview.candidates))
     console.print(
         f"{'pinned' if preview.pinned else 'new'} plan: tiles of {tile.size} px at scales {scales}, overlap "
-        f"{tile.overlap:g}; {preview.never_whole} of {preview.boxes} objects whole in no tile; {plan.codec}",
+        f"{tile.overlap:g}; {preview.never_whole} of {preview.boxes} objects are cut in every tile; codec {plan.codec}",
         soft_wrap=True,
     )
-    console.print(f"reason: {preview.reason}", soft_wrap=True)
+    console.print(f"reason for the tile size: {preview.reason.removeprefix('chosen: ')}", soft_wrap=True)
     for key, (before, after) in preview.changes.items():
         console.print(f"an update changes {key}: {before} -> {after}", markup=False, soft_wrap=True)
     console.print(_ontology_table(preview))
@@ -30,8 +30,8 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
     console.print(_negatives_table(preview.negatives))
     console.print(_size_table(preview.sizes))
     console.print(
-        f"an epoch: {cost.samples:,} samples ({cost.copies:,} augmented), "
-        f"{cost.decoded_pixels / 1e6:,.0f} million pixels decoded, {cost.trained_pixels / 1e6:,.0f} trained",
+        f"one epoch: {cost.samples:,} samples ({cost.copies:,} augmented), "
+        f"{cost.decoded_pixels / 1e6:,.0f} million pixels decoded, {cost.trained_pixels / 1e6:,.0f} million trained",
         soft_wrap=True,
     )
 
@@ -39,7 +39,7 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
 def _candidate_table(candidates: Sequence[CandidatePreview]) -> Table:
     return _table(
         "Tile sizes",
-        ("size", "scales", "tiles", "million px", "smallest px", "reason"),
+        ("size", "scales", "tiles", "megapixels", "5th percentile, px", "reason"),
         (
             (
                 row.size,
@@ -74,8 +74,8 @@ def _split_table(preview: PlanPreview) -> Table:
 def _negatives_table(negatives: Negatives) -> Table:
     kept, empty = negatives.kept, negatives.empty
     return _table(
-        f"Empty train tiles: {_share(negatives.share)} of all, asked {_share(negatives.asked)}",
-        ("where", "kept", "of"),
+        f"Empty train tiles: {_share(negatives.share)} of all, target {_share(negatives.asked)}",
+        ("tiles", "kept", "of"),
         (("near objects", kept.near, empty.near), ("far objects", kept.far, empty.far)),
     )
 
@@ -84,7 +84,7 @@ def _size_table(sizes: Sizes) -> Table:
     labels = max(sum(sizes.base_tiles.values()), 1)
     return _table(
         "Labels of train samples, by size in the source, before and after augmentation",
-        ("size", "base tiles", "share", "asked", "forecast"),
+        ("size", "base tiles", "share", "target", "forecast"),
         (
             (
                 bucket,

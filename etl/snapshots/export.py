@@ -34,7 +34,7 @@ def export(snapshot: Snapshot, format: str, out: Path, *, raw: bool = False) -> 
     if format not in FORMATS:
         raise ConfigError("speck", "--format", repr(format), f"one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("speck", "OUT", f"{out}, which is there already", "a new or empty folder")
+        raise ConfigError("speck", "OUT", f"{out}, which exists and is not an empty folder", "a new or empty folder")
     write = _webdataset if format == "webdataset" else _labelled(format)
     samples, painted = write(snapshot, out, raw)
     return {"out": str(out), "format": format, "samples": samples, "painted": painted}
@@ -95,7 +95,7 @@ def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], byt
     for entry in snapshot.manifest["shards"]:
         rows = samples.filter(pc.equal(samples["shard"], entry["sha256"])).sort_by("offset").to_pylist()
         yield entry, rows, store.read_bytes(snapshot.shard_uri(entry["sha256"]))
-        log.info("export: shard %s, %d samples", entry["sha256"][:12], len(rows))
+        log.info("export: wrote %d samples of shard %s", len(rows), entry["sha256"][:12])
 
 
 def _samples(snapshot: Snapshot) -> Iterator[tuple[Row, bytes]]:

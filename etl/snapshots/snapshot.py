@@ -34,7 +34,7 @@ class Snapshot:
         """Return the snapshot at a URI; StoreError if none was published there, or if a newer Speck made it."""
         paths = SnapshotPaths(uri)
         if not store.exists(paths.manifest):
-            raise StoreError(f"{paths.uri}: no snapshot here (it has no manifest.json)")
+            raise StoreError(f"{paths.uri}: not a snapshot: it has no manifest.json")
         manifest = store.read_json(paths.manifest)
         if (found := manifest.get("format", 1)) > FORMAT:
             raise StoreError(f"{paths.uri}: made by a newer Speck (format {found}, this one reads up to {FORMAT})")

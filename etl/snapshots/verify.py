@@ -35,7 +35,7 @@ def verify(snapshot: Snapshot) -> dict[str, Any]:
             bad += [
                 _amiss("sample", row["sample_id"], "wrong bytes") for row in rows.to_pylist() if not _holds(data, row)
             ]
-        log.info("verify: shard %s, %d samples", sha256[:12], rows.num_rows)
+        log.info("verify: checked %d samples of shard %s", rows.num_rows, sha256[:12])
     strays = samples.filter(pc.invert(pc.is_in(samples["shard"], pa.array(list(listed), pa.string()))))
     bad += [_amiss("sample", name, "in no shard of the manifest") for name in strays["sample_id"].to_pylist()]
     return {"snapshot": snapshot.uri, "samples": seen + strays.num_rows, "shards": len(listed), "bad": bad}

@@ -189,5 +189,5 @@ def check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) ->
             )
             raise SourceError(
                 f"{config.name}: {rejected.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
-                f"more than source.max_rejects {config.source.max_rejects:g} allows; the worst: {worst}"
+                f"more than source.max_rejects {config.source.max_rejects:g} allows; most in: {worst}"
             )

@@ -102,9 +102,9 @@ def _acquire(uri: str, build: str | None) -> dict[str, Any]:
             raise StoreError(_refusal(uri, other))
         if _replace(uri, before, mine):
             if not _in_force(other):
-                log.info("took over the lease of %s, which is no more", _name(other))
+                log.info("took over the expired lease of %s", _name(other))
             return mine
-    raise StoreError(f"{uri}: the lease changes hands too often")
+    raise StoreError(f"{uri}: could not get the lease in {_TRIES} attempts")
 
 
 def _replace(uri: str, before: bytes, mine: dict[str, Any]) -> bool:

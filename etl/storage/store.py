@@ -149,7 +149,7 @@ def read_pieces(uri: str, offset: int, size: int) -> Iterator[bytes | memoryview
             yield buffer[:count]
             size -= count
     if size:
-        raise StoreError(f"{uri}: ends {size} bytes too early")
+        raise StoreError(f"{uri}: the file is {size} bytes too short")
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -241,7 +241,7 @@ def read_json(uri: str) -> Any:
     try:
         return json.loads(read_bytes(uri))
     except ValueError as error:
-        raise StoreError(f"{uri}: no JSON file: {error}") from error
+        raise StoreError(f"{uri}: not a valid JSON file: {error}") from error
 
 
 def to_json(value: Any) -> bytes:
@@ -259,7 +259,7 @@ def read_table(uri: str) -> pa.Table:
     try:
         return pq.read_table(pa.BufferReader(read_bytes(uri)))
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{uri}: no Parquet file: {error}") from error
+        raise StoreError(f"{uri}: not a valid Parquet file: {error}") from error
 
 
 def table_bytes(table: pa.Table) -> bytes:

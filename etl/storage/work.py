@@ -97,7 +97,7 @@ class WorkDir:
     def _once(self, stage: str, run: Callable[[], Answer]) -> Answer:
         uri = self.path(stage, "answer.json")
         if store.exists(uri):
-            log.info("%s: done by an earlier try", stage)
+            log.info("%s: already done", stage)
             return dict(store.read_json(uri))
         start, cpu = time.perf_counter(), time.process_time()
         answer = run()

@@ -152,7 +152,7 @@ def test_the_pages_follow_airflows_theme_rather_than_the_systems(visitor, runs):
 
 
 @pytest.mark.parametrize(
-    ("dag", "shows"), [("tiny_build", "Do this"), ("tiny_train", "Metrics"), ("tiny_evaluate", "How small can it be?")]
+    ("dag", "shows"), [("tiny_build", "Do this"), ("tiny_train", "Metrics"), ("tiny_evaluate", "AP by object size")]
 )
 def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
     with visitor() as person:

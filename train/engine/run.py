@@ -70,7 +70,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
     with tempfile.TemporaryDirectory(prefix="speck-train-") as folder:
         trainer = Trainer(spec, Path(folder), run_uri)
         log.info(
-            "training %s on %d samples (%d to validate), %d px, batch %s, %s, from %s",
+            "training %s on %d samples (%d for validation), %d px, batch %s, %s, from %s",
             chosen.train.model, len(spec.train), len(spec.val), spec.image_size, trainer.args.batch,
             _describe_device(trainer.device), spec.weights or "scratch",
         )  # fmt: skip
@@ -238,4 +238,4 @@ def _amp(device: str) -> bool | str:
 def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
+    return f"{device.type} (threads: {torch.get_num_threads()})"

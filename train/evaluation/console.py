@@ -25,4 +25,4 @@ def print_table(evaluation: Evaluation) -> None:
     table.add_row("seconds per image", *(f"{metrics.seconds_per_image:.2f}" for metrics in modes.values()))
     console = Console()
     console.print(table)
-    console.print(evaluation.html, soft_wrap=True)
+    console.print(f"report: {evaluation.html}", soft_wrap=True)

@@ -14,7 +14,7 @@ from train.evaluation.examples import KINDS, Picture
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MODES = {"full_image": "full image", "tiled": "tiled", "combined": "combined"}
-_NOTHING = "nothing"  # the row of false positives and the column of missed objects
+_BACKGROUND = "background"  # the row of false positives and the column of missed objects
 _CURVES = 5  # of categories, in one plot
 _SIZES = {"AP": "all", **{f"AP_{name}": name.replace("_", " ") for name in boxes.BUCKETS}}
 _UNIT_SQUARE = {"x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
@@ -110,7 +110,7 @@ def _error_rows(evaluation: Evaluation) -> list[list[str]]:
 
 
 def _confusion_rows(evaluation: Evaluation) -> list[list[str]]:
-    names = [*evaluation.combined.categories, _NOTHING]
+    names = [*evaluation.combined.categories, _BACKGROUND]
     return [[name, *map(numbers.count, row)] for name, row in zip(names, evaluation.confusion, strict=True)]
 
 
@@ -173,7 +173,7 @@ def _matched_and_missed(evaluation: Evaluation) -> charts.Figure:
 
 
 def _confusion_map(evaluation: Evaluation) -> charts.Figure:
-    names = [*evaluation.combined.categories, _NOTHING]
+    names = [*evaluation.combined.categories, _BACKGROUND]
     shares = [[value / max(sum(row), 1) for value in row] for row in evaluation.confusion]
     return charts.heat_map(
         "Confusion matrix",

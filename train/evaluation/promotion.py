@@ -37,7 +37,7 @@ def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedIm
         return _verdict(current, passed=False, promoted=False, reasons=tuple(reasons))
     if current is None:
         return _verdict(current, passed=True, promoted=True)
-    log.info("gate: the champion %s on the same images", current)
+    log.info("gate: evaluating the champion %s on the same images", current)
     of_champion = _detect_with(config, snapshot, DatasetPaths(home).model(current).uri, detected.detector.categories)
     decision = gate.decide(matched, _match(config, detected, of_champion), config.gate)
     return GateVerdict(
@@ -60,7 +60,7 @@ def promote_if_passed(model: str, verdict: GateVerdict) -> None:
     if verdict.promoted:
         reason = "the first model to pass the gate" if current is None else f"passes the gate, compared with {current}"
         champion.promote(home, challenger, reason, over=current)
-        log.info("gate: %s is the champion now: %s", challenger, reason)
+        log.info("gate: promoted %s: %s", challenger, reason)
     elif not verdict.passed:
         log.warning("gate: %s is not promoted: %s", challenger, "; ".join(verdict.reasons))
 

@@ -107,7 +107,7 @@ def _calibrate_on_val(
         if split == "val"
     ]
     if not val:
-        raise ConfigError(config.name, "source.split", "no val images", "some, to calibrate scores on")
+        raise ConfigError(config.name, "source.split", "no val images", "val images to calibrate scores on")
     return calibrate(val)
 
 

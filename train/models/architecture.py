@@ -113,7 +113,8 @@ def _parse(where: object, text: str) -> Architecture:
     try:
         architecture = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError("the model", f"train.model {where}", " ".join(str(error).split()), "valid YAML") from error
+        found = f"invalid YAML: {' '.join(str(error).split())}"
+        raise ConfigError("the model", f"train.model {where}", found, "valid YAML") from error
     if not isinstance(architecture, dict):
         raise ConfigError(
             "the model", f"train.model {where}", type(architecture).__name__, "a mapping with backbone and head"

@@ -111,7 +111,7 @@ def predict_files(
 
 def _readable_frames(files: Sequence[str], unreadable: list[Unreadable]) -> Iterator[tuple[media.Frame, Pixels]]:
     """Yield each frame with its pixels; log and collect those that cannot be read."""
-    for frame in progress.track(media.read_frames(files), "predict", media.count_frames(files), "picture"):
+    for frame in progress.track(media.read_frames(files), "predict", media.count_frames(files), "image"):
         if isinstance(frame.image, codec.UnreadableImageError):
             log.warning("predict: %s: %s", frame.name, frame.image)
             unreadable.append({"file": frame.name, "reason": str(frame.image)})

@@ -24,14 +24,14 @@ class _Preview(BaseModel):
 
 
 class CandidatePreview(_Preview):
-    """A tile size that was considered; see `etl.stages.planning.tile_size.Candidate`."""
+    """A tile size that was considered."""
 
-    size: int
+    size: int  # px
     scales: tuple[float, ...]
-    tiles: int
-    pixels: int
-    smallest: float | None
-    not_held: int
+    tiles: int  # train samples in an epoch
+    pixels: int  # decoded and trained in an epoch
+    smallest: float | None  # network px: 5th percentile of sqrt(w * h) at scale 1; null without objects
+    not_held: int  # objects that some position of the tiles cuts at every scale
     reason: str
     chosen: bool
 
@@ -46,8 +46,8 @@ class EmptyTiles(_Preview):
 class Negatives(_Preview):
     """The empty tiles among the base train tiles."""
 
-    asked: float  # share
-    share: float | None  # of the plan; None without train tiles
+    asked: float  # target share, `tile.negatives`
+    share: float | None  # of the plan; null without train tiles
     kept: EmptyTiles
     empty: EmptyTiles
 
@@ -56,8 +56,8 @@ class Sizes(_Preview):
     """The train labels by size bucket: counts in base tiles, and shares after augmentation."""
 
     base_tiles: dict[str, int]
-    asked: dict[str, float]
-    forecast: dict[str, float]
+    asked: dict[str, float]  # target shares
+    forecast: dict[str, float]  # expected shares
 
 
 class Cost(_Preview):
@@ -70,12 +70,12 @@ class Cost(_Preview):
 
 
 class PlanPreview(_Preview):
-    """The plan of the next build, why it was chosen, and what it makes of the source."""
+    """The plan of the next build, the reason for its tile size, and the samples it gives."""
 
     plan: Plan
     pinned: bool  # the plan is the pinned one
     changes: dict[str, tuple[JsonValue, JsonValue]]  # pinned and new value of what an update would change
-    reason: str  # of the tile size
+    reason: str  # for the tile size
     candidates: tuple[CandidatePreview, ...]
     ontology: tuple[CategoryPreview, ...]
     images: dict[str, int]  # by split
@@ -84,7 +84,7 @@ class PlanPreview(_Preview):
     base_tiles: dict[str, int]  # by split
     negatives: Negatives
     sizes: Sizes
-    never_whole: int  # objects whole in no tile
+    never_whole: int  # objects cut in every tile
     cost: Cost
 
 

@@ -49,7 +49,7 @@ def test_anchors_and_merge_keys_work_in_names_too(tmp_path: Path) -> None:
     ("text", "key"), [("a: 1\nb: {size: 1,\n  size: 2}\n", "size"), ("ontology: {rename: {0: a, 0: b}}", "0")]
 )
 def test_a_key_written_twice_is_named_with_its_line(tmp_path: Path, text: str, key: str) -> None:
-    with pytest.raises(ConfigError, match="again on line") as caught:
+    with pytest.raises(ConfigError, match="a duplicate on line") as caught:
         read(tmp_path, text)
     assert (caught.value.where, caught.value.key) == (str(tmp_path / "a.yaml"), key)
 

@@ -150,7 +150,7 @@ def test_a_part_that_kills_every_worker_ends_the_map_with_a_task_error(local: Cl
 
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(TaskError, match="deadly: a part kept killing its worker"):
+    with pytest.raises(TaskError, match="deadly: a part killed its worker repeatedly"):
         local.map(die, [0], label="deadly")
     assert local.map(late_first(), [1], label="after") == [(1, 1)]
 

@@ -92,10 +92,13 @@ def test_every_table_has_its_rows() -> None:
 
 def test_the_lines_between_the_tables_say_plan_reason_and_cost() -> None:
     text = [" ".join(words) for words in printed(preview())]
-    assert "new plan: tiles of 640 px at scales 1, 0.5, overlap 0.2; 6 of 31 objects whole in no tile; jpeg" in text
-    assert "reason: cheapest: 640 px" in text
-    assert "an epoch: 12,345 samples (678 augmented), 9 million pixels decoded, 8 trained" in text
-    assert "Empty train tiles: 24.3% of all, asked 25.0%" in " ".join(text)  # a title wraps
+    assert (
+        "new plan: tiles of 640 px at scales 1, 0.5, overlap 0.2; 6 of 31 objects are cut in every tile; codec jpeg"
+        in text
+    )
+    assert "reason for the tile size: cheapest: 640 px" in text
+    assert "one epoch: 12,345 samples (678 augmented), 9 million pixels decoded, 8 million trained" in text
+    assert "Empty train tiles: 24.3% of all, target 25.0%" in " ".join(text)  # a title wraps
 
 
 @pytest.mark.parametrize(("pinned", "word"), [(True, "pinned"), (False, "new")])
@@ -119,5 +122,5 @@ def test_a_plan_without_train_tiles_has_no_shares() -> None:
             sizes=Sizes(base_tiles=empty, asked=shares, forecast=shares),
         )
     )
-    assert "Empty train tiles: - of all, asked 25.0%" in " ".join(word for words in lines for word in words)
+    assert "Empty train tiles: - of all, target 25.0%" in " ".join(word for words in lines for word in words)
     assert ["tiny", "0", "0.0%", "0.0%", "0.0%"] in lines

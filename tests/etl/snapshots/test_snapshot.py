@@ -69,7 +69,7 @@ def test_going_back_to_an_earlier_snapshot_leaves_its_manifest_as_it_was(tmp_pat
 def test_a_snapshot_exists_when_its_manifest_does(tmp_path: Path) -> None:
     uri = f"{config(tmp_path).home}/snapshots/a"
     store.write_table(f"{uri}/images.parquet", schema.IMAGES.empty_table())
-    with pytest.raises(StoreError, match="no snapshot here"):
+    with pytest.raises(StoreError, match=r"not a snapshot: it has no manifest\.json"):
         Snapshot.open(uri)
 
 

@@ -126,5 +126,5 @@ def test_a_refused_model_is_logged_with_the_reasons_and_promotes_nothing(
 
 def test_a_verdict_on_a_champion_that_was_replaced_meanwhile_is_an_error(config: Config) -> None:
     promotions.promote(config.home, "old", "by hand", over=None)
-    with pytest.raises(StoreError, match="the champion is old, not none"):
+    with pytest.raises(StoreError, match="the champion changed from none to old"):
         promotion.promote_if_passed(f"{config.home}/models/new", verdict_of())

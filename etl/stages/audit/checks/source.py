@@ -43,8 +43,8 @@ def too_many_rejects(data: CheckInput) -> Iterator[Finding]:
     unusable = context.rejects["kind"].to_pylist().count("image")
     if unusable and unusable > context.max_rejects * (unusable + context.images.num_rows):
         advice = (
-            f"More than {100 * context.max_rejects:g} % of the images are unusable: the build stops "
-            "(source.max_rejects)."
+            f"More than {100 * context.max_rejects:g} % of the images are unusable (source.max_rejects): "
+            "a build of all images fails."
         )
         yield finding("too_many_rejects", advice, count=unusable)
 
