@@ -1,4 +1,4 @@
-"""Speck's data side: from label files and images to a published snapshot.
+"""Datasets: from images and label files to a published snapshot.
 
 The names in `__all__` are the public interface; everything else may change between versions. They are imported at first
 use, so that `import etl` costs nothing and reading a snapshot loads neither Dask nor Torch.

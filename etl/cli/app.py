@@ -67,7 +67,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a setting of the file, e.g. tile.size=800; may be repeated.",
+        help="Override a setting of the file, e.g. tile.size=800 or train.batch=4; may be repeated.",
         show_default=False,
     ),
 ]

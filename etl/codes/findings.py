@@ -66,13 +66,13 @@ _IMAGES = (
     FindingCode("mpo", ("info",), "Multi-picture JPEGs, as some cameras write: their first picture is used.", ""),
     FindingCode(
         "extension_mismatch", ("info",),
-        "The bytes are of another format than the extension says; the bytes count.",
+        "The actual format differs from the file extension; the extension is ignored.",
         "Rename the files to be safe.",
     ),
     FindingCode(
         "exif_not_applied", ("warning",),
-        "EXIF asks to turn these images, but their labels were drawn on them unturned, so they are not turned.",
-        "A viewer that obeys EXIF shows them turned: strip the tag.",
+        "EXIF rotates these images, but their labels fit the images as stored, so they are not rotated.",
+        "Viewers that apply EXIF show them rotated: remove the tag.",
     ),
     FindingCode(
         "crowded_images", ("warning",),
@@ -81,10 +81,10 @@ _IMAGES = (
     ),
     FindingCode(
         "dark_images", ("info",),
-        "Very dark images: small objects drown in them.",
+        "Very dark images: small objects are hard to see.",
         "Are there enough of them to learn from?",
     ),
-    FindingCode("bright_images", ("info",), "Overexposed images: small objects fade into the background.", ""),
+    FindingCode("bright_images", ("info",), "Overexposed images: small objects have little contrast.", ""),
     FindingCode(
         "flat_images", ("info",), "Images almost without contrast.", "Check for fog, a lens cap or plain ground."
     ),
@@ -95,7 +95,7 @@ _IMAGES = (
     ),
     FindingCode(
         "duplicate_images", ("critical", "warning"),
-        "Images whose bytes equal another's: they count twice in training, and flatter the evaluation if the copies "
+        "Images with the same bytes: they count twice in training, and make the metrics too high if the copies "
         "are in several splits.",
         "Delete the copies.",
     ),
@@ -225,7 +225,7 @@ _SPLIT_AND_PLAN = (
     ),
     FindingCode(
         "leaking_splits", ("critical",),
-        "val or test images look like train images, so that the evaluation flatters.",
+        "val or test images look like train images, so that the metrics are too high.",
         "Set source.group to a pattern that names the scene or flight; replace a split that the dataset came with.",
     ),
     FindingCode(
@@ -236,7 +236,7 @@ _SPLIT_AND_PLAN = (
     FindingCode(
         "region_split", ("info",),
         "Too few images to give each split one: each image is divided into regions with a guard band between them.",
-        "Metrics of a neighbouring region flatter: add images of other scenes.",
+        "Metrics on a neighbouring region are too high: add images of other scenes.",
     ),
     FindingCode(
         "replan_whole", ("warning",),

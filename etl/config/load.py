@@ -21,7 +21,7 @@ _NAMES = (("ontology",), ("source", "categories"))  # subtrees whose scalars are
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Return the checked configuration of a dataset file; ConfigError names file, key, found and expected.
 
-    `overrides` are values in place of the file's, by dotted key: {"tile.size": 800}.
+    `overrides` replace values of the file, by dotted key: {"tile.size": 800}.
     """
     path = Path(path).expanduser()
     values = yaml.read(path, _NAMES)

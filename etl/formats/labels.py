@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LabelBox:
-    """One labelled object, as the label file has it.
+    """One labelled object, as written in the label file.
 
     Coordinates are float pixels, x to the right and y down, half-open: a box that covers exactly the top left pixel is
     (0, 0, 1, 1). They refer to the image with its EXIF orientation applied, or to the image as stored if that has the
@@ -29,8 +29,8 @@ class LabelBox:
         occluded: 0, or the file's degree of occlusion.
         area: Area of the object in square pixels, such as that of its mask; None stands for the box's area.
         polygon: Outline of the object as x y x y ... in pixels, at least three points; None if there is none.
-        track_id: Identity of the object across the frames of a video; None if there is none.
-        extra: Whatever else the file has for the object; must be JSON-serialisable. Kept and exported, not used.
+        track_id: Id of the object across the frames of a video; None if there is none.
+        extra: Other attributes of the object in the file; must be JSON-serialisable. Kept and exported, not used.
     """
 
     category: str
@@ -75,7 +75,7 @@ class ImageLabels:
     Attributes:
         file: Path of the label file, as passed to the reader.
         boxes: The boxes, in the order of the file.
-        bad: The entries that are no boxes.
+        bad: The entries that cannot be read as boxes.
         declared_wh: Width and height of the image in pixels, if the file has them; an image of another size is
             rejected.
     """

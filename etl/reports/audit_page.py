@@ -88,7 +88,7 @@ def _facts(audit: Audit, classes: Mapping[str, int]) -> list[tuple[str, str, str
         ("Classes", count(len(classes)), f"{sum(number > 0 for number in classes.values())} in use"),
         ("Median side", _pixels(median), f"√(w·h) in source pixels, {_pixels(at_network)} at the network"),
         ("Under 16 px", percent(audit.tiny.network.under_16), "of the boxes, as the network sees the tiles"),
-        ("Untiled", percent(audit.tiny.full_image.under_16), "under 16 px, were whole images shrunk to fit"),
+        ("Untiled", percent(audit.tiny.full_image.under_16), "under 16 px, if whole images are resized to the input"),
     ]
 
 
@@ -100,10 +100,9 @@ def _size_figures(audit: Audit) -> Iterator[Figure]:
     size, tile = audit.image_size, audit.tile_size
     spaces = {"source": audit.sizes, "tiles": audit.sizes_network, "whole image": audit.sizes_full_image}
     yield stacked_bars(
-        "What the network gets to see",
+        "Object sizes with and without tiles",
         f"Boxes by √(w·h) in source pixels, in {tile} px tiles at network size {size}, and in whole images "
-        f"shrunk to {size}: "
-        "tiling decides how much of the two smallest groups is left.",
+        f"resized to {size}.",
         {name: _by_bucket(sizes) for name, sizes in spaces.items()},
         [f"{px} px" for px in SIZE_RANGES],
         ordered=True,
@@ -122,7 +121,7 @@ def _size_figures(audit: Audit) -> Iterator[Figure]:
     if len(audit.sizes_network) > 1:
         yield stacked_bars(
             "Are the splits alike?",
-            "Boxes by size at the network in each split: where these differ, metrics on val say little about train.",
+            "Boxes by size at the network in each split: if these differ, val does not represent the training data.",
             {name.replace("_", " "): row.values() for name, row in audit.sizes_network.items()},
             [f"{px} px" for px in SIZE_RANGES],
             ordered=True,
@@ -142,8 +141,8 @@ def _lengths(audit: Audit) -> Figure:
     needed = "" if input_size is None else f" 19 in 20 boxes reach 8 px from network size {input_size} on."
     return histogram(
         "Box sizes at the network",
-        "Boxes by √(w·h) in network pixels, every bar half an octave wide; left of 8 px hardly anything is "
-        f"found.{needed}",
+        "Boxes by √(w·h) in network pixels, every bar half an octave wide; boxes below 8 px are rarely detected."
+        f"{needed}",
         edges,
         bins.counts[first : last + 1],
         unit="network px",
@@ -176,18 +175,18 @@ def _filled(counts: Sequence[int]) -> tuple[int, int]:
 def _cell_figures(audit: Audit) -> Iterator[Figure]:
     assigner, network = audit.coverage.assigner, audit.coverage.network
     yield grouped_bars(
-        "Boxes that some cell can learn from",
+        "Boxes with a candidate cell",
         "Per cent of the boxes expected to get a candidate from each assigner, over all positions, in tiles. This "
-        f"model's is {assigner}; anchors are fitted to these boxes, three a level.",
+        f"model's is {assigner}; anchors are fitted to these boxes, three per level.",
         {name: [_hundred(row.p3_p5.covered), _hundred(row.p2_p5.covered)] for name, row in network.items()},
         ["P3 to P5", "P2 to P5"],
         digits=1,
     )
     configured = network[assigner]
     yield grouped_bars(
-        "Candidates of a box",
-        f"How many cells {assigner} may choose from for a box, on average, by size in network pixels: few "
-        "cells mean little to learn from.",
+        "Candidate cells of a box",
+        f"Average number of cells that {assigner} can assign to a box, by size in network pixels: few cells mean "
+        "little to learn from.",
         {
             f"{px} px": [levels.by_size[name].candidates for levels in (configured.p3_p5, configured.p2_p5)]
             for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
@@ -197,9 +196,8 @@ def _cell_figures(audit: Audit) -> Iterator[Figure]:
     )
     yield grouped_bars(
         "Boxes that share a cell",
-        "Per cent of the boxes whose centre lies in one feature cell with another box's centre, by stride: "
-        "one cell must "
-        "then tell two objects apart.",
+        "Per cent of the boxes whose centre lies in the same feature cell as another box's centre, by stride: one "
+        "cell must then predict two objects.",
         {
             f"stride {stride}": [_hundred(row.share), _hundred(audit.crowding.full_image[stride].share)]
             for stride, row in audit.crowding.network.items()
@@ -208,17 +206,17 @@ def _cell_figures(audit: Audit) -> Iterator[Figure]:
         digits=1,
     )
     yield grouped_bars(
-        "True boxes that NMS leaves",
-        "Per cent of the true boxes left after greedy NMS within each class, all scores equal, by IoU threshold: no "
-        "detector that ends in NMS can find more.",
+        "Labelled boxes that NMS keeps",
+        "Per cent of the labelled boxes kept by greedy NMS within each class, all scores equal, by IoU threshold: an "
+        "upper bound of the recall of detectors with NMS.",
         {f"IoU {at}": [_hundred(kept)] for at, kept in audit.neighbours.nms_recall.items()},
-        ["left"],
+        ["kept"],
         digits=2,
     )
     yield grouped_bars(
         "Cost of a labelling error",
-        "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: what is "
-        "below 50 would count as missed.",
+        "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: boxes "
+        "below 50 count as missed.",
         {
             f"{px} px": [_hundred(audit.localisation[name][shift].iou) for shift in (1, 2, 5)]
             for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)

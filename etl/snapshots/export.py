@@ -29,7 +29,7 @@ def export(snapshot: Snapshot, format: str, out: Path, *, raw: bool = False) -> 
     """Write the samples into a new or empty folder and return the answer of `speck export`.
 
     Ignore regions (crowds among them) are painted grey, never over a labelled box, and have no annotation: most readers
-    of COCO take `iscrowd: 1` for an object. Only painted samples are encoded again. Raw paints nothing.
+    of COCO take `iscrowd: 1` for an object. Only painted samples are encoded again. With `raw`, nothing is painted.
     """
     if format not in FORMATS:
         raise ConfigError("speck", "--format", repr(format), f"one of {', '.join(FORMATS)}")

@@ -31,7 +31,7 @@ class Snapshot:
 
     @classmethod
     def open(cls, uri: str) -> Snapshot:
-        """Return the snapshot at a URI; StoreError if none was published there, or if a newer Speck made it."""
+        """Return the snapshot at a URI; StoreError if there is none, or if its format is newer than FORMAT."""
         paths = SnapshotPaths(uri)
         if not store.exists(paths.manifest):
             raise StoreError(f"{paths.uri}: not a snapshot: it has no manifest.json")
@@ -52,7 +52,7 @@ class Snapshot:
 
     @property
     def home(self) -> str:
-        """The URI of the dataset's part of the store."""
+        """The URI of the dataset's folder in the store."""
         return split_uri(self.uri).home
 
     @cached_property
@@ -67,7 +67,7 @@ class Snapshot:
 
     @property
     def categories(self) -> list[str]:
-        """The trained category names, in the order exports and models number them."""
+        """The names of the trained classes, in the order of their ids in exports and models."""
         return list(self.manifest["categories"])
 
     def table(self, name: str) -> pa.Table:
@@ -75,7 +75,7 @@ class Snapshot:
         return store.read_table(self.paths.table(name))
 
     def samples(self, split: str) -> Samples:
-        """Return the samples of train, val or test as a sequence that reads each one when it is asked for."""
+        """Return the samples of train, val or test as a sequence that reads each sample on access."""
         if split not in SPLITS:
             raise ConfigError("Snapshot.samples", "split", repr(split), f"one of {', '.join(SPLITS)}")
         return Samples(self.home, self.table("samples"), self.categories, split)

@@ -94,8 +94,8 @@ _SPLIT_BY_SCENE = (
     "names the scene or flight, so that whole scenes go to one split"
 )
 _DIVIDED = (
-    "too few images to give each split one: each is divided into regions with a guard band between them. Figures of a "
-    "neighbouring region flatter; add images of other scenes"
+    "too few images to give each split one: each is divided into regions with a guard band between them. Metrics on a "
+    "neighbouring region are too high; add images of other scenes"
 )
 
 
@@ -174,7 +174,7 @@ def _use_predefined(rows: list[ImageRow], predefined: Mapping[str, str], salt: i
             finding(
                 "leaking_splits",
                 "the dataset's own split has val or test images that look like train images: "
-                "its figures will flatter; let Speck split by group instead",
+                "its metrics will be too high; let Speck split by group instead",
                 _paths(rows, leaks),
                 count=len(leaks),
             )

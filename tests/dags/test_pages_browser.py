@@ -138,7 +138,7 @@ def test_from_the_menu_to_a_dataset_and_its_audit(visitor, runs, tmp_path, schem
         wider = frame.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
         assert wider <= 0, f"the page is {wider} px wider than its frame"
         frame.get_by_role("link", name="the full audit report").click()
-        frame.get_by_role("heading", name="Do this").wait_for(timeout=PATIENCE)
+        frame.get_by_role("heading", name="Findings").wait_for(timeout=PATIENCE)
         assert drawn(person.page, tmp_path) > 0.01
         assert person.complaints() == []
 
@@ -152,7 +152,7 @@ def test_the_pages_follow_airflows_theme_rather_than_the_systems(visitor, runs):
 
 
 @pytest.mark.parametrize(
-    ("dag", "shows"), [("tiny_build", "Do this"), ("tiny_train", "Metrics"), ("tiny_evaluate", "AP by object size")]
+    ("dag", "shows"), [("tiny_build", "Findings"), ("tiny_train", "Metrics"), ("tiny_evaluate", "AP by object size")]
 )
 def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
     with visitor() as person:
@@ -166,7 +166,7 @@ def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
 @pytest.mark.parametrize(
     ("dag", "task", "link", "shows"),
     [
-        ("tiny_build", "publish", "Audit", "Do this"),
+        ("tiny_build", "publish", "Audit", "Findings"),
         ("tiny_evaluate", "evaluate", "Evaluation", "Category by category"),
     ],
 )

@@ -9,7 +9,7 @@ from train.models.onnx import load_onnx
 
 
 def load_model(uri: str, device: str = "auto") -> Model:
-    """Load a model by its URI (as `speck train` prints it) or from an ONNX file of `speck export-model`.
+    """Load a model by its URI (as printed by `speck train`) or from an ONNX file of `speck export-model`.
 
     `device` is `auto` (the GPU if there is one), `cpu`, `mps`, or the number of a GPU; an ONNX file always runs on the
     CPU. Raises StoreError if there is no such model or its weights are damaged.

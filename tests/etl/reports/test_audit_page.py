@@ -87,7 +87,7 @@ def test_the_page_asks_no_other_host_for_anything() -> None:
 def test_what_to_do_comes_before_every_plot_and_the_most_severe_first() -> None:
     result = made()
     html = audit_page.audit_page(result, title="cars")
-    assert html.index("Do this") < html.index("<svg")
+    assert html.index("<h2>Findings</h2>") < html.index("<svg")
     places = [html.index(f"<code>{row.code}</code>") for row in result.findings]
     assert places == sorted(places) and places
 

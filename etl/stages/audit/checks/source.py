@@ -59,9 +59,9 @@ def duplicate_images(data: CheckInput) -> Iterator[Finding]:
     if not groups:
         return
     leaks = sum(len({row["split"] for row in rows} & set(SPLITS)) > 1 for rows in groups)
-    advice = "Images whose bytes equal another's: they count twice in training. Delete the copies."
+    advice = "Images with the same bytes: they count twice in training. Delete the copies."
     if leaks:
-        advice += f" {leaks} are in several splits, so the evaluation flatters."
+        advice += f" {leaks} are in several splits, so the metrics are too high."
     copies = sorted(row["path"] for rows in groups for row in rows[1:])
     yield finding("duplicate_images", advice, copies, count=len(copies), severity="critical" if leaks else "warning")
 
