@@ -26,4 +26,4 @@ def run(uri: str) -> Answer:
         store.write_json(work.path("anchors", ANCHORS), fitted)
         return {key: fitted[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
 
-    return work.once("anchors", compute)
+    return work.run_once("anchors", compute)

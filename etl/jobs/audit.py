@@ -37,14 +37,14 @@ def run(uri: str, cluster: Cluster) -> Answer:
         severities = Counter(finding.severity for finding in audit.findings)
         return {"findings": dict(sorted(severities.items())), "html": work.path("audit", AUDIT_HTML)}
 
-    return work.once("audit", compute)
+    return work.run_once("audit", compute)
 
 
 def _summarize(work: WorkDir, cluster: Cluster, images: pa.Table, annotations: pa.Table) -> Summary:
     """Return the counts of all labels, and those of the pixels of a sample of the images."""
     parts = label_parts(work, images, annotations)
     labels = cluster.fold(count_labels, parts, merge, label="audit", images=image_count)
-    sample = pixel_parts(work.config, images, work.usable("ingest"))
+    sample = pixel_parts(work.config, images, work.usable_annotations("ingest"))
     pixels = cluster.fold(measure_pixels, sample, merge, label="audit of pixels", images=image_count)
     return merge(labels or Summary(), pixels or Summary())
 
@@ -53,7 +53,7 @@ def label_parts(work: WorkDir, images: pa.Table, annotations: pa.Table) -> list[
     """Return the images in parts of bounded size, with their annotations."""
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
-    rejected = frozenset(work.dropped("ingest").to_pylist())
+    rejected = frozenset(work.dropped_ids("ingest").to_pylist())
     pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
     return [LabelPart(piece, boxes_of(piece, annotations), tile_size, image_size, rejected) for piece in pieces]
 

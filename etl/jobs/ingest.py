@@ -71,10 +71,10 @@ def run(
     plan = load_plan(config.home) if plan is None else plan
     inputs = _Inputs(config, scan.scan(config), plan, purpose, full)
     work = inputs.work()
-    with work.leased():
+    with work.hold_lease():
         if not work.exists:
             store.delete(work.uri)  # left by an interrupted deletion, or by an ingest that did not finish
-        answer = work.once("ingest", lambda: _ingest(inputs, work, cluster))
+        answer = work.run_once("ingest", lambda: _ingest(inputs, work, cluster))
     if fingerprint is not None:
         watch.save_fingerprint(config, fingerprint)
     return {"work": work.uri, **answer}

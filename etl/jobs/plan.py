@@ -37,7 +37,7 @@ _WORTHWHILE = 0.1  # share of the pixels that a new plan must save to justify a 
 
 def resolve_plan(work: WorkDir, images: pa.Table, annotations: pa.Table) -> Plan:
     """Return the plan of a build: the pinned one with the settings that the configuration fixes, else a new one."""
-    tables, pinned = Tables(images, annotations), work.pinned
+    tables, pinned = Tables(images, annotations), work.pinned_plan
     if pinned is None:
         plan = new_plan(work, resolve_tile_plan(work, tables))
         scales = ", ".join(f"{scale:g}" for scale in plan.tile.scales)
@@ -78,8 +78,8 @@ def resolve_tile_size(work: WorkDir) -> int:
 
 def resolve_tile_plan(work: WorkDir, tables: Tables | None = None) -> TilePlan:
     """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
-    if work.pinned is not None:
-        return apply_settings(work.pinned.tile, work.config.tile)
+    if work.pinned_plan is not None:
+        return apply_settings(work.pinned_plan.tile, work.config.tile)
     uri = work.path("plan", "tile.json")
     if not store.exists(uri):
         objects = collect_objects(tables_to_tile(work) if tables is None else tables)
@@ -92,7 +92,7 @@ def tables_to_tile(work: WorkDir) -> Tables:
     """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
     images = work.read("split", "images")
     images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-    annotations, _ = remap_boxes(work.usable("ingest", "split"), work.categories, work.config.ontology)
+    annotations, _ = remap_boxes(work.usable_annotations("ingest", "split"), work.categories, work.config.ontology)
     return Tables(images, annotations)
 
 
@@ -110,7 +110,7 @@ def _too_large(work: WorkDir, tile: TilePlan, objects: Objects, paths: list[str]
     too_large = find_never_whole(tile, objects)
     if not too_large.any():
         return []
-    can_update = work.pinned is not None and work.config.tile.scales == "auto"
+    can_update = work.pinned_plan is not None and work.config.tile.scales == "auto"
     fix = "a new plan would help: `speck plan --update`" if can_update else "set tile.scales to auto, or a larger size"
     advice = f"These objects are larger than any tile, so training and detection see only pieces of them; {fix}."
     files = sorted({paths[row] for row in objects.owner[too_large].tolist()})
@@ -119,7 +119,7 @@ def _too_large(work: WorkDir, tile: TilePlan, objects: Objects, paths: list[str]
 
 def _too_costly(work: WorkDir, tile: TilePlan, objects: Objects) -> list[Finding]:
     config = work.config
-    if work.pinned is None or config.tile.size != "auto":
+    if work.pinned_plan is None or config.tile.size != "auto":
         return []
     now = assess_plan(tile, config.tile, config.train.image_size, objects)
     best = best_candidate(assess_candidates(config.tile, config.train.image_size, objects))
@@ -136,10 +136,10 @@ def _too_costly(work: WorkDir, tile: TilePlan, objects: Objects) -> list[Finding
 def pin_after_build(work: WorkDir, plan: Plan) -> None:
     """Pin the plan of a build if none is pinned; else pin its sampling policy if the configuration asked for it."""
     uri = DatasetPaths(work.config.home).plan
-    if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned is None:
+    if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned_plan is None:
         return
-    if work.pinned == load_plan(work.config.home) and work.pinned.policy != plan.policy:
-        pin_plan(work.config, sampling.with_policy(work.pinned, plan))
+    if work.pinned_plan == load_plan(work.config.home) and work.pinned_plan.policy != plan.policy:
+        pin_plan(work.config, sampling.with_policy(work.pinned_plan, plan))
 
 
 def pin_plan(config: Config, plan: Plan) -> None:

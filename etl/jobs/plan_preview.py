@@ -21,7 +21,7 @@ def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
     The plan is the pinned one, if any, and `changes` is what an update would pin in its place; with `update` the plan
     is the new one.
     """
-    config, pinned = work.config, work.pinned
+    config, pinned = work.config, work.pinned_plan
     tables = tables_to_tile(work)
     candidates = assess_candidates(config.tile, config.train.image_size, collect_objects(tables))
     best = best_candidate(candidates)

@@ -61,7 +61,7 @@ def run(uri: str) -> Answer:
     work = WorkDir(uri)
     if (answer := published_answer(work)) is not None:
         return answer
-    with work.leased(last=True):
+    with work.hold_lease(last=True):
         return _publish(work)
 
 

@@ -11,9 +11,9 @@ def run(uri: str) -> Answer:
     work = WorkDir(uri)
 
     def compute() -> Answer:
-        kept, ledger = remap_boxes(work.usable("ingest", "split"), work.categories, work.config.ontology)
+        kept, ledger = remap_boxes(work.usable_annotations("ingest", "split"), work.categories, work.config.ontology)
         work.write("remap", "annotations", kept)
         work.write("remap", "ledger", ledger)
         return {"annotations": kept.num_rows, "changed": ledger.num_rows}
 
-    return work.once("remap", compute)
+    return work.run_once("remap", compute)

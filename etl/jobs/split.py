@@ -26,12 +26,12 @@ def run(uri: str) -> Answer:
             work.read("ingest", "images"),
             source.split if isinstance(source.split, SplitRatios) else None,
             group=source.group,
-            salt=work.pinned.split_salt if work.pinned is not None else None,
-            near_duplicates=work.pinned.near_duplicates if work.pinned is not None else None,
-            divided=work.pinned.divided if work.pinned is not None else None,
+            salt=work.pinned_plan.split_salt if work.pinned_plan is not None else None,
+            near_duplicates=work.pinned_plan.near_duplicates if work.pinned_plan is not None else None,
+            divided=work.pinned_plan.divided if work.pinned_plan is not None else None,
             predefined=work.build["own_split"],
         )
-        boxes = work.usable("ingest")
+        boxes = work.usable_annotations("ingest")
         rows = [
             ledger_row(box, "split", "dropped", result.left_out[image])
             for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
@@ -52,7 +52,7 @@ def run(uri: str) -> Answer:
         counts = Counter(result.images["split"].to_pylist())
         return {"images": dict(sorted(counts.items())), "findings": len(result.findings)}
 
-    return work.once("split", compute)
+    return work.run_once("split", compute)
 
 
 def _guard_band_boxes(work: WorkDir, images: pa.Table, boxes: pa.Table) -> list[str]:

@@ -55,7 +55,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
         store.write_json(work.path("tile", "parts.json"), [part.uri for part in parts])
         return {"parts": len(parts), "parts_reused": made.count(False), "images_unchanged": len(unchanged)}
 
-    return work.once("tile", compute)
+    return work.run_once("tile", compute)
 
 
 def _image_parts(images: pa.Table) -> Iterator[pa.Table]:

@@ -97,7 +97,7 @@ class ShardReader:
         else:
             data = os.pread(self._file(uri).fileno(), size, offset)  # no shared position: safe after a fork
         if len(data) != size:
-            raise StoreError(f"{uri}: ends before byte {offset + size}")
+            raise StoreError(f"{uri}: the file ends before byte {offset + size}")
         return data
 
     def _file(self, uri: str) -> Any:

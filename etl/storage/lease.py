@@ -1,8 +1,8 @@
-"""The lease on a dataset's part of the store: one build at a time, and none blocked for long by a dead one.
+"""The lease on a dataset: at most one build runs at a time, and a dead build does not block the next one.
 
-`lock.json` names the owner. A holder renews its lease while it works; one that expired, or whose process on this host
-is dead, is taken over. Between the stages of a build that run as processes of their own the lease waits for the next
-stage of the same build.
+`lock.json` names the owner, which renews the lease while it works. A lease is taken over once it has expired, or at
+once if its process on this host is dead. Where each stage of a build is a process, the lease is kept between the stages
+and only the next stage of the same build can take it.
 """
 
 from __future__ import annotations
@@ -28,101 +28,106 @@ from etl.storage.paths import DatasetPaths
 
 log = logging.getLogger("speck")
 
-SECONDS = 60.0  # a holder that has not renewed for this long is dead
-IDLE_SECONDS = 900.0  # for the next stage of the same build to begin
+SECONDS = 60.0  # from the last renewal to the expiry
+IDLE_SECONDS = 900.0  # until the next stage of the same build must have started
 _TRIES = 20
 
 _tokens: ContextVar[Mapping[str, str]] = ContextVar(
     "tokens", default=MappingProxyType({})
-)  # what this thread holds, by home
+)  # of the leases this thread holds, by home
 
 
 @contextmanager
 def hold(home: str, build: str | None = None, *, last: bool = True) -> Iterator[None]:
-    """Hold the lease on a dataset; StoreError, naming the owner, while another holds it.
+    """Hold the lease on the dataset at `home` for the block; nested calls share the outer lease.
 
-    A lease held already by the caller is only passed on. With `last` false and no failure it is left waiting for
-    the next stage of the same build, otherwise it is released.
+    After the block the lease is released. With `last` false, and if the block succeeded, it is kept for IDLE_SECONDS
+    for the next stage of the same build. StoreError, which names the owner, if another build holds the lease.
     """
     if home in _tokens.get():
         yield
         return
     uri = DatasetPaths(home).lock
-    mine = _acquire(uri, build)
-    done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(uri, mine, done), daemon=True)
-    renewing.start()
-    reset = _tokens.set({**_tokens.get(), home: mine["token"]})
-    finished = False
+    own_lease = _acquire(uri, build)
+    stop_renewal = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(uri, own_lease, stop_renewal), daemon=True)
+    renewal.start()
+    outer_tokens = _tokens.set({**_tokens.get(), home: own_lease["token"]})
+    succeeded = False
     try:
         yield
         confirm(home)
-        finished = True
+        succeeded = True
     finally:
-        _tokens.reset(reset)
-        done.set()
-        renewing.join()
-        if _is_mine(uri, mine):
-            if finished and not last:
-                store.write_json(uri, {**mine, "busy": False, "expires": time.time() + IDLE_SECONDS})
+        _tokens.reset(outer_tokens)
+        stop_renewal.set()
+        renewal.join()
+        if _is_owner(uri, own_lease):
+            if succeeded and not last:
+                store.write_json(uri, {**own_lease, "busy": False, "expires": time.time() + IDLE_SECONDS})
             else:
                 store.delete(uri)
 
 
 def confirm(home: str) -> None:
-    """Raise StoreError when the caller's lease was taken over, as after a long sleep of this machine."""
+    """Raise StoreError if the caller's lease was taken over, for example after this machine was suspended."""
     token = _tokens.get().get(home)
-    now = active_lease(home)
-    if token is not None and (now is None or now["token"] != token):
-        raise StoreError(
-            f"{home}: this build lost its lease{'' if now is None else f' to {_name(now)}'}; start it again"
-        )
+    current = active_lease(home)
+    if token is not None and (current is None or current["token"] != token):
+        new_owner = "" if current is None else f" to {_describe_owner(current)}"
+        raise StoreError(f"{home}: this build lost its lease{new_owner}; start it again")
 
 
 def active_lease(home: str) -> dict[str, Any] | None:
-    """Return the lease that is in force on a dataset, None when there is none."""
+    """Return the lease in force on the dataset at `home`, None if there is none."""
     try:
-        found = json.loads(store.read_bytes(DatasetPaths(home).lock))
+        current = json.loads(store.read_bytes(DatasetPaths(home).lock))
     except (StoreError, ValueError):
         return None
-    return found if _in_force(found) else None
+    return current if _in_force(current) else None
 
 
 def _acquire(uri: str, build: str | None) -> dict[str, Any]:
-    mine = {**_process(), "token": uuid.uuid4().hex, "build": build, "busy": True, "expires": time.time() + SECONDS}
+    own_lease = {
+        **_current_process(),
+        "token": uuid.uuid4().hex,
+        "build": build,
+        "busy": True,
+        "expires": time.time() + SECONDS,
+    }
     for _ in range(_TRIES):
-        if store.create_if_absent(uri, store.to_json(mine)):
-            return mine
+        if store.create_if_absent(uri, store.to_json(own_lease)):
+            return own_lease
         try:
-            before = store.read_bytes(uri)
+            content = store.read_bytes(uri)
         except StoreError:  # released in between
             continue
-        other = _parsed(before)
-        if not _open_to(other, build):
-            raise StoreError(_refusal(uri, other))
-        if _replace(uri, before, mine):
+        other = _parse(content)
+        if not _is_available(other, build):
+            raise _locked_error(uri, other)
+        if _replace(uri, content, own_lease):
             if not _in_force(other):
-                log.info("took over the expired lease of %s", _name(other))
-            return mine
+                log.info("took over the expired lease of %s", _describe_owner(other))
+            return own_lease
     raise StoreError(f"{uri}: could not get the lease in {_TRIES} attempts")
 
 
-def _replace(uri: str, before: bytes, mine: dict[str, Any]) -> bool:
-    """Put the own lease in place of one that is over; False when another was quicker."""
-    claim = f"{uri}.{digest(before.decode(errors='replace'))[:16]}"  # one of all that saw the same lease gets it
-    if not store.create_if_absent(claim, store.to_json(mine)):
+def _replace(uri: str, content: bytes, own_lease: dict[str, Any]) -> bool:
+    """Replace the lease file of this content with the own lease; return False if another process was faster."""
+    claim = f"{uri}.{digest(content.decode(errors='replace'))[:16]}"  # one process can create it for each content
+    if not store.create_if_absent(claim, store.to_json(own_lease)):
         try:
-            other = _parsed(store.read_bytes(claim))
+            other = _parse(store.read_bytes(claim))
         except StoreError:
             return False
         if _in_force(other):
-            raise StoreError(_refusal(uri, other))
-        store.delete(claim)  # of one that died right here
+            raise _locked_error(uri, other)
+        store.delete(claim)  # its process died before the finally below
         return False
     try:
-        if store.read_bytes(uri) != before:
+        if store.read_bytes(uri) != content:
             return False
-        store.write_json(uri, mine)
+        store.write_json(uri, own_lease)
         return True
     except StoreError:  # deleted in between
         return False
@@ -130,26 +135,26 @@ def _replace(uri: str, before: bytes, mine: dict[str, Any]) -> bool:
         store.delete(claim)
 
 
-def _renew(uri: str, mine: dict[str, Any], done: threading.Event) -> None:
-    while not done.wait(SECONDS / 4):
+def _renew(uri: str, own_lease: dict[str, Any], stop_renewal: threading.Event) -> None:
+    while not stop_renewal.wait(SECONDS / 4):
         try:
-            if not _is_mine(uri, mine):
+            if not _is_owner(uri, own_lease):
                 return
-            store.write_json(uri, {**mine, "expires": time.time() + SECONDS})
+            store.write_json(uri, {**own_lease, "expires": time.time() + SECONDS})
         except Exception as error:
             if not isinstance(error, (StoreError, *store.unavailable_errors())):
                 raise
-            log.warning("%s could not be renewed: %s", uri, error)
+            log.warning("could not renew the lease %s: %s", uri, error)
 
 
-def _is_mine(uri: str, mine: Mapping[str, Any]) -> bool:
+def _is_owner(uri: str, own_lease: Mapping[str, Any]) -> bool:
     try:
-        return bool(_parsed(store.read_bytes(uri)).get("token") == mine["token"])
+        return bool(_parse(store.read_bytes(uri)).get("token") == own_lease["token"])
     except StoreError:
         return False
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     try:
         return dict(json.loads(data))
     except (ValueError, TypeError):
@@ -157,27 +162,27 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _in_force(lease: Mapping[str, Any]) -> bool:
-    """Return whether somebody may still rely on the lease."""
+    """Return whether the lease has not expired and its process is not known to be dead."""
     expires = float(lease.get("expires", 0.0))
     dead = bool(lease.get("busy", True)) and _is_dead(lease)
     return expires > time.time() and not dead
 
 
-def _open_to(lease: Mapping[str, Any], build: str | None) -> bool:
-    """Return whether a build may take the lease: it is over, or waits for a stage of this build or this process."""
+def _is_available(lease: Mapping[str, Any], build: str | None) -> bool:
+    """Return whether a build can take the lease: not in force, or between stages of this build or this process."""
     if not _in_force(lease):
         return True
-    here = all(lease.get(key) == value for key, value in _process().items())
-    same = build is not None and bool(lease["build"] == build)
-    return not lease["busy"] and (here or same)
+    same_process = all(lease.get(key) == value for key, value in _current_process().items())
+    same_build = build is not None and bool(lease["build"] == build)
+    return not lease["busy"] and (same_process or same_build)
 
 
-def _process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+def _current_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
 
 
 def _is_dead(lease: Mapping[str, Any]) -> bool:
-    """Return whether the owner is known to be gone: a process of this host that is not there any more."""
+    """Return whether the owner was a process of this host that has ended."""
     if lease.get("host") != socket.gethostname():
         return False
     try:
@@ -185,12 +190,12 @@ def _is_dead(lease: Mapping[str, Any]) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # it is there, and somebody else's
-    return _started(int(lease["pid"])) != lease.get("started")
+        pass  # it exists and belongs to another user
+    return _start_time(int(lease["pid"])) != lease.get("started")
 
 
-def _started(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine did; None when it has ended or cannot be seen."""
+def _start_time(pid: int) -> int | None:
+    """Return the start time of a process in clock ticks since boot; None if it has ended or is not visible."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -198,11 +203,12 @@ def _started(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
-def _name(lease: Mapping[str, Any]) -> str:
-    return f"process {lease.get('pid')} on {lease.get('host')} (build {lease.get('build') or 'of all stages'})"
+def _describe_owner(lease: Mapping[str, Any]) -> str:
+    build = f" (build {lease['build']})" if lease.get("build") else ""
+    return f"process {lease.get('pid')} on {lease.get('host')}{build}"
 
 
-def _refusal(uri: str, lease: Mapping[str, Any]) -> str:
-    left = max(lease.get("expires", 0.0) - time.time(), 0)
-    doing = "is at work" if lease.get("busy") else "has stages to come"
-    return f"{uri}: {_name(lease)} {doing} here; its lease ends in {left:.0f} s unless it is renewed"
+def _locked_error(uri: str, lease: Mapping[str, Any]) -> StoreError:
+    seconds = max(lease.get("expires", 0.0) - time.time(), 0)
+    state = "" if lease.get("busy") else " between two stages"
+    return StoreError(f"{uri}: locked by {_describe_owner(lease)}{state}; lease expires in {seconds:.0f} s")

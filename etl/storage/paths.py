@@ -1,4 +1,4 @@
-"""The layout of a store: where each file of a dataset lies. No other module spells these names.
+"""The layout of a store: the path of each file of a dataset. No other module contains these names.
 
 <store>/<dataset>/                          DatasetPaths
     plan.json  head.json  champion.json     the pinned plan, the newest snapshot, the champion
@@ -7,10 +7,10 @@
     snapshots/<id>/                         SnapshotPaths
     shards/<sha256>.tar                     the samples of all snapshots
     models/<id>/                            ModelPaths
-    runs/<id>/                              RunPaths: a training that can be resumed
-    evaluations/<name>/                     EvaluationPaths: of detections from a file
+    runs/<id>/                              RunPaths: a training run, resumable until it has finished
+    evaluations/<name>/                     EvaluationPaths: an evaluation of detections from a file
     missing/<model>/                        MissingPaths: suspected missing labels
-    audit/  performance/                    the page of `speck audit`, the Dask report of each stage
+    audit/  performance/                    the report of `speck audit`, the Dask report of each stage
     work/<build>/                           the stages of a build in progress (etl.storage.work)
     trials/<name>/<dataset>/                DatasetPaths of a trial
 """
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-# Names that are also looked up in a listing of their folder.
+# File names that other modules look up in a listing of their folder.
 SNAPSHOTS, MODELS = "snapshots", "models"
 MANIFEST = "manifest.json"
 AUDIT_JSON, AUDIT_HTML = "audit.json", "audit.html"
@@ -35,20 +35,20 @@ _TRIALS = "trials"
 
 
 class Reference(NamedTuple):
-    """The dataset's home and the id that a URI names; the home is empty for a bare id."""
+    """The two parts of a URI: the home of the dataset (empty for a bare id) and the id."""
 
     home: str
     id: str
 
 
 def split_uri(uri: str) -> Reference:
-    """Return home and id of `<home>/<folder>/<id>`, the URI of a snapshot, a model, a run or a work folder."""
+    """Return the home and id of `<home>/<folder>/<id>`, the URI of a snapshot, model, run or work folder."""
     *parents, name = uri.rstrip("/").split("/")
     return Reference("/".join(parents[:-1]), name)
 
 
 class SnapshotPaths:
-    """The files of one snapshot, each by its URI."""
+    """The URIs of the files of one snapshot."""
 
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri.rstrip("/")
@@ -65,7 +65,7 @@ class SnapshotPaths:
 
 
 class EvaluationPaths:
-    """The files of one evaluation, each by its URI."""
+    """The URIs of the files of one evaluation."""
 
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri.rstrip("/")
@@ -74,7 +74,7 @@ class EvaluationPaths:
 
 
 class ModelPaths(EvaluationPaths):
-    """The files of one model and its evaluation, each by its URI."""
+    """The URIs of the files of one model and its evaluation."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
@@ -83,16 +83,16 @@ class ModelPaths(EvaluationPaths):
 
 
 class RunPaths:
-    """The files of one training run, each by its URI; TensorBoard's event files lie beside them."""
+    """The URIs of the files of one training run; TensorBoard's event files are in the same folder."""
 
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri.rstrip("/")
-        self.run_json: Final = f"{self.uri}/{RUN_JSON}"  # there while the training is unfinished
+        self.run_json: Final = f"{self.uri}/{RUN_JSON}"  # exists until the training has finished
         self.checkpoint: Final = f"{self.uri}/last.pt"
 
 
 class MissingPaths:
-    """What `speck find-missing` writes for one model, each by its URI."""
+    """The URIs of the files that `speck find-missing` writes for one model."""
 
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri.rstrip("/")
@@ -106,7 +106,7 @@ class MissingPaths:
 
 
 class DatasetPaths:
-    """The files and folders of one dataset, each by its URI; `home` is `<store>/<dataset>`."""
+    """The URIs of the files and folders of one dataset; `home` is `<store>/<dataset>`."""
 
     def __init__(self, home: str) -> None:
         self.home: Final = home.rstrip("/")
@@ -135,7 +135,7 @@ class DatasetPaths:
         return f"{self.promotions}/{sequence:08d}.json"
 
     def snapshot(self, reference: str) -> SnapshotPaths:
-        """Return the files of a snapshot of this dataset, by its id; of any snapshot by its URI."""
+        """Return the files of a snapshot: an id names one of this dataset, a URI any snapshot."""
         return SnapshotPaths(reference if "/" in reference else f"{self.snapshots}/{reference}")
 
     def shard(self, sha256: str) -> str:
@@ -147,11 +147,11 @@ class DatasetPaths:
         return ModelPaths(f"{self.models}/{name}")
 
     def evaluation(self, name: str) -> EvaluationPaths:
-        """Return the files of an evaluation of detections that were read from a file."""
+        """Return the files of an evaluation of detections from a file."""
         return EvaluationPaths(f"{self.home}/evaluations/{name}")
 
     def missing(self, model: str) -> MissingPaths:
-        """Return the files about labels that a model (by its id) suggests are missing."""
+        """Return the files of the missing labels that a model, given by its id, suggests."""
         return MissingPaths(f"{self.home}/missing/{model}")
 
     def run(self, name: str) -> RunPaths:
@@ -163,7 +163,7 @@ class DatasetPaths:
         return f"{self.work}/{name}"
 
     def trial(self, name: str) -> str:
-        """Return the store of a trial; the trial's home is the dataset's folder in it."""
+        """Return the URI of the store of a trial; the home of the trial is the dataset's folder in it."""
         return f"{self.trials}/{name}"
 
     def performance(self, stage: str) -> str:
@@ -171,7 +171,7 @@ class DatasetPaths:
         return f"{self.home}/performance/{stage}.html"
 
     def is_of_trial(self, snapshot: str) -> bool:
-        """Return whether the snapshot at a URI lies in a trial, `trials/<name>/<dataset>/snapshots/<id>`."""
+        """Return whether a snapshot's URI is inside a trial, `trials/<name>/<dataset>/snapshots/<id>`."""
         folders = snapshot.removeprefix(self.home).rstrip("/").split("/")
         return len(folders) >= 5 and folders[-5] == _TRIALS
 

@@ -1,4 +1,4 @@
-"""Shards: plain tar files of samples in the WebDataset convention, with borders that follow from content."""
+"""Shards: tar files of samples in the WebDataset convention, divided by a hash of the image ids."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from etl.ids import fraction
 VERSION = 1
 END = b"\0" * 1024  # two empty blocks close a tar
 _BLOCK = 512
-IMAGE_OFFSET = _BLOCK  # of the image in its sample's blocks
+IMAGE_OFFSET = _BLOCK  # bytes from the start of a sample's blocks to its image
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """A finished shard on this machine's disk."""
+    """A finished shard on the local disk; `size` is in bytes."""
 
     path: Path
     sha256: str
@@ -27,7 +27,7 @@ class WrittenShard:
 
 
 def member(name: str, data: bytes) -> bytes:
-    """Return one file as tar blocks: the same bytes whoever writes it and whenever."""
+    """Return one file as tar blocks, without owner or time: equal files give equal bytes."""
     return b"".join(_pieces(name, data))
 
 
@@ -48,7 +48,7 @@ _EMPTY_SUM = int(_EMPTY[_CHECKSUM], 8) - sum(_EMPTY[_SIZE])
 
 
 def _header(name: str, size: int) -> bytes:
-    """Return what tarfile makes of a name and a size, in a tenth of its time."""
+    """Return the header that tarfile writes for a name and a size, in a tenth of the time."""
     field, digits = name.encode("ascii", "replace"), b"%011o" % size
     if len(field) > 100 or len(digits) > 11 or not name.isascii():
         return _full_header(name, size)
@@ -60,31 +60,32 @@ def _header(name: str, size: int) -> bytes:
 
 
 def sample_blocks(key: str, image: bytes, record: bytes) -> tuple[bytes, int]:
-    """Return a sample as tar blocks, `<key>.jpg` and `<key>.json`, and the offset of the image in them."""
+    """Return the tar blocks of a sample, `<key>.jpg` and `<key>.json`, and the offset of the image in bytes."""
     return b"".join(sample_pieces(key, image, record)), _BLOCK
 
 
 def sample_pieces(key: str, image: bytes, record: bytes) -> tuple[bytes, ...]:
-    """Return a sample's tar blocks in pieces, the image as it is: nothing large is copied."""
+    """Return the tar blocks of a sample in pieces; the image is not copied."""
     return *_pieces(f"{key}.jpg", image), *_pieces(f"{key}.json", record)
 
 
 def shard_starts(image_sizes: Iterable[tuple[str, int]], max_bytes: int) -> Iterator[bool]:
-    """Yield, for each (image_id, bytes of its samples) in order, whether a new shard starts at it.
+    """Yield for each (image_id, bytes of its samples), in order, whether a new shard starts with this image.
 
-    An image starts a shard by the hash of its id, with a chance that makes shards half of `max_bytes` on average, so
-    that new images move only the borders next to them; a shard that would pass `max_bytes` is closed before.
+    The hash of its id decides whether an image starts a shard, with a probability that gives shards of half of
+    `max_bytes` on average: new images change only the shards next to them. A new shard also starts where the current
+    one would exceed `max_bytes`.
     """
-    filled = 0
+    shard_size = 0
     for number, (image_id, size) in enumerate(image_sizes):
-        content = fraction(f"border/{image_id}") < size / (max_bytes / 2)
-        start = number == 0 or content or filled + size + len(END) > max_bytes
-        filled = size if start else filled + size
-        yield start
+        starts_by_hash = fraction(f"border/{image_id}") < size / (max_bytes / 2)
+        starts = number == 0 or starts_by_hash or shard_size + size + len(END) > max_bytes
+        shard_size = size if starts else shard_size + size
+        yield starts
 
 
 class ShardWriter:
-    """Writes one shard to a local file, hashing as it goes."""
+    """Writes one shard to a local file and computes its SHA-256."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -93,7 +94,7 @@ class ShardWriter:
         self.size = 0
 
     def add(self, blocks: bytes | memoryview) -> int:
-        """Append blocks of samples and return their offset."""
+        """Append the tar blocks of samples and return their offset in bytes."""
         offset = self.size
         self._file.write(blocks)
         self._hash.update(blocks)
@@ -101,13 +102,13 @@ class ShardWriter:
         return offset
 
     def close(self) -> WrittenShard:
-        """Close the tar and return what was written."""
+        """Close the tar file and return its path, SHA-256 and size."""
         self.add(END)
         self._file.close()
         return WrittenShard(self._path, self._hash.hexdigest(), self.size)
 
 
 def read_members(data: bytes) -> dict[str, bytes]:
-    """Return the files of a shard by name."""
+    """Return the content of each file in a shard, by name."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {info.name: file.read() for info in tar if (file := tar.extractfile(info)) is not None}

@@ -1,4 +1,4 @@
-"""Files of the store and the source, on any fsspec file system: whole files in, whole files out."""
+"""Read, write and list the files of the store and the source on any fsspec file system; writes are atomic."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ import pyarrow.parquet as pq
 from etl.errors import ConfigError, StoreError
 
 _ROW_GROUP = 100_000
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `_partial` names them
-_BIG = 64 * 2**20  # bytes of a file that is not taken into memory as a whole
-_PIECE = 2**16  # bytes that stay in a core's cache
-_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # S3: it was there before, or another writer was faster
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # the names that `_partial_path` returns
+_MAX_IN_MEMORY = 64 * 2**20  # bytes; a larger local file is opened by its path
+_PIECE = 2**16  # bytes; fits the cache of a core
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # S3: the file existed, or another writer was faster
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file found in a listing; equal stamps mean unchanged bytes (time on a disk, etag in an object store)."""
+    """A file in a listing; equal stamps (mtime on a disk, ETag in an object store) mean unchanged bytes."""
 
     path: str  # posix, relative to the listed folder
-    size: int
+    size: int  # bytes
     stamp: str
 
 
 def unavailable_errors() -> tuple[type[Exception], ...]:
-    """Return what file systems raise: a full disk, a place one may not write to, an object store out of reach."""
+    """Return the errors of file systems: disk full, permission denied, object store unreachable."""
     s3 = sys.modules.get("botocore.exceptions")
     return (OSError,) if s3 is None else (OSError, s3.BotoCoreError)
 
 
 def join(uri: str, *parts: str) -> str:
-    """Return the URI of something below a URI."""
+    """Return the URI of a file or folder below a URI."""
     return "/".join([uri.rstrip("/"), *parts])
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path of a URI on this machine's disk, None for any other store."""
+    """Return the path of a URI on the local disk, None for any other file system."""
     if uri.startswith("file://"):
         return Path(uri.removeprefix("file://"))
     return None if "://" in uri else Path(uri)
 
 
 def exists(uri: str) -> bool:
-    """Return whether a file or folder is there now."""
+    """Return whether a file or folder exists."""
     fs, path = _open(uri)
     return bool(fs.exists(path))
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether the URI is a folder (in an object store: a prefix that holds something)."""
+    """Return whether the URI is a folder (in an object store: a prefix of at least one file)."""
     fs, path = _open(uri)
     return bool(fs.isdir(path))
 
@@ -71,18 +71,18 @@ def is_folder(uri: str) -> bool:
 def glob(uri: str) -> list[str]:
     """Return the URIs that match a pattern, sorted."""
     fs, path = _open(uri)
-    return sorted(_full(uri, found) for found in fs.glob(path))
+    return sorted(_with_scheme(uri, match) for match in fs.glob(path))
 
 
 def list_matching(pattern: str) -> list[FileInfo]:
-    """Return the files that match a pattern, by URI, sorted."""
+    """Return the files that match a pattern, sorted; their paths are URIs."""
     fs, path = _open(pattern)
-    found = fs.glob(path, detail=True)
-    return [_info(_full(pattern, name), found[name]) for name in sorted(found) if found[name]["type"] == "file"]
+    entries = sorted(fs.glob(path, detail=True).items())
+    return [_info(_with_scheme(pattern, name), entry) for name, entry in entries if entry["type"] == "file"]
 
 
 def list_files(uri: str) -> list[FileInfo]:
-    """Return all files below a folder, sorted by path; hidden files and folders are passed over."""
+    """Return all files below a folder, sorted by path, without hidden files and folders."""
     fs, root = _open(uri)
     root = root.rstrip("/")
     files = []
@@ -95,55 +95,54 @@ def list_files(uri: str) -> list[FileInfo]:
 
 
 def file_info(uri: str) -> FileInfo:
-    """Return what a listing of its folder says of one file; StoreError when it is not there."""
+    """Return name, size and stamp of one file; StoreError if it does not exist."""
     fs, path = _open(uri)
-    with _found(uri):
+    with _store_errors(uri):
         return _info(uri.rpartition("/")[2], fs.info(path))
 
 
 def modified_time(uri: str) -> datetime:
-    """Return when a file was last written; StoreError when it is not there."""
+    """Return when a file was last written; StoreError if it does not exist."""
     fs, path = _open(uri)
-    with _found(uri):
+    with _store_errors(uri):
         time: datetime = fs.modified(path)
     return time
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return a file's content; StoreError when it is not there."""
+    """Return a file's content; StoreError if it does not exist."""
     fs, path = _open(uri)
-    with _found(uri):
+    with _store_errors(uri):
         content: bytes = fs.cat_file(path)
     return content
 
 
 def read_or_path(uri: str) -> bytes | Path:
-    """Return a file's content, or the place of a big file that lies on this machine's disk; StoreError when it is not
-    there."""
+    """Return a file's content, or the path of a local file larger than 64 MiB; StoreError if it does not exist."""
     local = local_path(uri)
     if local is None:
         return read_bytes(uri)
-    with _found(uri):
-        return local if local.stat().st_size > _BIG else local.read_bytes()
+    with _store_errors(uri):
+        return local if local.stat().st_size > _MAX_IN_MEMORY else local.read_bytes()
 
 
 def read_range(uri: str, offset: int, size: int) -> bytes:
-    """Return `size` bytes from `offset` on; StoreError when they are not there."""
+    """Return `size` bytes from `offset` on; StoreError if the file does not exist or is too short."""
     fs, path = _open(uri)
-    with _found(uri):
+    with _store_errors(uri):
         content: bytes = fs.cat_file(path, start=offset, end=offset + size)
     if len(content) != size:
-        raise StoreError(f"{uri}: ends before byte {offset + size}")
+        raise StoreError(f"{uri}: the file ends before byte {offset + size}")
     return content
 
 
 def read_pieces(uri: str, offset: int, size: int) -> Iterator[bytes | memoryview]:
-    """Yield `size` bytes from `offset` on in pieces that are to be used at once: the next one takes their place."""
+    """Yield `size` bytes from `offset` on in pieces; a piece is valid only until the next one is read."""
     if (local := local_path(uri)) is None:
         yield read_range(uri, offset, size)
         return
     buffer = memoryview(bytearray(min(size, _PIECE)))
-    with _found(uri), local.open("rb", buffering=0) as file:
+    with _store_errors(uri), local.open("rb", buffering=0) as file:
         file.seek(offset)
         while size and (count := file.readinto(buffer[: min(size, _PIECE)])):
             yield buffer[:count]
@@ -153,7 +152,7 @@ def read_pieces(uri: str, offset: int, size: int) -> Iterator[bytes | memoryview
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file: a reader sees the old content or the new, never a part."""
+    """Write a file atomically: a reader sees the old content or the new, never a part."""
     if local_path(uri) is None:
         fs, path = _open(uri)
         fs.pipe_file(path, data)
@@ -164,9 +163,9 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 @contextmanager
 def open_atomic(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Yield a file to write piece by piece; it takes its place when the block ends, and not at all if it fails.
+    """Yield a file to write to; it appears at the URI when the block ends, and not at all if the block fails.
 
-    What is not durable may be lost or torn when the machine loses power before `sync`.
+    With `durable` false the content can be lost or incomplete after a power failure before `sync`.
     """
     if (local := local_path(uri)) is None:
         with tempfile.NamedTemporaryFile(prefix="speck-") as file:
@@ -176,7 +175,7 @@ def open_atomic(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
             fs.put_file(file.name, path)
         return
     local.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(local)
+    partial = _partial_path(local)
     try:
         with partial.open("wb") as file:
             yield file
@@ -189,7 +188,7 @@ def open_atomic(uri: str, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def create_if_absent(uri: str, data: bytes) -> bool:
-    """Write a file unless it is there already; return whether it was written."""
+    """Write a file unless it exists; return whether it was written."""
     fs, path = _open(uri)
     if (local := local_path(uri)) is None:
         try:
@@ -200,7 +199,7 @@ def create_if_absent(uri: str, data: bytes) -> bool:
             raise
         return True
     local.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(local)
+    partial = _partial_path(local)
     try:
         partial.write_bytes(data)
         os.link(partial, local)
@@ -212,16 +211,16 @@ def create_if_absent(uri: str, data: bytes) -> bool:
 
 
 def upload(local: Path, uri: str) -> None:
-    """Move a finished local file to its place in the store, to outlast a loss of power."""
+    """Move a local file to a URI of the store; it survives a power failure."""
     fs, path = _open(uri)
     if (target := local_path(uri)) is None:
         fs.put_file(str(local), path)
         local.unlink()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(target)
+    partial = _partial_path(target)
     try:
-        shutil.move(local, partial)  # the store may be another disk than the one of temporary files
+        shutil.move(local, partial)  # the store may be on another disk than the temporary files
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(target)
@@ -230,14 +229,14 @@ def upload(local: Path, uri: str) -> None:
 
 
 def delete(uri: str) -> None:
-    """Remove a file or a folder with all it holds; nothing happens where nothing is."""
+    """Remove a file, or a folder with its content; does nothing if the URI does not exist."""
     fs, path = _open(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
 
 
 def read_json(uri: str) -> Any:
-    """Return the value of a JSON file; StoreError when it is damaged."""
+    """Return the value of a JSON file; StoreError if it does not exist or is not valid."""
     try:
         return json.loads(read_bytes(uri))
     except ValueError as error:
@@ -245,17 +244,17 @@ def read_json(uri: str) -> Any:
 
 
 def to_json(value: Any) -> bytes:
-    """Return the one JSON form in which Speck writes a value."""
+    """Return a value as canonical JSON: sorted keys, UTF-8, one final newline."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write a JSON file whole."""
+    """Write a value as a JSON file, atomically."""
     write_bytes(uri, to_json(value))
 
 
 def read_table(uri: str) -> pa.Table:
-    """Return the table of a Parquet file; StoreError when it is damaged."""
+    """Return the table of a Parquet file; StoreError if it does not exist or is not valid."""
     try:
         return pq.read_table(pa.BufferReader(read_bytes(uri)))
     except (pa.ArrowException, OSError) as error:
@@ -263,7 +262,7 @@ def read_table(uri: str) -> pa.Table:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """Return the table as a Parquet file: the same bytes for the same rows."""
+    """Return the table as a Parquet file; equal rows give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_index=True)
     data: bytes = sink.getvalue().to_pybytes()
@@ -271,7 +270,7 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
-    """Write a table of work in progress as Parquet, in a third of the time that the smallest form takes."""
+    """Write a temporary table as Parquet: larger than `table_bytes`, in a third of the time."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="lz4", use_dictionary=False, write_statistics=False)
     with open_atomic(uri, durable=durable) as file:
@@ -279,19 +278,19 @@ def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
 
 
 def clear_partials(folder: str) -> None:
-    """Delete the partial files that killed writers left in a folder and below; no writer may be running."""
+    """Delete the partial files of killed writers in a folder and below; no writer may be running."""
     if (local := local_path(folder)) is not None:
         _delete_partials(local.rglob(".*"))
 
 
 def clear_partials_of(uri: str) -> None:
-    """Delete the partial files that killed writers of one file left; no writer may be running."""
+    """Delete the partial files of killed writers of one file; no writer may be running."""
     if (local := local_path(uri)) is not None:
         _delete_partials(local.parent.glob(f".{local.name}.*"))
 
 
 def sync(uri: str) -> None:
-    """Have everything written below a URI outlast a loss of power."""
+    """Flush everything written below a URI to the disk."""
     if local_path(uri) is not None:
         os.sync()
 
@@ -302,33 +301,33 @@ def _delete_partials(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _partial(local: Path) -> Path:
-    """Return where a file is written before it takes its place."""
+def _partial_path(local: Path) -> Path:
+    """Return a new path next to a file, to write to before the rename."""
     return local.with_name(f".{local.name}.{uuid.uuid4().hex}")
 
 
 def _s3_code(error: OSError) -> str | None:
-    """Return the code of the S3 response that s3fs raised this error for, None if there is none."""
+    """Return the code of the S3 response that caused this error of s3fs, None if there is none."""
     response = getattr(error.__cause__, "response", {})
     return cast(str | None, response.get("Error", {}).get("Code"))
 
 
-def _info(path: str, found: Mapping[str, Any]) -> FileInfo:
-    stamp = found.get("ETag") or found.get("etag") or found.get("mtime") or found.get("LastModified") or ""
-    return FileInfo(path, int(found["size"]), str(stamp))
+def _info(path: str, entry: Mapping[str, Any]) -> FileInfo:
+    stamp = entry.get("ETag") or entry.get("etag") or entry.get("mtime") or entry.get("LastModified") or ""
+    return FileInfo(path, int(entry["size"]), str(stamp))
 
 
 def _open(uri: str) -> tuple[Any, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # others write here, too
-    except (ValueError, ImportError) as error:  # no such protocol; one whose package is not installed
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # other processes write here too
+    except (ValueError, ImportError) as error:  # unknown protocol; its package is not installed
         expected = "a path, or a URI of a file system that fsspec opens"
         raise ConfigError("", "", f"{uri} ({error})", expected) from error
     return fs, str(path)
 
 
 @contextmanager
-def _found(uri: str) -> Iterator[None]:
+def _store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
@@ -337,6 +336,7 @@ def _found(uri: str) -> Iterator[None]:
         raise StoreError(f"{uri}: {error}") from error
 
 
-def _full(uri: str, path: str) -> str:
+def _with_scheme(uri: str, path: str) -> str:
+    """Return a path of a file system as a URI with the scheme of `uri`."""
     scheme, mark, _ = uri.partition("://")
     return f"{scheme}://{path}" if mark else path

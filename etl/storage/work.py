@@ -1,4 +1,4 @@
-"""The work folder of one build: the tables and answers that pass from stage to stage, deleted by publish."""
+"""The work folder of one build: the tables and answers its stages exchange; publish deletes it."""
 
 from __future__ import annotations
 
@@ -25,30 +25,33 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class WorkDir:
-    """`work/<build_id>` of a dataset; the configuration and plan are those the build was begun with."""
+    """The folder `work/<build_id>` of a dataset, with the configuration and plan as of the start of the build."""
 
     uri: str
 
     @property
     def build_id(self) -> str:
-        """The digest of all that the build depends on."""
+        """The digest of everything the build depends on."""
         return split_uri(self.uri).id
 
     @property
     def build_json(self) -> str:
-        """The URI of what ingest notes for the other stages; a work folder without it holds no build."""
+        """The URI of the file that ingest writes for the other stages; a work folder without it is not a build."""
         return f"{self.uri}/build.json"
 
     @property
     def exists(self) -> bool:
-        """Whether a build is in progress here."""
+        """Whether a build is in progress in this folder."""
         return store.exists(self.build_json)
 
     @cached_property
     def build(self) -> dict[str, Any]:
-        """What ingest noted for the other stages: config, plan (null before the first), categories, own_split."""
+        """The content of build.json: config, plan (null before the first build), categories, own_split, full.
+
+        StoreError if there is no build in this folder.
+        """
         if not self.exists:
-            raise StoreError(f"{self.uri}: no build in progress here; run ingest first")
+            raise StoreError(f"{self.uri}: no build in progress; run ingest first")
         return dict(store.read_json(self.build_json))
 
     @cached_property
@@ -57,8 +60,8 @@ class WorkDir:
         return Config.model_validate(self.build["config"])
 
     @cached_property
-    def pinned(self) -> Plan | None:
-        """The plan the dataset had when the build began, None at its first build."""
+    def pinned_plan(self) -> Plan | None:
+        """The plan of the dataset when the build started, None for the first build."""
         return Plan.model_validate(self.build["plan"]) if self.build["plan"] is not None else None
 
     @property
@@ -68,39 +71,42 @@ class WorkDir:
 
     @property
     def full(self) -> bool:
-        """Whether everything is to be read and cut anew, also what earlier builds left."""
+        """Whether every image is processed again, without the caches of earlier builds."""
         return bool(self.build["full"])
 
     def path(self, stage: str, name: str) -> str:
-        """Return the URI of a stage's file."""
+        """Return the URI of a file of a stage."""
         return f"{self.uri}/{stage}/{name}"
 
     def read(self, stage: str, table: str) -> pa.Table:
-        """Return a table a stage wrote."""
+        """Return a table that a stage wrote; StoreError if it does not exist."""
         return store.read_table(self.path(stage, f"{table}.parquet"))
 
     def write(self, stage: str, name: str, table: pa.Table) -> None:
-        """Write a stage's table."""
+        """Write a table of a stage."""
         store.write_table(self.path(stage, f"{name}.parquet"), table)
 
-    def once(self, stage: str, run: Callable[[], Answer]) -> Answer:
-        """Return the stage's answer: the one an earlier try left, else of `run`, kept for a later try."""
-        with self.leased():
-            return self._once(stage, run)
+    def run_once(self, stage: str, compute: Callable[[], Answer]) -> Answer:
+        """Return the answer of a stage: the stored one of an earlier attempt, else that of `compute`, which is stored.
 
-    def leased(self, *, last: bool = False) -> AbstractContextManager[None]:
-        """Hold the dataset's lease for a stage; work of another purpose than a build needs none."""
+        Holds the lease on the dataset; StoreError if another build holds it.
+        """
+        with self.hold_lease():
+            return self._run_once(stage, compute)
+
+    def hold_lease(self, *, last: bool = False) -> AbstractContextManager[None]:
+        """Hold the lease on the dataset for a stage, as `lease.hold` does; an audit or a plan preview needs none."""
         if "-" in self.build_id:
             return nullcontext()
         return lease.hold(split_uri(self.uri).home, self.build_id, last=last)
 
-    def _once(self, stage: str, run: Callable[[], Answer]) -> Answer:
+    def _run_once(self, stage: str, compute: Callable[[], Answer]) -> Answer:
         uri = self.path(stage, "answer.json")
         if store.exists(uri):
             log.info("%s: already done", stage)
             return dict(store.read_json(uri))
         start, cpu = time.perf_counter(), time.process_time()
-        answer = run()
+        answer = compute()
         answer |= {
             "seconds": round(time.perf_counter() - start, 2),
             "cpu_seconds": round(answer.get("cpu_seconds", 0.0) + time.process_time() - cpu, 2),
@@ -110,16 +116,16 @@ class WorkDir:
         return answer
 
     def delete(self) -> None:
-        """Remove the folder, what makes it a build first: a rest that a kill leaves behind is none."""
+        """Remove the folder, build.json first: a half-deleted folder is not a build."""
         store.delete(self.build_json)
         store.delete(self.uri)
 
-    def dropped(self, *stages: str) -> pa.Array:
-        """Return the ids of the boxes that these stages dropped."""
+    def dropped_ids(self, *stages: str) -> pa.Array:
+        """Return the annotation ids of the boxes that these stages dropped."""
         ledgers = pa.concat_tables([self.read(stage, "ledger") for stage in stages])
         return ledgers.filter(pc.equal(ledgers["outcome"], "dropped"))["annotation_id"].combine_chunks()
 
-    def usable(self, *stages: str) -> pa.Table:
-        """Return the source's boxes that none of these stages dropped."""
+    def usable_annotations(self, *stages: str) -> pa.Table:
+        """Return the annotations of the source without the boxes that these stages dropped."""
         annotations = self.read("ingest", "annotations")
-        return annotations.filter(pc.invert(pc.is_in(annotations["annotation_id"], self.dropped(*stages))))
+        return annotations.filter(pc.invert(pc.is_in(annotations["annotation_id"], self.dropped_ids(*stages))))

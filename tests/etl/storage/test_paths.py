@@ -7,7 +7,7 @@ from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths, RunPath
 HOME = "s3://bucket/store/cars"
 
 
-def test_every_file_of_a_dataset_has_the_name_that_stores_have_held_from_the_beginning() -> None:
+def test_the_file_names_of_a_dataset_do_not_change_between_versions() -> None:
     paths = DatasetPaths(f"{HOME}/")
     assert {name: uri.removeprefix(f"{HOME}/") for name, uri in vars(paths).items() if name != "home"} == {
         "plan": "plan.json",
@@ -63,7 +63,7 @@ def test_the_files_about_missing_labels() -> None:
     assert paths.crop("1.jpg") == f"{HOME}/missing/ab/crops/1.jpg"
 
 
-def test_a_dataset_finds_its_own_snapshots_by_id_and_any_by_uri() -> None:
+def test_a_snapshot_is_named_by_its_id_or_its_uri() -> None:
     paths = DatasetPaths(HOME)
     assert paths.snapshot("ab").uri == f"{HOME}/snapshots/ab"
     assert paths.snapshot("/other/snapshots/cd/").uri == "/other/snapshots/cd"
@@ -93,11 +93,11 @@ def test_a_uri_is_split_into_home_and_id(uri: str, home: str, name: str) -> None
         ("ab", False),
     ],
 )
-def test_the_snapshots_of_trials_are_told_apart(snapshot: str, of_trial: bool) -> None:
+def test_a_snapshot_of_a_trial_is_recognised_by_its_uri(snapshot: str, of_trial: bool) -> None:
     assert DatasetPaths(HOME).is_of_trial(snapshot) is of_trial
 
 
-def test_in_a_trial_its_own_snapshots_are_the_datasets() -> None:
+def test_a_snapshot_of_the_trial_itself_is_not_one_of_another_trial() -> None:
     home = f"{DatasetPaths(HOME).trial('0a1b')}/cars"
     assert home == f"{HOME}/trials/0a1b/cars"
     assert not DatasetPaths(home).is_of_trial(f"{home}/snapshots/ab")

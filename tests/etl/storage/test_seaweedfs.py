@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = f"http://127.0.0.1:{ports[-2]}"
     line = [WEED, "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     line += ["-volume.max=0", "-master.volumePreallocate=false", "-master.telemetry=false"]
-    line += ["-master.volumeSizeLimitMB=64"]  # by default a volume counts as 30 GB, so a small disk has room for none
+    line += ["-master.volumeSizeLimitMB=64"]  # by default a volume counts as 30 GB, which does not fit a small disk
     line += [f"-{name}.localSocket={folder}/{name}.sock" for name in ("filer", "s3")]
     for name, port, grpc in zip(services, ports[::2], ports[1::2], strict=True):
         line += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             client.create_bucket(Bucket=BUCKET)
             yield address
         finally:
-            process.kill()  # asked to terminate, it takes half a minute
+            process.kill()  # SIGTERM takes half a minute
             process.wait()
             for grpc in ports[1::2]:
                 for socket_left in Path("/tmp").glob(f"seaweedfs-*-grpc-{grpc}.sock"):
@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def home(server: str, tmp_path: Path) -> str:
-    """An empty place in the bucket."""
+    """An empty folder in the bucket."""
     return f"s3://{BUCKET}/{tmp_path.name}"
 
 
@@ -84,14 +84,14 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"no SeaweedFS at {url}")
 
 
-def test_only_the_first_creates_a_file(home: str) -> None:
+def test_only_the_first_writer_creates_a_file(home: str) -> None:
     uri = store.join(home, "lock.json")
-    assert store.create_if_absent(uri, b"mine") is True
-    assert store.create_if_absent(uri, b"yours") is False
-    assert store.read_bytes(uri) == b"mine"
+    assert store.create_if_absent(uri, b"first") is True
+    assert store.create_if_absent(uri, b"second") is False
+    assert store.read_bytes(uri) == b"first"
 
 
-def test_of_many_writers_at_once_one_wins(home: str) -> None:
+def test_one_of_many_concurrent_writers_creates_a_file(home: str) -> None:
     barrier = threading.Barrier(WRITERS)
 
     def create(uri: str, number: int) -> bool:
@@ -99,8 +99,8 @@ def test_of_many_writers_at_once_one_wins(home: str) -> None:
         return store.create_if_absent(uri, b"%d" % number)
 
     with ThreadPoolExecutor(WRITERS) as writers:
-        for race in range(5):
-            uri = store.join(home, f"{race}.json")
+        for number in range(5):
+            uri = store.join(home, f"{number}.json")
             created = list(writers.map(create, [uri] * WRITERS, range(WRITERS)))
             assert sum(created) == 1
             assert store.read_bytes(uri) == b"%d" % created.index(True)
@@ -126,10 +126,10 @@ def test_the_second_build_publishes_nothing_new(dataset: Any, home: str) -> None
     assert verify(Snapshot.open(first["snapshot"]))["bad"] == []
 
 
-def test_the_stack_accepts_it_as_its_store(server: str) -> None:
+def test_the_docker_stack_can_use_it_as_its_store(server: str) -> None:
     line = [sys.executable, str(ROOT / "docker" / "bucket.py")]
     for _ in range(2):
-        done = subprocess.run(
+        result = subprocess.run(
             line, env=os.environ | {"SPECK_STORE": "s3://made"}, capture_output=True, text=True, check=False
         )
-        assert (done.returncode, done.stdout) == (0, "s3://made is ready\n"), done.stderr
+        assert (result.returncode, result.stdout) == (0, "s3://made is ready\n"), result.stderr

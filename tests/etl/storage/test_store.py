@@ -18,14 +18,14 @@ from tests.etl.conftest import BUCKET
 
 @pytest.fixture(params=["folder", "file", "s3"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place in a store of each kind."""
+    """An empty folder in a store of each kind."""
     if request.param == "s3":
         request.getfixturevalue("s3")
         return f"s3://{BUCKET}/{tmp_path.name}"
     return str(tmp_path) if request.param == "folder" else f"file://{tmp_path}"
 
 
-def test_what_is_written_is_read_back_whole_and_in_part(home: str) -> None:
+def test_a_file_is_read_back_whole_and_in_ranges(home: str) -> None:
     uri = store.join(home, "a", "b.bin")
     assert not store.exists(uri)
     store.write_bytes(uri, b"0123456789")
@@ -37,7 +37,7 @@ def test_what_is_written_is_read_back_whole_and_in_part(home: str) -> None:
     assert store.read_bytes(uri) == b"new"
 
 
-def test_what_is_not_there_is_a_store_error(home: str) -> None:
+def test_a_missing_file_is_a_store_error(home: str) -> None:
     uri = store.join(home, "none.bin")
     for read in (store.read_bytes, store.read_json, store.read_table, lambda uri: store.read_range(uri, 0, 1)):
         with pytest.raises(StoreError, match=r"none.bin: no such file"):
@@ -45,31 +45,31 @@ def test_what_is_not_there_is_a_store_error(home: str) -> None:
 
 
 @pytest.mark.parametrize("offset", [2, 100])
-def test_a_range_past_the_end_is_a_store_error_and_no_shorter_content(home: str, offset: int) -> None:
+def test_a_range_past_the_end_is_a_store_error(home: str, offset: int) -> None:
     store.write_bytes(store.join(home, "a.bin"), b"12345")
-    with pytest.raises(StoreError, match=r"a.bin"):
+    with pytest.raises(StoreError, match=r"a\.bin: "):
         store.read_range(store.join(home, "a.bin"), offset, 4)
 
 
 def test_a_damaged_file_is_a_store_error_that_names_it(home: str) -> None:
     uri = store.join(home, "damaged")
     store.write_bytes(uri, b"PAR1 {not this")
-    for read in (store.read_json, store.read_table):
-        with pytest.raises(StoreError, match="damaged"):
+    for read, format_name in ((store.read_json, "JSON"), (store.read_table, "Parquet")):
+        with pytest.raises(StoreError, match=f"damaged: not a valid {format_name} file"):
             read(uri)
 
 
-def test_only_the_first_creates_a_file(home: str) -> None:
+def test_only_the_first_writer_creates_a_file(home: str) -> None:
     uri = store.join(home, "lock.json")
-    assert store.create_if_absent(uri, b"mine")
-    assert not store.create_if_absent(uri, b"yours")
-    assert store.read_bytes(uri) == b"mine"
+    assert store.create_if_absent(uri, b"first")
+    assert not store.create_if_absent(uri, b"second")
+    assert store.read_bytes(uri) == b"first"
 
 
-class NoS3(MemoryFileSystem):
-    """A file system that answers every write as s3fs does for an S3 error code."""
+class FailingS3(MemoryFileSystem):
+    """A file system whose writes fail like those of s3fs with an S3 error code."""
 
-    protocol = "nos3"
+    protocol = "failings3"
     code = ""
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: object) -> None:
@@ -79,29 +79,29 @@ class NoS3(MemoryFileSystem):
 
 
 @pytest.fixture
-def no_s3() -> type[NoS3]:
-    fsspec.register_implementation("nos3", NoS3, clobber=True)
-    return NoS3
+def failing_s3() -> type[FailingS3]:
+    fsspec.register_implementation("failings3", FailingS3, clobber=True)
+    return FailingS3
 
 
 @pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
 def test_a_failed_condition_of_an_s3_server_means_the_file_exists(
-    no_s3: type[NoS3], monkeypatch: pytest.MonkeyPatch, code: str
+    failing_s3: type[FailingS3], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(no_s3, "code", code)
-    assert store.create_if_absent("nos3://bucket/lock.json", b"") is False
+    monkeypatch.setattr(failing_s3, "code", code)
+    assert store.create_if_absent("failings3://bucket/lock.json", b"") is False
 
 
 @pytest.mark.parametrize("code", ["InvalidRequest", "AccessDenied"])
 def test_any_other_error_of_an_s3_server_is_raised(
-    no_s3: type[NoS3], monkeypatch: pytest.MonkeyPatch, code: str
+    failing_s3: type[FailingS3], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(no_s3, "code", code)
+    monkeypatch.setattr(failing_s3, "code", code)
     with pytest.raises(OSError, match="refused"):
-        store.create_if_absent("nos3://bucket/lock.json", b"")
+        store.create_if_absent("failings3://bucket/lock.json", b"")
 
 
-def test_of_many_that_create_a_file_at_once_one_wins(home: str) -> None:
+def test_one_of_many_concurrent_writers_creates_a_file(home: str) -> None:
     uri, won = store.join(home, "lock.json"), []
     barrier = threading.Barrier(6)
 
@@ -119,18 +119,18 @@ def test_of_many_that_create_a_file_at_once_one_wins(home: str) -> None:
     assert store.read_bytes(uri) == str(won[0]).encode()
 
 
-def test_a_listing_is_sorted_and_relative_and_passes_over_what_is_hidden(home: str) -> None:
+def test_a_listing_is_sorted_and_relative_and_skips_hidden_files(home: str) -> None:
     for name in ("b.txt", "a/z.txt", "a/y.txt", ".hidden", ".git/config", "a/.partial.txt.123"):
         store.write_bytes(store.join(home, *name.split("/")), name.encode())
-    found = store.list_files(home)
-    assert [file.path for file in found] == ["a/y.txt", "a/z.txt", "b.txt"]
-    assert [file.size for file in found] == [7, 7, 5]
-    assert all(file.stamp for file in found)
-    assert store.list_files(home + "/") == found
+    files = store.list_files(home)
+    assert [file.path for file in files] == ["a/y.txt", "a/z.txt", "b.txt"]
+    assert [file.size for file in files] == [7, 7, 5]
+    assert all(file.stamp for file in files)
+    assert store.list_files(home + "/") == files
     assert store.list_files(store.join(home, "nothing")) == []
 
 
-def test_a_stamp_changes_with_the_content_alone(home: str) -> None:
+def test_a_stamp_changes_only_with_the_content(home: str) -> None:
     uri = store.join(home, "a.txt")
     store.write_bytes(uri, b"one")
     before = store.list_files(home)
@@ -141,14 +141,14 @@ def test_a_stamp_changes_with_the_content_alone(home: str) -> None:
     assert store.list_files(home) != before
 
 
-def test_patterns_give_uris_that_can_be_read(home: str) -> None:
+def test_glob_returns_uris_that_can_be_read(home: str) -> None:
     for name in ("labels/a.txt", "labels/b.txt", "labels/c.xml"):
         store.write_bytes(store.join(home, name), name.encode())
-    found = store.glob(store.join(home, "labels", "*.txt"))
-    assert [store.read_bytes(uri) for uri in found] == [b"labels/a.txt", b"labels/b.txt"]
+    uris = store.glob(store.join(home, "labels", "*.txt"))
+    assert [store.read_bytes(uri) for uri in uris] == [b"labels/a.txt", b"labels/b.txt"]
 
 
-def test_deleting_removes_a_folder_and_does_not_mind_nothing(home: str) -> None:
+def test_delete_removes_a_folder_and_ignores_a_missing_one(home: str) -> None:
     store.write_bytes(store.join(home, "work", "x", "a.txt"), b"a")
     store.write_bytes(store.join(home, "keep.txt"), b"a")
     store.delete(store.join(home, "work"))
@@ -157,7 +157,7 @@ def test_deleting_removes_a_folder_and_does_not_mind_nothing(home: str) -> None:
     assert [file.path for file in store.list_files(home)] == ["keep.txt"]
 
 
-def test_an_uploaded_file_moves_to_its_place(home: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_upload_moves_a_local_file_to_the_store(home: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     local = tmp_path_factory.mktemp("made") / "shard.tar"
     local.write_bytes(b"samples")
     store.upload(local, store.join(home, "shards", "a.tar"))
@@ -166,7 +166,7 @@ def test_an_uploaded_file_moves_to_its_place(home: str, tmp_path_factory: pytest
     assert [file.path for file in store.list_files(home)] == ["shards/a.tar"]
 
 
-def test_tables_and_json_come_back_equal_and_have_one_form(home: str) -> None:
+def test_tables_and_json_are_read_back_equal_and_have_one_form(home: str) -> None:
     table = pa.table({"a": pa.array([1, None], pa.int32()), "b": [[{"x": 1.5}], []]})
     store.write_table(store.join(home, "t.parquet"), table)
     assert store.read_table(store.join(home, "t.parquet")).equals(table)
@@ -177,12 +177,12 @@ def test_tables_and_json_come_back_equal_and_have_one_form(home: str) -> None:
     assert store.to_json({"b": 1, "a": 2}) == store.to_json({"a": 2, "b": 1})
 
 
-def test_a_file_says_when_it_was_written(home: str) -> None:
+def test_modified_time_is_when_the_file_was_written(home: str) -> None:
     store.write_bytes(store.join(home, "a"), b"a")
     assert abs(datetime.now(UTC) - store.modified_time(store.join(home, "a"))) < timedelta(minutes=1)
 
 
-def test_what_others_write_into_a_bucket_is_seen_at_once(s3, tmp_path: Path) -> None:
+def test_writes_of_other_clients_to_a_bucket_are_visible_at_once(s3, tmp_path: Path) -> None:
     home = f"s3://{BUCKET}/{tmp_path.name}"
     store.write_bytes(f"{home}/a/one", b"1")
     assert [file.path for file in store.list_files(home)] == ["a/one"]
@@ -193,7 +193,7 @@ def test_what_others_write_into_a_bucket_is_seen_at_once(s3, tmp_path: Path) -> 
     assert not store.exists(f"{home}/a/one")
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_partial_file(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.txt")
     store.write_bytes(uri, b"old")
     for write in (store.write_bytes, store.create_if_absent):
@@ -203,7 +203,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part_of_the_new(tmp_path:
     assert (tmp_path / "a.txt").read_bytes() == b"old"
 
 
-def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
+def test_a_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
     uri, contents = str(tmp_path / "a.bin"), [b"a" * 300_000, b"b" * 200_000]
     store.write_bytes(uri, contents[0])
     done = threading.Event()
@@ -215,14 +215,14 @@ def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=rewrite)
     writer.start()
-    seen = 0
-    while not done.is_set() or not seen:
+    reads = 0
+    while not done.is_set() or not reads:
         assert store.read_bytes(uri) in contents
-        seen += 1
+        reads += 1
     writer.join()
 
 
-def test_a_shard_can_be_made_on_another_disk_than_the_store(tmp_path: Path) -> None:
+def test_a_file_can_be_uploaded_from_another_disk_than_that_of_the_store(tmp_path: Path) -> None:
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("no second disk on this machine")
@@ -233,13 +233,13 @@ def test_a_shard_can_be_made_on_another_disk_than_the_store(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["a.tar"]
 
 
-def test_only_a_folder_of_this_machine_has_a_local_path() -> None:
+def test_only_paths_and_file_uris_have_a_local_path() -> None:
     assert store.local_path("/a/b") == Path("/a/b")
     assert store.local_path("file:///a/b") == Path("/a/b")
     assert store.local_path("s3://bucket/a") is None
 
 
-def test_a_file_written_piece_by_piece_appears_whole_or_not_at_all(home: str) -> None:
+def test_a_file_written_in_pieces_appears_whole_or_not_at_all(home: str) -> None:
     uri = store.join(home, "sub", "a.tar")
     with store.open_atomic(uri) as file:
         file.write(b"one ")

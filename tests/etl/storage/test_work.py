@@ -27,24 +27,24 @@ PLAN = Plan(
 )
 
 
-def begun(folder: Path, plan: Plan | None = None) -> WorkDir:
-    """A work folder as ingest leaves it."""
+def start_build(folder: Path, plan: Plan | None = None) -> WorkDir:
+    """Return a work folder with the build.json that ingest writes."""
     pinned = None if plan is None else plan.model_dump(mode="json")
-    noted = {"config": CONFIG.resolved(), "plan": pinned, "categories": ["0", "no"], "own_split": None}
-    store.write_json(store.join(str(folder), "build.json"), noted)
+    build = {"config": CONFIG.resolved(), "plan": pinned, "categories": ["0", "no"], "own_split": None}
+    store.write_json(store.join(str(folder), "build.json"), build)
     return WorkDir(str(folder))
 
 
-def test_the_stages_see_the_settings_the_build_was_begun_with(tmp_path: Path) -> None:
-    work = begun(tmp_path / "0a1b", PLAN)
+def test_the_stages_use_the_settings_from_the_start_of_the_build(tmp_path: Path) -> None:
+    work = start_build(tmp_path / "0a1b", PLAN)
     assert work.config == CONFIG
-    assert work.pinned == PLAN
+    assert work.pinned_plan == PLAN
     assert work.categories == ["0", "no"]
     assert work.build_id == "0a1b"
-    assert begun(tmp_path / "first").pinned is None
+    assert start_build(tmp_path / "first").pinned_plan is None
 
 
-def test_a_stage_without_an_ingest_before_it_says_so(tmp_path: Path) -> None:
+def test_a_stage_without_an_ingest_before_it_is_an_error(tmp_path: Path) -> None:
     work = WorkDir(str(tmp_path / "nothing"))
     assert not work.exists
     with pytest.raises(StoreError, match="run ingest first"):
@@ -52,7 +52,7 @@ def test_a_stage_without_an_ingest_before_it_says_so(tmp_path: Path) -> None:
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    work = begun(tmp_path / "work" / "0a1b")
+    work = start_build(tmp_path / "work" / "0a1b")
     table = schema.table(schema.REJECTS, [schema.reject("image", "a.jpg", "broken_image", "x", "y")])
     work.write("ingest", "rejects", table)
     assert work.read("ingest", "rejects").equals(table)
@@ -60,64 +60,66 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         work.read("split", "images")
 
 
-def test_a_stage_runs_once_and_a_later_try_gets_its_answer(tmp_path: Path) -> None:
-    work, runs = begun(tmp_path / "work" / "0a1b"), []
+def test_a_stage_runs_once_and_a_later_attempt_gets_its_answer(tmp_path: Path) -> None:
+    work, calls = start_build(tmp_path / "work" / "0a1b"), []
 
-    def run() -> dict[str, int]:
-        runs.append(1)
+    def compute() -> dict[str, int]:
+        calls.append(1)
         return {"images": 3}
 
-    first, second = work.once("ingest", run), WorkDir(work.uri).once("ingest", run)
-    assert len(runs) == 1
+    first, second = work.run_once("ingest", compute), WorkDir(work.uri).run_once("ingest", compute)
+    assert len(calls) == 1
     assert first == second
     assert first["images"] == 3
     assert first["seconds"] >= 0
     assert first["cpu_seconds"] >= 0
 
 
-def test_the_seconds_of_the_workers_are_added_to_a_stages_own(tmp_path: Path) -> None:
-    assert begun(tmp_path / "work" / "0a1b").once("tile", lambda: {"cpu_seconds": 100.0})["cpu_seconds"] >= 100
+def test_the_cpu_seconds_of_the_workers_are_added_to_those_of_the_stage(tmp_path: Path) -> None:
+    assert (
+        start_build(tmp_path / "work" / "0a1b").run_once("tile", lambda: {"cpu_seconds": 100.0})["cpu_seconds"] >= 100
+    )
 
 
 def test_a_stage_that_failed_runs_again(tmp_path: Path) -> None:
-    work = begun(tmp_path / "work" / "0a1b")
+    work = start_build(tmp_path / "work" / "0a1b")
 
     def fail() -> dict[str, int]:
         raise SourceError("broken")
 
     with pytest.raises(SourceError):
-        work.once("ingest", fail)
-    assert work.once("ingest", lambda: {"images": 1})["images"] == 1
+        work.run_once("ingest", fail)
+    assert work.run_once("ingest", lambda: {"images": 1})["images"] == 1
 
 
-def test_the_usable_boxes_are_those_that_no_asked_stage_dropped(tmp_path: Path) -> None:
-    work = begun(tmp_path / "work" / "0a1b")
+def test_usable_annotations_are_those_that_none_of_the_stages_dropped(tmp_path: Path) -> None:
+    work = start_build(tmp_path / "work" / "0a1b")
     ids = ["a", "b", "c", "d"]
     work.write("ingest", "annotations", schema.table(schema.ANNOTATIONS, [{"annotation_id": name} for name in ids]))
 
-    def ledger(*events: tuple[str, str]) -> None:
+    def write_ledger(*events: tuple[str, str]) -> None:
         stage = "ingest" if not store.exists(work.path("ingest", "ledger.parquet")) else "split"
         rows = [{"annotation_id": name, "stage": stage, "outcome": outcome} for name, outcome in events]
         work.write(stage, "ledger", schema.table(schema.LEDGER, rows))
 
-    ledger(("a", "dropped"), ("b", "clipped"), ("unreadable", "dropped"))
-    ledger(("c", "dropped"))
-    assert work.usable("ingest")["annotation_id"].to_pylist() == ["b", "c", "d"]
-    assert work.usable("ingest", "split")["annotation_id"].to_pylist() == ["b", "d"]
-    assert sorted(work.dropped("ingest", "split").to_pylist()) == ["a", "c", "unreadable"]
+    write_ledger(("a", "dropped"), ("b", "clipped"), ("unreadable", "dropped"))
+    write_ledger(("c", "dropped"))
+    assert work.usable_annotations("ingest")["annotation_id"].to_pylist() == ["b", "c", "d"]
+    assert work.usable_annotations("ingest", "split")["annotation_id"].to_pylist() == ["b", "d"]
+    assert sorted(work.dropped_ids("ingest", "split").to_pylist()) == ["a", "c", "unreadable"]
 
 
-def test_a_deleted_folder_is_no_build_before_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, gone = begun(tmp_path / "work"), []
-    monkeypatch.setattr(store, "delete", gone.append)
+def test_deleting_a_work_folder_deletes_build_json_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, deleted = start_build(tmp_path / "work"), []
+    monkeypatch.setattr(store, "delete", deleted.append)
     work.delete()
-    assert gone == [f"{work.uri}/build.json", work.uri]
+    assert deleted == [f"{work.uri}/build.json", work.uri]
 
 
-def test_what_a_power_failure_tore_in_a_work_folder_is_made_again(
+def test_parts_that_a_power_failure_damaged_are_processed_again(
     dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tile, "_TILE_PIXELS", 20_000)  # an image or two in a part
+    monkeypatch.setattr(tile, "_TILE_PIXELS", 20_000)  # one or two images per part
     expected = dataset.build(dataset.config(tmp_path / "whole"))["snapshot"].rsplit("/", 1)[1]
     config = dataset.config(tmp_path / "store")
     with cluster.serial() as here:
