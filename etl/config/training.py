@@ -92,7 +92,8 @@ class Gate(Section):
     """Metric on val that must not fall: AP, AP50 or AP75, alone or with a size as in `AP_small`. A model whose metric
     or AP is 0 is never promoted."""
     max_regression: Fraction = 0.01
-    """Largest accepted loss of AP in a size bucket, 0 to 1: the median of 1,000 bootstrap resamples of the images."""
+    """Largest accepted loss of AP in a size bucket, 0 to 1: the median of 1,000 bootstrap resamples of the images. A
+    larger loss whose 95 % interval includes 0 is accepted, too."""
     min_boxes: Annotated[int, Field(ge=0)] = 50
     """Number of objects from which a size bucket can block a promotion; the AP of fewer is mostly noise and only
     warns."""
