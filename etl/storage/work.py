@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +112,7 @@ class WorkDir:
             "cpu_seconds": round(answer.get("cpu_seconds", 0.0) + time.process_time() - cpu, 2),
         }
         store.write_json(uri, answer)
-        log.info("%s: %s", stage, ", ".join(f"{key} {value}" for key, value in answer.items()))
+        log.info("%s: %s", stage, _line({key: value for key, value in answer.items() if key != "html"}))
         return answer
 
     def delete(self) -> None:
@@ -129,3 +129,11 @@ class WorkDir:
         """Return the annotations of the source without the boxes that these stages dropped."""
         annotations = self.read("ingest", "annotations")
         return annotations.filter(pc.invert(pc.is_in(annotations["annotation_id"], self.dropped_ids(*stages))))
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    """Return values as one line of text, mappings in brackets."""
+    texts = (
+        f"{key} " + (f"({_line(value)})" if isinstance(value, dict) else str(value)) for key, value in values.items()
+    )
+    return ", ".join(texts) or "none"

@@ -135,3 +135,13 @@ def test_parts_that_a_power_failure_damaged_are_processed_again(
         audit.run(work, here)
         anchors.run(work)
         assert publish.run(work)["snapshot"].rsplit("/", 1)[1] == expected
+
+
+def test_the_answer_of_a_stage_is_logged_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = start_build(tmp_path / "audit-0a1b")
+    answer = {"images": 3, "rejects": {"broken_image": 1, "zero_size": 2}, "findings": {}, "html": f"{work.uri}/a.html"}
+    with caplog.at_level("INFO", logger="speck"):
+        work.run_once("audit", lambda: answer)
+    (line,) = caplog.messages
+    assert line.startswith("audit: images 3, rejects (broken_image 1, zero_size 2), findings (none), seconds ")
+    assert "html" not in line
