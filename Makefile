@@ -51,8 +51,9 @@ docs: install
 # Line coverage of the quick tests, per package.
 coverage: install
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --ignore tests/bench -m "not slow" --numprocesses 2 --cov --cov-report=
-	for package in etl etl/*/ train train/*/; do \
-		case $$package in */) files="$$package*";; *) files="$$package/*.py";; esac; \
+	for init in etl/__init__.py etl/*/__init__.py train/__init__.py train/*/__init__.py; do \
+		package=$${init%/__init__.py}; \
+		case $$package in */*) files="$$package/**";; *) files="$$package/*.py";; esac; \
 		printf '%-24s %s %%\n' "$$package" "$$($(VENV)/bin/python -m coverage report --include="$$files" --format=total)"; \
 	done
 
