@@ -13,9 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ROOT / "dags" / "datasets"
+
+settings.register_profile("speck", deadline=None)  # a busy machine is no failure; benchmarks measure time
+settings.load_profile("speck")
 
 
 @pytest.fixture(scope="session")

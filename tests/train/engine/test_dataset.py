@@ -8,10 +8,11 @@ from hypothesis import given, strategies as st
 from etl import schema
 from etl.errors import StoreError
 from etl.imaging import codec
+from etl.imaging.mask import GREY, mask_out
 from etl.snapshots.samples import ShardReader, select_split
 from etl.storage import shard, store
 from train import compat
-from train.engine.dataset import GREY, ShardDataset, paint
+from train.engine.dataset import ShardDataset
 
 compat.install()
 
@@ -120,7 +121,7 @@ def test_training_without_geometry_moves_no_pixel_and_keeps_boxes_of_one_pixel(w
     assert np.array_equal(item["img"], dataset(samples, tmp_path)[0]["img"])
 
 
-def test_ignore_regions_are_painted_but_not_over_labelled_boxes(written, tmp_path):
+def test_ignore_regions_are_masked_but_not_over_labelled_boxes(written, tmp_path):
     samples = written(sample("a", boxes=[box(20, 20, 40, 40)], ignore=[region(30, 30, 60.5, 60.5)]))
     image = dataset(samples, tmp_path)[0]["img"].numpy()
     assert (image[:, 40:61, 40:61] == GREY).all()
@@ -132,7 +133,7 @@ def test_ignore_regions_are_painted_but_not_over_labelled_boxes(written, tmp_pat
     ignore=st.lists(st.tuples(*[st.floats(-5, 40)] * 4), max_size=4),
     labelled=st.lists(st.tuples(*[st.floats(-5, 40)] * 4), max_size=4),
 )
-def test_paint_covers_exactly_what_ignore_regions_touch_and_labels_do_not(ignore, labelled):
+def test_the_mask_covers_exactly_what_ignore_regions_touch_and_labels_do_not(ignore, labelled):
     def valid(regions):
         return np.array([r for r in regions if r[0] < r[2] and r[1] < r[3]], float).reshape(-1, 4)
 
@@ -141,7 +142,7 @@ def test_paint_covers_exactly_what_ignore_regions_touch_and_labels_do_not(ignore
 
     ignore, labelled = valid(ignore), valid(labelled)
     before = pixels(36, 33)
-    after = paint(before, ignore, labelled)
+    after = mask_out(before, ignore, labelled)
     for y in range(33):
         for x in range(36):
             grey = touched(ignore, x, y) and not touched(labelled, x, y)
