@@ -71,7 +71,7 @@ class CategoryMetrics(Document):
 
 
 class Metrics(MetricValues):
-    """The metrics of detections on some images, and how many objects they are about."""
+    """The metrics of detections on some images, and the number of objects."""
 
     categories: dict[str, CategoryMetrics]
     boxes: int
@@ -121,7 +121,7 @@ class Calibration(Document):
     """Scores compared with the share of correct detections."""
 
     error: float | None  # expected calibration error
-    bins: tuple[CalibrationBin | None, ...]  # None without detections
+    bins: tuple[CalibrationBin | None, ...]  # null without detections
 
 
 class ErrorCounts(Document):

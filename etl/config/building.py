@@ -83,7 +83,7 @@ class Augment(Section):
     """How many times as many augmented copies small objects get (below 32 source pixels, square root of the area), 1 to
     100; 1 treats all sizes alike."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Selects other random augmentations."""
+    """Seed of the random augmentations."""
 
 
 class Shard(Section):
@@ -107,6 +107,6 @@ class Anchors(Section):
     strides: Annotated[tuple[Positive, ...], Listed] | None = None
     """Strides of the detection levels in network pixels; null takes those of `train.model`."""
     per_level: Positive | Literal["auto"] = "auto"
-    """Anchors per detection level; `auto` takes the fewest to which one more would add little recall."""
+    """Anchors per detection level; `auto` takes the smallest number to which one more would add little recall."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the search for anchors."""

@@ -89,7 +89,7 @@ class Source(Section):
     """Largest image that is read, in megapixels; larger ones are rejected. 400 megapixels decoded are 1.2 GB of memory;
     PNG, TIFF and WebP of 100 megapixels or more are decoded into a temporary file instead."""
     sample: Positive | None = None
-    """Number of images to use, chosen by their ids, to try something out; null uses all."""
+    """Number of images to use, chosen by their ids, for experiments; null uses all."""
 
     @property
     def held_out(self) -> tuple[float, float] | None:

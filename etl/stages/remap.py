@@ -22,12 +22,12 @@ VERSION = 1
 
 
 class CategoryPreview(BaseModel):
-    """What the ontology makes of one class of the source."""
+    """The trained class of one class of the source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     category: str
-    becomes: str | None  # the new name, None when dropped
+    becomes: str | None  # the new name, null if the class is dropped
     rule: str
     boxes: int
     images: int  # that have a box of the class

@@ -10,7 +10,7 @@ _METRICS = ("AP", "AP50", "AP75", *_BY_SIZE, "AP50_small", "AR", "NWD_AP", *(f"N
 
 
 def print_table(evaluation: Evaluation) -> None:
-    """Print the metrics of each inference mode, and the URI of the page, to standard output."""
+    """Print the metrics of each inference mode, and the URI of the report, to standard output."""
     from rich.console import Console
     from rich.table import Table
 
