@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +31,11 @@ class Document(BaseModel):
         place = ": ".join((where, *filter(None, [".".join(map(str, first["loc"]))])))
         more = f" (and {len(others)} more)" if others else ""
         raise StoreError(f"{place}: found {found}, expected {expected}{more}")
+
+    @classmethod
+    def from_dict(cls, where: str, values: Mapping[str, Any]) -> Self:
+        """Return the document that JSON values make; StoreError as from_json."""
+        return cls.from_json(where, json.dumps(values))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON values, without the keys that it was made without."""

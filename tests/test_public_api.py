@@ -76,7 +76,7 @@ def snapshot(tmp_path: Path) -> etl.Snapshot:
     for number in range(10):
         dataset.put(f"{chr(97 + number)}_5", dataset.boxes(number), number)
     config = dataset.config(tmp_path / "store", tile={"size": 64, "scales": [1.0], "min_visibility": 0.9})
-    return etl.Snapshot.open(str(etl.build(config)["snapshot"]))
+    return etl.Snapshot.open(etl.build(config).snapshot)
 
 
 @pytest.mark.parametrize(("package", "signatures"), [(etl, SIGNATURES), (train, TRAIN_SIGNATURES)])

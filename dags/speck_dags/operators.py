@@ -173,16 +173,18 @@ class AnnounceOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Attach the snapshot's URI to the Asset event of this task."""
         from etl.dashboard import run_notes
+        from etl.snapshots.answer import BuildAnswer
 
-        note, uri = run_notes.describe_build(self.published), self.published["snapshot"]
+        answer = BuildAnswer.from_dict("the result of publish", self.published)
+        note, uri = run_notes.describe_build(answer), answer.snapshot
         trial = bool(forms.config_overrides(context["params"]))
         context["ti"].xcom_push(key=NOTE_KEY, value=f"trial: {note}" if trial else note)
         if trial:
             raise AirflowSkipException(f"trial builds do not trigger training: {uri}")
-        if not self.published["published"]:
+        if not answer.published:
             raise AirflowSkipException(f"no change since {uri}: training is not triggered")
         event = context["outlet_events"][self.outlets[0]]
-        event.extra = {"uri": uri, "change": self.published.get("change"), "note": note}
+        event.extra = {"uri": uri, "change": answer.change.to_dict(), "note": note}
 
 
 class ProcessOperator(BaseOperator):
@@ -291,7 +293,7 @@ class EvaluateOperator(ProcessOperator):
         answer = self.run_command(
             "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if promotable else [])
         )
-        evaluation = Evaluation.from_json("speck evaluate --json", json.dumps(answer))
+        evaluation = Evaluation.from_dict("speck evaluate --json", answer)
         note = run_notes.describe_evaluation(evaluation, config.gate.metric)
         context["ti"].xcom_push(key=NOTE_KEY, value=note)
         return answer

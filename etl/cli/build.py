@@ -29,11 +29,11 @@ def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = No
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
         answer = audit_source(settings, cluster)
     if as_json:
-        print_answer(answer, True)
+        print_answer(answer.to_dict(), True)
         return
-    for finding in answer["findings"]:
-        typer.echo(f"{finding['severity']:>8}  {finding['code']} ({finding['count']}): {finding['advice']}")
-    typer.echo(f"{answer['images']} images, {answer['annotations']} boxes; report: {answer['html']}")
+    for finding in answer.findings:
+        typer.echo(f"{finding.severity:>8}  {finding.code} ({finding.count}): {finding.advice}")
+    typer.echo(f"{answer.images} images, {answer.annotations} boxes; report: {answer.html}")
 
 
 @app.command()
@@ -82,4 +82,4 @@ def build(
     settings = trial.load_trial_config(config, changed)
     fixed_plan = read_plan_file(plan) if plan is not None else None
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
-        print_answer(build.build(settings, cluster, plan=fixed_plan, full=full), as_json)
+        print_answer(build.build(settings, cluster, plan=fixed_plan, full=full).to_dict(), as_json)

@@ -14,6 +14,7 @@ from etl.config import load
 @app.command()
 def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     """List a dataset's published snapshots, oldest first."""
+    from etl.snapshots.answer import BuildAnswer
     from etl.snapshots.snapshot import history
 
     publications = history(load(config).home)
@@ -23,7 +24,8 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     if not publications:
         typer.echo("no snapshots")
     for row in publications:
-        counts = {key: row["answer"][key] for key in ("images", "annotations", "samples")}
+        answer = BuildAnswer.from_dict(row["uri"], row["answer"])
+        counts = {"images": answer.images, "annotations": answer.annotations, "samples": answer.samples}
         typer.echo(f"{row['uri']}  {format_value(counts)}")
 
 

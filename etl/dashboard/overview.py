@@ -19,6 +19,7 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.evaluation import Evaluation
 from etl.findings import Finding
+from etl.snapshots.answer import BuildAnswer, SnapshotChange
 from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import (
@@ -70,7 +71,7 @@ class Publication:
     time: datetime
     images: int
     boxes: int
-    change: dict[str, dict[str, float]] | None  # images and boxes: {added, removed}; boxes: share too
+    change: SnapshotChange
     audit: AuditSummary | None
     pages: tuple[str, ...]
 
@@ -236,14 +237,14 @@ def _modified(uri: str, stamp: str) -> datetime:
 def _load_publication(uri: str, stamp: str) -> dict[str, Any]:
     """Return the fields of a Publication that its log entry holds."""
     entry = store.read_json(uri)
-    answer = entry["answer"]
+    answer = BuildAnswer.from_dict(uri, entry["answer"])
     return {
         "snapshot": entry["snapshot"],
         "sequence": entry["sequence"],
         "time": _modified(uri, stamp),
-        "images": answer["images"],
-        "boxes": answer["annotations"],
-        "change": answer.get("change"),
+        "images": answer.images,
+        "boxes": answer.annotations,
+        "change": answer.change,
     }
 
 

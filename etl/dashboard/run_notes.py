@@ -7,23 +7,23 @@ from typing import Any
 
 from etl.evaluation import Evaluation
 from etl.snapshots import snapshot
+from etl.snapshots.answer import BuildAnswer, Difference
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
 Answer = Mapping[str, Any]
 
 
-def describe_build(answer: Answer) -> str:
-    """Return the change of images, boxes and findings against the previous snapshot, from the result of publish."""
-    if not answer["published"]:
+def describe_build(answer: BuildAnswer) -> str:
+    """Return the change of images, boxes and findings against the previous snapshot."""
+    if not answer.published:
         return "no change"
-    images, boxes = answer["change"]["images"], answer["change"]["boxes"]
-    parts = [f"{_counts(images)} images", f"{_counts(boxes)} boxes"]
-    new = _finding_codes(answer["snapshot"]) - _finding_codes(_previous(answer["snapshot"]))
+    parts = [f"{_counts(answer.change.images)} images", f"{_counts(answer.change.boxes)} boxes"]
+    new = _finding_codes(answer.snapshot) - _finding_codes(_previous(answer.snapshot))
     if new:
         parts.append(f"{len(new)} new finding{'s' * (len(new) > 1)}: {', '.join(sorted(new))}")
-    if answer["rejects"]:
-        parts.append(f"{sum(answer['rejects'].values())} rejects")
+    if answer.rejects:
+        parts.append(f"{sum(answer.rejects.values())} rejects")
     return ", ".join(parts)
 
 
@@ -49,8 +49,8 @@ def _percent(share: float | None) -> str:
     return "below 0.1" if 0 < share < 0.0005 else f"{100 * share:.1f}"
 
 
-def _counts(change: Mapping[str, int]) -> str:
-    return f"+{change['added']:,}" + (f" -{change['removed']:,}" if change["removed"] else "")
+def _counts(change: Difference) -> str:
+    return f"+{change.added:,}" + (f" -{change.removed:,}" if change.removed else "")
 
 
 def _previous(uri: str) -> str | None:

@@ -14,13 +14,17 @@ from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
 from etl.jobs.plan import PLAN_UPDATE, pin_plan
 from etl.jobs.plan_preview import preview_build
 from etl.plan import Plan
+from etl.snapshots.answer import BuildAnswer
+from etl.stages.audit.model import AuditAnswer
 from etl.stages.planning.preview import PlanPreview
 from etl.storage import lease, store
 from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths
 from etl.storage.work import Answer, WorkDir
 
 
-def build(config: Config, cluster: Cluster | None = None, *, plan: Plan | None = None, full: bool = False) -> Answer:
+def build(
+    config: Config, cluster: Cluster | None = None, *, plan: Plan | None = None, full: bool = False
+) -> BuildAnswer:
     """Run every stage and return the answer of `speck build`; without a cluster, in this process.
 
     A plan given here replaces the pinned plan for this build, and is pinned if the dataset has none. With `full`
@@ -39,16 +43,16 @@ def build(config: Config, cluster: Cluster | None = None, *, plan: Plan | None =
         return publish.run(work)
 
 
-def audit_source(config: Config, cluster: Cluster) -> Answer:
+def audit_source(config: Config, cluster: Cluster) -> AuditAnswer:
     """Audit a source without building it, and return the answer of `speck audit`."""
     work = WorkDir(ingest.run(config, cluster, purpose="audit")["work"])
     split.run(work.uri)
     audit.run(work.uri, cluster)
-    audited = dict(store.read_json(work.path("audit", AUDIT_JSON)))
+    audited = store.read_json(work.path("audit", AUDIT_JSON))
     html = DatasetPaths(config.home).audit_html
     store.write_bytes(html, store.read_bytes(work.path("audit", AUDIT_HTML)))
     work.delete()
-    return {**audited, "html": html}
+    return AuditAnswer.from_dict("the result of the audit", {**audited, "html": html})
 
 
 def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> PlanPreview:
@@ -67,7 +71,7 @@ def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> Pl
 
 
 def run_stage(name: str, work: str, cluster: Cluster | None = None) -> Answer:
-    """Run one stage after `ingest` by its name; distributed stages need a cluster."""
+    """Run one stage after `ingest` by its name and return its answer as JSON values; some stages need a cluster."""
     stage = import_module(f"etl.jobs.{name}")
-    answer: Answer = stage.run(work) if cluster is None else stage.run(work, cluster)
-    return answer
+    answer: Answer | BuildAnswer = stage.run(work) if cluster is None else stage.run(work, cluster)
+    return answer.to_dict() if isinstance(answer, BuildAnswer) else answer

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
+from etl.jobs import drift
 from etl.jobs.plan import load_build_plan, pin_after_build
 from etl.jobs.sample_cache import ShardEntry
 from etl.jobs.shards import Assembled, assemble_shards
@@ -21,9 +22,9 @@ from etl.lifecycle import retention
 from etl.plan import Plan
 from etl.reports import contact_sheet
 from etl.snapshots import snapshot
+from etl.snapshots.answer import BuildAnswer, Difference, FittedAnchors, SnapshotChange, SnapshotCounts
 from etl.snapshots.snapshot import Snapshot
 from etl.stages import STAGES, ledger
-from etl.stages.planning import sampling
 from etl.stages.remap import trained_categories
 from etl.storage import lease, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri
@@ -35,28 +36,13 @@ _FILES = (("tile", KEYS), ("anchors", ANCHORS))  # stage and name
 _REPORTS = (("audit", AUDIT_JSON), ("audit", AUDIT_HTML))  # compare with the snapshot before: written once
 
 
-class _Counts(TypedDict):
-    images: int
-    annotations: int
-    rejects: dict[str, int]  # by reason
-    ledger: dict[str, int]  # boxes by final outcome
-    samples: dict[str, int]  # by split
-    base_tiles: dict[str, int]  # by split
-    shards: int
+class _Durations(TypedDict):
+    stages: dict[str, float]
+    seconds: float
+    cpu_seconds: float
 
 
-class _Difference(TypedDict):
-    added: int
-    removed: int
-
-
-class _Change(TypedDict):
-    images: _Difference
-    boxes: _Difference
-    share: float  # of the boxes
-
-
-def run(uri: str) -> Answer:
+def run(uri: str) -> BuildAnswer:
     """Publish a build and delete its work folder; returns the answer of `speck build`."""
     work = WorkDir(uri)
     if (answer := published_answer(work)) is not None:
@@ -65,14 +51,17 @@ def run(uri: str) -> Answer:
         return _publish(work)
 
 
-def published_answer(work: WorkDir) -> Answer | None:
+def published_answer(work: WorkDir) -> BuildAnswer | None:
     """Return the answer of a build that was published before its process ended; None if it was not published."""
     home = split_uri(work.uri).home
     entries = [entry for entry in snapshot.history(home) if entry.get("build") == work.build_id]
-    return dict(entries[-1]["answer"]) if entries and not work.exists else None
+    if not entries or work.exists:
+        return None
+    newest = entries[-1]
+    return BuildAnswer.from_dict(DatasetPaths(home).log_entry(newest["sequence"]), newest["answer"])
 
 
-def _publish(work: WorkDir) -> Answer:
+def _publish(work: WorkDir) -> BuildAnswer:
     start, cpu = time.perf_counter(), time.process_time()
     answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
     plan = load_build_plan(work)
@@ -80,17 +69,17 @@ def _publish(work: WorkDir) -> Answer:
     tables = _snapshot_tables(work, assembled)
     counts = _counts(tables, assembled.shards)
     manifest = _write_snapshot(work, tables, assembled.shards, counts, plan)
-    answer = {
-        "snapshot": DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
-        "published": not snapshot.is_newest(work.config.home, manifest["id"]),
-        **counts,
-        "reused_samples": assembled.reused,
-        "negatives": sampling.measure_negatives(work.config, plan, tables["samples"]),
-        "sizes": sampling.measure_sizes(work.config, plan, tables["samples"]),
-        "change": _change(snapshot.head(work.config), tables),
-        "anchors": {key: answers["anchors"][key] for key in ("anchors", "strides", "bpr", "aat", "fitness")},
+    answer = BuildAnswer(
+        snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
+        published=not snapshot.is_newest(work.config.home, manifest["id"]),
+        **dict(counts),
+        reused_samples=assembled.reused,
+        negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
+        sizes=drift.measure_sizes(work.config, plan, tables["samples"]),
+        change=_change(snapshot.head(work.config), tables),
+        anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_durations(answers, time.perf_counter() - start, time.process_time() - cpu),
-    }
+    )
     _make_newest(work, plan, manifest, answer)
     return answer
 
@@ -111,26 +100,26 @@ def _snapshot_tables(work: WorkDir, assembled: Assembled) -> dict[str, pa.Table]
     }
 
 
-def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> _Counts:
+def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> SnapshotCounts:
     def count(values: pa.ChunkedArray) -> dict[str, int]:
         return dict(sorted(Counter(values.to_pylist()).items()))
 
     samples, events = tables["samples"], tables["ledger"]
     final = events.filter(pc.equal(events["stage"], schema.FINAL))
     base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
-    return {
-        "images": tables["images"].num_rows,
-        "annotations": final.num_rows,
-        "rejects": count(tables["rejects"]["reason"]),
-        "ledger": ledger.count_outcomes(final),
-        "samples": count(samples["split"]),
-        "base_tiles": count(samples["split"].filter(base)),
-        "shards": len(shards),
-    }
+    return SnapshotCounts(
+        images=tables["images"].num_rows,
+        annotations=final.num_rows,
+        rejects=count(tables["rejects"]["reason"]),
+        ledger=ledger.count_outcomes(final),
+        samples=count(samples["split"]),
+        base_tiles=count(samples["split"].filter(base)),
+        shards=len(shards),
+    )
 
 
 def _write_snapshot(
-    work: WorkDir, tables: Mapping[str, pa.Table], shards: list[ShardEntry], counts: _Counts, plan: Plan
+    work: WorkDir, tables: Mapping[str, pa.Table], shards: list[ShardEntry], counts: SnapshotCounts, plan: Plan
 ) -> dict[str, Any]:
     """Write the files of the snapshot into its folder, and return its manifest, which is not written yet."""
     data = {name: store.table_bytes(table) for name, table in tables.items()}
@@ -151,7 +140,7 @@ def _write_snapshot(
         "tables": entries,
         "shards": shards,
         "pages": {SAMPLES_HTML: _digest(sheet)},
-        "counts": counts,
+        "counts": counts.to_dict(),
         "categories": trained_categories(work.categories, work.config.ontology),
         "config": work.config.resolved(),
         "plan": plan.model_dump(mode="json"),
@@ -171,7 +160,7 @@ def _contact_sheet(work: WorkDir, samples: pa.Table) -> bytes:
     return contact_sheet.render_sheet(work.config.name, zip(rows, images, strict=True), anchors)
 
 
-def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> _Change:
+def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> SnapshotChange:
     """Return how many images and boxes were added and removed since a snapshot (its URI), and the share of boxes."""
     earlier = Snapshot.open(previous) if previous is not None else None
 
@@ -179,15 +168,16 @@ def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> _Change:
         before = set(earlier.table(name)[key].to_pylist()) if earlier is not None else set()
         return before, set(tables[name][key].to_pylist())
 
-    def difference(before: set[str], now: set[str]) -> _Difference:
-        return {"added": len(now - before), "removed": len(before - now)}
+    def difference(before: set[str], now: set[str]) -> Difference:
+        return Difference(added=len(now - before), removed=len(before - now))
 
     before, now = ids("annotations", "annotation_id")
     share = round(len(before ^ now) / len(before), 6) if before else 1.0
-    return {"images": difference(*ids("images", "image_id")), "boxes": difference(before, now), "share": share}
+    images = difference(*ids("images", "image_id"))
+    return SnapshotChange(images=images, boxes=difference(before, now), share=share)
 
 
-def _durations(answers: Mapping[str, Answer], seconds: float, cpu_seconds: float) -> Answer:
+def _durations(answers: Mapping[str, Answer], seconds: float, cpu_seconds: float) -> _Durations:
     """Return the time of each stage, of which publishing took these seconds, and of the whole build."""
     earlier = {key: sum(answer[key] for answer in answers.values()) for key in ("seconds", "cpu_seconds")}
     return {
@@ -197,12 +187,12 @@ def _durations(answers: Mapping[str, Answer], seconds: float, cpu_seconds: float
     }
 
 
-def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer: Answer) -> None:
+def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer: BuildAnswer) -> None:
     """Pin the plan, publish the snapshot unless it is the newest already, and remove what is no longer needed."""
     home = work.config.home
     lease.confirm(home)
     pin_after_build(work, plan)
-    if answer["published"]:
-        snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer})
+    if answer.published:
+        snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer.to_dict()})
     retention.remove_leftovers(home, work.build_id)
     work.delete()

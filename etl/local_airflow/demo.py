@@ -17,6 +17,7 @@ from etl.demo import dataset
 from etl.errors import ConfigError, SpeckError
 from etl.local_airflow import server
 from etl.local_airflow.client import ENDED, AirflowClient, log_message
+from etl.snapshots.answer import BuildAnswer, FittedAnchors
 from etl.storage.paths import ModelPaths, SnapshotPaths
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,10 +134,11 @@ def _run(home: Path, seed: int) -> int:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return error.exit_code
     seconds = round(time.monotonic() - start, 1)
-    return _report(build["publish"], train["train"], evaluate["evaluate"], runs.seconds, seconds)
+    built = BuildAnswer.from_dict("the result of publish", build["publish"])
+    return _report(built, train["train"], evaluate["evaluate"], runs.seconds, seconds)
 
 
-def summarize(publish: Mapping[str, Any], train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(built: BuildAnswer, train: Mapping[str, Any], evaluate: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics that decide whether the demo succeeded, with the URIs of snapshot and model."""
     small = {method: evaluate[method]["AP50_small"] for method in ("full_image", "combined")}
     return {
@@ -144,7 +146,7 @@ def summarize(publish: Mapping[str, Any], train: Mapping[str, Any], evaluate: Ma
         "AP50_small": small,
         "AP50_small_full_image": small["full_image"],
         "AP50_small_combined": small["combined"],
-        "snapshot": publish["snapshot"],
+        "snapshot": built.snapshot,
         "model": train["model"],
     }
 
@@ -162,15 +164,14 @@ def list_shortfalls(metrics: Mapping[str, Any]) -> list[str]:
     return messages
 
 
-def format_table(publish: Mapping[str, Any], evaluate: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
+def format_table(built: BuildAnswer, evaluate: Mapping[str, Any], seconds: Mapping[str, float]) -> str:
     """Return the demo's result as a plain-text table."""
-    anchors = publish["anchors"]
     rows = [
-        f"{'images':12}{publish['images']}",
-        f"{'boxes':12}{publish['annotations']}",
-        f"{'rejects':12}{_counts(publish['rejects'])}",
-        f"{'samples':12}{_counts(publish['samples'])}",
-        f"{'anchors':12}{_anchors(anchors)}, best possible recall {_format(anchors.get('bpr'))}",
+        f"{'images':12}{built.images}",
+        f"{'boxes':12}{built.annotations}",
+        f"{'rejects':12}{_counts(built.rejects)}",
+        f"{'samples':12}{_counts(built.samples)}",
+        f"{'anchors':12}{_anchors(built.anchors)}, best possible recall {_format(built.anchors.bpr)}",
         "",
         f"{'':14}" + "".join(f"{method:>12}" for method in _METHODS),
         *(
@@ -184,15 +185,15 @@ def format_table(publish: Mapping[str, Any], evaluate: Mapping[str, Any], second
 
 
 def _report(
-    publish: Mapping[str, Any],
+    built: BuildAnswer,
     train: Mapping[str, Any],
     evaluate: Mapping[str, Any],
     stages: Mapping[str, float],
     seconds: float,
 ) -> int:
-    metrics = summarize(publish, train, evaluate) | {"seconds": seconds}
-    print(format_table(publish, evaluate, stages))
-    print(f"{'reports':12}{SnapshotPaths(publish['snapshot']).audit_html}")
+    metrics = summarize(built, train, evaluate) | {"seconds": seconds}
+    print(format_table(built, evaluate, stages))
+    print(f"{'reports':12}{SnapshotPaths(built.snapshot).audit_html}")
     print(f"{'':12}{evaluate.get('html') or ModelPaths(metrics['model']).evaluation_html}", flush=True)
     shortfalls = list_shortfalls(metrics)
     for line in shortfalls:
@@ -251,8 +252,8 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def _anchors(anchors: Mapping[str, Any]) -> str:
-    levels = zip(anchors.get("strides") or (), anchors.get("anchors") or (), strict=False)
+def _anchors(fitted: FittedAnchors) -> str:
+    levels = zip(fitted.strides, fitted.anchors, strict=True)
     return "; ".join(f"stride {stride}: {' '.join(f'{w:.0f}x{h:.0f}' for w, h in sizes)}" for stride, sizes in levels)
 
 

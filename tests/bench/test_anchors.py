@@ -136,7 +136,7 @@ def sizes_of(name: str, data: Path, store: Path) -> NDArray[np.float64]:
     config = load(Path(__file__).parents[2] / "dags" / "datasets" / f"{name}.yaml")
     config = config.model_copy(update={"augment": config.augment.model_copy(update={"copies": 0})})
     with cluster.serial() as here:
-        samples = Snapshot.open(build.build(config, here)["snapshot"]).table("samples")
+        samples = Snapshot.open(build.build(config, here).snapshot).table("samples")
     boxes = pc.list_flatten(samples.filter(pc.equal(samples["split"], "train"))["boxes"]).combine_chunks()
     x0, y0, x1, y1 = (pc.struct_field(boxes, side).to_numpy(zero_copy_only=False) for side in ("x0", "y0", "x1", "y1"))
     wh: NDArray[np.float64] = np.column_stack([x1 - x0, y1 - y0])

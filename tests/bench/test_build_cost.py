@@ -42,7 +42,7 @@ def whole_build(config: Config) -> Callable[[Path], object]:
 def tiling(bench: Any, config: Config) -> Callable[[Path], object]:
     """Cut the same tiles in parts, as the build does."""
     with cluster.serial() as here:
-        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here).snapshot)
     images = snapshot.table("images")
     images = images.filter(pc.is_in(images["split"], value_set=pc.unique(snapshot.table("samples")["split"])))
 

@@ -28,7 +28,7 @@ def test_samples_per_second_against_a_folder(real_data: Path, tmp_path: Path, mo
     monkeypatch.setenv("SPECK_DATA", str(real_data))
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     with cluster.connect(workers=2) as here:
-        snapshot = Snapshot.open(build.build(load(bench.datasets / "aerial_cars.yaml"), here)["snapshot"])
+        snapshot = Snapshot.open(build.build(load(bench.datasets / "aerial_cars.yaml"), here).snapshot)
     export(snapshot, "yolo", tmp_path / "out")
     hyp = get_cfg(overrides={"mosaic": 0.0, "scale": 0.0, "translate": 0.0})
     size = snapshot.plan.tile.size

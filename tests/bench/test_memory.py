@@ -70,7 +70,7 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path: Path, bench: Any) -> N
         with worker() as one:
             built = build.build(config_of(tmp_path / str(count)), one.cluster)
             peaks[count] = one.peak()
-        assert built["images"] == count
+        assert built.images == count
     ratio = peaks[MANY] / peaks[FEW]
     bench.report(
         f"peak of a worker: {peaks[FEW]:.0f} MiB with {FEW} images, {peaks[MANY]:.0f} MiB with {MANY:,}: "
@@ -95,10 +95,10 @@ def test_memory_is_bounded_for_a_large_image(tmp_path: Path, kind: str, bench: A
     with worker() as one:
         built = build.build(config_of(folder, 700), one.cluster)
         peak = one.peak()
-    assert built["images"] == 1
-    assert sum(built["samples"].values()) > 1000
+    assert built.images == 1
+    assert sum(built.samples.values()) > 1000
     bench.report(
         f"peak of a worker for one {kind} of {WIDTH} x {HEIGHT}, {path.stat().st_size / MIB:.0f} MiB on disk, "
-        f"{built['samples']}: {peak:.0f} MiB; target <= {LIMIT}: {'met' if peak <= LIMIT else 'missed'}"
+        f"{built.samples}: {peak:.0f} MiB; target <= {LIMIT}: {'met' if peak <= LIMIT else 'missed'}"
     )
     assert peak <= LIMIT

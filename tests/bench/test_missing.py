@@ -49,7 +49,7 @@ def test_removed_labels_of_small_objects_are_found(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "demo.yaml")
     with cluster.connect(workers=2) as here:
-        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here).snapshot)
     model = engine.train(config, snapshot)["model"]
     queue = pq.read_table(find_missing.find_missing(config, snapshot, model).queue).to_pylist()
 

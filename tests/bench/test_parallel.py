@@ -39,7 +39,7 @@ def test_dask_workers_against_plain_processes(real_data: Path, tmp_path: Path, m
     config = load(bench.datasets / "aerial_cars.yaml")
     config = config.model_copy(update={"augment": config.augment.model_copy(update={"copies": 0})})
     with cluster.serial() as here:
-        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here).snapshot)
     with ExitStack() as stack:
         pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(2))
         two, one = (stack.enter_context(cluster.connect(workers=workers)) for workers in (2, 1))

@@ -24,7 +24,7 @@ def test_reading_a_random_sample_against_decoding_it(real_data: Path, tmp_path: 
     monkeypatch.setenv("SPECK_STORE", str(tmp_path / "store"))
     config = load(bench.datasets / "aerial_cars.yaml")
     with cluster.connect(workers=2) as here:
-        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here).snapshot)
     samples = select_split(snapshot.table("samples"), "train")
     reader = ShardReader(snapshot.home)
     places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))

@@ -51,7 +51,7 @@ def write_coco(images: pa.Table, annotations: pa.Table, path: Path) -> None:
 def ours(bench: Any, config: Config, coco: Path) -> Callable[[Path], object]:
     """Build once and write the COCO file for SAHI; return a function that cuts the tiles of every JPEG."""
     with cluster.serial() as here:
-        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here).snapshot)
     images = snapshot.table("images")
     images = images.filter(pc.is_in(images["format"], pa.array(["JPEG", "MPO"])))
     write_coco(images, snapshot.table("annotations"), coco)

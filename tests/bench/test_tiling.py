@@ -40,7 +40,7 @@ def opencv_loop(paths: list[Path], out: Path) -> None:
 def our_tiling(bench: Any, config: Config, name: str) -> Callable[[Path], object]:
     """Build once; return a function that cuts all tiles of every JPEG, as the loop does, not only those of the plan."""
     with cluster.serial() as here:
-        snapshot = Snapshot.open(build.build(config, here)["snapshot"])
+        snapshot = Snapshot.open(build.build(config, here).snapshot)
     images, annotations = snapshot.table("images"), snapshot.table("annotations")
     images = images.filter(pc.is_in(images["format"], pa.array(["JPEG", "MPO"])))
     plan = snapshot.plan.model_copy(update={"negatives": 1.0, "negatives_far": 1.0, "tile": PLAN, "codec": name})

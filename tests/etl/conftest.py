@@ -64,7 +64,7 @@ class Dataset:
     @staticmethod
     def build(config: Config, plan: Plan | None = None) -> dict[str, Any]:
         with cluster.serial() as here:
-            return jobs.build(config, here, plan=plan)
+            return jobs.build(config, here, plan=plan).to_dict()
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def built(config: Config) -> Snapshot:
     with cluster.serial() as here:
-        return Snapshot.open(build.build(config, here)["snapshot"])
+        return Snapshot.open(build.build(config, here).snapshot)
 
 
 def windows_of(snapshot: Snapshot, split: str) -> list[Window]:
@@ -138,7 +138,7 @@ def test_a_later_image_leaves_the_divided_one_as_it_is(config: Config, built: Sn
     for number, name in enumerate("pqrstuvw", start=1):
         write(Path(config.source.images), name, number, (800, 600))
     with cluster.serial() as here:
-        again = Snapshot.open(build.build(config, here)["snapshot"])
+        again = Snapshot.open(build.build(config, here).snapshot)
     images = dict(zip(*(again.table("images")[name].to_pylist() for name in ("path", "split")), strict=True))
     assert images.pop("ortho.png") == schema.DIVIDED
     assert set(images.values()) <= {"train", "val"}

@@ -262,3 +262,9 @@ class Audit(Document):
     def objects_by_class(self) -> dict[str, int]:
         """The number of objects of each class, declared classes without any included."""
         return {name: sum(splits.values()) for name, splits in self.classes.items()}
+
+
+class AuditAnswer(Audit):
+    """The audit of a source without a build."""
+
+    html: str  # URI of the page

@@ -1,18 +1,14 @@
 """The sampling policy: which empty tiles are kept and how often train tiles are augmented.
 
-It is chosen once from the whole dataset and pinned; each build measures how far its samples differ from it.
+It is chosen once from the whole dataset and pinned; see etl.jobs.drift for the builds after.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from etl import boxes, schema
+from etl import boxes
 from etl.config import Config
 from etl.ids import digest
 from etl.plan import Plan, Policy
@@ -21,20 +17,10 @@ from etl.stages.planning.simulate import AugmentationSimulator
 from etl.stages.planning.tile_stats import Tables, TileStats
 from etl.stages.tile import choose_negative_thresholds
 
-log = logging.getLogger("speck")
-
-_MAX_DRIFT = 0.02  # difference of two shares
 _POLICY_FIELDS = {"negatives", "negatives_far", "policy"}
 
 Counts = Mapping[str, int]  # by size bucket
 Shares = dict[str, float]  # by size bucket
-
-
-class NegativeShare(TypedDict):
-    """The share of empty tiles among the base train tiles."""
-
-    asked: float
-    found: float | None  # None without train tiles
 
 
 class SizeShares(NamedTuple):
@@ -42,15 +28,6 @@ class SizeShares(NamedTuple):
 
     asked: Shares  # by the configuration
     forecast: Shares  # by the plan
-
-
-class SizeReport(TypedDict):
-    """The train labels by size bucket: counts of base tiles, and shares as asked, as forecast and as found."""
-
-    base_tiles: dict[str, int]
-    asked: Shares
-    forecast: Shares
-    found: Shares
 
 
 def is_current(plan: Plan, config: Config) -> bool:
@@ -74,39 +51,6 @@ def choose_policy(plan: Plan, config: Config, tables: Tables, stats: TileStats) 
 def with_policy(pinned: Plan, plan: Plan) -> Plan:
     """Return the pinned plan with the policy of another plan."""
     return pinned.model_copy(update={name: getattr(plan, name) for name in _POLICY_FIELDS})
-
-
-def measure_negatives(config: Config, plan: Plan, samples: pa.Table) -> NegativeShare:
-    """Return the share of empty tiles asked for and found; log a warning if they differ."""
-    base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
-    labels = pc.list_value_length(samples["boxes"]).filter(pc.and_(base, pc.equal(samples["split"], "train")))
-    found = round(pc.mean(pc.equal(labels, 0)).as_py(), 6) if len(labels) else None
-    asked = config.tile.negatives
-    has_more = plan.negatives < 1 or (plan.negatives_far is not None and plan.negatives_far < 1)
-    if found is not None and (found > asked + _MAX_DRIFT or (found < asked - _MAX_DRIFT and has_more)):
-        log.warning(
-            "%.1f %% of the train tiles are empty, not %.1f %%: `speck plan --update`", found * 100, asked * 100
-        )
-    return {"asked": asked, "found": found}
-
-
-def measure_sizes(config: Config, plan: Plan, samples: pa.Table) -> SizeReport:
-    """Return the sizes of the train labels; log a warning if they differ from the plan's forecast."""
-    train = pc.equal(samples["split"], "train")
-    base = pc.and_(train, pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE))
-    base_counts, counts = (
-        {name: pc.sum(pc.struct_field(samples["counts"], name).filter(rows)).as_py() or 0 for name in boxes.BUCKETS}
-        for rows in (base, train)
-    )
-    expected, found = size_shares(base_counts, config, plan), to_shares(counts)
-    drift = {name: abs(found[name] - expected.forecast[name]) for name in boxes.BUCKETS}
-    worst = max(drift, key=drift.__getitem__)
-    if sum(counts.values()) and drift[worst] > _MAX_DRIFT:
-        log.warning(
-            "%s objects are %.1f %% of the train labels, not the %.1f %% forecast when the plan was made: "
-            "`speck plan --update`", worst, found[worst] * 100, expected.forecast[worst] * 100,
-        )  # fmt: skip
-    return {"base_tiles": base_counts, "asked": expected.asked, "forecast": expected.forecast, "found": found}
 
 
 def size_shares(base_counts: Counts, config: Config, plan: Plan) -> SizeShares:

@@ -19,6 +19,7 @@ from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
 from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.reports import page
+from etl.snapshots.answer import Difference
 from etl.storage import store
 from tests.etl.conftest import BUCKET, Dataset
 from tests.etl.test_evaluation import evaluation
@@ -96,7 +97,8 @@ def test_a_publication_has_its_change_findings_and_boxes_by_size(config: Config)
     history = [store.read_json(store.join(config.home, "log", f"{n:08d}.json"))["answer"] for n in (1, 2)]
     assert [row.images for row in (first, second)] == [6, 8]
     assert [row.boxes for row in (first, second)] == [answer["annotations"] for answer in history]
-    assert second.change == history[1]["change"] and second.change["images"] == {"added": 2, "removed": 0}
+    assert second.change.to_dict() == history[1]["change"]
+    assert second.change.images == Difference(added=2, removed=0)
     for row in (first, second):
         audit = store.read_json(store.join(config.home, "snapshots", row.snapshot, "audit.json"))
         assert row.audit is not None

@@ -5,20 +5,24 @@ from pathlib import Path
 import pytest
 
 from etl.dashboard import run_notes
+from etl.snapshots.answer import BuildAnswer
 from tests.etl.test_evaluation import evaluation, gate
 
 
 def test_the_note_of_a_build_has_changes_and_new_findings(dataset, tmp_path: Path) -> None:
     config = dataset.config(tmp_path / "store")
-    first = run_notes.describe_build(dataset.build(config))
+
+    def build_note() -> str:
+        return run_notes.describe_build(BuildAnswer.from_dict("answer", dataset.build(config)))
+
+    first = build_note()
     assert first.startswith("+10 images, +")
     assert "new finding" in first
     dataset.put("k_5", [(0, 1, 1, 20, 20)], 11)
     dataset.put("l_5", [(0, 1, 1, 20, 20)], 11)  # identical pixels
     dataset.remove("a_5")
-    grown = dataset.build(config)
-    assert run_notes.describe_build(grown).startswith("+2 -1 images, +2")
-    assert run_notes.describe_build(dataset.build(config)) == "no change"
+    assert build_note().startswith("+2 -1 images, +2")
+    assert build_note() == "no change"
 
 
 def test_the_note_of_a_training_has_model_and_reason() -> None:

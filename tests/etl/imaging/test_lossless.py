@@ -244,7 +244,7 @@ def zoo(tmp_path: Path) -> Config:
 
 def built(config: Config) -> Snapshot:
     with cluster.serial() as here:
-        return Snapshot.open(str(build.build(config, here)["snapshot"]))
+        return Snapshot.open(build.build(config, here).snapshot)
 
 
 def tiles_of(snapshot: Snapshot) -> dict[str, list[tuple[Window, bytes]]]:

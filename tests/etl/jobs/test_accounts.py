@@ -76,7 +76,7 @@ def built(folder: Path, images: list[list[tuple]], **sections: Any) -> Snapshot:
     source = {**dataset(folder, images), "split": {"val": 0.2, "test": 0.2}}
     config = Config.model_validate({"name": "random", "store": str(folder / "store"), "source": source, **sections})
     with cluster.serial() as here:
-        return Snapshot.open(str(build.build(config, here)["snapshot"]))
+        return Snapshot.open(build.build(config, here).snapshot)
 
 
 @given(st.lists(st.lists(corner, max_size=8), min_size=2, max_size=6), ontologies, tilings, augmenting)

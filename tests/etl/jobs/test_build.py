@@ -61,7 +61,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(config: Config, workers: int = 0) -> dict[str, object]:
     where = cluster.serial() if workers == 0 else cluster.connect(workers=workers)
     with where as connected:
-        return build.build(config, connected)
+        return build.build(config, connected).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_a_half_deleted_work_folder_is_not_resumed(scene: Path, tmp_path: Path) 
         split.run(work)
         for lost in ("build.json", "ingest/images.parquet", "split/images.parquet"):
             store.delete(f"{work}/{lost}")  # as far as a killed deletion got
-        assert build.build(config, here)["images"] == 8
+        assert build.build(config, here).images == 8
 
 
 def test_an_audit_does_not_touch_the_work_of_a_build(scene: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
         "augment: {quality: false, mosaic: 0}\nshard: {jpeg: encode}\n"
     )
     with cluster.serial() as here:
-        return Snapshot.open(build.build(load(folder / "set.yaml"), here)["snapshot"])
+        return Snapshot.open(build.build(load(folder / "set.yaml"), here).snapshot)
 
 
 def rows(table: pa.Table, *columns: str) -> list[dict[str, Any]]:

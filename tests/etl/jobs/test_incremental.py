@@ -144,8 +144,8 @@ def test_workers_with_nothing_to_do_change_nothing(grown: tuple[Any, Config, dic
     _, config, first = grown
     with cluster.connect(workers=1) as here:
         again = build.build(config, here)
-    assert again["reused_samples"] == sum(first["samples"].values())
-    assert (again["snapshot"], again["published"]) == (first["snapshot"], False)
+    assert again.reused_samples == sum(first["samples"].values())
+    assert (again.snapshot, again.published) == (first["snapshot"], False)
 
 
 def test_samples_of_a_lost_shard_are_made_again(grown: tuple[Any, Config, dict[str, Any]], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def source(tmp_path: Path) -> Path:
 
 def built(config: Config, plan: Plan | None = None) -> tuple[dict, Snapshot]:
     with cluster.serial() as here:
-        answer = build.build(config, here, plan=plan)
+        answer = build.build(config, here, plan=plan).to_dict()
     return answer, Snapshot.open(str(answer["snapshot"]))
 
 

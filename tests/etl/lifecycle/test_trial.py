@@ -25,7 +25,7 @@ def file(dataset, tmp_path: Path) -> Path:
 
 def build(config, **asked):
     with cluster.serial() as here:
-        return jobs.build(config, here, **asked)
+        return jobs.build(config, here, **asked).to_dict()
 
 
 def test_without_a_change_it_is_the_file_itself(file: Path) -> None:

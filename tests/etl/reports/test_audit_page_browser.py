@@ -38,7 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = {"format": "yolo", "images": str(folder), "categories": ["<script>alert(1)</script>", "b & c"]}
     config = Config.model_validate({"name": "audited", "store": str(folder / "store"), "source": source})
     with cluster.serial() as here:
-        return Path(build.audit_source(config, here)["html"])
+        return Path(build.audit_source(config, here).html)
 
 
 def chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:

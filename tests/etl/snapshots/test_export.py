@@ -121,7 +121,7 @@ def test_a_crowd_of_the_source_is_painted_grey_and_has_no_annotation(tiny: Any, 
     file.write_text(json.dumps(document))
     (tmp_path / "tiny.yaml").write_text(tiny.config(tmp_path / "store", tmp_path / "data", "0 3 * * *"))
     with cluster.serial() as here:
-        snapshot = Snapshot.open(str(build.build(load(tmp_path / "tiny.yaml"), here)["snapshot"]))
+        snapshot = Snapshot.open(build.build(load(tmp_path / "tiny.yaml"), here).snapshot)
     rows = snapshot.table("samples").to_pylist()
     assert export(snapshot, "coco", tmp_path / "out")["painted"] == sum(bool(row["ignore"]) for row in rows) >= 10
     images, boxes = read_back({"format": "coco", "images": str(tmp_path / "out"), "split": "source"}, tmp_path / "s")

@@ -126,8 +126,8 @@ def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, da
     with cluster.serial() as here:
         build.audit_source(config, here)
         built = build.build(config, here)
-    assert built["images"] == 10
-    rejects = Snapshot.open(built["snapshot"]).table("rejects").to_pylist()
+    assert built.images == 10
+    rejects = Snapshot.open(built.snapshot).table("rejects").to_pylist()
     assert [(row["kind"], row["where"], row["reason"]) for row in rejects] == [
         ("image", "caf\\udce9.png", "undecodable_name"),
         ("file", "caf\\udce9.txt", "undecodable_name"),

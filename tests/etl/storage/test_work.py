@@ -134,7 +134,7 @@ def test_parts_that_a_power_failure_damaged_are_processed_again(
         assert tile.run(work, here)["parts_reused"] == len(tars) - 2
         audit.run(work, here)
         anchors.run(work)
-        assert publish.run(work)["snapshot"].rsplit("/", 1)[1] == expected
+        assert publish.run(work).snapshot.rsplit("/", 1)[1] == expected
 
 
 def test_the_answer_of_a_stage_is_logged_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

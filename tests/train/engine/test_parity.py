@@ -45,7 +45,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
         "tile": {"size": SIDE, "scales": [1.0]}, "augment": {"copies": 0, "mosaic": 0, "copy_paste": 0},
     }  # fmt: skip
     with cluster.serial() as here:
-        return Snapshot.open(build.build(Config.model_validate(values), here)["snapshot"])
+        return Snapshot.open(build.build(Config.model_validate(values), here).snapshot)
 
 
 PLAIN = {"fliplr": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}

@@ -69,7 +69,7 @@ def write_dataset(folder: Path, val: int) -> Path:
 def built(folder: Path, val: int = 1) -> tuple[Config, Snapshot]:
     config = load(write_dataset(folder, val))
     with cluster.serial() as engine:
-        return config, Snapshot.open(build.build(config, engine)["snapshot"])
+        return config, Snapshot.open(build.build(config, engine).snapshot)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_sizes_and_negatives_come_out_as_asked_and_as_forecast(
         pytest.skip(f"{name} is not there")
     with cluster.connect(workers=2) as here:
         preview = build.plan_source(config, here)
-        answer = build.build(config, here)
+        answer = build.build(config, here).to_dict()
     sizes, negatives = answer["sizes"], preview.negatives
     assert {key: sizes[key] for key in ("base_tiles", "asked", "forecast")} == preview.sizes.model_dump()
     for bucket in boxes.BUCKETS:

@@ -1,0 +1,82 @@
+"""The result of a build: what `speck build --json` prints, and the log of publications holds.
+
+Sizes are those of etl.boxes.BUCKETS, measured in source pixels.
+"""
+
+from __future__ import annotations
+
+from etl.by_size import BySize
+from etl.document import Document
+
+
+class BuiltSnapshot(Document):
+    """The snapshot that a build made."""
+
+    snapshot: str  # URI
+    published: bool  # false if it was the newest snapshot already
+
+
+class SnapshotCounts(Document):
+    """What a snapshot holds; its manifest has the same counts."""
+
+    images: int  # rows of the table `images`
+    annotations: int  # boxes in the source
+    rejects: dict[str, int]  # files, images and annotations that could not be used, by reason
+    ledger: dict[str, int]  # boxes by final outcome
+    samples: dict[str, int]  # by split
+    base_tiles: dict[str, int]  # samples that are not augmented, by split
+    shards: int  # files that hold the samples
+
+
+class NegativeShare(Document):
+    """The share of empty tiles among the base train tiles."""
+
+    asked: float  # `tile.negatives` of the configuration
+    found: float | None  # null without train tiles
+
+
+class LabelSizes(Document):
+    """The train labels by size: counts in base tiles, and shares of the labels of all train samples."""
+
+    base_tiles: BySize[int]  # labels
+    asked: BySize[float]  # share by the configuration
+    forecast: BySize[float]  # share when the plan was made
+    found: BySize[float]  # share in this snapshot
+
+
+class Difference(Document):
+    """How many ids were added and removed."""
+
+    added: int  # only in the new snapshot
+    removed: int  # only in the previous one
+
+
+class SnapshotChange(Document):
+    """The difference from the snapshot that was the newest before; everything is new in a first one."""
+
+    images: Difference  # by image id
+    boxes: Difference  # by annotation id
+    share: float  # boxes added and removed, divided by the previous number; 1 if that is 0
+
+
+class FittedAnchors(Document):
+    """Anchors fitted to the boxes of the train tiles, or defaults without boxes; the metrics are null then."""
+
+    anchors: tuple[tuple[tuple[float, float], ...], ...]  # (w, h) in network pixels, by level
+    strides: tuple[int, ...]  # of the levels
+    bpr: float | None  # best possible recall: share of boxes that an anchor reaches
+    aat: float | None  # anchors above threshold: mean number of anchors that reach a box
+    fitness: float | None  # mean best agreement of a box, 0 to 1
+
+
+class BuildAnswer(SnapshotCounts, BuiltSnapshot):  # fields of BuiltSnapshot come first
+    """The snapshot of a build, its counts, its change, and how its samples compare with the plan."""
+
+    reused_samples: int  # copied from an earlier snapshot
+    negatives: NegativeShare  # empty tiles asked for and found
+    sizes: LabelSizes  # of the train labels
+    change: SnapshotChange  # since the previous snapshot
+    anchors: FittedAnchors  # for models whose name ends with `-anchors`
+    stages: dict[str, float]  # seconds by stage
+    seconds: float  # wall-clock time of all stages
+    cpu_seconds: float  # CPU time of all stages, workers included
