@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic import BaseModel
@@ -57,11 +57,14 @@ standard error."""
 def answers() -> str:
     """Return the page of the JSON objects that commands print, explained by the models' docstrings and comments."""
     from etl.evaluation import Evaluation
+    from etl.snapshots.answer import BuildAnswer
+    from etl.stages.audit.model import AuditAnswer
     from etl.stages.planning.preview import PlanPreview
 
     lines = ["# Answers", "", ANSWERS]
     documented: list[type[BaseModel]] = []
-    for command, model in (("plan", PlanPreview), ("evaluate", Evaluation)):
+    models = {"audit": AuditAnswer, "plan": PlanPreview, "build": BuildAnswer, "evaluate": Evaluation}
+    for command, model in models.items():
         lines += ["", f"## speck {command}", "", *_model(model, documented)]
     for model in documented:  # grows while their fields name others
         lines += ["", f"### {_title(model)}", "", *_model(model, documented)]
@@ -73,13 +76,19 @@ ANSWERS = """What `--json` prints as the last line of standard output, by comman
 
 def _model(model: type[BaseModel], documented: list[type[BaseModel]]) -> list[str]:
     """Return docstring and fields of a model; the models that it holds are added to `documented`."""
-    written = model.__pydantic_generic_metadata__["origin"] or model
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(written), re.MULTILINE))
+    comments = _comments(model)
     rows = ["| key | type | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
         meaning = field.description or comments.get(name, "")
         rows.append(f"| `{field.alias or name}` | {_annotation(field.annotation, documented)} | {_cell(meaning)} |")
     return [_cell(inspect.getdoc(model)), "", *rows]
+
+
+def _comments(model: type[BaseModel]) -> dict[str, str]:
+    """Return the comment behind each field of a model, inherited fields included."""
+    models = [each for each in reversed(model.__mro__) if issubclass(each, BaseModel) and each is not BaseModel]
+    source = "".join(inspect.getsource(each.__pydantic_generic_metadata__["origin"] or each) for each in models)
+    return dict(re.findall(r"^    (\w+): .*?  # (.*)$", source, re.MULTILINE))
 
 
 def _annotation(annotation: Any, documented: list[type[BaseModel]]) -> str:
@@ -90,6 +99,9 @@ def _annotation(annotation: Any, documented: list[type[BaseModel]]) -> str:
             documented.append(annotation)
         title = _title(annotation)
         return f"[{title}](#{title.lower().replace(' ', '-')})"
+    if inspect.isclass(annotation) and issubclass(annotation, tuple) and origin is None:  # a NamedTuple
+        hints = get_type_hints(annotation).items()
+        return f"list ({', '.join(f'{name}: {_annotation(hint, documented)}' for name, hint in hints)})"
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
@@ -259,8 +271,9 @@ def _parameter(parameter: Any) -> str:
 
 
 def _cell(text: str | None) -> str:
-    """Return a text for one cell of a table."""
-    return " ".join((text or "").split()).replace("|", "\\|")
+    """Return a text for one cell of a table; a bracket that begins no link is escaped outside code spans."""
+    line = " ".join((text or "").split()).replace("|", "\\|")
+    return re.sub(r"(`[^`]*`)|\[(?![^]]*]\()", lambda match: match[1] or r"\[", line)
 
 
 def _page(lines: list[str]) -> str:
