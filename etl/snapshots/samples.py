@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,12 +83,19 @@ class Samples(Sequence[Sample]):
         )
 
 
+class _OpenFiles(threading.local):
+    """The open shards of one thread, by URI: a file that another thread closes could become another shard's."""
+
+    def __init__(self) -> None:
+        self.by_uri: OrderedDict[str, Any] = OrderedDict()
+
+
 class ShardReader:
-    """Reads byte ranges of shards; a copy in another process opens its own files."""
+    """Reads byte ranges of shards; each thread, and each copy in another process, opens its own files."""
 
     def __init__(self, home: str) -> None:
         self._paths = DatasetPaths(home)
-        self._files: OrderedDict[str, Any] = OrderedDict()
+        self._open = _OpenFiles()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """Return the bytes of one sample; StoreError when the shard is missing or ends before them."""
@@ -101,21 +109,22 @@ class ShardReader:
         return data
 
     def _file(self, uri: str) -> Any:
-        if uri in self._files:
-            self._files.move_to_end(uri)
-            return self._files[uri]
+        files = self._open.by_uri
+        if uri in files:
+            files.move_to_end(uri)
+            return files[uri]
         path = store.local_path(uri)
         assert path is not None
         try:
-            self._files[uri] = path.open("rb", buffering=0)
+            files[uri] = path.open("rb", buffering=0)
         except FileNotFoundError as error:
             raise StoreError(f"{uri}: no such shard") from error
-        if len(self._files) > _OPEN_SHARDS:
-            self._files.popitem(last=False)[1].close()
-        return self._files[uri]
+        if len(files) > _OPEN_SHARDS:
+            files.popitem(last=False)[1].close()
+        return files[uri]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_paths": self._paths, "_files": OrderedDict()}
+    def __reduce__(self) -> tuple[type[ShardReader], tuple[str]]:
+        return type(self), (self._paths.home,)
 
 
 def select_split(samples: pa.Table, split: str) -> pa.Table:
