@@ -26,7 +26,7 @@ from speck_dags import (
 )
 
 if TYPE_CHECKING:
-    from etl.execution.process import Ending
+    from etl.execution.process import CommandResult
 
 _GPU_WAIT_SECONDS, _GPU_POLL_SECONDS = 600.0, 15.0
 
@@ -201,23 +201,23 @@ class ProcessOperator(BaseOperator):
 
     def run_command(self, command: str, *arguments: str) -> dict[str, Any]:
         """Run a command on the dataset file; return the JSON object on the last line of its standard output."""
-        ending = self._run_on_dask(command, *arguments) if os.environ.get("SPECK_SCHEDULER") else None
-        if ending is None:
-            ending = self._run_locally(command, *arguments)
-        if ending.code != 0:
-            failure = AirflowFailException if ending.code == 2 else AirflowException  # 2: the configuration is invalid
-            raise failure(f"{command} ended with {ending}:\n" + "\n".join(ending.tail))
+        result = self._run_on_dask(command, *arguments) if os.environ.get("SPECK_SCHEDULER") else None
+        if result is None:
+            result = self._run_locally(command, *arguments)
+        if result.exit_code != 0:
+            failure = AirflowFailException if result.exit_code == 2 else AirflowException  # 2: invalid configuration
+            raise failure(f"{command} ended with {result}:\n" + "\n".join(result.tail))
         try:
-            return dict(json.loads(ending.answer))
+            return dict(json.loads(result.last_line))
         except (ValueError, TypeError) as error:
-            raise AirflowException(f"{command} printed no JSON result, its last line: {ending.answer!r}") from error
+            raise AirflowException(f"{command} printed no JSON result, its last line: {result.last_line!r}") from error
 
     def on_kill(self) -> None:
         """Stop the command and all its child processes."""
         if self._stop is not None:
             self._stop()
 
-    def _run_locally(self, command: str, *arguments: str) -> Ending:
+    def _run_locally(self, command: str, *arguments: str) -> CommandResult:
         from etl.execution.process import Command
 
         python = os.environ.get("SPECK_TRAIN_PYTHON") or sys.executable
@@ -228,7 +228,7 @@ class ProcessOperator(BaseOperator):
         self._stop = process.stop
         return process.run()
 
-    def _run_on_dask(self, command: str, *arguments: str) -> Ending | None:
+    def _run_on_dask(self, command: str, *arguments: str) -> CommandResult | None:
         """Run the command on a Dask worker with the resource GPU; return None if there is no such worker."""
         from etl.config import yaml
         from etl.execution import cluster
@@ -243,7 +243,7 @@ class ProcessOperator(BaseOperator):
             settings = yaml.text(
                 load(self.config).resolved()
             )  # resolved here: the worker has other variables and paths
-            return workers.command(line, {name: settings}, self.log.info, resource="GPU")
+            return workers.run_command(line, {name: settings}, self.log.info, resource="GPU")
 
     def _has_gpu_worker(self, workers: Any) -> bool:
         """Return whether a worker has the resource GPU; without Torch here, wait for one that may be restarting."""

@@ -1,4 +1,4 @@
-"""Where the parts of a stage run: in this process, on a local Dask cluster, or on a Dask scheduler at an address."""
+"""Run the parts of a stage in this process, on a local Dask cluster, or on the Dask scheduler at an address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from etl.errors import ConfigError, TaskError
 from etl.execution import progress
 from etl.execution.code_version import code_version, differences
-from etl.execution.process import Command, Ending
+from etl.execution.process import Command, CommandResult
 
 log = logging.getLogger("speck")
 Item = TypeVar("Item")
@@ -30,16 +30,16 @@ Result = TypeVar("Result")
 Add = Callable[[Result, Result], Result]
 Count = Callable[[Item], int]
 
-LOOPBACK = "127.0.0.1"  # a Dask port runs any code: only this machine may reach one of ours
+LOOPBACK = "127.0.0.1"  # a Dask port accepts arbitrary code, so ours are reachable only from this machine
 
 _RETRIES = 2
 _PROFILE = {
     "distributed.worker.profile.interval": "100ms",
-    "distributed.worker.profile.cycle": "60s",  # a worker keeps the calls it saw in each of an hour's cycles
+    "distributed.worker.profile.cycle": "60s",  # a worker keeps the profiles of an hour's cycles
 }
-_KNOCK_SECONDS = 10.0
-_WATCH_SECONDS = 0.5
-_LAST_WORDS_SECONDS = 5.0  # events come by another way than results
+_CONNECT_SECONDS = 10.0
+_POLL_SECONDS = 0.5  # between two checks for cancellation
+_LAST_LINES_SECONDS = 5.0  # lines are events, which can arrive after the result
 
 
 def _one(item: object) -> int:
@@ -47,44 +47,46 @@ def _one(item: object) -> int:
 
 
 class Cluster(ABC):
-    """Runs a function over items and gives the results in the items' order."""
+    """Runs functions over items, and commands, on its workers."""
 
     @property
     @abstractmethod
     def dashboard_link(self) -> str | None:
-        """The address of the live dashboard, if there is one."""
+        """The URL of the Dask dashboard, None if there is none."""
 
     @abstractmethod
     def stream(
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
-        """Yield the number and the result of each item as it is done."""
+        """Yield the index and the result of each item as it completes."""
 
     @abstractmethod
     def offers(self, resource: str) -> bool:
-        """Return whether one of the workers offers a resource, such as GPU."""
+        """Return whether a worker offers a Dask resource, such as GPU."""
 
     @abstractmethod
-    def command(
-        self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
-    ) -> Ending:
-        """Run this Python with the arguments on a worker that offers a resource; its lines are told as they come.
+    def run_command(
+        self, arguments: Sequence[str], files: Mapping[str, str], on_line: Callable[[str], None], *, resource: str
+    ) -> CommandResult:
+        """Run Python with these arguments on a worker that offers a resource, and return the result.
 
-        `files` are the texts of files made for it: `{name}` in an argument stands for the path of the one so named.
+        `files` maps file names to texts: the files are written on the worker, and `{name}` in an argument is replaced
+        by the path of the file. `on_line` is called with each line of output. TaskError if no worker offers the
+        resource, if the command is cancelled, or if its worker was lost repeatedly.
         """
 
     @abstractmethod
     def cancel(self) -> None:
-        """Stop what is running; a map or a command that is waiting raises TaskError."""
+        """Cancel the running work; a waiting `map` or `run_command` raises TaskError."""
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str, images: Count[Item] = _one
     ) -> list[Result]:
-        """Return the function's result for each item, in the items' order.
+        """Return the function's result for each item, in the order of the items.
 
-        Progress is logged under the label, in the images that `images` says an item has.
+        Progress is logged with the label; `images` returns the number of images of an item.
         """
-        return [result for _, result in sorted(self._watched(function, items, label, images), key=itemgetter(0))]
+        return [result for _, result in sorted(self._track(function, items, label, images), key=itemgetter(0))]
 
     def fold(
         self,
@@ -95,19 +97,19 @@ class Cluster(ABC):
         label: str,
         images: Count[Item] = _one,
     ) -> Result | None:
-        """Return the sum of the function's results, in whatever order they come; None of no items."""
+        """Return the sum of the function's results, added in any order; None if there are no items."""
         total: Result | None = None
-        for _, result in self._watched(function, items, label, images):
+        for _, result in self._track(function, items, label, images):
             total = result if total is None else add(total, result)
         return total
 
-    def _watched(
+    def _track(
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str, images: Count[Item]
     ) -> Iterator[tuple[int, Result]]:
         sizes = [images(item) for item in items]
         unit = "part" if images is _one else "image"
-        found = self.stream(function, items, label)
-        return progress.track(found, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
+        results = self.stream(function, items, label)
+        return progress.track(results, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
 
 
 class _Serial(Cluster):
@@ -122,25 +124,25 @@ class _Serial(Cluster):
     def offers(self, resource: str) -> bool:
         return False
 
-    def command(
-        self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
-    ) -> Ending:
+    def run_command(
+        self, arguments: Sequence[str], files: Mapping[str, str], on_line: Callable[[str], None], *, resource: str
+    ) -> CommandResult:
         raise TaskError(f"no worker offers {resource}: this process runs all work itself")
 
     def cancel(self) -> None:
-        """Nothing runs elsewhere: ending this process ends the work."""
+        """Do nothing: all work runs in this process and ends with it."""
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """What a worker with other code returns for a part; as an error it would be retried, maybe on another worker."""
+    """The result of a part on a worker with different code; an error would be retried on other workers."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class _Checked(Generic[Item, Result]):
-    """A function that runs only on workers with the code and the libraries of the client."""
+class _CheckedFunction(Generic[Item, Result]):
+    """A function that runs only on workers with the same code and libraries as the client."""
 
     function: Callable[[Item], Result]
     client: Mapping[str, str]
@@ -148,8 +150,8 @@ class _Checked(Generic[Item, Result]):
     def __call__(self, item: Item) -> Result | _Refusal:
         from distributed import get_worker
 
-        if found := differences(code_version(), self.client):
-            return _Refusal(f"the worker at {get_worker().address} has other code: {'; '.join(found)}")
+        if mismatches := differences(code_version(), self.client):
+            return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
         return self.function(item)
 
 
@@ -167,11 +169,11 @@ class _Dask(Cluster):
     ) -> Iterator[tuple[int, Result]]:
         from dask.distributed import as_completed
 
-        prefix = f"{label}-{uuid.uuid4().hex}"  # never meets the results of an earlier try
+        prefix = f"{label}-{uuid.uuid4().hex}"  # unique, so that no result of an earlier attempt is reused
         keys = {f"{prefix}-{number}": number for number in range(len(items))}
-        checked = _Checked(function, code_version())
+        checked = _CheckedFunction(function, code_version())
         self._futures = self._client.map(checked, items, key=list(keys), pure=False, retries=_RETRIES)
-        with self._ended(
+        with self._task_errors(
             f"{label}: cancelled",
             f"{label}: a part killed its worker repeatedly, probably because it ran out of memory",
         ):
@@ -180,40 +182,40 @@ class _Dask(Cluster):
                 if isinstance(result, _Refusal):
                     raise TaskError(f"{label}: {result.reason}")
                 yield keys[future.key], result
-                future.release()  # else workers keep its item, too
+                future.release()  # otherwise the workers keep its item too
 
     def offers(self, resource: str) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         return any((worker.get("resources") or {}).get(resource, 0) >= 1 for worker in workers.values())
 
-    def command(
-        self, arguments: Sequence[str], files: Mapping[str, str], tell: Callable[[str], None], *, resource: str
-    ) -> Ending:
+    def run_command(
+        self, arguments: Sequence[str], files: Mapping[str, str], on_line: Callable[[str], None], *, resource: str
+    ) -> CommandResult:
         topic = f"speck-{uuid.uuid4().hex}"
-        told = threading.Event()
+        all_lines_received = threading.Event()
 
-        def hear(event: tuple[float, str | None]) -> None:
+        def receive(event: tuple[float, str | None]) -> None:
             if event[1] is None:
-                told.set()
+                all_lines_received.set()
             else:
-                tell(event[1])
+                on_line(event[1])
 
-        self._client.subscribe_topic(topic, hear)
+        self._client.subscribe_topic(topic, receive)
         future = self._client.submit(
-            _command, list(arguments), dict(files), topic, key=topic, pure=False, resources={resource: 1}
+            _run_on_worker, list(arguments), dict(files), topic, key=topic, pure=False, resources={resource: 1}
         )
         self._futures = [future]
         try:
-            with self._ended("the command was cancelled", "the worker of the command was lost repeatedly"):
-                ending: Ending = future.result()
-                told.wait(_LAST_WORDS_SECONDS)
-                return ending
+            with self._task_errors("the command was cancelled", "the worker of the command was lost repeatedly"):
+                result: CommandResult = future.result()
+                all_lines_received.wait(_LAST_LINES_SECONDS)
+                return result
         finally:
             self._client.unsubscribe_topic(topic)
 
     @contextmanager
-    def _ended(self, cancelled: str, killed: str) -> Iterator[None]:
-        """Say in our own words how the futures ended, and leave none behind."""
+    def _task_errors(self, cancelled: str, killed: str) -> Iterator[None]:
+        """Convert errors of Dask to TaskError with these messages, and cancel the remaining futures."""
         from dask.distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
@@ -232,7 +234,7 @@ class _Dask(Cluster):
 
 
 def serial() -> AbstractContextManager[Cluster]:
-    """Return a cluster that runs everything in this process."""
+    """Return a context manager whose cluster runs everything in this process."""
 
     @contextmanager
     def here() -> Iterator[Cluster]:
@@ -243,9 +245,11 @@ def serial() -> AbstractContextManager[Cluster]:
 
 @contextmanager
 def connect(address: str | None = None, workers: int | None = None, report: Path | None = None) -> Iterator[Cluster]:
-    """Yield the cluster at the address; without one a local cluster of worker processes, gone at the end.
+    """Yield the cluster of the scheduler at the address; without an address start a local cluster for the block.
 
-    With `report` a page of what the cluster did meanwhile is written there, complete in itself.
+    `workers` is the number of local worker processes, by default one per core. With `report`, the performance report of
+    Dask is written to this path as a self-contained HTML file. ConfigError if the address is not valid, TaskError if no
+    scheduler answers.
     """
     import dask
     from dask.distributed import Client, LocalCluster, performance_report
@@ -253,22 +257,22 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
     with ExitStack() as stack:
         if address is None:
             stack.enter_context(dask.config.set(_PROFILE))
-            stack.enter_context(_hidden_main())
+            stack.enter_context(_hide_main())
             count = workers if workers is not None else os.cpu_count() or 1
-            where: Any = stack.enter_context(
+            target: Any = stack.enter_context(
                 LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     dashboard_address=f"{LOOPBACK}:0",
-                    silence_logs=logging.CRITICAL,  # what fails is raised here
+                    silence_logs=logging.CRITICAL,  # errors are raised in this process
                 )
             )
         else:
-            _knock(address)
-            where = address
+            _check_reachable(address)
+            target = address
         try:
-            client = stack.enter_context(Client(where, timeout="20s", set_as_default=False))
-        except ValueError as error:  # another protocol, such as the dashboard's http
+            client = stack.enter_context(Client(target, timeout="20s", set_as_default=False))
+        except ValueError as error:  # an unknown protocol, such as the http of the dashboard
             raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786") from error
         log.info("Dask dashboard: %s", client.dashboard_link)
         if report is not None:
@@ -277,37 +281,40 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
         yield _Dask(client)
 
 
-def _command(arguments: list[str], files: dict[str, str], topic: str) -> Ending:
-    """Run a command on the worker this is called on, until it ends or nobody waits for it any more."""
+def _run_on_worker(arguments: list[str], files: dict[str, str], topic: str) -> CommandResult:
+    """Run a command on the worker that calls this; stop it if its task is cancelled or the client disconnects."""
     from distributed import get_worker
 
     worker = get_worker()
     key = worker.get_current_task()
     with TemporaryDirectory(prefix="speck-") as folder:
 
-        def named(line: str) -> str:
-            return line.replace(f"{folder}/", "")  # who reads it has no such folder
+        def without_folder(line: str) -> str:
+            return line.replace(f"{folder}/", "")  # the client does not have this folder
 
         for name, text in files.items():
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
         python = [sys.executable, "-P"]  # a train.py in the current folder must not hide the package
-        command = Command([*python, *arguments], lambda line: worker.log_event(topic, named(line)))
+        command = Command([*python, *arguments], lambda line: worker.log_event(topic, without_folder(line)))
         ended = threading.Event()
 
-        def watch() -> None:
-            while not ended.wait(_WATCH_SECONDS):
+        def stop_when_cancelled() -> None:
+            while not ended.wait(_POLL_SECONDS):
                 task = worker.state.tasks.get(key)
-                if task is None or task.state not in ("executing", "long-running"):  # cancelled, or the client is gone
+                if task is None or task.state not in (
+                    "executing",
+                    "long-running",
+                ):  # cancelled, or the client has disconnected
                     command.stop()
                     return
 
-        watcher = threading.Thread(target=watch, daemon=True)
+        watcher = threading.Thread(target=stop_when_cancelled, daemon=True)
         watcher.start()
         try:
-            ending = command.run()
-            return replace(ending, tail=tuple(named(line) for line in ending.tail))
+            result = command.run()
+            return replace(result, tail=tuple(without_folder(line) for line in result.tail))
         finally:
             ended.set()
             watcher.join()
@@ -315,8 +322,8 @@ def _command(arguments: list[str], files: dict[str, str], topic: str) -> Ending:
 
 
 @contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Keep spawned workers from running this process's script again: the `airflow` one cannot run inside a task."""
+def _hide_main() -> Iterator[None]:
+    """Keep spawned workers from importing the main script: that of `airflow` fails inside a task."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -325,8 +332,8 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _knock(address: str) -> None:
-    """Fail in a word where no scheduler listens; a Dask client that fails leaves a traceback behind."""
+def _check_reachable(address: str) -> None:
+    """Raise TaskError if nothing listens at the address; the Dask client would log a traceback."""
     url = urlsplit(address)
     try:
         host, port = url.hostname, url.port
@@ -335,6 +342,6 @@ def _knock(address: str) -> None:
     if host is None or port is None:
         raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786")
     try:
-        socket.create_connection((host, port), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise TaskError(f"no Dask scheduler answers at {address}: {error}") from error

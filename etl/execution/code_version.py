@@ -1,4 +1,4 @@
-"""The version of what decides a build's bytes: Speck's own code and the libraries it calls."""
+"""The versions of everything that affects the bytes of a build: Speck's code and the libraries it calls."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _LIBRARIES = (
 
 @cache
 def code_version() -> Mapping[str, str]:
-    """Return the digest of this process's copy of `etl` and the versions of the libraries it has, by name."""
+    """Return the digest of the package `etl` of this process and the versions of its libraries, by name."""
     return {CODE: tree_digest(Path(__file__).parents[1]), **_installed()}
 
 
 def tree_digest(folder: Path) -> str:
-    """Return hex digits that depend on the paths and the bytes of the Python files in a folder."""
+    """Return a hex digest of the paths and bytes of the Python files in a folder."""
     total = hashlib.sha256()
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*.py")):
         total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -43,7 +43,7 @@ def tree_digest(folder: Path) -> str:
 def differences(worker: Mapping[str, str], client: Mapping[str, str]) -> list[str]:
     """Return a phrase for each version that differs.
 
-    A library that only one of them has is no difference: the Airflow image has no albumentations, the workers have.
+    A library that only one side has installed is ignored: the Airflow image has no albumentations, the workers do.
     """
     return [
         f"{name} is {worker[name]} on the worker and {client[name]} on the client"

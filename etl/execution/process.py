@@ -1,4 +1,4 @@
-"""A command run as a process group of its own, which never outlives who started it."""
+"""Run a command in its own process group, which ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-_GRACE_SECONDS = 3.0  # Airflow kills a task 5 s after it asked
+_GRACE_SECONDS = 3.0  # Airflow sends SIGKILL 5 s after SIGTERM
 _DRAIN_SECONDS = 1.0
 _TAIL_LINES = 20
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a command ended."""
+class CommandResult:
+    """The exit code and the last lines of a command."""
 
-    code: int  # below 0: of the signal that ended it
-    answer: str  # the last line of its standard output
-    tail: tuple[str, ...]  # the last lines of both its streams
+    exit_code: int  # -N if signal N ended the command
+    last_line: str  # of standard output
+    tail: tuple[str, ...]  # the last 20 lines of both output streams
 
     def __str__(self) -> str:
-        return f"signal {-self.code}" if self.code < 0 else f"exit code {self.code}"
+        return f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
 
 
 class Command:
-    """One run of a command; each line it prints is told as it comes."""
+    """One run of a command; `on_line` is called with each line of its output."""
 
     def __init__(
-        self, arguments: Sequence[str], tell: Callable[[str], None], env: Mapping[str, str] | None = None
+        self, arguments: Sequence[str], on_line: Callable[[str], None], env: Mapping[str, str] | None = None
     ) -> None:
-        self._arguments, self._tell = list(arguments), tell
+        self._arguments, self._on_line = list(arguments), on_line
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
 
-    def run(self) -> Ending:
-        """Run the command to its end, or until it is stopped; nothing of its process group is left then."""
+    def run(self) -> CommandResult:
+        """Run the command until it ends or is stopped, then end the rest of its process group; return the result."""
         self._process = process = subprocess.Popen(
             self._arguments,
             stdin=subprocess.DEVNULL,
@@ -56,18 +56,18 @@ class Command:
             preexec_fn=_die_with_parent(),
         )
         try:
-            if self._stopped:  # before there was anything to stop
+            if self._stopped:  # before the process existed
                 self.stop()
-            lines = _Lines(process, self._tell)
+            lines = _Lines(process, self._on_line)
             code = process.wait()
-            lines.drain(_DRAIN_SECONDS)  # a child that lives on may hold the pipes open
+            lines.drain(_DRAIN_SECONDS)  # a running child may keep the pipes open
         finally:
             self.stop()
         lines.drain(_GRACE_SECONDS)
-        return Ending(code, lines.last, tuple(lines.tail))
+        return CommandResult(code, lines.last, tuple(lines.tail))
 
     def stop(self) -> None:
-        """End the whole process group: a request first, then by force."""
+        """End the whole process group: SIGTERM first, SIGKILL after 3 s."""
         self._stopped = True
         process = self._process
         if process is None or not _signal_group(process, signal.SIGTERM):
@@ -79,12 +79,12 @@ class Command:
 
 
 class _Lines:
-    """The lines of both streams of a process, told as they come."""
+    """Reads the lines of both output streams of a process, each in a thread."""
 
-    def __init__(self, process: subprocess.Popen[str], tell: Callable[[str], None]) -> None:
+    def __init__(self, process: subprocess.Popen[str], on_line: Callable[[str], None]) -> None:
         self.last = ""  # of standard output
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._tell = tell
+        self._on_line = on_line
         self._threads = [
             threading.Thread(target=self._follow, args=(stream, stream is process.stdout), daemon=True)
             for stream in (process.stdout, process.stderr)
@@ -93,7 +93,7 @@ class _Lines:
             thread.start()
 
     def drain(self, seconds: float) -> None:
-        """Wait until both streams have ended, so long at most."""
+        """Wait until both streams have ended, at most this many seconds."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -101,14 +101,14 @@ class _Lines:
     def _follow(self, stream: IO[str], is_output: bool) -> None:
         for line in stream:
             if line := line.rstrip():
-                self._tell(line)
+                self._on_line(line)
                 self.tail.append(line)
                 if is_output:
                     self.last = line
 
 
 def _die_with_parent() -> Any:
-    """Return what a new process runs first, so that the kernel ends it with whoever started it (Linux)."""
+    """Return the preexec_fn that makes the kernel end a new process with its parent; None if not on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -116,7 +116,7 @@ def _die_with_parent() -> Any:
 
 
 def _running(process: subprocess.Popen[str]) -> bool:
-    """Return whether the process has not ended; leaves its exit code for whoever waits for it."""
+    """Return whether the process has not ended, without reaping it."""
     if process.returncode is not None:
         return False
     try:
@@ -126,7 +126,7 @@ def _running(process: subprocess.Popen[str]) -> bool:
 
 
 def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
-    """Return whether anything was left of the process's group to take the signal."""
+    """Send a signal to the process group; return whether it still had processes."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""How far a row of work has come and what remains: a bar on a terminal, plain lines in a log."""
+"""Report progress and remaining time: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 log = logging.getLogger("speck")
 Item = TypeVar("Item")
 
-_SECONDS = 5.0  # from one line in a log to the next
+_SECONDS = 5.0  # between two log lines
 
 
 def track(
     items: Iterable[Item], label: str, total: int, unit: str, count: Callable[[Item], int] = lambda item: 1
 ) -> Iterator[Item]:
-    """Yield the items, counting each as done when the next is asked for: as `count` units, of `total`, maybe a guess.
+    """Yield the items and report progress; an item is done when the next one is requested.
 
-    On a terminal a bar shows it; otherwise a line is logged every few seconds, and when all is done.
+    `count` returns the units of an item, `total` is their expected sum and may be an estimate. A terminal shows a bar;
+    otherwise a line is logged every 5 s and at the end.
     """
     show = _bar if sys.stderr.isatty() else _lines
     return show(items, label, total, unit, count)
@@ -30,7 +31,7 @@ def track(
 
 def _bar(items: Iterable[Item], label: str, total: int, unit: str, count: Callable[[Item], int]) -> Iterator[Item]:
     with (
-        logging_redirect_tqdm([log]),  # what is logged meanwhile goes above the bar
+        logging_redirect_tqdm([log]),  # log lines appear above the bar
         tqdm(total=total, desc=label, unit=f" {unit}s", leave=False) as bar,
     ):
         for item in items:

@@ -1,4 +1,4 @@
-"""The local Dask cluster of one Airflow run: background processes that outlive the task that starts them."""
+"""The local Dask cluster of one Airflow run: background processes that outlive the task that started them."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def up(run: str, workers: int) -> str:
 
 
 def down(run: str) -> None:
-    """Stop the processes of a run's cluster, with SIGTERM, then SIGKILL; does nothing if none is left."""
+    """Stop the processes of a run's cluster, with SIGTERM, then SIGKILL; does nothing if there are none."""
     folder = _folder(run)
     processes = []
-    for note in folder.glob("*.pid"):
-        pid, born = json.loads(note.read_text(encoding="utf-8"))
+    for pid_file in folder.glob("*.pid"):
+        pid, create_time = json.loads(pid_file.read_text(encoding="utf-8"))
         try:
             process = psutil.Process(pid)
-            if process.create_time() == born:  # else another process has the pid now
+            if process.create_time() == create_time:  # otherwise the pid was reused
                 processes += [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
@@ -71,12 +71,12 @@ def _folder(run: str) -> Path:
 
 def _start(folder: Path, kind: str, *options: str) -> None:
     process = daemon.start([sys.executable, "-m", "dask", kind, *options], folder, folder / f"{kind}.log")
-    note = json.dumps([process.pid, psutil.Process(process.pid).create_time()])
-    (folder / f"{kind}.pid").write_text(note, encoding="utf-8")
+    identity = [process.pid, psutil.Process(process.pid).create_time()]
+    (folder / f"{kind}.pid").write_text(json.dumps(identity), encoding="utf-8")
 
 
 def _address(file: Path) -> str:
-    """Wait for the scheduler's file, which it writes once it listens; return its address."""
+    """Wait until the scheduler has written its file; return its address. TaskError after 60 s."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         try:

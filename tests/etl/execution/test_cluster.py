@@ -21,7 +21,7 @@ pytest.importorskip("distributed")
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Cluster]:
-    """Two worker processes."""
+    """A cluster of two worker processes."""
     with cluster.connect(workers=2) as connected:
         yield connected
 
@@ -36,8 +36,8 @@ def either(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             yield connected
 
 
-def late_first() -> Callable[[int], tuple[int, int]]:
-    """A function, defined where workers can get it, that takes longest for the first items."""
+def slow_first() -> Callable[[int], tuple[int, int]]:
+    """Return a function that workers can unpickle and that is slowest for the first items."""
 
     def work(number: int) -> tuple[int, int]:
         time.sleep(max(0.1 - number / 50, 0))
@@ -47,7 +47,7 @@ def late_first() -> Callable[[int], tuple[int, int]]:
 
 
 def test_results_are_in_the_items_order(either: Cluster) -> None:
-    assert either.map(late_first(), range(12), label="squares") == [(n, n**2) for n in range(12)]
+    assert either.map(slow_first(), range(12), label="squares") == [(n, n**2) for n in range(12)]
 
 
 def test_a_fold_adds_the_results_of_all_items(either: Cluster) -> None:
@@ -56,10 +56,10 @@ def test_a_fold_adds_the_results_of_all_items(either: Cluster) -> None:
 
 
 def test_no_items_give_no_results(either: Cluster) -> None:
-    assert either.map(late_first(), [], label="nothing") == []
+    assert either.map(slow_first(), [], label="nothing") == []
 
 
-def test_the_same_items_are_worked_on_again_and_not_remembered(either: Cluster, tmp_path: Path) -> None:
+def test_the_results_of_equal_items_are_not_cached(either: Cluster, tmp_path: Path) -> None:
     def count(folder: str) -> int:
         from pathlib import Path
         from uuid import uuid4
@@ -70,7 +70,7 @@ def test_the_same_items_are_worked_on_again_and_not_remembered(either: Cluster, 
     assert [either.map(count, [str(tmp_path)], label="count") for _ in range(2)] == [[1], [2]]
 
 
-def test_a_part_that_raises_surfaces_its_own_error(either: Cluster) -> None:
+def test_the_error_of_a_part_is_raised_in_the_client(either: Cluster) -> None:
     def work(number: int) -> int:
         if number == 3:
             raise SourceError("part 3 is broken")
@@ -78,10 +78,10 @@ def test_a_part_that_raises_surfaces_its_own_error(either: Cluster) -> None:
 
     with pytest.raises(SourceError, match="part 3 is broken"):
         either.map(work, range(6), label="parts")
-    assert either.map(late_first(), [1], label="after") == [(1, 1)]
+    assert either.map(slow_first(), [1], label="after") == [(1, 1)]
 
 
-def test_a_worker_is_another_process_and_serial_is_this_one(local: Cluster) -> None:
+def test_workers_are_other_processes_and_serial_runs_in_this_one(local: Cluster) -> None:
     def process(_: int) -> int:
         import os
 
@@ -95,14 +95,14 @@ def test_a_worker_is_another_process_and_serial_is_this_one(local: Cluster) -> N
     assert local.dashboard_link.startswith("http")
 
 
-def test_the_dashboard_and_the_workers_listen_on_this_machine_alone(
+def test_the_dashboard_and_the_workers_listen_only_on_this_machine(
     local: Cluster, listening: Callable[[psutil.Process], set[str]]
 ) -> None:
     assert local.map(abs, [-1], label="abs") == [1]
     assert listening(psutil.Process()) == {"127.0.0.1"}
 
 
-def test_cancelling_ends_a_waiting_map_with_a_task_error(local: Cluster) -> None:
+def test_cancel_ends_a_waiting_map_with_a_task_error(local: Cluster) -> None:
     def slow(_: int) -> None:
         import time
 
@@ -123,10 +123,10 @@ def test_cancelling_ends_a_waiting_map_with_a_task_error(local: Cluster) -> None
     waiting.join(timeout=15)
     assert not waiting.is_alive()
     assert str(caught[0]) == "slow: cancelled"
-    assert local.map(late_first(), [1], label="after") == [(1, 1)]
+    assert local.map(slow_first(), [1], label="after") == [(1, 1)]
 
 
-def test_a_killed_worker_is_survived(local: Cluster, tmp_path: Path) -> None:
+def test_a_map_continues_after_a_worker_was_killed(local: Cluster, tmp_path: Path) -> None:
     def die_once(task: tuple[int, str]) -> int:
         import os
         import signal
@@ -152,46 +152,46 @@ def test_a_part_that_kills_every_worker_ends_the_map_with_a_task_error(local: Cl
 
     with pytest.raises(TaskError, match="deadly: a part killed its worker repeatedly"):
         local.map(die, [0], label="deadly")
-    assert local.map(late_first(), [1], label="after") == [(1, 1)]
+    assert local.map(slow_first(), [1], label="after") == [(1, 1)]
 
 
-def test_progress_is_a_line_in_a_log_with_what_remains(
+def test_progress_is_logged_with_the_remaining_time(
     either: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     with caplog.at_level(logging.INFO, logger="speck"):
-        either.map(late_first(), range(3), label="squares")
+        either.map(slow_first(), range(3), label="squares")
     assert "squares: 3 of 3 parts (100%)" in caplog.text
     assert "s left" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1", "tcp://host:no-port", ""])
-def test_an_address_that_is_none_is_a_wrong_command(address: str) -> None:
+def test_an_invalid_address_is_a_configuration_error(address: str) -> None:
     with pytest.raises(ConfigError, match=r"an address such as tcp://") as caught, cluster.connect(address):
         pass
     assert caught.value.found == repr(address)
 
 
-def test_a_scheduler_that_does_not_answer_fails_the_run_in_words() -> None:
-    with socket.socket() as taken:  # bound and never listening: connections are refused
+def test_a_scheduler_that_does_not_answer_is_a_task_error() -> None:
+    with socket.socket() as taken:  # bound but not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(TaskError, match=f"no Dask scheduler answers at {address}"), cluster.connect(address):
             pass
 
 
-def test_the_address_of_a_dashboard_is_a_wrong_command() -> None:
+def test_the_address_of_a_dashboard_is_a_configuration_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as dashboard:
         address = f"http://127.0.0.1:{dashboard.getsockname()[1]}"
         with pytest.raises(ConfigError, match=r"an address such as tcp://"), cluster.connect(address):
             pass
 
 
-def test_a_scheduler_elsewhere_runs_the_parts() -> None:
+def test_parts_run_on_the_scheduler_at_an_address() -> None:
     from distributed import LocalCluster
 
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp") as elsewhere,
-        cluster.connect(elsewhere.scheduler_address) as connected,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp") as remote,
+        cluster.connect(remote.scheduler_address) as connected,
     ):
-        assert connected.map(late_first(), range(3), label="squares") == [(0, 0), (1, 1), (2, 4)]
+        assert connected.map(slow_first(), range(3), label="squares") == [(0, 0), (1, 1), (2, 4)]

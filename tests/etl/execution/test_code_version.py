@@ -1,4 +1,4 @@
-"""Workers must have the client's code: real Dask workers that run from a changed copy of it."""
+"""Workers must have the same code as the client: real Dask workers that run a changed copy."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def code_version():
 """
 
 
-def copied(folder: Path) -> Path:
-    """Return a copy of our package in a folder."""
+def copy_package(folder: Path) -> Path:
+    """Copy the package into a folder; return the path of the copy."""
     return Path(shutil.copytree(PACKAGE, folder / "etl", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 @pytest.fixture(scope="module")
 def other(dask: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The code of the only worker: a changed copy, which writes a line into asked.txt for each part it gets."""
-    copy = copied(tmp_path_factory.mktemp("tree"))
+    """The code of the only worker: a changed copy that writes a line to asked.txt for each part it receives."""
+    copy = copy_package(tmp_path_factory.mktemp("tree"))
     changed = copy / "execution" / "code_version.py"
     changed.write_text(changed.read_text() + COUNTED.format(log=str(copy / "asked.txt")))
     dask.add(tree=copy.parent)
@@ -45,7 +45,7 @@ def other(dask: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_digest_depends_on_the_names_and_the_bytes_of_the_files(tmp_path: Path) -> None:
-    copy = copied(tmp_path)
+    copy = copy_package(tmp_path)
     assert tree_digest(copy) == code_version()[CODE]
     changed = copy / "formats" / "coco.py"
     changed.write_bytes(changed.read_bytes() + b"\n")
@@ -54,11 +54,11 @@ def test_the_digest_depends_on_the_names_and_the_bytes_of_the_files(tmp_path: Pa
     assert len({code_version()[CODE], by_bytes, tree_digest(copy)}) == 3
 
 
-def test_the_libraries_that_decide_bytes_have_a_version() -> None:
+def test_the_libraries_that_affect_the_bytes_have_a_version() -> None:
     assert {"numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg"} <= code_version().keys()
 
 
-def test_versions_differ_where_both_have_a_library() -> None:
+def test_versions_are_compared_only_if_both_sides_have_the_library() -> None:
     client = {"etl": "aa", "numpy": "2.4.6", "scipy": "1.17.1"}
     assert differences({"etl": "aa", "numpy": "2.4.6", "albumentations": "2.0.8"}, client) == []
     assert differences({"etl": "bb", "numpy": "2.4.5"}, client) == [
@@ -67,18 +67,18 @@ def test_versions_differ_where_both_have_a_library() -> None:
     ]
 
 
-def test_a_build_on_a_worker_with_other_code_is_refused_and_publishes_nothing(
+def test_a_build_on_a_worker_with_different_code_fails_and_publishes_nothing(
     dask: Any, other: Path, dataset: Any, tmp_path: Path
 ) -> None:
-    theirs, ours = tree_digest(other), code_version()[CODE]
-    refusal = rf"the worker at tcp://\S+ has other code: etl is {theirs} on the worker and {ours} on the client$"
+    worker, client = tree_digest(other), code_version()[CODE]
+    refusal = rf"the worker at tcp://\S+ has different code: etl is {worker} on the worker and {client} on the client$"
     config = dataset.config(tmp_path / "store")
     with cluster.connect(dask.address) as connected, pytest.raises(TaskError, match=refusal):
         build.build(config, connected)
     assert list(Path(config.home).glob("snapshots/*")) == []
 
 
-def test_a_part_is_refused_at_the_first_try_and_not_run(dask: Any, other: Path, tmp_path: Path) -> None:
+def test_a_part_is_refused_at_the_first_attempt_and_not_run(dask: Any, other: Path, tmp_path: Path) -> None:
     def touch(path: str) -> None:
         from pathlib import Path
 

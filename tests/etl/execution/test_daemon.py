@@ -19,7 +19,7 @@ time.sleep(60)
 
 def test_a_daemon_has_its_own_session_and_logs_both_streams(tmp_path: Path) -> None:
     log = tmp_path / "daemon.log"
-    log.write_text("of an earlier start\n")
+    log.write_text("from an earlier start\n")
     process = daemon.start([sys.executable, "-c", PRINT_AND_SLEEP], tmp_path, log)
     try:
         while "warning" not in log.read_text():
