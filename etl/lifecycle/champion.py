@@ -1,4 +1,4 @@
-"""The champion: which of a dataset's models stands for it, how it came to, and what stood before."""
+"""The champion: the promoted model of a dataset, and the history of promotions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
 
 def current_champion(home: str) -> str | None:
-    """Return the id of the dataset's champion, None before the first."""
+    """Return the id of the champion of the dataset at `home`, None before the first promotion."""
     entries = history(home)
     return str(entries[-1]["model"]) if entries else None
 
 
 def champion_and_previous(home: str) -> list[str]:
-    """Return the ids of the champion and its predecessor, those that there are."""
+    """Return the ids of the champion and its predecessor, as far as they exist."""
     entries = history(home)[-1:]
     return [str(entry[key]) for entry in entries for key in ("model", "predecessor") if entry[key] is not None]
 
@@ -32,25 +32,25 @@ def history(home: str) -> list[dict[str, Any]]:
 
 
 def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str, Any]:
-    """Make a model the champion in place of the one it was compared with, and return the entry.
+    """Make a model the champion in place of `over`, the champion it was compared with, and return the log entry.
 
-    A promotion exists when its entry in the log does, which only one of two can write: StoreError when the champion is
-    no longer the one it was compared with. champion.json repeats the newest entry.
+    The log entry makes the promotion valid, and only one of two concurrent promotions can create it; champion.json is a
+    copy of the newest entry. StoreError if `over` is no longer the champion or if the model already is.
     """
     paths, entries = DatasetPaths(home), history(home)
-    now = str(entries[-1]["model"]) if entries else None
-    if now != over:
+    champion = str(entries[-1]["model"]) if entries else None
+    if champion != over:
         raise StoreError(
-            f"{home}: the champion changed from {over or 'none'} to {now or 'none'} during the evaluation; "
+            f"{home}: the champion changed from {over or 'none'} to {champion or 'none'} during the evaluation; "
             "evaluate again"
         )
-    if now == model:
+    if champion == model:
         raise StoreError(f"{home}: {model} is already the champion")
     sequence = len(entries) + 1
     entry = {
         "sequence": sequence,
         "model": model,
-        "predecessor": now,
+        "predecessor": champion,
         "reason": reason,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -61,36 +61,36 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
 
 
 def list_models(home: str) -> list[dict[str, Any]]:
-    """Return the dataset's models, oldest first: id, snapshot, figures where it was judged, whether it is champion."""
-    best = current_champion(home)
-    found = []
+    """Return the models of a dataset, oldest first: id, snapshot, metrics (None if not evaluated), champion or not."""
+    champion = current_champion(home)
+    models = []
     for uri in store.glob(DatasetPaths(home).model("*").model_json):
-        said, paths = store.read_json(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
+        model, paths = store.read_json(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
         metrics = _combined_metrics(paths)
-        found.append(
+        models.append(
             {
-                "id": said["id"],
+                "id": model["id"],
                 "uri": paths.uri,
                 "written": store.modified_time(paths.weights).isoformat(),
-                "model": said["model"],
-                "snapshot": said["snapshot"],
-                "run": said.get("run"),
+                "model": model["model"],
+                "snapshot": model["snapshot"],
+                "run": model.get("run"),
                 **{key: None if metrics is None else metrics[key] for key in ("AP", "AP50", "AP_small")},
-                "champion": said["id"] == best,
+                "champion": model["id"] == champion,
             }
         )
-    return sorted(found, key=lambda row: (row["written"], row["id"]))
+    return sorted(models, key=lambda row: (row["written"], row["id"]))
 
 
 def _combined_metrics(model: ModelPaths) -> CombinedMetrics | None:
-    """Return the metrics of a model's evaluation; None before there is one."""
+    """Return the combined metrics of a model, None before its evaluation."""
     if not store.exists(model.evaluation_json):
         return None
     return Evaluation.from_json(model.evaluation_json, store.read_bytes(model.evaluation_json)).combined
 
 
 def resolve_model(model: str) -> tuple[str, str]:
-    """Return the dataset's part of the store and the id of a model's URI; ConfigError when no model is there."""
+    """Return the home of the dataset and the id of the model at a URI; ConfigError if there is no model."""
     home, name = split_uri(model)
     if not home or not store.exists(ModelPaths(model).model_json):
         raise ConfigError("speck promote", "MODEL", f"{model}, which has no model.json", "a model's URI")

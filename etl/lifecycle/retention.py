@@ -1,4 +1,4 @@
-"""Clean-up: what the retention of a dataset no longer keeps, and what nothing refers to any more."""
+"""Garbage collection: delete what the retention policy of a dataset no longer keeps and what nothing refers to."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
-_RUN_DAYS = 7  # after which a training that did not go on is given up
-_AUDIT_HOURS = 24  # after which the work of an audit, which takes no lease, is a dead one's
+_RUN_DAYS = 7  # after which an unfinished training that was not resumed is deleted
+_AUDIT_HOURS = 24  # after which the work folder of an audit, which holds no lease, is deleted
 
 
 def collect_garbage(config: Config) -> dict[str, Any]:
-    """Remove old snapshots, shards no kept one needs, trials and work of dead builds; return the answer of `speck gc`.
+    """Remove old snapshots and models, unused shards and trials, and leftover work; return the answer of `speck gc`.
 
-    The newest `retention.snapshots` stay, and whatever head, champion and its predecessor stand for. It holds the
-    dataset's lease itself, and so never works beside a build: StoreError, naming the owner, while one runs. StoreError,
-    too, with nothing removed, when a file is damaged that says what must stay.
+    The newest `retention.snapshots` are kept, and the snapshots of the head, the champion, its predecessor, the newest
+    model and unfinished trainings. StoreError, which names the owner, while a build holds the lease on the dataset;
+    StoreError, with nothing removed, if a file that decides what is kept is missing or damaged.
     """
     with lease.hold(config.home):
         return _collect(config)
@@ -35,65 +35,65 @@ def collect_garbage(config: Config) -> dict[str, Any]:
 def _collect(config: Config) -> dict[str, Any]:
     paths = DatasetPaths(config.home)
     snapshot_files, shard_files, work_files = (_listing(uri) for uri in (paths.snapshots, paths.shards, paths.work))
-    there = _folders(snapshot_files)
-    published = {name for name in there if f"{name}/{MANIFEST}" in snapshot_files}
+    snapshots = _folders(snapshot_files)
+    published = {name for name in snapshots if f"{name}/{MANIFEST}" in snapshot_files}
     _check_pointers(config, published)
-    _check_manifests(config, there, published)
+    _check_manifests(config, snapshots, published)
     kept = snapshots_to_keep(config) & published
     needed = {
         shard_file(entry["sha256"])
         for name in sorted(kept)
         for entry in snapshot.Snapshot.open(paths.snapshot(name).uri).manifest["shards"]
     }
-    gone = sorted(there - kept)
-    for name in gone:
-        store.delete(paths.snapshot(name).manifest)  # first: what is half removed is no snapshot
+    old_snapshots = sorted(snapshots - kept)
+    for name in old_snapshots:
+        store.delete(paths.snapshot(name).manifest)  # first, so that a half-removed folder is not a snapshot
         store.delete(paths.snapshot(name).uri)
         log.info("gc: removed snapshot %s", name)
     shards = sorted(shard_files.keys() - needed)
     for name in shards:
         store.delete(f"{paths.shards}/{name}")
-    work = [name for name in sorted(_folders(work_files)) if _is_dead(WorkDir(paths.work_dir(name)))]
+    work = [name for name in sorted(_folders(work_files)) if _is_abandoned(WorkDir(paths.work_dir(name)))]
     for name in work:
         WorkDir(paths.work_dir(name)).delete()
     models = _old_models(config)
-    at_work = _runs(config.home)
-    needed_runs = {row["run"] for row in champion.list_models(config.home) if row["id"] not in models} | at_work.keys()
+    unfinished = _unfinished_runs(config.home)
+    kept_models = [row for row in champion.list_models(config.home) if row["id"] not in models]
+    needed_runs = {row["run"] for row in kept_models} | unfinished.keys()
     for name in models:
         model = paths.model(name)
         run = store.read_json(model.model_json).get("run")
         if run is not None and run not in needed_runs:
             store.delete(paths.run(run).uri)
-        store.delete(model.model_json)  # first: what is half removed is no model
+        store.delete(model.model_json)  # first, so that a half-removed folder is not a model
         store.delete(model.uri)
-    for name, age in at_work.items():
+    for name, age in unfinished.items():
         if age > timedelta(days=_RUN_DAYS):
             store.delete(paths.run(name).uri)
-    trials = _trials(config)
+    trials = _unused_trials(config)
     for name in trials:
         store.delete(paths.trial(name))
-    freed = sum(size for path, size in snapshot_files.items() if path.split("/")[0] in gone)
+    freed = sum(size for path, size in snapshot_files.items() if path.split("/")[0] in old_snapshots)
     freed += sum(shard_files[name] for name in shards)
     freed += sum(size for path, size in work_files.items() if path.split("/")[0] in work)
     counts = {"shards": len(shards), "work": len(work), "trials": len(trials)}
-    return {"kept": len(kept), "removed": {"snapshots": gone, "models": models, **counts, "bytes": freed}}
+    return {"kept": len(kept), "removed": {"snapshots": old_snapshots, "models": models, **counts, "bytes": freed}}
 
 
 def remove_leftovers(home: str, build_id: str) -> None:
-    """Remove what builds that were killed left behind, for the build that holds the lease and keeps its own work.
+    """Remove the leftovers of killed builds; call it from the build `build_id`, which holds the lease.
 
-    That is the work no try of a build can go on with: published by a process that could not clean up any more, half
-    removed by one, or begun under another plan than the dataset has by now, and so under an id that no build has. And
-    it is the files that were being written.
+    Work folders are removed if no attempt of a build can resume them: those already published, those half removed, and
+    those started with a plan that is no longer the dataset's. Partially written files are removed too.
     """
     paths = DatasetPaths(home)
     published = {entry.get("build") for entry in snapshot.history(home)}
     plan = snapshot.load_plan(home)
     pinned = plan.model_dump(mode="json") if plan is not None else None
-    there = sorted(_folders(_listing(paths.work)) - {build_id})
-    beside = [name for name in there if "-" in name]  # of an audit or an outlook, which take no lease
-    for name in there:
-        if name in beside:
+    folders = sorted(_folders(_listing(paths.work)) - {build_id})
+    without_lease = [name for name in folders if "-" in name]  # of audits and plan previews, which can run now
+    for name in folders:
+        if name in without_lease:
             continue
         work = WorkDir(paths.work_dir(name))
         if not work.exists or name in published or work.build["plan"] != pinned:
@@ -101,30 +101,30 @@ def remove_leftovers(home: str, build_id: str) -> None:
             log.info("removed leftover work of build %s", name)
     for folder in (paths.shards, paths.snapshots, paths.log):
         store.clear_partials(folder)
-    for file in (paths.plan, paths.head, *(() if beside else (paths.seen,))):
+    for file in (paths.plan, paths.head, *(() if without_lease else (paths.seen,))):
         store.clear_partials_of(file)
 
 
 def snapshots_to_keep(config: Config) -> set[str]:
-    """Return the ids of the snapshots that must stay."""
+    """Return the ids of the snapshots to keep."""
     published: list[str] = []
     for entry in reversed(snapshot.history(config.home)):
         if entry["snapshot"] not in published:
             published.append(entry["snapshot"])
-    found = set(published[: config.retention.snapshots])
+    kept = set(published[: config.retention.snapshots])
     if (head := snapshot.head(config)) is not None:
-        found.add(split_uri(head).id)
-    newest = [row["id"] for row in champion.list_models(config.home)[-1:]]  # it may not be judged yet
-    stood_on = [_snapshot_of(config.home, model) for model in (*champion.champion_and_previous(config.home), *newest)]
+        kept.add(split_uri(head).id)
+    newest = [row["id"] for row in champion.list_models(config.home)[-1:]]  # it may not be evaluated yet
+    of_models = [_snapshot_of(config.home, model) for model in (*champion.champion_and_previous(config.home), *newest)]
     in_training = [split_uri(uri).id for uri in _in_training(config.home)]
-    return found | {name for name in (*stood_on, *in_training) if name is not None}
+    return kept | {name for name in (*of_models, *in_training) if name is not None}
 
 
 def _check_pointers(config: Config, published: set[str]) -> None:
-    """Raise StoreError when the files that name the newest snapshot and the champion are lost or contradict."""
+    """Raise StoreError if the files that name the newest snapshot or the champion are missing or inconsistent."""
     paths, log = DatasetPaths(config.home), snapshot.history(config.home)
     if published and not log and snapshot.head(config) is None:
-        raise _refusal(paths.head, f"it and log/ are missing, but {len(published)} snapshots exist")
+        raise _damage_error(paths.head, f"it and log/ are missing, but {len(published)} snapshots exist")
     promotions = champion.history(config.home)
     pointers = ((paths.head, log, paths.log_entry), (paths.champion, promotions, paths.promotion))
     for pointer, entries, entry_uri in pointers:
@@ -132,87 +132,87 @@ def _check_pointers(config: Config, published: set[str]) -> None:
             continue
         sequence = store.read_json(pointer)["sequence"]
         if all(entry["sequence"] != sequence for entry in entries):
-            raise _refusal(entry_uri(sequence), f"missing, but {split_uri(pointer).id} refers to it")
+            raise _damage_error(entry_uri(sequence), f"missing, but {split_uri(pointer).id} refers to it")
 
 
-def _check_manifests(config: Config, there: set[str], published: set[str]) -> None:
-    """Raise StoreError when a model that must stay is lost, or the manifest of a snapshot that something needs."""
+def _check_manifests(config: Config, snapshots: set[str], published: set[str]) -> None:
+    """Raise StoreError if a model to keep is missing, or the manifest of a snapshot that is in use."""
     home, head, paths = config.home, snapshot.head(config), DatasetPaths(config.home)
     needed = {} if head is None else {head: "head.json refers to it"}
     for model in champion.champion_and_previous(home):
         uri = paths.model(model).model_json
         if not store.exists(uri):
-            raise _refusal(uri, "missing, but it is the champion or its predecessor")
+            raise _damage_error(uri, "missing, but it is the champion or its predecessor")
         needed[str(store.read_json(uri)["snapshot"])] = f"model {model} was trained on it"
     trained = [*_in_training(home), *(str(row["snapshot"]) for row in champion.list_models(home)[-1:])]
-    needed |= {uri: "a training or the newest model needs it" for uri in trained if split_uri(uri).id in there}
+    needed |= {uri: "a training or the newest model needs it" for uri in trained if split_uri(uri).id in snapshots}
     for uri, reason in needed.items():
         name = split_uri(uri).id
-        if name not in published and not paths.is_of_trial(uri):  # a trial has snapshots of its own
-            raise _refusal(paths.snapshot(name).manifest, f"missing, but {reason}")
+        if name not in published and not paths.is_of_trial(uri):  # a trial has its own snapshots
+            raise _damage_error(paths.snapshot(name).manifest, f"missing, but {reason}")
 
 
-def _refusal(uri: str, reason: str) -> StoreError:
-    return StoreError(f"{uri}: {reason}; nothing was removed, restore the file first")
+def _damage_error(uri: str, reason: str) -> StoreError:
+    return StoreError(f"{uri}: {reason}; nothing was removed; restore the file first")
 
 
 def _in_training(home: str) -> list[str]:
-    """Return the URIs (of older runs: ids) of the snapshots that unfinished trainings read."""
+    """Return the URIs (ids for older runs) of the snapshots of unfinished trainings."""
     return [str(store.read_json(uri)["snapshot"]) for uri in store.glob(DatasetPaths(home).run("*").run_json)]
 
 
 def _old_models(config: Config) -> list[str]:
-    """Return the ids of the models that `retention.models` no longer keeps, neither champion nor predecessor."""
+    """Return the ids of the models beyond `retention.models`, except the champion and its predecessor."""
     ids = [row["id"] for row in champion.list_models(config.home)]
     return sorted(set(ids[: -config.retention.models]) - set(champion.champion_and_previous(config.home)))
 
 
-def _trials(config: Config) -> list[str]:
-    """Return the trials that no build is at work on and no training or model needs."""
+def _unused_trials(config: Config) -> list[str]:
+    """Return the names of the trials without a running build whose snapshots no training or model uses."""
     paths = DatasetPaths(config.home)
-    there = sorted(_folders(_listing(paths.trials)))
-    needed = [*_in_training(config.home), *(str(row["snapshot"]) for row in champion.list_models(config.home))]
-    homes = {name: f"{paths.trial(name)}/{config.name}" for name in there}
+    names = sorted(_folders(_listing(paths.trials)))
+    used = [*_in_training(config.home), *(str(row["snapshot"]) for row in champion.list_models(config.home))]
+    homes = {name: f"{paths.trial(name)}/{config.name}" for name in names}
     return [
         name
         for name, home in homes.items()
-        if lease.active_lease(home) is None and not any(uri.startswith(f"{home}/") for uri in needed)
+        if lease.active_lease(home) is None and not any(uri.startswith(f"{home}/") for uri in used)
     ]
 
 
-def _runs(home: str) -> dict[str, timedelta]:
-    """Return how long ago each unfinished training was last at work; what a finished one left goes with its model."""
+def _unfinished_runs(home: str) -> dict[str, timedelta]:
+    """Return the time since the last write of each unfinished training; finished runs are deleted with their model."""
     paths = DatasetPaths(home)
     files = _listing(paths.runs)
-    newest: dict[str, datetime] = {}
+    last_write: dict[str, datetime] = {}
     for path in files:
         name = path.split("/")[0]
         if f"{name}/{RUN_JSON}" in files:
             time = store.modified_time(f"{paths.runs}/{path}").astimezone(UTC)
-            newest[name] = max(newest.get(name, time), time)
-    return {name: datetime.now(UTC) - time for name, time in newest.items()}
+            last_write[name] = max(last_write.get(name, time), time)
+    return {name: datetime.now(UTC) - time for name, time in last_write.items()}
 
 
 def _snapshot_of(home: str, model: str) -> str | None:
     try:
-        said = store.read_json(DatasetPaths(home).model(model).model_json)
-    except StoreError:  # the model itself is gone
+        content = store.read_json(DatasetPaths(home).model(model).model_json)
+    except StoreError:  # the model does not exist
         return None
-    return split_uri(str(said["snapshot"])).id
+    return split_uri(str(content["snapshot"])).id
 
 
 def _listing(uri: str) -> dict[str, int]:
-    """Return the size of each file below a folder, by its path there; nothing where no folder is."""
+    """Return the size in bytes of each file below a folder by relative path; empty if the folder does not exist."""
     return {file.path: file.size for file in store.list_files(uri)} if store.exists(uri) else {}
 
 
 def _folders(files: Iterable[str]) -> set[str]:
-    """Return the names of the first folders of these paths."""
+    """Return the first components of relative paths."""
     return {path.split("/")[0] for path in files}
 
 
-def _is_dead(work: WorkDir) -> bool:
-    """Return whether no one works in a folder any more: a build would hold the lease, an audit is done within a day."""
+def _is_abandoned(work: WorkDir) -> bool:
+    """Return whether a work folder is unused: a build would hold the lease, an audit takes less than a day."""
     if "-" not in work.build_id:
         return True
     if not work.exists:

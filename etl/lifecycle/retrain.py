@@ -1,4 +1,4 @@
-"""Whether a new snapshot is worth a training: how much has changed since the one the last model was trained on."""
+"""Decide whether to train on a new snapshot: what has changed since the snapshot of the last model."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes
 
 
 def reason_to_train(config: Config, snapshot: str) -> str | None:
-    """Return why the snapshot at this URI deserves a training, None when it does not."""
-    own = [row["uri"] for row in champion.list_models(config.home) if "/" not in row["snapshot"]]
-    if not own:  # one of a trial's, or of another dataset's snapshot says nothing of this one's
+    """Return the reason to train on the snapshot at this URI, None if there is none."""
+    own_models = [row["uri"] for row in champion.list_models(config.home) if "/" not in row["snapshot"]]
+    if not own_models:  # models of trials and of other datasets do not count
         return "no model yet"
-    model = own[-1]
+    model = own_models[-1]
     last = store.read_json(ModelPaths(model).model_json)
     try:
         before = Snapshot.open(snapshot_of(model)).table("annotations")
     except StoreError:
-        return "the snapshot of the last model is gone"
+        return "the snapshot of the last model no longer exists"
     return decide(config, last["config"], changed_share(before, Snapshot.open(snapshot).table("annotations")))
 
 
 def decide(config: Config, trained: dict[str, Any], changed: float) -> str | None:
-    """Return why to train, given the last model's resolved configuration and the share of boxes changed since."""
-    now = config.resolved()
-    if different := [name for name in SETTINGS if now[name] != trained.get(name)]:
+    """Return the reason to train, given the configuration of the last model and the share of boxes changed since."""
+    settings = config.resolved()
+    if different := [name for name in SETTINGS if settings[name] != trained.get(name)]:
         return f"new settings: {', '.join(different)}"
     if changed >= config.retrain.min_change:
         return f"{changed:.1%} of the boxes changed"
@@ -42,19 +42,19 @@ def decide(config: Config, trained: dict[str, Any], changed: float) -> str | Non
 
 
 def changed_share(before: pa.Table, after: pa.Table) -> float:
-    """Return the boxes added, changed or removed between two annotations tables, as a share of those before."""
+    """Return the number of boxes added, changed or removed between two tables, divided by the number before."""
     old, new = _boxes(before), _boxes(after)
     added = Counter(image for _, image in new - old)
     removed = Counter(image for _, image in old - new)
-    # A moved box is one change: in its image it shows as one box removed and one added.
+    # A moved box is one change: one box removed and one added in the same image.
     changes = sum(max(added[image], removed[image]) for image in added | removed)
     return changes / max(1, len(old))
 
 
 def newest_model(config: Config) -> str | None:
-    """Return the URI of the dataset's newest model, None before the first."""
-    folders = [row["uri"] for row in champion.list_models(config.home)]
-    return folders[-1] if folders else None
+    """Return the URI of the newest model of the dataset, None before the first."""
+    models = champion.list_models(config.home)
+    return str(models[-1]["uri"]) if models else None
 
 
 def snapshot_of(model: str) -> str:
@@ -63,7 +63,7 @@ def snapshot_of(model: str) -> str:
 
 
 def trained_on(model: str) -> str:
-    """Return the id of the snapshot a model was trained on, its URI where that is none of the dataset's own."""
+    """Return the id of the snapshot a model was trained on; its URI if it is not one of the dataset."""
     return str(store.read_json(ModelPaths(model).model_json)["snapshot"])
 
 

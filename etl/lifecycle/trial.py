@@ -1,4 +1,4 @@
-"""A build tried out with other settings or a few images: published apart, never taken for the dataset's own."""
+"""Trials: builds with other settings or fewer images, stored separately from the snapshots of the dataset."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from etl.storage.paths import DatasetPaths
 
 
 def load_trial_config(path: str | Path, changes: Mapping[str, Any]) -> Config:
-    """Return a dataset file's configuration with some settings changed, by dotted key.
+    """Return the configuration of a dataset file with changed settings, by dotted key.
 
-    With a change its snapshots lie below `<store>/<dataset>/trials/<digest of the changes>`: neither the dataset's
-    newest, nor announced, nor in the way of its next build. ConfigError as for the file itself.
+    With changes the store is `<store>/<dataset>/trials/<digest of the changes>`: a build there does not change the
+    newest snapshot, triggers no training and does not block builds of the dataset. ConfigError as for the file itself.
     """
     config = load(path, changes)
     return with_trial_store(config, digest(dict(changes))[:8]) if changes else config
 
 
 def with_trial_store(config: Config, name: str) -> Config:
-    """Return a dataset's configuration with the trial of this name in place of the dataset's own part of the store."""
+    """Return the configuration of a dataset with its store replaced by that of the trial of this name."""
     return config.model_copy(update={"store": DatasetPaths(config.home).trial(name)})

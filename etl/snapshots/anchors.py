@@ -38,7 +38,7 @@ def fit(
     per_level: int | Literal["auto"] | None = None,
     seed: int | None = None,
 ) -> AnchorFit:
-    """Return anchors for boxes wh [N, 2] in sample pixels; what is not given here is as configured."""
+    """Return anchors for boxes wh [N, 2] in sample pixels; an argument that is None is taken from the configuration."""
     side = image_size or config.anchors.image_size or network.image_size(config, tile_size)
     return fit_anchors(
         wh * (side / tile_size),
@@ -50,7 +50,7 @@ def fit(
 
 
 def refit(snapshot: Snapshot, **options: Any) -> dict[str, Any]:
-    """Return new anchors for a snapshot, as anchors.json holds them, with the seconds spent; `options` as of `fit`."""
+    """Return new anchors for a snapshot as in anchors.json, and the seconds of the fit; `options` as in `fit`."""
     wh = box_sizes([snapshot.table("samples")])
     fitted = fit(wh, snapshot.config, snapshot.plan.tile.size, **options)
     return {**to_json(fitted), "seconds": round(fitted.seconds, 3)}

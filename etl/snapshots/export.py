@@ -1,4 +1,4 @@
-"""A snapshot's samples as a dataset for anyone else's trainer: YOLO, COCO or WebDataset."""
+"""Export the samples of a snapshot for other training frameworks: as YOLO, COCO or WebDataset."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ Row = dict[str, Any]
 
 
 def export(snapshot: Snapshot, format: str, out: Path, *, raw: bool = False) -> dict[str, Any]:
-    """Write the samples into a new or empty folder and return the answer of `speck export`.
+    """Write the samples to a new or empty folder and return the answer of `speck export`.
 
-    Ignore regions (crowds among them) are painted grey, never over a labelled box, and have no annotation: most readers
-    of COCO take `iscrowd: 1` for an object. Only painted samples are encoded again. With `raw`, nothing is painted.
+    Ignore regions, crowds included, are painted grey except inside labelled boxes and have no annotation: most COCO
+    readers treat `iscrowd: 1` as an object. Only painted samples are re-encoded. With `raw`, nothing is painted.
+    ConfigError for an unknown format or a folder that is not empty, StoreError for a damaged shard.
     """
     if format not in FORMATS:
         raise ConfigError("speck", "--format", repr(format), f"one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("speck", "OUT", f"{out}, which exists and is not an empty folder", "a new or empty folder")
-    write = _webdataset if format == "webdataset" else _labelled(format)
+    write = _write_webdataset if format == "webdataset" else _writer_of(format)
     samples, painted = write(snapshot, out, raw)
     return {"out": str(out), "format": format, "samples": samples, "painted": painted}
 
 
-def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
+def _writer_of(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
     writer = formats.get_writer(name)
 
     def write(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
@@ -48,10 +49,10 @@ def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
         annotations: list[Row] = []
         count = 0
         for row, data in _samples(snapshot):
-            images.append(_image(row))
-            annotations += [_annotation(row, box) for box in row["boxes"]]
+            images.append(_image_row(row))
+            annotations += [_annotation_row(row, box) for box in row["boxes"]]
             if row["ignore"] and not raw:
-                data = _painted(snapshot, row, data)
+                data = _paint(snapshot, row, data)
                 count += 1
             path = out / writer.image_file(f"{row['sample_id']}.jpg", row["split"])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def _labelled(name: str) -> Callable[[Snapshot, Path, bool], tuple[int, int]]:
     return write
 
 
-def _webdataset(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
+def _write_webdataset(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
     out.mkdir(parents=True, exist_ok=True)
     total, painted, numbers = 0, 0, dict.fromkeys(schema.SPLITS, 0)
     for entry, rows, data in _shards(snapshot):
@@ -71,17 +72,17 @@ def _webdataset(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
         path = out / f"{split}-{numbers[split]:06d}.tar"
         numbers[split] += 1
         total += len(rows)
-        marked = 0 if raw else sum(bool(row["ignore"]) for row in rows)
-        painted += marked
-        if not marked:
+        painted_rows = 0 if raw else sum(bool(row["ignore"]) for row in rows)
+        painted += painted_rows
+        if not painted_rows:
             path.write_bytes(data)
             continue
         writer = shard.ShardWriter(path)
         records = shard.read_members(data)
         for row in rows:
-            image = _cut(row, data)
+            image = _image_bytes(row, data)
             if row["ignore"]:
-                image = _painted(snapshot, row, image)
+                image = _paint(snapshot, row, image)
             blocks, _ = shard.sample_blocks(row["sample_id"], image, records[f"{row['sample_id']}.json"])
             writer.add(blocks)
         writer.close()
@@ -90,7 +91,7 @@ def _webdataset(snapshot: Snapshot, out: Path, raw: bool) -> tuple[int, int]:
 
 
 def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], bytes]]:
-    """Yield each shard's manifest entry, index rows in its order, and content."""
+    """Yield the manifest entry of each shard, its rows of the table samples by offset, and its content."""
     samples = snapshot.table("samples")
     for entry in snapshot.manifest["shards"]:
         rows = samples.filter(pc.equal(samples["shard"], entry["sha256"])).sort_by("offset").to_pylist()
@@ -101,18 +102,18 @@ def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], byt
 def _samples(snapshot: Snapshot) -> Iterator[tuple[Row, bytes]]:
     for _, rows, data in _shards(snapshot):
         for row in rows:
-            yield row, _cut(row, data)
+            yield row, _image_bytes(row, data)
 
 
-def _cut(row: Row, data: bytes) -> bytes:
+def _image_bytes(row: Row, data: bytes) -> bytes:
     image = data[row["offset"] : row["offset"] + row["size"]]
     if len(image) != row["size"]:
-        raise StoreError(f"sample {row['sample_id']} lies outside its shard: see `speck verify`")
+        raise StoreError(f"sample {row['sample_id']} is outside its shard; run `speck verify`")
     return image
 
 
-def _painted(snapshot: Snapshot, row: Row, data: bytes) -> bytes:
-    """Return the sample with its ignore regions grey, encoded with its own chroma sampling."""
+def _paint(snapshot: Snapshot, row: Row, data: bytes) -> bytes:
+    """Return the JPEG of a sample with its ignore regions grey, re-encoded with the same chroma subsampling."""
     try:
         pixels = codec.decode(data)
     except codec.UnreadableImageError as error:
@@ -121,7 +122,7 @@ def _painted(snapshot: Snapshot, row: Row, data: bytes) -> bytes:
     return codec.encode(image, snapshot.config.shard.quality, codec.chroma_sampling(data))
 
 
-def _image(row: Row) -> Row:
+def _image_row(row: Row) -> Row:
     return {
         **{name: row[name] for name in ("sha256", "width", "height", "split")},
         "image_id": row["sample_id"],
@@ -130,8 +131,8 @@ def _image(row: Row) -> Row:
     }
 
 
-def _annotation(row: Row, box: Row) -> Row:
-    place = {side: box[side] for side in XYXY}
+def _annotation_row(row: Row, box: Row) -> Row:
+    corners = {side: box[side] for side in XYXY}
     names = {"annotation_id": box["annotation_id"], "image_id": row["sample_id"], "category": box["category"]}
     flags = {"crowd": False, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0}
-    return {**names, **place, **flags}
+    return {**names, **corners, **flags}

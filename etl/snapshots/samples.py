@@ -29,7 +29,7 @@ class Sample:
     """One training image with its labels; coordinates are pixels of the sample."""
 
     id: str
-    image_id: str  # the source image; of a mosaic, that of its first part
+    image_id: str  # the source image; the first one of a mosaic
     image: NDArray[np.uint8]  # [H, W, 3], RGB
     boxes: Boxes  # [N, 4], xyxy
     labels: NDArray[np.int64]  # [N], indices into the snapshot's categories
@@ -37,41 +37,41 @@ class Sample:
     ignore: Boxes  # [M, 4], regions that are neither object nor background
 
     def masked(self) -> NDArray[np.uint8]:
-        """Return the image with its ignore regions grey, labelled boxes left as they are."""
+        """Return the image with its ignore regions painted grey, except inside labelled boxes."""
         return mask_out(self.image, self.ignore, self.boxes)
 
 
 class Samples(Sequence[Sample]):
-    """The samples of one split of a snapshot, ordered by id; each is read when it is asked for.
+    """The samples of one split of a snapshot, sorted by id and read on access.
 
-    A copy in another process opens its own files, so that data loader workers may share one.
+    A copy in another process opens its own files, so data loader workers can share one object.
     """
 
     def __init__(self, home: str, samples: pa.Table, categories: Sequence[str], split: str) -> None:
-        """Take the table `samples` of a snapshot whose shards lie below `home`."""
+        """Use the table `samples` of a snapshot of the dataset at `home`."""
         table = select_split(samples, split)
         self._reader = ShardReader(home)
-        self._places = table.select(["sample_id", "image_id", "shard", "offset", "size"])
+        self._rows = table.select(["sample_id", "image_id", "shard", "offset", "size"])
         self._boxes = box_lists(table["boxes"])
         self._labels = category_lists(table["boxes"], categories)
         self._weights = weight_lists(table["boxes"])
         self._ignore = box_lists(table["ignore"])
 
     def __len__(self) -> int:
-        return int(self._places.num_rows)
+        return int(self._rows.num_rows)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Return a sample by its place; StoreError when its shard is missing or damaged."""
+        """Return a sample by its index; StoreError if its shard is missing or too short."""
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[position] for position in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        row = self._places.slice(index, 1).to_pylist()[0]
+        row = self._rows.slice(index, 1).to_pylist()[0]
         return Sample(
             id=row["sample_id"],
             image_id=row["image_id"],
@@ -98,7 +98,7 @@ class ShardReader:
         self._open = _OpenFiles()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
-        """Return the bytes of one sample; StoreError when the shard is missing or ends before them."""
+        """Return `size` bytes of a shard from `offset` on; StoreError if the shard is missing or too short."""
         uri = self._paths.shard(shard)
         if store.local_path(uri) is None:
             data = store.read_range(uri, offset, size)
@@ -128,18 +128,18 @@ class ShardReader:
 
 
 def select_split(samples: pa.Table, split: str) -> pa.Table:
-    """Return the samples of a split by sample_id, whatever order they were written in."""
+    """Return the samples of a split, sorted by sample_id."""
     return samples.filter(pc.equal(samples["split"], split)).sort_by("sample_id")
 
 
 def box_lists(column: pa.ChunkedArray) -> list[Boxes]:
-    """Return the xyxy [N, 4] of each row of a column of lists of structs."""
+    """Return the boxes xyxy [N, 4] of each row of a column of lists of structs."""
     values = pc.list_flatten(column)
     return np.split(from_table(pa.Table.from_struct_array(values)), _ends(column))
 
 
 def category_lists(column: pa.ChunkedArray, categories: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Return each row's category indices [N]; StoreError for a category the snapshot does not list."""
+    """Return the category indices [N] of each row; StoreError for a category that the snapshot does not list."""
     names = pc.struct_field(pc.list_flatten(column), "category")
     index = pc.index_in(names, value_set=pa.array(list(categories), pa.string()))
     if index.null_count:
@@ -149,12 +149,12 @@ def category_lists(column: pa.ChunkedArray, categories: Sequence[str]) -> list[N
 
 
 def weight_lists(column: pa.ChunkedArray) -> list[NDArray[np.float64]]:
-    """Return the weights [N] of each row's boxes, 1 where an augmented sample has none."""
+    """Return the weights [N] of the boxes of each row; boxes of augmented samples have the weight 1."""
     weights = pc.fill_null(pc.struct_field(pc.list_flatten(column), "weight"), 1.0)
     return np.split(weights.to_numpy(), _ends(column))
 
 
 def _ends(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return where each row's list but the last ends in the flattened values."""
+    """Return the end index of each row's list, except the last, in the flattened values."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     return np.cumsum(lengths, dtype=np.int64)[:-1]

@@ -1,4 +1,4 @@
-"""Snapshots: what a build published, named by its content, and the pointers to the newest."""
+"""Snapshots: the published results of builds, named by their content, and the pointer to the newest one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
-FORMAT = 1  # of the tables, shards and manifest; raised when an older Speck could not read them. 0.1.0 wrote no number
+FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Snapshot:
         if not store.exists(paths.manifest):
             raise StoreError(f"{paths.uri}: not a snapshot: it has no manifest.json")
         manifest = store.read_json(paths.manifest)
-        if (found := manifest.get("format", 1)) > FORMAT:
-            raise StoreError(f"{paths.uri}: made by a newer Speck (format {found}, this one reads up to {FORMAT})")
+        if (version := manifest.get("format", 1)) > FORMAT:
+            raise StoreError(
+                f"{paths.uri}: written by a newer version of Speck (format {version}, this one reads up to {FORMAT})"
+            )
         return cls(paths.uri, manifest)
 
     @property
@@ -62,7 +64,7 @@ class Snapshot:
 
     @cached_property
     def plan(self) -> Plan:
-        """The pinned choices the build was made under."""
+        """The plan of the build."""
         return Plan.model_validate(self.manifest["plan"])
 
     @property
@@ -71,7 +73,7 @@ class Snapshot:
         return list(self.manifest["categories"])
 
     def table(self, name: str) -> pa.Table:
-        """Return one of images, annotations, rejects, ledger, samples."""
+        """Return the table images, annotations, rejects, ledger or samples; StoreError if it is missing or damaged."""
         return store.read_table(self.paths.table(name))
 
     def samples(self, split: str) -> Samples:
@@ -86,17 +88,17 @@ class Snapshot:
 
     @property
     def anchors(self) -> dict[str, Any]:
-        """The anchors fitted to the snapshot's boxes."""
+        """The content of anchors.json: the anchors fitted to the boxes of the snapshot."""
         return dict(store.read_json(self.paths.anchors))
 
     @property
     def audit(self) -> Audit:
-        """The audit of the snapshot's source; StoreError when it is damaged."""
+        """The audit of the source; StoreError if the file is missing or damaged."""
         return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
 
 
 def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> str:
-    """Return the name of the snapshot that holds these tables and shards."""
+    """Return the id of a snapshot with these tables and shards."""
     return digest({name: entry["sha256"] for name, entry in tables.items()}, [shard["sha256"] for shard in shards])[:16]
 
 
@@ -115,13 +117,13 @@ def load_plan(home: str) -> Plan | None:
 
 
 def is_newest(home: str, snapshot: str) -> bool:
-    """Return whether the dataset's newest snapshot is the one of this id."""
+    """Return whether the snapshot of this id is the newest of the dataset."""
     pointer = DatasetPaths(home).head
     return store.exists(pointer) and store.read_json(pointer)["snapshot"] == snapshot
 
 
 def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> None:
-    """Make a written snapshot the newest: its manifest, an entry in the log with the note, the head, in this order."""
+    """Make a snapshot the newest: write its manifest, a log entry with the fields of `note`, and last the head."""
     paths = DatasetPaths(home)
     previous: dict[str, Any] = {"snapshot": None, "sequence": 0}
     if store.exists(paths.head):
@@ -136,7 +138,7 @@ def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> Non
 
 
 def history(home: str) -> list[dict[str, Any]]:
-    """Return the log of a dataset's publications, oldest first, with each snapshot's URI."""
+    """Return the log entries of the publications of a dataset, oldest first, each with the URI of its snapshot."""
     paths = DatasetPaths(home)
     if not store.exists(paths.log):
         return []

@@ -1,4 +1,4 @@
-"""Clean-up removes what is old and unused, and nothing that something stands on."""
+"""Garbage collection removes what is old and unused, and nothing that is in use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from etl.storage import store
 
 @pytest.fixture
 def grown(dataset: Any, tmp_path: Path) -> tuple[Any, list[str]]:
-    """Four snapshots of a dataset of which two are to be kept; the configuration and their URIs."""
+    """A dataset with four snapshots and retention.snapshots 2: the configuration and the URIs of the snapshots."""
     config = dataset.config(tmp_path / "store", retention={"snapshots": 2})
-    found = []
+    uris = []
     for number in range(4):
         dataset.put(f"n{number}_1", dataset.boxes(40 + number), 40 + number)
         dataset.put("c_5", dataset.boxes(2), 50 + number)
-        found.append(dataset.build(config)["snapshot"])
-    return config, found
+        uris.append(dataset.build(config)["snapshot"])
+    return config, uris
 
 
 def add_model(config: Any, name: str, snapshot: str) -> None:
@@ -37,85 +37,86 @@ def add_model(config: Any, name: str, snapshot: str) -> None:
     store.write_json(f"{config.home}/models/{name}/model.json", {"id": name, "model": "m", "snapshot": snapshot})
 
 
-def kept(config: Any) -> set[str]:
+def kept_uris(config: Any) -> set[str]:
     return {path.parent.as_posix() for path in Path(config.home).glob("snapshots/*/manifest.json")}
 
 
-def shards(config: Any) -> set[str]:
+def shard_ids(config: Any) -> set[str]:
     return {path.stem for path in Path(config.home).glob("shards/*.tar")}
 
 
-def needed(uris: set[str]) -> set[str]:
+def shards_of(uris: set[str]) -> set[str]:
     return {entry["sha256"] for uri in uris for entry in Snapshot.open(uri).manifest["shards"]}
 
 
-def test_the_newest_snapshots_stay_whole_and_the_rest_goes_with_its_shards(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
-    before = shards(config)
+def test_the_newest_snapshots_are_kept_and_the_others_removed_with_their_shards(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
+    before = shard_ids(config)
     answer = retention.collect_garbage(config)
-    assert kept(config) == set(found[2:])
-    assert shards(config) == needed(set(found[2:])) < before
-    assert answer["removed"]["snapshots"] == sorted(uri.rsplit("/", 1)[1] for uri in found[:2])
-    assert answer["removed"]["shards"] == len(before) - len(shards(config))
+    assert kept_uris(config) == set(uris[2:])
+    assert shard_ids(config) == shards_of(set(uris[2:])) < before
+    assert answer["removed"]["snapshots"] == sorted(uri.rsplit("/", 1)[1] for uri in uris[:2])
+    assert answer["removed"]["shards"] == len(before) - len(shard_ids(config))
     assert answer["removed"]["bytes"] > 0
-    assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in found[2:])
+    assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in uris[2:])
     assert not list(Path(config.home).glob("lock.json*"))
     again = retention.collect_garbage(config)
     assert again["removed"] == {"snapshots": [], "models": [], "shards": 0, "work": 0, "trials": 0, "bytes": 0}
 
 
 def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
-    for name, uri in (("m0", found[0]), ("m1", found[1])):
+    config, uris = grown
+    for name, uri in (("m0", uris[0]), ("m1", uris[1])):
         add_model(config, name, uri)
     champion.promote(config.home, "m0", "first", over=None)
     champion.promote(config.home, "m1", "better", over="m0")
     retention.collect_garbage(
         config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1})})
     )
-    assert kept(config) == {found[0], found[1], found[3]}
+    assert kept_uris(config) == {uris[0], uris[1], uris[3]}
     with pytest.raises(StoreError, match="already"):
         champion.promote(config.home, "m1", "again", over="m1")
 
 
-def test_the_newest_models_stay_and_so_does_the_champion(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
+def test_the_newest_models_and_the_champion_are_kept(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
     few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 2, "snapshots": 1})})
     for number in range(5):
-        add_model(config, f"m{number}", found[number % 4])
-        time.sleep(0.01)  # they are told apart by when they were written
+        add_model(config, f"m{number}", uris[number % 4])
+        time.sleep(0.01)  # models are sorted by their time of writing
     champion.promote(config.home, "m1", "first", over=None)
     answer = retention.collect_garbage(few)
     assert answer["removed"]["models"] == ["m0", "m2"]
     assert sorted(path.name for path in Path(config.home, "models").iterdir()) == ["m1", "m3", "m4"]
-    assert kept(config) == {found[0], found[1], found[3]}  # of the newest, of the champion, and the newest itself
+    # of the newest model, of the champion, the newest snapshot
+    assert kept_uris(config) == {uris[0], uris[1], uris[3]}
 
 
 def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
+    config, uris = grown
     run = Path(config.home, "runs", "abc", "run.json")
-    store.write_json(str(run), {"snapshot": found[0].rsplit("/", 1)[1]})
+    store.write_json(str(run), {"snapshot": uris[0].rsplit("/", 1)[1]})
     retention.collect_garbage(config)
-    assert kept(config) == {found[0], *found[2:]}
+    assert kept_uris(config) == {uris[0], *uris[2:]}
     week = time.time() - 8 * 24 * 3600
     os.utime(run, (week, week))
     retention.collect_garbage(config)
     assert not run.exists()
     retention.collect_garbage(config)
-    assert kept(config) == set(found[2:])
+    assert kept_uris(config) == set(uris[2:])
 
 
-def test_what_a_finished_training_left_goes_with_its_model(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
+def test_the_run_of_a_finished_training_is_removed_with_its_model(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
     few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 1})})
     events = [Path(config.home, "runs", name, "events.out.1") for name in ("old", "again", "new")]
     for number, event in enumerate(events):
         store.write_bytes(str(event), b"")
-        add_model(config, f"m{number}", found[-1])
+        add_model(config, f"m{number}", uris[-1])
         model = f"{config.home}/models/m{number}/model.json"
         store.write_json(model, {**store.read_json(model), "run": event.parent.name})
         time.sleep(0.01)
-    store.write_json(str(events[1].with_name("run.json")), {"snapshot": "abc"})  # trained once more, now
+    store.write_json(str(events[1].with_name("run.json")), {"snapshot": "abc"})  # a second training, unfinished
     week = time.time() - 8 * 24 * 3600
     for event in events:
         os.utime(event, (week, week))
@@ -123,49 +124,49 @@ def test_what_a_finished_training_left_goes_with_its_model(grown: tuple[Any, lis
     assert [event.exists() for event in events] == [False, True, True]
 
 
-def test_a_head_that_was_built_before_the_others_stays(grown: tuple[Any, list[str]], dataset: Any) -> None:
-    config, found = grown
+def test_the_head_is_kept_even_if_it_is_the_oldest_snapshot(grown: tuple[Any, list[str]], dataset: Any) -> None:
+    config, uris = grown
     for number in range(1, 4):
         dataset.remove(f"n{number}_1")
     dataset.put("c_5", dataset.boxes(2), 50)
-    assert dataset.build(config)["snapshot"] == found[0] == head(config)
+    assert dataset.build(config)["snapshot"] == uris[0] == head(config)
     retention.collect_garbage(config)
-    assert kept(config) == {found[0], found[3]}
+    assert kept_uris(config) == {uris[0], uris[3]}
 
 
-def test_nothing_is_removed_beside_a_running_build(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
+def test_nothing_is_removed_during_a_build(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
     store.write_json(
         f"{config.home}/lock.json",
         {"host": "elsewhere", "pid": 7, "token": "t", "build": "b", "busy": True, "expires": time.time() + 50},
     )
     with pytest.raises(StoreError, match="process 7 on elsewhere"):
         retention.collect_garbage(config)
-    assert kept(config) == set(found)
+    assert kept_uris(config) == set(uris)
 
 
-def test_the_work_of_a_dead_build_goes_and_that_of_an_audit_stays(grown: tuple[Any, list[str]], dataset: Any) -> None:
+def test_the_work_of_a_dead_build_is_removed_but_not_of_an_audit(grown: tuple[Any, list[str]], dataset: Any) -> None:
     config, _ = grown
     dataset.put("z_1", [], 60)
     with cluster.serial() as here:
         build = ingest.run(config, here)["work"]
         audit = ingest.run(config, here, purpose="audit")["work"]
-    store.delete(f"{config.home}/lock.json")  # as when it expired
+    store.delete(f"{config.home}/lock.json")  # as after its expiry
     assert retention.collect_garbage(config)["removed"]["work"] == 1
     assert not store.exists(build)
     assert store.exists(f"{audit}/build.json")
 
 
-def test_a_snapshot_that_was_half_removed_goes(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
-    Path(found[2], "manifest.json").unlink()
+def test_a_half_removed_snapshot_is_removed(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
+    Path(uris[2], "manifest.json").unlink()
     retention.collect_garbage(config)
-    assert not Path(found[2]).exists()
-    assert kept(config) == {found[3]}
+    assert not Path(uris[2]).exists()
+    assert kept_uris(config) == {uris[3]}
 
 
-def refused(config: Any, damaged: Path) -> None:
-    """Clean-up, keeping as little as it may, names the damaged file and removes nothing."""
+def assert_refused(config: Any, damaged: Path) -> None:
+    """Check that garbage collection with minimal retention names the damaged file and removes nothing."""
     few = config.model_copy(update={"retention": config.retention.model_copy(update={"snapshots": 1, "models": 1})})
     before = {path for path in Path(config.home).rglob("*") if path.is_file()}
     with pytest.raises(StoreError, match=re.escape(str(damaged))):
@@ -173,19 +174,19 @@ def refused(config: Any, damaged: Path) -> None:
     assert {path for path in Path(config.home).rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("damage", ["missing", "torn", "no folder"])
-def test_nothing_is_removed_when_the_manifest_of_the_newest_snapshot_is(
+@pytest.mark.parametrize("damage", ["missing", "truncated", "no folder"])
+def test_nothing_is_removed_when_the_newest_manifest_is_missing_or_damaged(
     grown: tuple[Any, list[str]], damage: str
 ) -> None:
-    config, found = grown
-    manifest = Path(found[-1], "manifest.json")
-    if damage == "torn":
+    config, uris = grown
+    manifest = Path(uris[-1], "manifest.json")
+    if damage == "truncated":
         manifest.write_bytes(manifest.read_bytes()[:100])
     elif damage == "missing":
         manifest.unlink()
     else:
-        shutil.rmtree(found[-1])
-    refused(config, manifest)
+        shutil.rmtree(uris[-1])
+    assert_refused(config, manifest)
 
 
 def test_nothing_is_removed_when_log_and_head_are_missing(grown: tuple[Any, list[str]]) -> None:
@@ -193,60 +194,58 @@ def test_nothing_is_removed_when_log_and_head_are_missing(grown: tuple[Any, list
     head_file = Path(config.home, "head.json")
     head_file.unlink()
     shutil.rmtree(Path(config.home, "log"))
-    refused(config, head_file)
+    assert_refused(config, head_file)
 
 
 def test_nothing_is_removed_when_only_the_log_is_missing(grown: tuple[Any, list[str]]) -> None:
     config, _ = grown
     shutil.rmtree(Path(config.home, "log"))
-    refused(config, Path(config.home, "log", "00000004.json"))
+    assert_refused(config, Path(config.home, "log", "00000004.json"))
 
 
 @pytest.mark.parametrize(
     "damaged", ["models/m0/model.json", "models/m1/model.json", "promotions/00000002.json", "manifest", "snapshot"]
 )
-def test_nothing_is_removed_when_what_the_champion_stands_on_is_lost(
-    grown: tuple[Any, list[str]], damaged: str
-) -> None:
-    config, found = grown
+def test_nothing_is_removed_when_a_file_of_the_champion_is_missing(grown: tuple[Any, list[str]], damaged: str) -> None:
+    config, uris = grown
     for number in range(3):
-        add_model(config, f"m{number}", found[number])
+        add_model(config, f"m{number}", uris[number])
     champion.promote(config.home, "m0", "first", over=None)
     champion.promote(config.home, "m1", "better", over="m0")
-    place = Path(config.home, damaged)
+    path = Path(config.home, damaged)
     if damaged in ("manifest", "snapshot"):
-        place = Path(found[1], "manifest.json")
+        path = Path(uris[1], "manifest.json")
     if damaged == "snapshot":
-        shutil.rmtree(place.parent)
+        shutil.rmtree(path.parent)
     else:
-        place.unlink()
-    refused(config, place)
+        path.unlink()
+    assert_refused(config, path)
 
 
-def test_nothing_is_removed_when_the_manifest_that_a_training_reads_is_missing(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
-    store.write_json(f"{config.home}/runs/r/run.json", {"snapshot": found[0]})
-    Path(found[0], "manifest.json").unlink()
-    refused(config, Path(found[0], "manifest.json"))
+def test_nothing_is_removed_when_the_manifest_of_a_training_is_missing(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
+    store.write_json(f"{config.home}/runs/r/run.json", {"snapshot": uris[0]})
+    Path(uris[0], "manifest.json").unlink()
+    assert_refused(config, Path(uris[0], "manifest.json"))
 
 
-def test_a_champion_that_was_trained_on_a_trial_is_no_damage(grown: tuple[Any, list[str]]) -> None:
-    config, found = grown
+def test_a_champion_that_was_trained_on_a_trial_is_not_an_error(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
     add_model(config, "m0", f"{config.home}/trials/11111111/{config.name}/snapshots/abc")
     champion.promote(config.home, "m0", "first", over=None)
     retention.collect_garbage(config)
-    assert kept(config) == set(found[2:])
+    assert kept_uris(config) == set(uris[2:])
 
 
-def test_what_several_trainings_of_the_same_settings_left_stays_with_the_last_model(
+def test_a_run_shared_by_several_models_is_kept_with_the_last_one(
     grown: tuple[Any, list[str]],
 ) -> None:
-    config, found = grown
+    config, uris = grown
     few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 1})})
     event = Path(config.home, "runs", "same", "events.out.1")
     store.write_bytes(str(event), b"")
     for number in range(2):
-        add_model(config, f"m{number}", found[-1])
+        add_model(config, f"m{number}", uris[-1])
         model = f"{config.home}/models/m{number}/model.json"
         store.write_json(model, {**store.read_json(model), "run": "same"})
         time.sleep(0.01)
@@ -255,15 +254,15 @@ def test_what_several_trainings_of_the_same_settings_left_stays_with_the_last_mo
 
 
 @pytest.mark.parametrize("needs", ["training", "model"])
-def test_a_trial_that_is_needed_stays(grown: tuple[Any, list[str]], needs: str) -> None:
-    config, found = grown
+def test_a_trial_in_use_is_kept(grown: tuple[Any, list[str]], needs: str) -> None:
+    config, uris = grown
     for name in ("11111111", "22222222"):
         store.write_bytes(f"{config.home}/trials/{name}/{config.name}/snapshots/abc/manifest.json", b"{}")
     uri = f"{config.home}/trials/11111111/{config.name}/snapshots/abc"
     if needs == "training":
         store.write_json(f"{config.home}/runs/r/run.json", {"snapshot": uri})
     else:
-        add_model(config, "m", found[-1])
+        add_model(config, "m", uris[-1])
         model = f"{config.home}/models/m/model.json"
         store.write_json(model, {**store.read_json(model), "snapshot": uri})
     assert retention.collect_garbage(config)["removed"]["trials"] == 1

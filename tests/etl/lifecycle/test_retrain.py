@@ -1,4 +1,4 @@
-"""Whether a new snapshot deserves a training."""
+"""The reasons to train on a new snapshot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIG = Config.model_validate(
 
 
 def boxes(*pairs: str):
-    """A table of boxes written as `image/box`."""
+    """Return a table of boxes, each given as `image/box`."""
     rows = [dict(zip(("image_id", "annotation_id"), pair.split("/"), strict=True)) for pair in pairs]
     return table(ANNOTATIONS, rows)
 
@@ -29,8 +29,8 @@ def boxes(*pairs: str):
         (["a/1", "a/2"], ["a/1", "a/2"], 0.0),
         (["a/1", "a/2"], ["a/1", "a/2", "b/3"], 0.5),
         (["a/1", "a/2"], ["a/1"], 0.5),
-        (["a/1", "a/2"], ["a/1", "a/3"], 0.5),  # one box moved is one change
-        (["a/1", "a/2"], ["a/1", "b/3"], 1.0),  # one gone here, one new there are two
+        (["a/1", "a/2"], ["a/1", "a/3"], 0.5),  # a moved box is one change
+        (["a/1", "a/2"], ["a/1", "b/3"], 1.0),  # one removed and one added in different images
         ([], ["a/1"], 1.0),
     ],
 )
@@ -38,11 +38,11 @@ def test_change_is_the_share_of_boxes_added_changed_or_removed(before, after, ex
     assert changed_share(boxes(*before), boxes(*after)) == expected
 
 
-def test_too_little_change_under_equal_settings_is_no_reason():
+def test_a_small_change_with_equal_settings_is_no_reason():
     assert decide(CONFIG, CONFIG.resolved(), 0.09) is None
 
 
-def test_enough_change_is_a_reason():
+def test_a_large_change_is_a_reason():
     assert decide(CONFIG, CONFIG.resolved(), 0.1) == "10.0% of the boxes changed"
 
 
@@ -53,29 +53,29 @@ def test_new_training_settings_are_a_reason_and_a_new_schedule_is_none():
     assert decide(night, CONFIG.resolved(), 0.0) is None
 
 
-def test_a_challenger_that_the_gate_held_back_is_not_trained_again_every_night(dataset, tmp_path):
+def test_a_model_rejected_by_the_gate_is_not_trained_again(dataset, tmp_path):
     config = dataset.config(tmp_path / "store")
     snapshot = dataset.build(config)["snapshot"]
     for name in ("a", "b"):
-        said = {"id": name, "model": "m", "snapshot": snapshot.rsplit("/", 1)[1], "config": config.resolved()}
+        model = {"id": name, "model": "m", "snapshot": snapshot.rsplit("/", 1)[1], "config": config.resolved()}
         store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
-        store.write_json(f"{config.home}/models/{name}/model.json", said)
+        store.write_json(f"{config.home}/models/{name}/model.json", model)
         time.sleep(0.01)
     assert reason_to_train(config, snapshot) is None
-    champion.promote(config.home, "a", "the first", over=None)  # b was trained later, judged, and held back
+    champion.promote(config.home, "a", "the first", over=None)  # b was trained later, evaluated and rejected
     assert reason_to_train(config, snapshot) is None
     dataset.put("n_1", dataset.boxes(40) + [(0, 10, 10, 20, 20)] * 3, 40)
     assert "boxes changed" in str(reason_to_train(config, dataset.build(config)["snapshot"]))
 
 
-def test_a_model_of_a_trial_says_nothing_of_the_datasets_own_snapshots(dataset, tmp_path):
+def test_models_of_trials_are_ignored(dataset, tmp_path):
     config = dataset.config(tmp_path / "store")
     snapshot = dataset.build(config)["snapshot"]
     trial = f"{config.home}/trials/12345678/grown/snapshots/abc"
-    for name, seen in (("a", snapshot.rsplit("/", 1)[1]), ("b", trial)):
-        said = {"id": name, "model": "m", "snapshot": seen, "config": config.resolved()}
+    for name, trained_on in (("a", snapshot.rsplit("/", 1)[1]), ("b", trial)):
+        model = {"id": name, "model": "m", "snapshot": trained_on, "config": config.resolved()}
         store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
-        store.write_json(f"{config.home}/models/{name}/model.json", said)
+        store.write_json(f"{config.home}/models/{name}/model.json", model)
         time.sleep(0.01)
     assert reason_to_train(config, snapshot) is None
     store.delete(f"{config.home}/models/a")

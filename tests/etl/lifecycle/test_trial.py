@@ -1,4 +1,4 @@
-"""A build tried out: with other settings, with a few images, and in full."""
+"""Trial builds with other settings or fewer images, and full builds."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ def file(dataset, tmp_path: Path) -> Path:
     return path
 
 
-def build(config, **asked):
+def build(config, **options):
     with cluster.serial() as here:
-        return jobs.build(config, here, **asked).to_dict()
+        return jobs.build(config, here, **options).to_dict()
 
 
-def test_without_a_change_it_is_the_file_itself(file: Path) -> None:
+def test_without_changes_the_configuration_is_that_of_the_file(file: Path) -> None:
     assert trial.load_trial_config(file, {}) == load(file)
 
 
-def test_a_trial_is_published_apart_and_leaves_the_dataset_as_it_is(file: Path) -> None:
+def test_a_trial_is_stored_separately_and_does_not_change_the_dataset(file: Path) -> None:
     config = load(file)
     build(config)
     before = snapshot.head(config)
-    tried = build(trial.load_trial_config(file, {"tile.size": 96, "source.sample": 4}))
-    assert tried["images"] == 4
-    assert tried["snapshot"].startswith(f"{config.home}/trials/")
-    assert snapshot.Snapshot.open(tried["snapshot"]).plan.tile.size == 96
+    answer = build(trial.load_trial_config(file, {"tile.size": 96, "source.sample": 4}))
+    assert answer["images"] == 4
+    assert answer["snapshot"].startswith(f"{config.home}/trials/")
+    assert snapshot.Snapshot.open(answer["snapshot"]).plan.tile.size == 96
     assert (snapshot.head(config), len(snapshot.history(config.home))) == (before, 1)
 
 
-def test_the_images_of_a_sample_follow_from_their_ids(file: Path) -> None:
+def test_a_larger_sample_contains_the_images_of_a_smaller_one(file: Path) -> None:
     def names(number: int) -> set[str]:
-        found = build(trial.load_trial_config(file, {"source.sample": number}))
-        return set(snapshot.Snapshot.open(found["snapshot"]).table("images")["path"].to_pylist())
+        answer = build(trial.load_trial_config(file, {"source.sample": number}))
+        return set(snapshot.Snapshot.open(answer["snapshot"]).table("images")["path"].to_pylist())
 
     assert names(3) < names(6)
 
 
-def test_a_sample_larger_than_the_source_is_all_of_it(file: Path) -> None:
+def test_a_sample_larger_than_the_source_uses_all_images(file: Path) -> None:
     assert build(trial.load_trial_config(file, {"source.sample": 1000}))["images"] == 10
 
 
-def test_a_full_build_takes_nothing_from_earlier_ones_and_gives_the_same(file: Path) -> None:
+def test_a_full_build_uses_no_cache_and_gives_the_same_snapshot(file: Path) -> None:
     config = load(file)
     first, again, full = build(config), build(config), build(config, full=True)
     assert (first["reused_samples"], again["reused_samples"] > 0, full["reused_samples"]) == (0, True, 0)
@@ -74,12 +74,12 @@ def test_a_full_build_takes_nothing_from_earlier_ones_and_gives_the_same(file: P
         ("ontology={drop: [no], min_side: 2}", {"ontology": {"drop": ["no"], "min_side": 2}}),
     ],
 )
-def test_a_change_is_read_as_in_the_file(text: str, expected: dict) -> None:
+def test_a_change_is_parsed_as_yaml(text: str, expected: dict) -> None:
     assert changes([text]) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("tile.size", "found 'tile.size', expected KEY=VALUE"),
         ("tile.sizes=3", "tile.sizes: found an unknown key"),
@@ -88,16 +88,16 @@ def test_a_change_is_read_as_in_the_file(text: str, expected: dict) -> None:
         ("source.sample=0", "source.sample: found 0"),
     ],
 )
-def test_a_change_that_is_wrong_names_its_key(file: Path, text: str, said: str) -> None:
+def test_the_error_of_an_invalid_change_names_its_key(file: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file, changes([text]))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_gc_removes_trials(file: Path) -> None:
     config = load(file)
     build(config)
-    tried = build(trial.load_trial_config(file, {"source.sample": 4}))
+    answer = build(trial.load_trial_config(file, {"source.sample": 4}))
     assert retention.collect_garbage(config)["removed"]["trials"] == 1
-    assert not store.exists(tried["snapshot"])
+    assert not store.exists(answer["snapshot"])
     assert store.exists(snapshot.head(config))

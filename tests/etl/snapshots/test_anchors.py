@@ -32,7 +32,7 @@ def config(tmp_path: Path, **settings: Any) -> Config:
     return Config.model_validate({"name": "d", "store": str(tmp_path), "source": source, **settings})
 
 
-def published(tmp_path: Path, rows: list[dict[str, Any]]) -> Snapshot:
+def publish(tmp_path: Path, rows: list[dict[str, Any]]) -> Snapshot:
     resolved = config(tmp_path)
     plan = Plan(
         split_salt=0, near_duplicates=0, divided=(), categories=("car",), negatives=1.0, codec="pillow",
@@ -71,24 +71,24 @@ def test_anchors_are_in_network_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(large.anchors), np.concatenate(same.anchors))
 
 
-def test_what_is_given_takes_precedence_over_the_configuration(tmp_path: Path) -> None:
+def test_arguments_take_precedence_over_the_configuration(tmp_path: Path) -> None:
     settings = config(tmp_path, anchors={"per_level": 2, "image_size": 640})
     assert anchors.fit(np.array(SIZES), settings, TILE).image_size == 640
     assert [len(level) for level in anchors.fit(np.array(SIZES), settings, TILE).anchors] == [2, 2, 2]
-    given = anchors.fit(np.array(SIZES), settings, TILE, image_size=320, strides=(8, 16), per_level=1)
-    assert (given.image_size, given.strides, [len(level) for level in given.anchors]) == (320, (8, 16), [1, 1])
+    fitted = anchors.fit(np.array(SIZES), settings, TILE, image_size=320, strides=(8, 16), per_level=1)
+    assert (fitted.image_size, fitted.strides, [len(level) for level in fitted.anchors]) == (320, (8, 16), [1, 1])
 
 
-def test_new_anchors_of_a_snapshot_are_those_of_its_boxes_in_the_form_of_the_file(tmp_path: Path) -> None:
-    found = anchors.refit(published(tmp_path, [sample("a", SIZES)]), image_size=640, per_level=2)
+def test_refit_returns_anchors_of_the_boxes_of_a_snapshot_in_the_form_of_the_file(tmp_path: Path) -> None:
+    refitted = anchors.refit(publish(tmp_path, [sample("a", SIZES)]), image_size=640, per_level=2)
     fitted = anchors.fit(np.array(SIZES), config(tmp_path), TILE, image_size=640, per_level=2)
-    assert found["seconds"] >= 0
-    assert (found["image_size"], found["boxes"]) == (640, len(SIZES))
-    np.testing.assert_allclose(np.concatenate(found["anchors"]), np.concatenate(fitted.anchors), atol=0.01)
+    assert refitted["seconds"] >= 0
+    assert (refitted["image_size"], refitted["boxes"]) == (640, len(SIZES))
+    np.testing.assert_allclose(np.concatenate(refitted["anchors"]), np.concatenate(fitted.anchors), atol=0.01)
 
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_same_seed_gives_the_same_anchors(tmp_path: Path, seed: int) -> None:
-    snapshot = published(tmp_path, [sample("a", SIZES)])
+    snapshot = publish(tmp_path, [sample("a", SIZES)])
     first, second = (anchors.refit(snapshot, seed=seed)["anchors"] for _ in range(2))
     assert first == second

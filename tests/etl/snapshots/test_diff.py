@@ -1,4 +1,4 @@
-"""What changed between two snapshots is told by image, class and size."""
+"""The difference of two snapshots is counted by image, class and size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_added_removed_and_changed_images_and_boxes_are_counted(growing: Any, tm
     config = dataset.config(tmp_path / "store")
     before = dataset.build(config)["snapshot"]
     dataset.put("a", [(0, 12, 10, 20, 20), (0, 60, 60, 10, 10)], 1)  # moved by 2 px; a bus becomes a car
-    dataset.put("b", [], 20)  # new pixels, its box gone
+    dataset.put("b", [], 20)  # new pixels, without its box
     dataset.remove("c")
     dataset.put("d", [(1, 5, 5, 12, 12), (1, 40, 40, 100, 50)], 4)
     after = dataset.build(config)["snapshot"]

@@ -1,4 +1,4 @@
-"""Exports say what the snapshot says, in other trainers' forms, and Speck reads its own again."""
+"""Exports contain the samples of the snapshot in each format, and Speck reads them back."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SIDES = ("x0", "y0", "x1", "y1")
 
 @pytest.fixture
 def snapshot(dataset: Any, tmp_path: Path) -> Snapshot:
-    """With ignore regions: objects at tile borders, and a class that is dropped as ignored."""
+    """A snapshot with ignore regions: objects cut by tile borders, and a class dropped as ignore."""
     ontology = {"drop": ["bus"], "dropped_as": "ignore"}
     config = dataset.config(tmp_path / "store", ontology=ontology)
-    found = Snapshot.open(str(dataset.build(config)["snapshot"]))
-    assert any(row["ignore"] for row in found.table("samples").to_pylist())
-    return found
+    snapshot = Snapshot.open(str(dataset.build(config)["snapshot"]))
+    assert any(row["ignore"] for row in snapshot.table("samples").to_pylist())
+    return snapshot
 
 
-def encoded(snapshot: Snapshot, row: dict[str, Any]) -> bytes:
+def read_jpeg(snapshot: Snapshot, row: dict[str, Any]) -> bytes:
     return store.read_range(snapshot.shard_uri(row["shard"]), row["offset"], row["size"])
 
 
@@ -43,7 +43,7 @@ def labels(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 def read_back(source: dict[str, Any], home: Path) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-    """Return images and boxes by sample_id, as Speck ingests the export."""
+    """Ingest an export; return its images and boxes by sample_id."""
     config = Config.model_validate({"name": "again", "store": str(home), "source": source})
     with cluster.serial() as here:
         work = WorkDir(ingest.run(config, here)["work"])
@@ -56,14 +56,14 @@ def read_back(source: dict[str, Any], home: Path) -> tuple[dict[str, dict[str, A
 
 
 def assert_painted(snapshot: Snapshot, row: dict[str, Any], data: bytes) -> None:
-    """The regions are grey, labelled boxes and all else as they were (but for a second JPEG compression)."""
-    before, after = (cv2.imdecode(np.frombuffer(b, np.uint8), 1).astype(int) for b in (encoded(snapshot, row), data))
+    """Check that ignore regions are grey and all other pixels unchanged, except for the second JPEG compression."""
+    before, after = (cv2.imdecode(np.frombuffer(b, np.uint8), 1).astype(int) for b in (read_jpeg(snapshot, row), data))
     grey = np.zeros(before.shape[:2], bool)
     for name, value in (("ignore", True), ("boxes", False)):
         for box in row[name]:
             x0, y0, x1, y1 = (box[side] for side in SIDES)
             grey[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = value
-    core = cv2.erode(grey.astype(np.uint8), np.ones((33, 33)), borderValue=1) > 0  # blocks of grey alone
+    core = cv2.erode(grey.astype(np.uint8), np.ones((33, 33)), borderValue=1) > 0  # JPEG blocks that are entirely grey
     far = cv2.dilate(grey.astype(np.uint8), np.ones((33, 33))) == 0
     if core.any():
         assert abs(after[core] - 114).max() <= 3
@@ -72,23 +72,23 @@ def assert_painted(snapshot: Snapshot, row: dict[str, Any], data: bytes) -> None
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_yolo_export_is_read_again_with_equal_boxes(snapshot: Snapshot, tmp_path: Path, raw: bool) -> None:
+def test_a_yolo_export_is_read_back_with_equal_boxes(snapshot: Snapshot, tmp_path: Path, raw: bool) -> None:
     answer = export(snapshot, "yolo", tmp_path / "out", raw=raw)
     rows = {row["sample_id"]: row for row in snapshot.table("samples").to_pylist()}
     images, boxes = read_back({"format": "yolo", "images": str(tmp_path / "out"), "split": "source"}, tmp_path / "s")
     assert answer["samples"] == len(images) == len(rows)
-    ignoring = 0
+    painted = 0
     for name, row in rows.items():
         assert labels(boxes[name]) == labels(row["boxes"])
         data = (tmp_path / "out" / images[name]["path"]).read_bytes()
         assert f"images/{row['split']}/" in images[name]["path"]
         if row["ignore"] and not raw:
-            ignoring += 1
+            painted += 1
             assert_painted(snapshot, row, data)
         else:
-            assert data == encoded(snapshot, row)
-    assert answer["painted"] == ignoring
-    assert (ignoring > 0) is not raw
+            assert data == read_jpeg(snapshot, row)
+    assert answer["painted"] == painted
+    assert (painted > 0) is not raw
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -136,26 +136,26 @@ def test_a_crowd_of_the_source_is_painted_grey_and_has_no_annotation(tiny: Any, 
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_webdataset_export_holds_every_sample_with_its_record(snapshot: Snapshot, tmp_path: Path, raw: bool) -> None:
     export(snapshot, "webdataset", tmp_path / "out", raw=raw)
-    found: dict[str, bytes] = {}
+    members: dict[str, bytes] = {}
     for path in sorted((tmp_path / "out").glob("*.tar")):
-        found |= shard.read_members(path.read_bytes())
+        members |= shard.read_members(path.read_bytes())
     rows = snapshot.table("samples").to_pylist()
-    assert len(found) == 2 * len(rows)
+    assert len(members) == 2 * len(rows)
     for row in rows:
-        record = json.loads(found[f"{row['sample_id']}.json"])
+        record = json.loads(members[f"{row['sample_id']}.json"])
         assert labels(record["boxes"]) == labels(row["boxes"])
-        data = found[f"{row['sample_id']}.jpg"]
+        data = members[f"{row['sample_id']}.jpg"]
         if row["ignore"] and not raw:
             assert_painted(snapshot, row, data)
         else:
-            assert data == encoded(snapshot, row)
+            assert data == read_jpeg(snapshot, row)
 
 
-def test_the_command_exports_and_refuses_what_is_there_or_unknown(snapshot: Snapshot, tmp_path: Path) -> None:
+def test_the_command_rejects_an_existing_folder_and_an_unknown_format(snapshot: Snapshot, tmp_path: Path) -> None:
     command = ["export", snapshot.uri, str(tmp_path / "out"), "--format"]
     result = CliRunner().invoke(app, [*command, "yolo", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout.splitlines()[-1])["samples"] == snapshot.table("samples").num_rows
-    assert CliRunner().invoke(app, [*command, "yolo"]).exit_code == 2  # nothing is written over
+    assert CliRunner().invoke(app, [*command, "yolo"]).exit_code == 2  # nothing is overwritten
     with pytest.raises(ConfigError, match="yolo, coco, webdataset"):
         export(snapshot, "voc", tmp_path / "other")

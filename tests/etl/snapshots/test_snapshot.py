@@ -25,8 +25,8 @@ def manifest(folder: Path, name: str) -> dict[str, Any]:
     return {"id": name, "categories": ["0", "no"], "config": config(folder).resolved(), "plan": None}
 
 
-def published(folder: Path, *names: str) -> str:
-    """Publish snapshots one after the other and return the dataset's home."""
+def publish(folder: Path, *names: str) -> str:
+    """Publish snapshots in this order and return the home of the dataset."""
     home = config(folder).home
     for name in names:
         snapshot.publish(home, manifest(folder, name), {"note": f"for {name}"})
@@ -41,16 +41,16 @@ def test_before_the_first_build_there_is_no_snapshot_no_plan_and_no_history(tmp_
 
 
 def test_the_head_is_the_snapshot_published_last(tmp_path: Path) -> None:
-    home = published(tmp_path, "a", "b")
-    found = snapshot.head(config(tmp_path))
-    assert found == f"{home}/snapshots/b"
-    assert Snapshot.open(found).id == "b"
+    home = publish(tmp_path, "a", "b")
+    head = snapshot.head(config(tmp_path))
+    assert head == f"{home}/snapshots/b"
+    assert Snapshot.open(head).id == "b"
     assert snapshot.is_newest(home, "b")
     assert not snapshot.is_newest(home, "a")
 
 
-def test_the_log_tells_the_publications_in_order(tmp_path: Path) -> None:
-    home = published(tmp_path, *"abcdefghijkl")
+def test_the_history_lists_the_publications_in_order(tmp_path: Path) -> None:
+    home = publish(tmp_path, *"abcdefghijkl")
     log = snapshot.history(home)
     assert [entry["snapshot"] for entry in log] == list("abcdefghijkl")
     assert [entry["sequence"] for entry in log] == list(range(1, 13))
@@ -58,15 +58,15 @@ def test_the_log_tells_the_publications_in_order(tmp_path: Path) -> None:
     assert log[1]["note"] == "for b"
 
 
-def test_going_back_to_an_earlier_snapshot_leaves_its_manifest_as_it_was(tmp_path: Path) -> None:
-    home = published(tmp_path, "a", "b")
+def test_publishing_an_earlier_snapshot_again_does_not_change_its_manifest(tmp_path: Path) -> None:
+    home = publish(tmp_path, "a", "b")
     snapshot.publish(home, {**manifest(tmp_path, "a"), "categories": []}, {})
     assert snapshot.head(config(tmp_path)) == f"{home}/snapshots/a"
     assert Snapshot.open(f"{home}/snapshots/a").categories == ["0", "no"]
     assert len(snapshot.history(home)) == 3
 
 
-def test_a_snapshot_exists_when_its_manifest_does(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_not_a_snapshot(tmp_path: Path) -> None:
     uri = f"{config(tmp_path).home}/snapshots/a"
     store.write_table(f"{uri}/images.parquet", schema.IMAGES.empty_table())
     with pytest.raises(StoreError, match=r"not a snapshot: it has no manifest\.json"):
@@ -82,40 +82,42 @@ def test_a_damaged_manifest_is_a_store_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [None, 1], ids=["0.1.0", "now"])
 def test_a_snapshot_of_this_format_or_without_a_number_is_read(tmp_path: Path, number: int | None) -> None:
-    uri = f"{published(tmp_path, 'a')}/snapshots/a"
+    uri = f"{publish(tmp_path, 'a')}/snapshots/a"
     content = {key: value for key, value in manifest(tmp_path, "a").items() if key != "format"}
     store.write_json(f"{uri}/manifest.json", content if number is None else {**content, "format": number})
     assert Snapshot.open(uri).id == "a"
 
 
-def test_a_snapshot_of_a_higher_format_is_refused_as_made_by_a_newer_speck(tmp_path: Path) -> None:
-    uri = f"{published(tmp_path, 'a')}/snapshots/a"
+def test_a_snapshot_of_a_higher_format_is_an_error(tmp_path: Path) -> None:
+    uri = f"{publish(tmp_path, 'a')}/snapshots/a"
     store.write_json(f"{uri}/manifest.json", {**manifest(tmp_path, "a"), "format": snapshot.FORMAT + 1})
-    with pytest.raises(StoreError, match=rf"{uri}: made by a newer Speck \(format 2, this one reads up to 1\)"):
+    with pytest.raises(
+        StoreError, match=rf"{uri}: written by a newer version of Speck \(format 2, this one reads up to 1\)"
+    ):
         Snapshot.open(uri)
 
 
-def test_an_opened_snapshot_finds_its_tables_shards_and_reports(tmp_path: Path) -> None:
-    home = published(tmp_path, "a")
+def test_a_snapshot_reads_its_tables_shards_and_reports(tmp_path: Path) -> None:
+    home = publish(tmp_path, "a")
     uri = f"{home}/snapshots/a"
     table = schema.table(schema.IMAGES, [{"image_id": "i", "path": "a.jpg"}])
     store.write_table(f"{uri}/images.parquet", table)
     store.write_json(f"{uri}/anchors.json", {"bpr": 1.0})
     audit = conclude(Summary(), Context(tile_size=640, image_size=640))
     store.write_json(f"{uri}/audit.json", audit.to_dict())
-    found = Snapshot.open(f"{uri}/")
-    assert found.table("images").equals(table)
-    assert found.home == home
-    assert found.shard_uri("ab12") == f"{home}/shards/ab12.tar"
-    assert found.config == config(tmp_path)
-    assert (found.anchors, found.audit) == ({"bpr": 1.0}, audit)
+    opened = Snapshot.open(f"{uri}/")
+    assert opened.table("images").equals(table)
+    assert opened.home == home
+    assert opened.shard_uri("ab12") == f"{home}/shards/ab12.tar"
+    assert opened.config == config(tmp_path)
+    assert (opened.anchors, opened.audit) == ({"bpr": 1.0}, audit)
 
 
-def test_the_id_follows_from_tables_and_shards_alone() -> None:
+def test_the_id_depends_only_on_tables_and_shards() -> None:
     tables = {"images": {"sha256": "1", "rows": 3}, "samples": {"sha256": "2", "rows": 9}}
     shards = [{"sha256": "x", "bytes": 1}, {"sha256": "y", "bytes": 2}]
     name = snapshot.snapshot_id(tables, shards)
-    backwards = {key: {"sha256": tables[key]["sha256"]} for key in reversed(tables)}
-    assert snapshot.snapshot_id(backwards, [{"sha256": "x"}, {"sha256": "y"}]) == name
+    reversed_tables = {key: {"sha256": tables[key]["sha256"]} for key in reversed(tables)}
+    assert snapshot.snapshot_id(reversed_tables, [{"sha256": "x"}, {"sha256": "y"}]) == name
     assert snapshot.snapshot_id(tables, shards[:1]) != name
     assert snapshot.snapshot_id({**tables, "images": {"sha256": "3"}}, shards) != name

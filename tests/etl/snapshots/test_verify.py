@@ -1,4 +1,4 @@
-"""Damage anywhere in a snapshot is found and named."""
+"""Damage anywhere in a snapshot is detected and located."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ def snapshot(dataset: Any, tmp_path: Path) -> Snapshot:
     return Snapshot.open(str(dataset.build(dataset.config(tmp_path / "store"))["snapshot"]))
 
 
-def flip(path: str, place: int) -> None:
+def flip_bit(path: str, position: int) -> None:
     data = bytearray(Path(path).read_bytes())
-    data[place] ^= 1
+    data[position] ^= 1
     Path(path).write_bytes(data)
 
 
-def test_a_sound_snapshot_has_nothing_amiss(snapshot: Snapshot) -> None:
-    found = verify(snapshot)
-    assert found["samples"] == snapshot.table("samples").num_rows > 0
-    assert found["bad"] == []
+def test_an_undamaged_snapshot_has_no_problems(snapshot: Snapshot) -> None:
+    answer = verify(snapshot)
+    assert answer["samples"] == snapshot.table("samples").num_rows > 0
+    assert answer["bad"] == []
 
 
-def test_a_flipped_bit_is_found_in_its_sample_and_shard(snapshot: Snapshot) -> None:
+def test_a_flipped_bit_is_reported_for_its_sample_and_shard(snapshot: Snapshot) -> None:
     row = snapshot.table("samples").to_pylist()[3]
-    flip(snapshot.shard_uri(row["shard"]), row["offset"] + 100)
-    found = [(bad["what"], bad["name"]) for bad in verify(snapshot)["bad"]]
-    assert found == [("shard", row["shard"]), ("sample", row["sample_id"])]
+    flip_bit(snapshot.shard_uri(row["shard"]), row["offset"] + 100)
+    problems = [(bad["what"], bad["name"]) for bad in verify(snapshot)["bad"]]
+    assert problems == [("shard", row["shard"]), ("sample", row["sample_id"])]
 
 
-def test_damage_between_samples_is_found_in_the_shard_alone(snapshot: Snapshot) -> None:
+def test_damage_between_samples_is_reported_for_the_shard_only(snapshot: Snapshot) -> None:
     sha256 = snapshot.manifest["shards"][0]["sha256"]
-    flip(snapshot.shard_uri(sha256), -1)
+    flip_bit(snapshot.shard_uri(sha256), -1)
     assert [(bad["what"], bad["name"]) for bad in verify(snapshot)["bad"]] == [("shard", sha256)]
 
 
 @pytest.mark.parametrize("table", ["images", "annotations", "rejects", "ledger", "samples"])
-def test_a_damaged_table_is_named(snapshot: Snapshot, table: str) -> None:
-    flip(f"{snapshot.uri}/{table}.parquet", -6)
+def test_a_damaged_table_is_reported(snapshot: Snapshot, table: str) -> None:
+    flip_bit(f"{snapshot.uri}/{table}.parquet", -6)
     assert ("table", table) in [(bad["what"], bad["name"]) for bad in verify(snapshot)["bad"]]
 
 
-def test_a_lost_shard_is_named_and_the_command_fails(snapshot: Snapshot) -> None:
+def test_a_missing_shard_is_reported_and_the_command_fails(snapshot: Snapshot) -> None:
     sha256 = snapshot.manifest["shards"][-1]["sha256"]
     assert CliRunner().invoke(app, ["verify", snapshot.uri]).exit_code == 0
     Path(snapshot.shard_uri(sha256)).unlink()
