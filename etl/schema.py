@@ -146,7 +146,7 @@ def table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 
 def place(file: str, line: int | None) -> str:
-    """Return where something stands, as the rejects table says it."""
+    """Return a location in a file in the form of the table rejects."""
     return file if line is None else f"{file}:{line}"
 
 

@@ -93,7 +93,7 @@ class StageOperator(BaseOperator):
                     store.upload(report, DatasetPaths(home).performance(self.stage))
 
     def on_kill(self) -> None:
-        """Cancel the work on Dask, which would go on after the task is killed."""
+        """Cancel the work on Dask, which would otherwise continue after the task is killed."""
         if self._cluster is not None:
             self._cluster.cancel()
 

@@ -59,7 +59,7 @@ def _substitute(path: Path, key: str, value: Any) -> Any:
 
 
 def _reader(path: Path, folder: Path, name: str) -> str:
-    """Return `module:function` with the folder in front, `/folder/module:function`, if the module lies beside the file.
+    """Return `module:function` with the folder in front, `/folder/module:function`, if the module is next to the file.
 
     The module is not imported.
     """

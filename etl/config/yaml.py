@@ -57,7 +57,7 @@ def text(values: dict[str, Any]) -> str:
 
 
 def _load(path: Path, text: str) -> tuple[Any, Any]:
-    """Return what a text says as values, and with every scalar as the text written."""
+    """Return the content of a YAML text twice: as values, and with every scalar as its text."""
     loaders = _StrictLoader(text), _TextLoader("")
     try:
         node = loaders[0].get_single_node()

@@ -61,10 +61,10 @@ class _Inputs:
 def run(
     config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None, full: bool = False
 ) -> Answer:
-    """Read every image's header and labels into tables; the answer's `work` is the URI that the next stages work in.
+    """Read the header and the labels of every image into tables; `work` of the answer is the URI of the work folder.
 
-    Each purpose has a work folder of its own; only those of builds need the dataset's lease. With `full` nothing is
-    taken from earlier builds: every image is read and cut again.
+    Each purpose has its own work folder; only builds need the lease on the dataset. With `full` the caches of earlier
+    builds are not used: every image is read and tiled again.
     """
     watched = purpose == "build" and config.watch.poll_seconds is not None
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
@@ -91,7 +91,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     categories = _categories(inputs, tables["annotations"])
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)
-    if config.source.sample is None:  # a sample says nothing about the reject rate of the whole source
+    if config.source.sample is None:  # the reject rate of a sample is not that of the whole source
         ingest.check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
     _write_tables(inputs, work, tables, categories, boxes)
     if cached.num_rows < len(keys):

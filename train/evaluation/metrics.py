@@ -96,7 +96,7 @@ def average_precision(
 
 
 def _metric_values(by_area: PrecisionRecall, by_bucket: PrecisionRecall) -> dict[str, float | None]:
-    """Return the metrics by IoU; very tiny and tiny go by bucket, small, medium and large by area as COCO's do."""
+    """Return the metrics by IoU and object size: very tiny and tiny by bucket, the others by area as in COCO."""
     sizes = [*((name, by_bucket) for name in boxes.BUCKETS[:2]), *((name, by_area) for name in boxes.BUCKETS[2:])]
     return {
         "AP": by_area.ap("all"),

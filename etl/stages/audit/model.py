@@ -1,7 +1,7 @@
 """The audit of a dataset: what audit.json and `speck audit --json` hold.
 
-Lengths are sqrt(w * h) in pixels, shares lie in 0..1. A value is None where there is no box that it is about. The keys
-of tables are names of splits or classes, or numbers: percentiles, strides, thresholds, pixels.
+Lengths are sqrt(w * h) in pixels, shares lie in 0..1. A value is None if there are no boxes to compute it from. The
+keys of tables are names of splits or classes, or numbers: percentiles, strides, thresholds, pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of the classes: their names, their numbers of boxes, and how well they can be told apart."""
+"""Checks of the classes: their names, their numbers of boxes, and how well they can be distinguished."""
 
 from __future__ import annotations
 
