@@ -71,8 +71,9 @@ class Cluster(ABC):
         """Run Python with these arguments on a worker that offers a resource, and return the result.
 
         `files` maps file names to texts: the files are written on the worker, and `{name}` in an argument is replaced
-        by the path of the file. `on_line` is called with each line of output. TaskError if no worker offers the
-        resource, if the command is cancelled, or if its worker was lost repeatedly.
+        by the path of the file. `on_line` is called with each line of output. The command waits for a worker that
+        offers the resource. TaskError if the cluster has no workers, if the command is cancelled, or if its worker was
+        lost repeatedly.
         """
 
     @abstractmethod
