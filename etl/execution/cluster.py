@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -16,12 +17,12 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from etl.errors import ConfigError, TaskError
 from etl.execution import progress
-from etl.execution.code_version import code_version, differences
+from etl.execution.code_version import CODE, code_version, differences
 from etl.execution.process import Command, CommandResult
 
 log = logging.getLogger("speck")
@@ -141,19 +142,28 @@ class _Refusal:
     reason: str
 
 
-@dataclass(frozen=True)
-class _CheckedFunction(Generic[Item, Result]):
-    """A function that runs only on workers with the same code and libraries as the client."""
+class _Call:
+    """A function call that is made where it is unpickled.
 
-    function: Callable[[Item], Result]
-    client: Mapping[str, str]
+    Dask gets its bytes and calls `pickle.loads` with them: where the function's module is missing, only this task
+    fails. A task that cannot be unpickled itself ends the worker's connection, and the client would wait for ever.
+    """
 
-    def __call__(self, item: Item) -> Result | _Refusal:
-        from distributed import get_worker
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._reduced = function, arguments
 
-        if mismatches := differences(code_version(), self.client):
-            return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
-        return self.function(item)
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._reduced
+
+
+def _run_part(part: bytes, client: Mapping[str, str]) -> object:
+    """Run a pickled (function, item) on a worker with the same code and libraries as the client; else refuse it."""
+    from distributed import get_worker
+
+    if mismatches := differences(code_version(), client):
+        return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
+    function, item = pickle.loads(part)  # noqa: S301 - whoever sends tasks may run any code
+    return function(item)
 
 
 class _Dask(Cluster):
@@ -169,11 +179,12 @@ class _Dask(Cluster):
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
         from dask.distributed import as_completed
+        from distributed.protocol.pickle import dumps
 
         prefix = f"{label}-{uuid.uuid4().hex}"  # unique, so that no result of an earlier attempt is reused
         keys = {f"{prefix}-{number}": number for number in range(len(items))}
-        checked = _CheckedFunction(function, code_version())
-        self._futures = self._client.map(checked, items, key=list(keys), pure=False, retries=_RETRIES)
+        parts = [dumps(_Call(_run_part, dumps((function, item)), code_version())) for item in items]
+        self._futures = self._client.map(pickle.loads, parts, key=list(keys), pure=False, retries=_RETRIES)
         with self._task_errors(
             f"{label}: cancelled",
             f"{label}: a part killed its worker repeatedly, probably because it ran out of memory",
@@ -192,6 +203,8 @@ class _Dask(Cluster):
     def run_command(
         self, arguments: Sequence[str], files: Mapping[str, str], on_line: Callable[[str], None], *, resource: str
     ) -> CommandResult:
+        from distributed.protocol.pickle import dumps
+
         topic = f"speck-{uuid.uuid4().hex}"
         all_lines_received = threading.Event()
 
@@ -202,9 +215,8 @@ class _Dask(Cluster):
                 on_line(event[1])
 
         self._client.subscribe_topic(topic, receive)
-        future = self._client.submit(
-            _run_on_worker, list(arguments), dict(files), topic, key=topic, pure=False, resources={resource: 1}
-        )
+        call = dumps(_Call(_run_on_worker, list(arguments), dict(files), topic))
+        future = self._client.submit(pickle.loads, call, key=topic, pure=False, resources={resource: 1})
         self._futures = [future]
         try:
             with self._task_errors("the command was cancelled", "the worker of the command was lost repeatedly"):
@@ -226,6 +238,10 @@ class _Dask(Cluster):
             raise TaskError(cancelled) from error
         except KilledWorker as error:
             raise TaskError(f"{killed}: {error}") from error
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != CODE:
+                raise
+            raise TaskError(f"a worker has another version of Speck: {error}") from error
         finally:
             self._client.cancel(self._futures, force=True)
             self._futures = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def code_version():
         log.write("asked\\n")
     return _uncounted()
 """
+
+WITHOUT_EDITABLE = """
+import sys
+
+sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
+"""  # an editable installation finds what the copy lacks
 
 
 def copy_package(folder: Path) -> Path:
@@ -90,3 +97,24 @@ def test_a_part_is_refused_at_the_first_attempt_and_not_run(dask: Any, other: Pa
         connected.map(touch, [str(tmp_path / "touched")], label="touch")
     assert asked.read_text() == "asked\n"
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.fixture(scope="module")
+def earlier(dask: Any, other: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The resource that only one more worker offers; its code lacks our package `execution`."""
+    copy = copy_package(tmp_path_factory.mktemp("earlier"))
+    shutil.rmtree(copy / "execution")
+    (copy.parent / "sitecustomize.py").write_text(WITHOUT_EDITABLE)
+    dask.add("--resources", "EARLIER=1", tree=copy.parent)
+    with cluster.connect(dask.address) as connected:
+        deadline = time.monotonic() + 60
+        while not connected.offers("EARLIER"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    return "EARLIER"
+
+
+def test_a_worker_of_a_version_without_our_modules_is_named_and_not_waited_for(dask: Any, earlier: str) -> None:
+    refusal = r"^a worker has another version of Speck: No module named 'etl.execution'"
+    with cluster.connect(dask.address) as connected, pytest.raises(TaskError, match=refusal):
+        connected.run_command(["-c", "print(1)"], {}, print, resource=earlier)
