@@ -308,8 +308,9 @@ def _partial_path(local: Path) -> Path:
 
 def _s3_code(error: OSError) -> str | None:
     """Return the code of the S3 response that caused this error of s3fs, None if there is none."""
-    response = getattr(error.__cause__, "response", {})
-    return cast(str | None, response.get("Error", {}).get("Code"))
+    response = getattr(error.__cause__, "response", None)
+    details = response.get("Error") if isinstance(response, dict) else None
+    return cast(str | None, details.get("Code")) if isinstance(details, dict) else None
 
 
 def _info(path: str, entry: Mapping[str, Any]) -> FileInfo:

@@ -67,14 +67,14 @@ def test_only_the_first_writer_creates_a_file(home: str) -> None:
 
 
 class FailingS3(MemoryFileSystem):
-    """A file system whose writes fail like those of s3fs with an S3 error code."""
+    """A file system whose writes fail like those of s3fs with a response of the server."""
 
     protocol = "failings3"
-    code = ""
+    response: object = None
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: object) -> None:
         error = RuntimeError("ClientError")
-        error.response = {"Error": {"Code": self.code}}
+        error.response = self.response
         raise OSError(errno.EINVAL, "refused") from error
 
 
@@ -88,7 +88,7 @@ def failing_s3() -> type[FailingS3]:
 def test_a_failed_condition_of_an_s3_server_means_the_file_exists(
     failing_s3: type[FailingS3], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(failing_s3, "code", code)
+    monkeypatch.setattr(failing_s3, "response", {"Error": {"Code": code}})
     assert store.create_if_absent("failings3://bucket/lock.json", b"") is False
 
 
@@ -96,7 +96,16 @@ def test_a_failed_condition_of_an_s3_server_means_the_file_exists(
 def test_any_other_error_of_an_s3_server_is_raised(
     failing_s3: type[FailingS3], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    monkeypatch.setattr(failing_s3, "code", code)
+    monkeypatch.setattr(failing_s3, "response", {"Error": {"Code": code}})
+    with pytest.raises(OSError, match="refused"):
+        store.create_if_absent("failings3://bucket/lock.json", b"")
+
+
+@pytest.mark.parametrize("response", [None, {}, {"Error": None}, object()])
+def test_an_error_whose_response_has_no_code_is_raised_as_it_is(
+    failing_s3: type[FailingS3], monkeypatch: pytest.MonkeyPatch, response: object
+) -> None:
+    monkeypatch.setattr(failing_s3, "response", response)
     with pytest.raises(OSError, match="refused"):
         store.create_if_absent("failings3://bucket/lock.json", b"")
 
