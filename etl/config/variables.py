@@ -18,9 +18,10 @@ _READER = re.compile(r"(\w+(?:\.\w+)*):\w+")  # package.module:function
 def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, Any]:
     """Return a file's values with `store` and `source` resolved: variables expanded, paths absolute.
 
-    ConfigError for a variable that is not set, and for a label reader of which there is no module.
+    ConfigError for a variable that is not set, a label reader of which there is no module, and a file in a folder whose
+    path is not UTF-8.
     """
-    folder = path.resolve().parent
+    folder = _folder(path)
     values = dict(values)
     values["store"] = _path(folder, _substitute(path, "store", values.get("store", default_store)))
     if isinstance(values.get("source"), dict):
@@ -36,6 +37,16 @@ def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, 
             source["split"] = {key: _paths(folder, value) for key, value in source["split"].items()}
         values["source"] = source
     return values
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder that relative paths start from; ConfigError if no UTF-8 file could name it."""
+    folder = path.resolve().parent
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(path, "", f"the folder {str(folder)!r}", "a folder whose path is UTF-8") from error
+    return folder
 
 
 def _substitute(path: Path, key: str, value: Any) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,11 @@ def test_a_configuration_is_frozen(dataset) -> None:
 def test_every_dataset_file_of_the_project_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECK_DATA", "/data")
     assert load(path).name
+
+
+def test_a_file_in_a_folder_whose_name_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "cars.yaml").write_text("name: cars\nsource: {format: yolo, images: images, annotations: labels}\n")
+    with pytest.raises(ConfigError, match=r"expected a folder whose path is UTF-8"):
+        load(folder / "cars.yaml")
