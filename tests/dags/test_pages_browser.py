@@ -138,7 +138,7 @@ def test_from_the_menu_to_a_dataset_and_its_audit(visitor, runs, tmp_path, schem
         wider = frame.locator("html").evaluate("e => e.scrollWidth - e.clientWidth")
         assert wider <= 0, f"the page is {wider} px wider than its frame"
         frame.get_by_role("link", name="the full audit report").click()
-        frame.get_by_role("heading", name="Findings").wait_for(timeout=PATIENCE)
+        frame.get_by_role("heading", level=2, name="Findings", exact=True).wait_for(timeout=PATIENCE)
         assert drawn(person.page, tmp_path) > 0.01
         assert person.complaints() == []
 
@@ -158,7 +158,9 @@ def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
     with visitor() as person:
         person.page.goto(f"{person.url}/dags/{dag}/runs/{quote(runs[dag], safe='')}")
         person.page.get_by_role("link", name="Report", exact=True).click(timeout=PATIENCE)
-        person.page.frame_locator("iframe").get_by_role("heading", name=shows).wait_for(timeout=PATIENCE)
+        person.page.frame_locator("iframe").get_by_role("heading", level=2, name=shows, exact=True).wait_for(
+            timeout=PATIENCE
+        )
         assert drawn(person.page, tmp_path) > 0.01
         assert person.complaints() == []
 
@@ -167,14 +169,14 @@ def test_a_run_has_a_tab_with_what_it_made(visitor, runs, tmp_path, dag, shows):
     ("dag", "task", "link", "shows"),
     [
         ("tiny_build", "publish", "Audit", "Findings"),
-        ("tiny_evaluate", "evaluate", "Evaluation", "Category by category"),
+        ("tiny_evaluate", "evaluate", "Evaluation", "By category"),
     ],
 )
 def test_a_task_links_to_its_report(visitor, airflow, runs, dag, task, link, shows):
     with visitor() as person:
         person.page.goto(f"{person.url}/dags/{dag}/runs/{quote(runs[dag], safe='')}/tasks/{task}/details")
         person.page.get_by_role("link", name=link, exact=True).click(timeout=PATIENCE)
-        person.page.get_by_role("heading", name=shows).wait_for(timeout=PATIENCE)
+        person.page.get_by_role("heading", level=2, name=shows, exact=True).wait_for(timeout=PATIENCE)
         assert person.complaints() == []
 
 
