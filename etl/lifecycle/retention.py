@@ -124,7 +124,8 @@ def _check_pointers(config: Config, published: set[str]) -> None:
     """Raise StoreError if the files that name the newest snapshot or the champion are missing or inconsistent."""
     paths, log = DatasetPaths(config.home), snapshot.history(config.home)
     if published and not log and snapshot.head(config) is None:
-        raise _damage_error(paths.head, f"it and log/ are missing, but {len(published)} snapshots exist")
+        cure = "run `speck build` if the first build was interrupted, else restore them first"
+        raise _damage_error(paths.head, f"it and log/ are missing, but snapshots exist: {len(published)}", cure)
     promotions = champion.history(config.home)
     pointers = ((paths.head, log, paths.log_entry), (paths.champion, promotions, paths.promotion))
     for pointer, entries, entry_uri in pointers:
@@ -152,8 +153,8 @@ def _check_manifests(config: Config, snapshots: set[str], published: set[str]) -
             raise _damage_error(paths.snapshot(name).manifest, f"missing, but {reason}")
 
 
-def _damage_error(uri: str, reason: str) -> StoreError:
-    return StoreError(f"{uri}: {reason}; nothing was removed; restore the file first")
+def _damage_error(uri: str, reason: str, cure: str = "restore the file first") -> StoreError:
+    return StoreError(f"{uri}: {reason}; nothing was removed; {cure}")
 
 
 def _in_training(home: str) -> list[str]:

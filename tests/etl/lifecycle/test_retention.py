@@ -195,6 +195,8 @@ def test_nothing_is_removed_when_log_and_head_are_missing(grown: tuple[Any, list
     head_file.unlink()
     shutil.rmtree(Path(config.home, "log"))
     assert_refused(config, head_file)
+    with pytest.raises(StoreError, match="run `speck build` if the first build was interrupted"):
+        retention.collect_garbage(config)
 
 
 def test_nothing_is_removed_when_only_the_log_is_missing(grown: tuple[Any, list[str]]) -> None:
