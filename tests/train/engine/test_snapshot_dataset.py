@@ -92,7 +92,7 @@ def test_a_detection_model_of_torchvision_trains_one_step(published):
 def test_a_split_without_samples_and_a_uri_without_a_snapshot_are_refused(published, tmp_path):
     with pytest.raises(ConfigError, match=r"no samples in 'test'"):
         SnapshotDataset(published(), "test")
-    with pytest.raises(StoreError, match="no snapshot"):
+    with pytest.raises(StoreError, match="nowhere: not a snapshot"):
         SnapshotDataset(str(tmp_path / "nowhere"), "train")
 
 
