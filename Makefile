@@ -62,4 +62,4 @@ bench: install
 
 # Delete caches and the demo; keep the virtual environment and the store.
 clean:
-	rm -rf .demo .airflow build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .demo .airflow build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
