@@ -162,7 +162,7 @@ def _run_part(part: bytes, client: Mapping[str, str]) -> object:
 
     if mismatches := differences(code_version(), client):
         return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
-    function, item = pickle.loads(part)  # noqa: S301 - whoever sends tasks may run any code
+    function, item = pickle.loads(part)  # noqa: S301 - who may send tasks may run any code
     return function(item)
 
 

@@ -1,4 +1,4 @@
-"""Results files by hand: which image, category and box each entry means, and what a wrong entry is told."""
+"""Results files by hand: which image, category and box each entry means, and the error of a wrong entry."""
 
 from __future__ import annotations
 
