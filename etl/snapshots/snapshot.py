@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -14,12 +14,14 @@ from etl.errors import ConfigError, StoreError
 from etl.ids import digest
 from etl.plan import Plan
 from etl.schema import SPLITS
-from etl.snapshots.samples import Samples
 from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
 FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
+
+if TYPE_CHECKING:
+    from etl.snapshots.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Snapshot:
         """Return the samples of train, val or test as a sequence that reads each sample on access."""
         if split not in SPLITS:
             raise ConfigError("Snapshot.samples", "split", repr(split), f"one of {', '.join(SPLITS)}")
+        from etl.snapshots.samples import Samples  # needs image codecs, which most readers of a snapshot do not
+
         return Samples(self.home, self.table("samples"), self.categories, split)
 
     def shard_uri(self, sha256: str) -> str:

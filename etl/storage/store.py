@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from etl.errors import ConfigError, StoreError
 
+_THREADED_BYTES = 2**22  # of a Parquet file whose reading is worth several threads
 _ROW_GROUP = 100_000
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # the names that `_partial_path` returns
 _MAX_IN_MEMORY = 64 * 2**20  # bytes; a larger local file is opened by its path
@@ -256,7 +257,10 @@ def write_json(uri: str, value: Any) -> None:
 def read_table(uri: str) -> pa.Table:
     """Return the table of a Parquet file; StoreError if it does not exist or is not valid."""
     try:
-        return pq.read_table(pa.BufferReader(read_bytes(uri)))
+        content = read_bytes(uri)
+        # A command that ends while Arrow's threads are starting aborts: small tables are read without them.
+        threads = len(content) > _THREADED_BYTES
+        return pq.ParquetFile(pa.BufferReader(content), pre_buffer=threads).read(use_threads=threads)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{uri}: not a valid Parquet file: {error}") from error
 

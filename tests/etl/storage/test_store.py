@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -261,3 +263,17 @@ def test_a_file_written_in_pieces_appears_whole_or_not_at_all(home: str) -> None
     assert store.read_bytes(uri) == b"one two"
     if (folder := store.local_path(home)) is not None:
         assert [path.name for path in (folder / "sub").iterdir()] == ["a.tar"]
+
+
+def test_a_small_table_is_read_without_starting_threads(tmp_path: Path) -> None:
+    path = tmp_path / "small.parquet"
+    path.write_bytes(store.table_bytes(pa.table({"number": [1, 2], "name": ["a", "b"]})))
+    program = (
+        "import os, sys\nfrom etl.storage import store\n"
+        "before = len(os.listdir('/proc/self/task'))\nstore.read_table(sys.argv[1])\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("this system does not list the threads of a process")
+    done = subprocess.run([sys.executable, "-P", "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
