@@ -21,6 +21,7 @@ from etl.snapshots.samples import select_split
 from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import split_uri
 from train import compat
+from train.device import choose_device
 from train.engine import checkpoint, recipe
 from train.engine.trainer import Trainer, TrainingSpec
 from train.models.architecture import Architecture, add_anchors, resolve
@@ -154,7 +155,7 @@ def _trainer_settings(
         "epochs": config.train.epochs,
         "time": None if budget is None else budget / 3600,
         "batch": _batch_size(config, device),
-        "device": device,
+        "device": str(device.index) if device.type == "cuda" else device.type,
         "seed": config.train.seed,
         "nms": False if nms_free else None,
         "conf": 0.01,  # enough to choose the best epoch, and much faster than 0.001
@@ -208,31 +209,29 @@ def _check_options(config: Config, mosaics: bool) -> dict[str, Any]:
     return options
 
 
-def _choose_device(config: Config) -> str:
-    device = config.train.device
-    if "," in device:
-        raise ConfigError(
-            config.name, "train.device", repr(device), "a single device: multi-GPU training is not supported"
+def _choose_device(config: Config) -> torch.device:
+    name = config.train.device
+    if "," in name:
+        expected = (
+            "a single device, such as 0: multi-GPU training is not supported, because the order of the samples, the "
+            "validation and the checkpoint of a run belong to one process; train another dataset or seed on each GPU"
         )
-    available = torch.cuda.is_available()
-    if device == "auto":
-        if not available:
-            log.info("no GPU found: training on the CPU")
-        return "0" if available else "cpu"
-    if device not in ("cpu", "mps") and not available:
-        raise ConfigError(config.name, "train.device", repr(device), "auto or cpu: this machine has no GPU")
+        raise ConfigError(config.name, "train.device", repr(name), expected)
+    device = choose_device(name, config.name, "train.device")
+    if name == "auto" and device.type == "cpu":
+        log.info("no GPU found: training on the CPU")
     return device
 
 
-def _batch_size(config: Config, device: str) -> int:
+def _batch_size(config: Config, device: torch.device) -> int:
     if config.train.batch != "auto":
         return config.train.batch
-    return _CPU_BATCH if device == "cpu" else -1  # -1: Ultralytics chooses it by the GPU's memory
+    return _CPU_BATCH if device.type == "cpu" else -1  # -1: Ultralytics chooses it by the GPU's memory
 
 
-def _amp(device: str) -> bool | str:
+def _amp(device: torch.device) -> bool | str:
     """Return the precision: bfloat16 if the GPU supports it; Ultralytics' check for float16 downloads a model."""
-    return "bf16" if device not in ("cpu", "mps") and torch.cuda.is_bf16_supported() else False
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else False
 
 
 def _describe_device(device: torch.device) -> str:

@@ -78,9 +78,10 @@ def find_newest_model(config: Config) -> str:
 
 def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
     """Return a detector that runs the model at a URI on the configured device."""
+    from train.device import choose_device
     from train.models.load import load_model
 
-    model = load_model(uri, config.train.device)
+    model = load_model(uri, str(choose_device(config.train.device, config.name, "train.device")))
     log.info("evaluation: model %s on %s", model.id, model.device)
     categories = (*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories))
     index = np.array([categories.index(name) for name in model.categories], dtype=np.int64)

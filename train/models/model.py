@@ -18,6 +18,7 @@ from etl.plan import TilePlan
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, ModelPaths
 from train import compat
+from train.device import choose_device
 from train.models.anchor_based import AnchorDetector
 from train.models.anchor_free import AnchorFreeDetector
 from train.models.architecture import KEYS, Architecture, Detector, check
@@ -135,9 +136,8 @@ def load_saved_model(uri: str) -> Model:
 
 
 def move_to_device(model: Model, device: str = "auto") -> torch.device:
-    """Move the model to a device (`auto`: the GPU if there is one) and return it."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model.module.to(torch.device(f"cuda:{name}" if name.isdecimal() else name))
+    """Move the model to a device (`auto`: the GPU if there is one) and return it; ConfigError if it is not there."""
+    model.module.to(choose_device(device, model.uri, "device"))
     model.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.device
 

@@ -164,7 +164,7 @@ def test_yolo26_is_used_without_nms_unless_asked(published, tmp_path, name, opti
 
 
 def test_several_devices_are_refused(published, tmp_path, config):
-    with pytest.raises(ConfigError, match="multi-GPU training is not supported"):
+    with pytest.raises(ConfigError, match="such as 0: multi-GPU training is not supported, because the order"):
         engine.prepare_run(config(tmp_path, device="0,1"), published())
 
 

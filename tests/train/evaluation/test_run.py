@@ -20,7 +20,7 @@ from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from train.evaluation import gate, run
-from train.evaluation.detectors import Detector, from_file_or_truth
+from train.evaluation.detectors import Detector, from_file_or_truth, load_detector
 from train.models import architecture
 from train.prediction import tiled
 
@@ -354,3 +354,13 @@ def test_the_combined_mode_has_the_scale_of_its_finer_pass(made: tuple[Config, S
     detector = Detector(lambda _: ({}, {}), ("bus",), 96, made[1].plan.tile)
     assert [detector.scale(mode, (48, 40)) for mode in MODES] == [2.0, 1.0, 2.0]
     assert [detector.scale(mode, (192, 40)) for mode in MODES] == [0.5, 1.0, 1.0]
+
+
+def test_a_gpu_that_this_machine_does_not_have_is_an_error_of_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config, snapshot = built(tmp_path)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"device": "0"})})
+    with pytest.raises(ConfigError, match=r"made: train\.device: found '0', expected auto or cpu"):
+        load_detector(config, snapshot, "no model is needed")

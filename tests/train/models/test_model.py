@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from etl.errors import ConfigError, StoreError
 from train import compat
 from train.models import architecture, model, weights
+from train.models.load import load_model
 
 compat.install()
 
@@ -164,3 +165,11 @@ def test_weights_are_looked_for_before_work(tmp_path, monkeypatch):
     assert weights.find_weights("scratch", "yolo26n") is None
     with pytest.raises(ConfigError, match=r"train\.weights"):
         weights.find_weights("nowhere.pt", "yolo26n")
+
+
+def test_a_gpu_that_this_machine_does_not_have_is_an_error_of_the_call(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    uri = model.save_model(trained(), str(tmp_path), META)
+    with pytest.raises(ConfigError, match=r"device: found '0', expected auto or cpu: this machine has no GPU"):
+        load_model(uri, "0")
+    assert load_model(uri).device == torch.device("cpu")
