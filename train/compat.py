@@ -58,7 +58,7 @@ def _declare_torchvision_operators() -> None:
     _library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         _library.define(f"{name}{_SCHEMA}")
-    _library.impl("nms", nms, "CPU")
+    _library.impl("nms", nms, "CompositeExplicitAutograd")  # on every device
     import torchvision
 
     torchvision.extension._has_ops = lambda: True  # torchvision.ops.nms checks it

@@ -88,6 +88,19 @@ def test_ultralytics_imports_in_a_fresh_interpreter_and_torchvision_suppresses()
     assert done.stdout.strip() == "[1, 2] true"
 
 
+def test_the_stand_in_for_suppression_serves_tensors_on_every_device():
+    code = (
+        "import torch\nfrom train import compat\n"
+        "compat._operators_load = lambda: False\ncompat._declare_torchvision_operators()\n"
+        "serves = torch._C._dispatch_has_computed_kernel_for_dispatch_key\n"
+        "print([serves('torchvision::nms', device) for device in ('CPU', 'CUDA', 'MPS')])"
+    )
+    if compat._library is None:
+        pytest.skip("torchvision's own operators load")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[True, True, True]", done.stderr
+
+
 @pytest.mark.parametrize("has_settings", [False, True])
 def test_ultralytics_leaves_home_and_pillow_as_they_were(tmp_path, has_settings):
     settings = tmp_path / "home" / ".config" / "Ultralytics" / "settings.json"
