@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from train import compat
-from train.models.losses import AnchorLoss, decode_boxes
+from train.models.losses import AnchorLoss, decode_boxes, to_float32
 
 compat.install()
 
@@ -72,9 +72,12 @@ class AnchorHead(nn.Module):
         return raw if self.training else (self.decode(raw), raw)
 
     def decode(self, raw: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return centre, size and scores [B, 4 + categories, N] from the raw predictions of every level."""
+        """Return centre, size and scores [B, 4 + categories, N] from the raw predictions of every level, in float32.
+
+        Half precision would round a centre beyond 512 px to half a pixel.
+        """
         rows = []
-        for level, output in enumerate(raw):
+        for level, output in enumerate(map(to_float32, raw)):
             batch, _, height, width, _ = output.shape
             row, column = torch.meshgrid(
                 torch.arange(height, device=output.device), torch.arange(width, device=output.device), indexing="ij"

@@ -38,8 +38,9 @@ class SmallBoxLoss(BboxLoss):
         box_loss, distribution_loss = super().forward(
             distances, predicted, points, target, scores, score_sum, positive, size_hw, stride
         )
-        predicted, target = (xyxy2xywh((to_float32(xyxy) * stride)[positive]) for xyxy in (predicted, target))
-        nwd_loss = ((1 - nwd(predicted, target)) * scores[positive].sum(-1)).sum() / score_sum
+        at = positive.nonzero(as_tuple=True)  # once: a boolean index waits for the GPU each time
+        predicted, target = (xyxy2xywh((xyxy * stride)[at]) for xyxy in (predicted, target))
+        nwd_loss = ((1 - nwd(predicted, target)) * scores[at].sum(-1)).sum() / score_sum
         return (1 - self._nwd_share) * box_loss + self._nwd_share * nwd_loss, distribution_loss
 
 
@@ -56,6 +57,18 @@ class SmallObjectLoss(v8DetectionLoss):
             self.bce = partial(focal_loss, gamma=settings.gamma)
         if settings.nwd:
             self.bbox_loss = SmallBoxLoss(self.reg_max, settings.nwd).to(self.device)
+
+    def loss(self, preds: dict[str, Any], batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss and its parts, computed in float32.
+
+        Ultralytics computes the cells' centres and the boxes in the type of the outputs. In bfloat16, with 8
+        significant bits, a centre near the end of 160 cells would be half a cell off.
+        """
+        lifted = {name: to_float32(preds[name]) for name in ("boxes", "scores")}
+        sizes = [to_float32(feature[:, :1]) for feature in preds["feats"]]  # only their type and size are used
+        with torch.autocast(self.device.type, enabled=False):
+            result: tuple[torch.Tensor, dict[str, torch.Tensor]] = super().loss({**lifted, "feats": sizes}, batch)
+        return result
 
 
 class AnchorFreeDetector(tasks.DetectionModel):

@@ -51,7 +51,7 @@ def assign(
     steps = torch.zeros(3, len(box), 2, device=centre.device, dtype=centre.dtype)
     steps[1, :, 0], steps[2, :, 1] = nearest[:, 0], nearest[:, 1]
     cells = own_cell + steps  # [3, P, 2]
-    inside = ((cells >= 0) & (cells < limits)).all(-1)
+    inside = ((cells >= 0) & (cells < limits)).all(-1).nonzero(as_tuple=True)  # once: it waits for the GPU
     column, row = cells[inside].long().unbind(-1)
     box, anchor = (values.expand(3, -1)[inside] for values in (box, anchor))
     return Positives(box, image[box], anchor, row, column)

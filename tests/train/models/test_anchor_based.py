@@ -52,6 +52,15 @@ def test_boxes_follow_the_formula_and_reach_half_a_cell_and_four_anchors():
         assert box == pytest.approx([8 * (3 + centre), 8 * (5 + centre), 10 * side, 20 * side])
 
 
+def test_boxes_of_a_network_in_half_precision_are_not_rounded_to_half_pixels():
+    module = detector().eval()
+    with torch.no_grad():
+        raw = [output.half() for output in module(torch.rand(1, 3, 64, 1280))[1]]
+        decoded = module.model[-1].decode(raw)
+        assert decoded.dtype == torch.float32
+        assert torch.equal(decoded, module.model[-1].decode([output.float() for output in raw]))
+
+
 def test_a_saved_detector_with_anchors_comes_back_with_the_same_outputs(tmp_path):
     module = detector()
     module(torch.rand(4, 3, 64, 64))

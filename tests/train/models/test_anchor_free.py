@@ -84,6 +84,30 @@ def test_gradients_are_finite_with_and_without_boxes(detector, batch, loss, boxe
     assert any(gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("loss", [Loss(), Loss(gamma=1.5, nwd=0.5)])
+def test_the_loss_of_a_network_in_bfloat16_is_that_of_float32(detector, loss):
+    """Sixty boxes of 4 to 12 px, anywhere in an input whose far cells bfloat16 cannot tell apart."""
+    generator = torch.Generator().manual_seed(1)
+    centres, sides = torch.rand(2, 60, 2, generator=generator)
+    batch = {
+        "img": torch.rand(1, 3, 640, 640, generator=generator), "cls": torch.zeros(60, 1),
+        "bboxes": torch.cat([centres * 0.9 + 0.05, (sides * 8 + 4) / 640], 1), "batch_idx": torch.zeros(60),
+    }  # fmt: skip
+    exact = judged(detector, batch, loss)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        outputs = detector(batch["img"])
+        in_bfloat16 = judged(detector, batch, loss, outputs)
+    assert torch.equal(in_bfloat16, judged(detector, batch, loss, in_float32(outputs)))
+    if exact[0] > 1e-3:  # yolov8n begins with boxes so large that all overlaps are 0
+        assert in_bfloat16[0] == pytest.approx(float(exact[0]), rel=3e-3)
+
+
+def in_float32(outputs):
+    if isinstance(outputs, dict):
+        return {name: in_float32(value) for name, value in outputs.items()}
+    return [in_float32(value) for value in outputs] if isinstance(outputs, list) else outputs.float()
+
+
 def by_hand(detector, outputs, batch, measure):
     """The measure summed over the branches of the outputs, each as its criterion assigns it, by their weights."""
     criterion = detector.init_criterion()
