@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from etl.cli.app import Json, app, print_answer
+from etl.demo import IMAGES, MAX_SIDE, MIN_IMAGES, MIN_SIDE, SIDE
 from etl.errors import ConfigError
 
 
@@ -15,12 +16,26 @@ from etl.errors import ConfigError
 def demo_data(
     folder: Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated scenes.")] = 0,
+    images: Annotated[int, typer.Option(min=MIN_IMAGES, help="Number of images in both nights together.")] = IMAGES,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=MIN_SIDE,
+            max=MAX_SIDE,
+            metavar="PX",
+            help="Width and height of an image in pixels; a larger image has more objects of the same sizes.",
+        ),
+    ] = SIDE,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Number of drawing processes, 0 for this process; the files are the same.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Write a synthetic aerial dataset with exact labels."""
     from etl.demo import dataset
 
-    print_answer(dataset.write_dataset(folder, seed), as_json)
+    answer = dataset.write_dataset(folder, seed, images=images, side=size, workers=workers)
+    print_answer(answer, as_json)
 
 
 @app.command()

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from etl.demo import sprites, terrain
+from etl.demo import SIDE, sprites, terrain
 from etl.demo.sprites import Box, Image, Points
-from etl.demo.terrain import SIDE, Canvas, Site
+from etl.demo.terrain import Canvas, Site
 
 MIN_LENGTH = 6.0  # smallest sqrt(w * h) of a visible object, pixels
 MAX_SIDE = 60.0  # longest side of an object, pixels
@@ -63,13 +63,16 @@ class Scene:
     objects: tuple[Drawn, ...]
 
 
-def draw(rng: Generator, place: Site, objects: int) -> Scene:
-    """Return one image of the site with about this many vehicles; 0 gives an image without any."""
-    canvas = terrain.landscape(rng, place)
+def draw(rng: Generator, place: Site, objects: int, side: int = SIDE) -> Scene:
+    """Return one image of the site, `side` pixels both ways, with about this many vehicles per SIDE * SIDE pixels.
+
+    Vehicles are as large in pixels as in an image of the default side; `objects` 0 gives an image without any.
+    """
+    canvas = terrain.landscape(rng, place, side)
     drawn: list[Drawn] = []
-    for _ in range(int(rng.integers(10, 18))):
+    for _ in range(canvas.per_area(int(rng.integers(10, 18)))):
         _stand(rng, canvas, LOOK_ALIKES, [])
-    for _ in range(objects):
+    for _ in range(canvas.per_area(objects)):
         _stand(rng, canvas, _MIX, drawn)
     return Scene(_photograph(rng, canvas.rgb), tuple(drawn))
 
@@ -85,7 +88,7 @@ def _stand(rng: Generator, canvas: Canvas, mix: Mapping[str, float], drawn: list
             continue
         x, y, heading = spots[int(rng.integers(len(spots)))]
         thing = sprites.place(_thing(rng, name, canvas.scale), x, y, heading)
-        box = sprites.visible_hull(thing, SIDE, SIDE)
+        box = sprites.visible_hull(thing, canvas.side, canvas.side)
         if box is None or not _is_free(canvas, thing, "water" in kinds) or not _fits(thing, box, drawn):
             continue
         contrast = float(np.clip(rng.beta(2.6, 0.7), 0.12, 1)) if name in _MIX else float(rng.uniform(0.6, 1))
@@ -110,7 +113,7 @@ def _grown(points: Points, pixels: float) -> Points:
 
 def _is_free(canvas: Canvas, thing: sprites.Sprite, floats: bool) -> bool:
     """Return whether the place is free, and water if and only if the object floats."""
-    covered = sprites.coverage(sprites.outline_of(thing), SIDE, SIDE)
+    covered = sprites.coverage(sprites.outline_of(thing), canvas.side, canvas.side)
     if covered is None:
         return False
     rows, columns, share = covered

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from etl.demo import sprites
+from etl.demo import SIDE, sprites
 from etl.demo.sprites import Colour, Image, Points
-
-SIDE = 768  # pixels, both ways
 
 _FIELDS: tuple[Colour, ...] = (
     (98, 120, 66), (78, 102, 58), (150, 142, 96), (138, 110, 82), (112, 92, 74), (122, 136, 76), (88, 112, 70),
@@ -48,6 +46,19 @@ class Canvas:
     water: NDArray[np.bool_]  # [H, W] open water, where only what floats may be
     spots: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)  # x, y, heading
 
+    @property
+    def side(self) -> int:
+        """Width and height in pixels."""
+        return int(self.rgb.shape[0])
+
+    def per_area(self, count: float) -> int:
+        """Return how many things to paint where an image of SIDE has `count`."""
+        return round(count * (self.side / SIDE) ** 2)
+
+    def per_side(self, count: float) -> int:
+        """Return how many things that cross the image to paint where an image of SIDE has `count`."""
+        return round(count * self.side / SIDE)
+
 
 def site(rng: Generator) -> Site:
     """Return the properties of a random site."""
@@ -65,12 +76,15 @@ def site(rng: Generator) -> Site:
     )
 
 
-def landscape(rng: Generator, place: Site) -> Canvas:
-    """Return a painted view of the site without vehicles and look-alikes."""
-    canvas = _ground(rng, place)
+def landscape(rng: Generator, place: Site, side: int = SIDE) -> Canvas:
+    """Return a painted view of the site, `side` pixels both ways, without vehicles and look-alikes.
+
+    A larger view shows more ground, not larger things.
+    """
+    canvas = _ground(rng, place, side)
     _water(rng, canvas)
     _pavement(rng, canvas)
-    for _ in range(int(rng.integers(1, 3)) + (place.urban > 0.5)):
+    for _ in range(canvas.per_side(int(rng.integers(1, 3)) + (place.urban > 0.5))):
         _road(rng, canvas)
     _roofs(rng, canvas)
     _trees(rng, canvas)
@@ -78,27 +92,27 @@ def landscape(rng: Generator, place: Site) -> Canvas:
     return canvas
 
 
-def noise(rng: Generator, coarsest: int, octaves: int, persistence: float = 0.55) -> NDArray[np.float32]:
-    """Return smooth noise [SIDE, SIDE] of mean about 0 and deviation about 1; coarsest is in cells per side."""
-    total, weight, power = np.zeros((SIDE, SIDE), np.float32), 1.0, 0.0
+def noise(rng: Generator, side: int, coarsest: int, octaves: int, persistence: float = 0.55) -> NDArray[np.float32]:
+    """Return smooth noise [side, side] of mean about 0 and deviation about 1; coarsest is in cells per SIDE pixels."""
+    total, weight, power = np.zeros((side, side), np.float32), 1.0, 0.0
     for octave in range(octaves):
-        cells = min(coarsest * 2**octave, SIDE)
+        cells = min(max(2, round(coarsest * 2**octave * side / SIDE)), side)
         grid = rng.standard_normal((cells, cells), dtype=np.float32)
-        total += weight * cv2.resize(grid, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        total += weight * cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
         power += weight**2
         weight *= persistence
     return total / np.float32(power**0.5)
 
 
-def _axes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+def _axes(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     return x, y
 
 
-def _ground(rng: Generator, place: Site) -> Canvas:
+def _ground(rng: Generator, place: Site, side: int) -> Canvas:
     """Return a canvas of fields with colours and furrows."""
-    x, y = _axes()
-    warp = noise(rng, 3, 2) * 8
+    x, y = _axes(side)
+    warp = noise(rng, side, 3, 2) * 8
     u = x * cos(place.heading) + y * sin(place.heading) + warp
     v = y * cos(place.heading) - x * sin(place.heading) + warp[::-1]
     long, short = rng.uniform(220, 420), rng.uniform(120, 260)
@@ -108,10 +122,10 @@ def _ground(rng: Generator, place: Site) -> Canvas:
     rgb = np.array(place.fields, np.float32)[kind]
     furrow = rng.uniform(0, 6, (16, 16)).astype(np.float32)[strip, cell] * (1 - place.urban)
     rgb += (furrow * np.sin(u * 2 * pi / rng.uniform(5, 9)))[..., None]
-    rgb += (noise(rng, 5, 7, 0.72) * 8)[..., None]
-    rgb += noise(rng, 4, 4)[..., None] * np.array([5, 3, 2], np.float32)
+    rgb += (noise(rng, side, 5, 7, 0.72) * 8)[..., None]
+    rgb += noise(rng, side, 4, 4)[..., None] * np.array([5, 3, 2], np.float32)
     scale = place.scale * float(rng.uniform(0.94, 1.06))
-    empty = np.zeros((SIDE, SIDE), np.bool_)
+    empty = np.zeros((side, side), np.bool_)
     return Canvas(place, scale, rgb, empty, empty.copy(), empty.copy())
 
 
@@ -119,28 +133,30 @@ def _water(rng: Generator, canvas: Canvas) -> None:
     """Paint a canal, a shore or a pond with its concrete edge, in place."""
     if rng.random() < 0.2:
         return
-    x, y = _axes()
+    side = canvas.side
+    x, y = _axes(side)
     angle = canvas.site.heading + (pi / 2 if rng.random() < 0.5 else 0)
-    across = (x - SIDE / 2) * -sin(angle) + (y - SIDE / 2) * cos(angle) + noise(rng, 3, 3) * 6
+    across = (x - side / 2) * -sin(angle) + (y - side / 2) * cos(angle) + noise(rng, side, 3, 3) * 6
     if canvas.site.water == "canal":
-        depth = rng.uniform(45, 75) - np.abs(across - rng.uniform(-220, 220))
+        depth = rng.uniform(45, 75) - np.abs(across - rng.uniform(-220, 220) * (side / SIDE))
     elif canvas.site.water == "shore":
-        depth = across - rng.uniform(120, 240)
+        depth = across - rng.uniform(120, 240) * (side / SIDE)
     else:
-        centre = rng.uniform(160, SIDE - 160, 2)
-        depth = rng.uniform(90, 150) * (1 + 0.25 * noise(rng, 4, 3)) - np.hypot(x - centre[0], y - centre[1])
+        centre = rng.uniform(160, side - 160, 2)
+        depth = rng.uniform(90, 150) * (1 + 0.25 * noise(rng, side, 4, 3)) - np.hypot(x - centre[0], y - centre[1])
     edge = 5 * canvas.scale
     bank = np.clip(depth + edge, 0, 1)[..., None]
-    canvas.rgb[:] += bank * (np.array(_CONCRETE, np.float32) + noise(rng, 24, 3)[..., None] * 4 - canvas.rgb)
+    canvas.rgb[:] += bank * (np.array(_CONCRETE, np.float32) + noise(rng, side, 24, 3)[..., None] * 4 - canvas.rgb)
     share = np.clip(depth, 0, 1)[..., None].astype(np.float32)
     tint = np.array([rng.uniform(40, 62), rng.uniform(76, 98), rng.uniform(92, 116)], np.float32)
-    surface = tint + (noise(rng, 40, 4, 0.8) * 4 + noise(rng, 3, 3) * 5)[..., None]
+    surface = tint + (noise(rng, side, 40, 4, 0.8) * 4 + noise(rng, side, 3, 3) * 5)[..., None]
     canvas.rgb[:] += share * (surface - canvas.rgb)
     canvas.built[depth > -edge - 2] = True
     canvas.water[depth > 0] = True
     rows, columns = np.nonzero(depth > 9 * canvas.scale)
-    chosen = rng.integers(len(rows), size=300) if len(rows) else ()
-    turn = rng.normal(angle, 0.5, 300) + pi * rng.integers(0, 2, 300)
+    count = canvas.per_area(300)
+    chosen = rng.integers(len(rows), size=count) if len(rows) else ()
+    turn = rng.normal(angle, 0.5, count) + pi * rng.integers(0, 2, count)
     canvas.spots["water"] = [(columns[k] + 0.5, rows[k] + 0.5, turn[i]) for i, k in enumerate(chosen)]
 
 
@@ -149,10 +165,11 @@ def _free_rectangle(
 ) -> tuple[float, float, float, Points] | None:
     """Return x, y, heading and corners of a rectangle on free ground; None if none was found."""
     for _ in range(12):
-        x, y = rng.uniform(-20, SIDE + 20, 2)
+        x, y = rng.uniform(-20, canvas.side + 20, 2)
         heading = canvas.site.heading + pi / 2 * rng.integers(0, 2) + rng.normal(0, 0.03)
         corners = sprites.rectangle(x, y, length, width, heading)
-        covered = sprites.coverage(sprites.rectangle(x, y, length + 10, width + 10, heading), SIDE, SIDE)
+        grown = sprites.rectangle(x, y, length + 10, width + 10, heading)
+        covered = sprites.coverage(grown, canvas.side, canvas.side)
         if covered is not None and not canvas.built[covered[0], covered[1]][covered[2] > 0].any():
             return float(x), float(y), float(heading), corners
     return None
@@ -160,7 +177,7 @@ def _free_rectangle(
 
 def claim(mask: NDArray[np.bool_], points: Points) -> None:
     """Set every pixel the polygon touches, in place."""
-    covered = sprites.coverage(points, SIDE, SIDE)
+    covered = sprites.coverage(points, mask.shape[1], mask.shape[0])
     if covered is not None:
         mask[covered[0], covered[1]] |= covered[2] > 0
 
@@ -169,7 +186,7 @@ def _pavement(rng: Generator, canvas: Canvas) -> None:
     """Paint car parks with stalls and yards of concrete, in place."""
     s = canvas.scale
     lots, yards = canvas.spots.setdefault("lot", []), canvas.spots.setdefault("yard", [])
-    for _ in range(1 + int(rng.random() < 0.3 + canvas.site.urban)):
+    for _ in range(canvas.per_area(1 + int(rng.random() < 0.3 + canvas.site.urban))):
         stalls, rows = int(rng.integers(7, 15)), int(rng.integers(1, 3))
         pitch, depth = 9.6 * s, 19 * s
         found = _free_rectangle(rng, canvas, stalls * pitch + 6 * s, rows * depth + 16 * s)
@@ -189,7 +206,7 @@ def _pavement(rng: Generator, canvas: Canvas) -> None:
                 if stall < stalls:
                     car = line + along * pitch / 2 + rng.normal(0, 0.4, 2)
                     lots.append((car[0], car[1], heading + pi / 2 * (1 if rng.random() < 0.5 else -1)))
-    for _ in range(1 + int(rng.random() < 0.6)):
+    for _ in range(canvas.per_area(1 + int(rng.random() < 0.6))):
         found = _free_rectangle(rng, canvas, rng.uniform(90, 160), rng.uniform(70, 120))
         if found is not None:
             x, y, heading, corners = found
@@ -203,17 +220,17 @@ def _pavement(rng: Generator, canvas: Canvas) -> None:
 
 def _road(rng: Generator, canvas: Canvas) -> None:
     """Paint a bent road with markings from border to border, in place."""
-    lane = 12 * canvas.scale
+    lane, side = 12 * canvas.scale, canvas.side
     angle = canvas.site.heading + pi / 2 * rng.integers(0, 2) + rng.normal(0, 0.12)
-    middle = rng.uniform(0.2 * SIDE, 0.8 * SIDE, 2)
-    reach, bend = 1.2 * SIDE * np.array([cos(angle), sin(angle)]), rng.normal(0, 70)
+    middle = rng.uniform(0.2 * side, 0.8 * side, 2)
+    reach, bend = 1.2 * side * np.array([cos(angle), sin(angle)]), rng.normal(0, 70)
     t = np.linspace(-1, 1, 160)[:, None]
     path = middle + t * reach + bend * t**2 * np.array([-sin(angle), cos(angle)])  # [160, 2]
-    mask = np.zeros((SIDE * 2, SIDE * 2), np.uint8)
+    mask = np.zeros((side * 2, side * 2), np.uint8)
     line = [np.rint(path * 2 * 16).astype(np.int32)]
     cv2.polylines(mask, line, False, 255, round(2 * lane * 2), cv2.LINE_AA, shift=4)
-    share = cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
-    tar = np.array(sprites.pick(rng, [_ASPHALT]), np.float32) + (noise(rng, 30, 4, 0.8) * 3.5)[..., None]
+    share = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+    tar = np.array(sprites.pick(rng, [_ASPHALT]), np.float32) + (noise(rng, side, 30, 4, 0.8) * 3.5)[..., None]
     canvas.rgb[:] += share * (tar - canvas.rgb)
     canvas.built[share[..., 0] > 0] = True
     canvas.water[share[..., 0] > 0] = False  # a bridge
@@ -227,7 +244,7 @@ def _markings(rng: Generator, canvas: Canvas, path: Points, lane: float) -> None
     places = canvas.spots.setdefault("road", [])
     for count, distance in enumerate(np.arange(0, along[-1], step)):
         x, y = np.interp(distance, along, path[:, 0]), np.interp(distance, along, path[:, 1])
-        if not (-30 < x < SIDE + 30 and -30 < y < SIDE + 30):
+        if not (-30 < x < canvas.side + 30 and -30 < y < canvas.side + 30):
             continue
         k = min(int(np.searchsorted(along, distance)), len(path) - 2)
         heading = atan2(*(path[k + 1] - path[k])[::-1])
@@ -247,7 +264,7 @@ def _roofs(rng: Generator, canvas: Canvas) -> None:
     """Paint buildings with pitched or flat roofs and their shadows, in place."""
     s = canvas.scale
     places = canvas.spots.setdefault("roof", [])
-    for _ in range(int(rng.integers(3, 6) + 9 * canvas.site.urban)):
+    for _ in range(canvas.per_area(int(rng.integers(3, 6) + 9 * canvas.site.urban))):
         length, width = s * rng.uniform(45, 95), s * rng.uniform(32, 58)
         found = _free_rectangle(rng, canvas, length, width)
         if found is None:
@@ -276,12 +293,12 @@ def _roofs(rng: Generator, canvas: Canvas) -> None:
 def _trees(rng: Generator, canvas: Canvas) -> None:
     """Paint groups of trees with their shadows, in place."""
     s = canvas.scale
-    for _ in range(int(rng.integers(5, 12))):
-        group = rng.uniform(0, SIDE, 2)
+    for _ in range(canvas.per_area(int(rng.integers(5, 12)))):
+        group = rng.uniform(0, canvas.side, 2)
         for x, y in group + rng.normal(0, 22 * s, (int(rng.integers(2, 8)), 2)):
             radius = s * rng.uniform(6, 13)
             crown = sprites.ellipse(x, y, 2 * radius, 2 * radius)
-            covered = sprites.coverage(crown, SIDE, SIDE)
+            covered = sprites.coverage(crown, canvas.side, canvas.side)
             if covered is None or canvas.built[covered[0], covered[1]].any():
                 continue
             sprites.cast(canvas.rgb, crown, canvas.site.sun, radius * 1.1, 0.45)
@@ -295,5 +312,5 @@ def _trees(rng: Generator, canvas: Canvas) -> None:
 
 def _open_spots(rng: Generator, canvas: Canvas) -> list[tuple[float, float, float]]:
     rows, columns = np.nonzero(~(canvas.built | canvas.taken))
-    chosen = rng.integers(len(rows), size=200) if len(rows) else ()
+    chosen = rng.integers(len(rows), size=canvas.per_area(200)) if len(rows) else ()
     return [(columns[k] + 0.5, rows[k] + 0.5, float(rng.uniform(0, 2 * pi))) for k in chosen]

@@ -15,7 +15,7 @@ import pytest
 
 from etl import boxes
 from etl.demo import scene, terrain
-from etl.demo.dataset import GROUP, write_dataset
+from etl.demo.dataset import GROUP, name_images, write_dataset
 from etl.demo.sprites import CATEGORIES
 from etl.errors import ConfigError
 
@@ -163,6 +163,37 @@ def test_the_group_pattern_yields_one_group_per_site_across_nights(demo: tuple[P
 def test_a_folder_in_use_is_refused(demo: tuple[Path, dict[str, Any]]) -> None:
     with pytest.raises(ConfigError, match="a new or empty folder"):
         write_dataset(demo[0])
+
+
+def test_number_and_size_of_the_images_can_be_chosen_and_the_processes_do_not_matter(tmp_path: Path) -> None:
+    answers = [write_dataset(tmp_path / str(workers), images=41, side=400, workers=workers) for workers in (0, 2)]
+    assert digests(tmp_path / "0") == digests(tmp_path / "2")
+    files = sorted(tmp_path.glob("0/**/*.jpg"))
+    assert len(files) == answers[0]["images"] == 41
+    truth = read(tmp_path / "0" / "truth.json")
+    assert {(image["width"], image["height"]) for image in truth["images"]} == {(400, 400)}
+    assert {cv2.imread(str(path)).shape for path in files if "depot_002" not in path.name} == {(400, 400, 3)}
+    kinds = {fault["fault"] for fault in read(tmp_path / "0" / "faults.json")}
+    assert kinds == {
+        "truncated_image", "missing_image", "unlisted_image", "background_image", "wrong_category", "missing_label",
+        "duplicate", "zero_size", "outside", "unknown_category", "beyond_border",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("images", [40, 63, 64, 1000, 1300, 5000])
+def test_every_image_has_a_name_of_its_own(images: int) -> None:
+    names = name_images(images)
+    drawn = [*names.night_1, *names.night_2]
+    assert len(drawn) == images
+    assert len({*drawn, names.missing}) == images + 1
+    assert "depot_002" in names.night_1
+    assert len(names.night_2) == pytest.approx(images * 12 / 63, abs=1)
+
+
+@pytest.mark.parametrize(("option", "value"), [("images", 39), ("side", 383), ("side", 4097)])
+def test_too_few_images_and_impossible_sizes_are_refused(option: str, value: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=str(value)):
+        write_dataset(tmp_path, **{option: value})
 
 
 @pytest.mark.slow

@@ -60,3 +60,15 @@ def test_contrast_reaches_from_clear_to_hardly_visible(scenes: list[scene.Scene]
 
 def test_a_scene_without_vehicles_has_no_objects() -> None:
     assert draw(3, objects=0).objects == ()
+
+
+def test_a_larger_image_shows_more_objects_of_the_same_sizes(scenes: list[scene.Scene]) -> None:
+    place = terrain.site(np.random.default_rng([1, 0]))
+    drawn = scene.draw(np.random.default_rng([1, 1]), place, 30, side=1536)
+    assert drawn.image.shape == (1536, 1536, 3)
+    assert 60 < len(drawn.objects) <= 120
+    found = boxes.as_boxes([o.box for o in drawn.objects])
+    assert found.max() > 1200
+    small = np.median(boxes.side_length(boxes.as_boxes([o.box for s in scenes for o in s.objects])))
+    assert np.median(boxes.side_length(found)) == pytest.approx(small, rel=0.3)
+    assert boxes.size(found).max() <= scene.MAX_SIDE
