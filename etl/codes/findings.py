@@ -124,6 +124,12 @@ _IMAGES = (
         "In half of the measured images many pixels are black or white without detail.",
         "Expose for what is labelled.",
     ),
+    FindingCode(
+        "reencoded_tiles", ("warning",),
+        "Tiles of JPEGs that can be cut without loss are re-encoded, because libturbojpeg is missing or the plan was "
+        "made without it.",
+        "Install libturbojpeg, then run `speck plan --update`; or set shard.jpeg to encode.",
+    ),
 )  # fmt: skip
 
 _CLASSES = (

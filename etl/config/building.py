@@ -92,8 +92,8 @@ class Shard(Section):
     max_mb: Annotated[float, Field(gt=0)] = 256
     """Size at which a shard is closed, in megabytes (10^6 bytes). Object stores prefer few large files."""
     jpeg: Literal["lossless", "encode"] = "lossless"
-    """`lossless` copies the compressed pixels of baseline JPEGs, if libturbojpeg is installed; `encode` encodes all
-    tiles."""
+    """`lossless` copies the compressed pixels of baseline JPEGs, if libturbojpeg is installed (on Linux x86-64 it
+    comes with Speck); `encode` encodes all tiles."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality of the tiles that are encoded, 1 to 100. The default is high because small objects lose detail
     first."""

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import simplejpeg
 
 from etl.errors import TaskError
-from etl.imaging import codec
+from etl.imaging import codec, libturbojpeg
 from etl.imaging.yuv import YuvImage, decode
 from etl.plan import Window
-
-if TYPE_CHECKING:
-    from turbojpeg import TurboJPEG
 
 log = logging.getLogger("speck")
 
@@ -31,17 +26,6 @@ _SAMPLINGS = frozenset({"444", "422", "420", "440", "Gray"})
 _AT_ONCE = 256  # windows of one call; the coefficients of all are in memory
 
 
-@cache
-def _library() -> tuple[TurboJPEG, str] | None:
-    """Return PyTurboJPEG over libturbojpeg and its version, None if they cannot be used."""
-    try:
-        from turbojpeg import TurboJPEG
-
-        return TurboJPEG(), importlib.metadata.version("PyTurboJPEG")
-    except (ImportError, OSError, RuntimeError, AttributeError):  # one of the two is missing or incompatible
-        return None
-
-
 def choose_codec(jpeg: Literal["lossless", "encode"], pinned: str | None) -> str:
     """Return name and version of the codec that makes samples: the pinned one, else the best of this machine.
 
@@ -49,8 +33,8 @@ def choose_codec(jpeg: Literal["lossless", "encode"], pinned: str | None) -> str
     """
     if pinned is not None:
         return pinned if jpeg == "lossless" else pinned.replace(_NAME, _YUV)
-    library, prefix = _library(), _NAME if jpeg == "lossless" else _YUV
-    return codec.codec_name() if library is None else f"{prefix}{library[1]}+{codec.codec_name()}"
+    library, prefix = libturbojpeg.load(), _NAME if jpeg == "lossless" else _YUV
+    return codec.codec_name() if library is None else f"{prefix}{library.version}+{codec.codec_name()}"
 
 
 def is_lossless(name: str) -> bool:
@@ -59,18 +43,25 @@ def is_lossless(name: str) -> bool:
 
 
 def log_codec(jpeg: Literal["lossless", "encode"], name: str, quality: int) -> None:
-    """Log how tiles are made and, if they should be lossless but are not, what to install."""
+    """Log how tiles are made and, if they should be lossless but are not, the remedy."""
     if is_lossless(name):
         log.info("tile: tiles of baseline JPEGs are lossless, others encoded at quality %d (%s)", quality, name)
     elif jpeg == "encode":
         log.info("tile: shard.jpeg is encode, tiles are encoded at quality %d (%s)", quality, name)
-    elif _library() is None:
-        log.warning(
-            "tile: tiles are re-encoded at quality %d (%s): lossless cropping needs PyTurboJPEG (pip install "
-            "'speck[lossless]') and libturbojpeg (apt-get install libturbojpeg0)", quality, name,
-        )  # fmt: skip
     else:
-        log.warning("tile: tiles are re-encoded at quality %d: the plan was made with %s", quality, name)
+        log.warning("tile: tiles are re-encoded at quality %d (%s): %s", quality, name, remedy(jpeg, name))
+
+
+def remedy(jpeg: Literal["lossless", "encode"], name: str) -> str | None:
+    """Return what makes tiles lossless where the configuration asks for it but the codec of this name re-encodes."""
+    if jpeg == "encode" or is_lossless(name):
+        return None
+    if libturbojpeg.load() is None:
+        return (
+            "no libturbojpeg was found; install it (`apt-get install libturbojpeg0`, `brew install jpeg-turbo`) on the "
+            "client and on every worker, and run `speck plan --update` if the dataset has a plan"
+        )
+    return "the pinned plan was made without lossless cropping; run `speck plan --update`"
 
 
 def check_codec(name: str) -> None:
@@ -86,15 +77,15 @@ def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:
 
     Decoded with fast upsampling, a window has exactly the pixels of the image.
     """
-    library = _library()
-    if library is None or not windows or not _can_be_cut(data):
+    library = libturbojpeg.load()
+    if library is None or not windows or not can_be_cut(data):
         return {}
     tiles: dict[Window, bytes] = {}
     try:
         for start in range(0, len(windows), _AT_ONCE):
             chunk = windows[start : start + _AT_ONCE]
             places = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in chunk]
-            tiles |= zip(chunk, library[0].crop_multiple(data, places, copynone=True), strict=True)
+            tiles |= zip(chunk, library.wrapper.crop_multiple(data, places, copynone=True), strict=True)
     except OSError as error:  # libturbojpeg refuses the JPEG
         log.warning("tile: the tiles of an image are re-encoded, libturbojpeg cannot crop it: %s", error)
         return {}
@@ -103,11 +94,12 @@ def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:
 
 def decode_yuv(data: bytes, name: str) -> YuvImage | None:
     """Return the YUV planes from which the codec of this name encodes tiles; None if it encodes from RGB pixels."""
-    library = _library() if name.startswith((_NAME, _YUV)) else None
-    return None if library is None else decode(data, library[0])
+    library = libturbojpeg.load() if name.startswith((_NAME, _YUV)) else None
+    return None if library is None else decode(data, library)
 
 
-def _can_be_cut(data: bytes) -> bool:
+def can_be_cut(data: bytes) -> bool:
+    """Return whether an image file as stored is a JPEG whose tiles can be lossless."""
     if _frame(data) != _BASELINE:
         return False
     _, _, colours, sampling = simplejpeg.decode_jpeg_header(data)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import warnings
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import simplejpeg
 
 from etl.imaging import codec
+from etl.imaging.libturbojpeg import Library
 from etl.plan import Window
 
 # chroma sampling: libturbojpeg's TJSAMP number, and width and height of a chroma pixel in luma pixels
@@ -24,7 +23,7 @@ _RGB, _FAST_UPSAMPLE = 0, 256  # libturbojpeg's TJPF_RGB and TJFLAG_FASTUPSAMPLE
 class YuvImage:
     """The YUV planes of a JPEG as stored, orientation not applied and chroma not upsampled."""
 
-    data: bytes  # the JPEG
+    library: Library
     wh: tuple[int, int]  # of the image; planes may be padded
     sampling: str
     planes: tuple[codec.Pixels, codec.Pixels, codec.Pixels]  # luma Y, blue chroma Cb, red chroma Cr, each [h, w]
@@ -32,20 +31,18 @@ class YuvImage:
     @cached_property
     def rgb(self) -> codec.Pixels:
         """The image uint8 [H, W, 3] RGB, equal to decoding the JPEG with fast upsampling."""
-        library, (number, _, _) = _library(), _SAMPLINGS[self.sampling]
-        if library is None:
-            return codec.decode(self.data)
+        functions, (number, _, _) = self.library.functions, _SAMPLINGS[self.sampling]
         width, height = self.wh
         pixels = np.empty((height, width, 3), np.uint8)
         pointers = (ctypes.c_void_p * 3)(*(plane.ctypes.data for plane in self.planes))
         strides = (ctypes.c_int * 3)(*(plane.strides[0] for plane in self.planes))
-        handle = library.tjInitDecompress()
+        handle = functions.tjInitDecompress()
         try:
-            failed = library.tjDecodeYUVPlanes(
+            failed = functions.tjDecodeYUVPlanes(
                 handle, pointers, strides, number, pixels.ctypes.data, width, 0, height, _RGB, _FAST_UPSAMPLE
             )
         finally:
-            library.tjDestroy(handle)
+            functions.tjDestroy(handle)
         if failed:
             raise OSError("libturbojpeg cannot convert YUV planes to RGB")
         return pixels
@@ -60,8 +57,8 @@ class YuvImage:
         return data
 
 
-def decode(data: bytes, jpeg: Any) -> YuvImage | None:
-    """Return the YUV planes of a JPEG, decoded by PyTurboJPEG; None if it is damaged or not a JPEG in YCbCr."""
+def decode(data: bytes, library: Library) -> YuvImage | None:
+    """Return the YUV planes of a JPEG; None if it is damaged or not a JPEG in YCbCr."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     height, width, colours, sampling = simplejpeg.decode_jpeg_header(data)
@@ -70,23 +67,7 @@ def decode(data: bytes, jpeg: Any) -> YuvImage | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            luma, blue, red = jpeg.decode_to_yuv_planes(data)
+            luma, blue, red = library.wrapper.decode_to_yuv_planes(data)
     except (OSError, UserWarning):
         return None
-    return YuvImage(data, (width, height), sampling, (luma, blue, red))
-
-
-@cache
-def _library() -> Any | None:
-    """Return libturbojpeg for tjDecodeYUVPlanes, which PyTurboJPEG does not wrap; None if it is not found."""
-    name = ctypes.util.find_library("turbojpeg")
-    if name is None:
-        return None
-    library = ctypes.CDLL(name)
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
-    library.tjInitDecompress.restype = pointer
-    library.tjDestroy.argtypes = [pointer]
-    library.tjDecodeYUVPlanes.argtypes = [
-        pointer, pointer, pointer, integer, pointer, integer, integer, integer, integer, integer,
-    ]  # fmt: skip
-    return library
+    return YuvImage(library, (width, height), sampling, (luma, blue, red))

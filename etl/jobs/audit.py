@@ -10,6 +10,7 @@ import pyarrow as pa
 from etl.config import Config, network
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
+from etl.imaging import lossless
 from etl.jobs import plan
 from etl.jobs.audit_images import example_pictures, measure_pixels, pixel_parts
 from etl.jobs.parts import boxes_of, image_count
@@ -85,7 +86,13 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         findings=[*_findings_of_split(work), *plan.check_plan(work)],
         splits=(),  # the split stage reports empty splits
         max_rejects=config.source.max_rejects,
+        lossless_remedy=_lossless_remedy(work),
     )
+
+
+def _lossless_remedy(work: WorkDir) -> str | None:
+    jpeg, pinned = work.config.shard.jpeg, work.pinned_plan
+    return lossless.remedy(jpeg, lossless.choose_codec(jpeg, None if pinned is None else pinned.codec))
 
 
 def _near_duplicates(images: pa.Table) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from etl import schema
 from etl.boxes import Boxes, from_rows, from_table
 from etl.config import Config
 from etl.ids import fraction
-from etl.imaging import codec
+from etl.imaging import codec, lossless
 from etl.imaging.codec import Pixels
 from etl.imaging.image_file import ImageFile, reduce
 from etl.sources.images import read_image
@@ -73,6 +73,8 @@ def measure_pixels(part: PixelPart) -> Summary:
             continue
         pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
         luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+        if image_quality.is_upright_jpeg(image):
+            counts["can_be_cut", int(lossless.can_be_cut(file.data))] += 1
         quantisation = codec.luminance_table(file.data)
         jpeg_quality = None if quantisation is None else image_quality.estimate_jpeg_quality(quantisation)
         objects = _every_nth(_of_image(part.annotations, image), image_quality.MOST)

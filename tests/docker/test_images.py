@@ -67,7 +67,17 @@ def test_pip_installs_nothing_but_under_the_constraints():
     assert all("pip install -c constraints.txt" in run and run.count("pip install") == 1 for run in runs)
 
 
-@pytest.mark.parametrize("name", sorted({"server", "dask", "train", "s3", "airflow", "lossless", "augment", "onnx"}))
+def test_a_plain_install_crops_without_loss_on_linux_and_asks_for_no_wheel_that_does_not_exist():
+    needed = {requirement.name: requirement for requirement in map(Requirement, PROJECT["dependencies"])}
+    assert needed["PyTurboJPEG"].marker is None
+    linux = {"sys_platform": "linux", "platform_machine": "x86_64"}
+    for python in ("3.11", "3.12", "3.13", "3.14"):
+        assert needed["pylibjxl"].marker.evaluate({**linux, "python_version": python})
+    for other in ({"platform_machine": "aarch64"}, {"sys_platform": "darwin"}, {"python_version": "3.15"}):
+        assert not needed["pylibjxl"].marker.evaluate({**linux, "python_version": "3.12", **other})
+
+
+@pytest.mark.parametrize("name", sorted({"server", "dask", "train", "s3", "airflow", "augment", "onnx"}))
 def test_what_an_image_installs_is_pinned(name):
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
@@ -81,9 +91,12 @@ def test_every_image_that_is_run_is_not_run_as_root():
 
 
 def test_all_images_cut_tiles_alike_and_speak_with_the_same_dask_and_store():
-    assert "libturbojpeg0" in stages()["base"]
+    (apt,) = re.findall(r"^RUN (.*?)\n(?=\S)", stages()["base"], re.MULTILINE | re.DOTALL)[:1]
+    assert apt.startswith('if [ "$(dpkg --print-architecture)" != amd64 ]')  # on x86-64 a wheel has it
+    assert "libturbojpeg0" in apt
     for name in ("airflow", "worker", "gpu"):
-        assert {"dask", "s3", "lossless"} <= extras(name)
+        assert {"dask", "s3"} <= extras(name)
+        assert {"pyturbojpeg", "pylibjxl"} <= closure(extras(name))
     assert extras("worker") == extras("gpu")
 
 

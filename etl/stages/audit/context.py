@@ -31,6 +31,7 @@ class Context:
     findings: Sequence[Finding] = ()  # of other stages
     splits: Sequence[str] = ("train", "val")  # splits that must not be empty
     max_rejects: float = 0.05
+    lossless_remedy: str | None = None  # what makes tiles lossless; None if they are, or if encoding is configured
 
     @property
     def unread_boxes(self) -> int:

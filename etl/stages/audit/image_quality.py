@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +30,11 @@ _PERCENTS = (5, 25, 50, 75)
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
 _LUMA_TABLE = 57.625  # mean of the luminance table of JPEG's annex K, which quality 50 stands for
 _DARK, _BRIGHT = 2, 253  # luma levels beyond which detail is lost
+
+
+def is_upright_jpeg(image: Mapping[str, Any]) -> bool:
+    """Return whether a row of the images table is a JPEG stored as it is shown, the only kind of lossless tiles."""
+    return image["format"] in ("JPEG", "MPO") and not (image["exif_applied"] and image["exif_orientation"] != 1)
 
 
 def count_quality(luma: Pixels, boxes: Boxes, jpeg_quality: int | None) -> Counter[Key]:

@@ -19,9 +19,10 @@ from etl.boxes import as_boxes
 from etl.config import Config, load
 from etl.errors import TaskError
 from etl.execution import cluster
-from etl.imaging import codec, lossless
+from etl.findings import Finding
+from etl.imaging import codec, libturbojpeg, lossless
 from etl.imaging.image_file import ImageFile
-from etl.jobs import build
+from etl.jobs import build, plan as planning
 from etl.plan import TilePlan, Window
 from etl.snapshots.snapshot import Snapshot
 from etl.stages.encode import TileEncoder
@@ -166,9 +167,9 @@ def without_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "turbojpeg.py").write_text("raise ImportError('not installed')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "turbojpeg", raising=False)
-    lossless._library.cache_clear()
+    libturbojpeg.load.cache_clear()
     yield
-    lossless._library.cache_clear()
+    libturbojpeg.load.cache_clear()
 
 
 def test_without_the_library_the_plan_encodes_and_the_log_says_so(without_library: None, caplog) -> None:
@@ -178,7 +179,7 @@ def test_without_the_library_the_plan_encodes_and_the_log_says_so(without_librar
     with caplog.at_level(logging.WARNING, "speck"):
         lossless.log_codec("lossless", name, 95)
     assert "tiles are re-encoded at quality 95" in caplog.text
-    assert "libturbojpeg0" in caplog.text
+    assert "apt-get install libturbojpeg0" in caplog.text
 
 
 def test_a_worker_without_the_library_fails_by_name(without_library: None) -> None:
@@ -285,6 +286,39 @@ def test_each_kind_of_file_is_cut_encoded_again_or_rejected_by_name(zoo: Config,
             shown = upright[y0:y1, x0:x1].astype(int)
             loss, loss_of_own = (np.abs(decoded(tile) - shown).mean() for tile in (data, own))
             assert data == own or loss <= loss_of_own * 1.02, path  # from its planes, or its pixels
+
+
+def findings_of(config: Config) -> dict[str, Finding]:
+    return {row.code: row for row in built(config).audit.findings}
+
+
+@needs_library
+def test_the_audit_has_nothing_to_say_of_lossless_tiles(zoo: Config) -> None:
+    assert "reencoded_tiles" not in findings_of(zoo)
+
+
+def test_the_audit_says_how_many_jpegs_are_re_encoded_without_the_library(zoo: Config, without_library: None) -> None:
+    row = findings_of(zoo)["reencoded_tiles"]
+    assert row.count == len(LOSSLESS)
+    assert "apt-get install libturbojpeg0" in row.advice
+
+
+@needs_library
+def test_the_audit_asks_for_a_new_plan_where_the_pinned_one_re_encodes(zoo: Config) -> None:
+    with cluster.serial() as here:
+        plan = build.plan_source(zoo, here).plan.model_copy(update={"codec": codec.codec_name()})
+    planning.pin_plan(zoo, plan)
+    assert "made without lossless cropping; run `speck plan --update`" in findings_of(zoo)["reencoded_tiles"].advice
+
+
+def test_the_audit_is_silent_where_encoding_is_configured_or_nothing_can_be_cut(
+    zoo: Config, without_library: None
+) -> None:
+    shard = zoo.shard.model_copy(update={"jpeg": "encode"})
+    assert "reencoded_tiles" not in findings_of(zoo.model_copy(update={"shard": shard}))
+    for name in LOSSLESS:
+        (Path(zoo.source.images) / name).unlink()
+    assert "reencoded_tiles" not in findings_of(zoo)
 
 
 @needs_library

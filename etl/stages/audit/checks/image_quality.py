@@ -1,4 +1,4 @@
-"""Checks of the images' quality: contrast of objects, noise, compression and exposure."""
+"""Checks of the images' quality: contrast of objects, noise, compression, exposure and loss by re-encoding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from etl.boxes import BUCKETS, SMALL_BUCKETS
 from etl.findings import Finding, finding
+from etl.schema import LEFT_OUT
 from etl.stages.audit.context import CheckInput
+from etl.stages.audit.image_quality import is_upright_jpeg
 
 _FAINT = 10.0  # levels of luma: objects below hardly stand out
 _NOISY = 8.0  # levels of luma
@@ -62,3 +64,22 @@ def clipped_exposure(data: CheckInput) -> Iterator[Finding]:
             "are black or white without detail: objects there cannot be seen. Expose for what is labelled."
         )
         yield finding("clipped_exposure", advice, count=quality.images)
+
+
+def reencoded_tiles(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if tiles of JPEGs are re-encoded that could be cut losslessly.
+
+    How many of the JPEGs can be cut is known of the measured images only.
+    """
+    counts, context = data.summary.counts, data.context
+    able, unable = (counts.get(("can_be_cut", answer), 0) for answer in (1, 0))
+    if context.lossless_remedy is None or not able:
+        return
+    rows = context.images.select(["path", "format", "exif_orientation", "exif_applied", "split"]).to_pylist()
+    files = [row["path"] for row in rows if row["split"] != LEFT_OUT and is_upright_jpeg(row)]
+    estimated = f" (an estimate: {able} of {able + unable} JPEGs measured can be cut)" if unable else ""
+    advice = (
+        f"Tiles of these images are encoded a second time although they can be cut without loss{estimated}: "
+        f"{context.lossless_remedy}."
+    )
+    yield finding("reencoded_tiles", advice, () if unable else files, count=round(len(files) * able / (able + unable)))

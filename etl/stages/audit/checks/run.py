@@ -36,6 +36,7 @@ CHECKS: tuple[Callable[[CheckInput], Iterator[Finding]], ...] = (
     image_quality.noisy_images,
     image_quality.heavy_compression,
     image_quality.clipped_exposure,
+    image_quality.reencoded_tiles,
 )
 
 

@@ -54,6 +54,18 @@ def given(
     return CheckInput(audited(values or {}), summary, Context(**settings))
 
 
+def measured_jpegs(remedy: str | None, *, able: int, unable: int = 0) -> CheckInput:
+    """Three upright JPEGs, and five images whose tiles are never lossless or never made; some JPEGs were measured."""
+    rows = [("JPEG", 1, False, "train"), ("MPO", 1, False, "val"), ("JPEG", 6, False, "train"),
+            ("JPEG", 6, True, "train"), ("PNG", 1, False, "train"), ("TIFF", 1, False, "test"),
+            ("JPEG", 1, False, "left_out"), ("WEBP", 1, False, "train")]  # fmt: skip
+    names = ("format", "exif_orientation", "exif_applied", "split")
+    table = schema.table(schema.IMAGES, [dict(zip(names, row, strict=True), path=f"{n}") for n, row in enumerate(rows)])
+    summary = Summary({("can_be_cut", 1): able, ("can_be_cut", 0): unable})
+    context = Context(tile_size=640, image_size=640, splits=(), images=table, lossless_remedy=remedy)
+    return CheckInput(EMPTY, summary, context)
+
+
 def sizes(**boxes: int) -> BySize[int]:
     return BySize[int].of(boxes.get(name, 0) for name in BUCKETS)
 
@@ -166,6 +178,10 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
     (image_quality.clipped_exposure, "clipped_exposure", "info", 4,
      given({"quality.images": 4, "quality.clipped_percent": {50: 10.0}}),
      given({"quality.clipped_percent": {50: 9.0}})),
+    (image_quality.reencoded_tiles, "reencoded_tiles", "warning", 3, measured_jpegs("install it", able=4),
+     measured_jpegs(None, able=4)),
+    (image_quality.reencoded_tiles, "reencoded_tiles", "warning", 2, measured_jpegs("install it", able=2, unable=2),
+     measured_jpegs("install it", able=0, unable=4)),
 ]  # fmt: skip
 
 
@@ -219,3 +235,12 @@ def test_findings_are_sorted_by_severity_then_count_and_those_of_other_stages_wi
     assert [row.code for row in rows] == ["empty_split", "empty_split", "under_3px", "clipped", "mpo"]
     assert sorted(row.advice == "theirs" for row in rows if row.split == "val") == [True]
     assert {row.severity for row in rows} <= set(codes.SEVERITIES)
+
+
+def test_re_encoded_jpegs_are_named_only_if_every_measured_one_can_be_cut() -> None:
+    (exact,) = image_quality.reencoded_tiles(measured_jpegs("install it", able=4))
+    (estimated,) = image_quality.reencoded_tiles(measured_jpegs("install it", able=3, unable=1))
+    assert exact.files == ("0", "1", "2")
+    assert exact.advice.endswith("can be cut without loss: install it.")
+    assert (estimated.files, estimated.count) == ((), 2)
+    assert "(an estimate: 3 of 4 JPEGs measured can be cut)" in estimated.advice

@@ -1,0 +1,76 @@
+"""libturbojpeg, the shared library that crops JPEGs and decodes their planes: where it is, and how to call it."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from turbojpeg import TurboJPEG
+
+
+@dataclass(frozen=True)
+class Library:
+    """A loaded libturbojpeg."""
+
+    path: str
+    wrapper: TurboJPEG
+    version: str  # of PyTurboJPEG
+
+    @cached_property
+    def functions(self) -> ctypes.CDLL:
+        """The library's functions that PyTurboJPEG does not wrap."""
+        library = ctypes.CDLL(self.path)
+        pointer, integer = ctypes.c_void_p, ctypes.c_int
+        library.tjInitDecompress.restype = pointer
+        library.tjDestroy.argtypes = [pointer]
+        library.tjDecodeYUVPlanes.argtypes = [
+            pointer, pointer, pointer, integer, pointer, integer, integer, integer, integer, integer,
+        ]  # fmt: skip
+        return library
+
+
+@cache
+def load() -> Library | None:
+    """Return the first libturbojpeg that PyTurboJPEG can use, None if there is none."""
+    try:
+        from turbojpeg import TurboJPEG
+
+        version = importlib.metadata.version("PyTurboJPEG")
+    except ImportError:  # missing, or another package has its module name
+        return None
+    for path in find_libraries():
+        try:
+            return Library(path, TurboJPEG(path), version)
+        except (OSError, AttributeError):  # missing, or without the functions that PyTurboJPEG needs
+            continue
+    return None
+
+
+def find_libraries() -> Iterator[str]:
+    """Yield paths where libturbojpeg may be: in the wheel pylibjxl, then in the system.
+
+    The extension module of pylibjxl exports all functions of a current libjpeg-turbo. Both give equal bytes
+    (tests/etl/imaging/test_libturbojpeg.py).
+    """
+    wheel = importlib.util.find_spec("pylibjxl")
+    for folder in (wheel and wheel.submodule_search_locations) or ():
+        yield from sorted(map(str, Path(folder).glob("_pylibjxl*.so")))
+    yield from _system_libraries()
+
+
+def _system_libraries() -> Iterator[str]:
+    from turbojpeg import DEFAULT_LIB_PATHS
+
+    name = ctypes.util.find_library("turbojpeg")
+    if name is not None:
+        yield name
+    yield from DEFAULT_LIB_PATHS.get(platform.system(), ())
