@@ -11,7 +11,8 @@ from etl.boxes import BUCKETS
 from etl.config import Gate
 from etl.evaluation import Gain
 from train.evaluation import bootstrap
-from train.evaluation.bootstrap import MatchedDetections
+from train.evaluation.matching import MatchedDetections
+from train.evaluation.sized_boxes import size_range_of
 
 BUCKET_METRICS = {name: f"AP_{name}" for name in BUCKETS}
 
@@ -59,7 +60,7 @@ def decide(challenger: MatchedDetections, champion: MatchedDetections, gate: Gat
     for bucket, metric in BUCKET_METRICS.items():
         loss = _significant_loss(gains[metric])
         if loss is not None and loss > gate.max_regression:
-            objects = challenger.objects(bootstrap.size_range_of(bucket))
+            objects = challenger.objects(size_range_of(bucket))
             text = f"{metric} falls by {loss:.4f} ({objects} objects)"
             (reasons if objects >= gate.min_boxes else warnings).append(text)
     return Decision(not reasons, tuple(reasons), tuple(warnings), gains)

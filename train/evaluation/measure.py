@@ -9,9 +9,11 @@ from etl import boxes
 from etl.config import Config
 from etl.evaluation import CombinedMetrics, Measurements, MergeSettings, ModeMetrics, NwdSettings
 from train.detections import Detections, GroundTruth
-from train.evaluation import bootstrap, error_types, metrics, nwd, operating_points
+from train.evaluation import bootstrap, coco, error_types, metrics, nwd, operating_points
 from train.evaluation.detectors import DetectedImages
+from train.evaluation.matching import MatchedDetections, match_images
 from train.evaluation.operating_points import MatchedImage, Scores
+from train.evaluation.sized_boxes import scaled_images
 from train.prediction.tiled import Mode
 
 log = logging.getLogger("speck")
@@ -32,8 +34,8 @@ def evaluate_detections(detected: DetectedImages, config: Config) -> Measurement
     kept = drop_low_scores(detections, operating_points.confidence_thresholds(thresholds, best_f1))
     scale = detected.size_scale("combined", config.evaluate.size_reference)
     return Measurements(
-        full_image=_mode_metrics(detected, "full_image", config),
-        tiled=_mode_metrics(detected, "tiled", config),
+        full_image=_measure_mode(detected, "full_image", config)[0],
+        tiled=_measure_mode(detected, "tiled", config)[0],
         combined=combined,
         seconds_per_image=combined.seconds_per_image,
         images=len(truth),
@@ -67,24 +69,18 @@ def _match(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> li
     ]
 
 
-def _mode_metrics(detected: DetectedImages, mode: Mode, config: Config) -> ModeMetrics:
-    measured = metrics.average_precision(
-        [image.truth for image in detected.images],
-        detected.detections[mode],
-        detected.detector.categories,
-        scale=detected.size_scale(mode, config.evaluate.size_reference),
-    )
-    return ModeMetrics(**dict(measured), seconds_per_image=round(detected.seconds[mode] / len(detected.images), 4))
+def _measure_mode(detected: DetectedImages, mode: Mode, config: Config) -> tuple[ModeMetrics, MatchedDetections]:
+    """Return the metrics of an inference mode, and its detections matched by IoU."""
+    truth, categories = [image.truth for image in detected.images], detected.detector.categories
+    scale = detected.size_scale(mode, config.evaluate.size_reference)
+    images = scaled_images(truth, detected.detections[mode], scale)
+    matched = match_images(images, len(categories), coco.IOU)
+    measured = metrics.measure_matches(images, matched, categories)
+    seconds = round(detected.seconds[mode] / len(truth), 4)
+    return ModeMetrics(**dict(measured), seconds_per_image=seconds), matched
 
 
 def _combined_metrics(detected: DetectedImages, config: Config) -> CombinedMetrics:
     """Return the metrics of the combined mode with their 95 % bootstrap intervals."""
-    matched = bootstrap.match_images(
-        [image.truth for image in detected.images],
-        detected.detections["combined"],
-        len(detected.detector.categories),
-        scale=detected.size_scale("combined", config.evaluate.size_reference),
-    )
-    return CombinedMetrics(
-        **dict(_mode_metrics(detected, "combined", config)), intervals=bootstrap.confidence_intervals(matched)
-    )
+    measured, matched = _measure_mode(detected, "combined", config)
+    return CombinedMetrics(**dict(measured), intervals=bootstrap.confidence_intervals(matched))

@@ -1,17 +1,13 @@
 """COCO's average precision and recall, by size and by category, and the matching of one image.
 
-AP at one IoU threshold is the mean over 101 recall levels r = 0, 0.01 ... 1 of the interpolated precision, the highest
-precision p(s) at any recall s >= r:
-
-    AP = 1/101 * sum_r max_{s >= r} p(s)
-
-averaged over the categories with ground truth. `AP` is the mean over IoU 0.5, 0.55 ... 0.95 (Lin et al. 2014, Microsoft
-COCO, arXiv 1405.0312; pycocotools gives the same numbers). `AR` is the recall averaged likewise.
+`AP` is the average precision (train.evaluation.precision) averaged over the categories with ground truth and over IoU
+0.5, 0.55 ... 0.95 (Lin et al. 2014, Microsoft COCO, arXiv 1405.0312; pycocotools gives the same numbers). `AR` is the
+recall averaged likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +17,11 @@ from etl import boxes
 from etl.by_size import BySize
 from etl.evaluation import CategoryMetrics, Metrics
 from train.detections import Detections, GroundTruth
-from train.evaluation import coco, nwd
-from train.evaluation.coco import COCO_MAX_DETECTIONS
+from train.evaluation import coco, nwd, precision
+from train.evaluation.matching import MatchedDetections, match_images
+from train.evaluation.sized_boxes import BUCKET_RANGES, ScaledImage, scaled_images, size_range_of
 
 MATCHED_IOU = 0.5  # from which a detection matches an object, in counts and pictures
-
-Precision = NDArray[np.float64]  # [IoU threshold, recall level, category, size range, detections counted]
-Recall = NDArray[np.float64]  # [IoU threshold, category, size range, detections counted]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,25 +38,6 @@ class Matches:
         return (self.owner < 0) & ~self.neutral
 
 
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """Precision and recall of one evaluation, by the names of its size ranges; -1 without ground truth."""
-
-    precision: Precision
-    recall: Recall
-    sizes: tuple[str, ...]
-
-    def ap(self, size: str, threshold: int | None = None, category: int | None = None) -> float | None:
-        """Return AP of a size range, at one IoU threshold (an index) or all, of one category or all."""
-        values = self.precision[..., self.sizes.index(size), -1]
-        values = values if threshold is None else values[[threshold]]
-        return _mean(values if category is None else values[..., [category]])
-
-    def ar(self, size: str, max_detections: int = -1) -> float | None:
-        """Return AR of a size range, with so many detections counted (an index)."""
-        return _mean(self.recall[:, :, self.sizes.index(size), max_detections])
-
-
 def average_precision(
     truth: Sequence[GroundTruth],
     detections: Sequence[Detections],
@@ -77,46 +52,57 @@ def average_precision(
     sizes in network pixels. With `coco_rules`, 100 detections count per image and category and ignore regions excuse
     their own category alone: the twelve COCO metrics then equal those of pycocotools. NWD_AP: see train.evaluation.nwd.
     """
-    scales = np.ones(len(truth)) if scale is None else np.asarray(scale, dtype=np.float64)
-    most = max([COCO_MAX_DETECTIONS, *map(len, truth), *map(len, detections)])
-    limits = [1, 10, COCO_MAX_DETECTIONS, *([most] if most > COCO_MAX_DETECTIONS and not coco_rules else [])]
-    images = list(zip(truth, detections, scales.tolist(), strict=True))
-    by_area = _precision_recall(coco.by_area(images), len(categories), coco.COCO_SIZES, limits, coco_rules)
-    by_bucket = _precision_recall(coco.by_bucket(images), len(categories), coco.BUCKET_SIZES, limits[-1:], coco_rules)
-    values = _metric_values(by_area, by_bucket)
-    values |= nwd.average_precision(images, len(categories), limits[-1], coco_rules=coco_rules)
-    objects = _count_objects(truth, len(categories))
+    images = scaled_images(truth, detections, scale)
+    most = coco.MAX_DETECTIONS if coco_rules else None
+    matched = match_images(images, len(categories), coco.IOU, max_detections=most, coco_rules=coco_rules)
+    return measure_matches(images, matched, categories, coco_rules=coco_rules)
+
+
+def measure_matches(
+    images: Sequence[ScaledImage], matched: MatchedDetections, categories: Sequence[str], *, coco_rules: bool = False
+) -> Metrics:
+    """Return the metrics of average_precision from the matches by IoU."""
+    most = max([coco.MAX_DETECTIONS, *(max(len(truth), len(detections)) for truth, detections, _ in images)])
+    most = coco.MAX_DETECTIONS if coco_rules else most
     return Metrics(
-        **values,
-        categories={name: _category_metrics(by_area, i, int(objects[i])) for i, name in enumerate(categories)},
-        boxes=int(objects.sum()),
-        buckets=BySize.of(_count_by_bucket(truth, scales).tolist()),
-        max_detections=limits[-1],
+        **_by_iou(matched),
+        **nwd.average_precision(images, len(categories), most, coco_rules=coco_rules),
+        categories=_by_category(matched, categories),
+        boxes=matched.objects("all"),
+        buckets=BySize.of(matched.objects(size) for size in BUCKET_RANGES),
+        max_detections=most,
     )
 
 
-def _metric_values(by_area: PrecisionRecall, by_bucket: PrecisionRecall) -> dict[str, float | None]:
-    """Return the metrics by IoU and object size: very tiny and tiny by bucket, the others by area as in COCO."""
-    sizes = [*((name, by_bucket) for name in boxes.BUCKETS[:2]), *((name, by_area) for name in boxes.BUCKETS[2:])]
+def _by_iou(matched: MatchedDetections) -> dict[str, float | None]:
+    """Return AP and AR, of all objects and by size."""
+    ap = {name: precision.by_category(matched, size_range_of(name)) for name in ("", *boxes.BUCKETS)}
+
+    def ar(size: str, most: int | None = None) -> float | None:
+        recalls = [precision.recall(category, most) for category in matched.ranges[size_range_of(size)]]
+        return precision.mean(np.array(recalls))
+
     return {
-        "AP": by_area.ap("all"),
-        "AP50": by_area.ap("all", 0),
-        "AP75": by_area.ap("all", 5),
-        **{f"AP_{name}": values.ap(name) for name, values in sizes},
-        **{f"AP50_{name}": values.ap(name, 0) for name, values in sizes},
-        **{f"AR{number}": by_area.ar("all", i) for i, number in enumerate((1, 10, COCO_MAX_DETECTIONS))},
-        "AR": by_area.ar("all"),
-        **{f"AR_{name}": values.ar(name) for name, values in sizes},
+        **{kind: precision.mean(ap[""][:, rows]) for kind, rows in coco.AP_THRESHOLDS.items()},
+        **{f"AP_{name}": precision.mean(ap[name]) for name in boxes.BUCKETS},
+        **{f"AP50_{name}": precision.mean(ap[name][:, coco.AP_THRESHOLDS["AP50"]]) for name in boxes.BUCKETS},
+        **{f"AR{most}": ar("", most) for most in (1, 10, coco.MAX_DETECTIONS)},
+        "AR": ar(""),
+        **{f"AR_{name}": ar(name) for name in boxes.BUCKETS},
     }
 
 
-def _category_metrics(by_area: PrecisionRecall, category: int, objects: int) -> CategoryMetrics:
-    return CategoryMetrics(
-        AP=by_area.ap("all", category=category),
-        AP50=by_area.ap("all", 0, category),
-        AP_small=by_area.ap("small", category=category),
-        boxes=objects,
-    )
+def _by_category(matched: MatchedDetections, categories: Sequence[str]) -> dict[str, CategoryMetrics]:
+    every, small = (precision.by_category(matched, size) for size in ("all", "small"))
+    return {
+        name: CategoryMetrics(
+            AP=precision.mean(every[i]),
+            AP50=precision.mean(every[i, coco.AP_THRESHOLDS["AP50"]]),
+            AP_small=precision.mean(small[i]),
+            boxes=int(matched.ranges["all"][i].objects.sum()),
+        )
+        for i, name in enumerate(categories)
+    }
 
 
 def match(truth: GroundTruth, detections: Detections, threshold: float = MATCHED_IOU) -> Matches:
@@ -140,44 +126,3 @@ def match(truth: GroundTruth, detections: Detections, threshold: float = MATCHED
         else:
             neutral[i] = on_ignored[i]
     return Matches(owner, neutral, found)
-
-
-def _precision_recall(
-    images: Iterable[coco.SizedImage],
-    categories: int,
-    size_ranges: Mapping[str, list[float]],
-    max_detections: Sequence[int],
-    coco_rules: bool,
-) -> PrecisionRecall:
-    images = list(images)
-    evaluator = coco.run_evaluator(images, categories, size_ranges, max_detections, coco_rules)
-    params = evaluator.params
-    shape = (len(params.iouThrs), len(params.recThrs), categories, len(size_ranges), len(max_detections))
-    if not images or not categories:
-        return PrecisionRecall(np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0), tuple(size_ranges))
-    evaluator.accumulate()
-    precision, recall = (np.asarray(evaluator.eval[name], dtype=np.float64) for name in ("precision", "recall"))
-    return PrecisionRecall(precision.reshape(shape), recall.reshape(shape[0], *shape[2:]), tuple(size_ranges))
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    """Return the mean of the values with ground truth; None without any."""
-    values = values[values > -1]
-    return float(np.mean(values)) if values.size else None
-
-
-def _count_objects(truth: Iterable[GroundTruth], categories: int) -> NDArray[np.int64]:
-    """Return the number of counted objects of each category [categories]."""
-    numbers = np.zeros(categories, dtype=np.int64)
-    for image in truth:
-        numbers += np.bincount(image.category[image.counted], minlength=categories)
-    return numbers
-
-
-def _count_by_bucket(truth: Iterable[GroundTruth], scales: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the number of counted objects of each size bucket [buckets]."""
-    numbers = np.zeros(len(boxes.BUCKETS), dtype=np.int64)
-    for image, scale in zip(truth, scales.tolist(), strict=True):
-        counted = boxes.bucket(boxes.side_length(image.xyxy[image.counted]) * scale)
-        numbers += np.bincount(counted, minlength=len(boxes.BUCKETS))
-    return numbers

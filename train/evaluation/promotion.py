@@ -15,10 +15,11 @@ from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import DatasetPaths
 from train.detections import Detections
-from train.evaluation import bootstrap, gate
-from train.evaluation.bootstrap import MatchedDetections
+from train.evaluation import coco, gate
 from train.evaluation.detectors import DetectedImages, detect_all, load_detector
 from train.evaluation.images import build_eval_images
+from train.evaluation.matching import MatchedDetections, match_images
+from train.evaluation.sized_boxes import scaled_images
 
 log = logging.getLogger("speck")
 
@@ -74,7 +75,7 @@ def _match(config: Config, detected: DetectedImages, detections: Sequence[Detect
     """Return detections matched on the images, with sizes as the evaluated model's network shows them."""
     truth = [image.truth for image in detected.images]
     scale = detected.size_scale("combined", config.evaluate.size_reference)
-    return bootstrap.match_images(truth, detections, len(detected.detector.categories), scale=scale)
+    return match_images(scaled_images(truth, detections, scale), len(detected.detector.categories), coco.IOU)
 
 
 def _detect_with(config: Config, snapshot: Snapshot, model: str, categories: Sequence[str]) -> list[Detections]:

@@ -12,8 +12,10 @@ from etl import boxes
 from etl.config import Gate
 from tests.train.evaluation.test_metrics import NAMES, make_detections, make_truth, random_image
 from train.detections import Detections, GroundTruth
-from train.evaluation import bootstrap, gate
+from train.evaluation import bootstrap, coco, gate
+from train.evaluation.matching import MatchedDetections, match_images
 from train.evaluation.metrics import average_precision
+from train.evaluation.sized_boxes import scaled_images
 
 Images = list[tuple[GroundTruth, Detections]]
 
@@ -26,8 +28,8 @@ def images() -> Images:
     return [(truth, replace(found, score=found.score + rng.uniform(0, 0.009, len(found)))) for truth, found in pairs]
 
 
-def matched(images: Images) -> bootstrap.MatchedDetections:
-    return bootstrap.match_images([truth for truth, _ in images], [found for _, found in images], len(NAMES))
+def matched(images: Images) -> MatchedDetections:
+    return match_images(scaled_images(*zip(*images, strict=True)), len(NAMES), coco.IOU)
 
 
 @pytest.mark.parametrize("metric", [*bootstrap.METRICS, "AP50_tiny", "AP50_small"])
@@ -72,7 +74,7 @@ def test_an_unknown_metric_is_an_error(images: Images) -> None:
         bootstrap.average_precision(matched(images), "AP_huge", bootstrap.resample(12, 2))
 
 
-def scenes(found_share: dict[str, float], number: int = 60) -> bootstrap.MatchedDetections:
+def scenes(found_share: dict[str, float], number: int = 60) -> MatchedDetections:
     """Images with four objects of each of three sizes, and exact detections of these shares of them."""
     rng = np.random.default_rng(5)
     images = []

@@ -10,11 +10,10 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes
 from tests.train.evaluation.test_metrics import make_detections, make_truth
-from train.detections import EVERY_CATEGORY, Detections, GroundTruth, no_detections
+from train.detections import EVERY_CATEGORY, no_detections
 from train.evaluation import nwd
 from train.evaluation.metrics import average_precision
-
-Image = tuple[GroundTruth, Detections, float]
+from train.evaluation.sized_boxes import ScaledImage
 
 RANGES = {
     "AP": (0, math.inf), "AP_very_tiny": (0, 8), "AP_tiny": (8, 16), "AP_small": (0, 32), "AP_medium": (32, 96),
@@ -39,7 +38,7 @@ def in_range(box: np.ndarray, scale: float, metric: str) -> bool:
 
 
 def match_greedily(
-    image: Image, category: int, metric: str, threshold: float, counted: int, coco_rules: bool
+    image: ScaledImage, category: int, metric: str, threshold: float, counted: int, coco_rules: bool
 ) -> list[tuple]:
     """Match greedily, best score first: (score, hit) of each detection that is not neutral."""
     truth, found, scale = image
@@ -72,7 +71,9 @@ def match_greedily(
     return rows
 
 
-def by_plain_loops(images: list[Image], categories: int, counted: int, coco_rules: bool) -> dict[str, float | None]:
+def by_plain_loops(
+    images: list[ScaledImage], categories: int, counted: int, coco_rules: bool
+) -> dict[str, float | None]:
     answer: dict[str, float | None] = {}
     for metric in RANGES:
         values = []
@@ -108,7 +109,7 @@ def box_rows(most: int) -> st.SearchStrategy[list[list[float]]]:
 
 
 @st.composite
-def some_images(draw: st.DrawFn) -> list[Image]:
+def some_images(draw: st.DrawFn) -> list[ScaledImage]:
     images = []
     for _ in range(draw(st.integers(1, 3))):
         rows, guesses = draw(box_rows(6)), draw(box_rows(9))
@@ -121,14 +122,14 @@ def some_images(draw: st.DrawFn) -> list[Image]:
         scores = draw(st.lists(st.integers(1, 4), min_size=len(guesses), max_size=len(guesses)))
         kinds = draw(st.lists(st.integers(0, 1), min_size=len(guesses), max_size=len(guesses)))
         found = make_detections(guesses, [score / 4 for score in scores], kinds)
-        images.append((truth, found, draw(st.sampled_from([1.0, 0.5, 2.0]))))
+        images.append(ScaledImage(truth, found, draw(st.sampled_from([1.0, 0.5, 2.0]))))
     return images
 
 
 @settings(max_examples=150, deadline=None)
 @given(some_images(), st.sampled_from([2, 100]), st.booleans())
 def test_every_metric_equals_greedy_matching_by_plain_loops(
-    images: list[Image], counted: int, coco_rules: bool
+    images: list[ScaledImage], counted: int, coco_rules: bool
 ) -> None:
     ours = nwd.average_precision(images, 2, counted, coco_rules=coco_rules)
     assert ours == pytest.approx(by_plain_loops(images, 2, counted, coco_rules), abs=1e-9)
