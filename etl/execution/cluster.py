@@ -8,6 +8,7 @@ import pickle
 import socket
 import sys
 import threading
+import time
 import types
 import uuid
 from abc import ABC, abstractmethod
@@ -50,6 +51,9 @@ def _one(item: object) -> int:
 class Cluster(ABC):
     """Runs functions over items, and commands, on its workers."""
 
+    def __init__(self) -> None:
+        self._cpu_seconds = 0.0
+
     @property
     @abstractmethod
     def dashboard_link(self) -> str | None:
@@ -60,6 +64,11 @@ class Cluster(ABC):
         self, function: Callable[[Item], Result], items: Sequence[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
         """Yield the index and the result of each item as it completes."""
+
+    def take_cpu_seconds(self) -> float:
+        """Return the CPU seconds that parts took on workers since the last call; those of this process do not count."""
+        taken, self._cpu_seconds = self._cpu_seconds, 0.0
+        return taken
 
     @abstractmethod
     def offers(self, resource: str) -> bool:
@@ -142,6 +151,14 @@ class _Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Done:
+    """The result of a part and the CPU seconds of the worker."""
+
+    result: Any
+    cpu_seconds: float
+
+
 class _Call:
     """A function call that is made where it is unpickled.
 
@@ -156,18 +173,23 @@ class _Call:
         return self._reduced
 
 
-def _run_part(part: bytes, client: Mapping[str, str]) -> object:
+def _run_part(part: bytes, client: Mapping[str, str]) -> _Done | _Refusal:
     """Run a pickled (function, item) on a worker with the same code and libraries as the client; else refuse it."""
     from distributed import get_worker
 
+    # The time of the process counts threads of libraries too, but also the parts in other threads of the worker.
+    clock = time.process_time if get_worker().state.nthreads == 1 else time.thread_time
+    start = clock()
     if mismatches := differences(code_version(), client):
         return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
     function, item = pickle.loads(part)  # noqa: S301 - who may send tasks may run any code
-    return function(item)
+    result = function(item)
+    return _Done(result, clock() - start)
 
 
 class _Dask(Cluster):
     def __init__(self, client: Any) -> None:
+        super().__init__()
         self._client = client
         self._futures: list[Any] = []
 
@@ -190,10 +212,11 @@ class _Dask(Cluster):
             f"{label}: a part killed its worker repeatedly, probably because it ran out of memory",
         ):
             for future in as_completed(self._futures, loop=self._client.loop):
-                result = future.result()
-                if isinstance(result, _Refusal):
-                    raise TaskError(f"{label}: {result.reason}")
-                yield keys[future.key], result
+                done: _Done | _Refusal = future.result()
+                if isinstance(done, _Refusal):
+                    raise TaskError(f"{label}: {done.reason}")
+                self._cpu_seconds += done.cpu_seconds
+                yield keys[future.key], done.result
                 future.release()  # otherwise the workers keep its item too
 
     def offers(self, resource: str) -> bool:

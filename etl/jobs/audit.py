@@ -36,7 +36,11 @@ def run(uri: str, cluster: Cluster) -> Answer:
         images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
         audit = write_audit(work, _summarize(work, cluster, images, annotations), images, annotations)
         severities = Counter(finding.severity for finding in audit.findings)
-        return {"findings": dict(sorted(severities.items())), "html": work.path("audit", AUDIT_HTML)}
+        return {
+            "findings": dict(sorted(severities.items())),
+            "html": work.path("audit", AUDIT_HTML),
+            "cpu_seconds": cluster.take_cpu_seconds(),
+        }
 
     return work.run_once("audit", compute)
 

@@ -29,7 +29,7 @@ from etl.sources import scan, watch
 from etl.stages import ingest, remap
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
-from etl.storage.work import Answer, WorkDir
+from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
 _PART_BYTES = 16_000_000  # of image files in one part
@@ -66,6 +66,7 @@ def run(
     Each purpose has its own work folder; only builds need the lease on the dataset. With `full` the caches of earlier
     builds are not used: every image is read and tiled again.
     """
+    stopwatch = Stopwatch()  # the scan is part of the stage
     watched = purpose == "build" and config.watch.poll_seconds is not None
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
     plan = load_plan(config.home) if plan is None else plan
@@ -74,7 +75,7 @@ def run(
     with work.hold_lease():
         if not work.exists:
             store.delete(work.uri)  # left by an interrupted deletion, or by an ingest that did not finish
-        answer = work.run_once("ingest", lambda: _ingest(inputs, work, cluster))
+        answer = work.run_once("ingest", lambda: _ingest(inputs, work, cluster), stopwatch)
     if fingerprint is not None:
         watch.save_fingerprint(config, fingerprint)
     return {"work": work.uri, **answer}
@@ -102,6 +103,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         "images_unchanged": cached.num_rows,
         "annotations": boxes,
         "rejects": dict(sorted(reasons.items())),
+        "cpu_seconds": cluster.take_cpu_seconds(),
     }
 
 

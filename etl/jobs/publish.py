@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -28,7 +27,7 @@ from etl.stages import STAGES, ledger
 from etl.stages.remap import trained_categories
 from etl.storage import lease, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri
-from etl.storage.work import Answer, WorkDir
+from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
 
@@ -62,7 +61,7 @@ def published_answer(work: WorkDir) -> BuildAnswer | None:
 
 
 def _publish(work: WorkDir) -> BuildAnswer:
-    start, cpu = time.perf_counter(), time.process_time()
+    watch = Stopwatch()
     answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
     plan = load_build_plan(work)
     assembled = assemble_shards(work, work.read("split", "images"))
@@ -78,7 +77,7 @@ def _publish(work: WorkDir) -> BuildAnswer:
         sizes=drift.measure_sizes(work.config, plan, tables["samples"]),
         change=_change(snapshot.head(work.config), tables),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
-        **_durations(answers, time.perf_counter() - start, time.process_time() - cpu),
+        **_durations(answers, watch),
     )
     _make_newest(work, plan, manifest, answer)
     return answer
@@ -177,13 +176,13 @@ def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> SnapshotCha
     return SnapshotChange(images=images, boxes=difference(before, now), share=share)
 
 
-def _durations(answers: Mapping[str, Answer], seconds: float, cpu_seconds: float) -> _Durations:
-    """Return the time of each stage, of which publishing took these seconds, and of the whole build."""
+def _durations(answers: Mapping[str, Answer], publishing: Stopwatch) -> _Durations:
+    """Return the time of each stage and of the whole build."""
     earlier = {key: sum(answer[key] for answer in answers.values()) for key in ("seconds", "cpu_seconds")}
     return {
-        "stages": {**{stage: answer["seconds"] for stage, answer in answers.items()}, "publish": round(seconds, 2)},
-        "seconds": round(earlier["seconds"] + seconds, 2),
-        "cpu_seconds": round(earlier["cpu_seconds"] + cpu_seconds, 2),
+        "stages": {**{stage: answer["seconds"] for stage, answer in answers.items()}, "publish": publishing.seconds},
+        "seconds": round(earlier["seconds"] + publishing.seconds, 2),
+        "cpu_seconds": round(earlier["cpu_seconds"] + publishing.cpu_seconds, 2),
     }
 
 

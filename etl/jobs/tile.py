@@ -53,7 +53,12 @@ def run(uri: str, cluster: Cluster) -> Answer:
         made = cluster.map(tile_part, parts, label="tile", images=image_count)
         store.sync(work.uri)
         store.write_json(work.path("tile", "parts.json"), [part.uri for part in parts])
-        return {"parts": len(parts), "parts_reused": made.count(False), "images_unchanged": len(unchanged)}
+        return {
+            "parts": len(parts),
+            "parts_reused": made.count(False),
+            "images_unchanged": len(unchanged),
+            "cpu_seconds": cluster.take_cpu_seconds(),
+        }
 
     return work.run_once("tile", compute)
 

@@ -79,4 +79,4 @@ class BuildAnswer(SnapshotCounts, BuiltSnapshot):  # fields of BuiltSnapshot com
     anchors: FittedAnchors  # for models whose name ends with `-anchors`
     stages: dict[str, float]  # seconds by stage
     seconds: float  # wall-clock time of all stages
-    cpu_seconds: float  # CPU time of all stages, workers included
+    cpu_seconds: float  # CPU time of all stages and of their parts on workers, without the start of the processes

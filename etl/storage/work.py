@@ -23,6 +23,23 @@ log = logging.getLogger("speck")
 Answer = dict[str, Any]
 
 
+class Stopwatch:
+    """Measures wall-clock time, and the CPU time of this process, since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """Elapsed seconds."""
+        return round(time.perf_counter() - self._wall, 2)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of this process, all its threads."""
+        return round(time.process_time() - self._cpu, 2)
+
+
 @dataclass(frozen=True)
 class WorkDir:
     """The folder `work/<build_id>` of a dataset, with the configuration and plan as of the start of the build."""
@@ -86,13 +103,14 @@ class WorkDir:
         """Write a table of a stage."""
         store.write_table(self.path(stage, f"{name}.parquet"), table)
 
-    def run_once(self, stage: str, compute: Callable[[], Answer]) -> Answer:
+    def run_once(self, stage: str, compute: Callable[[], Answer], watch: Stopwatch | None = None) -> Answer:
         """Return the answer of a stage: the stored one of an earlier attempt, else that of `compute`, which is stored.
 
-        Holds the lease on the dataset; StoreError if another build holds it.
+        Its `seconds` and `cpu_seconds` are those of `watch`, by default started here; the CPU seconds of workers are
+        `cpu_seconds` of what `compute` returns. Holds the lease on the dataset; StoreError if another build holds it.
         """
         with self.hold_lease():
-            return self._run_once(stage, compute)
+            return self._run_once(stage, compute, watch or Stopwatch())
 
     def hold_lease(self, *, last: bool = False) -> AbstractContextManager[None]:
         """Hold the lease on the dataset for a stage, as `lease.hold` does; an audit or a plan preview needs none."""
@@ -100,17 +118,14 @@ class WorkDir:
             return nullcontext()
         return lease.hold(split_uri(self.uri).home, self.build_id, last=last)
 
-    def _run_once(self, stage: str, compute: Callable[[], Answer]) -> Answer:
+    def _run_once(self, stage: str, compute: Callable[[], Answer], watch: Stopwatch) -> Answer:
         uri = self.path(stage, "answer.json")
         if store.exists(uri):
             log.info("%s: already done", stage)
             return dict(store.read_json(uri))
-        start, cpu = time.perf_counter(), time.process_time()
         answer = compute()
-        answer |= {
-            "seconds": round(time.perf_counter() - start, 2),
-            "cpu_seconds": round(answer.get("cpu_seconds", 0.0) + time.process_time() - cpu, 2),
-        }
+        cpu_seconds = round(answer.get("cpu_seconds", 0.0) + watch.cpu_seconds, 2)
+        answer |= {"seconds": watch.seconds, "cpu_seconds": cpu_seconds}
         store.write_json(uri, answer)
         log.info("%s: %s", stage, _line({key: value for key, value in answer.items() if key != "html"}))
         return answer
