@@ -49,7 +49,8 @@ class Train(Section):
     image_size: Positive | None = None
     """Side of the network input in pixels, rounded up to a multiple of 32; null takes the tile size."""
     batch: Positive | Literal["auto"] = "auto"
-    """Samples per batch; `auto` fits the batch to the memory of the GPU, and takes a fixed size on the CPU."""
+    """Samples per batch. `auto` is 16 without a GPU. On a GPU it is at most 64, and less if an epoch would otherwise
+    have less than 30 optimizer steps or the memory holds less."""
     device: Device = "auto"
     """Device to train on: `auto` (the first GPU, else the CPU), `cpu`, `mps`, or the number of a GPU."""
     seed: Annotated[int, Field(ge=0)] = 0

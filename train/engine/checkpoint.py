@@ -21,6 +21,7 @@ class TrainingState(TypedDict):
     epochs: int  # as many as the budget is expected to allow
     done: bool
     batch: int
+    nbs: int  # samples per optimizer step
     model: dict[str, torch.Tensor]
     ema: dict[str, torch.Tensor]
     updates: int  # of the averaged weights
@@ -37,9 +38,20 @@ def run_uri(home: str, *inputs: Any) -> str:
     return DatasetPaths(home).run(digest(*inputs)[:16]).uri
 
 
-def mark_started(uri: str, snapshot: str) -> None:
-    """Record that a run trains on a snapshot; `speck gc` keeps the snapshot until the run ends."""
-    store.write_json(RunPaths(uri).run_json, {"snapshot": snapshot})
+def mark_started(uri: str, snapshot: str, largest_batch: int | None = None) -> None:
+    """Record that a run trains on a snapshot, and the largest batch that fits into memory if a larger one did not.
+
+    `speck gc` keeps the snapshot until the run ends.
+    """
+    batch = largest_batch or load_largest_batch(uri)
+    store.write_json(RunPaths(uri).run_json, {"snapshot": snapshot, **({"largest_batch": batch} if batch else {})})
+
+
+def load_largest_batch(uri: str) -> int | None:
+    """Return the largest batch that the memory may hold, None if none was too large for it so far."""
+    path = RunPaths(uri).run_json
+    batch: int | None = store.read_json(path).get("largest_batch") if store.exists(path) else None
+    return batch
 
 
 def delete_state(uri: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from ultralytics.data.augment import Compose, Format, RandomFlip, RandomHSV
 from ultralytics.data.dataset import YOLODataset
 
@@ -19,9 +18,9 @@ from etl.imaging import codec
 from etl.imaging.mask import GREY, mask_out
 from etl.snapshots.samples import ShardReader, box_lists, category_lists
 from train import compat
+from train.engine.sample_cache import Pixels, SampleCache
 
 compat.install()
-Pixels = NDArray[np.uint8]
 _GEOMETRY = ("degrees", "translate", "scale", "shear", "perspective", "mosaic", "mixup", "cutmix")
 
 
@@ -29,12 +28,13 @@ class ShardDataset(YOLODataset):
     """The samples of one split, padded on the right and at the bottom to a square.
 
     A sample is resized only if the image size differs from the tile size. Its ignore regions are painted grey except
-    inside labelled boxes. No cache file is written.
+    inside labelled boxes. No cache file is written; up to `cache_bytes` of decoded samples are kept in memory.
     """
 
     def __init__(
-        self, samples: pa.Table, reader: ShardReader, categories: Sequence[str], *, scale: float, **settings: Any
-    ) -> None:
+        self, samples: pa.Table, reader: ShardReader, categories: Sequence[str], *, scale: float,
+        cache_bytes: int = 0, **settings: Any,
+    ) -> None:  # fmt: skip
         self.samples = samples
         self._scale = scale
         self._seed = int(getattr(settings.get("hyp"), "seed", 0))
@@ -45,6 +45,7 @@ class ShardDataset(YOLODataset):
         self._places = list(zip(*(samples[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
         data = {"names": dict(enumerate(categories)), "nc": len(categories), "channels": 3}
         super().__init__(img_path="", data=data, task="detect", rect=False, cache=None, **settings)
+        self.sample_cache = SampleCache(len(samples), self.imgsz, cache_bytes)
 
     def __getitem__(self, index: int) -> Any:
         """Return a sample by the index epoch * len + row.
@@ -86,10 +87,10 @@ class ShardDataset(YOLODataset):
         """Return the padded square BGR image of a sample, and its (height, width) twice."""
         image = self.ims[i]
         if image is None:
-            image = pad_to_square(self._resized(self._painted(i)), self.imgsz)
+            image = self._padded(i)
             if self._in_mosaics:
                 self._buffer_for_mosaic(i, image)
-        if self.ims[i] is not None:
+        if self.ims[i] is not None or i < self.sample_cache.samples:
             image = image.copy()  # colour augmentation changes it in place
         return image, (self.imgsz, self.imgsz), (self.imgsz, self.imgsz)
 
@@ -112,6 +113,12 @@ class ShardDataset(YOLODataset):
 
     def _has_geometry(self, hyp: Any) -> bool:
         return bool(self.augment) and any(getattr(hyp, name) for name in _GEOMETRY)
+
+    def _padded(self, i: int) -> Pixels:
+        image = self.sample_cache.load(i)
+        if image is None:
+            image = self.sample_cache.store(i, pad_to_square(self._resized(self._painted(i)), self.imgsz))
+        return image
 
     def _painted(self, i: int) -> Pixels:
         rgb = codec.decode(self._reader.read(*self._places[i]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import multiprocessing
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from etl.config import Config, network
-from etl.errors import ConfigError
+from etl.errors import ConfigError, SpeckError
 from etl.snapshots import anchors
 from etl.snapshots.samples import select_split
 from etl.snapshots.snapshot import Snapshot
@@ -23,7 +24,10 @@ from etl.storage.paths import split_uri
 from train import compat
 from train.device import choose_device
 from train.engine import checkpoint, recipe
-from train.engine.trainer import Trainer, TrainingSpec
+from train.engine.batch import plan_batch
+from train.engine.precision import Precision, choose_precision
+from train.engine.spec import TrainingSpec
+from train.engine.trainer import LESS_MEMORY, Trainer
 from train.models.architecture import Architecture, add_anchors, resolve
 from train.models.model import Trained, TrainingMeta, save_model
 from train.models.weights import find_weights
@@ -45,7 +49,10 @@ OPTIONS = frozenset(
 _OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "MuSGD")
 # The shards already hold geometric augmentation; by default tiles are never resampled.
 _DEFAULTS = {"scale": 0.0, "translate": 0.0, "patience": 100}
-_CPU_BATCH = 16
+_OUT_OF_MEMORY = (
+    "out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "cudnn_status_internal_error",
+    "unable to find an engine",
+)  # fmt: skip
 
 
 class TrainAnswer(TypedDict):
@@ -68,20 +75,18 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
     spec = prepare_run(chosen, snapshot)
     home = home or config.home
     run_uri = checkpoint.run_uri(home, snapshot.id, chosen.train.model_dump(mode="json"), spec.architecture)
+    log.info(
+        "training %s on %d samples (%d for validation), %d px, %s, %s, from %s",
+        chosen.train.model, len(spec.train), len(spec.val), spec.image_size, _describe_device(spec.settings["device"]),
+        spec.precision, spec.weights or "scratch",
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="speck-train-") as folder:
-        trainer = Trainer(spec, Path(folder), run_uri)
-        log.info(
-            "training %s on %d samples (%d for validation), %d px, batch %s, %s, from %s",
-            chosen.train.model, len(spec.train), len(spec.val), spec.image_size, trainer.args.batch,
-            _describe_device(trainer.device), spec.weights or "scratch",
-        )  # fmt: skip
-        if not trainer.restore_finished():
-            checkpoint.mark_started(run_uri, snapshot.uri)
-            trainer.train()
+        trainer = _train_in_memory(spec, Path(folder), run_uri, snapshot.uri)
     trained: Trained = {
         "epochs": trainer.epoch + 1, "best_epoch": trainer.best_epoch,
         "seconds": round(time.monotonic() - start + trainer.seconds_before, 1), "device": trainer.device.type,
-        "weights": spec.weights or "scratch",
+        "weights": spec.weights or "scratch", "batch": trainer.args.batch, "nbs": trainer.args.nbs,
+        "precision": trainer.precision,
     }  # fmt: skip
     meta: TrainingMeta = {
         "dataset": config.name,
@@ -103,6 +108,34 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         trained["epochs"], trained["seconds"], trained["best_epoch"], uri,
     )  # fmt: skip
     return {"model": uri, "epochs": trained["epochs"], "seconds": trained["seconds"], "device": trained["device"]}
+
+
+def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: str) -> Trainer:
+    """Return the trainer after its last epoch; whenever the GPU's memory runs out, go on with half the batch."""
+    while True:
+        trainer = Trainer(spec, folder, run_uri)
+        if trainer.restore_finished():
+            return trainer
+        checkpoint.mark_started(run_uri, snapshot)
+        try:
+            trainer.train()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            batch = trainer.batch_size
+            if batch <= 1:
+                raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {LESS_MEMORY}") from error
+        else:
+            return trainer
+        log.warning("the GPU's memory ran out with a batch of %d: going on with %d", batch, batch // 2)
+        checkpoint.mark_started(run_uri, snapshot, batch // 2)
+        del trainer
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def _apply_recipe(config: Config, snapshot: Snapshot) -> tuple[Config, list[str]]:
@@ -130,7 +163,11 @@ def prepare_run(config: Config, snapshot: Snapshot) -> TrainingSpec:
     options = _check_options(config, mosaics)
     with_nms = options.pop("nms", None) is True
     nms_free = bool(architecture.get("end2end")) and not with_nms
-    settings = _trainer_settings(config, options, image_size, mosaics=mosaics, nms_free=nms_free)
+    device = _choose_device(config)
+    precision = choose_precision(options.get("amp", True), device)
+    settings = _trainer_settings(config, options, image_size, device, precision, mosaics=mosaics, nms_free=nms_free)
+    plan = plan_batch(config.train.batch, options.get("nbs"), len(train_rows), on_gpu=device.type == "cuda")
+    settings |= {"batch": plan.batch, "nbs": plan.per_step}
     if "anchors" in architecture:
         architecture = _add_anchors(config, snapshot, architecture, settings["imgsz"])
     return TrainingSpec(
@@ -139,14 +176,15 @@ def prepare_run(config: Config, snapshot: Snapshot) -> TrainingSpec:
         image_size=image_size, tile_size=tile_size, epochs=config.train.epochs, budget=config.train.max_seconds,
         settings=settings, warmup_epochs=float(settings.get("warmup_epochs", 3.0)), nms_free=nms_free,
         loss=config.train.loss, weighted=config.train.sampling == "weighted",
+        precision=precision, batch_reason=plan.reason,
     )  # fmt: skip
 
 
 def _trainer_settings(
-    config: Config, options: dict[str, Any], image_size: int, *, mosaics: bool, nms_free: bool
-) -> dict[str, Any]:
+    config: Config, options: dict[str, Any], image_size: int, device: torch.device, precision: Precision, *,
+    mosaics: bool, nms_free: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Return the settings of the Ultralytics trainer; `options` (train.options) override the defaults."""
-    device = _choose_device(config)
     budget = config.train.max_seconds
     settings = {
         **_DEFAULTS,
@@ -154,15 +192,13 @@ def _trainer_settings(
         "imgsz": math.ceil(image_size / 32) * 32,
         "epochs": config.train.epochs,
         "time": None if budget is None else budget / 3600,
-        "batch": _batch_size(config, device),
         "device": str(device.index) if device.type == "cuda" else device.type,
         "seed": config.train.seed,
         "nms": False if nms_free else None,
         "conf": 0.01,  # enough to choose the best epoch, and much faster than 0.001
-        "workers": 2,
         "cls_pw": 0.0 if config.train.loss.class_weights == "none" else 1.0,  # turns class weights on
         **options,
-        "amp": _amp(device) if options.get("amp", True) else False,
+        "amp": "bf16" if precision == "bf16" else False,  # the trainer itself switches float16 on
     }
     if multiprocessing.current_process().daemon:
         settings["workers"] = 0  # a daemon process must not have children
@@ -223,18 +259,5 @@ def _choose_device(config: Config) -> torch.device:
     return device
 
 
-def _batch_size(config: Config, device: torch.device) -> int:
-    if config.train.batch != "auto":
-        return config.train.batch
-    return _CPU_BATCH if device.type == "cpu" else -1  # -1: Ultralytics chooses it by the GPU's memory
-
-
-def _amp(device: torch.device) -> bool | str:
-    """Return the precision: bfloat16 if the GPU supports it; Ultralytics' check for float16 downloads a model."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else False
-
-
-def _describe_device(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} (threads: {torch.get_num_threads()})"
+def _describe_device(name: str) -> str:
+    return torch.cuda.get_device_name(int(name)) if name.isdecimal() else f"{name} (threads: {torch.get_num_threads()})"

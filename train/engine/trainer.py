@@ -4,72 +4,43 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from etl import boxes
-from etl.config import Loss
-from etl.errors import ConfigError, SpeckError
+from etl.errors import SpeckError
 from etl.snapshots.samples import ShardReader
 from train import compat
-from train.engine import checkpoint, tracking
+from train.engine import checkpoint, loading, tracking
+from train.engine.batch import divide_step
 from train.engine.dataset import ShardDataset
-from train.engine.sampler import EpochSampler, rarity_weights
+from train.engine.precision import computes_in_float16
+from train.engine.sampler import EpochSampler
+from train.engine.spec import TrainingSpec
 from train.models import model, weights
-from train.models.architecture import Architecture
 from train.models.losses import class_balanced_weights
 
 compat.install()
 
-from ultralytics.data.build import InfiniteDataLoader, seed_worker  # noqa: E402 - after compat.install()
-from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402
+from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - after compat.install()
 
 log = logging.getLogger("speck")
 
+LESS_MEMORY = "lower train.image_size, choose a smaller train.model, or end other programs on the GPU"
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
+_SAVING_SHARE = 0.05  # of the run's time, on a GPU
 _WARMUP_SHARE = 0.05  # of a time budget, at most
 _COUNTERS = {"best_epoch": "best_epoch", "_validated": "_validated_epoch", "_steps": "_steps"}
 _NUMBERS = {  # name in the saved state: attribute of the trainer
     **_COUNTERS, "_validating": "_validation_seconds", "before": "seconds_before", "best_fitness": "best_fitness",
     "fitness": "fitness",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """The checked inputs of one training run."""
-
-    dataset: str  # name
-    train: pa.Table  # samples
-    val: pa.Table
-    home: str  # the dataset's part of the store, with the shards
-    categories: tuple[str, ...]
-    architecture: Architecture
-    weights: str | None
-    image_size: int
-    tile_size: int
-    epochs: int
-    budget: float | None  # seconds, None for no limit
-    settings: dict[str, Any]  # Ultralytics' trainer arguments
-    warmup_epochs: float
-    nms_free: bool
-    loss: Loss
-    weighted: bool  # draw samples of rare categories and sizes more often
-
-    @property
-    def scale(self) -> float:
-        """Network pixels per sample pixel."""
-        return self.image_size / self.tile_size
 
 
 def learning_rate_factor(spent: float, warmup: float, *, final: float, cosine: bool) -> float:
@@ -79,6 +50,11 @@ def learning_rate_factor(spent: float, warmup: float, *, final: float, cosine: b
     return min(warmup, 1.0) * (final + (1 - final) * decay)
 
 
+def is_save_due(elapsed: float, cost: float) -> bool:
+    """Return whether to save the state, `elapsed` seconds after the last time, which took `cost` seconds."""
+    return cost <= _SAVING_SHARE * elapsed
+
+
 class Trainer(DetectionTrainer):
     """Ultralytics' trainer on shards; keeps the best weights in memory and saves its state at `run_uri` each epoch."""
 
@@ -86,6 +62,9 @@ class Trainer(DetectionTrainer):
         self.spec = spec
         self._run_uri = run_uri
         self._state = checkpoint.load_state(run_uri)
+        self._largest_batch = checkpoint.load_largest_batch(run_uri)
+        self._batch_reason = spec.batch_reason
+        self.precision = spec.precision
         self.best_epoch = 0
         self._best: dict[str, torch.Tensor] = {}
         self._validated_epoch = -1
@@ -96,17 +75,19 @@ class Trainer(DetectionTrainer):
         self.seconds_before = 0.0  # of the run until it was killed
         self._sampler: EpochSampler | None = None
         self._trackers: list[tracking.Tracker] = []
+        self._workers = 0  # processes that load samples
+        self._last_saved = self._save_seconds = 0.0
         settings = {
             **spec.settings, "warmup_epochs": 0.0 if spec.budget else spec.warmup_epochs, "model": "speck.yaml",
             "data": "speck.yaml", "save_dir": str(folder), "plots": False, "verbose": False, "task": "detect",
         }  # fmt: skip
         if self._state is not None:
-            settings["batch"] = self._state["batch"]  # it may have been halved when memory ran out
+            settings["batch"], settings["nbs"] = self._state["batch"], self._state.get("nbs", settings["nbs"])
+        if self._largest_batch is not None and settings["batch"] > self._largest_batch:
+            settings["batch"] = self._largest_batch
+            self._batch_reason = "halved, because memory ran out"
         threads = torch.get_num_threads()
-        try:
-            super().__init__(overrides=settings)
-        except ValueError as error:  # an impossible device
-            raise ConfigError("the training", "train.device", repr(settings["device"]), str(error).strip()) from error
+        super().__init__(overrides=settings)
         torch.set_num_threads(threads)  # Ultralytics leaves one core idle
         self.model: Any = model.build_detector(spec.architecture, spec.categories)
         if spec.weights is not None:
@@ -114,6 +95,7 @@ class Trainer(DetectionTrainer):
         self.model.loss_settings = spec.loss
         self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, also on CPUs
         self.add_callback("on_train_start", Trainer._count_time_before)
+        self.add_callback("on_train_start", Trainer._log_batch)
         self.add_callback("on_train_epoch_start", Trainer._start_epoch)
         self.add_callback("on_train_batch_start", Trainer._start_batch)
         self.add_callback("on_train_batch_end", Trainer._step_when_due)
@@ -139,6 +121,10 @@ class Trainer(DetectionTrainer):
         for tracker in self._trackers:
             tracker.close(finished=bool(self.stop))
 
+    @property
+    def _is_on_gpu(self) -> bool:
+        return bool(self.device.type == "cuda")
+
     def get_dataset(self) -> dict[str, Any]:
         """Return the split names; `build_dataset` resolves them."""
         names = dict(enumerate(self.spec.categories))
@@ -146,39 +132,57 @@ class Trainer(DetectionTrainer):
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ShardDataset:
         """Return the dataset of a split."""
+        training = mode == "train"
         return ShardDataset(
-            self.spec.train if mode == "train" else self.spec.val, ShardReader(self.spec.home), self.spec.categories,
-            scale=self.spec.scale, imgsz=self.args.imgsz, batch_size=batch, augment=mode == "train", hyp=self.args,
-            prefix=f"{mode}: ", stride=32,
+            self.spec.train if training else self.spec.val, ShardReader(self.spec.home), self.spec.categories,
+            scale=self.spec.scale, imgsz=self.args.imgsz, batch_size=batch, augment=training, hyp=self.args,
+            prefix=f"{mode}: ", stride=32, cache_bytes=loading.cache_bytes() if training and self._is_on_gpu else 0,
         )  # fmt: skip
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return a loader whose order is a function of seed and epoch; for validation Ultralytics' own loader."""
-        if mode != "train":
-            return super().get_dataloader(dataset_path, batch_size, rank, mode)
+        """Return a loader; the order of the training samples is a function of seed and epoch."""
         dataset = self.build_dataset(dataset_path, mode, batch_size)
-        self._sampler = EpochSampler(
-            len(dataset), self.args.seed, weights=_sampling_weights(dataset) if self.spec.weighted else None
-        )
+        if mode != "train":
+            return loading.validation_loader(dataset, batch_size, self._workers, self.device)
+        self._workers = self.args.workers  # 0 on a CPU
+        if self._is_on_gpu:
+            if "workers" not in self.spec.settings:
+                self._workers = loading.choose_workers(batch_size * 3 * self.args.imgsz**2)
+            log.info(
+                "samples: loaded in %d processes; %d of %d are kept in memory once decoded",
+                self._workers, dataset.sample_cache.samples, len(dataset),
+            )  # fmt: skip
+        weights = loading.sampling_weights(dataset) if self.spec.weighted else None
+        self._sampler = EpochSampler(len(dataset), self.args.seed, weights=weights)
         self._sampler.set_epoch(self.start_epoch)
-        batch = min(batch_size, len(dataset))
-        workers = min(os.cpu_count() or 1, self.args.workers, len(dataset) // batch if len(dataset) > batch else 0)
-        return InfiniteDataLoader(
-            dataset=dataset, batch_size=batch, sampler=self._sampler, num_workers=workers,
-            prefetch_factor=4 if workers else None, pin_memory=self.device.type == "cuda",
-            collate_fn=dataset.collate_fn, worker_init_fn=seed_worker,
-        )  # fmt: skip
+        return loading.training_loader(dataset, self._sampler, batch_size, self._workers, pinned=self._is_on_gpu)
+
+    def auto_batch(self) -> int:
+        """Return the batch for `train.batch: auto` on a GPU and set the samples per optimizer step to a multiple."""
+        try:
+            fits = super().auto_batch()
+        except RuntimeError as error:
+            raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {LESS_MEMORY}") from error
+        batch, batches = divide_step(self.args.nbs, min(fits, self._largest_batch or fits))
+        if batches > 1:
+            self._batch_reason = "as large as the GPU's memory allows"
+        self.args.nbs = batch * batches
+        return batch
 
     def resume_training(self, ckpt: Any) -> None:
         """Resume from the saved state of this run, if there is one."""
+        self._use_float16()
         state, self._state = self._state, None
         if state is None:
             return
         self.model.load_state_dict(state["model"])
         self.ema.ema.load_state_dict(state["ema"])
         self.ema.updates = state["updates"]
+        for saved, new in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved["fused"] = new.get("fused")  # it depends on this device, not on that of the saved state
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # of a training in float16
+            self.scaler.load_state_dict(state["scaler"])
         self.stopper.__dict__.update(state["stopper"])
         for name, value in state["numbers"].items():
             setattr(self, _NUMBERS[name], value)
@@ -194,6 +198,17 @@ class Trainer(DetectionTrainer):
             self._sampler.set_epoch(self.start_epoch)
         log.info("resuming after epoch %d", self.start_epoch)
 
+    def _use_float16(self) -> None:
+        """Train in float16 if the run asks for it; Ultralytics' own switch downloads a model to test the GPU with."""
+        if self.spec.precision != "fp16":
+            return
+        if not computes_in_float16(self.model, self.device):
+            log.warning("training in float32: this GPU does not compute in float16 correctly")
+            self.precision = "fp32"
+            return
+        self.amp = True
+        self.scaler = torch.amp.GradScaler(self.device.type)
+
     def restore_finished(self) -> bool:
         """Return whether all epochs were trained before; if so, restore the best weights, so that they can be saved."""
         state = self._state
@@ -205,7 +220,11 @@ class Trainer(DetectionTrainer):
         return True
 
     def _save_state(self) -> None:
-        """Save everything that the next epoch depends on."""
+        """Save everything that the next epoch depends on, unless that would take too much of the run's time."""
+        start = time.monotonic()
+        due = is_save_due(start - self._last_saved, self._save_seconds) or not self._is_on_gpu
+        if not (due or self.stop):
+            return
         numbers = {name: getattr(self, attribute) for name, attribute in _NUMBERS.items()}
         numbers["before"] = time.time() - self.train_time_start
         state: checkpoint.TrainingState = {
@@ -213,6 +232,7 @@ class Trainer(DetectionTrainer):
             "epochs": self.epochs,
             "done": bool(self.stop),
             "batch": self.batch_size,
+            "nbs": self.args.nbs,
             "model": self.model.state_dict(),
             "ema": self.ema.ema.state_dict(),
             "updates": self.ema.updates,
@@ -226,6 +246,12 @@ class Trainer(DetectionTrainer):
         for name in _COUNTERS:
             state["numbers"][name] = int(state["numbers"][name])
         checkpoint.save_state(self._run_uri, state)
+        self._last_saved = time.monotonic()
+        self._save_seconds = self._last_saved - start
+
+    def _log_batch(self) -> None:
+        steps = math.ceil(len(self.train_loader) / self.accumulate)
+        log.info("batch %d: %s; %d optimizer steps an epoch", self.batch_size, self._batch_reason, steps)
 
     def _count_time_before(self) -> None:
         self.train_time_start -= self.seconds_before
@@ -233,6 +259,7 @@ class Trainer(DetectionTrainer):
     def _start_epoch(self) -> None:
         self.start_epoch = 0  # Ultralytics now uses it only for the mean time of an epoch
         self._batch = 0
+        self._oom_retries = 3  # as many as Ultralytics makes: `run` retries, with half the batch, whatever the epoch
 
     def _start_batch(self) -> None:
         self._batch += 1
@@ -363,12 +390,3 @@ def _validation_reporter(trainer: Trainer) -> Any:
             log.info("validating: %d of %d batches", validator.batch_i + 1, len(validator.dataloader))
 
     return report
-
-
-def _sampling_weights(dataset: ShardDataset) -> Any:
-    """Return the sampling weight of each sample by its categories and the sizes of its boxes."""
-    labels = []
-    for label in dataset.labels:
-        sizes = boxes.bucket(np.sqrt(label["bboxes"].prod(axis=1)) * dataset.imgsz)
-        labels.append(np.concatenate([label["cls"][:, 0].astype(np.int64) + len(boxes.BUCKETS), sizes]))
-    return rarity_weights(labels)

@@ -36,6 +36,9 @@ class Trained(TypedDict):
     seconds: float
     device: str
     weights: str  # path or URI of the initial weights, or `scratch`
+    batch: NotRequired[int]  # samples; earlier versions did not record it, nor what follows
+    nbs: NotRequired[int]  # samples per optimizer step
+    precision: NotRequired[str]  # bf16, fp16 or fp32
 
 
 class TrainingMeta(TypedDict):

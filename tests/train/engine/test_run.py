@@ -1,16 +1,24 @@
 """One training run: what it takes from its configuration and snapshot, and what it leaves."""
 
+import contextlib
+import dataclasses
 import logging
 
 import numpy as np
 import pytest
+import torch
 
 from etl.config import Augment
-from etl.errors import ConfigError
+from etl.errors import ConfigError, SpeckError
 from etl.stages.anchors import fit
 from etl.storage import store
-from train.engine import run as engine, trainer
+from train import compat
+from train.engine import precision, run as engine, trainer
 from train.models import losses, model
+
+compat.install()
+
+from ultralytics.nn import tasks  # noqa: E402 - after compat.install()
 
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
@@ -169,8 +177,6 @@ def test_several_devices_are_refused(published, tmp_path, config):
 
 
 def test_a_gpu_that_is_not_there_is_an_error_of_the_command(published, tmp_path, config):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     snapshot = published(2, 2)
@@ -188,3 +194,174 @@ def test_the_cpu_computes_in_full_precision(published, tmp_path, amp, config):
 def test_yolo26_trains_without_nms(published, tmp_path, config):
     answer = engine.train(config(tmp_path, model="yolo26n-p2", options=OPTIONS), published(train=8, val=4))
     assert model.load_saved_model(answer["model"]).nms_free
+
+
+class Memory:
+    """A GPU's memory that holds `samples` of a training batch, or of a validation batch, from an epoch on."""
+
+    def __init__(self, monkeypatch):
+        self.samples, self.from_epoch, self.in_validation = 1000, 0, False
+        self.batches = []  # sizes of training batches
+        loss, start, memory = tasks.DetectionModel.loss, trainer.Trainer._start_epoch, self
+
+        def limited(module, batch, preds=None):
+            memory.batches += [len(batch["img"])] if module.training else []
+            is_limited = module.training != memory.in_validation and memory.epoch >= memory.from_epoch
+            if is_limited and len(batch["img"]) > memory.samples:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+            return loss(module, batch, preds)
+
+        def start_epoch(self):
+            memory.epoch = self.epoch
+            start(self)
+
+        monkeypatch.setattr(tasks.DetectionModel, "loss", limited)
+        monkeypatch.setattr(trainer.Trainer, "_start_epoch", start_epoch)
+        monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # validate after every epoch
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    return Memory(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("from_epoch", "in_validation", "samples", "sizes"),
+    [
+        (0, False, 4, [8] + [4] * 24), (0, False, 2, [8, 4] + [2] * 48), (2, False, 4, [8] * 9 + [4] * 8),
+        (0, True, 7, [8] * 4 + [4] * 8 + [2] * 48), (2, True, 7, [8] * 12 + [4] * 8 + [2] * 16),
+    ],
+)  # fmt: skip
+def test_a_training_whose_memory_runs_out_goes_on_with_half_the_batch(
+    published, tmp_path, memory, caplog, config, from_epoch, in_validation, samples, sizes
+):
+    """From the last saved epoch. A batch of validation is twice as large."""
+    caplog.set_level(logging.INFO, "speck")
+    memory.samples, memory.from_epoch, memory.in_validation = samples, from_epoch, in_validation
+    answer = engine.train(config(tmp_path, epochs=3, options=OPTIONS), published(val=16))
+    assert answer["epochs"] == 3
+    assert memory.batches == sizes
+    trained = model.load_saved_model(answer["model"]).meta["trained"]
+    assert (trained["batch"], trained["nbs"]) == (sizes[-1], 8)
+    assert "the GPU's memory ran out with a batch of 8: going on with 4" in caplog.messages
+    assert any(text.startswith(f"batch {sizes[-1]}: halved, because memory ran out") for text in caplog.messages)
+
+
+def test_a_resumed_training_whose_memory_runs_out_goes_on_and_so_does_its_next_try(
+    published, tmp_path, memory, monkeypatch, config
+):
+    snapshot, settings = published(), config(tmp_path, epochs=3, options=OPTIONS)
+
+    def train_until(batches):
+        def killed(self):
+            if len(memory.batches) == batches:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(trainer.Trainer, "_report_step", killed)
+            engine.train(settings, snapshot)
+
+    train_until(6)  # in the second epoch of 4 batches
+    memory.samples = 4
+    train_until(9)  # one of 8 fails and two of 4 are trained
+    train_until(11)
+    assert engine.train(settings, snapshot)["epochs"] == 3
+    assert memory.batches == [8] * 7 + [4] * 20
+
+
+def test_a_killed_training_whose_memory_ran_out_in_its_first_epoch_begins_with_half_the_batch(
+    published, tmp_path, memory, monkeypatch, config
+):
+    snapshot, settings = published(), config(tmp_path, options=OPTIONS)
+    memory.samples = 4
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(trainer.Trainer, "_report_step", killed)
+        engine.train(settings, snapshot)
+    assert engine.train(settings, snapshot)["epochs"] == 1
+    assert memory.batches == [8, 4] + [4] * 8
+
+
+def test_a_batch_of_one_that_does_not_fit_ends_the_training(published, tmp_path, memory, config):
+    memory.samples = 0
+    with pytest.raises(SpeckError, match=r"not even a batch of 1 fits .* lower train\.image_size"):
+        engine.train(config(tmp_path, options=OPTIONS), published())
+    assert memory.batches == [8, 4, 2, 1]
+
+
+def test_another_error_of_torch_ends_the_training(published, tmp_path, monkeypatch, config):
+    def fails(self, batch, preds=None):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(tasks.DetectionModel, "loss", fails)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        engine.train(config(tmp_path, options=OPTIONS), published())
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """The settings of a run as on a GPU with compute capability 8 and memory for 1,000 samples; it runs on the CPU."""
+
+    def prepare(settings, snapshot, fits=1000):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.cuda, "is_available", lambda: True)
+            patched.setattr(torch.cuda, "device_count", lambda: 1)
+            patched.setattr(precision.torch.cuda, "device", lambda _: contextlib.nullcontext())
+            patched.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+            spec = engine.prepare_run(settings, snapshot)
+        assert spec.settings["device"] == "0"
+        monkeypatch.setattr(trainer.DetectionTrainer, "auto_batch", lambda self: fits)
+        return spec
+
+    return prepare
+
+
+def on_cpu(spec):
+    return dataclasses.replace(spec, settings={**spec.settings, "device": "cpu", "amp": False})
+
+
+@pytest.mark.parametrize(
+    ("train", "fits", "options", "batch", "steps"),
+    [
+        (64, 1000, {}, 2, 32), (64, 1, {}, 1, 32), (20, 1000, {}, 1, 20), (64, 1000, {"nbs": 32}, 32, 2),
+        (64, 6, {"nbs": 32}, 5, 3),
+    ],
+)  # fmt: skip
+def test_the_automatic_batch_of_a_gpu_makes_thirty_steps_an_epoch(
+    published, tmp_path, monkeypatch, caplog, config, on_gpu, train, fits, options, batch, steps
+):
+    caplog.set_level(logging.INFO, "speck")
+    taken, step = [], trainer.DetectionTrainer.optimizer_step
+    monkeypatch.setattr(trainer.DetectionTrainer, "optimizer_step", lambda self: taken.append(1) or step(self))
+    settings = config(tmp_path, batch="auto", device="auto", options={**options, "warmup_epochs": 0})
+    spec = on_gpu(settings, published(train=train), fits)
+    made = trainer.Trainer(on_cpu(spec), tmp_path, str(tmp_path / "runs"))
+    made.train()
+    assert (made.batch_size, len(taken)) == (batch, steps)
+    assert made.args.batch == batch
+    assert any(text.startswith(f"batch {batch}: ") and f"{steps} optimizer" in text for text in caplog.messages)
+
+
+def test_the_model_keeps_the_batch_and_the_precision(published, tmp_path, config, monkeypatch, on_gpu):
+    settings, snapshot = config(tmp_path, batch="auto", device="auto"), published(train=64)
+    spec = on_cpu(on_gpu(settings, snapshot))
+    monkeypatch.setattr(engine, "prepare_run", lambda *_: spec)
+    trained = model.load_saved_model(engine.train(settings, snapshot)["model"]).meta["trained"]
+    assert (trained["batch"], trained["nbs"], trained["precision"]) == (2, 2, "bf16")
+
+
+def test_the_batch_of_a_cpu_stays(published, tmp_path, config):
+    settings = engine.prepare_run(config(tmp_path, batch="auto"), published(2, 2)).settings
+    assert (settings["batch"], settings["nbs"]) == (16, 64)
+
+
+@pytest.mark.parametrize(
+    ("amp", "setting", "chosen"),
+    [(True, "bf16", "bf16"), ("fp32", False, "fp32"), (False, False, "fp32"), ("fp16", False, "fp16")],
+)
+def test_the_precision_of_a_gpu_is_the_asked_one(published, tmp_path, config, on_gpu, amp, setting, chosen):
+    spec = on_gpu(config(tmp_path, device="auto", options={"amp": amp}), published(2, 2))
+    assert (spec.settings["amp"], spec.precision) == (setting, chosen)

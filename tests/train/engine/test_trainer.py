@@ -1,5 +1,7 @@
 """How the trainer runs: its rates, steps, samples and mosaics, epoch by epoch and against the clock."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -128,3 +130,90 @@ def test_augmentation_follows_from_the_sample_and_the_epoch(published, tmp_path,
         assert seen == sorted(made.build_dataset("train", "train", 8).im_files)
     names = [[name for batch in epoch for name in batch["im_file"]] for epoch in batches[0]]
     assert names[0] != names[1]
+
+
+def make_trainer(spec, tmp_path, **changes):
+    return trainer.Trainer(dataclasses.replace(spec, **changes), tmp_path, str(tmp_path / "runs"))
+
+
+def test_a_training_in_float16_scales_its_gradients_and_resumes_with_the_scale(published, tmp_path, config):
+    spec = engine.prepare_run(config(tmp_path, epochs=2, options=OPTIONS), published())
+    made = make_trainer(spec, tmp_path, precision="fp16")
+    made.add_callback("on_train_epoch_start", lambda self: self.scaler.set_growth_interval(3))
+    made.train()
+    assert made.amp is True
+    assert made.scaler.get_scale() == 4 * 65536  # 8 steps of 3 until it doubles
+    resumed = make_trainer(spec, tmp_path, precision="fp16")
+    resumed._setup_train()
+    assert resumed.scaler.state_dict() == made.scaler.state_dict()
+    in_float32 = make_trainer(spec, tmp_path)
+    in_float32._setup_train()  # on another device, the run goes on without a scale
+    assert not in_float32.scaler.is_enabled()
+
+
+def test_a_run_begun_in_float32_goes_on_in_float16(published, tmp_path, config):
+    spec = engine.prepare_run(config(tmp_path, epochs=1, options=OPTIONS), published())
+    make_trainer(spec, tmp_path).train()
+    resumed = make_trainer(spec, tmp_path, precision="fp16")
+    resumed._setup_train()
+    assert resumed.scaler.is_enabled()
+
+
+def test_a_gpu_that_computes_wrongly_in_float16_trains_in_float32(published, tmp_path, monkeypatch, caplog, config):
+    spec = engine.prepare_run(config(tmp_path, options=OPTIONS), published(train=8))
+    monkeypatch.setattr(trainer, "computes_in_float16", lambda *_: False)
+    made = make_trainer(spec, tmp_path, precision="fp16")
+    made._setup_train()
+    assert (made.amp, made.precision) == (False, "fp32")
+    assert not made.scaler.is_enabled()
+    assert "training in float32: this GPU does not compute in float16 correctly" in caplog.messages
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_the_optimizer_of_a_resumed_run_is_fused_as_its_device_wants(published, tmp_path, monkeypatch, config, fused):
+    spec = engine.prepare_run(config(tmp_path, options=OPTIONS), published(train=8))
+    made = make_trainer(spec, tmp_path)
+    made.train()
+    build = trainer.Trainer.build_optimizer
+
+    def build_fused(self, **settings):
+        optimizer = build(self, **settings)
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        return optimizer
+
+    monkeypatch.setattr(trainer.Trainer, "build_optimizer", build_fused)
+    resumed = make_trainer(spec, tmp_path)
+    resumed._setup_train()
+    assert {group["fused"] for group in resumed.optimizer.param_groups} == {fused}
+    assert resumed.optimizer.state_dict()["state"].keys() == made.optimizer.state_dict()["state"].keys()
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "cost", "due"), [(10.0, 0.0, True), (10.0, 0.4, True), (10.0, 0.6, False), (13.0, 0.6, True)]
+)
+def test_a_state_is_saved_when_that_takes_a_twentieth_of_the_time(elapsed, cost, due):
+    assert trainer.is_save_due(elapsed, cost) is due
+
+
+@pytest.mark.parametrize(("on_gpu", "due", "saved"), [(False, False, 5), (True, False, 1), (True, True, 5)])
+def test_on_a_gpu_short_epochs_are_not_all_saved_but_the_last_is(
+    published, tmp_path, monkeypatch, config, on_gpu, due, saved
+):
+    states = []
+    monkeypatch.setattr(trainer.checkpoint, "save_state", lambda uri, state: states.append(state["epoch"]))
+    monkeypatch.setattr(trainer, "is_save_due", lambda *_: due)
+    spec = engine.prepare_run(config(tmp_path, epochs=5, options={**OPTIONS, "workers": 0}), published(train=8))
+    monkeypatch.setattr(trainer.Trainer, "_is_on_gpu", on_gpu)
+    make_trainer(spec, tmp_path).train()
+    assert states == list(range(5))[-saved:]
+
+
+def test_the_first_epoch_of_a_run_is_saved(published, tmp_path, monkeypatch, config):
+    states = []
+    monkeypatch.setattr(trainer.checkpoint, "save_state", lambda uri, state: states.append(state["epoch"]))
+    monkeypatch.setattr(trainer, "_SAVING_SHARE", 0.0)
+    spec = engine.prepare_run(config(tmp_path, epochs=4, options={**OPTIONS, "workers": 0}), published(train=8))
+    monkeypatch.setattr(trainer.Trainer, "_is_on_gpu", True)
+    make_trainer(spec, tmp_path).train()
+    assert states == [0, 3]
