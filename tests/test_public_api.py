@@ -34,7 +34,7 @@ TRAIN_SIGNATURES = {
     "Detections": "(xyxy, score, category, window, grain=None)",
     "SnapshotDataset": "(snapshot, split, paint_ignore=True)",
     "evaluate": "(config, snapshot, model=None, detections=None, out=None, *, promote=False)",
-    "load_model": "(uri, device='auto')",
+    "load_model": "(uri, device='auto', precision=None)",
     "predict": "(model, image, mode='combined')",
 }
 METHODS = {

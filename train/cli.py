@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,13 @@ __all__ = ["app"]
 Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
 _MODEL_URI = "a model's URI, as printed by `speck train`"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
+Precision = Annotated[
+    Literal["auto", "half", "float32"] | None,
+    typer.Option(
+        help="Override evaluate.precision: half is float16 on an NVIDIA GPU; float32 gives the CPU's boxes.",
+        show_default="the model's",
+    ),
+]
 
 
 def _print_version(requested: bool) -> None:
@@ -85,10 +92,11 @@ def evaluate(
     promote: Annotated[
         bool, typer.Option("--promote", help="Compare with the champion and replace it if the gate passes.")
     ] = False,
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model on the val images in three modes: full image, tiled, and combined."""
-    settings = load(config)
+    settings = load(config, {} if precision is None else {"evaluate.precision": precision})
     from train.evaluation import console, run
 
     with name_file_in_errors(config):
@@ -125,6 +133,7 @@ def predict(
     confidence: Annotated[
         str, typer.Option(help="Minimum score to draw; auto: the best-F1 threshold of each class.")
     ] = "auto",
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Detect objects in images and videos; write COCO JSON, Parquet, and annotated copies."""
@@ -133,7 +142,7 @@ def predict(
     if not (model.endswith(".onnx") and Path(model).is_file()):
         _require_file(model, MODEL_JSON, "MODEL", _MODEL_URI)
     threshold = _parse_confidence(confidence)
-    print_answer(files.predict_files(model, images, out, mode, threshold), as_json)
+    print_answer(files.predict_files(model, images, out, mode, threshold, precision), as_json)
 
 
 @app.command("export-model")

@@ -82,6 +82,9 @@ class Evaluate(Section):
     confidence: Fraction = 0.001
     """Score below which detections are discarded, 0 to 1. Average precision ranks all detections, hence the low
     default."""
+    precision: Literal["auto", "half", "float32"] = "auto"
+    """Number format of the network in evaluation and prediction: `auto` and `half` are float16 on an NVIDIA GPU and
+    float32 on other devices. Boxes are always computed in float32."""
     size_reference: Literal["source", "network"] = "source"
     """Pixels in which object size is measured for metrics by size: of the source image or of the network input."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from train.detections import Detections, concatenate
 from train.evaluation import coco_results
 from train.evaluation.images import EvalImage, read_pixels
 from train.prediction import tiled
+from train.prediction.ahead import map_ahead, usable_threads
 from train.prediction.merge import merge
 from train.prediction.tiled import MODES, Mode
 
@@ -34,13 +35,16 @@ GROUND_TRUTH = "truth"  # `--detections truth`: those of a detector without erro
 
 DetectionsByMode = dict[Mode, Detections]
 SecondsByMode = dict[Mode, float]
+Detected = tuple[DetectionsByMode, SecondsByMode]  # of one image
+
+_READERS = 3  # threads that read images, and images in memory ahead of the detector
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Detects objects in an image in each inference mode."""
+    """Detects objects in each image, in order, in each inference mode."""
 
-    detect: Callable[[EvalImage], tuple[DetectionsByMode, SecondsByMode]]
+    detect: Callable[[Iterable[EvalImage]], Iterator[Detected]]
     categories: tuple[str, ...]  # of the snapshot, then those that only the model has
     image_size: int  # of the network's input
     tile: TilePlan
@@ -81,13 +85,22 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
     from train.device import choose_device
     from train.models.load import load_model
 
-    model = load_model(uri, str(choose_device(config.train.device, config.name, "train.device")))
-    log.info("evaluation: model %s on %s", model.id, model.device)
+    device = str(choose_device(config.train.device, config.name, "train.device"))
+    model = load_model(uri, device, config.evaluate.precision)
+    log.info("evaluation: model %s on %s", model.id, model.runs_on)
+    tiled.warm_up(model)  # not timed with the first image
     categories = (*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories))
     index = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
 
-    def detect(image: EvalImage) -> tuple[DetectionsByMode, SecondsByMode]:
-        passes = _run_passes(model, read_pixels(config, image), config.evaluate.confidence)
+    def read(image: EvalImage) -> tuple[EvalImage, Pixels]:
+        return image, read_pixels(config, image)
+
+    def detect(images: Iterable[EvalImage]) -> Iterator[Detected]:
+        for image, pixels in map_ahead(read, images, usable_threads(_READERS)):
+            yield detect_one(image, pixels)
+
+    def detect_one(image: EvalImage, pixels: Pixels) -> Detected:
+        passes = _run_passes(model, pixels, config.evaluate.confidence)
         detections: DetectionsByMode = {}
         seconds: SecondsByMode = {}
         for mode, (parts, pass_seconds) in passes.items():
@@ -133,8 +146,9 @@ def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, imag
         def find(image: EvalImage) -> DetectionsByMode:
             return dict.fromkeys(MODES, by_image[image.image_id])
 
-    def detect(image: EvalImage) -> tuple[DetectionsByMode, SecondsByMode]:
-        return find(image), dict.fromkeys(MODES, 0.0)
+    def detect(images: Iterable[EvalImage]) -> Iterator[Detected]:
+        for image in images:
+            yield find(image), dict.fromkeys(MODES, 0.0)
 
     return Detector(detect, tuple(categories), config.train.image_size or plan.size, plan)
 
@@ -158,8 +172,7 @@ def detect_all(images: Sequence[EvalImage], detector: Detector, label: str = "ev
     """Return the detections of every image in each inference mode; `label` names the progress bar."""
     detections: dict[Mode, list[Detections]] = {mode: [] for mode in MODES}
     seconds: SecondsByMode = dict.fromkeys(MODES, 0.0)
-    for image in progress.track(images, label, len(images), "image"):
-        by_mode, image_seconds = detector.detect(image)
+    for by_mode, image_seconds in progress.track(detector.detect(images), label, len(images), "image"):
         for mode in MODES:
             detections[mode].append(by_mode[mode])
             seconds[mode] += image_seconds[mode]

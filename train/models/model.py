@@ -22,6 +22,7 @@ from train.device import choose_device
 from train.models.anchor_based import AnchorDetector
 from train.models.anchor_free import AnchorFreeDetector
 from train.models.architecture import KEYS, Architecture, Detector, check
+from train.models.batch_limit import BatchLimit
 
 compat.install()
 
@@ -67,12 +68,12 @@ class ModelMeta(TrainingMeta):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A detector ready to run: float32, fused, in eval mode.
+    """A detector ready to run: fused, in eval mode.
 
-    The input is [B, 3, H, W] RGB in [0, 1] with sides a multiple of `stride`. A tile of `tile.size` source pixels
-    (times its scale) is resized to `image_size` pixels and padded with grey (114) on the right and at the bottom, up to
-    a multiple of `stride`, or up to a square of `image_size` if `square`. The output is a tuple; its first item is
-    [B, N, 6] (xyxy, score, category) if `nms_free`, else raw [B, 4 + C, N].
+    The input is [B, 3, H, W] RGB in [0, 1], of type `dtype`, with sides a multiple of `stride`. A tile of `tile.size`
+    source pixels (times its scale) is resized to `image_size` pixels and padded with grey (114) on the right and at
+    the bottom, up to a multiple of `stride`, or up to a square of `image_size` if `square`. The output is a tensor or a
+    tuple with one first: [B, N, 6] (xyxy, score, category) if `nms_free`, else raw [B, 4 + C, N], in network pixels.
     """
 
     id: str
@@ -85,11 +86,34 @@ class Model:
     nms_free: bool
     meta: ModelMeta = field(repr=False)
     square: bool = False  # the input must be a square of `image_size`
+    provider: str | None = None  # that ONNX Runtime uses; None: Torch runs the network
+    batch_limit: BatchLimit = field(default_factory=BatchLimit, repr=False)
 
     @property
     def device(self) -> torch.device:
         """The device that the network runs on."""
         return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the network's input and weights: float32 or float16."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network runs on a GPU, where batches are faster than single views."""
+        return self.device.type != "cpu" or self.provider not in (None, "CPUExecutionProvider")
+
+    @property
+    def runs_on(self) -> str:
+        """The device, of an ONNX file the execution provider, and the precision: `cuda:0, float16`."""
+        return f"{self.provider or self.device}, {str(self.dtype).removeprefix('torch.')}"
+
+    def detect(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the first output of the network for a batch."""
+        output = self.module(batch)
+        first: torch.Tensor = output[0] if isinstance(output, (tuple, list)) else output
+        return first
 
 
 def build_detector(architecture: Architecture, categories: Sequence[str]) -> Detector:

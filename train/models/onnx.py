@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,12 +15,14 @@ from torch import nn
 
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan
+from train.device import choose_device
 from train.models.model import Model
 
 log = logging.getLogger("speck")
 
 _META_KEY = "speck"  # of the metadata entry that holds model.json
 _OPSET = 18
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class _FirstOutput(nn.Module):
@@ -37,12 +39,17 @@ class _FirstOutput(nn.Module):
 
 
 class _OnnxModule(nn.Module):
-    """A detector that runs an ONNX file on the CPU."""
+    """A detector that ONNX Runtime runs; images and outputs are on the CPU."""
 
-    def __init__(self, path: Path, runtime: Any) -> None:
+    def __init__(self, path: Path, runtime: Any, providers: Sequence[Any]) -> None:
         super().__init__()
-        self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._session = runtime.InferenceSession(str(path), providers=list(providers))
         self._input = self._session.get_inputs()[0].name
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that is used: the CPU's when the one asked for cannot start."""
+        return str(self._session.get_providers()[0])
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Yield one empty parameter on the CPU: callers read the device from the first parameter."""
@@ -105,22 +112,42 @@ def export_onnx(model: Model, out: Path) -> OnnxExport:
     return {"out": str(out), "model": model.uri, "image_size": side, "bytes": out.stat().st_size}
 
 
-def load_onnx(path: Path) -> Model:
-    """Return the model in an ONNX file of `export_onnx`; StoreError for any other file."""
+def load_onnx(path: Path, device: str = "auto") -> Model:
+    """Return the model in an ONNX file of `export_onnx`; StoreError for any other file.
+
+    It runs on the GPU if ONNX Runtime has its CUDA provider, unless `device` is `cpu`. ConfigError if `device` is the
+    number of a GPU that ONNX Runtime cannot use.
+    """
     refused = StoreError(f"{path}: not an ONNX file of `speck export-model`")
     runtime = _import_runtime()
+    providers = _choose_providers(path, runtime, device)
     try:
-        session = _OnnxModule(path, runtime)
+        session = _OnnxModule(path, runtime, providers)
     except Exception as error:
         raise refused from error
     if _META_KEY not in session.meta:
         raise refused
+    if len(providers) > 1 and session.provider == _CPU:
+        log.warning("%s: ONNX Runtime cannot start CUDA and uses the CPU", path)
     meta = json.loads(session.meta[_META_KEY])
     return Model(
         id=meta["id"], uri=str(path), module=session, categories=tuple(meta["categories"]),
         image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=int(session.meta["stride"]),
         nms_free=json.loads(session.meta["nms_free"]), meta=meta, square=True,
+        provider=session.provider,
     )  # fmt: skip
+
+
+def _choose_providers(path: Path, runtime: Any, device: str) -> list[Any]:
+    """Return the execution providers to try, in order, as ONNX Runtime takes them."""
+    wanted = None if device == "auto" else choose_device(device, path, "device")
+    if wanted is not None and wanted.type != "cuda":
+        return [_CPU]
+    if _CUDA not in runtime.get_available_providers():
+        if wanted is None:
+            return [_CPU]
+        raise ConfigError(path, "device", repr(device), "auto or cpu: onnxruntime has no CUDA, onnxruntime-gpu does")
+    return [(_CUDA, {"device_id": 0 if wanted is None else wanted.index}), _CPU]
 
 
 def _import_runtime() -> Any:

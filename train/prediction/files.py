@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, count
 from os import PathLike
@@ -23,9 +24,10 @@ from etl.imaging.codec import Pixels
 from etl.storage import store
 from train.detections import Detections
 from train.prediction import drawing, media
-from train.prediction.tiled import MODES, predict
+from train.prediction.tiled import MODES, own_settings, predict_images
 
 if TYPE_CHECKING:
+    from train.models.load import Precision
     from train.models.model import Model
 
 log = logging.getLogger("speck")
@@ -54,6 +56,7 @@ class PredictAnswer(TypedDict):
     images: int
     objects: dict[str, int]  # drawn detections by category
     confidence: dict[str, float]  # the least score drawn, by category
+    runs_on: str  # device or ONNX Runtime's execution provider, and precision
     drawn: list[str]  # annotated images and videos
     unreadable: list[Unreadable]
 
@@ -64,13 +67,14 @@ def predict_files(
     out_dir: str | PathLike[str],
     mode: str = "combined",
     confidence: float | Literal["auto"] = "auto",
+    precision: Precision | None = None,
 ) -> PredictAnswer:
     """Detect in image files, videos, folders, patterns and URIs; return the answer of `speck predict`.
 
     Writes detections.json (COCO), detections.parquet, an annotated JPEG of each image and an annotated MP4 of each
     video. The tables hold every detection above `evaluate.confidence`. Only detections of at least `confidence` are
     drawn and counted; `auto` is the best-F1 score of each category in the model's evaluation, 0.25 without one.
-    Raises ConfigError if no input can be read.
+    `precision` is that of `load_model`. Raises ConfigError if no input can be read.
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
@@ -80,19 +84,20 @@ def predict_files(
     files = media.expand_paths([str(path) for path in paths])
     from train.models.load import load_model
 
-    model = load_model(model_uri)
-    log.info("predict: model %s on %s", model.id, model.device)
+    model = load_model(model_uri, precision=precision)
+    log.info("predict: model %s on %s", model.id, model.runs_on)
     thresholds = _drawing_thresholds(model, confidence)
     unreadable: list[Unreadable] = []
     tables = _Tables(model.categories)
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
     objects: Counter[str] = Counter()
-    for frame, image in _readable_frames(files, unreadable):
-        detections = predict(model, image, mode)
-        tables.add(frame.name, (image.shape[1], image.shape[0]), detections)
-        drawn = detections.take(detections.score >= thresholds[detections.category])
-        objects.update(model.categories[category] for category in drawn.category.tolist())
-        gallery.add(frame, _draw(image, drawn, model.categories))
+    frames = ((frame, frame[1]) for frame in _readable_frames(files, unreadable))
+    with closing(predict_images(model, frames, mode, own_settings(model))) as predictions:
+        for (frame, image), detections in predictions:
+            tables.add(frame.name, (image.shape[1], image.shape[0]), detections)
+            drawn = detections.take(detections.score >= thresholds[detections.category])
+            objects.update(model.categories[category] for category in drawn.category.tolist())
+            gallery.add(frame, _draw(image, drawn, model.categories))
     written = gallery.close()
     if not written:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
@@ -104,6 +109,7 @@ def predict_files(
         "images": tables.images,
         "objects": dict(sorted(objects.items())),
         "confidence": dict(zip(model.categories, thresholds.tolist(), strict=True)),
+        "runs_on": model.runs_on,
         "drawn": written,
         "unreadable": unreadable,
     }

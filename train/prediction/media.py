@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import glob
-import queue
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -18,14 +16,13 @@ from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.imaging.image_file import ImageFile
 from etl.storage import store
+from train.prediction.ahead import map_ahead, prefetch, usable_threads
 
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 _MEGAPIXELS = 400.0  # limit of an image, so that it fits in memory
-_PREFETCHED = 2  # frames
+_READERS = 3  # threads that decode images, and images in memory ahead of the detector
 _DEFAULT_RATE = 25.0  # frames per second of a video whose header gives none
 _COMPLETE = 0.95  # share of the frame count in its header that a complete video must have: headers are not exact
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,49 +65,17 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
 
 
 def read_frames(files: Iterable[str]) -> Iterator[Frame]:
-    """Yield every image and every frame of each video, prefetched in a thread."""
-    return prefetch(frame for file in files for frame in _read_file(file))
+    """Yield every image and every frame of each video, in order; threads read a few ahead."""
+    for video, group in groupby(files, key=lambda file: _suffix(file) in VIDEOS):
+        if video:
+            yield from prefetch(frame for file in group for frame in _read_video(file))
+        else:
+            yield from map_ahead(_read_image, group, usable_threads(_READERS))
 
 
 def count_frames(files: Iterable[str]) -> int:
     """Return the number of frames according to the videos' headers."""
     return sum(_video_length(file) if _suffix(file) in VIDEOS else 1 for file in files)
-
-
-def prefetch(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield the items; a thread produces them a few ahead, and its exceptions are raised here."""
-    ready: queue.Queue[tuple[str, object]] = queue.Queue(_PREFETCHED)
-    stopped = threading.Event()
-
-    def put(kind: str, value: object) -> None:
-        while not stopped.is_set():
-            try:
-                ready.put((kind, value), timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def run() -> None:
-        try:
-            for item in items:
-                put("item", item)
-                if stopped.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:  # noqa: BLE001 - raised in the consumer
-            put("error", error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise cast(BaseException, value)
-            yield cast(_Item, value)
-    finally:
-        stopped.set()
 
 
 def read_image_file(uri: str) -> Pixels:
@@ -122,27 +87,29 @@ def read_image_file(uri: str) -> Pixels:
     return file.pixels(file.header(_MEGAPIXELS).orientation)
 
 
-def _read_file(file: str) -> Iterator[Frame]:
-    path = PurePosixPath(file)
-    if path.suffix.lower() not in VIDEOS:
-        try:
-            yield Frame(file, path.stem, read_image_file(file))
-        except codec.UnreadableImageError as error:
-            yield Frame(file, path.stem, error)
-        return
+def _read_image(file: str) -> Frame:
+    stem = PurePosixPath(file).stem
+    try:
+        return Frame(file, stem, read_image_file(file))
+    except codec.UnreadableImageError as error:
+        return Frame(file, stem, error)
+
+
+def _read_video(file: str) -> Iterator[Frame]:
+    stem = PurePosixPath(file).stem
     video = cv2.VideoCapture(file)
     rate, number, expected = video.get(cv2.CAP_PROP_FPS) or _DEFAULT_RATE, 0, _header_frames(video)
     try:
         while (frame := video.read())[0]:
             pixels = np.asarray(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB), dtype=np.uint8)
-            yield Frame(f"{file}#{number}", path.stem, pixels, file, rate)
+            yield Frame(f"{file}#{number}", stem, pixels, file, rate)
             number += 1
     finally:
         video.release()
     if number < expected * _COMPLETE:
         found = f"{number} of {expected} frames"
         needed = "a complete video in a local file that OpenCV can decode"
-        yield Frame(file, path.stem, codec.UnreadableImageError("broken_video", found, needed))
+        yield Frame(file, stem, codec.UnreadableImageError("broken_video", found, needed))
 
 
 def _video_length(file: str) -> int:

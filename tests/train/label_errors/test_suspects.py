@@ -104,12 +104,13 @@ def test_the_queue_is_written_as_table_coco_json_and_close_ups(tmp_path: Path, m
     unlabelled = [140.0, 10.0, 160.0, 30.0]
 
     def load(*_: Any) -> Detector:
-        def detect(image: Any) -> tuple[Any, Any]:
-            truth = image.truth
-            rows = [*truth.xyxy[truth.counted].tolist(), unlabelled, [200.0, 5.0, 210.0, 15.0]]
-            kinds = [*truth.category[truth.counted].tolist(), 0, 0]
-            found = make_detections(rows, [0.9] * (len(rows) - 1) + [0.01], kinds)
-            return dict.fromkeys(MODES, found), dict.fromkeys(MODES, 0.0)
+        def detect(images: Any) -> Any:
+            for image in images:
+                truth = image.truth
+                rows = [*truth.xyxy[truth.counted].tolist(), unlabelled, [200.0, 5.0, 210.0, 15.0]]
+                kinds = [*truth.category[truth.counted].tolist(), 0, 0]
+                found = make_detections(rows, [0.9] * (len(rows) - 1) + [0.01], kinds)
+                yield dict.fromkeys(MODES, found), dict.fromkeys(MODES, 0.0)
 
         return Detector(detect, tuple(snapshot.categories), 96, snapshot.plan.tile)
 

@@ -116,7 +116,7 @@ def scene(rng, size=64):
 
 def ap50(module, image, boxes, classes):
     pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    running = SimpleNamespace(module=module.eval(), nms_free=False, device=torch.device("cpu"))
+    running = model.Model("", "", module.eval(), CATEGORIES, 64, None, 32, False, {})
     rows = next(iter(tiled.detect_views(running, [pixels], 0.001)))
     found = detections.Detections(as_boxes(rows[:, :4]), rows[:, 4], rows[:, 5].astype(np.int64), as_boxes(rows[:, :4]))
     cxcywh = boxes.numpy().astype(np.float64) * pixels.shape[0]

@@ -173,3 +173,13 @@ def test_a_gpu_that_this_machine_does_not_have_is_an_error_of_the_call(tmp_path,
     with pytest.raises(ConfigError, match=r"device: found '0', expected auto or cpu: this machine has no GPU"):
         load_model(uri, "0")
     assert load_model(uri).device == torch.device("cpu")
+
+
+def test_on_a_cpu_half_precision_falls_back_to_float32_and_says_so(tmp_path, caplog):
+    uri = model.save_model(trained(), str(tmp_path), META)
+    assert load_model(uri, "cpu").runs_on == "cpu, float32"
+    assert not caplog.messages
+    assert load_model(uri, "cpu", "half").runs_on == "cpu, float32"
+    assert "precision half needs Torch and an NVIDIA GPU; it runs on cpu, float32" in caplog.text
+    with pytest.raises(ConfigError, match="precision: found 'bf16', expected one of auto, half, float32"):
+        load_model(uri, "cpu", "bf16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from etl.errors import ConfigError, StoreError
 from tests.train.models import test_anchor_based as test_anchored, test_model
 from train.models import architecture, model, onnx as portable
+from train.models.load import load_model
 from train.prediction import tiled
 
 pytest.importorskip("onnxruntime")
@@ -81,3 +83,72 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"speck\[onnx\]"):
         portable.export_onnx(loaded, tmp_path / "model.onnx")
+
+
+class Runtime:
+    """The installed ONNX Runtime with other execution providers: it runs on the CPU and calls that what was asked."""
+
+    def __init__(self, available: list[str], starts: bool = True) -> None:
+        self.available, self.starts, self.asked = available, starts, []  # type: ignore[var-annotated]
+
+    def get_available_providers(self) -> list[str]:
+        return self.available
+
+    def InferenceSession(self, path: str, providers: list[Any]) -> Any:
+        import onnxruntime
+
+        self.asked = providers
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [name if isinstance(name, str) else name[0] for name in providers]
+        session.get_providers = lambda: names if self.starts else names[-1:]
+        return session
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    loaded = model.load_saved_model(model.save_model(test_model.trained(), str(tmp_path), test_model.META))
+    return Path(portable.export_onnx(loaded, tmp_path / "model.onnx")["out"])
+
+
+def load_with(monkeypatch: pytest.MonkeyPatch, runtime: Runtime, path: Path, device: str = "auto") -> model.Model:
+    monkeypatch.setattr(portable, "_import_runtime", lambda: runtime)
+    return load_model(str(path), device)
+
+
+def test_the_provider_that_is_used_is_reported(exported: Path) -> None:
+    loaded = load_model(str(exported))
+    assert loaded.runs_on == "CPUExecutionProvider, float32"
+    assert not loaded.on_gpu
+
+
+def test_cuda_is_used_where_onnx_runtime_has_it(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
+    loaded = load_with(monkeypatch, runtime, exported)
+    assert runtime.asked == [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]
+    assert loaded.runs_on == "CUDAExecutionProvider, float32"
+    assert loaded.on_gpu
+    pixels = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
+    in_batches = tiled.detect_tiles(loaded, pixels, loaded.tile, [1.0], 0.0)
+    one_by_one = load_with(monkeypatch, runtime, exported, "cpu")
+    assert runtime.asked == ["CPUExecutionProvider"] and not one_by_one.on_gpu
+    theirs = tiled.detect_tiles(one_by_one, pixels, loaded.tile, [1.0], 0.0)
+    assert len(in_batches) > 0
+    np.testing.assert_allclose(in_batches.score, theirs.score, atol=1e-5)
+
+
+def test_the_number_of_a_gpu_reaches_onnx_runtime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    runtime = Runtime(["CUDAExecutionProvider", "CPUExecutionProvider"])
+    load_with(monkeypatch, runtime, exported, "1")
+    assert runtime.asked[0] == ("CUDAExecutionProvider", {"device_id": 1})
+    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
+        load_with(monkeypatch, Runtime(["CPUExecutionProvider"]), exported, "1")
+
+
+def test_cuda_that_does_not_start_is_reported(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = Runtime(["CUDAExecutionProvider", "CPUExecutionProvider"], starts=False)
+    assert load_with(monkeypatch, runtime, exported).runs_on == "CPUExecutionProvider, float32"
+    assert "cannot start CUDA and uses the CPU" in caplog.text

@@ -144,13 +144,14 @@ def test_a_view_is_padded_no_more_than_the_network_needs(square: bool, shapes: s
 
 @pytest.mark.parametrize("name", ["speck-micro", "yolo26n"])
 def test_views_of_several_shapes_pass_a_real_network_in_their_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "_batches", lambda views, _: [list(views)])  # as on an accelerator
+    monkeypatch.setattr(Model, "on_gpu", True)
     torch.manual_seed(0)
     network = build_detector(resolve(name), ["car", "bus"]).eval()
     model = replace(spotter(), module=network, nms_free=name == "yolo26n")
     rng = np.random.default_rng(0)
     views = [rng.integers(0, 255, (high, 128, 3), dtype=np.uint8) for high in (128, 128, 96, 32, 128)]
     together = list(tiled.detect_views(model, views, 0.0))
+    monkeypatch.undo()
     for view, found in zip(views, together, strict=True):
         (alone,) = tiled.detect_views(model, [view], 0.0)
         np.testing.assert_allclose(found[:, 4], alone[:, 4], atol=1e-5)
@@ -324,9 +325,9 @@ def test_a_truncated_video_yields_its_frames_and_then_an_error(tmp_path: Path) -
     video.release()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    frames = list(media._read_file(str(cut)))
+    frames = list(media._read_video(str(cut)))
     *seen, last = [frame.image for frame in frames]
     assert 0 < len(seen) < 30 and not any(isinstance(pixels, Exception) for pixels in seen)
     assert isinstance(last, codec.UnreadableImageError)
     assert f"{len(seen)} of 30 frames" in str(last)
-    assert len(list(media._read_file(str(whole)))) == 30
+    assert len(list(media._read_video(str(whole)))) == 30
