@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,34 @@ def test_images_of_every_kind_are_read_as_three_channels(tmp_path: Path, mode: s
     pixels = media.read_image_file(str(path))
     assert pixels.shape == (30, 40, 3)
     assert mode == "1" or abs(int(pixels.mean()) - 90) <= 2
+
+
+def test_an_output_that_cannot_be_written_stops_the_prediction_and_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcdef":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), painted((64, 48), []))
+    monkeypatch.setattr(Model, "on_gpu", True)
+    monkeypatch.setattr(files._Gallery, "add", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        files.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path / "out")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("speck-")]
+
+
+def test_images_and_videos_are_read_in_the_order_in_which_they_are_given(tmp_path: Path) -> None:
+    video = media.VideoWriter(tmp_path / "b.mp4", 10.0, (96, 64))
+    for _ in range(3):
+        video.add(painted((96, 64), []))
+    video.close()
+    for name in ("a.png", "c.png", "d.png"):
+        cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    order = ["c.png", "broken.jpg", "b.mp4", "a.png", "b.mp4", "d.png"]
+    frames = list(media.read_frames([str(tmp_path / name) for name in order]))
+    of_video = [f"b.mp4#{number}" for number in range(3)]
+    expected = ["c.png", "broken.jpg", *of_video, "a.png", *of_video, "d.png"]
+    assert [Path(frame.name).name for frame in frames] == expected
+    assert [isinstance(frame.image, codec.UnreadableImageError) for frame in frames].index(True) == 1
 
 
 def test_a_file_as_output_folder_is_a_config_error(tmp_path: Path) -> None:
