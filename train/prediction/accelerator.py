@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from train.models.model import Model
 from train.prediction.device_rows import suppress_on_device
 from train.prediction.rows import Rows, above_confidence, suppress_raw
 from train.prediction.views import View
+
+log = logging.getLogger("speck")
 
 _LANES = 2  # batches on the GPU: one is computed while the detections of the other are selected and copied
 
@@ -33,24 +36,28 @@ class Accelerator:
 
     def rows(self, views: Sequence[View]) -> list[Rows]:
         """Return the rows of views of one shape; ConfigError if the memory of the GPU does not suffice for one."""
-        pixels = torch.empty((len(views), *views[0].shape), dtype=torch.uint8, pin_memory=self._cuda)
+        pixels = self._buffer((len(views), *views[0].shape))
         for view, target in zip(views, pixels.numpy(), strict=True):
             view.write_to(target)
         return self._rows_of_halves(pixels)
+
+    def _buffer(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return an array for the pixels of a batch; Torch keeps pinned memory for the next one."""
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._cuda)
 
     def _rows_of_halves(self, pixels: torch.Tensor) -> list[Rows]:
         """Return the rows of a batch [B, H, W, 3], split until its parts fit into the memory."""
         rows = self._rows_if_they_fit(pixels, lanes=1)
         if rows is not None:
             return rows
-        number, *shape = pixels.shape
-        self._model.batch_limit.lower(number, (shape[0], shape[1], shape[2]))
+        number, height, width, _ = pixels.shape
+        self._model.batch_limit.lower(number, (height, width, 3))
+        log.info("%d views of %d x %d px do not fit into the memory", number, width, height)
         if number > 1:
             return [row for half in pixels.chunk(2) for row in self._rows_of_halves(half)]
         rows = self._rows_if_they_fit(pixels, lanes=_LANES)
         if rows is None:
-            size = f"one view of {shape[1]} x {shape[0]} px"
-            found = f"{self._model.device}, whose free memory does not hold {size}"
+            found = f"{self._model.device}, whose free memory does not hold one view of {width} x {height} px"
             cure = "more free memory on the GPU, precision half, a smaller train.image_size, or the CPU"
             raise ConfigError("the prediction", "device", found, cure)
         return rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from etl.imaging.codec import Pixels
 from etl.storage import store
 from train.detections import Detections
 from train.prediction import drawing, media
+from train.prediction.ahead import map_ahead
 from train.prediction.tiled import MODES, own_settings, predict_images
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("speck")
 
+_PAINTERS = 2  # threads that draw and encode, on a GPU; on a CPU they would take it from the network
 _CONFIDENCE = 0.25  # least score drawn for a category that no evaluation has a best-F1 score for
 _TABLE = pa.schema(
     [
@@ -39,6 +41,18 @@ _TABLE = pa.schema(
         *((side, pa.float64()) for side in XYXY),
     ]
 )  # fmt: skip
+
+_Image = tuple[media.Frame, Pixels]
+
+
+class _Annotated(NamedTuple):
+    """A frame with its detections."""
+
+    frame: media.Frame
+    wh: tuple[int, int]
+    detections: Detections
+    drawn: Detections
+    picture: bytes | Pixels  # the JPEG of an image, the pixels of a video frame
 
 
 class Unreadable(TypedDict):
@@ -91,13 +105,21 @@ def predict_files(
     tables = _Tables(model.categories)
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
     objects: Counter[str] = Counter()
-    frames = ((frame, frame[1]) for frame in _readable_frames(files, unreadable))
+
+    def annotate(prediction: tuple[_Image, Detections]) -> _Annotated:
+        (frame, pixels), detections = prediction
+        drawn = detections.take(detections.score >= thresholds[detections.category])
+        picture = _draw(pixels, drawn, model.categories)
+        wh = (pixels.shape[1], pixels.shape[0])
+        return _Annotated(frame, wh, detections, drawn, codec.encode(picture, 90) if frame.video is None else picture)
+
+    frames = ((image, image[1]) for image in _readable_frames(files, unreadable))
     with closing(predict_images(model, frames, mode, own_settings(model))) as predictions:
-        for (frame, image), detections in predictions:
-            tables.add(frame.name, (image.shape[1], image.shape[0]), detections)
-            drawn = detections.take(detections.score >= thresholds[detections.category])
-            objects.update(model.categories[category] for category in drawn.category.tolist())
-            gallery.add(frame, _draw(image, drawn, model.categories))
+        ahead = map_ahead(annotate, predictions, _PAINTERS) if model.on_gpu else map(annotate, predictions)
+        for image in ahead:
+            tables.add(image.frame.name, image.wh, image.detections)
+            objects.update(model.categories[category] for category in image.drawn.category.tolist())
+            gallery.add(image.frame, image.picture)
     written = gallery.close()
     if not written:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
@@ -115,7 +137,7 @@ def predict_files(
     }
 
 
-def _readable_frames(files: Sequence[str], unreadable: list[Unreadable]) -> Iterator[tuple[media.Frame, Pixels]]:
+def _readable_frames(files: Sequence[str], unreadable: list[Unreadable]) -> Iterator[_Image]:
     """Yield each frame with its pixels; log and collect those that cannot be read."""
     for frame in progress.track(media.read_frames(files), "predict", media.count_frames(files), "image"):
         if isinstance(frame.image, codec.UnreadableImageError):
@@ -166,17 +188,17 @@ class _Gallery:
         self._written: list[str] = []
         self._video: tuple[str, tuple[int, ...], media.VideoWriter] | None = None  # path, shape, writer
 
-    def add(self, frame: media.Frame, image: Pixels) -> None:
-        """Write an image, or append a frame to the video that is being written."""
-        if frame.video is None:
-            store.write_bytes(str(self._free_path(frame.stem, ".jpg")), codec.encode(image, 90))
+    def add(self, frame: media.Frame, picture: bytes | Pixels) -> None:
+        """Write the JPEG of an image, or append the pixels of a frame to the video that is being written."""
+        if isinstance(picture, bytes):
+            store.write_bytes(str(self._free_path(frame.stem, ".jpg")), picture)
             return
-        if self._video is None or self._video[:2] != (frame.video, image.shape):
+        if self._video is None or self._video[:2] != (frame.video, picture.shape):
             self._close_video()
-            size_wh = (image.shape[1], image.shape[0])
+            size_wh = (picture.shape[1], picture.shape[0])
             writer = media.VideoWriter(self._free_path(frame.stem, ".mp4"), frame.rate, size_wh)
-            self._video = frame.video, image.shape, writer
-        self._video[2].add(image)
+            self._video = str(frame.video), picture.shape, writer
+        self._video[2].add(picture)
 
     def close(self) -> list[str]:
         """Finish the last video and return the paths of all files written."""

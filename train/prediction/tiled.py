@@ -120,9 +120,9 @@ def detect_views(model: Model, views: Iterable[Pixels], confidence: float) -> It
 
 
 def warm_up(model: Model) -> None:
-    """Detect in one grey view, so that what a device does once is done before anything is timed."""
+    """Detect in one grey view: what a device does once is then done before anything is timed."""
     side = -(-model.image_size // model.stride) * model.stride
-    for _ in detect_views(model, [np.full((side, side, 3), 114, dtype=np.uint8)], 0.5):
+    for _ in detect_views(model, [np.full((side, side, 3), 114, dtype=np.uint8)], 0.0):
         pass
 
 
