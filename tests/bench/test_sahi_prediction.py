@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from etl.config import Evaluate, Merge
 from etl.plan import GRID
+from tests.bench import sahi_model
+from tests.bench.sahi_model import METHODS, Found
 from tests.bench.test_judging import SIDE, detections_of_tiles
 from train.detections import Detections
-from train.models import model, weights
+from train.models import model
 from train.prediction import media, tiled
 from train.prediction.merge import merge
 
@@ -29,9 +30,6 @@ ROUNDS = 5
 IMAGES = 4
 CONFIDENCE, THRESHOLD, OVERLAP, TILE = 0.25, 0.5, 0.2, 640
 NEAR = 0.5  # px: boxes of one category whose sides differ by no more count as equal
-METHODS = {"nms": ("NMS", "iou"), "nmm": ("GREEDYNMM", "ios")}
-
-Found = NDArray[np.float64]  # [N, 5]: xyxy, category
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,11 @@ class Detectors:
         return rows(tiled.detect_tiles(self.ours, media.read_image_file(file), self.ours.tile, [1.0], CONFIDENCE))
 
     def by_sahi(self, file: str, mode: tiled.Mode, method: str, threshold: float = THRESHOLD) -> Found:
-        from sahi.predict import get_sliced_prediction
-
         torch.set_num_threads(1)
-        name, metric = METHODS[method]
-        answer = get_sliced_prediction(
-            file, self.theirs, slice_height=TILE, slice_width=TILE, overlap_height_ratio=OVERLAP,
-            overlap_width_ratio=OVERLAP, perform_standard_pred=mode == "combined", postprocess_type=name,
-            postprocess_match_metric=metric.upper(), postprocess_match_threshold=threshold, verbose=0,
+        return sahi_model.detect(
+            self.theirs, file, tile=TILE, overlap=OVERLAP, method=method, threshold=threshold,
+            full_image=mode == "combined",
         )  # fmt: skip
-        found = [[*one.bbox.to_xyxy(), one.category.id] for one in answer.object_prediction_list]
-        return np.array(found, dtype=np.float64).reshape(-1, 5)
 
 
 def rows(found: Detections) -> Found:
@@ -86,16 +78,7 @@ def detectors(real_data: Path, sahi: str, tmp_path_factory: pytest.TempPathFacto
     ours = model.load_saved_model(uri)
     model.move_to_device(ours, "cpu")
     tile = ours.tile.model_copy(update={"size": TILE, "overlap": OVERLAP, "scales": (1.0,)})
-    network = model.build_detector(ours.meta["architecture"], ours.categories)
-    weights.load_weights(network, uri)
-    network.args = {"imgsz": ours.image_size, "task": "detect"}
-    torch.save({"model": network.eval(), "train_args": network.args}, folder / "network.pt")
-
-    from sahi.models.ultralytics import UltralyticsDetectionModel
-
-    theirs = UltralyticsDetectionModel(
-        model_path=str(folder / "network.pt"), confidence_threshold=CONFIDENCE, device="cpu", image_size=ours.image_size
-    )
+    theirs = sahi_model.load_in_sahi(ours, folder, CONFIDENCE)
     images = sorted((real_data / "aerial_cars").glob("*.jpg"))
     files = []
     for path in images[:: len(images) // IMAGES]:
