@@ -61,16 +61,11 @@ def confusion_matrix(
     table = np.zeros((categories + 1, categories + 1), dtype=np.int64)
     for image, detected in zip(truth, detections, strict=True):
         matched = metrics.match(image, detected)
-        owner = matched.owner.copy()
         free = image.counted & ~matched.found
         overlap = boxes.iou(detected.xyxy, image.xyxy)
-        for row in np.argsort(-detected.score, kind="stable"):
-            if owner[row] >= 0 or matched.neutral[row]:
-                continue
-            available = np.where(free, overlap[row], 0.0)
-            best = int(available.argmax()) if len(available) else -1
-            if best >= 0 and available[best] >= metrics.MATCHED_IOU:
-                owner[row], free[best] = best, False
+        close = (overlap >= metrics.MATCHED_IOU) & free & matched.false_positive[:, None]
+        owner = np.maximum(matched.owner, metrics.assign(overlap, close, detected.score))
+        free[owner[owner >= 0]] = False
         counted = ~matched.neutral
         rows = np.where(owner >= 0, image.category[owner] if len(image) else 0, categories)
         np.add.at(table, (rows[counted], detected.category[counted]), 1)
@@ -143,12 +138,10 @@ def _match_centres(truth: GroundTruth, detections: Detections) -> NDArray[np.boo
     of_detection, of_truth = ((part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (detections, truth))
     distance = np.sqrt(((of_detection[:, None] - of_truth) ** 2).sum(axis=2))  # [D, N]
     reach = np.maximum(_CENTRE_SHARE * boxes.side_length(truth.xyxy), _CENTRE_PX)
-    distance[(detections.category[:, None] != truth.category) | ~truth.counted | (distance > reach)] = np.inf
+    close = (detections.category[:, None] == truth.category) & truth.counted & (distance <= reach)
+    owner = metrics.assign(-distance, close, detections.score)
     matched = np.zeros(len(truth), dtype=np.bool_)
-    for row in np.argsort(-detections.score, kind="stable"):
-        free = np.where(matched, np.inf, distance[row])
-        if len(free) and np.isfinite(nearest := free.min()):
-            matched[int(np.flatnonzero(free == nearest)[0])] = True
+    matched[owner[owner >= 0]] = True
     return matched
 
 

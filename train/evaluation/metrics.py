@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from etl import boxes
 from etl.by_size import BySize
 from etl.evaluation import CategoryMetrics, Metrics
-from train.detections import Detections, GroundTruth
+from train.detections import Detections, GroundTruth, Index
 from train.evaluation import coco, nwd, precision
 from train.evaluation.matching import MatchedDetections, match_images
-from train.evaluation.sized_boxes import BUCKET_RANGES, ScaledImage, scaled_images, size_range_of
+from train.evaluation.sized_boxes import BUCKET_RANGES, Floats, Mask, ScaledImage, scaled_images, size_range_of
 
 MATCHED_IOU = 0.5  # from which a detection matches an object, in counts and pictures
 
@@ -110,19 +110,37 @@ def match(truth: GroundTruth, detections: Detections, threshold: float = MATCHED
 
     Greedy, best score first, one object each: the free object of highest IoU, if that reaches the threshold.
     """
+    same = detections.category[:, None] == truth.category
+    overlap = boxes.iou(detections.xyxy, truth.xyxy)  # [D, N]
+    owner = assign(overlap, same & truth.counted & (overlap >= threshold), detections.score)
     found = np.zeros(len(truth), dtype=np.bool_)
-    owner = np.full(len(detections), -1, dtype=np.int64)
-    neutral = np.zeros(len(detections), dtype=np.bool_)
-    same = detections.category[:, None] == truth.category[None, :]
-    overlap = np.where(same & truth.counted, boxes.iou(detections.xyxy, truth.xyxy), 0.0)  # [D, N]
-    shared = boxes.intersection(detections.xyxy, truth.xyxy)
+    found[owner[owner >= 0]] = True
+    return Matches(owner, (owner < 0) & _on_ignored(truth, detections, threshold), found)
+
+
+def assign(closeness: Floats, close: Mask, score: Floats) -> Index:
+    """Return the object that each detection takes [D], -1 for none, given closeness and which may match [D, N].
+
+    Best score first, one object each: the closest that is free, of equally close ones the first.
+    """
+    rank = np.empty(len(score), dtype=np.int64)
+    rank[np.argsort(-score, kind="stable")] = np.arange(len(score))
+    rows, columns = np.nonzero(close)
+    order = np.lexsort((columns, -closeness[rows, columns], rank[rows]))
+    owner: dict[int, int] = {}
+    taken = set[int]()
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if row not in owner and column not in taken:
+            owner[row] = column
+            taken.add(column)
+    return np.array([owner.get(row, -1) for row in range(len(score))], dtype=np.int64)
+
+
+def _on_ignored(truth: GroundTruth, detections: Detections, threshold: float) -> Mask:
+    """Return which detections lie by such a share inside an ignore region or a difficult object of their category."""
+    ignored = ~truth.counted
+    shared = boxes.intersection(detections.xyxy, truth.xyxy[ignored])
     inside = shared >= threshold * np.maximum(boxes.area(detections.xyxy), 1e-9)[:, None]
-    on_ignored = (inside & (truth.ignore | (same & truth.difficult))).any(axis=1)
-    for i in np.argsort(-detections.score, kind="stable"):
-        free = np.where(found, 0.0, overlap[i])
-        best = int(free.argmax()) if len(free) else -1
-        if best >= 0 and free[best] >= threshold:
-            owner[i], found[best] = best, True
-        else:
-            neutral[i] = on_ignored[i]
-    return Matches(owner, neutral, found)
+    applies = truth.ignore[ignored] | (detections.category[:, None] == truth.category[ignored])
+    on_ignored: Mask = (inside & applies).any(axis=1)
+    return on_ignored

@@ -166,3 +166,27 @@ def test_matching_takes_each_object_once_best_score_first() -> None:
     matched = metrics.match(truth, found)
     assert matched.owner.tolist() == [0, -1, -1]
     assert matched.neutral.tolist() == [False, False, True]
+
+
+def match_by_plain_loops(truth: GroundTruth, found: Detections) -> list[int]:
+    """The object of each detection, -1 without one: best score first, the closest free one, the first of equal ones."""
+    owner, free = [-1] * len(found), {row for row in range(len(truth)) if truth.counted[row]}
+    overlap = boxes.iou(found.xyxy, truth.xyxy)
+    for row in sorted(range(len(found)), key=lambda row: -found.score[row]):
+        own = [other for other in sorted(free) if truth.category[other] == found.category[row]]
+        best = max(own, key=lambda other: overlap[row, other], default=None)
+        if best is not None and overlap[row, best] >= 0.5:
+            owner[row] = best
+            free.remove(best)
+    return owner
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matching_of_one_image_equals_plain_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        low, size = rng.integers(0, 6, (50, 2)), rng.integers(7, 10, (50, 2))
+        rows, kinds = np.concatenate([low, low + size], axis=1).tolist(), rng.integers(0, 2, 50).tolist()
+        truth = make_truth(rows[:15], kinds[:15], ignore=rng.random(15) < 0.2)
+        found = make_detections(rows[15:], (rng.integers(0, 5, 35) / 4).tolist(), kinds[15:])
+        assert metrics.match(truth, found).owner.tolist() == match_by_plain_loops(truth, found)
