@@ -1,7 +1,7 @@
 """Tiled prediction compared with SAHI's `get_sliced_prediction`: the same network, tiles, confidence and merge.
 
 SPECK_SAHI names a folder that holds SAHI: see the fixture `sahi`. SPECK_MODEL is the URI of a model of aerial_cars, as
-`speck train dags/datasets/aerial_cars.yaml` prints it.
+`speck train dags/datasets/aerial_cars.yaml` prints it; merging alone needs none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Merge the detections of overlapping tiles into one set per image.
 
 Three steps: stitch the pieces of an object that is larger than the overlap; drop a detection cut by a tile border if
-another view holds the whole object; suppress the detections that still overlap a better one. Neighbours are found on
-grids with cells as large as the boxes, so that large sets are never compared pair by pair.
+another view holds the whole object; suppress the detections that still overlap a better one.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ from etl import boxes
 from etl.boxes import Boxes
 from etl.config import Merge
 from train.detections import BORDER, Detections, Index
+from train.prediction.neighbours import Pairs, touching_pairs
 
 COVERED = 0.7  # share of a cut detection that a whole one must cover to replace it
 ALIGNED = 0.7  # 1-D IoU across the cut of two pieces of one object
-_FIRST = 512  # best detections processed first; they suppress most of the others
-_FEW = 2**18  # pairs up to which comparing all is faster than a grid
-_PAIRS_AT_ONCE = 2**20  # candidates in memory at a time
-Pairs = tuple[Index, Index]
+_FIRST = 1024  # best detections processed first; they suppress most of the others
+_GROWTH = 16  # of the numbers processed next
 
 
 def merge(detections: Detections, image_wh: tuple[int, int], settings: Merge) -> Detections:
@@ -130,7 +128,7 @@ def suppress(detections: Detections, metric: str, threshold: float) -> Index:
     begin, at_once = 0, _FIRST
     while begin < len(order):
         batch = order[begin : begin + at_once]
-        begin, at_once = begin + at_once, at_once * 4
+        begin, at_once = begin + at_once, at_once * _GROWTH
         for i, _ in too_close(batch, kept):
             lost[i] = True
         batch = batch[~lost[batch]]
@@ -151,73 +149,6 @@ def _overlapping_pairs(detections: Detections, a: Index, b: Index, metric: str, 
         base = np.minimum(area[i], area[j]) if metric == "ios" else area[i] + area[j] - shared
         close = (shared >= threshold * base) & (base > 0)
         yield i[close], j[close]
-
-
-def touching_pairs(a: Boxes, b: Boxes, a_key: Index, b_key: Index, levels: int | None = None) -> Iterator[Pairs]:
-    """Yield the index pairs (i, j), each once, of boxes that touch or intersect and have the same key.
-
-    With `levels`, boxes whose longer sides differ by more powers of two may be left out.
-    """
-    if len(a) * len(b) <= _FEW:
-        near = a_key[:, None] == b_key
-        for low, high in ((0, 2), (1, 3)):
-            near &= a[:, low, None] <= b[:, high]
-            near &= b[:, low] <= a[:, high, None]
-        i, j = np.nonzero(near)
-        yield i, j
-        return
-    a_level, b_level = _level(a), _level(b)
-    for level in np.union1d(a_level, b_level):
-        lowest = -1 if levels is None else level - levels
-        for a_index, b_index in (
-            (np.flatnonzero(a_level == level), np.flatnonzero((b_level <= level) & (b_level >= lowest))),
-            (np.flatnonzero((a_level < level) & (a_level >= lowest)), np.flatnonzero(b_level == level)),
-        ):
-            if len(a_index) and len(b_index):
-                for i, j in _grid_pairs(a[a_index], b[b_index], a_key[a_index], b_key[b_index], 2.0**level):
-                    yield a_index[i], b_index[j]
-
-
-def _level(xyxy: Boxes) -> Index:
-    """Return the power of two [N] of the grid on which a box meets at most four cells; at least 8 px."""
-    side = np.maximum(boxes.size(xyxy).max(axis=1), 8.0)
-    level: Index = np.ceil(np.log2(side)).astype(np.int64)
-    return level
-
-
-def _grid_pairs(a: Boxes, b: Boxes, a_key: Index, b_key: Index, cell: float) -> Iterator[Pairs]:
-    """Yield the index pairs of touching boxes with equal keys, none of them longer than a cell."""
-    a_owner, a_cells = _cells(a, a_key, cell)
-    b_owner, b_cells = _cells(b, b_key, cell)
-    low = np.minimum(a_cells.min(axis=0), b_cells.min(axis=0))
-    _, columns, rows = np.maximum(a_cells.max(axis=0), b_cells.max(axis=0)) - low + 1
-    factors = np.array([columns * rows, rows, 1])
-    a_code, b_code = (a_cells - low) @ factors, (b_cells - low) @ factors
-    order = np.argsort(b_code, kind="stable")
-    begin = np.searchsorted(b_code[order], a_code, side="left")
-    count = np.searchsorted(b_code[order], a_code, side="right") - begin
-    parts = np.searchsorted(np.cumsum(count), np.arange(_PAIRS_AT_ONCE, count.sum(), _PAIRS_AT_ONCE))
-    for some in np.split(np.arange(len(count)), parts):
-        entry = np.repeat(some, count[some])
-        offset = np.arange(len(entry)) - np.repeat(np.cumsum(count[some]) - count[some], count[some])
-        i, j = a_owner[entry], b_owner[order[begin[entry] + offset]]
-        corner = np.maximum(a[i, :2], b[j, :2])
-        meet = (corner <= np.minimum(a[i, 2:], b[j, 2:])).all(axis=1)
-        once = (np.floor(corner / cell).astype(np.int64) == a_cells[entry, 1:]).all(axis=1)  # in one cell only
-        yield i[meet & once], j[meet & once]
-
-
-def _cells(xyxy: Boxes, key: Index, cell: float) -> tuple[Index, Index]:
-    """Return the owner [M] and the (key, column, row) [M, 3] of every grid cell that a box meets."""
-    low, high = (np.floor(xyxy[:, side] / cell).astype(np.int64) for side in ([0, 1], [2, 3]))
-    owner = np.arange(len(xyxy))
-    owners, cells = [], []
-    for column in (0, 1):
-        for row in (0, 1):
-            met = (low[:, 0] + column <= high[:, 0]) & (low[:, 1] + row <= high[:, 1])
-            owners.append(owner[met])
-            cells.append(np.stack([key[met], low[met, 0] + column, low[met, 1] + row], axis=1))
-    return np.concatenate(owners), np.concatenate(cells)
 
 
 def _touching_detections(detections: Detections, a: Index, b: Index, levels: int | None = None) -> Iterator[Pairs]:
@@ -242,11 +173,11 @@ def _intersection_area(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 def _mark_suppressed(lost: NDArray[np.bool_], better: Index, worse: Index, rank: Index) -> None:
     """Mark in place, best first, every detection that overlaps a better one which is not itself suppressed."""
     order = np.argsort(rank[better], kind="stable")
-    better, worse = better[order], worse[order]
-    start = np.flatnonzero(np.diff(better, prepend=-1))
-    for begin, group in zip(start, np.split(worse, start[1:]), strict=False):
-        if not lost[better[begin]]:
-            lost[group] = True
+    suppressed = set[int]()
+    for i, j in zip(better[order].tolist(), worse[order].tolist(), strict=True):
+        if i not in suppressed:
+            suppressed.add(j)
+    lost[list(suppressed)] = True
 
 
 def _find_links(detections: Detections, cut: NDArray[np.bool_], axis: int) -> Pairs:
@@ -294,15 +225,17 @@ def _one_to_one(i: Index, j: Index, aligned: NDArray[np.float64], window: Boxes)
 
 def _components(count: int, first: Index, second: Index) -> Index:
     """Return for each of `count` items the smallest item it is linked to, directly or through others [count]."""
-    root = list(range(count))
+    parent = {item: item for item in (*first.tolist(), *second.tolist())}
 
     def find(item: int) -> int:
-        while root[item] != item:
-            root[item] = root[root[item]]
-            item = root[item]
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
         return item
 
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
         low, high = sorted((find(a), find(b)))
-        root[high] = low
-    return np.array([find(item) for item in range(count)], dtype=np.int64)
+        parent[high] = low
+    root = np.arange(count)
+    root[list(parent)] = [find(item) for item in parent]
+    return root

@@ -15,7 +15,8 @@ from etl.boxes import Boxes
 from etl.config import Merge
 from etl.plan import TilePlan
 from train.detections import BORDER, Detections, concatenate
-from train.prediction.merge import merge, suppress, touching_pairs
+from train.prediction.merge import merge, suppress
+from train.prediction.neighbours import touching_pairs
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
 NMS = Merge()
@@ -173,11 +174,9 @@ def test_neighbours_are_exactly_the_touching_pairs_of_a_comparison_of_all(seed: 
     assert sorted(pairs) == list(zip(*map(list, expected.nonzero()), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 150), st.sampled_from([0.3, 0.5, 0.9, 1.0]))
-def test_suppression_equals_the_textbook_loop(seed: int, count: int, threshold: float) -> None:
-    rng = np.random.default_rng(seed)
-    low = rng.integers(0, 40, (count, 2)).astype(float)
+def check_suppression(rng: np.random.Generator, count: int, extent: int, threshold: float) -> None:
+    """Compare suppression with the textbook loop."""
+    low = rng.integers(0, extent, (count, 2)).astype(float)
     xyxy = np.concatenate([low, low + rng.integers(1, 40, (count, 2))], axis=1)
     score, kind = np.round(rng.random(count), 1), rng.integers(0, 2, count)
     seen = Detections(xyxy, score, kind, xyxy)
@@ -187,6 +186,18 @@ def test_suppression_equals_the_textbook_loop(seed: int, count: int, threshold: 
         if all(kind[i] != kind[k] or overlap[i, k] < threshold for k in kept):
             kept.append(i)
     assert suppress(seen, "iou", threshold).tolist() == kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 150), st.sampled_from([0.3, 0.5, 0.9, 1.0]))
+def test_suppression_equals_the_textbook_loop(seed: int, count: int, threshold: float) -> None:
+    check_suppression(np.random.default_rng(seed), count, 40, threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("extent", [40, 150])
+def test_suppression_of_many_boxes_equals_the_textbook_loop(extent: int, threshold: float) -> None:
+    check_suppression(np.random.default_rng(extent), 2000, extent, threshold)
 
 
 def test_nothing_merges_to_nothing() -> None:
