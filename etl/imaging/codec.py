@@ -19,6 +19,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's JPEG also opens MPO, several JPEGs in one file
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
+_GRID_WH = (9, 8)  # cells of a perceptual hash
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
 Image.MAX_IMAGE_PIXELS = None  # read_header checks max_megapixels before anything is decoded
@@ -138,9 +139,38 @@ def _moments(values: cv2.typing.MatLike) -> tuple[float, float]:
 
 def perceptual_hash(luma: Pixels) -> int:
     """Return the 64-bit difference hash of an image: the signs of the horizontal gradient on a 9 x 8 grid."""
-    grid = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    bits = (grid[:, 1:] > grid[:, :-1]).ravel()
+    bits = _gradient_signs(luma)
+    if bits is None:
+        grid = cv2.resize(luma, _GRID_WH, interpolation=cv2.INTER_AREA)
+        bits = grid[:, 1:] > grid[:, :-1]
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _gradient_signs(luma: Pixels) -> NDArray[np.bool_] | None:
+    """Return which cells [8, 8] are brighter than their left neighbours once OpenCV's INTER_AREA has rounded them.
+
+    None where OpenCV's rounding decides. The means of the cells come from a summed-area table, in a sixth of the time.
+    """
+    (height, width), (columns, rows) = luma.shape, _GRID_WH
+    if width < columns or height < rows or luma.size >= 2**31 // 255:  # enlarged by OpenCV; beyond int32
+        return None
+    sums = cv2.integral(luma)
+    sums = _between(_between(sums, rows).T, columns).T
+    means = np.diff(np.diff(sums, axis=0), axis=1) * (columns * rows / luma.size)
+    error = (width / columns + height / rows + 8) * 255 * 2.0**-24  # of OpenCV's sums in float32
+    low, high = np.rint(means - error), np.rint(means + error)
+    brighter: NDArray[np.bool_] = low[:, 1:] > high[:, :-1]
+    certain = brighter | (high[:, 1:] <= low[:, :-1])
+    return brighter if certain.all() else None
+
+
+def _between(sums: cv2.typing.MatLike, cells: int) -> NDArray[np.float64]:
+    """Return the rows [cells + 1, W] of a summed-area table at the borders of equal cells, between pixels too."""
+    borders = np.linspace(0, len(sums) - 1, cells + 1)
+    above = np.minimum(borders.astype(np.intp), len(sums) - 2)
+    below = (borders - above)[:, None]
+    between: NDArray[np.float64] = sums[above] * (1 - below) + sums[above + 1] * below
+    return between
 
 
 def luminance_table(data: bytes) -> list[int] | None:

@@ -52,8 +52,7 @@ class ImageFile:
     @cached_property
     def is_large(self) -> bool:
         """Whether the image is decoded into a temporary file; the same on every machine."""
-        width, height, kind = self._known or _describe(self.header(float("inf")))
-        return width * height >= LARGE and kind in _FORMATS
+        return _is_large(*(self._known or _describe(self.header(float("inf")))))
 
     @cached_property
     def data(self) -> bytes:
@@ -63,7 +62,7 @@ class ImageFile:
 
     def measure(self, header: Header) -> Measures:
         """Return the measures of the image; UnreadableImageError if it is damaged or ends too early."""
-        if not self.is_large:
+        if not _is_large(*_describe(header)):
             return codec.measure(self.data, header)
         factor = max(min(header.width, header.height) // (2 * codec.MEASURED_SIDE), 1)
         try:
@@ -111,6 +110,10 @@ class ImageFile:
 
 def _describe(header: Header) -> tuple[int, int, str]:
     return header.width, header.height, header.format
+
+
+def _is_large(width: int, height: int, kind: str) -> bool:
+    return width * height >= LARGE and kind in _FORMATS
 
 
 def release(pixels: Pixels) -> None:

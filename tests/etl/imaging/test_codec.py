@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -211,6 +212,17 @@ def test_a_resized_or_recompressed_copy_looks_alike_and_another_picture_does_not
     first, *alike, mirrored = hashes
     assert all((first ^ other).bit_count() <= 3 for other in alike)
     assert (first ^ mirrored).bit_count() > 16
+
+
+@pytest.mark.parametrize("levels", [2, 60, 256])
+def test_a_perceptual_hash_has_the_bits_of_the_image_that_opencv_reduces(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    for _ in range(150):
+        height, width = rng.integers(1, 400, 2).tolist()
+        luma = rng.integers(0, levels, (height, width), dtype=np.uint8) + np.uint8(rng.integers(0, 257 - levels))
+        grid = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA)
+        expected = np.packbits(grid[:, 1:] > grid[:, :-1]).tobytes()
+        assert codec.perceptual_hash(luma).to_bytes(8, "big") == expected
 
 
 def test_reducing_averages_the_area() -> None:
