@@ -61,7 +61,7 @@ def bucket(lengths: ArrayLike) -> NDArray[np.int64]:
     return np.digitize(np.asarray(lengths, dtype=np.float64), BUCKET_EDGES)
 
 
-def clip(boxes: Boxes, window: Sequence[float | NDArray[Any]]) -> Boxes:
+def clip(boxes: Boxes, window: Sequence[float | NDArray[Any]] | NDArray[Any]) -> Boxes:
     """Return the boxes cut to a window x0 y0 x1 y1, or each to its own; a box outside becomes empty, not negative."""
     x0, y0, x1, y1 = window
     # sides may be arrays [N]: a window for each box
@@ -70,16 +70,16 @@ def clip(boxes: Boxes, window: Sequence[float | NDArray[Any]]) -> Boxes:
     return cut
 
 
-def touches(boxes: Boxes, window: Sequence[float]) -> NDArray[np.bool_]:
-    """Return which boxes [N] share area with a window x0 y0 x1 y1."""
+def touches(boxes: Boxes, window: Sequence[float] | NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which boxes [N] share area with a window x0 y0 x1 y1; with windows [4, T, 1], which of each [T, N]."""
     (bx0, by0, bx1, by1), (x0, y0, x1, y1) = boxes.T, window
     shared: NDArray[np.bool_] = np.minimum(bx1, x1) > np.maximum(bx0, x0)
     shared &= np.minimum(by1, y1) > np.maximum(by0, y0)
     return shared
 
 
-def visibility(boxes: Boxes, window: Sequence[float]) -> NDArray[np.float64]:
-    """Return the share of each box's own area inside the window [N]; 0 for a box without area."""
+def visibility(boxes: Boxes, window: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
+    """Return the share of each box's own area inside the window, or its own, [N]; 0 for a box without area."""
     own = area(boxes)
     return np.divide(area(clip(boxes, window)), own, out=np.zeros_like(own), where=own > 0)
 

@@ -14,6 +14,7 @@ from etl.plan import Plan, TilePlan, Window
 from etl.region import Region
 
 VERSION = 2
+_PAIRS = 2**18  # of a window and a box, considered at once
 
 
 @dataclass(frozen=True)
@@ -56,33 +57,48 @@ def cut_tiles(
     """
     width, height = size_wh
     clipped = bx.clip(boxes, (0, 0, width, height))
-    labels = clipped[~ignore]
-    tiles = []
+    tiles: list[Tile] = []
     for split, frame in regions or [Region("train", Window(0, 0, width, height))]:
-        for scale, window in _windows(frame, plan):
-            visible = np.flatnonzero(bx.touches(clipped, window))
-            visible_boxes = clipped[visible]
-            visibility = bx.visibility(visible_boxes, window)
-            is_label = ~ignore[visible] & (visibility >= plan.min_visibility)
-            x0, y0, x1, y1 = window
-            wh = sample_wh(window, scale)
-            true_scale = np.divide(wh * 2, (x1 - x0, y1 - y0) * 2)  # not quite `scale`: samples have whole pixels
-            in_window = bx.to_window(bx.clip(visible_boxes, window), window, true_scale)
-            in_sample = bx.clip(in_window, (0, 0, *wh))
-            tiles.append(
-                Tile(
-                    split=split,
-                    window=window,
-                    scale=scale,
-                    labelled=visible[is_label],
-                    boxes=in_sample[is_label],
-                    visibility=visibility[is_label],
-                    ignored=visible[~is_label],
-                    ignore=in_sample[~is_label],
-                    near=bool(bx.touches(labels, _enlarged(window)).any()),
-                )
-            )
+        places = list(_windows(frame, plan))
+        at_once = max(_PAIRS // max(len(boxes), 1), 1)
+        for first in range(0, len(places), at_once):
+            tiles += _cut(split, places[first : first + at_once], clipped, ignore, plan.min_visibility)
     return tiles
+
+
+def _cut(
+    split: str,
+    places: Sequence[tuple[float, Window]],
+    boxes: bx.Boxes,
+    ignore: NDArray[np.bool_],
+    min_visibility: float,
+) -> Iterator[Tile]:
+    """Yield the tiles at these scales and windows, computed for all pairs of a window and a box in it at once."""
+    windows = np.array([window for _, window in places])  # [T, 4]
+    tile_of, box_of = np.nonzero(bx.touches(boxes, windows.T[..., None]))  # [P] each, by tile
+    near = np.any(bx.touches(boxes[~ignore], _enlarged(windows).T[..., None]), axis=1)
+    wh = np.array([sample_wh(window, scale) for scale, window in places])  # [T, 2]
+    true_scale = np.tile(wh / (windows[:, 2:] - windows[:, :2]), 2)  # not quite `scale`: samples have whole pixels
+    of_pair, window_of_pair = boxes[box_of], windows[tile_of].T
+    visibility = bx.visibility(of_pair, window_of_pair)
+    in_window = (bx.clip(of_pair, window_of_pair) - np.tile(windows[tile_of, :2], 2)) * true_scale[tile_of]
+    in_sample = bx.clip(in_window, (0, 0, *wh[tile_of].T))
+    is_label = ~ignore[box_of] & (visibility >= min_visibility)
+    ends = np.searchsorted(tile_of, np.arange(len(places) + 1))
+    for number, (scale, window) in enumerate(places):
+        pairs = np.arange(ends[number], ends[number + 1])
+        labelled, ignored = pairs[is_label[pairs]], pairs[~is_label[pairs]]
+        yield Tile(
+            split=split,
+            window=window,
+            scale=scale,
+            labelled=box_of[labelled],
+            boxes=in_sample[labelled],
+            visibility=visibility[labelled],
+            ignored=box_of[ignored],
+            ignore=in_sample[ignored],
+            near=bool(near[number]),
+        )
 
 
 def _windows(frame: Window, plan: TilePlan) -> Iterator[tuple[float, Window]]:
@@ -128,8 +144,8 @@ def keeps_negative(sample_id: str, near: bool, plan: Plan) -> bool:
     return fraction(sample_id) < (plan.negatives if near else far_threshold)
 
 
-def _enlarged(window: Window) -> tuple[float, float, float, float]:
-    """Return the window with half its longer side added on each side."""
-    x0, y0, x1, y1 = window
-    margin = max(x1 - x0, y1 - y0) / 2
-    return x0 - margin, y0 - margin, x1 + margin, y1 + margin
+def _enlarged(windows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the windows [T, 4] with half their longer side added on each side."""
+    margin = (windows[:, 2:] - windows[:, :2]).max(axis=1, keepdims=True) / 2
+    enlarged: NDArray[np.float64] = windows + margin * (-1, -1, 1, 1)
+    return enlarged

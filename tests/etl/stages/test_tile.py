@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 from etl import boxes as bx
 from etl.ids import fraction
 from etl.plan import Plan, TilePlan, Window
+from etl.stages import tile as tile_stage
 from etl.stages.tile import choose_negative_thresholds, cut_tiles, keeps_negative, label_weights, sample_wh
 
 
@@ -43,6 +44,16 @@ def test_every_visible_part_is_a_label_or_an_ignore_region_and_never_background(
         assert (tile.visibility >= cut.min_visibility).all()
         unlabelled = [row for row in tile.ignored if not ignore[row]]
         assert (shown[unlabelled] < cut.min_visibility).all()
+
+
+@given(scenes())
+@settings(max_examples=30, deadline=None)
+def test_the_tiles_of_an_image_do_not_depend_on_how_many_are_cut_at_once(scene: tuple) -> None:
+    together = cut_tiles(*scene)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tile_stage, "_PAIRS", 1)
+        for one, other in zip(together, cut_tiles(*scene), strict=True):
+            np.testing.assert_equal(vars(one), vars(other))
 
 
 @given(scenes())
