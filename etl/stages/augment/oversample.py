@@ -39,7 +39,7 @@ def small_share(sides: NDArray[np.float64]) -> float:
 
 def count_copies(sample_id: str, sides: NDArray[np.float64], rate: Rate) -> int:
     """Return the number of augmented samples of a train tile, given its id and its labels' sides; 0 without labels."""
-    if sides.size == 0:
+    if sides.size == 0 or not rate.base:
         return 0
     mean = float(average_copies(rate, np.array(small_share(sides))))
     return math.floor(mean) + int(fraction(f"copies:{sample_id}") < mean % 1)

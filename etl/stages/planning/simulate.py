@@ -47,7 +47,7 @@ class AugmentationSimulator:
 
     def choose_rate(self, base_sizes: Counts) -> Rate:
         """Return the rate that comes nearest the target histogram; `base_sizes` [5] counts the labels of base tiles."""
-        labels = np.array([_small_and_other(histogram(tile.sides)) for tile in self._tiles]).reshape(-1, 2)
+        labels = np.array([_small_and_other(tile.counts) for tile in self._tiles]).reshape(-1, 2)
         share = labels[:, 0] / np.maximum(labels.sum(axis=1), 1)
         rate = oversample.choose_rate(_small_and_other(base_sizes), labels, self._config)
         for _ in range(_ROUNDS if self._config.copies else 0):
@@ -92,5 +92,5 @@ def _black(image: ImageRow) -> NDArray[np.uint8]:
     return np.broadcast_to(np.uint8(0), (image["height"], image["width"], 3))
 
 
-def _small_and_other(counts: Counts) -> Counts:
+def _small_and_other(counts: Counts | NDArray[np.int64]) -> Counts:
     return np.array([counts[: boxes.SMALL_BUCKETS].sum(), counts[boxes.SMALL_BUCKETS :].sum()])

@@ -38,6 +38,7 @@ class LabelledTile(NamedTuple):
     window: Window
     scale: float
     sides: NDArray[np.float64]  # of its labels, in source pixels
+    counts: NDArray[np.int64]  # [5] its labels by size bucket
     pixels: int
 
 
@@ -73,6 +74,7 @@ class TileStats:
     ) -> None:
         wh = image["width"], image["height"]
         sides = boxes.side_length(boxes.clip(xyxy, (0, 0, *wh)))
+        buckets = boxes.bucket(sides)
         whole = np.zeros(len(xyxy), dtype=np.bool_)
         for tile in cut_tiles(wh, xyxy, ignore, plan, regions):
             whole[tile.labelled[tile.visibility >= 1]] = True
@@ -83,10 +85,11 @@ class TileStats:
             pixels = tile.size_wh[0] * tile.size_wh[1]
             if tile.labelled.size:
                 label_sides = sides[tile.labelled]
+                counts = np.bincount(buckets[tile.labelled], minlength=len(boxes.BUCKETS))
                 self.labelled.append(
-                    LabelledTile(name, image["image_id"], tile.window, tile.scale, label_sides, pixels)
+                    LabelledTile(name, image["image_id"], tile.window, tile.scale, label_sides, counts, pixels)
                 )
-                self.sizes += histogram(label_sides)
+                self.sizes += counts
             else:
                 self.empty.append(EmptyTile(name, tile.near, pixels))
         is_object = ~ignore & (sides > 0)
