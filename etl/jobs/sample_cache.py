@@ -151,7 +151,8 @@ def reused_samples(work: WorkDir) -> pa.Table:
     for name, group in groupby(sorted(range(len(names)), key=lambda row: (names[row], starts[row])), names.__getitem__):
         rows = list(group)
         lengths[rows] = np.diff(np.append(starts[rows], ends[name]))
-    table = with_location(samples, [earlier.shard_uri(name) for name in names], starts, lengths)
+    uris = {name: earlier.shard_uri(name) for name in ends}
+    table = with_location(samples, [uris[name] for name in names], starts, lengths)
     return table.filter(pc.is_in(samples["image_id"], work.read("tile", "kept")["image_id"].combine_chunks()))
 
 

@@ -112,8 +112,10 @@ def modified_time(uri: str) -> datetime:
 
 def read_bytes(uri: str) -> bytes:
     """Return a file's content; StoreError if it does not exist."""
-    fs, path = _open(uri)
     with _store_errors(uri):
+        if (local := local_path(uri)) is not None:
+            return local.read_bytes()
+        fs, path = _open(uri)
         content: bytes = fs.cat_file(path)
     return content
 
