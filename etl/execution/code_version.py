@@ -18,6 +18,7 @@ _LIBRARIES = (
     "opencv-python-headless",
     "pillow",
     "pyarrow",
+    "pylibjxl",
     "pyturbojpeg",
     "pyvips",
     "pyvips-binary",
