@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from torch.utils.data import default_collate
 from ultralytics.data.augment import Compose, Format, RandomFlip, RandomHSV
 from ultralytics.data.dataset import YOLODataset
 
@@ -93,6 +94,13 @@ class ShardDataset(YOLODataset):
         if self.ims[i] is not None or i < self.sample_cache.samples:
             image = image.copy()  # colour augmentation changes it in place
         return image, (self.imgsz, self.imgsz), (self.imgsz, self.imgsz)
+
+    @staticmethod
+    def collate_fn(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return a batch as Ultralytics does; a worker process stacks the images in shared memory at once."""
+        labels = [{name: value for name, value in sample.items() if name != "img"} for sample in batch]
+        images = default_collate([sample["img"] for sample in batch])
+        return {**YOLODataset.collate_fn(labels), "img": images}
 
     def build_transforms(self, hyp: Any) -> Any:
         """Return the transforms; without geometric augmentation no pixel is resampled and no box is filtered."""

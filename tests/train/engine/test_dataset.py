@@ -88,6 +88,18 @@ def test_a_sample_of_tile_size_comes_back_pixel_for_pixel(written, tmp_path):
     assert np.array_equal(item["img"].numpy(), stored.transpose(2, 0, 1))  # RGB, [3, H, W]
 
 
+def test_a_batch_is_what_ultralytics_makes_of_its_samples(written, tmp_path):
+    from ultralytics.data.dataset import YOLODataset
+
+    boxes = [box(10, 20, 30, 24), box(1, 2, 9, 8, "boat")]
+    made = dataset(written(sample("a", boxes=boxes), sample("b"), sample("c", boxes=boxes[1:])), tmp_path)
+    ours, theirs = (collate([made[row] for row in range(3)]) for collate in (made.collate_fn, YOLODataset.collate_fn))
+    assert ours.keys() == theirs.keys()
+    assert all(str(ours[name]) == str(theirs[name]) for name in theirs)
+    assert ours["img"].numpy().tobytes() == theirs["img"].numpy().tobytes()
+    assert ours["batch_idx"].tolist() == [0, 0, 2]
+
+
 def test_a_smaller_sample_is_padded_on_the_right_and_at_the_bottom(written, tmp_path):
     samples = written(sample("a", width=50, height=40, boxes=[box(10, 20, 30, 24)]))
     item = dataset(samples, tmp_path)[0]

@@ -15,8 +15,8 @@ GB = 10**9
 @pytest.mark.parametrize(
     ("processors", "shared", "free", "workers"),
     [
-        (16, 64 * GB, 128 * GB, 8), (4, 64 * GB, 128 * GB, 3), (1, 64 * GB, 128 * GB, 0), (16, 64_000_000, 128 * GB, 0),
-        (16, 2 * GB, 128 * GB, 3), (16, 64 * GB, 8 * GB, 4),
+        (16, 64 * GB, 128 * GB, 12), (4, 64 * GB, 128 * GB, 3), (1, 64 * GB, 128 * GB, 0),
+        (16, 64_000_000, 128 * GB, 0), (16, 2 * GB, 128 * GB, 3), (16, 64 * GB, 8 * GB, 4),
     ],
 )  # fmt: skip
 def test_processors_and_memory_bound_the_workers(monkeypatch, caplog, processors, shared, free, workers):
@@ -24,7 +24,7 @@ def test_processors_and_memory_bound_the_workers(monkeypatch, caplog, processors
     monkeypatch.setattr(memory, "free_shared_bytes", lambda: shared)
     monkeypatch.setattr(memory, "free_bytes", lambda: free)
     assert loading.choose_workers(64 * 3 * 640**2) == workers  # 79 MB a batch
-    assert any("too little for more" in text for text in caplog.messages) == (workers < min(processors - 1, 8))
+    assert any("too little for more" in text for text in caplog.messages) == (workers < min(processors - 1, 12))
 
 
 def test_as_many_samples_are_stored_as_fit():
