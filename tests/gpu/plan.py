@@ -30,11 +30,11 @@ STEPS = (
     Step("train yolo26n-anchors", "train_model", 25, {"model": "yolo26n-anchors"}),
     Step("kill and resume", "resume", 35),
     Step("half precision", "half_precision", 20),
-    Step("evaluate", "evaluate", 20),
+    Step("evaluate", "evaluate", 25),
     Step("ONNX", "onnx_file", 20),
     Step("tests of train", "unit_tests", 50),
     Step("training speed", "training_speed", 85, timed=True),
-    Step("prediction speed", "prediction_speed", 80, timed=True),
+    Step("prediction speed", "prediction_speed", 75, timed=True),
     Step("synchronisations", "synchronisations", 15),
     # The ablation of losses and models comes here.
 )

@@ -44,5 +44,8 @@ def _driver() -> str:
         import pynvml
     except ImportError:
         return "unknown: nvidia-ml-py is not installed"
-    pynvml.nvmlInit()
-    return str(pynvml.nvmlSystemGetDriverVersion())
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        return f"unknown: {error}"
