@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from train.detections import Index
 from train.evaluation.matching import MatchedDetections, RangeMatches
-from train.evaluation.sized_boxes import Floats
+from train.evaluation.sized_boxes import Floats, Mask
 
 _RECALLS = np.linspace(0, 1, 101)
 _CHUNK = 500_000  # values of one matrix of resamples by detections: a few MB, which a processor's cache holds
@@ -31,15 +31,15 @@ def average_precision(matches: RangeMatches, weights: Index, thresholds: slice =
 
     `weights` [R, images] is how often each image was drawn.
     """
-    hits, neutral = (list(map(np.flatnonzero, masks[thresholds])) for masks in (matches.hit, matches.neutral))
+    rows = [_Places.of(*masks) for masks in zip(matches.hit[thresholds], matches.neutral[thresholds], strict=True)]
     objects = weights @ matches.objects
-    values = np.zeros((len(weights), len(hits)))
+    values = np.zeros((len(weights), len(rows)))
     step = max(_CHUNK // max(len(matches.image), 1), 1)
     for first in range(0, len(weights), step):
         part = slice(first, first + step)
         resamples = _Resamples.of(weights[part], matches.image, objects[part])
-        for row in range(len(hits)):
-            values[part, row] = _mean_precision(resamples, hits[row], neutral[row])
+        for row, places in enumerate(rows):
+            values[part, row] = _mean_precision(resamples, places)
     return np.where(objects[:, None] > 0, values, np.nan)
 
 
@@ -63,6 +63,20 @@ def mean(values: Floats) -> float | None:
 
 
 @dataclass(frozen=True, eq=False)
+class _Places:
+    """The hits and the neutral detections at one threshold, as indices."""
+
+    hits: Index  # [H]
+    neutral: Index  # [M]
+    passed: Index  # [H], neutral detections before each hit
+
+    @classmethod
+    def of(cls, hit: Mask, neutral: Mask) -> _Places:
+        hits, neutrals = np.flatnonzero(hit), np.flatnonzero(neutral)
+        return cls(hits, neutrals, np.searchsorted(neutrals, hits))
+
+
+@dataclass(frozen=True, eq=False)
 class _Resamples:
     """How often some resamples draw each detection, best score first."""
 
@@ -76,21 +90,21 @@ class _Resamples:
         return cls(times, np.cumsum(times, axis=1, dtype=np.int32), _needed_hits(objects))
 
 
-def _mean_precision(resamples: _Resamples, hits: Index, neutral: Index) -> Floats:
-    """Return the mean interpolated precision [R], from the indices of the hits and of the neutral detections.
+def _mean_precision(resamples: _Resamples, places: _Places) -> Floats:
+    """Return the mean interpolated precision [R].
 
     Precision is highest, and recall rises, at a hit: only hits are looked at.
     """
-    number = len(resamples.times)
+    number, hits = len(resamples.times), places.hits
     if not len(hits):
         return np.zeros(number)
     running = np.cumsum(np.take(resamples.times, hits, axis=1), dtype=np.int32)  # through one resample after another
     before = np.append(0, running[len(hits) - 1 : -1 : len(hits)])[:, None]  # each resample
     counted = np.take(resamples.detections, hits, axis=1)
-    if len(neutral):
-        passed = np.zeros((number, len(neutral) + 1), dtype=np.int32)
-        np.cumsum(np.take(resamples.times, neutral, axis=1), axis=1, out=passed[:, 1:])
-        counted -= np.take(passed, np.searchsorted(neutral, hits), axis=1)
+    if len(places.neutral):
+        neutral = np.zeros((number, len(places.neutral) + 1), dtype=np.int32)
+        np.cumsum(np.take(resamples.times, places.neutral, axis=1), axis=1, out=neutral[:, 1:])
+        counted -= np.take(neutral, places.passed, axis=1)
     precision = np.zeros((number, len(hits) + 1))  # the last is that of recalls that are not reached
     np.divide(running.reshape(number, -1) - before, counted, out=precision[:, :-1], where=counted > 0)
     rows = np.arange(number)[:, None]
