@@ -6,7 +6,7 @@ import torch
 
 from train.prediction.rows import CANDIDATES, PER_VIEW, RAW_IOU, Rows, float32_limit
 
-_SCORES_AT_ONCE = 2**23  # bounds the memory when every score is above the confidence
+_SCORES_AT_ONCE = 2**24  # bounds the memory when every score is above the confidence
 _BLOCK = 256  # candidates of a view compared with each other at a time, best first
 
 

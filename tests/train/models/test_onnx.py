@@ -116,7 +116,7 @@ def load_with(monkeypatch: pytest.MonkeyPatch, runtime: Runtime, path: Path, dev
 
 
 def test_the_provider_that_is_used_is_reported(exported: Path) -> None:
-    loaded = load_model(str(exported))
+    loaded = load_model(str(exported), "cpu")
     assert loaded.runs_on == "CPUExecutionProvider, float32"
     assert not loaded.on_gpu
 

@@ -232,7 +232,7 @@ def test_predict_on_an_array_gives_the_boxes_of_the_command(tmp_path: Path, mode
     pixels = np.random.default_rng(1).integers(0, 255, (150, 220, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     table = pq.read_table(files.predict_files(uri, [tmp_path / "image.png"], tmp_path / "out", mode)["table"])
-    model = train.load_model(uri, "cpu")
+    model = train.load_model(uri)
     detections = train.predict(model, pixels, mode)
     assert len(detections) == table.num_rows > 0
     assert np.array_equal(detections.xyxy, np.column_stack([table[side] for side in ("x0", "y0", "x1", "y1")]))
