@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import platform
 import sys
 from dataclasses import replace
 from functools import cache
@@ -12,6 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from etl import boxes
+from etl.errors import TaskError
 from etl.imaging.codec import Pixels
 from etl.stages.augment.affine import AugmentedImage
 
@@ -74,8 +77,14 @@ def corrupt(pixels: Pixels, seed: int) -> Pixels:
 
 @cache
 def _albumentations() -> ModuleType:
-    """Import the library without torch: its optional import costs every worker a second and 130 MB."""
+    """Import the library without torch: its optional import costs every worker a second and 130 MB.
+
+    Raises TaskError, with the remedy, if it is not installed.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no version check over the network
+    if importlib.util.find_spec("albumentations") is None:
+        cure = "install it (`pip install '.[augment]'`) or set augment.quality to false"
+        raise TaskError(f"augmented samples need albumentations, which {platform.node()} does not have: {cure}")
     if "torch" in sys.modules:
         return importlib.import_module("albumentations")
     sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it fails as if it were not installed

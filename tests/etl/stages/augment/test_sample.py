@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from etl import boxes as bx
 from etl.config import Augment
+from etl.errors import TaskError
 from etl.ids import digest
 from etl.plan import TilePlan, Window
 from etl.stages.augment import corruptions, sample
@@ -201,3 +202,11 @@ def test_corrupting_a_sample_loads_no_torch_and_leaves_it_importable() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_albumentations_an_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    corruptions._albumentations.cache_clear()
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TaskError, match=r"pip install '\.\[augment\]'.*augment.quality to false"):
+        corruptions.corrupt(np.zeros((16, 16, 3), np.uint8), 0)
