@@ -21,8 +21,8 @@ Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default
 Precision = Annotated[
     Literal["auto", "half", "float32"] | None,
     typer.Option(
-        help="Override evaluate.precision: half is float16 on an NVIDIA GPU; float32 gives the CPU's boxes.",
-        show_default="the model's",
+        help="Override the setting; auto and half are float16 on an NVIDIA GPU, float32 on other devices.",
+        show_default="evaluate.precision",
     ),
 ]
 
