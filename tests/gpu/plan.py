@@ -23,7 +23,7 @@ class Step:
 
 STEPS = (
     Step("environment", "environment", 10),
-    Step("data for training", "dataset", 120, {"name": "large"}, beside=True),
+    Step("data for training", "dataset", 180, {"name": "large"}, beside=True),
     Step("data for correctness", "dataset", 35, {"name": "small"}),
     Step("train yolo26n", "train_model", 45, {"model": "yolo26n", "epochs": 12, "keep": True}),
     Step("train yolo26n-p2", "train_model", 25, {"model": "yolo26n-p2"}),
