@@ -39,22 +39,26 @@ class Accelerator:
         pixels = self._buffer((len(views), *views[0].shape))
         for view, target in zip(views, pixels.numpy(), strict=True):
             view.write_to(target)
-        return self._rows_of_halves(pixels)
+        return self._rows_in_parts(pixels)
 
     def _buffer(self, shape: tuple[int, ...]) -> torch.Tensor:
         """Return an array for the pixels of a batch; Torch keeps pinned memory for the next one."""
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._cuda)
 
-    def _rows_of_halves(self, pixels: torch.Tensor) -> list[Rows]:
-        """Return the rows of a batch [B, H, W, 3], split until its parts fit into the memory."""
+    def _rows_in_parts(self, pixels: torch.Tensor) -> list[Rows]:
+        """Return the rows of a batch [B, H, W, 3], split as the limit asks, which is lowered until the parts fit."""
+        number, height, width, _ = pixels.shape
+        limit = self._model.batch_limit
+        most = limit.views((height, width, 3))
+        if number > most:
+            return [row for part in pixels.split(most) for row in self._rows_in_parts(part)]
         rows = self._rows_if_they_fit(pixels, lanes=1)
         if rows is not None:
             return rows
-        number, height, width, _ = pixels.shape
-        self._model.batch_limit.lower(number, (height, width, 3))
         log.info("%d views of %d x %d px do not fit into the memory", number, width, height)
+        limit.lower(number, (height, width, 3))
         if number > 1:
-            return [row for half in pixels.chunk(2) for row in self._rows_of_halves(half)]
+            return self._rows_in_parts(pixels)
         rows = self._rows_if_they_fit(pixels, lanes=_LANES)
         if rows is None:
             found = f"{self._model.device}, whose free memory does not hold one view of {width} x {height} px"

@@ -140,7 +140,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_remembered(on_gpu: 
     views = [np.full((64, 64, 3), value, dtype=np.uint8) for value in range(40, 73)]
     rows = list(tiled.detect_views(model, views, 0.1))
     assert [round(row[0, 4] * 255) for row in rows] == list(range(40, 73))
-    assert {shape[0] for shape in network.shapes} >= {8, 4, 2}
+    tried = [shape[0] for shape in network.shapes if shape[0] > 3]
+    assert set(tried) == {8, 4} and len(tried) <= 10, "batches cut before are split as well: 15 tries if they were not"
     assert model.batch_limit.views((64, 64, 3)) == 2
     network.shapes.clear()
     assert len(list(tiled.detect_views(model, views, 0.1))) == 33
