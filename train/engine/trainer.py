@@ -32,6 +32,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - afte
 log = logging.getLogger("speck")
 
 LESS_MEMORY = "lower train.image_size, choose a smaller train.model, or end other programs on the GPU"
+_HALVED = "halved, because memory ran out"
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
 _SAVING_SHARE = 0.05  # of the run's time, on a GPU
@@ -85,7 +86,7 @@ class Trainer(DetectionTrainer):
             settings["batch"], settings["nbs"] = self._state["batch"], self._state.get("nbs", settings["nbs"])
         if self._largest_batch is not None and settings["batch"] > self._largest_batch:
             settings["batch"] = self._largest_batch
-            self._batch_reason = "halved, because memory ran out"
+            self._batch_reason = _HALVED
         threads = torch.get_num_threads()
         super().__init__(overrides=settings)
         torch.set_num_threads(threads)  # Ultralytics leaves one core idle
@@ -152,8 +153,8 @@ class Trainer(DetectionTrainer):
                 "samples: loaded in %d processes; %d of %d are kept in memory once decoded",
                 self._workers, dataset.sample_cache.samples, len(dataset),
             )  # fmt: skip
-        weights = loading.sampling_weights(dataset) if self.spec.weighted else None
-        self._sampler = EpochSampler(len(dataset), self.args.seed, weights=weights)
+        rarity = loading.sampling_weights(dataset) if self.spec.weighted else None
+        self._sampler = EpochSampler(len(dataset), self.args.seed, weights=rarity)
         self._sampler.set_epoch(self.start_epoch)
         return loading.training_loader(dataset, self._sampler, batch_size, self._workers, pinned=self._is_on_gpu)
 
@@ -163,9 +164,10 @@ class Trainer(DetectionTrainer):
             fits = super().auto_batch()
         except RuntimeError as error:
             raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {LESS_MEMORY}") from error
-        batch, batches = divide_step(self.args.nbs, min(fits, self._largest_batch or fits))
+        largest = min(fits, self._largest_batch or fits)
+        batch, batches = divide_step(self.args.nbs, largest)
         if batches > 1:
-            self._batch_reason = "as large as the GPU's memory allows"
+            self._batch_reason = "as large as the GPU's memory allows" if largest == fits else _HALVED
         self.args.nbs = batch * batches
         return batch
 

@@ -13,7 +13,7 @@ from etl.errors import ConfigError, SpeckError
 from etl.stages.anchors import fit
 from etl.storage import store
 from train import compat
-from train.engine import precision, run as engine, trainer
+from train.engine import checkpoint, precision, run as engine, trainer
 from train.models import losses, model
 
 compat.install()
@@ -343,6 +343,14 @@ def test_the_automatic_batch_of_a_gpu_makes_thirty_steps_an_epoch(
     assert (made.batch_size, len(taken)) == (batch, steps)
     assert made.args.batch == batch
     assert any(text.startswith(f"batch {batch}: ") and f"{steps} optimizer" in text for text in caplog.messages)
+
+
+def test_the_automatic_batch_of_a_gpu_whose_memory_ran_out_before_is_halved(published, tmp_path, config, on_gpu):
+    spec = on_cpu(on_gpu(config(tmp_path, batch="auto", device="auto"), published(train=240)))
+    checkpoint.mark_started(str(tmp_path / "runs"), "a snapshot", 4)
+    made = trainer.Trainer(spec, tmp_path, str(tmp_path / "runs"))
+    made._setup_train()
+    assert (made.batch_size, made.accumulate, made._batch_reason) == (4, 2, "halved, because memory ran out")
 
 
 def test_the_model_keeps_the_batch_and_the_precision(published, tmp_path, config, monkeypatch, on_gpu):
