@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -144,15 +143,17 @@ def reused_samples(work: WorkDir) -> pa.Table:
     if earlier is None:
         return with_location(schema.SAMPLES.empty_table(), [], [], [])
     samples = earlier.table("samples").cast(schema.SAMPLES)
-    names = samples["shard"].to_pylist()
+    shards = earlier.manifest["shards"]
+    shard_of = pc.index_in(samples["shard"], pa.array([entry["sha256"] for entry in shards], pa.string())).to_numpy()
     starts = samples["offset"].to_numpy() - shard.IMAGE_OFFSET
-    ends = {entry["sha256"]: entry["bytes"] - len(shard.END) for entry in earlier.manifest["shards"]}
-    lengths = np.empty(len(names), np.int64)
-    for name, group in groupby(sorted(range(len(names)), key=lambda row: (names[row], starts[row])), names.__getitem__):
-        rows = list(group)
-        lengths[rows] = np.diff(np.append(starts[rows], ends[name]))
-    uris = {name: earlier.shard_uri(name) for name in ends}
-    table = with_location(samples, [uris[name] for name in names], starts, lengths)
+    ends = np.array([entry["bytes"] - len(shard.END) for entry in shards], np.int64)
+    order = np.lexsort((starts, shard_of))
+    is_last = np.append(np.diff(shard_of[order]) != 0, True)[: len(order)]
+    next_starts = np.where(is_last, ends[shard_of[order]], np.roll(starts[order], -1))
+    lengths = np.empty(len(order), np.int64)
+    lengths[order] = next_starts - starts[order]
+    uris = pa.array([earlier.shard_uri(entry["sha256"]) for entry in shards], pa.string())
+    table = with_location(samples, uris.take(pa.array(shard_of)), starts, lengths)
     return table.filter(pc.is_in(samples["image_id"], work.read("tile", "kept")["image_id"].combine_chunks()))
 
 
@@ -174,7 +175,7 @@ def earlier_shards(work: WorkDir) -> dict[str, ShardEntry]:
     return {earlier.shard_uri(entry["sha256"]): entry for entry in earlier.manifest["shards"]}
 
 
-def with_location(samples: pa.Table, origin: Sequence[str], start: Any, length: Any) -> pa.Table:
+def with_location(samples: pa.Table, origin: Sequence[str] | pa.Array, start: Any, length: Any) -> pa.Table:
     """Return the index rows with the place of their blocks: origin (URI of a tar), start and length in bytes."""
     for name, values, kind in (
         ("origin", origin, pa.string()),

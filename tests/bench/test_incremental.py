@@ -38,8 +38,9 @@ def build(folder: Path, section: dict[str, Any]) -> tuple[dict[str, Any], float]
     }
     (folder / "grown.yaml").write_text(json.dumps(config))
     command = [sys.executable, "-m", "train.cli", "build", str(folder / "grown.yaml"), "--workers", "0", "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = os.times()
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     return json.loads(out.splitlines()[-1]), spent

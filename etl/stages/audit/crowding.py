@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 DUPLICATE_IOU = 0.8
 _SIDE = 1 << 20  # more cells than any image has along an axis
 _ROWS = 1 << 20  # pairs compared at once
+_FEW = 64  # boxes of an image whose distances are all computed
 _FAR = 1e9  # px between images
 
 
@@ -73,10 +74,26 @@ def count_suppressed(pairs: Indices, iou: Floats, thresholds: Sequence[float]) -
 
 def nearest_distances(centres: Floats, owner: Indices) -> Floats:
     """Return the distance [N] of each centre [N, 2] to the next one of its owner [N]; infinite where it is alone."""
-    from scipy.spatial import cKDTree  # a fifth of a second that only an audit needs
+    order = np.argsort(owner, kind="stable")
+    _, firsts, counts = np.unique(owner[order], return_index=True, return_counts=True)
+    if counts.max(initial=0) > _FEW:
+        return _nearest_in_tree(centres, owner)
+    distances = np.full(len(centres), np.inf)
+    for count in np.unique(counts[counts > 1]).tolist():
+        starts = firsts[counts == count]
+        at_once = _ROWS // count**2
+        for first in range(0, len(starts), at_once):
+            rows = order[starts[first : first + at_once, None] + np.arange(count)]  # [K, count]
+            x, y = centres[rows].transpose(2, 0, 1)
+            squared = (x[:, :, None] - x[:, None]) ** 2 + (y[:, :, None] - y[:, None]) ** 2
+            squared[:, range(count), range(count)] = np.inf
+            distances[rows] = np.sqrt(squared.min(axis=2))
+    return distances
 
-    if len(centres) < 2:
-        return np.full(len(centres), np.inf)
+
+def _nearest_in_tree(centres: Floats, owner: Indices) -> Floats:
+    from scipy.spatial import cKDTree  # a third of a second that only images with many boxes are worth
+
     places = np.column_stack([centres, owner * _FAR])
     distances = cKDTree(places, compact_nodes=False, balanced_tree=False).query(places, k=2)[0][:, 1]
     return np.where(distances < _FAR / 2, distances, np.inf)
