@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.gpu.plan import STEPS
+from tests.gpu.steps.unit_tests import OF_THE_COMMAND
 from tests.gpu.summary import summarise, write_page
 
 RUN = Path(__file__).resolve().parent / "run.sh"
@@ -29,6 +30,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_time_limits_fit_into_eight_minutes() -> None:
     assert sum(step.seconds for step in STEPS if not step.beside) + INSTALLING <= ON_A_GPU
+
+
+def test_the_tests_that_need_an_installed_command_are_there() -> None:
+    for test in OF_THE_COMMAND:
+        file, name = test.split("::")
+        assert f"def {name}(" in (RUN.parents[2] / file).read_text()
 
 
 def test_every_step_has_its_module_and_a_name_of_its_own() -> None:

@@ -29,7 +29,7 @@ class Size:
 CORES = os.cpu_count() or 1
 FULL = {
     "small": Size(63, 768, 640, 0.2, workers=min(CORES, 12)),
-    "large": Size(200, 1700, 640, 0.5, workers=min(CORES, 14), both_nights=True),  # 25 tiles an image
+    "large": Size(210, 1700, 640, 0.5, workers=min(CORES, 14), both_nights=True),  # 25 tiles an image
 }
 QUICK = {
     "small": Size(50, 384, 192, 0.0, workers=0, sample=28),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,10 @@ from tests.gpu.record import Record
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = {True: 60, False: 40}  # by `quick`; then the tests are interrupted
 QUICK = ("tests/train/prediction/test_merge.py", "tests/train/engine/test_sampler.py")
+OF_THE_COMMAND = (  # tests of the installed command `speck`
+    "tests/train/test_cli.py::test_the_help_introduces_the_whole_command_and_the_version_is_that_of_the_package",
+    "tests/train/test_cli.py::test_a_shell_gets_its_completion_script_and_the_commands_that_begin_as_typed",
+)
 _COUNT = re.compile(r"(\d+) (passed|failed|error|skipped)")
 
 
@@ -25,6 +30,9 @@ def run(record: Record) -> None:
         sys.executable, "-m", "pytest", *paths, "-q", "-rfE", "-p", "no:cacheprovider",
         "-k", "not browser", "-m", "not slow and not browser",
     ]  # fmt: skip
+    if shutil.which("speck", path=Path(sys.executable).parent) is None:
+        command += [f"--deselect={test}" for test in OF_THE_COMMAND]
+        record.skip("tests of the command", "speck is not installed, it runs from the checkout")
     if not record.quick and find_spec("xdist"):
         command += ["-n", str(min(os.cpu_count() or 1, 12))]
     process = subprocess.Popen(
