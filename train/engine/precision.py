@@ -18,6 +18,7 @@ _PROBE_SIDE = 128  # px
 
 def choose_precision(amp: bool | str, device: torch.device) -> Precision:
     """Return the precision for `train.options.amp`: True takes the best of the device; the log says what it lacks."""
+    amp = amp.lower() if isinstance(amp, str) else amp
     if amp in (False, "fp32"):
         return "fp32"
     if device.type != "cuda":

@@ -40,7 +40,7 @@ def card(monkeypatch):
     [
         ((9, 0), True, "bf16"), ((8, 0), "bf16", "bf16"), ((8, 6), "fp16", "fp16"), ((8, 0), "fp32", "fp32"),
         ((8, 0), False, "fp32"), ((7, 5), True, "fp16"), ((7, 0), "bf16", "fp16"), ((7, 5), "fp32", "fp32"),
-        ((6, 1), True, "fp32"), ((6, 1), "bf16", "fp32"),
+        ((6, 1), True, "fp32"), ((6, 1), "bf16", "fp32"), ((8, 0), "FP32", "fp32"),
     ],
 )  # fmt: skip
 def test_the_precision_is_the_asked_one_or_the_best_of_the_card(card, caplog, capability, amp, chosen):
