@@ -52,12 +52,13 @@ def scan(config: Config) -> SourceListing:
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
-    found = [file for file in store.list_files(root) if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
+    listing = store.list_files(root)
+    found = [file for file in listing if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
     if not found:
         raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
     images, nameless = _drop_ambiguous(found)
     reader = formats.get_reader(config.source.format, config.name)
-    labels, sizes = _label_files(config, reader.SUFFIX)
+    labels, sizes = _label_files(config, reader.SUFFIX, {root: listing})
     paths = [file.path for file in images]
     contents = _Contents(labels)
     if isinstance(reader, formats.DatasetFormat):
@@ -135,8 +136,10 @@ def _endings() -> str:
     return " ".join(sorted(EXTENSIONS))
 
 
-def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
-    """Return the label files' URIs, and sizes and stamps, by listed path."""
+def _label_files(
+    config: Config, suffix: str, listings: Mapping[str, Sequence[store.FileInfo]]
+) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
+    """Return the label files' URIs, and sizes and stamps, by listed path; `listings` are those of known folders."""
     uris: dict[str, str] = {}
     sizes: dict[str, tuple[int, str]] = {}
 
@@ -147,8 +150,8 @@ def _label_files(config: Config, suffix: str) -> tuple[dict[str, str], dict[str,
         uris[path], sizes[path] = uri, info
 
     for place in config.source.annotations or (config.source.images,):
-        if store.is_folder(place):
-            for file in store.list_files(place):
+        if place in listings or store.is_folder(place):
+            for file in listings.get(place) or store.list_files(place):
                 if file.path.lower().endswith(suffix):
                     add(file.path, store.join(place, file.path), (file.size, file.stamp))
             continue

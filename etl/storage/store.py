@@ -10,7 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -84,6 +84,8 @@ def list_matching(pattern: str) -> list[FileInfo]:
 
 def list_files(uri: str) -> list[FileInfo]:
     """Return all files below a folder, sorted by path, without hidden files and folders."""
+    if (local := local_path(uri)) is not None:
+        return sorted(_walk(str(local), ""), key=lambda file: file.path)
     fs, root = _open(uri)
     root = root.rstrip("/")
     files = []
@@ -317,6 +319,28 @@ def _s3_code(error: OSError) -> str | None:
     response = getattr(error.__cause__, "response", None)
     details = response.get("Error") if isinstance(response, dict) else None
     return cast(str | None, details.get("Code")) if isinstance(details, dict) else None
+
+
+def _walk(folder: str, prefix: str) -> Iterator[FileInfo]:
+    """Yield the files below a local folder as fsspec lists them: links are files, unreadable folders are empty."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                continue
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                own = entry.stat(follow_symlinks=False)
+                size = own.st_size if not entry.is_symlink() else _size_of_target(entry)
+                yield FileInfo(prefix + entry.name, size, str(own.st_mtime or ""))
+
+
+def _size_of_target(link: os.DirEntry[str]) -> int:
+    try:
+        return link.stat().st_size
+    except OSError:
+        return 0
 
 
 def _info(path: str, entry: Mapping[str, Any]) -> FileInfo:

@@ -277,3 +277,21 @@ def test_a_small_table_is_read_without_starting_threads(tmp_path: Path) -> None:
         pytest.skip("this system does not list the threads of a process")
     done = subprocess.run([sys.executable, "-P", "-c", program, path], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+def test_local_files_are_listed_as_fsspec_lists_them(tmp_path: Path) -> None:
+    for name in ("x.txt", "a/y", "a/b/z", ".hidden/q", "a/.s"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "x.txt")
+    (tmp_path / "folder").symlink_to(tmp_path / "a")
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    found = fsspec.filesystem("file").find(str(tmp_path), detail=True)
+    expected = [
+        store.FileInfo(path, entry["size"], str(entry["mtime"]))
+        for name, entry in sorted(found.items())
+        if "/." not in f"/{(path := name.removeprefix(f'{tmp_path}/'))}"
+    ]
+    assert store.list_files(str(tmp_path)) == expected
+    assert [file.path for file in expected] == ["a/b/z", "a/link", "a/y", "broken", "folder", "x.txt"]
+    assert store.list_files(str(tmp_path / "nothing")) == []
