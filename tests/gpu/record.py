@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -33,6 +35,12 @@ class Record:
     work: Path  # folder shared by all steps
     quick: bool
     gpu: bool
+    deadline: float = math.inf  # of time.monotonic(), when the step is stopped
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the step is stopped."""
+        return self.deadline - time.monotonic()
 
     def fact(self, name: str, value: Any) -> None:
         """Report a property of the machine or of a run."""

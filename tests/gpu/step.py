@@ -1,9 +1,11 @@
-"""Run one step of the GPU suite in this process: `python -m tests.gpu.step NAME REPORT WORK [--quick]`."""
+"""Run one step of the GPU suite in this process."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -21,12 +23,14 @@ def main() -> int:
     parser.add_argument("report", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seconds", type=float, default=math.inf)
     arguments = parser.parse_args()
+    deadline = time.monotonic() + arguments.seconds
     import torch
 
     start_logging()
     step = next(step for step in STEPS if step.name == arguments.name)
-    record = Record(arguments.report, arguments.work, arguments.quick, torch.cuda.is_available())
+    record = Record(arguments.report, arguments.work, arguments.quick, torch.cuda.is_available(), deadline)
     try:
         import_module(f"tests.gpu.steps.{step.module}").run(record, **step.arguments)
     except SkippedError as reason:

@@ -29,6 +29,7 @@ class Running:
     step: Step
     process: subprocess.Popen[bytes]
     start: float
+    deadline: float
     folder: Path
 
 
@@ -62,15 +63,20 @@ class Suite:
         folder = self._work / "steps" / step.name.replace(" ", "-")
         folder.mkdir(parents=True)
         (folder / "report.jsonl").touch()
-        command = [sys.executable, *STEP_COMMAND, step.name, str(folder / "report.jsonl"), str(self._work)]
-        if not step.beside:
-            self._deadline += QUICK_SECONDS if self._quick else step.seconds
+        start, seconds = time.monotonic(), QUICK_SECONDS if self._quick else step.seconds
+        if step.beside:
+            deadline = start + seconds
+        else:
+            deadline = self._deadline = self._deadline + seconds
+        command = [
+            sys.executable, *STEP_COMMAND, step.name, str(folder / "report.jsonl"), str(self._work),
+            "--seconds", f"{deadline - start:.1f}", *(["--quick"] if self._quick else []),
+        ]  # fmt: skip
         with (folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(
-                [*command, *(["--quick"] if self._quick else [])], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        return Running(step, process, time.monotonic(), folder)
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        return Running(step, process, start, deadline, folder)
 
     def _finish_beside(self) -> None:
         while self._beside:
@@ -78,18 +84,15 @@ class Suite:
 
     def _finish(self, running: Running) -> None:
         """Wait for a step until its time is over, end what it has left running, and write its report."""
-        limit = self._deadline
-        if running.step.beside:
-            limit = running.start + (QUICK_SECONDS if self._quick else running.step.seconds)
         try:
-            code: int | None = running.process.wait(max(limit - time.monotonic(), 0))
+            code: int | None = running.process.wait(max(running.deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             code = None
         finally:
             _end(running.process)
-        self._report(running, code, limit - running.start)
+        self._report(running, code)
 
-    def _report(self, running: Running, code: int | None, limit: float) -> None:
+    def _report(self, running: Running, code: int | None) -> None:
         entries = [json.loads(line) for line in (running.folder / "report.jsonl").read_text().splitlines()]
         status = {0: "passed", SKIPPED: "skipped"}.get(code, "failed") if code is not None else "failed"
         if any(entry["verdict"] == "failed" for entry in entries):
@@ -98,7 +101,7 @@ class Suite:
         report: StepReport = {"step": running.step.name, "status": status, "seconds": seconds, "entries": entries}
         log = (running.folder / "log.txt").read_text(errors="replace").splitlines()
         if code is None:
-            report["reason"] = f"stopped after {limit:.0f} s"
+            report["reason"] = f"stopped after {running.deadline - running.start:.0f} s"
         elif status == "failed" and code != 0:
             report["reason"] = f"exit code {code}: {log[-1][:300] if log else 'no output'}"
         self._reports.append(report)

@@ -21,7 +21,7 @@ from train import load_model
 from train.models.model import Model
 from train.prediction import tiled
 
-SECONDS = 50  # no round begins after so long
+RESERVE = 10  # seconds, for what follows the rounds
 THRESHOLD, OVERLAP = 0.5, 0.2
 PER_TILE = 15  # detections above the confidence, on average
 
@@ -120,7 +120,7 @@ def _measure(
         side(images[:1])
     start = time.monotonic()
     for done in range(rounds):
-        if done and (time.monotonic() - start) * (done + 1) / done > SECONDS:
+        if done and (time.monotonic() - start) / done * 1.1 + RESERVE > record.seconds_left:
             break
         for name, side in sides.items():
             if record.gpu:

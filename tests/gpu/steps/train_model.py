@@ -30,7 +30,7 @@ def run(record: Record, model: str, epochs: int = 2, keep: bool = False) -> None
     record.check("device of the training", answer["device"] == ("cuda" if record.gpu else "cpu"), answer["device"])
     if record.gpu and torch.cuda.is_bf16_supported(including_emulation=False):
         record.check("trained in bf16", meta["trained"]["precision"] == "bf16", meta["trained"]["precision"])
-    record.check("epochs", answer["epochs"] == epochs, answer["epochs"])
+    record.check("all epochs were trained", answer["epochs"] == epochs, answer["epochs"])
     _check_loss(record, DatasetPaths(config.home).run(meta["run"]).uri)
     loaded = load_model(answer["model"])
     record.check("device of the prediction", loaded.device.type == ("cuda" if record.gpu else "cpu"), loaded.runs_on)

@@ -26,7 +26,6 @@ compat.install()
 
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - after compat.install()
 
-SECONDS = 80  # no further pair of trainings begins if it would end later
 SAME = ("imgsz", "epochs", "batch", "nbs", "seed", "amp")  # arguments that both trainers share
 # Neither side changes the geometry of an image, and neither validates before its end.
 COMMON = {"mosaic": 0.0, "scale": 0.0, "translate": 0.0, "close_mosaic": 0, "val": False, "plots": False}
@@ -43,7 +42,7 @@ class Size:
     pairs: int
 
 
-FULL = Size("yolo26n", 64, 3, 33, 2)
+FULL = Size("yolo26n", 64, 3, 33, 3)
 QUICK = Size("yolo26n", 8, 2, 3, 1)
 
 
@@ -114,7 +113,7 @@ def run(record: Record) -> None:
     device = spec.settings["device"]
     start = time.monotonic()
     for pair in range(size.pairs):
-        if pair and (time.monotonic() - start) * (pair + 1) / pair > SECONDS:
+        if pair and (time.monotonic() - start) / pair * 1.1 > record.seconds_left:
             break
         ours = _shard_trainer(spec, record.work / f"shards-{pair}")
         meters["shards"].append(_train(ours, size))
