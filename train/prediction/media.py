@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from etl.errors import ConfigError
+from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.imaging.image_file import ImageFile
@@ -47,7 +47,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
             files.append(path)
             continue
         if local is not None and local.is_dir():
-            matches = [str(file) for file in sorted(local.iterdir()) if file.suffix.lower() in known]
+            matches = [str(file) for file in sorted(local.iterdir()) if file.is_file() and file.suffix.lower() in known]
         elif glob.has_magic(path):
             matches = [uri for uri in store.glob(path) if _suffix(uri) in known]
         elif local is None and store.exists(path):
@@ -82,8 +82,9 @@ def read_image_file(uri: str) -> Pixels:
     """Return an upright image [H, W, 3] RGB; UnreadableImageError with the reason if it cannot be read."""
     try:
         file = ImageFile(store.read_or_path(uri))
-    except OSError as error:
-        raise codec.UnreadableImageError("unreadable_file", error.strerror, "a readable file") from error
+    except StoreError as error:
+        found = str(error).removeprefix(f"{uri}: ")
+        raise codec.UnreadableImageError("unreadable_file", found, "a readable file") from error
     return file.pixels(file.header(_MEGAPIXELS).orientation)
 
 

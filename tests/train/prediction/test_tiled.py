@@ -200,6 +200,19 @@ def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> 
     assert drawn.shape == (90, 150, 3)
 
 
+def test_a_file_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), painted((64, 48), []))
+    gone, read = media.read_frames([str(tmp_path / "gone.png"), str(tmp_path / "a.png")])
+    assert str(gone.image) == "unreadable_file: found no such file, expected a readable file"
+    assert read.image.shape == (48, 64, 3)  # type: ignore[union-attr]
+
+
+def test_a_folder_named_as_an_image_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    cv2.imwrite(str(tmp_path / "a.png"), painted((64, 48), []))
+    assert media.expand_paths([str(tmp_path)]) == [str(tmp_path / "a.png")]
+
+
 def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png", "a-2.jpg"):
         cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
