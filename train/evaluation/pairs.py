@@ -73,13 +73,13 @@ def _centred_pairs(a: Boxes, a_group: Index, b: Boxes, b_group: Index) -> tuple[
     """Return the index pairs (i, j) of equal groups in which the centre of box i lies in box j, or just outside."""
     if not len(a) or not len(b):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    x, y = ((a[:, side] + a[:, side + 2]) / 2 for side in (0, 1))
-    low, high = x.min() - 1, x.max() + 1
+    low, high = b[:, 0].min() - 1, b[:, 2].max() + 1
+    x, y = np.clip((a[:, 0] + a[:, 2]) / 2, low, high), (a[:, 1] + a[:, 3]) / 2
     pitch = high - low + 2  # keeps the groups apart
     order = np.lexsort((x, a_group))
     key = a_group[order] * pitch + x[order]
     slack = _SLACK + 1e-15 * np.abs(key).max()
-    left, right = (b_group * pitch + np.clip(b[:, side], low, high) for side in (0, 2))
+    left, right = (b_group * pitch + b[:, side] for side in (0, 2))
     begin = np.searchsorted(key, left - slack, side="left")
     count = np.maximum(np.searchsorted(key, right + slack, side="right") - begin, 0)
     j = np.repeat(np.arange(len(b)), count)

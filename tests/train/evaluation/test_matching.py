@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from typing import Any, NamedTuple
 
@@ -138,3 +139,23 @@ def test_every_match_is_that_of_pycocotools(make_image: Any, max_detections: lis
     for ranges, by_bucket in ((COCO_AREAS, False), (BUCKET_NUMBERS, True)):
         for (size, category), expected in by_pycocotools(images, ranges, max_detections, by_bucket).items():
             check(matched.ranges[size][category], expected, max_detections)
+
+
+def count_candidates(images: list[ScaledImage]) -> int:
+    """Return how many pairs are compared."""
+    compared = []
+
+    def closeness(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        compared.append(len(a))
+        return coco.iou(a, b)
+
+    match_images(images, CATEGORIES, dataclasses.replace(coco.IOU, closeness=closeness))
+    return sum(compared)
+
+
+def test_a_detection_far_outside_the_images_adds_no_candidates() -> None:
+    rng = np.random.default_rng(0)
+    images = [sparse_image(rng) for _ in range(10)]
+    expected = count_candidates(images)
+    images[0].detections.xyxy[0] = [1e150, 1e150, 2e150, 2e150]
+    assert 0 < count_candidates(images) <= expected
