@@ -17,11 +17,13 @@ from etl import boxes
 from etl.by_size import BySize
 from etl.evaluation import ErrorCounts, Recall, Seams
 from etl.plan import TilePlan
-from train.detections import Detections, GroundTruth
-from train.evaluation import metrics
+from train.detections import Detections, GroundTruth, Index
+from train.evaluation import coco, metrics
+from train.evaluation.pairs import centred_pairs
 
 ERROR_TYPES = ("localisation", "class", "both", "duplicate", "background", "missed")
 _BACKGROUND_IOU = 0.1  # below it a detection is about no object
+_PAIRS_AT_ONCE = 2**20  # of false positives and objects
 _CENTRE_SHARE, _CENTRE_PX = 0.5, 1.0  # of sqrt(w * h), and at least: how far off a centre may lie
 
 
@@ -40,12 +42,12 @@ def count_errors(
         of_truth, of_detection = (boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (image, detected))
         np.add.at(table[:, 0], of_truth[image.counted], 1)
         np.add.at(table[:, 1], of_truth[matched.found], 1)
-        wrong = np.flatnonzero(matched.false_positive)
-        types, about = _classify(image, detected, matched, wrong)
-        sizes = np.where(about >= 0, of_truth[about] if len(image) else 0, of_detection[wrong])
-        np.add.at(table, (sizes, 2 + types), 1)
         explained = matched.found.copy()
-        explained[about[(about >= 0) & (types < ERROR_TYPES.index("duplicate"))]] = True
+        for wrong in _split(np.flatnonzero(matched.false_positive), len(image)):
+            types, about = _classify(image, detected, matched, wrong)
+            sizes = np.where(about >= 0, of_truth[about] if len(image) else 0, of_detection[wrong])
+            np.add.at(table, (sizes, 2 + types), 1)
+            explained[about[(about >= 0) & (types < ERROR_TYPES.index("duplicate"))]] = True
         np.add.at(table[:, -1], of_truth[image.counted & ~explained], 1)
     return BySize.of(ErrorCounts(**dict(zip(names, row, strict=True))) for row in table.tolist())
 
@@ -62,15 +64,21 @@ def confusion_matrix(
     for image, detected in zip(truth, detections, strict=True):
         matched = metrics.match(image, detected)
         free = image.counted & ~matched.found
-        overlap = boxes.iou(detected.xyxy, image.xyxy)
-        close = (overlap >= metrics.MATCHED_IOU) & free & matched.false_positive[:, None]
-        owner = np.maximum(matched.owner, metrics.assign(overlap, close, detected.score))
+        detection, other = metrics.find_centred(image, detected)
+        iou = coco.iou(detected.xyxy[detection], image.xyxy[other])
+        close = (iou >= metrics.MATCHED_IOU) & free[other] & matched.false_positive[detection]
+        owner = np.maximum(matched.owner, metrics.assign(detection, other, iou, close, detected.score))
         free[owner[owner >= 0]] = False
         counted = ~matched.neutral
         rows = np.where(owner >= 0, image.category[owner] if len(image) else 0, categories)
         np.add.at(table, (rows[counted], detected.category[counted]), 1)
         np.add.at(table[:, categories], image.category[free], 1)
     return tuple(map(tuple, table.tolist()))
+
+
+def _split(detections: Index, objects: int) -> list[Index]:
+    """Return the detections in parts whose pairs with so many objects fit into memory."""
+    return np.array_split(detections, 1 + len(detections) * objects // _PAIRS_AT_ONCE)
 
 
 def _classify(
@@ -136,10 +144,12 @@ def centre_recall(
 def _match_centres(truth: GroundTruth, detections: Detections) -> NDArray[np.bool_]:
     """Return which objects [N] a detection of their category matches by its centre."""
     of_detection, of_truth = ((part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (detections, truth))
-    distance = np.sqrt(((of_detection[:, None] - of_truth) ** 2).sum(axis=2))  # [D, N]
     reach = np.maximum(_CENTRE_SHARE * boxes.side_length(truth.xyxy), _CENTRE_PX)
-    close = (detections.category[:, None] == truth.category) & truth.counted & (distance <= reach)
-    owner = metrics.assign(-distance, close, detections.score)
+    around = np.concatenate([of_truth - reach[:, None], of_truth + reach[:, None]], axis=1)
+    detection, other = centred_pairs(detections.xyxy, detections.category, around, truth.category)
+    distance = np.sqrt(((of_detection[detection] - of_truth[other]) ** 2).sum(axis=1))
+    close = truth.counted[other] & (distance <= reach[other])
+    owner = metrics.assign(detection, other, -distance, close, detections.score)
     matched = np.zeros(len(truth), dtype=np.bool_)
     matched[owner[owner >= 0]] = True
     return matched

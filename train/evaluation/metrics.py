@@ -19,6 +19,7 @@ from etl.evaluation import CategoryMetrics, Metrics
 from train.detections import Detections, GroundTruth, Index
 from train.evaluation import coco, nwd, precision
 from train.evaluation.matching import MatchedDetections, match_images
+from train.evaluation.pairs import centred_pairs
 from train.evaluation.sized_boxes import BUCKET_RANGES, Floats, Mask, ScaledImage, scaled_images, size_range_of
 
 MATCHED_IOU = 0.5  # from which a detection matches an object, in counts and pictures
@@ -105,42 +106,43 @@ def _by_category(matched: MatchedDetections, categories: Sequence[str]) -> dict[
     }
 
 
-def match(truth: GroundTruth, detections: Detections, threshold: float = MATCHED_IOU) -> Matches:
+def match(truth: GroundTruth, detections: Detections) -> Matches:
     """Return which detection matches which counted object of its category.
 
-    Greedy, best score first, one object each: the free object of highest IoU, if that reaches the threshold.
+    Greedy, best score first, one object each: the free object of highest IoU, if that reaches MATCHED_IOU.
     """
-    same = detections.category[:, None] == truth.category
-    overlap = boxes.iou(detections.xyxy, truth.xyxy)  # [D, N]
-    owner = assign(overlap, same & truth.counted & (overlap >= threshold), detections.score)
+    detection, other = find_centred(truth, detections)
+    same, counted = detections.category[detection] == truth.category[other], truth.counted[other]
+    iou = coco.iou(detections.xyxy[detection], truth.xyxy[other])
+    owner = assign(detection, other, iou, same & counted & (iou >= MATCHED_IOU), detections.score)
     found = np.zeros(len(truth), dtype=np.bool_)
     found[owner[owner >= 0]] = True
-    return Matches(owner, (owner < 0) & _on_ignored(truth, detections, threshold), found)
+    # by such a share inside an ignore region or a difficult object of their category
+    inside = coco.share_inside(detections.xyxy[detection], truth.xyxy[other]) >= MATCHED_IOU
+    excused = np.zeros(len(detections), dtype=np.bool_)
+    excused[detection[inside & ~counted & (truth.ignore[other] | same)]] = True
+    return Matches(owner, (owner < 0) & excused, found)
 
 
-def assign(closeness: Floats, close: Mask, score: Floats) -> Index:
-    """Return the object that each detection takes [D], -1 for none, given closeness and which may match [D, N].
+def find_centred(truth: GroundTruth, detections: Detections) -> tuple[Index, Index]:
+    """Return the pairs (of detections, of labelled boxes) that may have an IoU of MATCHED_IOU, of any categories."""
+    together = np.zeros(max(len(detections), len(truth)), dtype=np.int64)
+    return centred_pairs(detections.xyxy, together[: len(detections)], truth.xyxy, together[: len(truth)])
+
+
+def assign(detection: Index, other: Index, closeness: Floats, close: Mask, score: Floats) -> Index:
+    """Return the object that each detection takes [D], -1 for none, given pairs [P] and which of them may match.
 
     Best score first, one object each: the closest that is free, of equally close ones the first.
     """
     rank = np.empty(len(score), dtype=np.int64)
     rank[np.argsort(-score, kind="stable")] = np.arange(len(score))
-    rows, columns = np.nonzero(close)
-    order = np.lexsort((columns, -closeness[rows, columns], rank[rows]))
+    detection, other, closeness = detection[close], other[close], closeness[close]
+    order = np.lexsort((other, -closeness, rank[detection]))
     owner: dict[int, int] = {}
     taken = set[int]()
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+    for row, column in zip(detection[order].tolist(), other[order].tolist(), strict=True):
         if row not in owner and column not in taken:
             owner[row] = column
             taken.add(column)
     return np.array([owner.get(row, -1) for row in range(len(score))], dtype=np.int64)
-
-
-def _on_ignored(truth: GroundTruth, detections: Detections, threshold: float) -> Mask:
-    """Return which detections lie by such a share inside an ignore region or a difficult object of their category."""
-    ignored = ~truth.counted
-    shared = boxes.intersection(detections.xyxy, truth.xyxy[ignored])
-    inside = shared >= threshold * np.maximum(boxes.area(detections.xyxy), 1e-9)[:, None]
-    applies = truth.ignore[ignored] | (detections.category[:, None] == truth.category[ignored])
-    on_ignored: Mask = (inside & applies).any(axis=1)
-    return on_ignored

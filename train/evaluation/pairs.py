@@ -58,7 +58,7 @@ def find_pairs(detections: RankedDetections, truth: SizedTruth, categories: int,
             part.image * categories + part.category if by_category else part.image for part in (detections, boxes)
         )
         reached = boxes.xyxy + np.array([-1, -1, 1, 1]) * criterion.reach
-        detection, other = _centred_pairs(detections.xyxy, groups, reached, box_groups)
+        detection, other = centred_pairs(detections.xyxy, groups, reached, box_groups)
         values = closeness(detections.xyxy[detection], boxes.xyxy[other])
         close = values >= criterion.thresholds[0]
         parts.append((detection[close], other[close], values[close], boxes.place[other[close]]))
@@ -69,7 +69,7 @@ def find_pairs(detections: RankedDetections, truth: SizedTruth, categories: int,
     return Pairs(detection[order], other[order], values[order], len(truth.objects), excuses)
 
 
-def _centred_pairs(a: Boxes, a_group: Index, b: Boxes, b_group: Index) -> tuple[Index, Index]:
+def centred_pairs(a: Boxes, a_group: Index, b: Boxes, b_group: Index) -> tuple[Index, Index]:
     """Return the index pairs (i, j) of equal groups in which the centre of box i lies in box j, or just outside."""
     if not len(a) or not len(b):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)

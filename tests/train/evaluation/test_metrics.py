@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from etl import boxes
 from etl.evaluation import METRICS
 from train.detections import EVERY_CATEGORY, Detections, GroundTruth, no_detections
-from train.evaluation import metrics
+from train.evaluation import error_types, metrics
 from train.evaluation.metrics import average_precision
 
 NAMES = ("car", "bus", "bike")
@@ -166,6 +167,21 @@ def test_matching_takes_each_object_once_best_score_first() -> None:
     matched = metrics.match(truth, found)
     assert matched.owner.tolist() == [0, -1, -1]
     assert matched.neutral.tolist() == [False, False, True]
+
+
+def test_an_image_with_very_many_detections_is_matched_in_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 4000, (10_500, 2))
+    rows, scores = np.concatenate([low, low + 12], axis=1).tolist(), rng.random(10_000).tolist()
+    truth, found = make_truth(rows[10_000:]), make_detections(rows[:10_000], scores)
+    tracemalloc.start()
+    metrics.match(truth, found)
+    error_types.count_errors([truth], [found], [1.0])
+    error_types.confusion_matrix([truth], [found], 1)
+    error_types.centre_recall([truth], [found], [1.0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6, "one matrix of all pairs is 40 MB, their shared areas need several"
 
 
 def match_by_plain_loops(truth: GroundTruth, found: Detections) -> list[int]:
