@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from train.prediction.views import Shape, View
 
 _THREADS = 4  # cut views, start the network and fetch its detections; one of them waits for the GPU
 _LOOKAHEAD = 4  # batches: a view waits for others of its shape until as many views were taken after it
+_LOADED = 2**29  # bytes: or until images of this size were taken after it
 
 Batch = list[tuple[int, View]]  # with their numbers in the stream
 
@@ -39,18 +41,32 @@ def detect(model: Model, views: Iterable[View], confidence: float) -> Iterator[R
             yielded += 1
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """Views that wait for others of their shape."""
+
+    loaded: int  # bytes of the images taken before
+    batch: Batch = field(default_factory=list)
+
+
 def group_by_shape(views: Iterable[View], model: Model) -> Iterator[Batch]:
-    """Yield the numbered views in batches of one shape as large as the model takes them."""
-    waiting: dict[Shape, Batch] = {}  # oldest first
+    """Yield the numbered views in batches of one shape as large as the model takes them.
+
+    Images whose views wait stay in memory, so batches of a few views of large images are smaller.
+    """
+    limit, loaded, image = model.batch_limit, 0, None
+    waiting: dict[Shape, _Waiting] = {}  # oldest first
     for number, view in enumerate(views):
-        most = model.batch_limit.views(view.shape)
-        waiting.setdefault(view.shape, []).append((number, view))
-        oldest, batch = next(iter(waiting.items()))
-        if number - batch[0][0] >= _LOOKAHEAD * model.batch_limit.views(oldest):
-            yield waiting.pop(oldest)
-        if len(waiting.get(view.shape, ())) >= most:
-            yield waiting.pop(view.shape)
-    yield from waiting.values()
+        waiting.setdefault(view.shape, _Waiting(loaded)).batch.append((number, view))
+        if view.image is not image:
+            image, loaded = view.image, loaded + view.image.nbytes
+        shape, oldest = next(iter(waiting.items()))
+        if number - oldest.batch[0][0] >= _LOOKAHEAD * limit.views(shape) or loaded - oldest.loaded > _LOADED:
+            yield waiting.pop(shape).batch
+        if view.shape in waiting and len(waiting[view.shape].batch) >= limit.views(view.shape):
+            yield waiting.pop(view.shape).batch
+    for rest in waiting.values():
+        yield rest.batch
 
 
 def _detect_one_by_one(model: Model, views: Iterable[View], confidence: float) -> Iterator[Rows]:

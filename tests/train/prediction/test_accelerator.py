@@ -125,6 +125,24 @@ def test_a_view_waits_for_a_bounded_number_of_others() -> None:
     assert taken <= batches._LOOKAHEAD * model.batch_limit.views(rare.shape) + 1
 
 
+def test_views_of_large_images_wait_for_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, rare = (np.zeros((side, 64, 3), dtype=np.uint8) for side in (64, 32))
+    monkeypatch.setattr(batches, "_LOADED", 10 * image.nbytes)
+    taken = 0
+
+    def views() -> Iterator[Any]:
+        nonlocal taken
+        for number in range(200):
+            taken += 1
+            yield whole_view((rare if number % 50 == 0 else image).copy())
+
+    model = model_of(Brightness())
+    waited = [taken - batch[0][0] for batch in batches.group_by_shape(views(), model)]
+    assert 10 <= max(waited) <= 12
+    of_one_image = batches.group_by_shape((whole_view(image) for _ in range(200)), model)
+    assert [len(batch) for batch in of_one_image] == [128, 72]
+
+
 def memory_for(most: int) -> Callable[[int], None]:
     def check(views: int) -> None:
         if views > most:
