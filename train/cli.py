@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from etl.cli.app import ConfigFile, Json, Overrides, app, name_file_in_errors, print_answer, start_logging
-from etl.config import Config, changes, load
+from etl.config import Config, PredictionPrecision, changes, load
 from etl.errors import ConfigError
 from etl.storage.paths import MANIFEST, MODEL_JSON
 
@@ -19,7 +19,7 @@ Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_d
 _MODEL_URI = "a model's URI, as printed by `speck train`"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
 Precision = Annotated[
-    Literal["auto", "half", "float32"] | None,
+    PredictionPrecision | None,
     typer.Option(
         help="Override the setting; auto and half are float16 on an NVIDIA GPU, float32 on other devices.",
         show_default="evaluate.precision",

@@ -7,7 +7,7 @@ from etl.config.dataset import Config
 from etl.config.load import changes, load
 from etl.config.operation import Retention, Retrain, Schedule, Watch, Workers
 from etl.config.source import Source, SplitLists, SplitRatios
-from etl.config.training import Evaluate, Gate, Loss, Merge, Train
+from etl.config.training import Evaluate, Gate, Loss, Merge, PredictionPrecision, Train
 from etl.errors import ConfigError
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Loss",
     "Merge",
     "Ontology",
+    "PredictionPrecision",
     "Retention",
     "Retrain",
     "Schedule",

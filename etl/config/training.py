@@ -14,6 +14,7 @@ def _number_as_text(value: object) -> object:
 
 
 Device = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int)]
+PredictionPrecision = Literal["auto", "half", "float32"]
 _METRIC = r"^AP(50|75)?(_(very_tiny|tiny|small|medium|large))?$"
 
 
@@ -82,7 +83,7 @@ class Evaluate(Section):
     confidence: Fraction = 0.001
     """Score below which detections are discarded, 0 to 1. Average precision ranks all detections, hence the low
     default."""
-    precision: Literal["auto", "half", "float32"] = "auto"
+    precision: PredictionPrecision = "auto"
     """Number format of the network in evaluation and prediction: `auto` and `half` are float16 on an NVIDIA GPU and
     float32 on other devices. Boxes are always computed in float32."""
     size_reference: Literal["source", "network"] = "source"

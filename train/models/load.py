@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from etl.config import Evaluate
+from etl.config import Evaluate, PredictionPrecision
 from etl.errors import ConfigError
 from train.models.half import to_half
 from train.models.model import Model, load_saved_model, move_to_device
@@ -14,11 +14,10 @@ from train.models.onnx import load_onnx
 
 log = logging.getLogger("speck")
 
-Precision = Literal["auto", "half", "float32"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "half", "float32")
+_PRECISIONS: tuple[PredictionPrecision, ...] = get_args(PredictionPrecision)
 
 
-def load_model(uri: str, device: str = "auto", precision: Precision | None = None) -> Model:
+def load_model(uri: str, device: str = "auto", precision: PredictionPrecision | None = None) -> Model:
     """Load a model by its URI (as printed by `speck train`) or from an ONNX file of `speck export-model`.
 
     `device` is `auto` (the GPU if there is one), `cpu`, `mps`, or the number of a GPU; an ONNX file runs on a GPU if
@@ -28,8 +27,8 @@ def load_model(uri: str, device: str = "auto", precision: Precision | None = Non
     Raises StoreError if there is no such model or its weights are damaged, ConfigError for a device that this machine
     does not have or another precision.
     """
-    if precision not in (None, *PRECISIONS):
-        raise ConfigError("load_model", "precision", repr(precision), f"one of {', '.join(PRECISIONS)}")
+    if precision not in (None, *_PRECISIONS):
+        raise ConfigError("load_model", "precision", repr(precision), f"one of {', '.join(_PRECISIONS)}")
     if uri.endswith(".onnx"):
         model = load_onnx(Path(uri), device)
     else:
@@ -39,12 +38,12 @@ def load_model(uri: str, device: str = "auto", precision: Precision | None = Non
     return model
 
 
-def own_precision(model: Model) -> Precision:
+def own_precision(model: Model) -> PredictionPrecision:
     """Return `evaluate.precision` of the configuration that a model was trained with."""
     return Evaluate.model_validate(model.meta["config"].get("evaluate", {})).precision
 
 
-def _set_precision(model: Model, precision: Precision) -> None:
+def _set_precision(model: Model, precision: PredictionPrecision) -> None:
     if model.device.type == "cuda" and precision != "float32":
         to_half(model.module)
     elif precision == "half":

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl.boxes import XYXY
+from etl.config import PredictionPrecision
 from etl.errors import ConfigError
 from etl.execution import progress
 from etl.imaging import codec
@@ -28,7 +29,6 @@ from train.prediction.ahead import map_ahead
 from train.prediction.tiled import MODES, own_settings, predict_images
 
 if TYPE_CHECKING:
-    from train.models.load import Precision
     from train.models.model import Model
 
 log = logging.getLogger("speck")
@@ -81,7 +81,7 @@ def predict_files(
     out_dir: str | PathLike[str],
     mode: str = "combined",
     confidence: float | Literal["auto"] = "auto",
-    precision: Precision | None = None,
+    precision: PredictionPrecision | None = None,
 ) -> PredictAnswer:
     """Detect in image files, videos, folders, patterns and URIs; return the answer of `speck predict`.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from etl.config import Evaluate
+from etl.config import Evaluate, PredictionPrecision
 from etl.errors import ConfigError
 from etl.plan import TilePlan
 from tests.train.prediction.test_device_rows import crowd
@@ -18,7 +18,7 @@ from train.prediction import device_rows, rows, tiled
 
 torch = pytest.importorskip("torch")
 from train.models.architecture import resolve  # noqa: E402
-from train.models.load import Precision, load_model  # noqa: E402
+from train.models.load import load_model  # noqa: E402
 from train.models.model import build_detector, save_model  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
@@ -48,13 +48,13 @@ def images(number: int = 3) -> list[NDArray[np.uint8]]:
     return [np.kron(block, np.ones((8, 8, 1), dtype=np.uint8)) for block in blocks]
 
 
-def detect(uri: str, device: str, precision: Precision) -> list[Detections]:
+def detect(uri: str, device: str, precision: PredictionPrecision) -> list[Detections]:
     model = load_model(uri, device, precision)
     return [tiled.detect_tiles(model, image, PLAN, [1.0, 0.5], 0.0) for image in images()]
 
 
 @pytest.mark.parametrize(("precision", "apart"), [("float32", 0.02), ("half", 0.05)])
-def test_scores_on_the_gpu_are_near_those_on_the_cpu(uri: str, precision: Precision, apart: float) -> None:
+def test_scores_on_the_gpu_are_near_those_on_the_cpu(uri: str, precision: PredictionPrecision, apart: float) -> None:
     for ours, theirs in zip(detect(uri, "0", precision), detect(uri, "cpu", "float32"), strict=True):
         assert len(ours) > 0
         best = min(len(ours), len(theirs), 100)
