@@ -85,6 +85,7 @@ class Trainer(DetectionTrainer):
         if self._state is not None:
             settings["batch"], settings["nbs"] = self._state["batch"], self._state.get("nbs", settings["nbs"])
         if self._largest_batch is not None and settings["batch"] > self._largest_batch:
+            settings["nbs"] = max(settings["nbs"], settings["batch"])  # a step keeps its samples, the run its optimizer
             settings["batch"] = self._largest_batch
             self._batch_reason = _HALVED
         threads = torch.get_num_threads()

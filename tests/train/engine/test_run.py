@@ -18,7 +18,8 @@ from train.models import losses, model
 
 compat.install()
 
-from ultralytics.nn import tasks  # noqa: E402 - after compat.install()
+from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - after compat.install()
+from ultralytics.nn import tasks  # noqa: E402
 
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
@@ -267,6 +268,24 @@ def test_a_resumed_training_whose_memory_runs_out_goes_on_and_so_does_its_next_t
     train_until(11)
     assert engine.train(settings, snapshot)["epochs"] == 3
     assert memory.batches == [8] * 7 + [4] * 20
+
+
+def test_a_batch_larger_than_nbs_is_halved_without_another_optimizer(published, tmp_path, memory, monkeypatch, config):
+    """Ultralytics chooses the optimizer by the number of steps, and the saved state is of the first one."""
+    choose, taken, step = DetectionTrainer.build_optimizer, [], DetectionTrainer.optimizer_step
+
+    def as_of_a_thousand_times_the_steps(self, **settings):
+        return choose(self, **{**settings, "iterations": 1000 * settings["iterations"]})
+
+    monkeypatch.setattr(DetectionTrainer, "build_optimizer", as_of_a_thousand_times_the_steps)
+    monkeypatch.setattr(DetectionTrainer, "optimizer_step", lambda self: taken.append(1) or step(self))
+    memory.samples, memory.from_epoch = 4, 1
+    options = {"optimizer": "auto", "nbs": 4, "warmup_epochs": 0}
+    answer = engine.train(config(tmp_path, epochs=2, options=options), published())
+    assert memory.batches == [8] * 5 + [4] * 8
+    assert len(taken) == 8
+    trained = model.load_saved_model(answer["model"]).meta["trained"]
+    assert (trained["batch"], trained["nbs"]) == (4, 8)
 
 
 def test_a_killed_training_whose_memory_ran_out_in_its_first_epoch_begins_with_half_the_batch(
