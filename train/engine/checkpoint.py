@@ -43,8 +43,8 @@ def mark_started(uri: str, snapshot: str, largest_batch: int | None = None) -> N
 
     `speck gc` keeps the snapshot until the run ends.
     """
-    batch = largest_batch or load_largest_batch(uri)
-    store.write_json(RunPaths(uri).run_json, {"snapshot": snapshot, **({"largest_batch": batch} if batch else {})})
+    limit = {} if largest_batch is None else {"largest_batch": largest_batch}
+    store.write_json(RunPaths(uri).run_json, {"snapshot": snapshot, **limit})
 
 
 def load_largest_batch(uri: str) -> int | None:

@@ -27,7 +27,7 @@ from train.engine import checkpoint, recipe
 from train.engine.batch import plan_batch
 from train.engine.precision import Precision, choose_precision
 from train.engine.spec import TrainingSpec
-from train.engine.trainer import LESS_MEMORY, Trainer
+from train.engine.trainer import Trainer
 from train.models.architecture import Architecture, add_anchors, resolve
 from train.models.model import Trained, TrainingMeta, save_model
 from train.models.weights import find_weights
@@ -51,8 +51,9 @@ _OPTIMIZERS = ("auto", "SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSp
 _DEFAULTS = {"scale": 0.0, "translate": 0.0, "patience": 100}
 _OUT_OF_MEMORY = (
     "out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "cudnn_status_internal_error",
-    "unable to find an engine",
+    "unable to find an engine", "no usable batch size",
 )  # fmt: skip
+_LESS_MEMORY = "lower train.image_size, choose a smaller train.model, or end other programs on the GPU"
 
 
 class TrainAnswer(TypedDict):
@@ -116,7 +117,7 @@ def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: s
         trainer = Trainer(spec, folder, run_uri)
         if trainer.restore_finished():
             return trainer
-        checkpoint.mark_started(run_uri, snapshot)
+        checkpoint.mark_started(run_uri, snapshot, checkpoint.load_largest_batch(run_uri))
         try:
             trainer.train()
         except RuntimeError as error:
@@ -124,7 +125,8 @@ def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: s
                 raise
             batch = trainer.batch_size
             if batch <= 1:
-                raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {LESS_MEMORY}") from error
+                checkpoint.mark_started(run_uri, snapshot)  # without a limit: the next try may find more memory
+                raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {_LESS_MEMORY}") from error
         else:
             return trainer
         log.warning("the GPU's memory ran out with a batch of %d: going on with %d", batch, batch // 2)

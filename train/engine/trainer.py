@@ -31,7 +31,6 @@ from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - afte
 
 log = logging.getLogger("speck")
 
-LESS_MEMORY = "lower train.image_size, choose a smaller train.model, or end other programs on the GPU"
 _HALVED = "halved, because memory ran out"
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
@@ -161,10 +160,7 @@ class Trainer(DetectionTrainer):
 
     def auto_batch(self) -> int:
         """Return the batch for `train.batch: auto` on a GPU and set the samples per optimizer step to a multiple."""
-        try:
-            fits = super().auto_batch()
-        except RuntimeError as error:
-            raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {LESS_MEMORY}") from error
+        fits = super().auto_batch()
         largest = min(fits, self._largest_batch or fits)
         batch, batches = divide_step(self.args.nbs, largest)
         if batches > 1:

@@ -305,10 +305,33 @@ def test_a_killed_training_whose_memory_ran_out_in_its_first_epoch_begins_with_h
 
 
 def test_a_batch_of_one_that_does_not_fit_ends_the_training(published, tmp_path, memory, config):
+    """The next try begins with the whole batch: other programs on the GPU may have ended."""
+    snapshot, settings = published(), config(tmp_path, options=OPTIONS)
     memory.samples = 0
     with pytest.raises(SpeckError, match=r"not even a batch of 1 fits .* lower train\.image_size"):
-        engine.train(config(tmp_path, options=OPTIONS), published())
+        engine.train(settings, snapshot)
     assert memory.batches == [8, 4, 2, 1]
+    memory.samples, memory.batches = 8, []
+    engine.train(settings, snapshot)
+    assert memory.batches == [8] * 4
+
+
+@pytest.mark.parametrize(
+    ("message", "raised", "reported"),
+    [("AutoBatch: no usable batch size found", SpeckError, "not even a batch of 1"), ("no kernel", RuntimeError, "no")],
+)
+def test_no_automatic_batch_that_fits_ends_the_training(
+    published, tmp_path, monkeypatch, config, on_gpu, message, raised, reported
+):
+    def fails(self):
+        raise RuntimeError(message)
+
+    settings, snapshot = config(tmp_path, batch="auto", device="auto"), published()
+    spec = on_cpu(on_gpu(settings, snapshot))
+    monkeypatch.setattr(engine, "prepare_run", lambda *_: spec)
+    monkeypatch.setattr(DetectionTrainer, "auto_batch", fails)
+    with pytest.raises(raised, match=reported):
+        engine.train(settings, snapshot)
 
 
 def test_another_error_of_torch_ends_the_training(published, tmp_path, monkeypatch, config):
