@@ -7,7 +7,6 @@ import logging
 import math
 import multiprocessing
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -71,7 +70,6 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
     The state of the run is saved below `<home>/runs` after each epoch. Calling `train` again with the same
     configuration and snapshot after it was killed resumes there.
     """
-    start = time.monotonic()
     chosen, reasons = _apply_recipe(config, snapshot)
     spec = prepare_run(chosen, snapshot)
     home = home or config.home
@@ -85,7 +83,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         trainer = _train_in_memory(spec, Path(folder), run_uri, snapshot.uri)
     trained: Trained = {
         "epochs": trainer.epoch + 1, "best_epoch": trainer.best_epoch,
-        "seconds": round(time.monotonic() - start + trainer.seconds_before, 1), "device": trainer.device.type,
+        "seconds": round(trainer.seconds, 1), "device": trainer.device.type,
         "weights": spec.weights or "scratch", "batch": trainer.args.batch, "nbs": trainer.args.nbs,
         "precision": trainer.precision,
     }  # fmt: skip
@@ -113,8 +111,9 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
 
 def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: str) -> Trainer:
     """Return the trainer after its last epoch; whenever the GPU's memory runs out, go on with half the batch."""
+    seconds = 0.0
     while True:
-        trainer = Trainer(spec, folder, run_uri)
+        trainer = Trainer(spec, folder, run_uri, seconds_before=seconds)
         if trainer.restore_finished():
             return trainer
         checkpoint.mark_started(run_uri, snapshot, checkpoint.load_largest_batch(run_uri))
@@ -131,6 +130,7 @@ def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: s
             return trainer
         log.warning("the GPU's memory ran out with a batch of %d: going on with %d", batch, batch // 2)
         checkpoint.mark_started(run_uri, snapshot, batch // 2)
+        seconds = trainer.seconds
         del trainer
         gc.collect()
         torch.cuda.empty_cache()

@@ -58,8 +58,9 @@ def is_save_due(elapsed: float, cost: float) -> bool:
 class Trainer(DetectionTrainer):
     """Ultralytics' trainer on shards; keeps the best weights in memory and saves its state at `run_uri` each epoch."""
 
-    def __init__(self, spec: TrainingSpec, folder: Path, run_uri: str) -> None:
+    def __init__(self, spec: TrainingSpec, folder: Path, run_uri: str, *, seconds_before: float = 0.0) -> None:
         self.spec = spec
+        self._created = time.monotonic()
         self._run_uri = run_uri
         self._state = checkpoint.load_state(run_uri)
         self._largest_batch = checkpoint.load_largest_batch(run_uri)
@@ -72,7 +73,7 @@ class Trainer(DetectionTrainer):
         self._last_report = 0.0  # time
         self._steps = 0
         self._batch = 0  # within the epoch, from 1
-        self.seconds_before = 0.0  # of the run until it was killed
+        self.seconds_before = seconds_before  # of the run until it was killed or its memory ran out
         self._sampler: EpochSampler | None = None
         self._trackers: list[tracking.Tracker] = []
         self._workers = 0  # processes that load samples
@@ -83,6 +84,7 @@ class Trainer(DetectionTrainer):
         }  # fmt: skip
         if self._state is not None:
             settings["batch"], settings["nbs"] = self._state["batch"], self._state.get("nbs", settings["nbs"])
+            self._state["numbers"]["before"] = max(self._state["numbers"]["before"], seconds_before)
         if self._largest_batch is not None and settings["batch"] > self._largest_batch:
             settings["nbs"] = max(settings["nbs"], settings["batch"])  # a step keeps its samples, the run its optimizer
             settings["batch"] = self._largest_batch
@@ -121,6 +123,11 @@ class Trainer(DetectionTrainer):
     def _close_trackers(self) -> None:
         for tracker in self._trackers:
             tracker.close(finished=bool(self.stop))
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the run so far, with the time before it was killed or its memory ran out."""
+        return time.monotonic() - self._created + self.seconds_before
 
     @property
     def _is_on_gpu(self) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -302,6 +303,23 @@ def test_a_killed_training_whose_memory_ran_out_in_its_first_epoch_begins_with_h
         engine.train(settings, snapshot)
     assert engine.train(settings, snapshot)["epochs"] == 1
     assert memory.batches == [8, 4] + [4] * 8
+
+
+def test_the_seconds_of_a_training_whose_memory_ran_out_count_once(published, tmp_path, memory, config):
+    memory.samples, memory.from_epoch = 4, 2
+    snapshot, start = published(), time.monotonic()
+    answer = engine.train(config(tmp_path, epochs=3, options=OPTIONS), snapshot)
+    assert answer["seconds"] <= time.monotonic() - start + 0.1
+
+
+@pytest.mark.parametrize("from_epoch", [0, 1])
+def test_the_time_until_the_memory_ran_out_counts_for_the_budget(
+    published, tmp_path, memory, monkeypatch, config, from_epoch
+):
+    memory.samples, memory.from_epoch = 4, from_epoch
+    monkeypatch.setattr(trainer.Trainer, "seconds", 1000.0)
+    answer = engine.train(config(tmp_path, epochs=5, max_seconds=600, options=OPTIONS), published())
+    assert answer["epochs"] == from_epoch + 1
 
 
 def test_a_batch_of_one_that_does_not_fit_ends_the_training(published, tmp_path, memory, config):
