@@ -195,6 +195,7 @@ class Trainer(DetectionTrainer):
         self._best = state["best"]
         self.metrics = state["metrics"]
         self.start_epoch = state["epoch"] + 1
+        self._steps = self.start_epoch * len(self.train_loader)  # the batches may be smaller than those of the state
         self.epochs = self.args.epochs = state["epochs"]
         if getattr(self.model.model[-1], "one2one_cv2", None) is not None:  # its loss weights depend on the epoch
             self.model.criterion = self.model.init_criterion()

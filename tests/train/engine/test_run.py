@@ -322,6 +322,19 @@ def test_the_time_until_the_memory_ran_out_counts_for_the_budget(
     assert answer["epochs"] == from_epoch + 1
 
 
+def test_the_rate_of_a_training_whose_memory_ran_out_falls_to_its_end(published, tmp_path, memory, monkeypatch, config):
+    """A training with a time limit that it does not need: the rate follows the steps, of which there are more now."""
+    factors, factor = [], trainer.learning_rate_factor
+    monkeypatch.setattr(
+        trainer, "learning_rate_factor",
+        lambda *args, **settings: factors.append(factor(*args, **settings)) or factors[-1],
+    )  # fmt: skip
+    memory.samples, memory.from_epoch = 4, 2
+    options = {**OPTIONS, "lrf": 0.01, "warmup_epochs": 0}
+    engine.train(config(tmp_path, epochs=3, max_seconds=6000, options=options), published())
+    assert factors[-1] == pytest.approx(0.01 + 0.99 / 24, abs=1e-3)  # before the last of 24 steps
+
+
 def test_a_batch_of_one_that_does_not_fit_ends_the_training(published, tmp_path, memory, config):
     """The next try begins with the whole batch: other programs on the GPU may have ended."""
     snapshot, settings = published(), config(tmp_path, options=OPTIONS)
