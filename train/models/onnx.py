@@ -22,6 +22,7 @@ log = logging.getLogger("speck")
 
 _META_KEY = "speck"  # of the metadata entry that holds model.json
 _OPSET = 18
+_NO_MEMORY = "Failed to allocate memory"
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -56,7 +57,12 @@ class _OnnxModule(nn.Module):
         yield nn.Parameter(torch.zeros(0), requires_grad=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        outputs = self._session.run(None, {self._input: np.ascontiguousarray(image.numpy())})
+        try:
+            outputs = self._session.run(None, {self._input: np.ascontiguousarray(image.numpy())})
+        except Exception as error:
+            if _NO_MEMORY in str(error):  # ONNX Runtime has no class for it
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
         return torch.from_numpy(outputs[0])
 
     @property

@@ -61,7 +61,8 @@ class Accelerator:
             return self._rows_in_parts(pixels)
         rows = self._rows_if_they_fit(pixels, lanes=_LANES)
         if rows is None:
-            found = f"{self._model.device}, whose free memory does not hold one view of {width} x {height} px"
+            device = self._model.provider or self._model.device
+            found = f"{device}, whose free memory does not hold one view of {width} x {height} px"
             cure = "more free memory on the GPU, precision half, a smaller train.image_size, or the CPU"
             raise ConfigError("the prediction", "device", found, cure)
         return rows

@@ -136,6 +136,30 @@ def test_cuda_is_used_where_onnx_runtime_has_it(exported: Path, monkeypatch: pyt
     np.testing.assert_allclose(in_batches.score, theirs.score, atol=1e-5)
 
 
+@pytest.mark.parametrize("most", [0, 2])
+def test_a_batch_that_onnx_runtime_has_no_memory_for_is_halved(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    loaded = load_with(monkeypatch, Runtime(["CUDAExecutionProvider", "CPUExecutionProvider"]), exported)
+    session, numbers = loaded.module._session, []
+    whole_run = session.run
+
+    def run(names: None, inputs: dict[str, Any]) -> Any:
+        numbers.append(len(inputs["images"]))
+        if numbers[-1] > most:
+            raise RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9")
+        return whole_run(names, inputs)
+
+    session.run = run
+    views = [np.full((64, 64, 3), value, dtype=np.uint8) for value in range(8)]
+    if most:
+        assert len(list(tiled.detect_views(loaded, views, 0.0))) == 8
+        assert numbers == [8, 4, 2, 2, 2, 2]
+    else:
+        with pytest.raises(ConfigError, match="found CUDAExecutionProvider, whose free memory"):
+            list(tiled.detect_views(loaded, views, 0.0))
+
+
 def test_the_number_of_a_gpu_reaches_onnx_runtime(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
