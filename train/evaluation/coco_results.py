@@ -141,8 +141,9 @@ def _box_and_score(where: str, item: Item) -> tuple[tuple[float, float, float, f
         score = float(item["score"])
     except (TypeError, ValueError) as error:
         raise _error(where, "bbox, score", error, "numbers: [x, y, width, height] and a score") from error
-    if not np.isfinite([x, y, x + w, y + h, score]).all() or min(w, h) < 0:
-        raise _error(where, "bbox, score", f"{item['bbox']}, {score}", "finite numbers, width and height 0 or more")
+    if not np.isfinite([x, y, x + w, y + h]).all() or min(w, h) < 0 or not 0 <= score <= 1:
+        expected = "finite numbers, width and height 0 or more, a score from 0 to 1"
+        raise _error(where, "bbox, score", f"{item['bbox']}, {score}", expected)
     return (x, y, x + w, y + h), score
 
 

@@ -105,6 +105,9 @@ def test_a_dataset_file_brings_its_own_names(tmp_path: Path) -> None:
         ({"image_id": "1a"}, r"\[0\]: category_id: found nothing, expected a result with image_id"),
         (result(bbox=[0, 0, 1]), r"\[0\]: bbox, score: found .*, expected numbers"),
         (result(bbox=[0, 0, 1, -1]), r"\[0\]: bbox, score: found .*, expected finite numbers"),
+        (result(score=-0.1), r"\[0\]: bbox, score: found .* -0.1, expected .* a score from 0 to 1"),
+        (result(score=87), r"\[0\]: bbox, score: found .* 87.0, expected .* a score from 0 to 1"),
+        (result(score=float("nan")), r"\[0\]: bbox, score: found .* nan, expected .* a score from 0 to 1"),
         (result(score=[]), r"\[0\]: bbox, score: found .*, expected numbers"),
     ],
 )
