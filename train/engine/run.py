@@ -67,8 +67,8 @@ class TrainAnswer(TypedDict):
 def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> TrainAnswer:
     """Train a model on the snapshot, save it below `home` (the dataset's part of the store by default).
 
-    The state of the run is saved below `<home>/runs` after each epoch. Calling `train` again with the same
-    configuration and snapshot after it was killed resumes there.
+    The state of the run is saved below `<home>/runs` after its epochs, on a GPU not after all of the short ones.
+    Calling `train` again with the same configuration and snapshot after it was killed resumes there.
     """
     chosen, reasons = _apply_recipe(config, snapshot)
     spec = prepare_run(chosen, snapshot)
