@@ -56,7 +56,7 @@ def is_save_due(elapsed: float, cost: float) -> bool:
 
 
 class Trainer(DetectionTrainer):
-    """Ultralytics' trainer on shards; keeps the best weights in memory and saves its state at `run_uri` each epoch."""
+    """Ultralytics' trainer on shards; keeps the best weights in memory and saves its state at `run_uri`."""
 
     def __init__(self, spec: TrainingSpec, folder: Path, run_uri: str, *, seconds_before: float = 0.0) -> None:
         self.spec = spec
@@ -85,7 +85,7 @@ class Trainer(DetectionTrainer):
         if self._state is not None:
             settings["batch"], settings["nbs"] = self._state["batch"], self._state.get("nbs", settings["nbs"])
             self._state["numbers"]["before"] = max(self._state["numbers"]["before"], seconds_before)
-        if self._largest_batch is not None and settings["batch"] > self._largest_batch:
+        if self._largest_batch is not None and settings["batch"] >= self._largest_batch:  # equal: it was halved before
             settings["nbs"] = max(settings["nbs"], settings["batch"])  # a step keeps its samples, the run its optimizer
             settings["batch"] = self._largest_batch
             self._batch_reason = _HALVED

@@ -71,8 +71,9 @@ def test_a_training_whose_memory_runs_out_goes_on_with_half_the_batch(
 
 
 def test_a_resumed_training_whose_memory_runs_out_goes_on_and_so_does_its_next_try(
-    published, tmp_path, memory, monkeypatch, config
+    published, tmp_path, memory, monkeypatch, caplog, config
 ):
+    caplog.set_level(logging.INFO, "speck")
     snapshot, settings = published(), config(tmp_path, epochs=3, options=OPTIONS)
 
     def train_until(batches):
@@ -88,8 +89,11 @@ def test_a_resumed_training_whose_memory_runs_out_goes_on_and_so_does_its_next_t
     memory.samples = 4
     train_until(9)  # one of 8 fails and two of 4 are trained
     train_until(11)
+    train_until(20)  # in the third epoch of 8 batches
     assert engine.train(settings, snapshot)["epochs"] == 3
-    assert memory.batches == [8] * 7 + [4] * 20
+    assert memory.batches == [8] * 7 + [4] * (2 + 2 + 9 + 8)
+    reasons = [text.split(";")[0] for text in caplog.messages if text.startswith("batch ")]
+    assert reasons == ["batch 8: set by train.batch"] * 2 + ["batch 4: halved, because memory ran out"] * 4
 
 
 def test_a_batch_larger_than_nbs_is_halved_without_another_optimizer(published, tmp_path, memory, monkeypatch, config):
