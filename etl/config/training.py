@@ -51,7 +51,7 @@ class Train(Section):
     """Side of the network input in pixels, rounded up to a multiple of 32; null takes the tile size."""
     batch: Positive | Literal["auto"] = "auto"
     """Samples per batch. `auto` is 16 without a GPU. On a GPU it is at most 64, and less if an epoch would otherwise
-    have less than 30 optimizer steps or the memory holds less."""
+    have fewer than 30 optimizer steps or the memory holds less."""
     device: Device = "auto"
     """Device to train on: `auto` (the first GPU, else the CPU), `cpu`, `mps`, or the number of a GPU."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -28,7 +28,7 @@ class BatchPlan:
 def plan_batch(asked: int | Literal["auto"], nominal: int | None, samples: int, *, on_gpu: bool) -> BatchPlan:
     """Return the batch for `train.batch`, with `train.options.nbs` (None: not set) samples per optimizer step.
 
-    On a GPU `auto` takes at most 64 samples a step, and fewer if there would be less than 30 steps an epoch.
+    On a GPU `auto` takes at most 64 samples a step, and fewer if an epoch would have fewer than 30 steps.
     """
     per_step = nominal or _NOMINAL
     if asked != "auto":
