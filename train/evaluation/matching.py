@@ -71,8 +71,8 @@ def match_images(
     truth = flatten_truth(images, coco_rules=coco_rules)
     pairs = find_pairs(detections, truth, categories, criterion)
     clusters = find_clusters(pairs, len(detections))
-    nobody = np.full((len(criterion.thresholds), len(detections)), -1, dtype=np.int64)
-    owners = _assign(nobody, pairs, criterion)
+    unmatched = np.full((len(criterion.thresholds), len(detections)), -1, dtype=np.int64)
+    owners = _assign(unmatched, pairs, criterion)
     ranges = {}
     for size in sizes:
         wanted = truth.objects.in_range[size]
@@ -104,18 +104,18 @@ def _match_greedily(pairs: Pairs) -> Index:
     """
     at = np.flatnonzero(np.diff(pairs.detection, prepend=-1))  # the pair that each detection has reached
     end = np.append(at[1:], len(pairs.detection))
-    nobody = len(at)
-    holder = np.full(pairs.objects + pairs.excuses, nobody, dtype=np.int64)
+    free = len(at)  # the holder of an object that no detection has taken
+    holder = np.full(pairs.objects + pairs.excuses, free, dtype=np.int64)
     asking = np.arange(len(at))
     while len(asking):
         asked = pairs.other[at[asking]]
         before = holder[asked]
         np.minimum.at(holder, asked, asking)
-        displaced = np.unique(before[(before != nobody) & (before != holder[asked])])
+        displaced = np.unique(before[(before != free) & (before != holder[asked])])
         rejected = np.concatenate([asking[holder[asked] != asking], displaced])
         at[rejected] += 1
         asking = rejected[at[rejected] < end[rejected]]
-    matched: Index = at[holder[holder != nobody]]
+    matched: Index = at[holder[holder != free]]
     return matched
 
 

@@ -62,7 +62,7 @@ class RankedDetections(SizedBoxes):
 class SizedTruth(NamedTuple):
     """The ground truth of all images, in three tables.
 
-    A detection on an excuse is neither right nor wrong if it is of the excuse's category, on a region whatever it is.
+    A detection on an excuse is neither right nor wrong if it is of the excuse's category, on a region in any case.
     """
 
     objects: SizedBoxes  # that count for recall
