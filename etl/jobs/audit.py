@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Sequence
+from functools import reduce
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.config import Config, network
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.imaging import lossless
-from etl.jobs import plan
-from etl.jobs.audit_images import example_pictures, measure_pixels, pixel_parts
+from etl.jobs import audit_cache, plan
+from etl.jobs.audit_images import example_pictures, measure_pixels, pixel_parts, sample_images
 from etl.jobs.parts import boxes_of, image_count
 from etl.reports.audit_page import audit_page
 from etl.snapshots import snapshot
@@ -49,9 +51,21 @@ def _summarize(work: WorkDir, cluster: Cluster, images: pa.Table, annotations: p
     """Return the counts of all labels, and those of the pixels of a sample of the images."""
     parts = label_parts(work, images, annotations)
     labels = cluster.fold(count_labels, parts, merge, label="audit", images=image_count)
-    sample = pixel_parts(work.config, images, work.usable_annotations("ingest"))
-    pixels = cluster.fold(measure_pixels, sample, merge, label="audit of pixels", images=image_count)
-    return merge(labels or Summary(), pixels or Summary())
+    return merge(labels or Summary(), _summarize_pixels(work, cluster, sample_images(images)))
+
+
+def _summarize_pixels(work: WorkDir, cluster: Cluster, images: pa.Table) -> Summary:
+    """Return the counts of the pixels of these images; what earlier audits measured is not measured again."""
+    annotations = boxes_of(images, work.usable_annotations("ingest"))
+    keys = audit_cache.image_keys(images, annotations)
+    cached = audit_cache.load(work.config, {} if work.full else keys)
+    is_cached = pc.is_in(images["image_id"], pa.array(cached.keys(), pa.string()))
+    parts = pixel_parts(work.config, images.filter(pc.invert(is_cached)), annotations)
+    measured = cluster.map(measure_pixels, parts, label="audit of pixels", images=image_count)
+    summaries = dict(ChainMap(cached, *measured))
+    if measured:
+        audit_cache.save(work.config, keys, summaries)
+    return reduce(merge, summaries.values(), Summary())
 
 
 def label_parts(work: WorkDir, images: pa.Table, annotations: pa.Table) -> list[LabelPart]:

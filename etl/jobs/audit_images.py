@@ -19,6 +19,7 @@ from etl.ids import fraction
 from etl.imaging import codec, lossless
 from etl.imaging.codec import Pixels
 from etl.imaging.image_file import ImageFile, reduce
+from etl.jobs.parts import boxes_of
 from etl.sources.images import read_image
 from etl.stages.audit import image_quality
 from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
@@ -52,38 +53,44 @@ class PixelPart:
     annotations: pa.Table
 
 
-def pixel_parts(config: Config, images: pa.Table, annotations: pa.Table) -> list[PixelPart]:
-    """Return a fixed sample of the images with their boxes, in parts."""
+def sample_images(images: pa.Table) -> pa.Table:
+    """Return a fixed sample of the images."""
     order = np.argsort([fraction(f"quality/{name}") for name in images["image_id"].to_pylist()], kind="stable")
-    sample = images.take(pa.array(np.sort(order[: image_quality.SAMPLE])))
-    pieces = (sample.slice(start, _IMAGES_PER_PART) for start in range(0, sample.num_rows, _IMAGES_PER_PART))
-    return [
-        PixelPart(config, piece, annotations.filter(pc.is_in(annotations["image_id"], _ids(piece)))) for piece in pieces
-    ]
+    return images.take(pa.array(np.sort(order[: image_quality.SAMPLE])))
 
 
-def measure_pixels(part: PixelPart) -> Summary:
-    """Return the quality counts of the images and the descriptors of their objects; very large images are skipped."""
+def pixel_parts(config: Config, images: pa.Table, annotations: pa.Table) -> list[PixelPart]:
+    """Return images with their boxes in parts."""
+    pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
+    return [PixelPart(config, piece, boxes_of(piece, annotations)) for piece in pieces]
+
+
+def measure_pixels(part: PixelPart) -> dict[str, Summary]:
+    """Return, by image_id, the quality counts of each image and the descriptors of its objects."""
+    return {image["image_id"]: _measure(part, image) for image in part.images.to_pylist()}
+
+
+def _measure(part: PixelPart, image: Row) -> Summary:
+    """Return what is measured of one image; nothing of a very large one."""
+    header = image["width"], image["height"], image["format"]
+    file = ImageFile(store.read_or_path(store.join(part.config.source.images, image["path"])), header)
+    if file.is_large:
+        return Summary()
     counts: Counter[Key] = Counter()
+    pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
+    luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    if image_quality.is_upright_jpeg(image):
+        counts["can_be_cut", int(lossless.can_be_cut(file.data))] += 1
+    quantisation = codec.luminance_table(file.data)
+    jpeg_quality = None if quantisation is None else image_quality.estimate_jpeg_quality(quantisation)
+    objects = _every_nth(_of_image(part.annotations, image), image_quality.MOST)
+    boxes = from_table(objects)
+    counts.update(image_quality.count_quality(luma, boxes, jpeg_quality))
+    described = describe_objects(pixels, boxes, objects["annotation_id"].to_pylist(), image["image_id"])
     descriptors: dict[str, list[Descriptor]] = {}
-    for image in part.images.to_pylist():
-        header = image["width"], image["height"], image["format"]
-        file = ImageFile(store.read_or_path(store.join(part.config.source.images, image["path"])), header)
-        if file.is_large:
-            continue
-        pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
-        luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-        if image_quality.is_upright_jpeg(image):
-            counts["can_be_cut", int(lossless.can_be_cut(file.data))] += 1
-        quantisation = codec.luminance_table(file.data)
-        jpeg_quality = None if quantisation is None else image_quality.estimate_jpeg_quality(quantisation)
-        objects = _every_nth(_of_image(part.annotations, image), image_quality.MOST)
-        boxes = from_table(objects)
-        counts.update(image_quality.count_quality(luma, boxes, jpeg_quality))
-        described = describe_objects(pixels, boxes, objects["annotation_id"].to_pylist(), image["image_id"])
-        for category, descriptor in zip(objects["category"].to_pylist(), described, strict=True):
-            if descriptor is not None:
-                descriptors.setdefault(category, []).append(descriptor)
+    for category, descriptor in zip(objects["category"].to_pylist(), described, strict=True):
+        if descriptor is not None:
+            descriptors.setdefault(category, []).append(descriptor)
     return Summary(dict(counts), descriptors={name: lowest_ranks(rows) for name, rows in descriptors.items()})
 
 
@@ -150,10 +157,6 @@ def _crop(config: Config, code: str, image: Row, box: Row, annotations: pa.Table
 def _with_boxes(config: Config, image: Row, annotations: pa.Table) -> tuple[Pixels, Boxes]:
     pixels = read_image(config, image["path"], image["exif_orientation"] if image["exif_applied"] else 1)
     return pixels, from_table(_of_image(annotations, image))
-
-
-def _ids(images: pa.Table) -> pa.Array:
-    return images["image_id"].combine_chunks()
 
 
 def _of_image(annotations: pa.Table, image: Row) -> pa.Table:

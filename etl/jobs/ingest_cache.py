@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,14 +10,11 @@ import pyarrow.compute as pc
 
 from etl import schema
 from etl.config import Config
-from etl.errors import StoreError
 from etl.ids import digest
 from etl.sources.scan import SourceListing
 from etl.stages import ingest
-from etl.storage import store
+from etl.storage import cache, store
 from etl.storage.paths import DatasetPaths
-
-log = logging.getLogger("speck")
 
 _TABLES = {
     "images": schema.IMAGES,
@@ -67,18 +63,11 @@ def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
 
 
 def load(config: Config, keys: Mapping[str, str]) -> pa.Table:
-    """Return the cached rows of the images whose key is still the same; a cache that cannot be read counts as empty."""
-    uri = _uri(config)
-    if not store.exists(uri):
-        return ROWS.empty_table()
-    try:
-        cache = store.read_table(uri).cast(_CACHE)
-    except (StoreError, pa.ArrowInvalid, KeyError, ValueError) as error:
-        log.warning("ingest cache %s cannot be read, reading every image: %s", uri, error)
-        return ROWS.empty_table()
-    cached = zip(cache["path"].to_pylist(), cache["key"].to_pylist(), strict=True)
+    """Return the cached rows of the images whose key is still the same."""
+    rows = cache.load(_uri(config), _CACHE, "ingest cache", "reading every image")
+    cached = zip(rows["path"].to_pylist(), rows["key"].to_pylist(), strict=True)
     is_valid = [keys.get(path) == key for path, key in cached]
-    return cache.filter(pa.array(is_valid, pa.bool_())).select(ROWS.names)
+    return rows.filter(pa.array(is_valid, pa.bool_())).select(ROWS.names)
 
 
 def save(config: Config, keys: Mapping[str, str], rows: pa.Table) -> None:

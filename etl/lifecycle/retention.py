@@ -101,7 +101,7 @@ def remove_leftovers(home: str, build_id: str) -> None:
             log.info("removed leftover work of build %s", name)
     for folder in (paths.shards, paths.snapshots, paths.log):
         store.clear_partials(folder)
-    for file in (paths.plan, paths.head, *(() if without_lease else (paths.seen,))):
+    for file in (paths.plan, paths.head, *(() if without_lease else (paths.seen, paths.pixels))):
         store.clear_partials_of(file)
 
 

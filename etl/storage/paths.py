@@ -3,7 +3,8 @@
 <store>/<dataset>/                          DatasetPaths
     plan.json  head.json  champion.json     the pinned plan, the newest snapshot, the champion
     log/  promotions/                       one numbered entry for each publication and promotion
-    lock.json  watch.json  seen.parquet     the lease, the last listing of the source, the ingest cache
+    lock.json  watch.json                   the lease, the last listing of the source
+    seen.parquet  pixels.parquet            the ingest cache, the audit cache
     snapshots/<id>/                         SnapshotPaths
     shards/<sha256>.tar                     the samples of all snapshots
     models/<id>/                            ModelPaths
@@ -116,6 +117,7 @@ class DatasetPaths:
         self.lock: Final = f"{self.home}/lock.json"
         self.watch: Final = f"{self.home}/watch.json"
         self.seen: Final = f"{self.home}/seen.parquet"
+        self.pixels: Final = f"{self.home}/pixels.parquet"
         self.log: Final = f"{self.home}/log"
         self.promotions: Final = f"{self.home}/promotions"
         self.snapshots: Final = f"{self.home}/{SNAPSHOTS}"

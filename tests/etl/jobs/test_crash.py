@@ -164,7 +164,7 @@ def test_files_that_were_being_written_go_but_not_those_of_others(dataset: Any, 
     dataset.build(config)
     home = Path(config.home)
     left = [home / "shards" / f".{'a' * 64}.tar.{tail}", home / "snapshots" / "ab" / f".images.parquet.{tail}"]
-    left += [home / f".head.json.{tail}", home / f".seen.parquet.{tail}"]
+    left += [home / f".head.json.{tail}", home / f".seen.parquet.{tail}", home / f".pixels.parquet.{tail}"]
     others = [home / f".lock.json.{tail}", home / "models" / "m" / f".weights.safetensors.{tail}", home / ".notes"]
     for path in (*left, *others):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ def test_the_file_names_of_a_dataset_do_not_change_between_versions() -> None:
         "lock": "lock.json",
         "watch": "watch.json",
         "seen": "seen.parquet",
+        "pixels": "pixels.parquet",
         "log": "log",
         "promotions": "promotions",
         "snapshots": "snapshots",
