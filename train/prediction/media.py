@@ -37,7 +37,10 @@ class Frame:
 
 
 def expand_paths(paths: Sequence[str]) -> list[str]:
-    """Return the image and video files that paths, folders, patterns and URIs name; ConfigError if one names none."""
+    """Return the image and video files that paths, folders, patterns and URIs name, each once.
+
+    ConfigError if one names none.
+    """
     files: list[str] = []
     known = codec.EXTENSIONS | VIDEOS
     expected = "image files, videos, folders, patterns or URIs of them"
@@ -61,7 +64,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
         if not matches:
             raise ConfigError("speck predict", "IMAGE", f"{path}, which holds no image or video", expected)
         files += matches
-    return files
+    return list(dict.fromkeys(files))
 
 
 def read_frames(files: Iterable[str]) -> Iterator[Frame]:

@@ -207,6 +207,13 @@ def test_a_file_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> None:
     assert read.image.shape == (48, 64, 3)  # type: ignore[union-attr]
 
 
+def test_a_file_that_two_inputs_name_is_read_once(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
+    first, second = str(tmp_path / "a.png"), str(tmp_path / "b.png")
+    assert media.expand_paths([second, str(tmp_path), str(tmp_path / "*.png")]) == [second, first]
+
+
 def test_a_folder_named_as_an_image_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     cv2.imwrite(str(tmp_path / "a.png"), painted((64, 48), []))
