@@ -238,6 +238,8 @@ def _check_options(config: Config, mosaics: bool) -> dict[str, Any]:
             raise ConfigError(config.name, key, repr(value), " ".join(str(error).split())) from error
     if (optimizer := options.get("optimizer", "auto")) not in _OPTIMIZERS:  # Ultralytics checks it too late
         raise ConfigError(config.name, "train.options.optimizer", repr(optimizer), f"one of {', '.join(_OPTIMIZERS)}")
+    if (workers := int(options.get("workers", 0))) < 0:
+        raise ConfigError(config.name, "train.options.workers", workers, "0 or more")
     if options.get("cls_pw") is not None and config.train.loss.class_weights != "none":
         expected = "no cls_pw together with train.loss.class_weights: both weight the classes"
         raise ConfigError(config.name, "train.options.cls_pw", options["cls_pw"], expected)

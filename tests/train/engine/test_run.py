@@ -137,6 +137,7 @@ def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split, c
         ({"mosaic": 7.0}, "mosaic"),
         ({"epochs": 3}, "epochs"),
         ({"optimizer": "Adan"}, "optimizer"),
+        ({"workers": -1}, "workers"),
     ],
 )
 def test_an_option_that_is_unknown_ours_or_impossible_is_named(published, tmp_path, options, message, config):
