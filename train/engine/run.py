@@ -110,7 +110,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
 
 
 def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: str) -> Trainer:
-    """Return the trainer after its last epoch; whenever the GPU's memory runs out, go on with half the batch."""
+    """Return the trainer after its last epoch; when the GPU's memory runs out, continue with half the batch."""
     seconds = 0.0
     while True:
         trainer = Trainer(spec, folder, run_uri, seconds_before=seconds)
@@ -128,7 +128,7 @@ def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: s
                 raise SpeckError(f"not even a batch of 1 fits into the GPU's memory: {_LESS_MEMORY}") from error
         else:
             return trainer
-        log.warning("the GPU's memory ran out with a batch of %d: going on with %d", batch, batch // 2)
+        log.warning("the GPU's memory ran out with a batch of %d: continuing with %d", batch, batch // 2)
         checkpoint.mark_started(run_uri, snapshot, batch // 2)
         seconds = trainer.seconds
         del trainer

@@ -1,4 +1,4 @@
-"""A training whose memory runs out: it goes on with half the batch, from its last saved epoch."""
+"""A training whose memory runs out: it continues with half the batch, from its last saved epoch."""
 
 import logging
 import time
@@ -66,7 +66,7 @@ def test_a_training_whose_memory_runs_out_goes_on_with_half_the_batch(
     assert memory.batches == sizes
     trained = model.load_saved_model(answer["model"]).meta["trained"]
     assert (trained["batch"], trained["nbs"]) == (sizes[-1], 8)
-    assert "the GPU's memory ran out with a batch of 8: going on with 4" in caplog.messages
+    assert "the GPU's memory ran out with a batch of 8: continuing with 4" in caplog.messages
     assert any(text.startswith(f"batch {sizes[-1]}: halved, because memory ran out") for text in caplog.messages)
 
 
