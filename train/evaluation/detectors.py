@@ -85,8 +85,8 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
     from train.device import choose_device
     from train.models.load import load_model
 
-    device = str(choose_device(config.train.device, config.name, "train.device"))
-    model = load_model(uri, device, config.evaluate.precision)
+    choose_device(config.train.device, config.name, "train.device")  # an error names the key of the dataset file
+    model = load_model(uri, config.train.device, config.evaluate.precision)
     log.info("evaluation: model %s on %s", model.id, model.runs_on)
     tiled.warm_up(model)  # not timed with the first image
     categories = (*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories))

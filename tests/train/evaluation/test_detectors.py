@@ -66,6 +66,15 @@ def test_the_precision_of_the_dataset_file_is_used(evaluated: Any) -> None:
     assert [arguments[2] for arguments in asked] == ["auto", "float32"]
 
 
+def test_an_automatic_device_is_chosen_for_the_kind_of_model(evaluated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, snapshot, _, asked = evaluated
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    automatic = config.model_copy(update={"train": config.train.model_copy(update={"device": "auto"})})
+    detectors.load_detector(automatic, snapshot, "model.onnx")
+    assert asked[-1][1] == "auto", "ONNX Runtime may have no CUDA where Torch has"
+
+
 def test_an_image_that_cannot_be_read_stops_the_evaluation_and_its_threads(evaluated: Any, tmp_path: Path) -> None:
     config, snapshot, images, _ = evaluated
     (tmp_path / images[1].path).write_bytes(b"no image")
