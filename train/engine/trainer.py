@@ -155,7 +155,7 @@ class Trainer(DetectionTrainer):
         self._workers = self.args.workers  # 0 on a CPU
         if self._is_on_gpu:
             if "workers" not in self.spec.settings:
-                self._workers = loading.choose_workers(batch_size * 3 * self.args.imgsz**2)
+                self._workers = loading.choose_workers(min(batch_size, len(dataset)) * 3 * self.args.imgsz**2)
             log.info(
                 "samples: loaded in %d processes; %d of %d are kept in memory once decoded",
                 self._workers, dataset.sample_cache.samples, len(dataset),

@@ -27,6 +27,15 @@ def test_processors_and_memory_bound_the_workers(monkeypatch, caplog, processors
     assert any("too little for more" in text for text in caplog.messages) == (workers < min(processors - 1, 12))
 
 
+def test_a_batch_larger_than_the_split_takes_no_more_memory_than_its_samples(published, tmp_path, monkeypatch, config):
+    sizes = []
+    monkeypatch.setattr(trainer.Trainer, "_is_on_gpu", True)
+    monkeypatch.setattr(loading, "choose_workers", lambda size: sizes.append(size) or 0)
+    spec = engine.prepare_run(config(tmp_path, options=OPTIONS), published())
+    trainer.Trainer(spec, tmp_path, str(tmp_path / "runs")).get_dataloader("train", 5000)
+    assert sizes == [32 * 3 * 64**2]
+
+
 def test_as_many_samples_are_stored_as_fit():
     cache = SampleCache(5, 4, most_bytes=3 * (3 * 16 + 1) + 7)
     images = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 3), dtype=np.uint8)
