@@ -21,8 +21,10 @@ from train.engine.batch import divide_step
 from train.engine.dataset import ShardDataset
 from train.engine.precision import computes_in_float16
 from train.engine.sampler import EpochSampler
+from train.engine.schedule import is_save_due, learning_rate_factor
 from train.engine.spec import TrainingSpec
 from train.models import model, weights
+from train.models.half import decode_in_float32
 from train.models.losses import class_balanced_weights
 
 compat.install()
@@ -34,25 +36,12 @@ log = logging.getLogger("speck")
 _HALVED = "halved, because memory ran out"
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
-_SAVING_SHARE = 0.05  # of the run's time, on a GPU
 _WARMUP_SHARE = 0.05  # of a time budget, at most
 _COUNTERS = {"best_epoch": "best_epoch", "_validated": "_validated_epoch", "_steps": "_steps"}
 _NUMBERS = {  # name in the saved state: attribute of the trainer
     **_COUNTERS, "_validating": "_validation_seconds", "before": "seconds_before", "best_fitness": "best_fitness",
     "fitness": "fitness",
 }  # fmt: skip
-
-
-def learning_rate_factor(spent: float, warmup: float, *, final: float, cosine: bool) -> float:
-    """Return the factor of the learning rate after a share of the budget: linear warm-up, then decay to `final`."""
-    spent = min(spent, 1.0)
-    decay = (1 + math.cos(math.pi * spent)) / 2 if cosine else 1 - spent
-    return min(warmup, 1.0) * (final + (1 - final) * decay)
-
-
-def is_save_due(elapsed: float, cost: float) -> bool:
-    """Return whether to save the state, `elapsed` seconds after the last time, which took `cost` seconds."""
-    return cost <= _SAVING_SHARE * elapsed
 
 
 class Trainer(DetectionTrainer):
@@ -95,6 +84,7 @@ class Trainer(DetectionTrainer):
         self.model: Any = model.build_detector(spec.architecture, spec.categories)
         if spec.weights is not None:
             log.info("loaded %d tensors from %s", weights.load_weights(self.model, spec.weights), spec.weights)
+        decode_in_float32(self.model)  # the validation on a GPU computes in float16
         self.model.loss_settings = spec.loss
         self.model.to(memory_format=torch.channels_last)  # 1.5 times as fast, also on CPUs
         self.add_callback("on_train_start", Trainer._count_time_before)

@@ -27,6 +27,13 @@ def to_half(module: torch.nn.Module) -> None:
         setattr(head, name, values)
     if isinstance(head, Detect):
         head.dfl.float()
+    decode_in_float32(module)
+
+
+def decode_in_float32(module: torch.nn.Module) -> None:
+    """Let a detector decode boxes and scores in float32 whatever its layers compute in, also under autocast."""
+    head: Any = module.model[-1]  # type: ignore[index]
+    if isinstance(head, Detect):
         head._inference = partial(_decode, head)
 
 
@@ -34,5 +41,6 @@ def _decode(head: Any, outputs: dict[str, Any]) -> torch.Tensor:
     """Return the decoded outputs [B, 4 + C, N] of Ultralytics' head, computed in float32."""
     lifted = {name: to_float32(outputs[name]) for name in ("boxes", "scores")}
     sizes = [to_float32(feature[:, :1]) for feature in outputs["feats"]]  # only their type and size are used
-    decoded: torch.Tensor = type(head)._inference(head, {**lifted, "feats": sizes})
+    with torch.autocast(lifted["boxes"].device.type, enabled=False):
+        decoded: torch.Tensor = type(head)._inference(head, {**lifted, "feats": sizes})
     return decoded

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from etl.errors import SpeckError
-from train.engine import run as engine, trainer
+from train.engine import run as engine, schedule, trainer
 from train.models import model
 
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
@@ -26,7 +26,7 @@ def test_a_time_budget_that_is_not_needed_ends_with_the_epochs(published, tmp_pa
 @pytest.mark.parametrize("cosine", [False, True])
 def test_the_rate_rises_with_warmth_and_falls_to_its_end_with_the_budget(cosine):
     cold, warm, half, end, late = (
-        trainer.learning_rate_factor(spent, warmth, final=0.1, cosine=cosine)
+        schedule.learning_rate_factor(spent, warmth, final=0.1, cosine=cosine)
         for spent, warmth in ((0, 0.25), (0, 1), (0.5, 5), (1, 20), (1.2, 24))
     )
     assert (cold, warm) == (0.25, 1)
@@ -193,7 +193,7 @@ def test_the_optimizer_of_a_resumed_run_is_fused_as_its_device_wants(published, 
     ("elapsed", "cost", "due"), [(10.0, 0.0, True), (10.0, 0.4, True), (10.0, 0.6, False), (13.0, 0.6, True)]
 )
 def test_a_state_is_saved_when_that_takes_a_twentieth_of_the_time(elapsed, cost, due):
-    assert trainer.is_save_due(elapsed, cost) is due
+    assert schedule.is_save_due(elapsed, cost) is due
 
 
 @pytest.mark.parametrize(("on_gpu", "due", "saved"), [(False, False, 5), (True, False, 1), (True, True, 5)])
@@ -212,7 +212,7 @@ def test_on_a_gpu_short_epochs_are_not_all_saved_but_the_last_is(
 def test_the_first_epoch_of_a_run_is_saved(published, tmp_path, monkeypatch, config):
     states = []
     monkeypatch.setattr(trainer.checkpoint, "save_state", lambda uri, state: states.append(state["epoch"]))
-    monkeypatch.setattr(trainer, "_SAVING_SHARE", 0.0)
+    monkeypatch.setattr(schedule, "_SAVING_SHARE", 0.0)
     spec = engine.prepare_run(config(tmp_path, epochs=4, options={**OPTIONS, "workers": 0}), published(train=8))
     monkeypatch.setattr(trainer.Trainer, "_is_on_gpu", True)
     make_trainer(spec, tmp_path).train()

@@ -7,7 +7,7 @@ import torch
 
 from tests.train.models import test_anchor_based, test_model
 from train.models import architecture, model
-from train.models.half import to_half
+from train.models.half import decode_in_float32, to_half
 from train.models.load import load_model
 
 
@@ -51,6 +51,25 @@ def test_the_layers_without_precise_decoding_would_be_off_by_more():
     with torch.inference_mode():
         theirs, ours = precise(image)[0], copy.deepcopy(precise).half()(image.half())[0].float()
     assert float((ours - theirs)[:, :4].abs().mean()) > 0.05
+
+
+def test_a_copy_under_autocast_decodes_in_float32_with_its_own_head():
+    """Validation during training: a copy of the detector with averaged weights, in bfloat16 or float16 autocast."""
+    module = detector("speck-micro")
+    decode_in_float32(module)
+    averaged = copy.deepcopy(module)
+    image = torch.rand(1, 3, 640, 640)
+    seen = []
+    head = averaged.model[-1]
+    head.dfl.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.inference_mode():
+        expected = averaged(image)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = averaged(image)[0]
+    assert decoded.dtype == torch.float32
+    assert seen and set(seen) == {torch.float32}
+    assert head._inference.args[0] is head
+    assert float((decoded - expected)[:, :4].abs().mean()) < 0.5
 
 
 @pytest.mark.parametrize("nms_free", [True, False])
