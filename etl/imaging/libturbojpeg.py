@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from turbojpeg import TurboJPEG
+
+_WRAPPER = "PyTurboJPEG"
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,35 @@ class Library:
 @cache
 def load() -> Library | None:
     """Return the first libturbojpeg that PyTurboJPEG can use, None if there is none."""
-    try:
-        from turbojpeg import TurboJPEG
-
-        version = importlib.metadata.version("PyTurboJPEG")
-    except ImportError:  # missing, or another package has its module name
+    wrapper = _load_wrapper()
+    if wrapper is None:
         return None
+    version = importlib.metadata.version(_WRAPPER)
     for path in find_libraries():
         try:
-            return Library(path, TurboJPEG(path), version)
+            return Library(path, wrapper.TurboJPEG(path), version)
         except (OSError, AttributeError):  # missing, or without the functions that PyTurboJPEG needs
             continue
     return None
+
+
+@cache
+def _load_wrapper() -> ModuleType | None:
+    """Load PyTurboJPEG's module from its file, None if it is not installed.
+
+    An `import turbojpeg` loads the module of another package, `turbojpeg` on PyPI, where both are installed.
+    """
+    try:
+        files = importlib.metadata.files(_WRAPPER) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    paths = [Path(str(file.locate())) for file in files if file.name == "turbojpeg.py"]
+    spec = importlib.util.spec_from_file_location("pyturbojpeg", paths[0]) if paths else None
+    if spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def find_libraries() -> Iterator[str]:
@@ -68,9 +88,9 @@ def find_libraries() -> Iterator[str]:
 
 
 def _system_libraries() -> Iterator[str]:
-    from turbojpeg import DEFAULT_LIB_PATHS
-
     name = ctypes.util.find_library("turbojpeg")
     if name is not None:
         yield name
-    yield from DEFAULT_LIB_PATHS.get(platform.system(), ())
+    wrapper = _load_wrapper()
+    if wrapper is not None:
+        yield from wrapper.DEFAULT_LIB_PATHS.get(platform.system(), ())

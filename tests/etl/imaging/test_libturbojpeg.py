@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import hashlib
+import importlib.metadata
 import platform
 import sys
 from collections.abc import Iterator
@@ -62,8 +63,10 @@ def test_each_library_here_gives_the_same_bytes(path: str) -> None:
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     libturbojpeg.load.cache_clear()
+    libturbojpeg._load_wrapper.cache_clear()
     yield
     libturbojpeg.load.cache_clear()
+    libturbojpeg._load_wrapper.cache_clear()
 
 
 @pytest.mark.skipif(not IN_WHEEL, reason="the wheel is installed on Linux x86-64 only")
@@ -95,10 +98,23 @@ def test_a_library_that_lacks_functions_or_is_missing_is_passed_over(monkeypatch
     assert lossless.choose_codec("lossless", None) == codec.codec_name()
 
 
-def test_another_package_with_the_module_name_of_pyturbojpeg_is_no_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["turbojpeg.py", "turbojpeg.so"])
+def test_another_package_with_the_module_name_of_pyturbojpeg_does_not_hide_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "turbojpeg.py").write_text("def compress(): ...\n")
+    (tmp_path / name).write_text("def compress(): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "turbojpeg", raising=False)
+    libturbojpeg._load_wrapper.cache_clear()
+    library = libturbojpeg.load()
+    assert ([] if library is None else [library.path]) == USABLE[:1]
+
+
+def test_without_pyturbojpeg_there_is_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.files", missing)
+    libturbojpeg._load_wrapper.cache_clear()
     assert libturbojpeg.load() is None
+    assert lossless.choose_codec("lossless", None) == codec.codec_name()
