@@ -218,5 +218,6 @@ class Evaluation(Measurements):
     snapshot: str  # URI
     model: str | None  # URI
     detections: str | None  # `truth`, or the URI of a COCO results file
+    runs_on: str | None = None  # device and precision of the model, such as `cuda:0, float16`
     html: str  # URI of the page
     gate: GateVerdict | None = None

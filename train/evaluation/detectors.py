@@ -48,6 +48,7 @@ class Detector:
     categories: tuple[str, ...]  # of the snapshot, then those that only the model has
     image_size: int  # of the network's input
     tile: TilePlan
+    runs_on: str | None = None  # device and precision of a model
 
     def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
         """Return the highest resolution at which a mode shows an image, in network pixels per source pixel."""
@@ -110,7 +111,7 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
             detections[mode] = Detections(merged.xyxy, merged.score, index[merged.category], merged.window)
         return detections, seconds
 
-    return Detector(detect, categories, model.image_size, model.tile)
+    return Detector(detect, categories, model.image_size, model.tile, model.runs_on)
 
 
 def _run_passes(model: Model, pixels: Pixels, confidence: float) -> dict[Mode, tuple[list[Detections], float]]:

@@ -58,6 +58,7 @@ def evaluate(
         snapshot=snapshot.uri,
         model=model,
         detections=detections,
+        runs_on=detected.detector.runs_on,
         html=paths.evaluation_html,
     )
     if promote and model is not None:

@@ -100,6 +100,7 @@ def test_the_page_is_one_file_and_every_plot_has_a_caption(made: tuple[Config, S
     ):  # fmt: skip
         assert f"<h3>{plot}</h3>" in page
     assert "constant 12.7 source px, thresholds 0.7, 0.75, 0.8, 0.85" in page
+    assert " on cpu" not in page  # no model ran
     saved = json.loads((Path(answer.html).parent / "evaluation.json").read_text())
     assert saved == answer.to_dict()
 
@@ -240,6 +241,8 @@ def test_a_saved_model_is_evaluated_and_its_page_is_written_into_its_folder(
     uri = model.save_model(module, str(tmp_path), meta)
     answer = run.evaluate(config, snapshot, uri)
     assert answer.html == f"{uri}/evaluation.html" and Path(answer.html).is_file()
+    assert answer.runs_on == "cpu, float32"
+    assert f"model {uri} on cpu, float32" in Path(answer.html).read_text()
     assert {"AP", "AP50", "AP75", "AP50_small", "AR", *BUCKETS} <= answer.tiled.to_dict().keys()
     assert answer.seconds_per_image > 0
     assert run.evaluate(config, snapshot, uri).combined.AP == answer.combined.AP
