@@ -20,6 +20,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's JPEG also opens MP
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
 _GRID_WH = (9, 8)  # cells of a perceptual hash
+_ROUNDING = 1e-6  # more than what two ways of computing a variance differ by
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
 Image.MAX_IMAGE_PIXELS = None  # read_header checks max_megapixels before anything is decoded
@@ -122,11 +123,10 @@ def to_measure(pixels: Pixels) -> Pixels:
 def measures_of(luma: Pixels, orientation: int) -> Measures:
     """Return the measures of an image from its luma [h, w], orientation not applied."""
     mean, deviation = _moments(luma)
-    _, roughness = _moments(cv2.Laplacian(luma, cv2.CV_16S))
     return Measures(
         brightness=round(mean, 2),
         contrast=round(deviation, 2),
-        sharpness=round(roughness**2, 1),
+        sharpness=_sharpness(luma),
         phash=perceptual_hash(upright(luma, orientation)),
     )
 
@@ -135,6 +135,16 @@ def _moments(values: cv2.typing.MatLike) -> tuple[float, float]:
     """Return mean and standard deviation."""
     mean, deviation = cv2.meanStdDev(values)
     return mean.item(), deviation.item()
+
+
+def _sharpness(luma: Pixels) -> float:
+    """Return the variance of the Laplacian, to one decimal as `_moments` gives it, in a tenth of the time."""
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
+    mean = cv2.sumElems(edges)[0] / edges.size
+    tenths = 10 * max(cv2.norm(edges, cv2.NORM_L2SQR) / edges.size - mean**2, 0.0)
+    if abs(tenths % 1 - 0.5) < _ROUNDING:
+        return round(_moments(edges)[1] ** 2, 1)
+    return round(tenths) / 10
 
 
 def perceptual_hash(luma: Pixels) -> int:

@@ -214,6 +214,16 @@ def test_a_resized_or_recompressed_copy_looks_alike_and_another_picture_does_not
     assert (first ^ mirrored).bit_count() > 16
 
 
+@pytest.mark.parametrize("levels", [2, 4, 256])
+def test_the_sharpness_is_the_rounded_variance_that_opencv_computes(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    for _ in range(300):  # of a few pixels, so that many variances lie half way between two decimals
+        pixels = rng.integers(0, levels, (*rng.integers(1, 9, 2), 1), dtype=np.uint8).repeat(3, axis=2)
+        deviation = cv2.meanStdDev(cv2.Laplacian(pixels[..., 0], cv2.CV_16S))[1].item()
+        data = stored(pixels, "PNG")
+        assert codec.measure(data, codec.read_header(data, 10)).sharpness == round(deviation**2, 1)
+
+
 @pytest.mark.parametrize("levels", [2, 60, 256])
 def test_a_perceptual_hash_has_the_bits_of_the_image_that_opencv_reduces(levels: int) -> None:
     rng = np.random.default_rng(levels)
