@@ -26,7 +26,7 @@ _THREADED_BYTES = 2**22  # of a Parquet file whose reading is worth several thre
 _ROW_GROUP = 100_000
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # the names that `_partial_path` returns
 _MAX_IN_MEMORY = 64 * 2**20  # bytes; a larger local file is opened by its path
-_PIECE = 2**16  # bytes; fits the cache of a core
+_PIECE = 2**20  # bytes; smaller ones take more time to write, larger ones no less
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # S3: the file existed, or another writer was faster
 
 
