@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from etl.errors import SourceError
 from etl.snapshots.ground_truth import load_ground_truth
 from tests.train.evaluation.test_run import built
+from tests.train.prediction.threads import running_threads
 from train.evaluation import detectors
 from train.evaluation.images import build_eval_images
 from train.models import load
@@ -81,4 +81,4 @@ def test_an_image_that_cannot_be_read_stops_the_evaluation_and_its_threads(evalu
     detector = detectors.load_detector(config, snapshot, "slow")
     with pytest.raises(SourceError, match=images[1].path):
         detectors.detect_all(images, detector)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("speck-")]
+    assert not running_threads()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from etl.config import Evaluate
 from etl.errors import ConfigError
 from etl.plan import TilePlan
+from tests.train.prediction.threads import running_threads
 from train.prediction import tiled
 from train.prediction.views import whole_view
 
@@ -64,10 +64,6 @@ def images(number: int, seed: int = 0) -> list[NDArray[np.uint8]]:
     return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
 
 
-def ours() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("speck-")}
-
-
 @pytest.mark.parametrize("nms_free", [False, True])
 def test_views_of_many_shapes_come_back_in_order(nms_free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     views = images(300)
@@ -82,7 +78,7 @@ def test_views_of_many_shapes_come_back_in_order(nms_free: bool, monkeypatch: py
         np.testing.assert_allclose(ours_, theirs, rtol=1e-5)
     assert len(network.shapes) < 120, "views of a shape share batches"
     assert all(shape[0] <= model.batch_limit.views((*shape[2:], 3)) for shape in network.shapes)
-    assert not ours()
+    assert not running_threads()
 
 
 def test_views_of_several_images_share_a_batch_and_each_image_gets_its_own(on_gpu: None) -> None:
@@ -171,7 +167,7 @@ def test_memory_too_small_for_one_view_is_an_error_that_names_the_cure(on_gpu: N
     model = model_of(Brightness(check=memory_for(0)))
     with pytest.raises(ConfigError, match=r"one view of 96 x 64 px.*expected .*precision half.*image_size"):
         list(tiled.detect_views(model, [np.zeros((64, 96, 3), dtype=np.uint8)], 0.1))
-    assert not ours()
+    assert not running_threads()
 
 
 def test_one_view_that_does_not_fit_beside_another_batch_is_tried_alone(on_gpu: None) -> None:
@@ -211,15 +207,15 @@ def test_an_error_of_the_network_is_raised_in_the_consumer_and_no_thread_is_left
     with pytest.raises(ValueError, match="a broken network"):
         for number, _ in enumerate(rows):
             assert number < 2 * (3 + 2 * batches._THREADS)
-    assert not ours()
+    assert not running_threads()
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread(on_gpu: None) -> None:
     rows = tiled.detect_views(model_of(Brightness()), itertools.repeat(np.full((64, 64, 3), 90, dtype=np.uint8)), 0.1)
     assert len(next(rows)) == 1
-    assert ours()
+    assert running_threads()
     rows.close()  # type: ignore[attr-defined]
-    assert not ours()
+    assert not running_threads()
 
 
 def test_an_error_of_the_source_is_raised_in_the_consumer(on_gpu: None) -> None:
@@ -230,7 +226,7 @@ def test_an_error_of_the_source_is_raised_in_the_consumer(on_gpu: None) -> None:
     detected = tiled.predict_images(model_of(Brightness()), pictures(), "tiled", Evaluate(confidence=0.1))
     with pytest.raises(OSError, match="a broken disk"):
         list(detected)
-    assert not ours()
+    assert not running_threads()
 
 
 def test_the_network_waits_for_the_upload_and_the_selection_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

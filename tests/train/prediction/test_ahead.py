@@ -9,11 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.train.prediction.threads import running_threads
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
-
-
-def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("speck-")}
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -23,7 +20,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
 
     assert list(map_ahead(wait, range(30), 4)) == list(range(30))
     assert list(map_ahead(wait, [], 4)) == []
-    assert not threads()
+    assert not running_threads()
 
 
 def test_no_more_items_are_taken_than_there_are_threads_ahead() -> None:
@@ -39,7 +36,7 @@ def test_no_more_items_are_taken_than_there_are_threads_ahead() -> None:
     assert [next(results) for _ in range(5)] == [1, 2, 3, 4, 5]
     assert taken == 5 + 3
     results.close()  # type: ignore[attr-defined]
-    assert not threads()
+    assert not running_threads()
 
 
 def test_an_error_is_raised_in_the_place_of_its_item() -> None:
@@ -50,7 +47,7 @@ def test_an_error_is_raised_in_the_place_of_its_item() -> None:
     assert [round(next(results), 2) for _ in range(3)] == [-0.33, -0.5, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
-    assert not threads()
+    assert not running_threads()
 
 
 def test_calls_that_have_not_started_are_cancelled_when_the_consumer_stops() -> None:
@@ -68,7 +65,7 @@ def test_calls_that_have_not_started_are_cancelled_when_the_consumer_stops() -> 
     go_on.set()
     results.close()  # type: ignore[attr-defined]
     assert set(started) <= {0, 1, 2}
-    assert not threads()
+    assert not running_threads()
 
 
 def test_a_prefetching_thread_ends_with_its_consumer() -> None:
@@ -82,9 +79,9 @@ def test_a_prefetching_thread_ends_with_its_consumer() -> None:
 
     produced = prefetch(items())
     assert next(produced) == 0
-    assert threads()
+    assert running_threads()
     produced.close()  # type: ignore[attr-defined]
-    assert not threads()
+    assert not running_threads()
     assert closed.wait(5), "the source is closed, too"
 
 

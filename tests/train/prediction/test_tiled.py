@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from etl.config import Evaluate
 from etl.errors import ConfigError
 from etl.imaging import codec
 from etl.plan import TilePlan
+from tests.train.prediction.threads import running_threads
 from train.detections import BORDER
 from train.prediction import files, media, tiled
 
@@ -293,7 +293,7 @@ def test_an_output_that_cannot_be_written_stops_the_prediction_and_its_threads(
     monkeypatch.setattr(files._Gallery, "add", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space left"):
         files.predict_files(saved(tmp_path / "store"), [tmp_path], tmp_path / "out")
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("speck-")]
+    assert not running_threads()
 
 
 def test_images_and_videos_are_read_in_the_order_in_which_they_are_given(tmp_path: Path) -> None:
