@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import textwrap
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.gpu import suite
-from tests.gpu.plan import Step
+from tests.gpu.plan import STEPS, Step
 from tests.gpu.record import Record, SkippedError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,3 +121,9 @@ def _is_running(pid: int) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_the_module_of_every_step_can_be_imported_and_takes_its_arguments(step: Step) -> None:
+    module = importlib.import_module(f"tests.gpu.steps.{step.module}")
+    inspect.signature(module.run).bind("record", **step.arguments)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from etl.config import PredictionPrecision
 from tests.gpu.agreement import compare
 from tests.gpu.images import read_images
 from tests.gpu.record import Record
 from train import load_model, predict
 from train.detections import Detections
-from train.models.load import Precision
 
 IMAGES = {True: 2, False: 6}  # by `quick`
 
@@ -17,7 +17,7 @@ def run(record: Record) -> None:
     data, uri = record.load("small"), record.load("model")
     _, images = read_images(data["images"], IMAGES[record.quick], real=False)
 
-    def detect(device: str, precision: Precision) -> list[Detections]:
+    def detect(device: str, precision: PredictionPrecision) -> list[Detections]:
         model = load_model(uri, device, precision)
         print(f"{device}, {precision}: {model.runs_on}", flush=True)
         return [predict(model, image, "tiled") for image in images]
