@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import escape
-from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
 from etl import formats
-from etl.config import Config, SplitLists, SplitRatios
+from etl.config import Config
 from etl.errors import ConfigError
-from etl.formats import categories, predefined_splits
-from etl.formats.coco import NO_IMAGE
+from etl.formats import categories
 from etl.formats.custom import CustomReader
 from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair_labels
 from etl.ids import digest, image_id, normal_path
 from etl.imaging.codec import EXTENSIONS
-from etl.schema import reject, reject_bad_box
+from etl.schema import reject
+from etl.sources.dataset_labels import read_datasets
+from etl.sources.label_files import LabelContents, find_label_files, printable
+from etl.sources.own_split import find_own_split
 from etl.storage import store
 
 
@@ -58,12 +58,12 @@ def scan(config: Config) -> SourceListing:
         raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
     images, nameless = _drop_ambiguous(found)
     reader = formats.get_reader(config.source.format, config.name)
-    labels, sizes = _label_files(config, reader.SUFFIX, {root: listing})
+    labels, sizes = find_label_files(config, reader.SUFFIX, {root: listing})
     paths = [file.path for file in images]
-    contents = _Contents(labels)
+    contents = LabelContents(labels)
     if isinstance(reader, formats.DatasetFormat):
         paired: dict[str, tuple[str, ...]] = {}
-        listed, declared, rejects = _read_datasets(config, reader, contents, paths)
+        listed, declared, rejects = read_datasets(reader, contents, paths)
     else:
         listed, declared = {}, None
         paired, rejects = _pair_labels(config, reader, labels, paths)
@@ -79,7 +79,7 @@ def scan(config: Config) -> SourceListing:
         labels=labels,
         sizes=sizes,
         categories=tuple(given or declared or ()) or None,
-        own_split=_find_split(config, contents, paths),
+        own_split=find_own_split(config, contents, paths),
         paired=paired,
         listed=listed,
         rejects=(*nameless, *rejects),
@@ -92,7 +92,7 @@ def _drop_ambiguous(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInf
     twins = Counter(normal_path(file.path) for file in files)
     kept, rejects = [], []
     for file in files:
-        if (name := _printable(file.path)) != file.path:
+        if (name := printable(file.path)) != file.path:
             rejects.append(_undecodable("image", name))
         elif twins[normal_path(name)] > 1:  # they differ in Unicode normal form only, so their ids are equal
             rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
@@ -107,70 +107,12 @@ def _choose_sample(files: Sequence[store.FileInfo], number: int) -> list[store.F
     return [file for file in files if file.path in chosen]
 
 
-def _printable(path: str) -> str:
-    """Return the path as valid Unicode, with bytes that are not UTF-8 escaped."""
-    return path.encode(errors="backslashreplace").decode()
-
-
 def _undecodable(kind: str, shown: str) -> dict[str, str]:
     return reject(kind, shown, "undecodable_name", shown, "a file name in UTF-8")
 
 
-class _Contents(Mapping[str, bytes]):
-    """The content of the label files by listed path, read on access."""
-
-    def __init__(self, uris: Mapping[str, str]) -> None:
-        self._uris = uris
-
-    def __getitem__(self, path: str) -> bytes:
-        return store.read_bytes(self._uris[path])
-
-    def __iter__(self) -> Any:
-        return iter(self._uris)
-
-    def __len__(self) -> int:
-        return len(self._uris)
-
-
 def _endings() -> str:
     return " ".join(sorted(EXTENSIONS))
-
-
-def _label_files(
-    config: Config, suffix: str, listings: Mapping[str, Sequence[store.FileInfo]]
-) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
-    """Return the label files' URIs, and sizes and stamps, by listed path; `listings` are those of known folders."""
-    uris: dict[str, str] = {}
-    sizes: dict[str, tuple[int, str]] = {}
-
-    def add(path: str, uri: str, info: tuple[int, str]) -> None:
-        path = normal_path(_printable(path))
-        while path in uris and uris[path] != uri:  # two roots with equal names below them
-            path = f"{PurePosixPath(uri.removesuffix('/' + path)).name}/{path}"
-        uris[path], sizes[path] = uri, info
-
-    for place in config.source.annotations or (config.source.images,):
-        if place in listings or store.is_folder(place):
-            for file in listings.get(place) or store.list_files(place):
-                if file.path.lower().endswith(suffix):
-                    add(file.path, store.join(place, file.path), (file.size, file.stamp))
-            continue
-        found = [place] if store.exists(place) else store.glob(place) if any(mark in place for mark in "*?[") else []
-        if not found:
-            raise ConfigError(
-                config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"
-            )
-        for folder, uris_in in groupby(found, key=lambda uri: uri.rpartition("/")[0]):
-            infos = {file.path: (file.size, file.stamp) for file in store.list_files(folder)}
-            for uri in uris_in:
-                name = uri.rpartition("/")[2]
-                add(_below(uri, config.source.images) or name, uri, infos.get(name, (0, "")))
-    return dict(sorted(uris.items())), sizes
-
-
-def _below(uri: str, root: str) -> str | None:
-    prefix = root.rstrip("/") + "/"
-    return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
 
 def _configured_categories(config: Config) -> list[str] | None:
@@ -212,63 +154,6 @@ def _pair_labels(
 
 
 def _without_image(label: str, uri: str) -> dict[str, str]:
-    if _printable(uri) != uri:
+    if printable(uri) != uri:
         return _undecodable("file", label)
     return reject("file", label, "label_without_image", label, "an image of the same name")
-
-
-def _read_datasets(
-    config: Config, reader: Any, contents: Mapping[str, bytes], images: Sequence[str]
-) -> tuple[dict[str, tuple[ImageLabels, ...]], list[str] | None, list[dict[str, str]]]:
-    files = dict(contents)
-    listed: dict[str, tuple[ImageLabels, ...]] = {}
-    rejects = []
-    for path, written, labels in reader.read_dataset(files, images):
-        if written == NO_IMAGE:  # entries that belong to no image at all
-            rejects += [reject_bad_box(labels.file, bad.reason, bad.found, bad.expected) for bad in labels.bad]
-        elif path is None:
-            rejects.append(
-                reject("image", f"{labels.file}: {written}", "missing_image", "no such file", "an image file")
-            )
-        else:
-            listed[path] = (*listed.get(path, ()), labels)
-    rejects += [
-        reject("file", path, "unlisted_image", "in no label file", "an entry that lists the image")
-        for path in images
-        if path not in listed
-    ]
-    declared = reader.categories(files) if hasattr(reader, "categories") else None
-    return listed, declared, rejects
-
-
-def _find_split(config: Config, contents: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str] | None:
-    wanted = config.source.split
-    if isinstance(wanted, SplitRatios):
-        return None
-    if isinstance(wanted, SplitLists):
-        return predefined_splits.read_split(wanted, config.source.images, images, _read_lists(wanted))
-    found = predefined_splits.find_split(config.source.format, _split_files(config, contents), images)
-    if not found:
-        raise ConfigError(
-            config.name, "source.split", "source, but the dataset has no split of its own", "ratios or lists"
-        )
-    return found
-
-
-def _split_files(config: Config, contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the files that may define the split: label files, and lists in and beside the image folder."""
-    files, root = dict(contents), config.source.images
-    for file in store.list_files(root):
-        if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
-            files[file.path] = store.read_bytes(store.join(root, file.path))
-    beside = root.rstrip("/").rpartition("/")[0]  # it may hold other datasets: only its own files and VOC's lists
-    for pattern in ("*.txt", "*.yaml", "*.yml", "ImageSets/Main/*.txt"):
-        for uri in store.glob(store.join(escape(beside), pattern)):
-            files.setdefault(uri.removeprefix(f"{beside}/"), store.read_bytes(uri))
-    return files
-
-
-def _read_lists(lists: SplitLists) -> dict[str, bytes]:
-    """Return the content of the configured entries that are files."""
-    entries = [*lists.train, *lists.val, *lists.test]
-    return {entry: store.read_bytes(entry) for entry in entries if store.exists(entry) and not store.is_folder(entry)}
