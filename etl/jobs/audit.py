@@ -101,7 +101,7 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
         near_duplicates=_near_duplicates(images),
-        findings=[*_findings_of_split(work), *plan.check_plan(work)],
+        findings=[*_findings_of_source(work), *_findings_of_split(work), *plan.check_plan(work)],
         splits=(),  # the split stage reports empty splits
         max_rejects=config.source.max_rejects,
         lossless_remedy=_lossless_remedy(work),
@@ -117,6 +117,10 @@ def _near_duplicates(images: pa.Table) -> list[tuple[str, str]]:
     paths = images["path"].to_pylist()
     similar = leakage.find_similar_hashes(images["phash"].to_pylist())
     return [(paths[ones[0]], paths[other]) for ones, others in similar for other in others if other != ones[0]]
+
+
+def _findings_of_source(work: WorkDir) -> list[Finding]:
+    return [Finding.model_validate(row, strict=False) for row in work.build.get("findings", ())]
 
 
 def _findings_of_split(work: WorkDir) -> list[Finding]:

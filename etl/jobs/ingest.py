@@ -70,7 +70,8 @@ def run(
     watched = purpose == "build" and config.watch.poll_seconds is not None
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
     plan = load_plan(config.home) if plan is None else plan
-    inputs = _Inputs(config, scan.scan(config), plan, purpose, full)
+    pinned = plan.guesses if plan is not None and purpose != PLAN_UPDATE else None
+    inputs = _Inputs(config, scan.scan(config, pinned), plan, purpose, full)
     work = inputs.work()
     with work.hold_lease():
         if not work.exists:
@@ -161,6 +162,8 @@ def _write_tables(
         "categories": categories,
         "own_split": dict(own_split) if own_split is not None else None,
         "boxes": boxes,
+        "guesses": list(inputs.source.guesses),
+        "findings": [finding.to_dict() for finding in inputs.source.findings],
         "full": inputs.full,
     }
     store.write_json(work.build_json, build)

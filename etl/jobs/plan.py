@@ -62,6 +62,7 @@ def new_plan(work: WorkDir, tile: TilePlan) -> Plan:
         tile=tile,
         negatives=1.0,
         codec=lossless.choose_codec(work.config.shard.jpeg, None),
+        guesses=tuple(work.build.get("guesses", ())),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from etl import formats
 from etl.config import Config
 from etl.errors import ConfigError
+from etl.findings import Finding
 from etl.formats import categories
 from etl.formats.custom import CustomReader
 from etl.formats.labels import ImageLabels
@@ -37,6 +38,8 @@ class SourceListing:
     listed: Mapping[str, tuple[ImageLabels, ...]]  # image path -> labels, of formats that list their images
     rejects: tuple[dict[str, str], ...] = ()
     reader_code: str | None = None  # digest of the code of a reader of the user's own
+    guesses: tuple[str, ...] = ()  # ways of reading the source that its files do not fix, sorted
+    findings: tuple[Finding, ...] = ()  # about what was guessed and what was not read
 
     @property
     def fingerprint(self) -> str:
@@ -47,8 +50,11 @@ class SourceListing:
         return digest(images, labels, self.categories, self.own_split, *code)
 
 
-def scan(config: Config) -> SourceListing:
-    """List the source; ConfigError if a folder is missing or holds no image."""
+def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListing:
+    """List the source; ConfigError if a folder is missing or holds no image.
+
+    `guesses` are those that a plan has pinned: no other is made. None leaves all open.
+    """
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
