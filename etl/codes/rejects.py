@@ -50,6 +50,12 @@ _REASONS = (
         "Copy them again from their origin.",
     ),
     RejectReason(
+        "unsupported_format",
+        ("image",),
+        "Images of a format that is not read, or whose library is not installed, are left out.",
+        "Install the library that the reject names, or convert the images to JPEG or PNG.",
+    ),
+    RejectReason(
         "too_many_pixels",
         ("image",),
         "Images with more pixels than source.max_megapixels allows are left out.",

@@ -17,6 +17,7 @@ _LIBRARIES = (
     "opencv-python",
     "opencv-python-headless",
     "pillow",
+    "pillow-heif",
     "pyarrow",
     "pylibjxl",
     "pyturbojpeg",

@@ -13,10 +13,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from etl.imaging import formats
+
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W] luma
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's JPEG also opens MPO, several JPEGs in one file
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
 _GRID_WH = (9, 8)  # cells of a perceptual hash
@@ -69,7 +69,7 @@ def read_header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
     """Return an image file's header; UnreadableImageError if it is not an image or has too many pixels."""
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=formats.READ) as image:
             # checked before the orientation: to look for EXIF in a PNG, Pillow decodes all of it
             if (megapixels := image.width * image.height / 1e6) > max_megapixels:
                 raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
@@ -77,9 +77,22 @@ def read_header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:  # its message contains a memory address
-        raise UnreadableImageError("broken_image", "no image of a known format", "a readable image") from error
+        raise _unidentified(file) from error
     except (OSError, ValueError, SyntaxError) as error:  # raised by Pillow for damaged files
         raise UnreadableImageError("broken_image", error or type(error).__name__, "a readable image") from error
+
+
+def _unidentified(file: BinaryIO) -> UnreadableImageError:
+    """Return the error for a file that Pillow does not know: of another format, of one without its library, damaged."""
+    file.seek(0)
+    name = formats.image_format(file.read(formats.HEAD_BYTES))
+    if name is None:
+        return UnreadableImageError("broken_image", "no image of a known format", "a readable image")
+    if (missing := formats.missing_library(name)) is not None:
+        return UnreadableImageError("unsupported_format", name, missing)
+    if name not in formats.READ:
+        return UnreadableImageError("unsupported_format", name, f"one of {', '.join(formats.READ)}")
+    return UnreadableImageError("broken_image", f"{name} with a damaged header", "a readable image")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -185,7 +198,7 @@ def _between(sums: cv2.typing.MatLike, cells: int) -> NDArray[np.float64]:
 
 def luminance_table(data: bytes) -> list[int] | None:
     """Return the 64 entries of a JPEG's luma quantisation table; None for other formats."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=formats.READ) as image:
         tables = getattr(image, "quantization", None)
     return list(tables[min(tables)]) if tables else None
 
@@ -228,7 +241,7 @@ def _decode_jpeg(data: bytes, colorspace: str, **scaling: Any) -> Pixels:
 
 
 def _decode_other(data: bytes) -> Pixels:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=formats.READ) as image:
         if image.mode.startswith("I;16") or image.mode == "I":
             wide = np.asarray(image).astype(np.int64)
             luma = np.clip(wide >> 8, 0, 255).astype(np.uint8)

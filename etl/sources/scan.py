@@ -17,7 +17,7 @@ from etl.formats.custom import CustomReader
 from etl.formats.labels import ImageLabels
 from etl.formats.pairing import pair_labels
 from etl.ids import digest, image_id, normal_path
-from etl.imaging.codec import EXTENSIONS
+from etl.imaging.formats import EXTENSIONS
 from etl.schema import reject
 from etl.sources.dataset_labels import read_datasets
 from etl.sources.label_files import LabelContents, find_label_files, printable

@@ -14,6 +14,7 @@ import numpy as np
 from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
+from etl.imaging.formats import EXTENSIONS
 from etl.imaging.image_file import ImageFile
 from etl.storage import store
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
@@ -42,7 +43,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     ConfigError if one names none.
     """
     files: list[str] = []
-    known = codec.EXTENSIONS | VIDEOS
+    known = EXTENSIONS | VIDEOS
     expected = "image files, videos, folders, patterns or URIs of them"
     for path in paths:
         local = store.local_path(path)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from etl import boxes as bx
 from etl.boxes import BUCKETS, Boxes, from_table
 from etl.findings import EXAMPLES
+from etl.imaging.formats import suffix_fits
 from etl.schema import place
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
 from etl.stages.audit.crowding import (
@@ -138,7 +139,7 @@ class PartCounter:
         kept = np.array([applied is False for applied in columns["exif_applied"]], dtype=bool)
         self.report("exif_not_applied", turned & kept, self._paths)
         self.report("mpo", np.array([name == "MPO" for name in columns["format"]], dtype=bool), self._paths)
-        wrong = [not _suffix_fits(path, name) for path, name in zip(self.paths, columns["format"], strict=True)]
+        wrong = [not suffix_fits(path, name) for path, name in zip(self.paths, columns["format"], strict=True)]
         self.report("extension_mismatch", np.array(wrong, dtype=bool), self._paths)
         self.report("left_out", np.array([split == "left_out" for split in self.splits]), self._paths)
         unlabelled = np.array([labelled is False for labelled in self.images["labelled"].to_pylist()], dtype=bool)
@@ -295,14 +296,6 @@ _IMAGE_FAULTS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("flat_images", "contrast", lambda deviation: deviation < 15),
     ("blurred_images", "sharpness", lambda variance: variance < 10),
 )
-_SUFFIXES = {
-    "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png", "apng"), "BMP": ("bmp",),
-    "TIFF": ("tif", "tiff"), "WEBP": ("webp",), "GIF": ("gif",),
-}  # fmt: skip
-
-
-def _suffix_fits(path: str, image_format: str | None) -> bool:
-    return image_format not in _SUFFIXES or path.rpartition(".")[2].lower() in _SUFFIXES[image_format]
 
 
 def _coded(values: pa.ChunkedArray) -> tuple[list[str], Ints]:

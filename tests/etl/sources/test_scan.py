@@ -55,7 +55,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_an_image_is_told_from_a_missing_one(tmp_path: Path) -> None:
     laid_out(tmp_path, {"a.txt": BOX, ".b.jpg": b""})
-    with pytest.raises(ConfigError, match=r"no image below .*expected files ending in \.bmp \.jpeg \.jpg"):
+    with pytest.raises(ConfigError, match=r"no image below .*expected files ending in \.apng \.avif \.bmp"):
         scanned(tmp_path)
 
 
