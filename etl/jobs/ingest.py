@@ -33,7 +33,8 @@ from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
 _PART_BYTES = 16_000_000  # of image files in one part
-_SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train"}  # sections that the build id covers
+# Sections that the build id covers.
+_SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train", "gate"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from etl import region, schema
 from etl.boxes import corners
 from etl.config import SplitRatios
 from etl.stages.ledger import ledger_row
+from etl.stages.remap import remap_boxes
 from etl.stages.split import assign_splits
 from etl.storage import store
 from etl.storage.work import Answer, WorkDir
@@ -22,6 +23,8 @@ def run(uri: str) -> Answer:
 
     def compute() -> Answer:
         source = work.config.source
+        boxes = work.usable_annotations("ingest")
+        trained, _ = remap_boxes(boxes, work.categories, work.config.ontology)
         result = assign_splits(
             work.read("ingest", "images"),
             source.split if isinstance(source.split, SplitRatios) else None,
@@ -30,8 +33,9 @@ def run(uri: str) -> Answer:
             near_duplicates=work.pinned_plan.near_duplicates if work.pinned_plan is not None else None,
             divided=work.pinned_plan.divided if work.pinned_plan is not None else None,
             predefined=work.build["own_split"],
+            boxes=trained,
+            metric=work.config.gate.metric,
         )
-        boxes = work.usable_annotations("ingest")
         rows = [
             ledger_row(box, "split", "dropped", result.left_out[image])
             for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
@@ -49,6 +53,7 @@ def run(uri: str) -> Answer:
             "findings": [row.to_dict() for row in result.findings],
         }
         store.write_json(work.path("split", "pins.json"), pins)
+        store.write_json(work.path("split", "report.json"), result.report.to_dict())
         counts = Counter(result.images["split"].to_pylist())
         return {"images": dict(sorted(counts.items())), "findings": len(result.findings)}
 

@@ -15,7 +15,7 @@ from etl import region
 from etl.config import SplitRatios
 from etl.findings import Finding, finding
 from etl.ids import fraction, normal_path
-from etl.schema import DIVIDED, IMAGES, LEFT_OUT
+from etl.schema import ANNOTATIONS, DIVIDED, IMAGES, LEFT_OUT
 from etl.stages.leakage import (
     NEAR_SHARE,
     find_duplicates,
@@ -24,6 +24,7 @@ from etl.stages.leakage import (
     find_near_duplicates,
 )
 from etl.stages.rows import ImageRow
+from etl.stages.splitting.report import SplitReport, make_report
 
 VERSION = 2
 SALTS = 64  # tried for the best shares
@@ -41,6 +42,7 @@ class SplitResult:
     near_duplicates: bool  # near-duplicates of train images are left out
     divided: tuple[str, ...]  # ids of the images whose regions belong to several splits
     left_out: dict[str, str]  # image_id -> rule
+    report: SplitReport
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -53,8 +55,12 @@ def assign_splits(
     near_duplicates: bool | None = None,
     divided: Collection[str] | None = None,
     predefined: Mapping[str, str] | None = None,
+    boxes: pa.Table | None = None,
+    metric: str = "AP_small",
 ) -> SplitResult:
     """Return the split of each image.
+
+    `boxes` are the annotations after the ontology, `metric` is the gate's: its sizes count most.
 
     `predefined` maps paths to the split their dataset came with, which is used even if it leaks. Otherwise the split of
     a group follows from its name and the salt. A `salt`, `near_duplicates` or `divided` (ids of images) that is None is
@@ -63,8 +69,9 @@ def assign_splits(
     rows: list[ImageRow] = images.to_pylist()
     for row in rows:
         row["group"], row["sequence"], row["frame"] = _group_of(row["path"], group)
+    boxes = ANNOTATIONS.empty_table() if boxes is None else boxes
     if predefined is not None:
-        return _use_predefined(rows, predefined, salt or 0)
+        return _use_predefined(rows, predefined, salt or 0, boxes, metric)
     assert ratios is not None
     chosen_salt = salt if salt is not None else _choose_salt(Counter(row["group"] for row in rows), ratios)
     for row in rows:
@@ -86,7 +93,17 @@ def assign_splits(
             row["split"] = LEFT_OUT
     asked = [name for name, share in (("train", 1.0), ("val", ratios.val), ("test", ratios.test)) if share > 0]
     findings += [] if divided_ids else _empty_splits(rows, asked)
-    return SplitResult(_table(rows), chosen_salt, drop_near, tuple(sorted(divided_ids)), left_out, findings)
+    report = make_report(
+        rows,
+        boxes,
+        (ratios.val, ratios.test),
+        metric,
+        kinds={},
+        left_out=left_out,
+        leaks=0 if drop_near else len(near),
+        meets_shares=all(any(row["split"] in (name, DIVIDED) for row in rows) for name in asked),
+    )
+    return SplitResult(_table(rows), chosen_salt, drop_near, tuple(sorted(divided_ids)), left_out, report, findings)
 
 
 _SPLIT_BY_SCENE = (
@@ -161,7 +178,9 @@ def _divide(rows: Sequence[ImageRow], ratios: SplitRatios, chosen: Collection[st
     return divided
 
 
-def _use_predefined(rows: list[ImageRow], predefined: Mapping[str, str], salt: int) -> SplitResult:
+def _use_predefined(
+    rows: list[ImageRow], predefined: Mapping[str, str], salt: int, boxes: pa.Table, metric: str
+) -> SplitResult:
     left_out = {}
     for row in rows:
         row["split"] = predefined.get(row["path"], LEFT_OUT)
@@ -182,8 +201,18 @@ def _use_predefined(rows: list[ImageRow], predefined: Mapping[str, str], salt: i
     if left_out:
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
         findings.append(finding("not_in_own_split", advice, _paths(rows, left_out), count=len(left_out)))
-    findings += _empty_splits(rows, ("train", "val"))
-    return SplitResult(_table(rows), salt, near_duplicates=False, divided=(), left_out=left_out, findings=findings)
+    empty = _empty_splits(rows, ("train", "val"))
+    report = make_report(
+        rows,
+        boxes,
+        None,
+        metric,
+        kinds={row["group"]: "source" for row in rows},
+        left_out=left_out,
+        leaks=len(leaks),
+        meets_shares=not empty,
+    )
+    return SplitResult(_table(rows), salt, False, (), left_out, report, [*findings, *empty])
 
 
 def _empty_splits(rows: Sequence[ImageRow], asked: Sequence[str]) -> list[Finding]:

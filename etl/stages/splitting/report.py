@@ -1,0 +1,171 @@
+"""The report of a split: images and boxes of every split by size and class, the groups, and the leaks that remain."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from etl import region
+from etl.boxes import BUCKETS
+from etl.by_size import BySize
+from etl.document import Document
+from etl.schema import DIVIDED, LEFT_OUT
+from etl.stages.rows import ImageRow
+from etl.stages.splitting.box_counts import BoxCounts, boxes_in_region, count_boxes, gate_buckets
+
+MOST_GROUPS = 50  # the largest groups, which a report lists
+
+GroupKind = Literal["photo", "video", "cut", "pattern", "every", "source"]
+
+
+class SplitCounts(Document):
+    """Images and trained boxes of one split; boxes of ignore regions and crowds are not counted."""
+
+    images: int
+    boxes: int
+    sizes: BySize[int]
+    categories: dict[str, int]  # every class that is trained, also those without a box here
+
+    def boxes_of(self, buckets: Sequence[str]) -> int:
+        """Return the number of boxes in these size buckets."""
+        return sum(self.sizes[name] for name in buckets)
+
+
+class GroupCounts(Document):
+    """A group of images: its name, why they belong together, what it holds, and the splits it went to.
+
+    Kinds: `photo` (one photo, its augmented versions and photos that look the same), `video` (a sequence of frames, or
+    a numbered name that is not known to be photos), `cut` (a video cut into blocks that go to several splits),
+    `pattern` and `every` (of `source.group`), `source` (an image in a split that the dataset came with).
+    """
+
+    name: str
+    kind: GroupKind
+    images: int
+    boxes: int
+    sizes: BySize[int]
+    splits: tuple[str, ...]  # also left_out, if it lost images
+
+
+class SplitReport(Document):
+    """What a split gives to train, val and test, after everything that is left out.
+
+    A check of a split needs `splits`, `leaks` and `gate_sizes`; `groups` and `kinds` explain the split to the user.
+    """
+
+    splits: dict[str, SplitCounts]  # the splits that the configuration asks for, in order
+    left_out: dict[str, int] = Field(default_factory=dict)  # images by rule, see the ledger rules of the split
+    groups: tuple[GroupCounts, ...] = ()  # the largest, at most MOST_GROUPS
+    group_count: int = 0
+    kinds: dict[GroupKind, int] = Field(default_factory=dict)  # number of groups
+    gate_sizes: tuple[str, ...] = ()  # size buckets that gate.metric measures
+    leaks: int = 0  # val and test images that look like train images and are too many to leave out
+    alike_blocks: int = 0  # the same within cut videos of a camera that does not move: no guard band helps
+    divided: int = 0  # images divided into regions of several splits
+    meets_shares: bool = True  # no asked split is empty, and shares of images and gate boxes are met within 50 %
+
+
+def asked_splits(held_out: tuple[float, float] | None) -> tuple[str, ...]:
+    """Return the names of the splits that shares of val and test ask for; train and val without shares."""
+    val, test = held_out if held_out is not None else (1.0, 0.0)
+    return ("train", *(("val",) if val > 0 else ()), *(("test",) if test > 0 else ()))
+
+
+def make_report(
+    rows: Sequence[ImageRow],
+    boxes: pa.Table,
+    held_out: tuple[float, float] | None,
+    metric: str,
+    *,
+    kinds: Mapping[str, GroupKind],
+    left_out: Mapping[str, str],
+    leaks: int = 0,
+    alike_blocks: int = 0,
+    meets_shares: bool = True,
+) -> SplitReport:
+    """Return the report of the rows of `images` with their final splits; `kinds` gives the kind of each group."""
+    counts = count_boxes([row["image_id"] for row in rows], boxes)
+    names = [*asked_splits(held_out)]
+    names += [name for name in ("test",) if name not in names and any(row["split"] == name for row in rows)]
+    splits = {name: _split_counts(rows, counts, name) for name in names}
+    for row in rows:
+        if row["split"] == DIVIDED:
+            splits = _add_regions(splits, row, boxes, held_out, counts.names)
+    groups = _groups(rows, counts, kinds)
+    return SplitReport(
+        splits=splits,
+        left_out=dict(sorted(Counter(left_out.values()).items())),
+        groups=tuple(groups[:MOST_GROUPS]),
+        group_count=len(groups),
+        kinds=dict(sorted(Counter(group.kind for group in groups).items())),
+        gate_sizes=tuple(BUCKETS[index] for index in gate_buckets(metric)),
+        leaks=leaks,
+        alike_blocks=alike_blocks,
+        divided=sum(row["split"] == DIVIDED for row in rows),
+        meets_shares=meets_shares,
+    )
+
+
+def _split_counts(rows: Sequence[ImageRow], counts: BoxCounts, split: str) -> SplitCounts:
+    mask = np.array([row["split"] == split for row in rows], dtype=np.bool_)
+    sizes, categories = counts.sizes[mask].sum(axis=0), counts.categories[mask].sum(axis=0)
+    return SplitCounts(
+        images=int(mask.sum()),
+        boxes=int(sizes.sum()),
+        sizes=BySize[int].of(sizes.tolist()),
+        categories=dict(zip(counts.names, categories.tolist(), strict=True)),
+    )
+
+
+def _add_regions(
+    splits: Mapping[str, SplitCounts],
+    image: ImageRow,
+    boxes: pa.Table,
+    held_out: tuple[float, float] | None,
+    categories: Sequence[str],
+) -> dict[str, SplitCounts]:
+    """Return the counts with the regions of a divided image: an image in each of its splits."""
+    added = dict(splits)
+    for split, window in region.regions_of(image, held_out):
+        inside = count_boxes([image["image_id"]], boxes_in_region(image, boxes, window))
+        found = dict(zip(inside.names, inside.categories[0].tolist(), strict=True))
+        before = splits[split]
+        added[split] = SplitCounts(
+            images=before.images + 1,
+            boxes=before.boxes + int(inside.sizes.sum()),
+            sizes=BySize[int].of(
+                [old + new for old, new in zip(before.sizes.values(), inside.sizes[0].tolist(), strict=True)]
+            ),
+            categories={name: before.categories[name] + found.get(name, 0) for name in categories},
+        )
+    return added
+
+
+def _groups(rows: Sequence[ImageRow], counts: BoxCounts, kinds: Mapping[str, GroupKind]) -> list[GroupCounts]:
+    """Return the groups, largest first."""
+    names = sorted({row["group"] for row in rows})
+    index = {name: number for number, name in enumerate(names)}
+    owner = np.array([index[row["group"]] for row in rows], dtype=np.int64)
+    images = np.bincount(owner, minlength=len(names))
+    sizes = np.zeros((len(names), len(BUCKETS)), dtype=np.int64)
+    np.add.at(sizes, owner, counts.sizes)
+    splits: list[set[str]] = [set() for _ in names]
+    for row, group in zip(rows, owner.tolist(), strict=True):
+        splits[group].add(row["split"])
+    order = sorted(range(len(names)), key=lambda group: (-images[group], names[group]))
+    return [
+        GroupCounts(
+            name=names[group],
+            kind=kinds.get(names[group], "photo"),
+            images=int(images[group]),
+            boxes=int(sizes[group].sum()),
+            sizes=BySize[int].of(sizes[group].tolist()),
+            splits=tuple(sorted(splits[group], key=lambda name: (name == LEFT_OUT, name))),
+        )
+        for group in order
+    ]
