@@ -8,17 +8,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
+from etl.formats.folders import split_in_name
+
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")
-_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![a-z])")
 
 
 def split_in_path(path: str) -> str | None:
     """Return the split in the name of the innermost folder that has one: val for `DET-val/images`; None if none has."""
-    for part in reversed(path.lower().split("/")):
-        if match := _WORD.search(part):
-            return _WORDS[match[1]]
-    return None
+    return next(filter(None, map(split_in_name, reversed(path.split("/")))), None)
 
 
 def resolve_path(folder: str, written: str) -> str | None:

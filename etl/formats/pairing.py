@@ -11,11 +11,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
 
-# Folders that name the kind of the files below them, in lower case.
-_KINDS = (
-    *("images", "image", "img", "imgs", "jpegimages", "pngimages", "labels", "label"),
-    *("annotations", "annotation", "anns", "ann", "xmls", "xml", "txt"),
-)
+from etl.formats.folders import names_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +80,7 @@ def _folder(path: str) -> tuple[str, ...]:
 
 def _place(path: str) -> tuple[str, ...]:
     """Return the parts of the folder without those that name a kind of file."""
-    return tuple(
-        part for part in _folder(path) if part.lower() not in _KINDS and not part.lower().startswith("labeltxt")
-    )
+    return tuple(part for part in _folder(path) if not names_kind(part))
 
 
 @dataclass(slots=True)
