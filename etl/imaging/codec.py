@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -14,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from etl.imaging import formats
+from etl.imaging.mend import mend
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W] luma
 
+_JPEG_START = b"\xff\xd8\xff"
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
 _GRID_WH = (9, 8)  # cells of a perceptual hash
@@ -50,6 +54,7 @@ class Measures:
     contrast: float  # standard deviation
     sharpness: float  # variance of the Laplacian
     phash: int  # 64 bits, see perceptual_hash
+    mended: bool = False  # a JPEG that is read without the stray bytes at its end
 
 
 class UnreadableImageError(ValueError):
@@ -105,25 +110,39 @@ def _orientation(image: Image.Image) -> int:
 def decode(data: bytes, orientation: int = 1) -> Pixels:
     """Return the image uint8 [H, W, 3] RGB with an EXIF orientation applied (1: as stored).
 
-    Raises UnreadableImageError if the data is damaged or ends too early.
+    Raises UnreadableImageError if the picture is damaged or ends too early; stray bytes behind it do no harm.
     """
-    try:
-        pixels = _decode_jpeg(data, "RGB") if _is_plain_jpeg(data) else _decode_other(data)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error
+    pixels, _ = _decode_or_mend(_decode_colours, data)
     return upright(pixels, orientation)
 
 
 def measure(data: bytes, header: Header) -> Measures:
     """Return the measures of an image, decoded at reduced size; UnreadableImageError as in `decode`."""
+    luma, mended = _decode_or_mend(_decode_luma, data)
+    measures = measures_of(luma, header.orientation)
+    return dataclasses.replace(measures, mended=mended)
+
+
+def _decode_or_mend(decoder: Callable[[bytes], Pixels], data: bytes) -> tuple[Pixels, bool]:
+    """Return what the decoder makes of the data, and whether a JPEG had to be mended for it."""
     try:
-        if _is_plain_jpeg(data):
-            luma = _decode_jpeg(data, "GRAY", min_height=MEASURED_SIDE, min_width=MEASURED_SIDE, min_factor=1)[..., 0]
-        else:
-            luma = to_measure(_decode_other(data))
+        return decoder(data), False
     except (OSError, ValueError, SyntaxError) as error:
-        raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error
-    return measures_of(luma, header.orientation)
+        mended = mend(data) if data.startswith(_JPEG_START) else None
+        if mended is None:
+            raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error
+        return decoder(mended), True
+
+
+def _decode_colours(data: bytes) -> Pixels:
+    return _decode_jpeg(data, "RGB") if _is_plain_jpeg(data) else _decode_other(data)
+
+
+def _decode_luma(data: bytes) -> Pixels:
+    """Return the luma [h, w] to measure, at reduced size."""
+    if not _is_plain_jpeg(data):
+        return to_measure(_decode_other(data))
+    return _decode_jpeg(data, "GRAY", min_height=MEASURED_SIDE, min_width=MEASURED_SIDE, min_factor=1)[..., 0]
 
 
 def to_measure(pixels: Pixels) -> Pixels:
@@ -230,7 +249,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _is_plain_jpeg(data: bytes) -> bool:
     """Return whether simplejpeg can decode the bytes: a JPEG of one or three components."""
-    if data[:3] != b"\xff\xd8\xff":
+    if not data.startswith(_JPEG_START):
         return False
     return simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "RGB", "Gray")
 
@@ -241,6 +260,8 @@ def _decode_jpeg(data: bytes, colorspace: str, **scaling: Any) -> Pixels:
 
 
 def _decode_other(data: bytes) -> Pixels:
+    if data.startswith(_JPEG_START):  # in CMYK; Pillow fills a missing part with grey
+        _decode_jpeg(data, "CMYK", min_height=1, min_width=1, min_factor=8)
     with Image.open(io.BytesIO(data), formats=formats.READ) as image:
         if image.mode.startswith("I;16") or image.mode == "I":
             wide = np.asarray(image).astype(np.int64)

@@ -38,6 +38,11 @@ class Library:
         library.tjDecodeYUVPlanes.argtypes = [
             pointer, pointer, pointer, integer, pointer, integer, integer, integer, integer, integer,
         ]  # fmt: skip
+        library.tjInitTransform.restype = pointer
+        library.tjFree.argtypes = [pointer]
+        library.tjTransform.argtypes = [
+            pointer, ctypes.c_char_p, ctypes.c_ulong, integer, pointer, pointer, pointer, integer,
+        ]  # fmt: skip
         return library
 
 

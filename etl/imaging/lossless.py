@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +12,8 @@ import simplejpeg
 
 from etl.errors import TaskError
 from etl.imaging import codec, libturbojpeg
+from etl.imaging.jpeg_segments import FRAMES, segments
+from etl.imaging.mend import mend
 from etl.imaging.yuv import YuvImage, decode
 from etl.plan import Window
 
@@ -19,8 +22,6 @@ log = logging.getLogger("speck")
 _NAME = "lossless-turbojpeg-"
 _YUV = "planes-turbojpeg-"  # tiles are encoded from the YUV planes of their image
 _BASELINE = 0xC0  # SOF0: a sequential, Huffman-coded frame of 8 bits
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # DHT, JPG (reserved) and DAC
-_BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # TEM, RST0-7 and SOI have no length
 # their MCUs are at most 16 px wide, so that every window starts on one; those of 4:1:1 are 32 px wide
 _SAMPLINGS = frozenset({"444", "422", "420", "440", "Gray"})
 _AT_ONCE = 256  # windows of one call; the coefficients of all are in memory
@@ -75,7 +76,7 @@ def check_codec(name: str) -> None:
 def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:
     """Return each window of an image as stored as a JPEG without metadata; empty if the image cannot be cropped so.
 
-    Decoded with fast upsampling, a window has exactly the pixels of the image.
+    Decoded with fast upsampling, a window has exactly the pixels of the image. A JPEG with stray bytes is mended first.
     """
     library = libturbojpeg.load()
     if library is None or not windows or not can_be_cut(data):
@@ -85,7 +86,12 @@ def cut(data: bytes, windows: Sequence[Window]) -> dict[Window, bytes]:
         for start in range(0, len(windows), _AT_ONCE):
             chunk = windows[start : start + _AT_ONCE]
             places = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in chunk]
-            tiles |= zip(chunk, library.wrapper.crop_multiple(data, places, copynone=True), strict=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                tiles |= zip(chunk, library.wrapper.crop_multiple(data, places, copynone=True), strict=True)
+    except UserWarning:
+        mended = mend(data)
+        return {} if mended is None or mended == data else cut(mended, windows)
     except OSError as error:  # libturbojpeg refuses the JPEG
         log.warning("tile: the tiles of an image are re-encoded, libturbojpeg cannot crop it: %s", error)
         return {}
@@ -108,17 +114,4 @@ def can_be_cut(data: bytes) -> bool:
 
 def _frame(data: bytes) -> int | None:
     """Return the SOF marker of a JPEG, None if there is none."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker in _FRAMES:
-            return marker
-        if marker == 0xFF:  # a fill byte
-            place += 1
-        elif marker in _BARE:
-            place += 2
-        else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return None
+    return next((segment.marker for segment in segments(data) if segment.marker in FRAMES), None)
