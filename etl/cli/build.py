@@ -77,9 +77,14 @@ def build(
     from etl.jobs import build
     from etl.jobs.plan import read_plan_file
     from etl.lifecycle import trial
+    from etl.snapshots.change_text import describe_classes
 
     changed = changes(overrides or ()) | ({} if sample is None else {"source.sample": sample})
     settings = trial.load_trial_config(config, changed)
     fixed_plan = read_plan_file(plan) if plan is not None else None
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
-        print_answer(build.build(settings, cluster, plan=fixed_plan, full=full).to_dict(), as_json)
+        answer = build.build(settings, cluster, plan=fixed_plan, full=full)
+    print_answer(answer.to_dict(), as_json)
+    if not as_json:
+        for line in describe_classes(answer.change.classes):
+            typer.echo(line)

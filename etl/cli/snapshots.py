@@ -52,7 +52,9 @@ def diff(
     after: Annotated[str, typer.Argument(help="The later snapshot's URI.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Compare two snapshots: added and removed images, and boxes by class and size."""
+    """Compare two snapshots: images, boxes by class and size, and which class became which."""
+    from etl.snapshots.answer import ClassChanges
+    from etl.snapshots.change_text import describe_classes
     from etl.snapshots.diff import diff
     from etl.snapshots.snapshot import Snapshot
 
@@ -64,6 +66,9 @@ def diff(
     for change, classes in answer["boxes"].items():
         for category, sizes in classes.items():
             print_answer({f"boxes {change}": {category: sum(sizes.values()), **sizes}}, False)
+    print_answer({"share": answer["share"]}, False)
+    for line in describe_classes(ClassChanges.from_dict("diff", answer["classes"])):
+        typer.echo(line)
 
 
 @app.command()

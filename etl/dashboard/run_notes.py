@@ -8,6 +8,7 @@ from typing import Any
 from etl.evaluation import Evaluation
 from etl.snapshots import snapshot
 from etl.snapshots.answer import BuildAnswer, Difference
+from etl.snapshots.change_text import describe_classes
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
@@ -15,7 +16,7 @@ Answer = Mapping[str, Any]
 
 
 def describe_build(answer: BuildAnswer) -> str:
-    """Return the change of images, boxes and findings against the previous snapshot."""
+    """Return the change of classes, images, boxes and findings against the previous snapshot."""
     if not answer.published:
         return "no change"
     parts = [f"{_counts(answer.change.images)} images", f"{_counts(answer.change.boxes)} boxes"]
@@ -24,7 +25,7 @@ def describe_build(answer: BuildAnswer) -> str:
         parts.append(f"{len(new)} new finding{'s' * (len(new) > 1)}: {', '.join(sorted(new))}")
     if answer.rejects:
         parts.append(f"{sum(answer.rejects.values())} rejects")
-    return ", ".join(parts)
+    return "; ".join([*describe_classes(answer.change.classes), ", ".join(parts)])
 
 
 def describe_training(answer: Answer, reason: str) -> str:

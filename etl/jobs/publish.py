@@ -20,8 +20,9 @@ from etl.jobs.versions import VERSIONS
 from etl.lifecycle import retention
 from etl.plan import Plan
 from etl.reports import contact_sheet
-from etl.snapshots import snapshot
-from etl.snapshots.answer import BuildAnswer, Difference, FittedAnchors, SnapshotChange, SnapshotCounts
+from etl.snapshots import diff, snapshot
+from etl.snapshots.answer import BuildAnswer, FittedAnchors, SnapshotCounts
+from etl.snapshots.class_changes import Labels
 from etl.snapshots.snapshot import Snapshot
 from etl.stages import STAGES, ledger
 from etl.stages.remap import trained_categories
@@ -68,6 +69,7 @@ def _publish(work: WorkDir) -> BuildAnswer:
     tables = _snapshot_tables(work, assembled)
     counts = _counts(tables, assembled.shards)
     manifest = _write_snapshot(work, tables, assembled.shards, counts, plan)
+    previous = snapshot.head(work.config)
     answer = BuildAnswer(
         snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
         published=not snapshot.is_newest(work.config.home, manifest["id"]),
@@ -75,7 +77,9 @@ def _publish(work: WorkDir) -> BuildAnswer:
         reused_samples=assembled.reused,
         negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
         sizes=drift.measure_sizes(work.config, plan, tables["samples"]),
-        change=_change(snapshot.head(work.config), tables),
+        change=diff.measure_change(
+            Snapshot.open(previous) if previous is not None else None, tables["images"], _labels(work, tables)
+        ),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_durations(answers, watch),
     )
@@ -159,21 +163,16 @@ def _contact_sheet(work: WorkDir, samples: pa.Table) -> bytes:
     return contact_sheet.render_sheet(work.config.name, zip(rows, images, strict=True), anchors)
 
 
-def _change(previous: str | None, tables: Mapping[str, pa.Table]) -> SnapshotChange:
-    """Return how many images and boxes were added and removed since a snapshot (its URI), and the share of boxes."""
-    earlier = Snapshot.open(previous) if previous is not None else None
-
-    def ids(name: str, key: str) -> tuple[set[str], set[str]]:
-        before = set(earlier.table(name)[key].to_pylist()) if earlier is not None else set()
-        return before, set(tables[name][key].to_pylist())
-
-    def difference(before: set[str], now: set[str]) -> Difference:
-        return Difference(added=len(now - before), removed=len(before - now))
-
-    before, now = ids("annotations", "annotation_id")
-    share = round(len(before ^ now) / len(before), 6) if before else 1.0
-    images = difference(*ids("images", "image_id"))
-    return SnapshotChange(images=images, boxes=difference(before, now), share=share)
+def _labels(work: WorkDir, tables: Mapping[str, pa.Table]) -> Labels:
+    """Return the boxes of the new snapshot and what decides their classes."""
+    known, ontology = work.categories, work.config.ontology
+    return Labels(
+        annotations=tables["annotations"],
+        read_ledger=lambda: tables["ledger"],
+        known=known,
+        trained=trained_categories(known, ontology),
+        ontology=ontology,
+    )
 
 
 def _durations(answers: Mapping[str, Answer], publishing: Stopwatch) -> _Durations:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
-
-import pyarrow as pa
 
 from etl.config import Config
 from etl.errors import StoreError
 from etl.lifecycle import champion
+from etl.snapshots.box_pairs import changed_share
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, ModelPaths, split_uri
@@ -41,16 +39,6 @@ def decide(config: Config, trained: dict[str, Any], changed: float) -> str | Non
     return None
 
 
-def changed_share(before: pa.Table, after: pa.Table) -> float:
-    """Return the number of boxes added, changed or removed between two tables, divided by the number before."""
-    old, new = _boxes(before), _boxes(after)
-    added = Counter(image for _, image in new - old)
-    removed = Counter(image for _, image in old - new)
-    # A moved box is one change: one box removed and one added in the same image.
-    changes = sum(max(added[image], removed[image]) for image in added | removed)
-    return changes / max(1, len(old))
-
-
 def newest_model(config: Config) -> str | None:
     """Return the URI of the newest model of the dataset, None before the first."""
     models = champion.list_models(config.home)
@@ -65,8 +53,3 @@ def snapshot_of(model: str) -> str:
 def trained_on(model: str) -> str:
     """Return the id of the snapshot a model was trained on; its URI if it is not one of the dataset."""
     return str(store.read_json(ModelPaths(model).model_json)["snapshot"])
-
-
-def _boxes(annotations: pa.Table) -> set[tuple[str, str]]:
-    columns = (annotations["annotation_id"], annotations["image_id"])
-    return set(zip(*(column.to_pylist() for column in columns), strict=True))

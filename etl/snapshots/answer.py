@@ -5,6 +5,8 @@ Sizes are those of etl.boxes.BUCKETS, measured in source pixels.
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from etl.by_size import BySize
 from etl.document import Document
 
@@ -51,12 +53,42 @@ class Difference(Document):
     removed: int  # only in the previous one
 
 
+class ClassChange(Document):
+    """Boxes that are in both snapshots and changed their class.
+
+    A class is null for boxes that have none: in the source, no box of the other class before or now; in training,
+    boxes that are dropped or ignored.
+    """
+
+    before: str | None = Field(alias="from")  # class in the previous snapshot
+    after: str | None = Field(alias="to")  # class in the new one
+    boxes: int
+    of: int  # boxes of `from` in the previous snapshot; of `to` in the new one if `from` is null
+
+
+class ClassNumber(Document):
+    """A trained class whose number in exports and models changed."""
+
+    category: str
+    before: int = Field(alias="from")
+    after: int = Field(alias="to")
+
+
+class ClassChanges(Document):
+    """Which class became which, for how many boxes."""
+
+    source: tuple[ClassChange, ...] = ()  # as labelled
+    trained: tuple[ClassChange, ...] = ()  # after the ontology
+    renumbered: tuple[ClassNumber, ...] = ()  # classes of both snapshots
+
+
 class SnapshotChange(Document):
     """The difference from the snapshot that was the newest before; everything is new in a first one."""
 
     images: Difference  # by image id
     boxes: Difference  # by annotation id
-    share: float  # boxes added and removed, divided by the previous number; 1 if that is 0
+    share: float  # boxes added, removed or changed, divided by the previous number, at most 1; 1 if that is 0
+    classes: ClassChanges = ClassChanges()
 
 
 class FittedAnchors(Document):

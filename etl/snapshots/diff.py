@@ -1,35 +1,59 @@
-"""Compare two snapshots: changed images, and changed boxes by class and size."""
+"""Compare two snapshots: changed images, changed boxes by class and size, and changed classes."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from etl.boxes import BUCKETS, XYXY, bucket, from_rows, iou, side_length
+from etl.boxes import BUCKETS, bucket, from_table, side_length
+from etl.snapshots.answer import ClassChanges, Difference, SnapshotChange
+from etl.snapshots.box_pairs import BoxPairs, pair_boxes
+from etl.snapshots.class_changes import Labels, compare_classes
 from etl.snapshots.snapshot import Snapshot
 
-SAME_OBJECT = 0.5  # IoU from which a removed and an added box are one object that was moved or renamed
-_COMPARED = ("category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
-
-Box = Mapping[str, Any]
 Counts = dict[str, dict[str, int]]
 
 
 def diff(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     """Return the answer of `speck diff`: numbers of added, removed and changed images, and of source boxes by class
-    and size.
+    and size; the share of boxes that changed, and which class became which.
 
     An image is changed if its bytes are; a box if its coordinates, category or flags are. A changed box is counted with
     its new class and size.
     """
+    old, new = Labels.of(before), Labels.of(after)
+    pairs = pair_boxes(old.annotations, new.annotations)
     return {
         "images": _images(before.table("images"), after.table("images")),
-        "boxes": _boxes(before.table("annotations"), after.table("annotations")),
+        "boxes": _boxes(old.annotations, new.annotations, pairs),
+        "share": pairs.share,
+        "classes": compare_classes(old, new, pairs).to_dict(),
     }
+
+
+def measure_change(previous: Snapshot | None, images: pa.Table, labels: Labels) -> SnapshotChange:
+    """Return the difference of new tables from a snapshot; without one, everything is new."""
+    if previous is None:
+        return SnapshotChange(
+            images=Difference(added=images.num_rows, removed=0),
+            boxes=Difference(added=labels.annotations.num_rows, removed=0),
+            share=1.0,
+            classes=ClassChanges(source=(), trained=(), renumbered=()),
+        )
+    before = Labels.of(previous)
+    pairs = pair_boxes(before.annotations, labels.annotations)
+    return SnapshotChange(
+        images=_difference(previous.table("images"), images, "image_id"),
+        boxes=_difference(before.annotations, labels.annotations, "annotation_id"),
+        share=pairs.share,
+        classes=compare_classes(before, labels, pairs),
+    )
+
+
+def _difference(before: pa.Table, after: pa.Table, key: str) -> Difference:
+    old, new = (set(table[key].to_pylist()) for table in (before, after))
+    return Difference(added=len(new - old), removed=len(old - new))
 
 
 def _images(before: pa.Table, after: pa.Table) -> dict[str, int]:
@@ -40,59 +64,18 @@ def _images(before: pa.Table, after: pa.Table) -> dict[str, int]:
     return {"added": len(new.keys() - old.keys()), "removed": len(old.keys() - new.keys()), "changed": changed}
 
 
-def _boxes(before: pa.Table, after: pa.Table) -> dict[str, Counts]:
-    old, new = _by_id(before), _by_id(after)
-    changed = [
-        new[name] for name in old.keys() & new.keys() if _compared_values(old[name]) != _compared_values(new[name])
-    ]
-    only_old = _by_image(old[name] for name in old.keys() - new.keys())
-    only_new = _by_image(new[name] for name in new.keys() - old.keys())
-    added, removed = [], []
-    for image in only_old.keys() | only_new.keys():
-        pairs = _pair_by_overlap(only_old[image], only_new[image])
-        paired = set(pairs.values())
-        changed += [only_new[image][row] for row in pairs.values()]
-        removed += [box for row, box in enumerate(only_old[image]) if row not in pairs]
-        added += [box for row, box in enumerate(only_new[image]) if row not in paired]
-    return {"added": _counts(added), "removed": _counts(removed), "changed": _counts(changed)}
-
-
-def _by_id(annotations: pa.Table) -> dict[str, Box]:
+def _boxes(before: pa.Table, after: pa.Table, pairs: BoxPairs) -> dict[str, Counts]:
     return {
-        row["annotation_id"]: row for row in annotations.select(["annotation_id", "image_id", *_COMPARED]).to_pylist()
+        "added": _counts(after.take(pairs.added)),
+        "removed": _counts(before.take(pairs.removed)),
+        "changed": _counts(after.take(pairs.after[pairs.changed])),
     }
 
 
-def _compared_values(box: Box) -> list[Any]:
-    return [box[name] for name in _COMPARED]
-
-
-def _by_image(boxes: Iterable[Box]) -> defaultdict[str, list[Box]]:
-    boxes_of_image: defaultdict[str, list[Box]] = defaultdict(list)
-    for box in sorted(boxes, key=lambda box: str(box["annotation_id"])):
-        boxes_of_image[box["image_id"]].append(box)
-    return boxes_of_image
-
-
-def _pair_by_overlap(old: list[Box], new: list[Box]) -> dict[int, int]:
-    """Return the index of the new box for each old box of the same object: greedy, highest IoU first, each box once."""
-    overlap = iou(*(from_rows(boxes) for boxes in (old, new)))
-    pairs: dict[int, int] = {}
-    paired: set[int] = set()
-    for place in np.argsort(-overlap, axis=None, kind="stable"):
-        row, column = (int(number) for number in np.unravel_index(place, overlap.shape))
-        if overlap[row, column] < SAME_OBJECT:
-            break
-        if row not in pairs and column not in paired:
-            pairs[row] = column
-            paired.add(column)
-    return pairs
-
-
-def _counts(boxes: list[Box]) -> Counts:
+def _counts(boxes: pa.Table) -> Counts:
     counts: Counts = {}
-    sizes = bucket(side_length(from_rows(boxes)))
-    for box, size in zip(boxes, sizes, strict=True):
-        by_size = counts.setdefault(box["category"], dict.fromkeys(BUCKETS, 0))
+    sizes = bucket(side_length(from_table(boxes)))
+    for category, size in zip(boxes["category"].to_pylist(), sizes, strict=True):
+        by_size = counts.setdefault(category, dict.fromkeys(BUCKETS, 0))
         by_size[BUCKETS[size]] += 1
     return {name: counts[name] for name in sorted(counts)}

@@ -36,6 +36,12 @@ def test_added_removed_and_changed_images_and_boxes_are_counted(growing: Any, tm
             "removed": {"bus": sizes(medium=1), "car": sizes(very_tiny=1)},
             "changed": {"car": sizes(small=1, tiny=1)},
         },
+        "share": 1.0,
+        "classes": {
+            "source": [{"from": "bus", "to": "car", "boxes": 1, "of": 2}],
+            "trained": [{"from": "bus", "to": "car", "boxes": 1, "of": 2}],
+            "renumbered": [],
+        },
     }
     assert diff(Snapshot.open(before), Snapshot.open(after)) == expected
     result = CliRunner().invoke(app, ["diff", before, after, "--json"])
@@ -46,4 +52,9 @@ def test_added_removed_and_changed_images_and_boxes_are_counted(growing: Any, tm
 def test_a_snapshot_does_not_differ_from_itself(dataset: Any, tmp_path: Path) -> None:
     one = Snapshot.open(dataset.build(dataset.config(tmp_path / "store"))["snapshot"])
     nothing = {"added": {}, "removed": {}, "changed": {}}
-    assert diff(one, one) == {"images": {"added": 0, "removed": 0, "changed": 0}, "boxes": nothing}
+    assert diff(one, one) == {
+        "images": {"added": 0, "removed": 0, "changed": 0},
+        "boxes": nothing,
+        "share": 0.0,
+        "classes": {"source": [], "trained": [], "renumbered": []},
+    }

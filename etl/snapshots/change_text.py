@@ -1,0 +1,58 @@
+"""Describe in words which class became which between two snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from etl.snapshots.answer import ClassChange, ClassChanges
+
+_WHOLE = 0.5  # share of a class's boxes from which the class is renamed, and not some of its boxes relabelled
+_SHOWN = 10
+
+
+def describe_classes(changes: ClassChanges) -> list[str]:
+    """Return one line per kind of change, none if no class changed; exchanged names come first."""
+    return list(_lines(changes))
+
+
+def _lines(changes: ClassChanges) -> Iterator[str]:
+    moved = [row for row in changes.source if row.before is not None and row.after is not None]
+    renamed = [row for row in moved if row.boxes >= _WHOLE * row.of]
+    exchanged = _exchanged(renamed, changes)
+    if exchanged:
+        yield (
+            f"CLASS NAMES EXCHANGED: {_rows(exchanged)}. The same boxes now have another class, as after a change in "
+            "the order of the class list; if that was not meant, restore the order"
+        )
+    if only_renamed := [row for row in renamed if row not in exchanged]:
+        yield f"classes renamed in the source: {_rows(only_renamed)}"
+    if relabelled := [row for row in moved if row not in renamed]:
+        yield f"boxes relabelled: {_rows(relabelled)}"
+    if new := [row for row in changes.source if row.before is None]:
+        yield f"new classes: {_listed(f'{row.after} ({row.of} boxes)' for row in new)}"
+    if gone := [row for row in changes.source if row.after is None]:
+        yield f"classes without boxes now: {_listed(f'{row.before} ({row.of} boxes before)' for row in gone)}"
+    if trained := [row for row in changes.trained if row not in changes.source]:
+        yield f"trained as another class: {_rows(trained)}"
+    if changes.renumbered:
+        numbers = _listed(f"{row.category} {row.before} -> {row.after}" for row in changes.renumbered)
+        yield f"numbers changed in exports and models: {numbers}"
+
+
+def _exchanged(renamed: Sequence[ClassChange], changes: ClassChanges) -> list[ClassChange]:
+    """Return the renamed classes of which one name is both an old and a new one, or both names were and are classes."""
+    both_ways = {row.before for row in renamed} & {row.after for row in renamed}
+    renumbered = {row.category for row in changes.renumbered}
+    return [row for row in renamed if {row.before, row.after} & both_ways or {row.before, row.after} <= renumbered]
+
+
+def _rows(rows: Iterable[ClassChange]) -> str:
+    return _listed(
+        f"{row.before or 'not trained'} -> {row.after or 'not trained'} ({row.boxes} of {row.of} boxes)" for row in rows
+    )
+
+
+def _listed(texts: Iterable[str]) -> str:
+    shown = list(texts)
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
