@@ -83,8 +83,9 @@ class Source(Section):
     """How images are divided among train, val and test: shares `{val, test, seed}`, `source` for the split that the
     dataset comes with, or lists `{train, val, test}`."""
     max_rejects: Fraction = 0.05
-    """Share of images, or of boxes, that may be unusable before a build fails, 0 to 1. The default tolerates single
-    broken files and stops at a wrong folder or format."""
+    """Share of images, or of boxes, that may be unusable before a build fails, 0 to 1. The same share of the images may
+    have no labels while label files are not used. The default tolerates single broken files and stops at a wrong folder
+    or format."""
     max_megapixels: Annotated[float, Field(gt=0)] = 400
     """Largest image that is read, in megapixels; larger ones are rejected. 400 megapixels decoded are 1.2 GB of memory;
     PNG, TIFF and WebP of 100 megapixels or more are decoded into a temporary file instead."""

@@ -22,11 +22,13 @@ from etl.jobs import ingest_cache
 from etl.jobs.ingest_worker import IngestPart, ingest_part
 from etl.jobs.parts import image_count
 from etl.jobs.plan import PLAN_UPDATE
+from etl.jobs.refusal import refuse
 from etl.jobs.versions import VERSIONS
 from etl.plan import Plan
 from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
+from etl.stages.reject_limits import check_losses
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from etl.storage.work import Answer, Stopwatch, WorkDir
@@ -94,8 +96,8 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     categories = _categories(inputs, tables["annotations"])
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)
-    if config.source.sample is None:  # the reject rate of a sample is not that of the whole source
-        ingest.check_rejects(config, tables["rejects"], tables["images"].num_rows, boxes)
+    if (message := check_losses(config.source, tables)) is not None:
+        raise refuse(work, message, {"rejects": tables["rejects"]})
     _write_tables(inputs, work, tables, categories, boxes)
     if cached.num_rows < len(keys):
         ingest_cache.save(config, keys, rows)

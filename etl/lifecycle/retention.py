@@ -12,12 +12,13 @@ from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.snapshots import snapshot
 from etl.storage import lease, store
-from etl.storage.paths import MANIFEST, RUN_JSON, DatasetPaths, shard_file, split_uri
+from etl.storage.paths import MANIFEST, REFUSED_HTML, RUN_JSON, DatasetPaths, shard_file, split_uri
 from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
 _RUN_DAYS = 7  # after which an unfinished training that was not resumed is deleted
+_REFUSALS = 10  # newest refused builds of a dataset whose rejects are kept
 _AUDIT_HOURS = 24  # after which the work folder of an audit, which holds no lease, is deleted
 
 
@@ -73,6 +74,7 @@ def _collect(config: Config) -> dict[str, Any]:
     trials = _unused_trials(config)
     for name in trials:
         store.delete(paths.trial(name))
+    remove_old_refusals(config.home)
     freed = sum(size for path, size in snapshot_files.items() if path.split("/")[0] in old_snapshots)
     freed += sum(shard_files[name] for name in shards)
     freed += sum(size for path, size in work_files.items() if path.split("/")[0] in work)
@@ -103,6 +105,15 @@ def remove_leftovers(home: str, build_id: str) -> None:
         store.clear_partials(folder)
     for file in (paths.plan, paths.head, *(() if without_lease else (paths.seen, paths.pixels))):
         store.clear_partials_of(file)
+
+
+def remove_old_refusals(home: str) -> None:
+    """Delete what refused builds left, except the newest ten."""
+    paths = DatasetPaths(home)
+    pages = [paths.refusal(name).html for name in _folders(_listing(paths.refused))]
+    newest = sorted(filter(store.exists, pages), key=lambda uri: (store.modified_time(uri), uri))[-_REFUSALS:]
+    for uri in sorted(set(pages) - set(newest)):
+        store.delete(uri.removesuffix(f"/{REFUSED_HTML}"))
 
 
 def snapshots_to_keep(config: Config) -> set[str]:

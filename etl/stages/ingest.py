@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -11,8 +10,6 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.config import Config
-from etl.errors import SourceError
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
@@ -172,22 +169,3 @@ def reject_unknown_categories(tables: dict[str, pa.Table], categories: Sequence[
 def count_boxes(tables: dict[str, pa.Table]) -> int:
     """Return the number of boxes in the label files of the ingested images, including rejected ones."""
     return len(collect_ids(tables["annotations"], tables["ledger"]))
-
-
-def check_rejects(config: Config, rejects: pa.Table, images: int, boxes: int) -> None:
-    """Raise SourceError with the files that have most rejects if more is rejected than `source.max_rejects` allows."""
-    by_kind = {kind: rejects.filter(pc.equal(rejects["kind"], kind)) for kind in ("image", "annotation")}
-    totals = {"image": images + by_kind["image"].num_rows, "annotation": max(boxes, by_kind["annotation"].num_rows)}
-    for kind, rejected in by_kind.items():
-        if rejected.num_rows > config.source.max_rejects * totals[kind]:
-            files = Counter(
-                where.rsplit(":", 1)[0] if kind == "annotation" else where for where in rejected["where"].to_pylist()
-            )
-            worst = ", ".join(f"{file} ({count})" for file, count in files.most_common(5))
-            reasons = ", ".join(
-                f"{reason} {count}" for reason, count in Counter(rejected["reason"].to_pylist()).most_common()
-            )
-            raise SourceError(
-                f"{config.name}: {rejected.num_rows} of {totals[kind]} {kind}s cannot be used ({reasons}), "
-                f"more than source.max_rejects {config.source.max_rejects:g} allows; most in: {worst}"
-            )

@@ -12,6 +12,7 @@
     evaluations/<name>/                     EvaluationPaths: an evaluation of detections from a file
     missing/<model>/                        MissingPaths: suspected missing labels
     audit/  performance/                    the report of `speck audit`, the Dask report of each stage
+    refused/<build>/                        RefusalPaths: why a build was refused; the last ten are kept
     work/<build>/                           the stages of a build in progress (etl.storage.work)
     trials/<name>/<dataset>/                DatasetPaths of a trial
 """
@@ -31,6 +32,7 @@ MODEL_JSON = "model.json"
 WEIGHTS = "weights.safetensors"
 EVALUATION_JSON, EVALUATION_HTML = "evaluation.json", "evaluation.html"
 RUN_JSON = "run.json"
+REFUSED_HTML = "refused.html"
 
 _TRIALS = "trials"
 
@@ -106,6 +108,18 @@ class MissingPaths:
         return f"{self.crops}/{name}"
 
 
+class RefusalPaths:
+    """The URIs of the files of one refused build."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri: Final = uri.rstrip("/")
+        self.html: Final = f"{self.uri}/{REFUSED_HTML}"
+
+    def table(self, name: str) -> str:
+        """Return the URI of a table of the refused build, such as rejects."""
+        return f"{self.uri}/{name}.parquet"
+
+
 class DatasetPaths:
     """The URIs of the files and folders of one dataset; `home` is `<store>/<dataset>`."""
 
@@ -126,6 +140,7 @@ class DatasetPaths:
         self.runs: Final = f"{self.home}/runs"
         self.work: Final = f"{self.home}/work"
         self.trials: Final = f"{self.home}/{_TRIALS}"
+        self.refused: Final = f"{self.home}/refused"
         self.audit_html: Final = f"{self.home}/audit/{AUDIT_HTML}"
 
     def log_entry(self, sequence: int) -> str:
@@ -159,6 +174,10 @@ class DatasetPaths:
     def run(self, name: str) -> RunPaths:
         """Return the files of a training run by its id."""
         return RunPaths(f"{self.runs}/{name}")
+
+    def refusal(self, name: str) -> RefusalPaths:
+        """Return the files of a refused build by its id."""
+        return RefusalPaths(f"{self.refused}/{name}")
 
     def work_dir(self, name: str) -> str:
         """Return the URI of a work folder by the id of its build."""

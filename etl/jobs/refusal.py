@@ -1,0 +1,31 @@
+"""Refuse a build: keep its rejects and a page that explains them, and return the error to raise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from etl.errors import SourceError
+from etl.lifecycle import retention
+from etl.reports.refusal_page import refusal_page
+from etl.stages.reject_summary import summarize_reasons
+from etl.storage import store
+from etl.storage.paths import DatasetPaths, split_uri
+from etl.storage.work import WorkDir
+
+
+def refuse(work: WorkDir, message: str, tables: Mapping[str, pa.Table]) -> SourceError:
+    """Write `refused/<build_id>/` with these tables, among them `rejects`, and a page; return the error to raise.
+
+    `message` may have several lines; the error adds the name of the dataset and the URI of the page. Older refusals
+    than the last ten are deleted.
+    """
+    home = split_uri(work.uri).home
+    name = split_uri(home).id
+    paths = DatasetPaths(home).refusal(work.build_id)
+    for table, rows in tables.items():
+        store.write_table(paths.table(table), rows)
+    store.write_bytes(paths.html, refusal_page(name, message, summarize_reasons(tables)).encode())
+    retention.remove_old_refusals(home)
+    return SourceError(f"{name}: {message}\nAll rejects: {paths.html}")

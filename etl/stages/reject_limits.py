@@ -1,0 +1,101 @@
+"""Decide whether a source loses too much to be built, and say why with one example of each reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.config.source import Source
+from etl.stages.ledger import collect_ids
+from etl.stages.reject_summary import explain_reasons
+
+_UNMATCHED = ("label_without_image", "undecodable_name")  # label files of one image each, which was not found
+_OF_IMAGES = ("unlisted_image", "ambiguous_label")  # about images, or about label files whose images are rejected too
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How many things of a source cannot be used; `noun` and `verb` say which."""
+
+    lost: int
+    total: int
+    noun: str
+    verb: str = "cannot be used"
+
+    def __str__(self) -> str:
+        return f"{self.lost} of {self.total} {self.noun} {self.verb}"
+
+
+def check_losses(source: Source, tables: Mapping[str, pa.Table]) -> str | None:
+    """Return why these tables of an ingest must not be built, None if they can be.
+
+    The limit `source.max_rejects` holds for images, for boxes, and for images without labels while label files are not
+    used. It is not applied to a sample, whose rates are not those of the source. A source without any box is refused
+    whatever the limit.
+    """
+    losses = [loss for loss in _losses(tables) if loss.lost > source.max_rejects * loss.total]
+    reasons = [f"{loss}, more than source.max_rejects {source.max_rejects:g} allows" for loss in losses]
+    if source.sample is not None:
+        reasons = []
+    if not _objects(tables):
+        reasons.append(_without_a_box(tables))
+    return "\n".join([*(f"{reason}." for reason in reasons), *explain_reasons(tables)]) if reasons else None
+
+
+def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
+    rejects, images = tables["rejects"], tables["images"].num_rows
+    of_images, of_boxes = _count(rejects, "image"), _count(rejects, "annotation")
+    yield Loss(of_images, images + of_images, "images")
+    yield Loss(of_boxes, _written_boxes(tables), "boxes")
+    unlisted = _count(rejects, "file", "unlisted_image")
+    without = unlisted + _true(pc.equal(tables["images"]["labelled"], False))
+    unmatched = sum(_count(rejects, "file", reason) for reason in _UNMATCHED)
+    unread = _count(rejects, "file") - unmatched - sum(_count(rejects, "file", reason) for reason in _OF_IMAGES)
+    unlabelled = without if unread else min(without, unmatched)
+    verb = f"have no labels, while {unread + unmatched} label files are not used"
+    yield Loss(unlabelled, images + of_images + unlisted, "images", verb)
+
+
+def _written_boxes(tables: Mapping[str, pa.Table]) -> int:
+    """Return the number of boxes in the files: those of ingested images, and those rejected without an image."""
+    ledger = tables["ledger"]
+    dropped = _true(pc.equal(ledger["outcome"], "dropped"))
+    return len(collect_ids(tables["annotations"], ledger)) + max(_count(tables["rejects"], "annotation") - dropped, 0)
+
+
+def _objects(tables: Mapping[str, pa.Table]) -> int:
+    """Return the number of boxes that are neither rejected nor marked as ignore region or crowd."""
+    annotations, ledger = tables["annotations"], tables["ledger"]
+    dropped = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
+    marked = pc.or_(annotations["ignore"], annotations["crowd"])
+    return int(annotations.num_rows) - _true(pc.or_(marked, pc.is_in(annotations["annotation_id"], dropped)))
+
+
+def _without_a_box(tables: Mapping[str, pa.Table]) -> str:
+    """Return the cause of a source without a single usable box."""
+    images, labelled = tables["images"].num_rows, _true(tables["images"]["labelled"])
+    written = _written_boxes(tables)
+    if written == _count(tables["rejects"], "annotation") and written:
+        cause = f"all {written} boxes are rejected"
+    elif written:
+        cause = "every box that is not rejected is marked as ignore region or crowd"
+    elif labelled:
+        cause = f"the label files of all {labelled} labelled images are empty"
+    else:
+        cause = f"no label file was found for any of {images} images: check source.format and source.annotations"
+    return f"Not a single box to train on: {cause}"
+
+
+def _count(rejects: pa.Table, kind: str, reason: str | None = None) -> int:
+    chosen = pc.equal(rejects["kind"], kind)
+    if reason is not None:
+        chosen = pc.and_(chosen, pc.equal(rejects["reason"], reason))
+    return _true(chosen)
+
+
+def _true(values: pa.ChunkedArray) -> int:
+    """Return how many values are true."""
+    return int(pc.sum(values).as_py() or 0)

@@ -1,0 +1,66 @@
+"""The reasons of a build's rejects: how often each occurs, one example with place, found and expected, and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from etl.codes import REASONS
+
+_MOST_REASONS = 5  # in a message, which fits one screen
+_EXAMPLES = 20  # of each reason
+_WIDTH = 120  # characters of bad input in a message
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonSummary:
+    """One reason of rejects: its kind and count, what it means, what to do, and its first rejects."""
+
+    reason: str
+    kind: str  # file, image or annotation
+    count: int
+    files: int  # in which they are
+    meaning: str
+    cure: str
+    examples: tuple[Mapping[str, Any], ...]  # rows of the table rejects
+
+
+def summarize_reasons(tables: Mapping[str, pa.Table]) -> list[ReasonSummary]:
+    """Return the reasons of the rejects, most frequent first."""
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in tables["rejects"].to_pylist():
+        rows.setdefault((row["reason"], row["kind"]), []).append(row)
+    return [
+        _summarize(reason, kind, found)
+        for (reason, kind), found in sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+
+def _summarize(reason: str, kind: str, rows: list[Mapping[str, Any]]) -> ReasonSummary:
+    entry = REASONS.get(reason)  # a custom reader may give reasons of its own
+    meaning, cure = (entry.meaning, entry.cure) if entry is not None else ("", "")
+    files = {row["where"].rsplit(":", 1)[0] if kind == "annotation" else row["where"] for row in rows}
+    return ReasonSummary(reason, kind, len(rows), len(files), meaning, cure, tuple(rows[:_EXAMPLES]))
+
+
+def explain_reasons(tables: Mapping[str, pa.Table]) -> Iterator[str]:
+    """Yield lines of a message: each of the most frequent reasons with an example and its cure."""
+    reasons = summarize_reasons(tables)
+    for row in reasons[:_MOST_REASONS]:
+        example = row.examples[0]
+        where = f" in {row.files} files" if row.kind == "annotation" and row.files > 1 else ""
+        yield f"  {row.reason}: {row.count} {row.kind}{'s' * (row.count != 1)}{where}"
+        found, expected = _shorten(example["found"]), _shorten(example["expected"])
+        yield f"    {example['where']}: found {found}, expected {expected}"
+        if row.cure:
+            yield f"    {row.cure}"
+    if more := reasons[_MOST_REASONS:]:
+        yield f"  and {sum(row.count for row in more)} rejects of {len(more)} other reasons"
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDTH else line[:_WIDTH] + "…"

@@ -1,0 +1,52 @@
+"""What a refused build leaves behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from etl import schema
+from etl.errors import SourceError
+from etl.execution import cluster
+from etl.jobs import build as jobs
+from etl.jobs.refusal import refuse
+from etl.lifecycle import retention
+from etl.snapshots.snapshot import head
+from etl.storage import store
+from etl.storage.work import WorkDir
+from tests.etl.conftest import Dataset
+
+
+def test_every_command_refuses_a_dataset_alike_and_keeps_its_rejects(dataset: Dataset, tmp_path: Path) -> None:
+    for path in dataset.folder.glob("*.txt"):
+        path.write_text("0 0.5 0.5 0.1 <b>\n")
+    config = dataset.config(tmp_path / "store")
+    messages = []
+    with cluster.serial() as here:
+        for command in (jobs.build, jobs.audit_source, jobs.plan_source):
+            with pytest.raises(SourceError, match="Not a single box") as raised:
+                command(config, here)
+            messages.append(str(raised.value).splitlines())
+    assert head(config) is None
+    assert len({tuple(lines[:-1]) for lines in messages}) == 1
+    for lines in messages:
+        page = Path(lines[-1].removeprefix("All rejects: "))
+        rejects = store.read_table(str(page.with_name("rejects.parquet")))
+        assert set(rejects["reason"].to_pylist()) == {"malformed_line"}
+        assert rejects.num_rows == 10
+        assert "&lt;b&gt;" in page.read_text()
+
+
+def test_the_last_ten_refusals_are_kept_and_garbage_collection_leaves_them(dataset: Dataset, tmp_path: Path) -> None:
+    config = dataset.config(tmp_path)
+    rejects = schema.table(schema.REJECTS, [schema.reject("image", "a.jpg", "broken_image", "no image", "an image")])
+    for number in range(12):
+        work = WorkDir(f"{config.home}/work/{number:02}")
+        page = str(refuse(work, "too bad", {"rejects": rejects})).splitlines()[-1].removeprefix("All rejects: ")
+        os.utime(page, (number, number))
+    refuse(WorkDir(f"{config.home}/work/00"), "too bad again", {"rejects": rejects})
+    retention.collect_garbage(config)
+    kept = sorted(path.name for path in Path(config.home, "refused").iterdir())
+    assert kept == ["00", *(f"{number:02}" for number in range(3, 12))]
