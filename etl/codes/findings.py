@@ -136,7 +136,7 @@ _CLASSES = (
     FindingCode(
         "unused_categories", ("info",),
         "Classes are declared and never labelled: the model would carry outputs that it cannot learn.",
-        "Remove them from source.categories.",
+        "Remove them from source.categories, or drop them (ontology.drop).",
     ),
     FindingCode(
         "digit_categories", ("warning",),

@@ -28,6 +28,7 @@ from etl.plan import Plan
 from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
+from etl.stages.class_list import extend_categories
 from etl.stages.reject_limits import check_losses
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
@@ -140,14 +141,17 @@ def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str]) -
 
 
 def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
-    """Return the class names in order: pinned, else declared by the source, else those that occur.
+    """Return the class names in order: configured, else pinned, else declared by the source, else those that occur.
 
-    Raises ConfigError when the ontology names a class that is not among them, before later stages run.
+    An update of the plan adds the names that are not pinned to the pinned ones. Raises ConfigError when the ontology
+    names a class that is not among them, before later stages run.
     """
     config, plan = inputs.config, inputs.plan
-    is_pinned = plan is not None and config.source.categories is None and inputs.purpose != PLAN_UPDATE
-    names = plan.categories if plan is not None and is_pinned else inputs.source.categories
-    categories = list(names) if names else ingest.find_categories(annotations)
+    pinned = plan.categories if plan is not None and config.source.categories is None else ()
+    if pinned and inputs.purpose != PLAN_UPDATE:
+        categories = list(pinned)
+    else:
+        categories = extend_categories(pinned, inputs.source.categories or ingest.find_categories(annotations))
     remap.resolve_actions(categories, config.ontology)
     return categories
 

@@ -127,7 +127,9 @@ def _write_snapshot(
     """Write the files of the snapshot into its folder, and return its manifest, which is not written yet."""
     data = {name: store.table_bytes(table) for name, table in tables.items()}
     entries = {name: {**_digest(data[name]), "rows": table.num_rows} for name, table in tables.items()}
-    name = snapshot.snapshot_id(entries, shards)
+    categories = trained_categories(work.categories, work.config.ontology)
+    anchors = _digest(store.read_bytes(work.path("anchors", ANCHORS)))["sha256"]
+    name = snapshot.snapshot_id(entries, shards, categories, anchors)
     paths = DatasetPaths(work.config.home).snapshot(name)
     for table_name, content in data.items():
         store.write_bytes(paths.table(table_name), content)
@@ -144,7 +146,7 @@ def _write_snapshot(
         "shards": shards,
         "pages": {SAMPLES_HTML: _digest(sheet)},
         "counts": counts.to_dict(),
-        "categories": trained_categories(work.categories, work.config.ontology),
+        "categories": categories,
         "config": work.config.resolved(),
         "plan": plan.model_dump(mode="json"),
         "versions": VERSIONS,

@@ -46,7 +46,7 @@ class Snapshot:
 
     @property
     def id(self) -> str:
-        """The digest of the snapshot's tables and shards."""
+        """The digest of the snapshot's tables, shards, class list and anchors."""
         return str(self.manifest["id"])
 
     @property
@@ -101,9 +101,10 @@ class Snapshot:
         return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
 
 
-def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> str:
-    """Return the id of a snapshot with these tables and shards."""
-    return digest({name: entry["sha256"] for name, entry in tables.items()}, [shard["sha256"] for shard in shards])[:16]
+def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]], *others: object) -> str:
+    """Return the id of a snapshot with these tables, shards and other content."""
+    hashes = {name: entry["sha256"] for name, entry in tables.items()}
+    return digest(hashes, [shard["sha256"] for shard in shards], *others)[:16]
 
 
 def head(config: Config) -> str | None:

@@ -21,7 +21,7 @@ def declared_classes(data: CheckInput) -> Iterator[Finding]:
     if unused := [name for name in declared if not objects.get(name)]:
         advice = (
             f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
-            "cannot learn."
+            "cannot learn. Remove them from source.categories, or drop them (ontology.drop)."
         )
         yield finding("unused_categories", advice, count=len(unused))
     if declared and (unknown := [name for name in objects if name not in declared]):
