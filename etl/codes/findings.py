@@ -235,6 +235,22 @@ _SPLIT_AND_PLAN = (
         "Set source.group to a pattern that names the scene or flight; replace a split that the dataset came with.",
     ),
     FindingCode(
+        "no_objects", ("critical",),
+        "val has no object of the sizes that gate.metric measures while train has 50 or more, so that no model can be "
+        "judged; or train has no object while val has some, so that no model can learn.",
+        "Give val some of the groups that hold such objects: source.group, or lists in source.split.",
+    ),
+    FindingCode(
+        "no_labelled_box", ("critical",),
+        "No box is left in any split to learn from, for example because the ontology drops every class that occurs.",
+        "Check ontology.keep, ontology.drop and ontology.min_side.",
+    ),
+    FindingCode(
+        "few_objects", ("warning",),
+        "val has fewer objects of a size or class than gate.min_boxes: their metrics are mostly noise.",
+        "Give val more images (source.split.val), or label more.",
+    ),
+    FindingCode(
         "not_in_own_split", ("warning",),
         "The split that the dataset came with does not name these images; they are left out.",
         "Name them in it, or split by ratio.",

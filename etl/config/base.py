@@ -18,7 +18,8 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _as_strings(value: object) -> object:
+def as_strings(value: object) -> object:
+    """Return one text as a tuple of it, and a list as a tuple."""
     return (value,) if isinstance(value, str) else _as_tuple(value)
 
 
@@ -32,12 +33,12 @@ def check_regex(value: str) -> str:
 
 
 Listed = BeforeValidator(_as_tuple)
-Strings = Annotated[tuple[str, ...], BeforeValidator(_as_strings, json_schema_input_type=str | list[str])]
+Strings = Annotated[tuple[str, ...], BeforeValidator(as_strings, json_schema_input_type=str | list[str])]
 Regex = Annotated[str, BeforeValidator(lambda value: check_regex(value) if isinstance(value, str) else value)]
 
 # YAML reads `0` and `1.5` as numbers; as class names they are the text as written.
 Name = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean"]})]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_strings, json_schema_input_type=Name | list[Name])]
+Names = Annotated[tuple[Name, ...], BeforeValidator(as_strings, json_schema_input_type=Name | list[Name])]
 
 
 class Section(BaseModel):

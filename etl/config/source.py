@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
-from etl.config.base import HAS_VARIABLE, Fraction, Listed, Name, Positive, Regex, Section, Strings
+from etl.config.base import HAS_VARIABLE, Fraction, Listed, Name, Positive, Regex, Section, Strings, as_strings
 
 FORMATS = ("coco", "yolo", "voc", "visdrone", "dota")
 _READER = r"(/.*/)?[\w.]+:\w+"  # with the folder of a module beside the dataset file, once that is resolved
 _FORMAT_SCHEMA = {"anyOf": [{"enum": [*FORMATS]}, {"type": "string", "pattern": f"^{_READER}$"}, HAS_VARIABLE]}
 _SOURCE_SCHEMA = {"anyOf": [{"const": "source"}, HAS_VARIABLE]}
+
+
+SplitFault = Literal["empty_split", "leaking_splits", "no_objects"]
+SplitFaults = Annotated[
+    tuple[SplitFault, ...], BeforeValidator(as_strings, json_schema_input_type=SplitFault | list[SplitFault])
+]
 
 
 class SplitRatios(Section):
@@ -82,6 +88,10 @@ class Source(Section):
     split: Split = SplitRatios()
     """How images are divided among train, val and test: shares `{val, test, seed}`, `source` for the split that the
     dataset comes with, or lists `{train, val, test}`."""
+    allow: SplitFaults = ()
+    """Faults of the split that do not stop a build: `empty_split` (no image in a split that is asked for),
+    `leaking_splits` (val or test images look like train images), `no_objects` (no object in val that `gate.metric`
+    counts, or none in train). By default each of them does."""
     max_rejects: Fraction = 0.05
     """Share of images, or of boxes, that may be unusable before a build fails, 0 to 1. The same share of the images may
     have no labels while label files are not used. The default tolerates single broken files and stops at a wrong folder

@@ -13,7 +13,7 @@ from etl.config import Config, network
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.imaging import lossless
-from etl.jobs import audit_cache, plan
+from etl.jobs import audit_cache, plan, split_check
 from etl.jobs.audit_images import example_pictures, measure_pixels, pixel_parts, sample_images
 from etl.jobs.parts import boxes_of, image_count
 from etl.reports.audit_page import audit_page
@@ -82,7 +82,8 @@ def write_audit(work: WorkDir, summary: Summary, images: pa.Table, annotations: 
     audit = conclude(summary, _context(work, images))
     preview = remap.preview_categories(annotations, work.categories, work.config.ontology)
     pictures = example_pictures(work, audit, images, annotations)
-    page = audit_page(audit, preview, pictures, title=work.config.name, before=_audit_before(work.config))
+    before, split = _audit_before(work.config), split_check.load_report(work)
+    page = audit_page(audit, preview, pictures, title=work.config.name, before=before, split=split)
     store.write_json(work.path("audit", AUDIT_JSON), audit.to_dict())
     store.write_bytes(work.path("audit", AUDIT_HTML), page.encode())
     return audit
@@ -101,7 +102,7 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
         near_duplicates=_near_duplicates(images),
-        findings=[*_findings_of_source(work), *_findings_of_split(work), *plan.check_plan(work)],
+        findings=[*_findings_of_source(work), *split_check.load_findings(work), *plan.check_plan(work)],
         splits=(),  # the split stage reports empty splits
         max_rejects=config.source.max_rejects,
         lossless_remedy=_lossless_remedy(work),
@@ -121,11 +122,6 @@ def _near_duplicates(images: pa.Table) -> list[tuple[str, str]]:
 
 def _findings_of_source(work: WorkDir) -> list[Finding]:
     return [Finding.model_validate(row, strict=False) for row in work.build.get("findings", ())]
-
-
-def _findings_of_split(work: WorkDir) -> list[Finding]:
-    pins = store.read_json(work.path("split", "pins.json"))
-    return [Finding.model_validate(row, strict=False) for row in pins["findings"]]
 
 
 def _audit_before(config: Config) -> Audit | None:

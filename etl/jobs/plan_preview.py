@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from etl.jobs import split_check
 from etl.jobs.plan import new_plan, resolve_plan, tables_to_tile
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import preview
@@ -40,6 +41,8 @@ def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
         candidates=preview.preview_candidates(candidates, best),
         ontology=preview_categories(work.read("ingest", "annotations"), work.categories, config.ontology),
         images=dict(sorted(Counter(work.read("split", "images")["split"].to_pylist()).items())),
+        split=split_check.load_report(work),
+        findings=tuple(split_check.load_findings(work)),
         annotations=work.build["boxes"],
         boxes=tables.annotations.num_rows,
         base_tiles=preview.count_base_tiles(stats, plan),

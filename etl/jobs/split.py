@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from etl import region, schema
 from etl.boxes import corners
 from etl.config import SplitRatios
+from etl.jobs import split_check
 from etl.stages.ledger import ledger_row
 from etl.stages.remap import remap_boxes
 from etl.stages.split import assign_splits
@@ -46,16 +47,17 @@ def run(uri: str) -> Answer:
         ]
         work.write("split", "images", result.images)
         work.write("split", "ledger", schema.table(schema.LEDGER, rows))
+        store.write_json(work.path("split", "report.json"), result.report.to_dict())
+        findings = split_check.check(work, result)
         pins = {
             "split_salt": result.salt,
             "near_duplicates": result.near_duplicates,
             "divided": result.divided,
-            "findings": [row.to_dict() for row in result.findings],
+            "findings": [row.to_dict() for row in findings],
         }
         store.write_json(work.path("split", "pins.json"), pins)
-        store.write_json(work.path("split", "report.json"), result.report.to_dict())
         counts = Counter(result.images["split"].to_pylist())
-        return {"images": dict(sorted(counts.items())), "findings": len(result.findings)}
+        return {"images": dict(sorted(counts.items())), "findings": len(findings)}
 
     return work.run_once("split", compute)
 

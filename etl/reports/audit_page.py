@@ -11,9 +11,12 @@ from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histog
 from etl.reports.page import render
 from etl.stages.audit.model import Audit, Histogram2D, ImageQuality, Resolution, SizeTable
 from etl.stages.remap import CategoryPreview
+from etl.stages.split_rows import group_rows, left_out_rows, size_rows
+from etl.stages.splitting.report import SplitReport
 
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
 _MOST_CLASSES = 20
+_MOST_GROUPS = 20
 
 
 def audit_page(
@@ -23,10 +26,12 @@ def audit_page(
     *,
     title: str = "",
     before: Audit | None = None,
+    split: SplitReport | None = None,
 ) -> str:
     """Return the audit as one HTML page.
 
-    Thumbnails are captions with the JPEG bytes of images with boxes drawn; `before` is the audit of the last snapshot.
+    Thumbnails are captions with the JPEG bytes of images with boxes drawn; `before` is the audit of the last snapshot,
+    `split` the report of the split.
     """
     classes = audit.objects_by_class
     return render(
@@ -50,9 +55,19 @@ def audit_page(
             [row.category, row.becomes or "", row.rule, count(row.boxes), count(row.images)] for row in ontology_preview
         ],
         thumbnails=list(thumbnails),
+        split=split,
+        split_tables=[] if split is None else list(_split_tables(split)),
         resolution_table=[_resolution(8, audit.resolution.px_8), _resolution(16, audit.resolution.px_16)],
         changes=[] if before is None else _changes(before, audit),
     )
+
+
+def _split_tables(split: SplitReport) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield caption and rows of each table of the split; the first row names the columns."""
+    yield "Images and trained boxes of each split, by size in source pixels.", size_rows(split)
+    if split.left_out:
+        yield "Images that are in no split, by reason.", left_out_rows(split)
+    yield f"The largest of {split.group_count:,} groups; a group is not divided.", group_rows(split, _MOST_GROUPS)
 
 
 def _resolution(goal: int, row: Resolution) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from etl.stages.planning.preview import CandidatePreview, Negatives, PlanPreview, Sizes
+from etl.stages.split_rows import class_rows, group_rows, left_out_rows, size_rows
+
+_MOST_GROUPS = 10
+_LEFT_ALIGNED = ("rule", "reason", "becomes", "in")
 
 
 def show(preview: PlanPreview, console: Console | None = None) -> None:
@@ -26,7 +31,10 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
     for key, (before, after) in preview.changes.items():
         console.print(f"an update changes {key}: {before} -> {after}", markup=False, soft_wrap=True)
     console.print(_ontology_table(preview))
-    console.print(_split_table(preview))
+    for table in _split_tables(preview):
+        console.print(table)
+    for row in preview.findings:
+        console.print(f"{row.severity} {row.code} ({row.count:,}): {row.advice}", markup=False, soft_wrap=True)
     console.print(_negatives_table(preview.negatives))
     console.print(_size_table(preview.sizes))
     console.print(
@@ -62,13 +70,17 @@ def _ontology_table(preview: PlanPreview) -> Table:
     )
 
 
-def _split_table(preview: PlanPreview) -> Table:
-    splits = {**preview.images, **preview.base_tiles}
-    return _table(
-        "Splits",
-        ("split", "images", "tiles"),
-        ((split, preview.images.get(split, 0), preview.base_tiles.get(split, 0)) for split in splits),
-    )
+def _split_tables(preview: PlanPreview) -> Iterator[Table]:
+    split = preview.split
+    head, *rows = size_rows(split)
+    yield _table("Splits", [*head, "tiles"], ([*row, preview.base_tiles.get(row[0], 0)] for row in rows))
+    if split.left_out:
+        head, *rows = left_out_rows(split)
+        yield _table("Images in no split", head, rows)
+    head, *rows = class_rows(split)
+    yield _table("Boxes of each class by split", head, rows)
+    head, *rows = group_rows(split, _MOST_GROUPS)
+    yield _table(f"Groups, the largest of {split.group_count:,}", head, rows)
 
 
 def _negatives_table(negatives: Negatives) -> Table:
@@ -105,7 +117,7 @@ def _share(value: float | None) -> str:
 def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(names):
-        table.add_column(name, justify="left" if number == 0 or name in ("rule", "reason", "becomes") else "right")
+        table.add_column(name, justify="left" if number == 0 or name in _LEFT_ALIGNED else "right")
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(escape(str(value)) for value in row))
     return table

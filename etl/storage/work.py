@@ -61,6 +61,11 @@ class WorkDir:
         """Whether a build is in progress in this folder."""
         return store.exists(self.build_json)
 
+    @property
+    def is_build(self) -> bool:
+        """Whether the work ends in a snapshot; an audit or a plan preview has its purpose in the folder's name."""
+        return "-" not in self.build_id
+
     @cached_property
     def build(self) -> dict[str, Any]:
         """The content of build.json: config, plan (null before the first build), categories, own_split, full.
@@ -114,7 +119,7 @@ class WorkDir:
 
     def hold_lease(self, *, last: bool = False) -> AbstractContextManager[None]:
         """Hold the lease on the dataset for a stage, as `lease.hold` does; an audit or a plan preview needs none."""
-        if "-" in self.build_id:
+        if not self.is_build:
             return nullcontext()
         return lease.hold(split_uri(self.uri).home, self.build_id, last=last)
 

@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from etl import boxes, schema
 from etl.config import Config, network
+from etl.findings import Finding
 from etl.plan import Plan
 from etl.stages.augment.oversample import count_copies
 from etl.stages.planning.sampling import size_shares
 from etl.stages.planning.tile_size import Candidate
 from etl.stages.planning.tile_stats import EmptyTile, TileStats
 from etl.stages.remap import CategoryPreview
+from etl.stages.splitting.report import SplitReport
 from etl.stages.tile import keeps_negative
 
 
@@ -79,6 +81,8 @@ class PlanPreview(_Preview):
     candidates: tuple[CandidatePreview, ...]
     ontology: tuple[CategoryPreview, ...]
     images: dict[str, int]  # by split
+    split: SplitReport  # images and boxes of each split, and what is left out
+    findings: tuple[Finding, ...]  # of the split; see etl.codes
     annotations: int  # boxes in the source
     boxes: int  # boxes that reach the tile stage
     base_tiles: dict[str, int]  # by split

@@ -69,6 +69,11 @@ class SplitReport(Document):
     divided: int = 0  # images divided into regions of several splits
     meets_shares: bool = True  # no asked split is empty, and shares of images and gate boxes are met within 50 %
 
+    @property
+    def boxes(self) -> int:
+        """The number of trained boxes in all splits."""
+        return sum(split.boxes for split in self.splits.values())
+
 
 def asked_splits(held_out: tuple[float, float] | None) -> tuple[str, ...]:
     """Return the names of the splits that shares of val and test ask for; train and val without shares."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -10,12 +11,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from etl import schema
+from etl.by_size import BySize
 from etl.reports import audit_page, charts
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, count_labels
 from etl.stages.audit.model import Audit
 from etl.stages.remap import CategoryPreview
+from etl.stages.splitting.report import GroupCounts, SplitCounts, SplitReport
 
 NASTY = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br", "rect", "line", "circle", "polyline"}
@@ -90,6 +93,20 @@ def test_what_to_do_comes_before_every_plot_and_the_most_severe_first() -> None:
     assert html.index("<h2>Findings</h2>") < html.index("<svg")
     places = [html.index(f"<code>{row.code}</code>") for row in result.findings]
     assert places == sorted(places) and places
+
+
+def test_the_page_has_the_table_of_the_split_with_its_groups_and_what_is_left_out() -> None:
+    sizes = BySize[int].of([1, 2, 3, 4, 5])
+    counts = SplitCounts(images=1234, boxes=15, sizes=sizes, categories={"car": 15})
+    group = GroupCounts(name=NASTY, kind="photo", images=9, boxes=15, sizes=sizes, splits=("train", "left_out"))
+    split = SplitReport(splits={"train": counts}, left_out={"frame_guard": 7}, groups=(group,), group_count=41)
+    html = audit_page.audit_page(made(), title="cars", split=split)
+    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+    assert "train 1,234 15 1 2 3 4 5" in text
+    assert "frame_guard 7" in text
+    assert "largest of 41 groups" in text
+    assert f"{NASTY} train, left_out 9 15" in text
+    assert "<h2>Splits</h2>" not in audit_page.audit_page(made(), title="cars")
 
 
 def test_every_plot_has_a_title_and_a_sentence() -> None:

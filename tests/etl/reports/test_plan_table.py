@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from etl.by_size import BySize
+from etl.findings import finding
 from etl.plan import Plan, TilePlan
 from etl.reports import plan_table
 from etl.stages.planning.preview import CandidatePreview, Cost, EmptyTiles, Negatives, PlanPreview, Sizes
 from etl.stages.remap import CategoryPreview
+from etl.stages.splitting.report import GroupCounts, SplitCounts, SplitReport
 
 PLAN = Plan(
     split_salt=3,
@@ -34,6 +37,16 @@ CANDIDATES = (
 )  # fmt: skip
 
 
+def counts(images: int, boxes: int, **categories: int) -> SplitCounts:
+    sizes = BySize[int].of([1, boxes - 1, 0, 0, 0])
+    return SplitCounts(images=images, boxes=boxes, sizes=sizes, categories=categories)
+
+
+def group(name: str, images: int, boxes: int, *splits: str) -> GroupCounts:
+    sizes = BySize[int].of([0, boxes, 0, 0, 0])
+    return GroupCounts(name=name, kind="photo", images=images, boxes=boxes, sizes=sizes, splits=splits)
+
+
 def preview(**changes: Any) -> PlanPreview:
     values = {
         "plan": PLAN,
@@ -46,6 +59,13 @@ def preview(**changes: Any) -> PlanPreview:
             CategoryPreview(category="tree", becomes=None, rule="drop", boxes=17, images=2),
         ),
         "images": {"train": 81, "val": 9, "left_out": 2},
+        "split": SplitReport(
+            splits={"train": counts(81, 28, van=23, bus=5), "val": counts(9, 3, van=3, bus=0)},
+            left_out={"frame_guard": 2},
+            groups=(group("[bold]farm", 60, 21, "train", "left_out"), group("yard", 9, 3, "val")),
+            group_count=7,
+        ),
+        "findings": (finding("few_objects", "val has few [bold]vans", count=3),),
         "annotations": 48,
         "boxes": 31,
         "base_tiles": {"train": 902, "val": 77},
@@ -79,9 +99,14 @@ def test_every_table_has_its_rows() -> None:
         "320 1 4100 419.8 - cuts",
         "van car merge:car 31 5",
         "tree - drop 17 2",
-        "train 81 902",
-        "val 9 77",
-        "left_out 2 0",
+        "train 81 28 1 27 0 0 0 902",
+        "val 9 3 1 2 0 0 0 77",
+        "frame_guard 2",
+        "van 23 3",
+        "bus 5 0",
+        "[bold]farm train, left_out 60 21",
+        "yard val 9 3",
+        "warning few_objects (3): val has few [bold]vans",
         "near objects 111 333",
         "far objects 222 4444",
         "tiny 30 75.0% 60.0% 58.0%",

@@ -1,0 +1,56 @@
+"""Check the split of a work, and stop a build whose split is not usable."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.findings import Finding
+from etl.stages.remap import remap_boxes
+from etl.stages.split import SplitResult
+from etl.stages.split_check import FAULTS, check_split
+from etl.stages.split_remedy import Remedies
+from etl.stages.splitting.report import SplitReport
+from etl.storage import store
+from etl.storage.work import WorkDir
+
+log = logging.getLogger("speck")
+
+
+def check(work: WorkDir, result: SplitResult) -> list[Finding]:
+    """Return the findings of a split, those of its assignment included.
+
+    A build logs its faults.
+    """
+    source, report = work.config.source, result.report
+    leaking = next((row.files for row in result.findings if row.code == "leaking_splits"), ())
+    unused = _unused_boxes(work) if report.boxes == 0 else {}
+    remedies = Remedies(result.images, source)
+    findings = check_split(report, work.config.gate, remedies, leaking=leaking, unused=unused)
+    for row in findings:
+        if work.is_build and row.code in FAULTS:
+            log.warning("%s: %s", row.code, row.advice)
+    return [*(row for row in result.findings if row.code not in FAULTS), *findings]
+
+
+def load_report(work: WorkDir) -> SplitReport:
+    """Return the report of the split of a work."""
+    uri = work.path("split", "report.json")
+    return SplitReport.from_json(uri, store.read_bytes(uri))
+
+
+def load_findings(work: WorkDir) -> list[Finding]:
+    """Return the findings of the split of a work."""
+    pins = store.read_json(work.path("split", "pins.json"))
+    return [Finding.model_validate(row, strict=False) for row in pins["findings"]]
+
+
+def _unused_boxes(work: WorkDir) -> dict[str, int]:
+    """Return the number of boxes that are no objects, by the rule that drops or ignores them."""
+    _, remapped = remap_boxes(work.usable_annotations("ingest", "split"), work.categories, work.config.ontology)
+    ledgers = pa.concat_tables([work.read("ingest", "ledger"), work.read("split", "ledger"), remapped])
+    taken = ledgers.filter(pc.is_in(ledgers["outcome"], pa.array(["dropped", "ignored"])))
+    return dict(Counter(taken["rule"].to_pylist()).most_common())
