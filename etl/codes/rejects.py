@@ -87,6 +87,12 @@ _REASONS = (
         "Correct or delete the line.",
     ),
     RejectReason(
+        "pose_row",
+        ("annotation",),
+        "A row of a YOLO label file is a box with keypoints, of which no data.yaml gives the number.",
+        "Write `kpt_shape: [points, 2 or 3]` into data.yaml: the boxes are read, and the keypoints kept in `extra`.",
+    ),
+    RejectReason(
         "malformed_box",
         ("annotation",),
         "The coordinates of a box are missing or not finite numbers.",

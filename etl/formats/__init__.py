@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import pyarrow as pa
 
 from etl.errors import ConfigError
-from etl.formats import coco, custom, dota, visdrone, voc, yolo
+from etl.formats import coco, custom, dota, visdrone, voc, yolo, yolo_pose
 from etl.formats.labels import ImageLabels
 
 
@@ -60,8 +60,13 @@ _PER_IMAGE: dict[str, LabelFormat] = {"yolo": yolo, "voc": voc, "visdrone": visd
 _WRITERS: dict[str, Writer] = {"yolo": yolo, "coco": coco, "voc": voc, "visdrone": visdrone, "dota": dota}
 
 
-def get_reader(name: str, dataset: str = "") -> LabelFormat | DatasetFormat:
-    """Return the reader of a `source.format`; ConfigError, naming the dataset, if there is none."""
+def get_reader(name: str, dataset: str = "", kpt_shape: tuple[int, int] | None = None) -> LabelFormat | DatasetFormat:
+    """Return the reader of a `source.format`; ConfigError, naming the dataset, if there is none.
+
+    `kpt_shape` is that of YOLO rows with keypoints, see `keypoints`.
+    """
+    if name == "yolo" and kpt_shape is not None:
+        return yolo_pose.PoseReader(kpt_shape)
     if name in _PER_IMAGE:
         return _PER_IMAGE[name]
     if name == "coco":

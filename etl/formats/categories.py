@@ -46,6 +46,18 @@ def find_names(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
     return None
 
 
+def read_kpt_shape(data: bytes, where: str) -> tuple[int, int] | None:
+    """Return the `kpt_shape` of a data.yaml, None if it has none; ConfigError unless it is two whole numbers."""
+    document = yaml_mapping(data)
+    if document is None or not {"names", "kpt_shape"} <= document.keys():  # without names it may describe a model
+        return None
+    written = document["kpt_shape"]
+    sides = [int(text) for text in written if str(text).isdecimal()] if isinstance(written, list) else []
+    if len(sides) == len(written) == 2 and sides[0] > 0 and sides[1] in (2, 3):
+        return sides[0], sides[1]
+    raise ConfigError("", f"{where}: kpt_shape", written, "[points, 2 or 3], the numbers of a keypoint")
+
+
 def yaml_mapping(data: bytes) -> dict[str, Any] | None:
     """Return the mapping in a YAML file with all scalars as text; None if there is none."""
     text = decode(data)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import yaml
 
 from etl.boxes import corners, hull
+from etl.formats import yolo_hints
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import Placed, category_index, place_images, write_text
 from etl.formats.text import excerpt, has_entries, malformed, numbers, read_lines, shortest
@@ -17,7 +19,6 @@ from etl.formats.text import excerpt, has_entries, malformed, numbers, read_line
 SUFFIX = ".txt"
 _BOX = 5  # class cx cy w h
 _POLYGON = 7  # class and at least three points
-_EXPECTED = "class cx cy w h, or class and three or more points, finite and normalised"
 
 
 def is_label(data: bytes) -> bool:
@@ -25,32 +26,54 @@ def is_label(data: bytes) -> bool:
     return has_entries(data, lambda line: len(line.split()) >= _BOX and numbers(line.split()) is not None)
 
 
-def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-    """Return the labels of an image of size `wh`, in its pixels; without names the class index is the name."""
-    return read_lines(data, file, lambda line, number: _read_line(line, number, wh, names))
+def read_label(
+    data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None, kpt_shape: tuple[int, int] | None = None
+) -> ImageLabels:
+    """Return the labels of an image of size `wh`, in its pixels; without names the class index is the name.
+
+    With `kpt_shape`, the number of keypoints and of the numbers of each, rows are boxes with or without keypoints.
+    """
+    return read_lines(data, file, lambda line, number: _read_line(line, number, wh, names, kpt_shape))
 
 
-def _read_line(line: str, number: int, wh: tuple[int, int], names: Sequence[str] | None) -> LabelBox | BadBox:
+def _read_line(
+    line: str, number: int, wh: tuple[int, int], names: Sequence[str] | None, kpt_shape: tuple[int, int] | None
+) -> LabelBox | BadBox:
     values = numbers(line.split())
-    if values is None or not (len(values) == _BOX or (len(values) >= _POLYGON and len(values) % 2)):
-        return malformed(number, line, _EXPECTED)
+    if values is None or not values[0].is_integer() or not _is_form(len(values), kpt_shape):
+        return yolo_hints.explain(line, number, values, kpt_shape)
     category, *places = values
-    if not category.is_integer():
-        return malformed(number, line, _EXPECTED)
     if category < 0 or (names is not None and category >= len(names)):
         expected = "a class from 0" if names is None else f"a class from 0 to {len(names) - 1}"
         return BadBox("unknown_category_id", excerpt(line), expected, number)
-    polygon = None
-    if len(values) == _BOX:
-        xyxy, empty = _cxcywh_to_xyxy(places, wh), places[2] <= 0 or places[3] <= 0
+    polygon, extra = None, {}
+    if len(values) == _BOX or kpt_shape is not None:
+        xyxy, empty = _cxcywh_to_xyxy(places[:4], wh), places[2] <= 0 or places[3] <= 0
+        extra = _keypoints(places[4:], wh, kpt_shape)
     else:
         polygon = tuple(place * wh[axis % 2] for axis, place in enumerate(places))
         x0, y0, x1, y1 = hull(places)
         xyxy, empty = hull(polygon), x1 <= x0 or y1 <= y0
     if not all(map(math.isfinite, polygon or xyxy)):
-        return malformed(number, line, _EXPECTED)
+        return malformed(number, line, yolo_hints.EXPECTED)
     name = str(int(category)) if names is None else names[int(category)]
-    return LabelBox(name, xyxy, number, empty=empty, polygon=polygon)
+    return LabelBox(name, xyxy, number, empty=empty, polygon=polygon, extra=extra)
+
+
+def _is_form(length: int, kpt_shape: tuple[int, int] | None) -> bool:
+    """Return whether a row of so many numbers is a box, a polygon or, where they are declared, a box with keypoints."""
+    if kpt_shape is not None:
+        return length in (_BOX, _BOX + kpt_shape[0] * kpt_shape[1])
+    return length == _BOX or (length >= _POLYGON and length % 2 == 1)
+
+
+def _keypoints(values: Sequence[float], wh: tuple[int, int], kpt_shape: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the keypoints of a row in pixels, each with its visibility if it has one."""
+    if kpt_shape is None or not values:
+        return {}
+    scale = (*wh, 1)
+    points = [values[start : start + kpt_shape[1]] for start in range(0, len(values), kpt_shape[1])]
+    return {"keypoints": [[value * scale[axis] for axis, value in enumerate(point)] for point in points]}
 
 
 def _cxcywh_to_xyxy(cxcywh: Sequence[float], wh: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -29,6 +29,7 @@ from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
 from etl.stages.class_list import extend_categories
+from etl.stages.pose_rows import reject_pose_rows
 from etl.stages.reject_limits import check_losses
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
@@ -94,6 +95,8 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     rows = ingest_cache.order_by_path(list(keys), [cached, *_read_images(config, source, cached, cluster)])
     tables = ingest_cache.to_tables(rows)
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
+    if config.source.format == "yolo":
+        tables = reject_pose_rows(tables)
     categories = _categories(inputs, tables["annotations"])
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)
@@ -137,7 +140,7 @@ def _ingest_parts(config: Config, source: scan.SourceListing, cached: set[str]) 
 def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str]) -> IngestPart:
     label_files = {path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths}
     labels = {path: source.listed[path] for path in paths if path in source.listed}
-    return IngestPart(config, tuple(paths), label_files, labels, source.categories)
+    return IngestPart(config, tuple(paths), label_files, labels, source.categories, source.kpt_shape)
 
 
 def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:

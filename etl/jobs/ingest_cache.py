@@ -51,7 +51,8 @@ def to_tables(rows: pa.Table) -> dict[str, pa.Table]:
 
 def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
     """Return, by path, a digest of everything that determines an image's rows; no image is opened."""
-    shared = digest(config.source.model_dump(mode="json", include=_SETTINGS), source.categories, ingest.VERSION)
+    settings = config.source.model_dump(mode="json", include=_SETTINGS)
+    shared = digest(settings, source.categories, ingest.VERSION, *(source.kpt_shape or ()))
     keys = {}
     for file in source.images:
         if file.path in source.listed:  # parsed labels: the file that lists them lists other images too

@@ -25,6 +25,7 @@ class IngestPart:
     label_files: dict[str, tuple[tuple[str, str], ...]]
     labels: dict[str, tuple[ImageLabels, ...]]
     categories: tuple[str, ...] | None
+    kpt_shape: tuple[int, int] | None = None  # of YOLO rows
 
 
 def ingest_part(part: IngestPart) -> pa.Table:
@@ -55,7 +56,7 @@ def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
 def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
     if path in part.labels:
         return part.labels[path]
-    reader = formats.get_reader(part.config.source.format)
+    reader = formats.get_reader(part.config.source.format, kpt_shape=part.kpt_shape)
     if isinstance(reader, formats.DatasetFormat):
         return ()
     return tuple(

@@ -20,6 +20,7 @@ from etl.ids import digest, image_id, normal_path
 from etl.imaging.formats import EXTENSIONS
 from etl.schema import reject
 from etl.sources.dataset_labels import read_datasets
+from etl.sources.keypoints import find_kpt_shape
 from etl.sources.label_files import LabelContents, find_label_files, printable
 from etl.sources.own_split import find_own_split
 from etl.storage import store
@@ -39,6 +40,7 @@ class SourceListing:
     rejects: tuple[dict[str, str], ...] = ()
     reader_code: str | None = None  # digest of the code of a reader of the user's own
     guesses: tuple[str, ...] = ()  # ways of reading the source that its files do not fix, sorted
+    kpt_shape: tuple[int, int] | None = None  # keypoints of YOLO rows, and the numbers of each
     findings: tuple[Finding, ...] = ()  # about what was guessed and what was not read
 
     @property
@@ -47,7 +49,7 @@ class SourceListing:
         images = [[file.path, file.size, file.stamp] for file in self.images]
         labels = sorted([path, *info] for path, info in self.sizes.items())
         code = [] if self.reader_code is None else [self.reader_code]
-        return digest(images, labels, self.categories, self.own_split, *code)
+        return digest(images, labels, self.categories, self.own_split, *code, *(self.kpt_shape or ()))
 
 
 def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListing:
@@ -90,6 +92,7 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
         listed=listed,
         rejects=(*nameless, *rejects),
         reader_code=reader.code if isinstance(reader, CustomReader) else None,
+        kpt_shape=find_kpt_shape(config),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -149,20 +149,33 @@ def reject_unknown_categories(tables: dict[str, pa.Table], categories: Sequence[
 
     A box that was already rejected keeps its first reason.
     """
-    annotations, ledger = tables["annotations"], tables["ledger"]
-    rejected = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
+    annotations = tables["annotations"]
     known = pc.or_(pc.is_in(annotations["category"], pa.array(categories, pa.string())), annotations["ignore"])
-    accepted = pc.or_(known, pc.is_in(annotations["annotation_id"], rejected))
-    unknown = annotations.filter(pc.invert(accepted)).select(["annotation_id", "category", "file", "line"]).to_pylist()
+    unknown = annotations.filter(pc.invert(pc.or_(known, is_dropped(tables))))
     expected = f"one of the {len(categories)} known classes"
+    return add_drops(tables, unknown, "unknown_category", unknown["category"].to_pylist(), expected)
+
+
+def is_dropped(tables: Mapping[str, pa.Table]) -> pa.ChunkedArray:
+    """Return, for each row of annotations, whether the box is rejected already."""
+    ledger = tables["ledger"]
+    rejected = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
+    return pc.is_in(tables["annotations"]["annotation_id"], rejected)
+
+
+def add_drops(
+    tables: dict[str, pa.Table], boxes: pa.Table, reason: str, found: Iterable[object], expected: str
+) -> dict[str, pa.Table]:
+    """Return the tables with a reject and a ledger row for each of these annotations, of which `found` is said."""
+    rows = boxes.select(["annotation_id", "file", "line"]).to_pylist()
     rejects = [
-        reject("annotation", place(row["file"], row["line"]), "unknown_category", row["category"], expected)
-        for row in unknown
+        reject("annotation", place(row["file"], row["line"]), reason, text, expected)
+        for row, text in zip(rows, found, strict=True)
     ]
-    dropped = [ledger_row(row["annotation_id"], "ingest", "dropped", "unknown_category") for row in unknown]
+    dropped = [ledger_row(row["annotation_id"], "ingest", "dropped", reason) for row in rows]
     return tables | {
         "rejects": pa.concat_tables([tables["rejects"], table(REJECTS, rejects)]),
-        "ledger": pa.concat_tables([ledger, table(LEDGER, dropped)]),
+        "ledger": pa.concat_tables([tables["ledger"], table(LEDGER, dropped)]),
     }
 
 
