@@ -12,8 +12,9 @@ from etl.config.source import Source
 from etl.stages.ledger import collect_ids
 from etl.stages.reject_summary import explain_reasons
 
+_WITHOUT_LABELS = ("unlisted_image", "unlabelled_image")  # rejects of images whose labels were not found
 _UNMATCHED = ("label_without_image", "undecodable_name")  # label files of one image each, which was not found
-_OF_IMAGES = ("unlisted_image", "ambiguous_label")  # about images, or about label files whose images are rejected too
+_READ_ELSEWHERE = ("ambiguous_label", "second_label", "unknown_file")  # their images have labels or are rejected too
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,12 @@ def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
     of_images, of_boxes = _count(rejects, "image"), _count(rejects, "annotation")
     yield Loss(of_images, images + of_images, "images")
     yield Loss(of_boxes, _written_boxes(tables), "boxes")
-    unlisted = _count(rejects, "file", "unlisted_image")
+    unlisted, unmatched, others = (
+        sum(_count(rejects, "file", reason) for reason in reasons)
+        for reasons in (_WITHOUT_LABELS, _UNMATCHED, _READ_ELSEWHERE)
+    )
     without = unlisted + _true(pc.equal(tables["images"]["labelled"], False))
-    unmatched = sum(_count(rejects, "file", reason) for reason in _UNMATCHED)
-    unread = _count(rejects, "file") - unmatched - sum(_count(rejects, "file", reason) for reason in _OF_IMAGES)
+    unread = _count(rejects, "file") - unlisted - unmatched - others
     unlabelled = without if unread else min(without, unmatched)
     verb = f"have no labels, while {unread + unmatched} label files are not used"
     yield Loss(unlabelled, images + of_images + unlisted, "images", verb)
@@ -78,7 +81,9 @@ def _without_a_box(tables: Mapping[str, pa.Table]) -> str:
     """Return the cause of a source without a single usable box."""
     images, labelled = tables["images"].num_rows, _true(tables["images"]["labelled"])
     written = _written_boxes(tables)
-    if written == _count(tables["rejects"], "annotation") and written:
+    if not images:
+        cause = "not one image can be used"
+    elif written and written == _count(tables["rejects"], "annotation"):
         cause = f"all {written} boxes are rejected"
     elif written:
         cause = "every box that is not rejected is marked as ignore region or crowd"

@@ -145,6 +145,8 @@ def test_other_settings_read_everything_again(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     source = yolo(folder)
+    png(folder / "small.png", 9, (30, 40))  # the only one that a lower limit of pixels leaves
+    (folder / "small.txt").write_text("0 0.5 0.5 0.1 0.2\n")
     ingested(config_of(source, folder, tmp_path / "store"))
     for change in ({"categories": ["lorry"]}, {"max_megapixels": 0.004}):
         answer, found = ingested(config_of({**source, **change}, folder, tmp_path / "store"))

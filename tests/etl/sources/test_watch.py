@@ -134,5 +134,5 @@ def test_file_names_that_are_not_utf8_are_rejects_of_a_watched_source(config, da
     ]
     assert poll(config, 3, watcher) == [False, False, False]
     strict = config.model_copy(update={"source": config.source.model_copy(update={"max_rejects": 0.05})})
-    with cluster.serial() as here, pytest.raises(SourceError, match=r"1 of 11 images.*undecodable_name"):
+    with cluster.serial() as here, pytest.raises(SourceError, match=r"(?s)1 of 11 images.*undecodable_name"):
         build.build(strict, here)
