@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import uuid
@@ -37,6 +38,14 @@ class FileInfo:
     path: str  # posix, relative to the listed folder
     size: int  # bytes
     stamp: str
+
+
+def _check_regular(local: Path) -> int:
+    """Return the size of a local file; OSError for a pipe or device, which is not opened."""
+    status = local.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError("not a regular file")
+    return status.st_size
 
 
 def unavailable_errors() -> tuple[type[Exception], ...]:
@@ -116,9 +125,22 @@ def read_bytes(uri: str) -> bytes:
     """Return a file's content; StoreError if it does not exist."""
     with _store_errors(uri):
         if (local := local_path(uri)) is not None:
+            _check_regular(local)
             return local.read_bytes()
         fs, path = _open(uri)
         content: bytes = fs.cat_file(path)
+    return content
+
+
+def read_start(uri: str, size: int) -> bytes:
+    """Return the first bytes of a file, at most `size`; StoreError if it does not exist."""
+    with _store_errors(uri):
+        if (local := local_path(uri)) is not None:
+            _check_regular(local)
+            with local.open("rb") as file:
+                return file.read(size)
+        fs, path = _open(uri)
+        content: bytes = fs.cat_file(path, start=0, end=size)
     return content
 
 
@@ -128,7 +150,7 @@ def read_or_path(uri: str) -> bytes | Path:
     if local is None:
         return read_bytes(uri)
     with _store_errors(uri):
-        return local if local.stat().st_size > _MAX_IN_MEMORY else local.read_bytes()
+        return local if _check_regular(local) > _MAX_IN_MEMORY else local.read_bytes()
 
 
 def read_range(uri: str, offset: int, size: int) -> bytes:
