@@ -51,7 +51,7 @@ _LABELS = (
     ),
     FindingCode("empty_labels", ("info",), "A label file exists and holds no box: used as background images.", ""),
     FindingCode(
-        "unlabelled_images", ("warning", "info"),
+        "unlabelled_images", ("critical", "warning", "info"),
         "Images without a label file are used as background.",
         "Check that they were labelled at all: an unlabelled object teaches the detector to miss it.",
     ),
@@ -59,6 +59,39 @@ _LABELS = (
         "too_many_rejects", ("critical",),
         "More images are unusable than source.max_rejects allows: a build of all images fails.",
         "Repair the images, or raise source.max_rejects.",
+    ),
+)  # fmt: skip
+
+_NAMES = (
+    FindingCode(
+        "paired_by_filename", ("warning",),
+        "Label files belong to the image that their <filename> names, because no image has their own name.",
+        "Check an example; source.match sets how names are joined.",
+    ),
+    FindingCode(
+        "paired_by_suffix", ("warning",),
+        "Label files and images are paired although their names have a different number of suffixes, as a.jpg.txt.",
+        "Check an example; source.match sets how names are joined.",
+    ),
+    FindingCode(
+        "paired_by_case", ("warning",),
+        "Label files and images are paired although their names differ in upper and lower case.",
+        "Check an example; source.match sets how names are joined.",
+    ),
+    FindingCode(
+        "paired_by_spelling", ("warning",),
+        "Label files and images are paired although their names differ in blanks, percent encoding or Unicode forms.",
+        "Check an example; source.match sets how names are joined.",
+    ),
+    FindingCode(
+        "paired_by_affix", ("warning",),
+        "Label files and images are paired although one side has a prefix or suffix more.",
+        "Check an example; source.match sets how names are joined.",
+    ),
+    FindingCode(
+        "names_above", ("warning",),
+        "The class names were found in a folder above images and labels.",
+        "Set source.categories to the file.",
     ),
 )  # fmt: skip
 
@@ -276,4 +309,6 @@ _OF_REJECTS = tuple(
     FindingCode(entry.reason, ("warning",), entry.meaning, entry.cure) for entry in REASONS.values() if entry.kinds
 )
 
-FINDINGS = {entry.code: entry for entry in (*_OF_REJECTS, *_LABELS, *_IMAGES, *_CLASSES, *_DETECTOR, *_SPLIT_AND_PLAN)}
+_ALL = (*_OF_REJECTS, *_NAMES, *_LABELS, *_IMAGES, *_CLASSES, *_DETECTOR, *_SPLIT_AND_PLAN)
+
+FINDINGS = {entry.code: entry for entry in _ALL}

@@ -75,12 +75,24 @@ class Source(Section):
     """Folder or URI that holds the images, at any depth. A relative path is relative to the dataset file."""
     annotations: Strings = ()
     """Files, folders or glob patterns of label files. By default they are searched for in `source.images`."""
+    unlabelled: Literal["background", "reject"] = "background"
+    """What an image without a label file is: `background`, taught as an image without objects, or `reject`, not used.
+    Images without labels count for `max_rejects` while label files stay unmatched or unread."""
+    follow_links: bool = False
+    """Whether links may lead out of `source.images` and `source.annotations`. Links within them are always followed."""
     categories: str | Annotated[tuple[Name, ...], Listed] | None = None
     """Class names in the order of their ids: a list, a names file or a data.yaml. By default they are taken from the
     label files, and for YOLO from the data.yaml or names file beside them."""
     match: Regex | None = None
-    """Regular expression that joins images and label files: paths without extension in which it finds the same text
-    (the first group, else the whole match) belong together. By default equal file stems do."""
+    """Regular expression that joins images and label files: paths in which it finds the same text (the first group,
+    else the whole match) belong together. It is tried on the path without extension, then on the whole path. By default
+    equal file stems belong together, and where there is none, names that differ in case, a second suffix
+    (`a.jpg.txt`), percent encoding or a common prefix, and the `<filename>` of VOC.
+
+    - `'(\\d+)\\.'` joins `frame_000405.png` and `000405.txt`; for coco, a file name in the JSON and an image.
+    - `'0*(\\d+)\\.'` also joins `405.txt` and `000405.jpg`.
+    - `'(?:gt_|img_)?([^/]+)\\.'` joins `gt_0012.xml` and `img_0012.jpg`.
+    - `'([^/]+)/[^/]+$'` joins `site7/labels.txt` and `site7/photo.jpg`."""
     group: Regex | None = None
     """Regular expression that finds the scene, flight or site in an image path (the first group, else the whole match).
     Images of one group never go to different splits. By default frames numbered in sequence stay together in blocks of

@@ -18,7 +18,7 @@ _DOCUMENTS = frozenset(
 )  # fmt: skip
 _COMPANIONS = re.compile(
     r"(readme|licen[sc]e|citation|changelog|copying|authors)\b.*|"
-    r"(predefined_)?(class(es)?|names|categor(y|ies)|obj|label_?map|class_names|meta|notes|dataset_infos?|"
+    r"(predefined_)?(class(es)?|names|category|categories|obj|label_?map|class_names|meta|notes|dataset_infos?|"
     r"obj_class_to_machine_color)\.(txt|json|names|data|csv)|labels\.txt|"
     r"thumbs\.db|desktop\.ini|manifest\.txt|_darknet\.labels"
 )

@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 
 from etl.formats.folders import names_kind
 
+Key = Callable[[str], str | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Ambiguity:
@@ -35,20 +37,28 @@ class Pairing:
 def pair_labels(labels: Sequence[str], images: Sequence[str], match: str | None) -> Pairing:
     """Pair label files and images of equal key; relative posix paths in and out, in any order.
 
-    The key is the stem, or the text that the regular expression `match` finds in the path without extension. Among
-    several candidates the folder decides: the same folder, its counterpart (`images` for `labels`), then the longest
-    common end and beginning.
+    The key is the stem, or the text that the regular expression `match` finds in the path: first in the path without
+    extension, else in the whole path.
     """
-    key = _stem if match is None else _matcher(re.compile(match))
+    key = stem_of if match is None else _matcher(re.compile(match))
+    return pair_by_key(labels, images, key, key)
+
+
+def pair_by_key(labels: Iterable[str], images: Iterable[str], label_key: Key, image_key: Key) -> Pairing:
+    """Pair label files and images of equal key; a key of None pairs with nothing.
+
+    Among several candidates the folder decides: the same folder, its counterpart (`images` for `labels`), then the
+    longest common end and beginning.
+    """
     grouped: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     unmatched: list[str] = []
     for label in sorted(labels):
-        if (found := key(label)) is None:
+        if (found := label_key(label)) is None:
             unmatched.append(label)
         else:
             grouped[found][0].append(label)
     for image in sorted(images):
-        if (found := key(image)) is not None:
+        if (found := image_key(image)) is not None:
             grouped[found][1].append(image)
 
     pairs: dict[str, str] = {}
@@ -61,14 +71,15 @@ def pair_labels(labels: Sequence[str], images: Sequence[str], match: str | None)
     return Pairing(dict(sorted(pairs.items())), sorted(unmatched), ambiguous)
 
 
-def _stem(path: str) -> str | None:
+def stem_of(path: str) -> str:
+    """Return the file name of a path without its extension, in Unicode NFC."""
     return unicodedata.normalize("NFC", PurePosixPath(path).stem)
 
 
-def _matcher(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+def _matcher(pattern: re.Pattern[str]) -> Key:
     def key(path: str) -> str | None:
-        text = unicodedata.normalize("NFC", str(PurePosixPath(path).with_suffix("")))
-        found = pattern.search(text)
+        whole = unicodedata.normalize("NFC", path)
+        found = pattern.search(str(PurePosixPath(whole).with_suffix(""))) or pattern.search(whole)
         return None if found is None else found[1 if pattern.groups else 0]
 
     return key

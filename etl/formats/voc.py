@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import xml.etree.ElementTree as ElementTree  # to build and write; files are parsed by defusedxml
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from etl.formats.text import decode, excerpt, image_labels, integer, numbers, sh
 SUFFIX = ".xml"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _FLAGS = ("difficult", "truncated", "occluded", "ignore", "crowd")
+_FILENAME = re.compile(r"<filename>([^<]*)</filename>")
 _EXPECTED = "a VOC annotation without DTD or entities"
 
 
@@ -26,6 +29,12 @@ def is_label(data: bytes) -> bool:
     """Return whether an xml file looks like labels: it has an `annotation` element."""
     text = decode(data)
     return "<annotation" in text if text is not None else b"<annotation" in data
+
+
+def image_name(data: bytes) -> str | None:
+    """Return the image name that a label file holds, None if it holds none."""
+    match = _FILENAME.search(decode(data) or "")
+    return html.unescape(match[1].strip()) or None if match is not None else None
 
 
 def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:

@@ -8,6 +8,7 @@ from glob import escape
 from etl.config import Config
 from etl.formats import categories
 from etl.storage import store
+from etl.storage.listing import is_special
 
 _LEVELS = 3  # folders above images and labels that are looked into
 _PATTERNS = ("*.yaml", "*.yml")
@@ -21,7 +22,7 @@ def find_kpt_shape(config: Config) -> tuple[int, int] | None:
     if config.source.format != "yolo":
         return None
     for uri in _yaml_files(config):
-        if (shape := categories.read_kpt_shape(store.read_bytes(uri), uri)) is not None:
+        if not is_special(uri) and (shape := categories.read_kpt_shape(store.read_bytes(uri), uri)) is not None:
             return shape
     return None
 

@@ -1,15 +1,18 @@
-"""The label files of a source: where they are, and their content."""
+"""The label files of a source: where they are, their content, and the files beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import PurePosixPath
 
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.ids import normal_path
+from etl.imaging.formats import EXTENSIONS
 from etl.storage import store
+from etl.storage.listing import FolderListing, SkippedEntry, is_special, list_folder
 
 
 class LabelContents(Mapping[str, bytes]):
@@ -28,41 +31,82 @@ class LabelContents(Mapping[str, bytes]):
         return len(self._uris)
 
 
-def find_label_files(
-    config: Config, suffix: str, listings: Mapping[str, Sequence[store.FileInfo]]
-) -> tuple[dict[str, str], dict[str, tuple[int, str]]]:
-    """Return the label files' URIs, and sizes and stamps, by listed path; `listings` are those of known folders."""
-    uris: dict[str, str] = {}
-    sizes: dict[str, tuple[int, str]] = {}
+@dataclass(slots=True)
+class LabelFiles:
+    """Files by listed path: those with the suffix of label files, and the others that lie beside them."""
 
-    def add(path: str, uri: str, info: tuple[int, str]) -> None:
+    uris: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, str]] = field(default_factory=dict)  # and stamps
+    others: dict[str, str] = field(default_factory=dict)  # URIs; without images
+    aliases: dict[str, str] = field(default_factory=dict)  # path through a link -> listed path
+    skipped: dict[str, SkippedEntry] = field(default_factory=dict)
+
+    def add(self, path: str, uri: str, info: tuple[int, str]) -> None:
+        """Add a label file; one of two with the same path is listed with the name of its folder."""
         path = normal_path(printable(path))
-        while path in uris and uris[path] != uri:  # two roots with equal names below them
+        while path in self.uris and self.uris[path] != uri:  # two roots with equal names below them
             path = f"{PurePosixPath(uri.removesuffix('/' + path)).name}/{path}"
-        uris[path], sizes[path] = uri, info
+        self.uris[path], self.sizes[path] = uri, info
 
-    for place in config.source.annotations or (config.source.images,):
-        if place in listings or store.is_folder(place):
-            for file in listings.get(place) or store.list_files(place):
-                if file.path.lower().endswith(suffix):
-                    add(file.path, store.join(place, file.path), (file.size, file.stamp))
-            continue
-        found = [place] if store.exists(place) else store.glob(place) if any(mark in place for mark in "*?[") else []
-        if not found:
-            raise ConfigError(
-                config.name, "source.annotations", f"nothing at {place}", "a file, folder or pattern of label files"
-            )
-        for folder, uris_in in groupby(found, key=lambda uri: uri.rpartition("/")[0]):
-            infos = {file.path: (file.size, file.stamp) for file in store.list_files(folder)}
-            for uri in uris_in:
-                name = uri.rpartition("/")[2]
-                add(_below(uri, config.source.images) or name, uri, infos.get(name, (0, "")))
-    return dict(sorted(uris.items())), sizes
+    def add_folder(self, folder: str, listing: FolderListing, suffix: str) -> None:
+        """Add the files of a folder."""
+        for file in listing.files:
+            uri = store.join(folder, file.path)
+            if file.path.lower().endswith(suffix):
+                self.add(file.path, uri, (file.size, file.stamp))
+            elif PurePosixPath(file.path).suffix.lower() not in EXTENSIONS:
+                self.others[normal_path(printable(file.path))] = uri
+        self.aliases |= listing.aliases
+        self.skipped |= {entry.path: entry for entry in listing.skipped}
+
+
+def find_label_files(config: Config, suffix: str, images: FolderListing) -> LabelFiles:
+    """Return the files at `source.annotations`, else those in the folder of the images, which is already listed.
+
+    Files that are configured one by one or by a pattern are label files whatever their suffix.
+    """
+    source, found = config.source, LabelFiles()
+    for place in source.annotations or (source.images,):
+        if place == source.images:
+            found.add_folder(place, images, suffix)
+        elif store.is_folder(place):
+            found.add_folder(place, list_source_folder(config, place), suffix)
+        else:
+            _add_matching(config, place, found)
+    found.uris = dict(sorted(found.uris.items()))
+    return found
+
+
+def list_source_folder(config: Config, folder: str) -> FolderListing:
+    """Return the files below a folder of the source, without those of the store, which may lie in it."""
+    source = config.source
+    listing = list_folder(folder, (source.images, *source.annotations), follow_links=source.follow_links)
+    own = _below(config.store, folder)
+    if own is None:
+        return listing
+    files = tuple(file for file in listing.files if not file.path.startswith(f"{own}/"))
+    return FolderListing(files, listing.skipped, listing.aliases)
+
+
+def _add_matching(config: Config, place: str, found: LabelFiles) -> None:
+    uris = [place] if store.exists(place) else store.glob(place) if any(mark in place for mark in "*?[") else []
+    if not uris:
+        expected = "a file, folder or pattern of label files"
+        raise ConfigError(config.name, "source.annotations", f"nothing at {place}", expected)
+    for folder, uris_in in groupby(uris, key=lambda uri: uri.rpartition("/")[0]):
+        infos = {file.path: (file.size, file.stamp) for file in store.list_files(folder)}
+        for uri in uris_in:
+            name = uri.rpartition("/")[2]
+            path = _below(uri, config.source.images) or name
+            if is_special(uri):
+                found.skipped[path] = SkippedEntry(path, "special_file", "a named pipe, socket or device")
+            else:
+                found.add(path, uri, infos.get(name, (0, "")))
 
 
 def _below(uri: str, root: str) -> str | None:
     prefix = root.rstrip("/") + "/"
-    return uri.removeprefix(prefix) if uri.startswith(prefix) else None
+    return uri.removeprefix(prefix).rstrip("/") if uri.startswith(prefix) else None
 
 
 def printable(path: str) -> str:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import escape
 
 from etl.config import Config, SplitLists, SplitRatios
 from etl.errors import ConfigError
 from etl.formats import predefined_splits
 from etl.storage import store
+from etl.storage.listing import is_special
+from etl.storage.store import FileInfo
+
+_MOST_BYTES = 10_000_000  # of a list of images
 
 
-def find_own_split(config: Config, contents: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str] | None:
-    """Return the split of each image; None if the images are divided by shares."""
+def find_own_split(
+    config: Config, contents: Mapping[str, bytes], images: Sequence[str], files: Iterable[FileInfo]
+) -> dict[str, str] | None:
+    """Return the split of each image; None if the images are divided by shares.
+
+    `files` are those in the folder of the images, `contents` those of the label files.
+    """
     wanted = config.source.split
     if isinstance(wanted, SplitRatios):
         return None
     if isinstance(wanted, SplitLists):
         return predefined_splits.read_split(wanted, config.source.images, images, _read_lists(wanted))
-    found = predefined_splits.find_split(config.source.format, _split_files(config, contents), images)
+    found = predefined_splits.find_split(config.source.format, _split_files(config, contents, files), images)
     if not found:
         raise ConfigError(
             config.name, "source.split", "source, but the dataset has no split of its own", "ratios or lists"
@@ -26,16 +35,17 @@ def find_own_split(config: Config, contents: Mapping[str, bytes], images: Sequen
     return found
 
 
-def _split_files(config: Config, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+def _split_files(config: Config, contents: Mapping[str, bytes], listed: Iterable[FileInfo]) -> dict[str, bytes]:
     """Return the files that may define the split: label files, and lists in and beside the image folder."""
     files, root = dict(contents), config.source.images
-    for file in store.list_files(root):
-        if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < 10_000_000:
+    for file in listed:
+        if file.path.endswith((".txt", ".yaml", ".yml")) and file.path not in files and file.size < _MOST_BYTES:
             files[file.path] = store.read_bytes(store.join(root, file.path))
     beside = root.rstrip("/").rpartition("/")[0]  # it may hold other datasets: only its own files and VOC's lists
     for pattern in ("*.txt", "*.yaml", "*.yml", "ImageSets/Main/*.txt"):
         for uri in store.glob(store.join(escape(beside), pattern)):
-            files.setdefault(uri.removeprefix(f"{beside}/"), store.read_bytes(uri))
+            if not is_special(uri):
+                files.setdefault(uri.removeprefix(f"{beside}/"), store.read_bytes(uri))
     return files
 
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 from typing import Any
 
 from etl import formats
 from etl.config import Config
-from etl.errors import ConfigError
+from etl.errors import ConfigError, SourceError
 from etl.findings import Finding
-from etl.formats import categories
 from etl.formats.custom import CustomReader
 from etl.formats.labels import ImageLabels
-from etl.formats.pairing import pair_labels
-from etl.ids import digest, image_id, normal_path
+from etl.formats.recognise import Look
+from etl.ids import digest, image_id
 from etl.imaging.formats import EXTENSIONS
 from etl.schema import reject
+from etl.sources.class_names import configured_names, find_yolo_names
 from etl.sources.dataset_labels import read_datasets
+from etl.sources.image_files import (
+    describe_skipped,
+    drop_ambiguous,
+    has_image_suffix,
+    reject_skipped,
+    reject_unsupported,
+)
 from etl.sources.keypoints import find_kpt_shape
-from etl.sources.label_files import LabelContents, find_label_files, printable
+from etl.sources.label_files import LabelContents, LabelFiles, find_label_files, list_source_folder
+from etl.sources.label_pairs import pair_source
 from etl.sources.own_split import find_own_split
+from etl.sources.unread_files import describe_looks, recognise_files, reject_unread
 from etl.storage import store
+from etl.storage.listing import FolderListing
+
+_PHRASES = 3  # kinds of foreign files that a message names
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,26 @@ class SourceListing:
 
     @property
     def fingerprint(self) -> str:
-        """A digest that changes with the files, their class names, their predefined split and the user's own reader."""
+        """A digest that changes with the files, their class names, their predefined split and the user's own reader.
+
+        It also changes with the files that are not read.
+        """
         images = [[file.path, file.size, file.stamp] for file in self.images]
         labels = sorted([path, *info] for path, info in self.sizes.items())
         code = [] if self.reader_code is None else [self.reader_code]
-        return digest(images, labels, self.categories, self.own_split, *code, *(self.kpt_shape or ()))
+        return digest(images, labels, self.categories, self.own_split, self.rejects, *code, *(self.kpt_shape or ()))
+
+
+@dataclass(slots=True)
+class _Labels:
+    """What the label files of a source give, of either kind of format."""
+
+    paired: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    listed: Mapping[str, tuple[ImageLabels, ...]] = field(default_factory=dict)
+    declared: Sequence[str] | None = None
+    rejects: list[dict[str, str]] = field(default_factory=list)
+    guesses: tuple[str, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
 
 
 def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListing:
@@ -60,54 +85,43 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
-    listing = store.list_files(root)
-    found = [file for file in listing if PurePosixPath(file.path).suffix.lower() in EXTENSIONS]
-    if not found:
-        raise ConfigError(config.name, "source.images", f"no image below {root}", f"files ending in {_endings()}")
-    images, nameless = _drop_ambiguous(found)
+    folder = list_source_folder(config, root)
+    unusable = [
+        *reject_skipped(folder.skipped, of_images=bool(config.source.annotations)),
+        *reject_unsupported(config, folder),
+    ]
+    images, nameless = drop_ambiguous(file for file in folder.files if has_image_suffix(file.path))
+    if not images and not nameless:
+        nothing = f"no image below {root}{describe_skipped(unusable)}"
+        raise ConfigError(config.name, "source.images", nothing, f"files ending in {_endings()}")
     reader = formats.get_reader(config.source.format, config.name)
-    labels, sizes = find_label_files(config, reader.SUFFIX, {root: listing})
+    files = find_label_files(config, reader.SUFFIX, folder)
     paths = [file.path for file in images]
-    contents = LabelContents(labels)
     if isinstance(reader, formats.DatasetFormat):
-        paired: dict[str, tuple[str, ...]] = {}
-        listed, declared, rejects = read_datasets(reader, contents, paths)
+        labels = _read_datasets(config, reader, files, paths)
     else:
-        listed, declared = {}, None
-        paired, rejects = _pair_labels(config, reader, labels, paths)
-        if config.source.format == "yolo" and config.source.categories is None:
-            declared = _find_yolo_names(config)
-    given = _configured_categories(config)
-    unusable = {row["where"] for row in rejects}
-    images = [file for file in images if file.path not in unusable]
+        labels = _pair_labels(config, reader, files, paths, folder, guesses)
+    skipped = [entry for path, entry in files.skipped.items() if entry not in folder.skipped]
+    rejects = [*nameless, *unusable, *reject_skipped(skipped, of_images=False), *labels.rejects]
+    given = configured_names(config)
+    dropped = {row["where"] for row in rejects}
+    images = [file for file in images if file.path not in dropped]
     if config.source.sample is not None:
         images = _choose_sample(images, config.source.sample)
     return SourceListing(
         images=tuple(images),
-        labels=labels,
-        sizes=sizes,
-        categories=tuple(given or declared or ()) or None,
-        own_split=find_own_split(config, contents, paths),
-        paired=paired,
-        listed=listed,
-        rejects=(*nameless, *rejects),
+        labels=files.uris,
+        sizes=files.sizes,
+        categories=tuple(given or labels.declared or ()) or None,
+        own_split=find_own_split(config, LabelContents(files.uris), paths, folder.files),
+        paired=labels.paired,
+        listed=labels.listed,
+        rejects=tuple(rejects),
         reader_code=reader.code if isinstance(reader, CustomReader) else None,
         kpt_shape=find_kpt_shape(config),
+        guesses=labels.guesses,
+        findings=tuple(labels.findings),
     )
-
-
-def _drop_ambiguous(files: Sequence[store.FileInfo]) -> tuple[list[store.FileInfo], list[dict[str, str]]]:
-    """Return the images whose names give unique ids, and the rejects of the others."""
-    twins = Counter(normal_path(file.path) for file in files)
-    kept, rejects = [], []
-    for file in files:
-        if (name := printable(file.path)) != file.path:
-            rejects.append(_undecodable("image", name))
-        elif twins[normal_path(name)] > 1:  # they differ in Unicode normal form only, so their ids are equal
-            rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
-        else:
-            kept.append(file)
-    return kept, rejects
 
 
 def _choose_sample(files: Sequence[store.FileInfo], number: int) -> list[store.FileInfo]:
@@ -116,53 +130,57 @@ def _choose_sample(files: Sequence[store.FileInfo], number: int) -> list[store.F
     return [file for file in files if file.path in chosen]
 
 
-def _undecodable(kind: str, shown: str) -> dict[str, str]:
-    return reject(kind, shown, "undecodable_name", shown, "a file name in UTF-8")
-
-
 def _endings() -> str:
     return " ".join(sorted(EXTENSIONS))
 
 
-def _configured_categories(config: Config) -> list[str] | None:
-    given = config.source.categories
-    if given is None:
-        return None
-    if not isinstance(given, str):
-        return list(given)
-    if not store.exists(given):
-        raise ConfigError(config.name, "source.categories", f"no file {given}", "a names file, a data.yaml or a list")
-    return list(categories.read_names(store.read_bytes(given), given))
+def _read_datasets(config: Config, reader: Any, files: LabelFiles, images: Sequence[str]) -> _Labels:
+    """Read the label files that list their images; files that look like another format are rejects."""
+    rejects: list[dict[str, str]] = []
+    if not isinstance(reader, CustomReader):
+        looks = recognise_files(files.uris)
+        foreign = {path: look for path, look in looks.items() if look is not None and not look.name.startswith("COCO")}
+        rest = {path: uri for path, uri in files.uris.items() if path not in foreign}
+        if not rest:
+            _refuse_foreign(config, foreign or recognise_files(files.others))
+        unread = {path: files.uris[path] for path in foreign}
+        files.uris = rest
+        rejects = reject_unread(config, reader, files.others | unread)
+    listed, declared, unlisted = read_datasets(reader, LabelContents(files.uris), images)
+    return _Labels(listed=listed, declared=declared, rejects=[*unlisted, *rejects])
 
 
-def _find_yolo_names(config: Config) -> list[str]:
-    """Return the class names beside YOLO labels, which hold class indices only; ConfigError if there are none."""
-    for root in (config.source.images, *config.source.annotations):
-        files = [file.path for file in store.list_files(root)] if store.is_folder(root) else []
-        texts = {path: store.read_bytes(store.join(root, path)) for path in files if categories.is_names_file(path)}
-        if (found := categories.find_names(texts)) is not None:
-            return found[1]
-    expected = "source.categories: a names file, a data.yaml or a list"
-    raise ConfigError(config.name, "source.categories", "no data.yaml and no names file beside the labels", expected)
+def _refuse_foreign(config: Config, looks: Mapping[str, Look | None]) -> None:
+    """Raise SourceError if the files look like other formats than that of the source."""
+    if phrases := list(describe_looks(looks)):
+        raise SourceError(f"{config.name}: no {config.source.format} label file: {'; '.join(phrases[:_PHRASES])}")
 
 
 def _pair_labels(
-    config: Config, reader: Any, labels: Mapping[str, str], images: Sequence[str]
-) -> tuple[dict[str, tuple[str, ...]], list[dict[str, str]]]:
-    pairing = pair_labels(list(labels), images, config.source.match)
-    rejects = [
-        _without_image(label, labels[label])
-        for label in pairing.unmatched_labels
-        if reader.is_label(store.read_bytes(labels[label]))
-    ]
-    for tie in pairing.ambiguous:  # the image is rejected too: without its labels it is not background
-        for kind, mine, others in (("file", tie.labels, tie.images), ("image", tie.images, tie.labels)):
-            found = ", ".join(others)
-            rejects += [reject(kind, path, "ambiguous_label", found, "exactly one of the same name") for path in mine]
-    return {image: (label,) for image, label in pairing.pairs.items()}, rejects
-
-
-def _without_image(label: str, uri: str) -> dict[str, str]:
-    if printable(uri) != uri:
-        return _undecodable("file", label)
-    return reject("file", label, "label_without_image", label, "an image of the same name")
+    config: Config,
+    reader: Any,
+    files: LabelFiles,
+    images: Sequence[str],
+    folder: FolderListing,
+    guesses: Collection[str] | None,
+) -> _Labels:
+    """Pair label files of one image each with the images."""
+    source = config.source
+    pairs = pair_source(config, reader, files, images, folder.aliases, guesses)
+    labels = _Labels(
+        {image: (label,) for image, label in pairs.pairs.items()},
+        rejects=pairs.rejects,
+        guesses=pairs.guesses,
+        findings=pairs.findings,
+    )
+    if source.format == "yolo" and source.categories is None:
+        listed = {file.path: store.join(source.images, file.path) for file in folder.files}
+        labels.declared, found = find_yolo_names(config, listed, files.uris | files.others)
+        labels.findings += found
+    if source.unlabelled == "reject":
+        labels.rejects += [
+            reject("file", image, "unlabelled_image", "no label file", "a label file")
+            for image in images
+            if image not in pairs.pairs
+        ]
+    return labels

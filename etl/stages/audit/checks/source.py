@@ -81,7 +81,10 @@ def unlabelled_images(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if images have no label file; a warning if many have none."""
     missing = data.counted("unlabelled_images")
     if missing:
-        severity: Severity = "warning" if _MANY_UNLABELLED * missing > data.audit.images else "info"
+        images = data.audit.images
+        severity: Severity = "critical" if 2 * missing > images else "info"
+        if severity == "info" and _MANY_UNLABELLED * missing > images:
+            severity = "warning"
         advice = (
             "Images without a label file are used as background. Were they labelled at all? An unlabelled object "
             "teaches the detector to miss it."

@@ -1,0 +1,108 @@
+"""The image files of a source, and those that cannot be used by their name or place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+
+from etl.config import Config
+from etl.formats.companions import is_companion
+from etl.ids import normal_path
+from etl.imaging.formats import EXTENSIONS, HEAD_BYTES, image_format
+from etl.schema import reject
+from etl.sources.label_files import printable
+from etl.storage import store
+from etl.storage.listing import FolderListing, SkippedEntry
+from etl.storage.store import FileInfo
+
+_UNSUPPORTED = frozenset(
+    {
+        ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".gif", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3",
+        ".nef", ".arw", ".raf", ".rw2", ".orf", ".exr", ".psd", ".dds", ".ecw", ".sid", ".ntf", ".nitf", ".dcm",
+        ".fits",
+    }
+)  # fmt: skip
+_MOST_OPENED = 1000  # files without a known suffix
+_EXPECTED = "a file name ending in one of .jpg .png .tif .webp and the like"
+
+
+def has_image_suffix(path: str) -> bool:
+    """Return whether the name of a file is that of an image that is read."""
+    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+
+
+def drop_ambiguous(files: Iterable[FileInfo]) -> tuple[list[FileInfo], list[dict[str, str]]]:
+    """Return the images whose names give unique ids, and the rejects of the others."""
+    files = list(files)
+    twins = Counter(normal_path(file.path) for file in files)
+    kept, rejects = [], []
+    for file in files:
+        if (name := printable(file.path)) != file.path:
+            rejects.append(reject_undecodable("image", name))
+        elif twins[normal_path(name)] > 1:  # they differ in Unicode normal form only, so their ids are equal
+            rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
+        else:
+            kept.append(file)
+    return kept, rejects
+
+
+def reject_undecodable(kind: str, shown: str) -> dict[str, str]:
+    """Return the reject of a file whose name is not UTF-8."""
+    return reject(kind, shown, "undecodable_name", shown, "a file name in UTF-8")
+
+
+def reject_unsupported(config: Config, listing: FolderListing) -> list[dict[str, str]]:
+    """Return the rejects of images of formats that are not read, and of images without a suffix.
+
+    A raw image beside a readable one of the same name is none.
+    """
+    readable = {_without_suffix(file.path) for file in listing.files if has_image_suffix(file.path)}
+    rows, opened = [], 0
+    for file in listing.files:
+        suffix = PurePosixPath(file.path).suffix
+        if suffix.lower() in _UNSUPPORTED:
+            found = f"{suffix} image"
+        elif not suffix and not is_companion(file.path) and opened < _MOST_OPENED:
+            opened += 1
+            format = image_format(store.read_start(store.join(config.source.images, file.path), HEAD_BYTES))
+            if format is None:
+                continue
+            found = f"{format} image without a suffix"
+        else:
+            continue
+        if _without_suffix(file.path) not in readable:
+            rows.append(reject("image", printable(file.path), "unsupported_format", found, _EXPECTED))
+    return rows
+
+
+def reject_skipped(entries: Iterable[SkippedEntry], *, of_images: bool) -> list[dict[str, str]]:
+    """Return the rejects of entries that are not followed or opened; `of_images` if no label file lies among them."""
+    rows = []
+    for entry in entries:
+        suffix = PurePosixPath(entry.path).suffix.lower()
+        is_image = suffix in EXTENSIONS or suffix in _UNSUPPORTED
+        if is_image or not (is_companion(entry.path) or (of_images and suffix)):
+            kind = "image" if is_image and entry.reason != "unreadable_folder" else "file"
+            rows.append(reject(kind, printable(entry.path), entry.reason, entry.found, _SKIPPED[entry.reason]))
+    return rows
+
+
+def describe_skipped(rejects: Sequence[dict[str, str]]) -> str:
+    """Return how many images a folder without any usable one has, with the reason of the first."""
+    if not rejects:
+        return ""
+    first = rejects[0]
+    return f", but {len(rejects)} entries that are not used, as {first['where']}: {first['found']}"
+
+
+_SKIPPED = {
+    "link_outside": "a link into source.images or source.annotations, or source.follow_links: true",
+    "broken_link": "a link to an existing file",
+    "special_file": "a regular file",
+    "unreadable_folder": "a folder that may be read",
+}
+
+
+def _without_suffix(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))

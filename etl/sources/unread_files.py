@@ -1,0 +1,116 @@
+"""Account for the files beside the labels that are not read: name the format that each looks like."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from etl.config import Config, SplitLists
+from etl.formats.companions import is_companion, is_image_list
+from etl.formats.pairing import stem_of
+from etl.formats.recognise import HEAD_BYTES, Look, recognise
+from etl.imaging.formats import EXTENSIONS
+from etl.schema import reject
+from etl.storage import store
+
+_SAMPLED = 20  # files of one folder and suffix that are opened to know what all of them look like
+_DATA = frozenset(
+    {
+        "", ".txt", ".xml", ".json", ".jsonl", ".ndjson", ".geojson", ".csv", ".tsv", ".mat", ".npy", ".npz", ".pkl",
+        ".pickle", ".parquet", ".h5", ".hdf5", ".tfrecord", ".tfrecords", ".record", ".xls", ".xlsx", ".shp", ".gpkg",
+        ".kml", ".db", ".sqlite", ".ann", ".label", ".lab", ".manifest", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar",
+    }
+)  # fmt: skip
+
+
+def recognise_files(uris: Mapping[str, str]) -> dict[str, Look | None]:
+    """Return what each file looks like, by path.
+
+    Of many files in one folder with one suffix a few are opened; the others look like most of these.
+    """
+    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in uris:
+        name = PurePosixPath(path)
+        groups[str(name.parent), name.suffix.lower()].append(path)
+    looks: dict[str, Look | None] = {}
+    for paths in groups.values():
+        opened = sorted(paths)[:: max(1, len(paths) // _SAMPLED)][: _SAMPLED + 1]
+        seen = {path: look_at(path, uris[path]) for path in opened}
+        common = Counter(seen.values()).most_common(1)[0][0]
+        looks |= {path: seen.get(path, common) for path in paths}
+    return looks
+
+
+def look_at(path: str, uri: str) -> Look | None:
+    """Return what a file looks like by its first bytes."""
+    return recognise(path, store.read_start(uri, HEAD_BYTES))
+
+
+def reject_unread(
+    config: Config, reader: Any, uris: Mapping[str, str], labelled: Collection[str] = ()
+) -> list[dict[str, str]]:
+    """Return the rejects of files that are not read; `labelled` are the images whose labels are read.
+
+    A file that looks like labels is a reject wherever it lies, any other file only below `source.annotations`.
+    """
+    known = {config.source.categories, *_split_lists(config)}
+    uris = {path: uri for path, uri in uris.items() if uri not in known and not uri.startswith(f"{config.home}/")}
+    candidates = {path: uri for path, uri in uris.items() if _may_be_label(path)}
+    looks = recognise_files(candidates)
+    stems = {stem_of(path) for path in labelled} | {PurePosixPath(path).name for path in labelled}
+    rows = []
+    for path, uri in sorted(uris.items()):
+        look = looks.get(path)
+        if look is not None:
+            reason = "second_label" if stem_of(path) in stems else "unread_label"
+            rows.append(reject("file", path, reason, look, expected_file(config, reader, path, look)))
+        elif (unknown := _reason_of_unknown(config, path, uri)) is not None:
+            found = f"a file of no known label format ({PurePosixPath(path).suffix or 'without suffix'})"
+            rows.append(reject("file", path, unknown, found, f"a label file of format {config.source.format}"))
+    return rows
+
+
+def expected_file(config: Config, reader: Any, path: str, look: Look) -> str:
+    """Return what should lie in place of a file that looks like another label file."""
+    if look.format == config.source.format and not path.lower().endswith(reader.SUFFIX):
+        return f"a name ending in {reader.SUFFIX}"
+    return f"a {config.source.format} label file; {look.advice}"
+
+
+def describe_looks(looks: Mapping[str, Look | None]) -> Iterator[str]:
+    """Yield a phrase for each look: how many files, two of them, and what to do."""
+    by_look: defaultdict[Look, list[str]] = defaultdict(list)
+    for path, look in sorted(looks.items()):
+        if look is not None:
+            by_look[look].append(path)
+    for look, paths in sorted(by_look.items(), key=lambda item: (-len(item[1]), item[0].name)):
+        more = ", ..." if len(paths) > 2 else ""
+        files = "file looks" if len(paths) == 1 else "files look"
+        yield f"{len(paths)} {files} like {look} ({', '.join(paths[:2])}{more}): {look.advice}"
+
+
+def _may_be_label(path: str) -> bool:
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix in _DATA and not (is_companion(path) and suffix not in (".txt", ".json", ".xml", ".csv"))
+
+
+def _reason_of_unknown(config: Config, path: str, uri: str) -> str | None:
+    """Return why a file that looks like no labels is a reject, None if it is none."""
+    places = [place.rstrip("/") for place in config.source.annotations]
+    images = config.source.images.rstrip("/")
+    if not places or is_companion(path):
+        return None
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in (".txt", ".csv", ".lst") and is_image_list(path, store.read_start(uri, HEAD_BYTES)):
+        return None
+    if suffix == ".txt" and not store.read_start(uri, HEAD_BYTES).strip():  # an empty file without an image
+        return None
+    below_images = uri.startswith(f"{images}/") or any(f"{images}/".startswith(f"{place}/") for place in places)
+    return "unread_label" if suffix in _DATA and suffix not in EXTENSIONS and not below_images else "unknown_file"
+
+
+def _split_lists(config: Config) -> Sequence[str]:
+    split = config.source.split
+    return (*split.train, *split.val, *split.test) if isinstance(split, SplitLists) else ()
