@@ -60,6 +60,10 @@ def describe_stop(name: str, report: SplitReport, faults: Sequence[Finding]) -> 
     )
 
 
+def _mend(remedies: Remedies, code: str) -> str:
+    return f"{remedies.describe()} To build in spite of it: source.allow: [{code}]."
+
+
 def _no_labelled_box(unused: Mapping[str, int]) -> Iterator[Finding]:
     rules = ", ".join(f"{rule} {number:,}" for rule, number in unused.items()) or "none in the label files"
     advice = (
@@ -76,7 +80,7 @@ def _empty_splits(report: SplitReport, remedies: Remedies) -> Iterator[Finding]:
             advice = f"No image is in {split}. The images form {groups}, and a group is in one split as a whole."
             if report.left_out:
                 advice += f" Some images are left out of every split: {_describe_left_out(report)}."
-            yield finding("empty_split", f"{advice} {remedies.describe('empty_split')}", count=0, split=split)
+            yield finding("empty_split", f"{advice} {_mend(remedies, 'empty_split')}", count=0, split=split)
 
 
 def _describe_left_out(report: SplitReport) -> str:
@@ -89,7 +93,7 @@ def _leaking_splits(report: SplitReport, leaking: Sequence[str], remedies: Remed
         example = f", such as {leaking[0]}" if leaking else ""
         advice = (
             f"{report.leaks:,} of {held_out:,} val and test images look like train images{example}: the metrics would "
-            f"be too high. {remedies.describe('leaking_splits')}"
+            f"be too high. {_mend(remedies, 'leaking_splits')}"
         )
         yield finding("leaking_splits", advice, leaking, count=report.leaks)
 
@@ -102,11 +106,11 @@ def _no_objects(report: SplitReport, gate: Gate, remedies: Remedies) -> Iterator
     if in_train >= ENOUGH_IN_TRAIN and not val.boxes_of(report.gate_sizes):
         advice = (
             f"val has no object of the sizes of gate.metric {gate.metric}, train has {in_train:,}: no model can be "
-            f"judged by it. {_describe_holders(report)}{remedies.describe('no_objects')}"
+            f"judged by it. {_describe_holders(report)}{_mend(remedies, 'no_objects')}"
         )
         yield finding("no_objects", advice, count=in_train)
     elif val.boxes and not train.boxes:
-        advice = f"train has no object to learn from, val has {val.boxes:,}. {remedies.describe('no_objects')}"
+        advice = f"train has no object to learn from, val has {val.boxes:,}. {_mend(remedies, 'no_objects')}"
         yield finding("no_objects", advice, count=val.boxes)
 
 

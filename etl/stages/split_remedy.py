@@ -23,10 +23,9 @@ class Remedies:
     images: pa.Table
     source: Source
 
-    def describe(self, code: str) -> str:
-        """Return the settings that may mend a fault, and the one that builds in spite of it."""
-        settings = " ".join(f"({number}) {setting}" for number, setting in enumerate(self._settings(), 1))
-        return f"To mend it, one of: {settings} To build in spite of it: source.allow: [{code}]."
+    def describe(self) -> str:
+        """Return the settings that may mend the split, numbered, with examples."""
+        return "To mend it, one of: " + " ".join(f"({place}) {text}" for place, text in enumerate(self._settings(), 1))
 
     def _settings(self) -> Iterator[str]:
         if not isinstance(self.source.split, SplitRatios):

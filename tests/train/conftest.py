@@ -58,6 +58,7 @@ def published(tmp_path):
         store.write_table(
             f"{uri}/samples.parquet", schema.table(schema.SAMPLES, [{**row, "shard": done.sha256} for row in rows])
         )
+        store.write_table(f"{uri}/images.parquet", schema.table(schema.IMAGES, source_images(train, val)))
         tile = TilePlan(size=64, overlap=0.25, min_visibility=0.4, scales=(1.0,))
         plan = Plan(
             split_salt=0, near_duplicates=False, categories=("blue", "red"), tile=tile, negatives=1.0, codec="c"
@@ -70,6 +71,15 @@ def published(tmp_path):
         return Snapshot.open(uri)
 
     return publish
+
+
+def source_images(train, val):
+    """The rows of the source images, one per split that has samples."""
+    return [
+        {"image_id": split, "path": f"{split}.png", "sha256": split, "group": split, "sequence": split, "split": split}
+        for split, samples in (("train", train), ("val", val))
+        if samples
+    ]
 
 
 @pytest.fixture

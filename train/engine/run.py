@@ -17,6 +17,7 @@ import torch
 from etl.config import Config, network
 from etl.errors import ConfigError, SpeckError
 from etl.snapshots import anchors
+from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
 from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import split_uri
@@ -154,10 +155,10 @@ def prepare_run(config: Config, snapshot: Snapshot) -> TrainingSpec:
     """Return the checked inputs of a run; ConfigError for a split without samples or an impossible setting."""
     samples = snapshot.table("samples")
     train_rows, val_rows = select_split(samples, "train"), select_split(samples, "val")
-    for split, rows in (("train", train_rows), ("val", val_rows)):
-        if not len(rows):
-            found = f"no {split} samples in snapshot {snapshot.id}"
-            raise ConfigError(config.name, "source.split", found, "at least one")
+    if not _has_boxes(samples, "train"):
+        raise missing_split_error(snapshot, "train")
+    if not len(val_rows):
+        raise missing_split_error(snapshot, "val")
     architecture = resolve(config.train.model)
     tile_size = snapshot.plan.tile.size
     image_size = config.train.image_size or tile_size
@@ -211,6 +212,12 @@ def has_mosaics(samples: pa.Table) -> bool:
     """Return whether the shards hold mosaics; the trainer then makes none."""
     kinds = pc.struct_field(samples["recipe"], "kind")
     return bool(pc.any(pc.equal(kinds, "mosaic")).as_py())
+
+
+def _has_boxes(samples: pa.Table, split: str) -> bool:
+    """Return whether a sample of the split has a labelled box."""
+    boxes = samples.filter(pc.equal(samples["split"], split))["boxes"]
+    return bool(pc.any(pc.greater(pc.list_value_length(boxes), 0)).as_py())
 
 
 def _add_anchors(config: Config, snapshot: Snapshot, architecture: Architecture, image_size: int) -> Architecture:

@@ -9,6 +9,7 @@ from etl.config import Config
 from etl.errors import ConfigError
 from etl.evaluation import Evaluation
 from etl.snapshots.ground_truth import load_ground_truth
+from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths
@@ -82,9 +83,7 @@ def _detect(config: Config, snapshot: Snapshot, model: str | None, detections: s
     """Return the val images with the detections of a model, or else those of `detections`."""
     table, truth = load_ground_truth(snapshot, "val")
     if not table.num_rows:
-        raise ConfigError(
-            snapshot.uri, "source.split", "a val split without images", "at least one group of images in val"
-        )
+        raise missing_split_error(snapshot, "val")
     if detections is not None:
         detector = from_file_or_truth(config, snapshot, detections, table)
     else:

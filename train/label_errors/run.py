@@ -15,10 +15,10 @@ from etl import boxes
 from etl.by_size import BySize
 from etl.config import Config
 from etl.document import Document
-from etl.errors import ConfigError
 from etl.imaging import codec
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
+from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, MissingPaths, split_uri
@@ -69,8 +69,10 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
         of_split = build_eval_images(*load_ground_truth(snapshot, split), detector.categories)
         splits += [split] * len(of_split)
         images += of_split
+    if "val" not in splits:
+        raise missing_split_error(snapshot, "val")
     detections = detect_all(images, detector, "find-missing").detections["combined"]
-    calibration = _calibrate_on_val(config, splits, images, detections)
+    calibration = _calibrate_on_val(splits, images, detections)
     queue = rank(
         suspect
         for split, image, detected in zip(splits, images, detections, strict=True)
@@ -99,16 +101,15 @@ def _champion_or_newest(config: Config) -> str:
 
 
 def _calibrate_on_val(
-    config: Config, splits: Sequence[str], images: Sequence[EvalImage], detections: Sequence[Detections]
+    splits: Sequence[str], images: Sequence[EvalImage], detections: Sequence[Detections]
 ) -> Calibration:
-    val = [
-        (image.truth, detected)
-        for split, image, detected in zip(splits, images, detections, strict=True)
-        if split == "val"
-    ]
-    if not val:
-        raise ConfigError(config.name, "source.split", "no val images", "val images to calibrate scores on")
-    return calibrate(val)
+    return calibrate(
+        [
+            (image.truth, detected)
+            for split, image, detected in zip(splits, images, detections, strict=True)
+            if split == "val"
+        ]
+    )
 
 
 def _suspects_of(

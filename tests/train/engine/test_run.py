@@ -124,9 +124,17 @@ def test_equal_runs_give_equal_weights_and_another_seed_others(published, tmp_pa
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split, config):
-    with pytest.raises(ConfigError, match=f"no {split} samples in snapshot abc") as caught:
+    with pytest.raises(ConfigError, match=f"no {split} image in snapshot abc") as caught:
         engine.train(config(tmp_path), published(**{split: 0}))
-    assert caught.value.exit_code == 2
+    assert (caught.value.exit_code, caught.value.key) == (2, "source.split")
+    assert "source.split: {train: [...], val: [...]}" in str(caught.value)
+
+
+def test_images_without_a_labelled_box_are_the_cause_and_not_the_split(published, tmp_path, config):
+    with pytest.raises(ConfigError, match="no labelled box in the 1 train images of snapshot abc") as caught:
+        engine.prepare_run(config(tmp_path), published(train=3, val=2, boxes=[]))
+    assert caught.value.key == "source.annotations"
+    assert "source.split" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_a_broken_results_file_is_a_config_error(made: tuple[Config, Snapshot], 
 
 def test_a_val_split_without_images_is_a_config_error(tmp_path: Path) -> None:
     config, snapshot = built(tmp_path, val=0)
-    with pytest.raises(ConfigError, match="val split without images"):
+    with pytest.raises(ConfigError, match=r"source\.split.*: found no val image in snapshot"):
         run.evaluate(config, snapshot, detections="truth")
 
 

@@ -1,0 +1,26 @@
+"""The error of a command that needs a split which a snapshot lacks: its cause, and the settings that mend it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from etl.config import ConfigError, SplitRatios
+from etl.schema import DIVIDED
+from etl.snapshots.snapshot import Snapshot
+from etl.stages.split_remedy import Remedies
+
+
+def missing_split_error(snapshot: Snapshot, split: str) -> ConfigError:
+    """Return the error for a split without samples, or without a labelled box where it has images."""
+    images, config = snapshot.table("images"), snapshot.config
+    counts = Counter(images["split"].to_pylist())
+    if number := counts[split] + counts[DIVIDED]:
+        found = f"no labelled box in the {number:,} {split} images of snapshot {snapshot.id}"
+        return ConfigError(config.name, "source.annotations", found, "boxes of classes that the ontology keeps")
+    shown = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items())) or "no image at all"
+    found = f"no {split} image in snapshot {snapshot.id} ({shown})"
+    ratios = config.source.split
+    if isinstance(ratios, SplitRatios) and split == "val" and ratios.val == 0:
+        return ConfigError(config.name, "source.split.val", found, "a share above 0 and a new build")
+    remedy = f"at least one. {Remedies(images, config.source).describe()} Then build again"
+    return ConfigError(config.name, "source.split", found, remedy)
