@@ -7,6 +7,11 @@ from etl.codes.rejects import REASONS
 
 _LABELS = (
     FindingCode(
+        "sorted_corners", ("warning",),
+        "Boxes are written with left and right or top and bottom exchanged; their corners were sorted.",
+        "Check an example: were they drawn from the other corner, or are the last numbers width and height?",
+    ),
+    FindingCode(
         "clipped", ("info",),
         "These boxes reach outside their image and are cut at its border.",
         "Look at a few: are they shifted?",

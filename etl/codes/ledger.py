@@ -7,6 +7,7 @@ from etl.codes.rejects import REASONS
 
 _RULES = (
     LedgerRule("image_border", ("ingest",), ("clipped",), "The box reaches outside its image and is cut there."),
+    LedgerRule("sorted_corners", ("ingest",), ("kept",), "Its left and right or top and bottom were exchanged."),
     LedgerRule("duplicate_of_train", ("split",), ("dropped",), "Its val or test image equals a train image in bytes."),
     LedgerRule("near_duplicate_of_train", ("split",), ("dropped",), "Its val or test image looks like a train image."),
     LedgerRule("frame_guard", ("split",), ("dropped",), "Its val or test frame is next to a frame of another split."),

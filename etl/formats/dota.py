@@ -46,15 +46,19 @@ def _header_value(text: str) -> object:
 
 
 def _split(line: str) -> tuple[list[float], str, int] | None:
+    """Return polygon, class and difficulty of a line; the class may have blanks or be in quotes."""
     words = line.split()
-    if len(words) not in (_CORNERS + 1, _CORNERS + 2):
+    polygon, rest = numbers(words[:_CORNERS]), words[_CORNERS:]
+    if polygon is None or not rest:
         return None
-    polygon, name = numbers(words[:_CORNERS]), words[_CORNERS]
     difficult: int | None = 0
-    if len(words) > _CORNERS + 1:
-        text = words[_CORNERS + 1]
+    if len(rest) > 1 and numbers(rest[-1:]) is not None:
+        text = rest.pop()
         difficult = integer(float(text)) if re.fullmatch(r"\d+", text, re.ASCII) else None
-    return None if polygon is None or difficult is None else (polygon, name, difficult)
+    name = " ".join(rest)
+    if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'":
+        name = name[1:-1].strip()
+    return (polygon, name, difficult) if difficult is not None and name else None
 
 
 def _read_line(line: str, number: int, header: Mapping[str, object]) -> LabelBox | BadBox:

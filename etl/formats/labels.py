@@ -31,6 +31,7 @@ class LabelBox:
         polygon: Outline of the object as x y x y ... in pixels, at least three points; None if there is none.
         track_id: Id of the object across the frames of a video; None if there is none.
         extra: Other attributes of the object in the file; must be JSON-serialisable. Kept and exported, not used.
+        corrected: Rule of the ledger that says what the reader put right, such as `sorted_corners`; None for nothing.
     """
 
     category: str
@@ -46,6 +47,7 @@ class LabelBox:
     polygon: tuple[float, ...] | None = None
     track_id: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    corrected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

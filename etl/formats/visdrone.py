@@ -47,7 +47,7 @@ def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str]
 
 def _fields(line: str) -> list[float] | None:
     words = [word.strip() for word in line.split(",")]
-    if words[-1] == "":  # some files end every line with a comma
+    while words and words[-1] == "":  # some files end every line with a comma
         words.pop()
     return numbers(words) if len(words) == _FIELDS else None
 

@@ -7,19 +7,23 @@ import re
 import xml.etree.ElementTree as ElementTree  # to build and write; files are parsed by defusedxml
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import cos, sin
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
+from etl.boxes import hull
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import Placed, category_index, place_images, write_text
 from etl.formats.text import decode, excerpt, image_labels, integer, numbers, shortest, unreadable
 
 SUFFIX = ".xml"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_ROTATED = ("cx", "cy", "w", "h", "angle")
+_EXCHANGED = 1  # px: a smaller box than a pixel is written with max below min
 _FLAGS = ("difficult", "truncated", "occluded", "ignore", "crowd")
 _FILENAME = re.compile(r"<filename>([^<]*)</filename>")
 _EXPECTED = "a VOC annotation without DTD or entities"
@@ -49,7 +53,7 @@ def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str]
         return unreadable(file, str(error), _EXPECTED)
     if root.tag != "annotation":
         return unreadable(file, f"<{root.tag}>", _EXPECTED)
-    entries = [_read_object(element, line_of.get(element)) for element in root.iterfind("object")]
+    entries = [_read_object(element, line_of.get(element)) for element in root.iter("object")]
     return image_labels(file, entries, _declared_wh(root))
 
 
@@ -87,29 +91,72 @@ def _declared_wh(root: ElementTree.Element) -> tuple[int, int] | None:
 
 def _read_object(element: ElementTree.Element, line: int | None) -> LabelBox | BadBox:
     name = (element.findtext("name") or "").strip()
-    written = [(element.findtext(f"bndbox/{side}") or "").strip() for side in _SIDES]
-    sides = numbers(written)
-    if sides is None:
-        found = ", ".join(f"{side} {text!r}" for side, text in zip(_SIDES, written, strict=True))
+    shape = _read_rotated(element) if element.find("bndbox") is None else None
+    shape = _read_upright(element) if shape is None else shape
+    if shape is None:
+        found = ", ".join(f"{side} {(element.findtext(f'bndbox/{side}') or '').strip()!r}" for side in _SIDES)
         return BadBox("malformed_box", excerpt(found), "a bndbox of four finite numbers", line)
     if not name:
         return BadBox("missing_category", "no name", "an object with a name", line)
     leaves = {child.tag: (child.text or "").strip() for child in element if len(child) == 0}
     flags = {key: _flag(leaves[key]) for key in _FLAGS if key in leaves}
     known = {key: value for key, value in flags.items() if value is not None}
-    xmin, ymin, xmax, ymax = sides
     return LabelBox(
         name,
-        (xmin - 1, ymin - 1, xmax, ymax),  # 1-based, last pixel included
+        shape.xyxy,
         line,
-        empty=xmax <= xmin or ymax <= ymin,
+        empty=shape.empty,
         crowd=bool(known.get("crowd", 0)),
         ignore=bool(known.get("ignore", 0)),
         difficult=known.get("difficult", 0),
         truncated=known.get("truncated", 0),
         occluded=known.get("occluded", 0),
+        polygon=shape.polygon,
         extra={k: v for k, v in leaves.items() if k != "name" and k not in known and v not in ("", "Unspecified")},
+        corrected=shape.corrected,
     )
+
+
+class _Shape(NamedTuple):
+    """The box of an object, in half-open pixels."""
+
+    xyxy: tuple[float, float, float, float]
+    empty: bool
+    polygon: tuple[float, ...] | None = None
+    corrected: str | None = None
+
+
+def _read_upright(element: ElementTree.Element) -> _Shape | None:
+    """Return the `bndbox` of an object, None unless it is four numbers; exchanged corners are sorted."""
+    sides = _numbers(element, "bndbox", _SIDES)
+    if sides is None:
+        return None
+    xmin, ymin, xmax, ymax = sides
+    corrected = None
+    if xmin - xmax >= _EXCHANGED or ymin - ymax >= _EXCHANGED:
+        (xmin, xmax), (ymin, ymax) = sorted((xmin, xmax)), sorted((ymin, ymax))
+        corrected = "sorted_corners"
+    empty = xmax <= xmin or ymax <= ymin
+    return _Shape((xmin - 1, ymin - 1, xmax, ymax), empty, corrected=corrected)  # 1-based, last pixel included
+
+
+def _read_rotated(element: ElementTree.Element) -> _Shape | None:
+    """Return the hull of the `robndbox` of roLabelImg, None unless it is five numbers; the angle is in radians."""
+    values = _numbers(element, "robndbox", _ROTATED)
+    if values is None:
+        return None
+    cx, cy, w, h, angle = values
+    along, across = (cos(angle), sin(angle)), (-sin(angle), cos(angle))
+    polygon = tuple(
+        centre + x * w * along[axis] + y * h * across[axis]
+        for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+        for axis, centre in enumerate((cx, cy))
+    )
+    return _Shape(hull(polygon), w <= 0 or h <= 0, polygon)
+
+
+def _numbers(element: ElementTree.Element, tag: str, names: Sequence[str]) -> list[float] | None:
+    return numbers([(element.findtext(f"{tag}/{name}") or "").strip() for name in names])
 
 
 def _flag(text: str) -> int | None:

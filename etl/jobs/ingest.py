@@ -100,8 +100,8 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     categories = _categories(inputs, tables["annotations"])
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)
-    if (message := check_losses(config.source, tables)) is not None:
-        raise refuse(work, message, {"rejects": tables["rejects"]})
+    if (message := check_losses(config.source, tables, categories)) is not None:
+        raise refuse(work, message, tables, categories)
     _write_tables(inputs, work, tables, categories, boxes)
     if cached.num_rows < len(keys):
         ingest_cache.save(config, keys, rows)
@@ -173,7 +173,7 @@ def _write_tables(
         "own_split": dict(own_split) if own_split is not None else None,
         "boxes": boxes,
         "guesses": list(inputs.source.guesses),
-        "findings": [finding.to_dict() for finding in inputs.source.findings],
+        "findings": [row.to_dict() for row in (*inputs.source.findings, *ingest.describe_corrections(tables))],
         "full": inputs.full,
     }
     store.write_json(work.build_json, build)

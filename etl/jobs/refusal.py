@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -15,17 +15,16 @@ from etl.storage.paths import DatasetPaths, split_uri
 from etl.storage.work import WorkDir
 
 
-def refuse(work: WorkDir, message: str, tables: Mapping[str, pa.Table]) -> SourceError:
-    """Write `refused/<build_id>/` with these tables, among them `rejects`, and a page; return the error to raise.
+def refuse(work: WorkDir, message: str, tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> SourceError:
+    """Write `refused/<build_id>/rejects.parquet` and a page; return the error to raise.
 
-    `message` may have several lines; the error adds the name of the dataset and the URI of the page. Older refusals
-    than the last ten are deleted.
+    `message` may have several lines; the error adds the name of the dataset and the URI of the page. The other
+    tables and the classes of the build help to find cures. Older refusals than the last ten are deleted.
     """
     home = split_uri(work.uri).home
     name = split_uri(home).id
     paths = DatasetPaths(home).refusal(work.build_id)
-    for table, rows in tables.items():
-        store.write_table(paths.table(table), rows)
-    store.write_bytes(paths.html, refusal_page(name, message, summarize_reasons(tables)).encode())
+    store.write_table(paths.rejects, tables["rejects"])
+    store.write_bytes(paths.html, refusal_page(name, message, summarize_reasons(tables, categories)).encode())
     retention.remove_old_refusals(home)
     return SourceError(f"{name}: {message}\nAll rejects: {paths.html}")

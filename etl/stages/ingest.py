@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -10,6 +11,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.findings import EXAMPLES, Finding, finding
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
@@ -123,6 +125,8 @@ def _add_box(rows: IngestRows, image: ImageFileRow, annotation: str, file: str, 
             "line": box.line,
         }
     )  # fmt: skip
+    if box.corrected is not None:
+        rows.ledger.append(ledger_row(annotation, "ingest", "kept", box.corrected))
     size = f"{x1 - x0:g} x {y1 - y0:g} px"
     if box.empty or x1 <= x0 or y1 <= y0:
         rows.rejects.append(reject("annotation", location, "zero_size", size, "a box with positive sides"))
@@ -177,6 +181,17 @@ def add_drops(
         "rejects": pa.concat_tables([tables["rejects"], table(REJECTS, rejects)]),
         "ledger": pa.concat_tables([tables["ledger"], table(LEDGER, dropped)]),
     }
+
+
+def describe_corrections(tables: Mapping[str, pa.Table]) -> list[Finding]:
+    """Return a finding for each rule by which readers put boxes right."""
+    ledger, annotations = tables["ledger"], tables["annotations"].select(["annotation_id", "file", "line"])
+    findings = []
+    for rule, count in sorted(Counter(ledger.filter(pc.equal(ledger["outcome"], "kept"))["rule"].to_pylist()).items()):
+        ids = ledger.filter(pc.equal(ledger["rule"], rule))["annotation_id"].combine_chunks()
+        boxes = annotations.filter(pc.is_in(annotations["annotation_id"], ids)).slice(0, EXAMPLES).to_pylist()
+        findings.append(finding(rule, files=[place(row["file"], row["line"]) for row in boxes], count=count))
+    return findings
 
 
 def count_boxes(tables: dict[str, pa.Table]) -> int:

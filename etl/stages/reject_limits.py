@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from etl.config.source import Source
 from etl.stages.ledger import collect_ids
-from etl.stages.reject_summary import explain_reasons
+from etl.stages.reject_summary import explain_reasons, summarize_reasons
 
 _WITHOUT_LABELS = ("unlisted_image", "unlabelled_image")  # rejects of images whose labels were not found
 _UNMATCHED = ("label_without_image", "undecodable_name")  # label files of one image each, which was not found
@@ -30,7 +30,7 @@ class Loss:
         return f"{self.lost} of {self.total} {self.noun} {self.verb}"
 
 
-def check_losses(source: Source, tables: Mapping[str, pa.Table]) -> str | None:
+def check_losses(source: Source, tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> str | None:
     """Return why these tables of an ingest must not be built, None if they can be.
 
     The limit `source.max_rejects` holds for images, for boxes, and for images without labels while label files are not
@@ -43,7 +43,9 @@ def check_losses(source: Source, tables: Mapping[str, pa.Table]) -> str | None:
         reasons = []
     if not _objects(tables):
         reasons.append(_without_a_box(tables))
-    return "\n".join([*(f"{reason}." for reason in reasons), *explain_reasons(tables)]) if reasons else None
+    if not reasons:
+        return None
+    return "\n".join([*(f"{reason}." for reason in reasons), *explain_reasons(summarize_reasons(tables, categories))])
 
 
 def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from etl.codes import REASONS
+from etl.stages.reject_cures import derive_cure
 
 _MOST_REASONS = 5  # in a message, which fits one screen
 _EXAMPLES = 20  # of each reason
@@ -28,27 +29,25 @@ class ReasonSummary:
     examples: tuple[Mapping[str, Any], ...]  # rows of the table rejects
 
 
-def summarize_reasons(tables: Mapping[str, pa.Table]) -> list[ReasonSummary]:
-    """Return the reasons of the rejects, most frequent first."""
+def summarize_reasons(tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> list[ReasonSummary]:
+    """Return the reasons of the rejects, most frequent first; tables and classes of the build help to find cures."""
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in tables["rejects"].to_pylist():
         rows.setdefault((row["reason"], row["kind"]), []).append(row)
-    return [
-        _summarize(reason, kind, found)
-        for (reason, kind), found in sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
+    by_count = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
+    derived = {key: derive_cure(key[0], found, tables, categories) for key, found in by_count}
+    return [_summarize(*key, found, derived[key]) for key, found in by_count]
 
 
-def _summarize(reason: str, kind: str, rows: list[Mapping[str, Any]]) -> ReasonSummary:
+def _summarize(reason: str, kind: str, rows: list[Mapping[str, Any]], derived: str | None) -> ReasonSummary:
     entry = REASONS.get(reason)  # a custom reader may give reasons of its own
     meaning, cure = (entry.meaning, entry.cure) if entry is not None else ("", "")
     files = {row["where"].rsplit(":", 1)[0] if kind == "annotation" else row["where"] for row in rows}
-    return ReasonSummary(reason, kind, len(rows), len(files), meaning, cure, tuple(rows[:_EXAMPLES]))
+    return ReasonSummary(reason, kind, len(rows), len(files), meaning, derived or cure, tuple(rows[:_EXAMPLES]))
 
 
-def explain_reasons(tables: Mapping[str, pa.Table]) -> Iterator[str]:
+def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:
     """Yield lines of a message: each of the most frequent reasons with an example and its cure."""
-    reasons = summarize_reasons(tables)
     for row in reasons[:_MOST_REASONS]:
         example = row.examples[0]
         where = f" in {row.files} files" if row.kind == "annotation" and row.files > 1 else ""

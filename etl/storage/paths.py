@@ -114,10 +114,7 @@ class RefusalPaths:
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri.rstrip("/")
         self.html: Final = f"{self.uri}/{REFUSED_HTML}"
-
-    def table(self, name: str) -> str:
-        """Return the URI of a table of the refused build, such as rejects."""
-        return f"{self.uri}/{name}.parquet"
+        self.rejects: Final = f"{self.uri}/rejects.parquet"
 
 
 class DatasetPaths:

@@ -27,12 +27,28 @@ def test_header_and_difficulty_are_optional():
 
 
 @pytest.mark.parametrize(
+    ("end", "name", "difficult"),
+    [
+        ("big ship 0", "big ship", 0),
+        ("big  old ship 12", "big old ship", 12),
+        ("big ship", "big ship", 0),
+        ("'big ship' 1", "big ship", 1),
+        ('"ship" 0', "ship", 0),
+        ("7", "7", 0),
+        ("ship 7 1", "ship 7", 1),
+    ],
+)
+def test_a_class_may_have_blanks_or_quotes(end, name, difficult):
+    (box,) = read(f"{QUAD} {end}").boxes
+    assert (box.category, box.difficult, box.xyxy) == (name, difficult, (10, 0, 25, 15))
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "1 2 3 4 5 6 7 ship 0",
         f"{QUAD} ship -1",
         f"{QUAD} ship 0.5",
-        f"{QUAD} big ship 0",
         "1 2 3 4 5 6 7 nan ship 0",
         QUAD,
     ],

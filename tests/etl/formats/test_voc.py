@@ -1,5 +1,7 @@
 """VOC XML becomes half-open boxes counted from 0; nothing it says of files is trusted."""
 
+import math
+
 import pytest
 
 from etl.formats import voc
@@ -26,7 +28,7 @@ def test_a_box_counted_from_one_becomes_half_open():
     assert labels.declared_wh == (640, 480)
 
 
-@pytest.mark.parametrize("sides", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 5, 5, 9)])
+@pytest.mark.parametrize("sides", [(5, 5, 5, 9), (5, 5, 9, 5), (5.9, 5, 5, 9)])
 def test_emptiness_is_judged_on_the_numbers_of_the_file(sides):
     assert read(document(thing(*sides))).boxes[0].empty
 
@@ -91,3 +93,40 @@ def test_a_size_of_nothing_is_not_declared(size):
 def test_other_xml_does_not_look_like_labels():
     assert voc.is_label(document().encode())
     assert not voc.is_label(b"<project/>")
+
+
+@pytest.mark.parametrize("sides", [(250.5, 20, 240, 10), (250.5, 10, 240, 20), (240, 20, 250.5, 10)])
+def test_exchanged_corners_are_sorted_and_the_correction_is_named(sides):
+    (box,) = read(document(thing(*sides))).boxes
+    assert (box.xyxy, box.empty, box.corrected) == ((239, 9, 250.5, 20), False, "sorted_corners")
+    assert read(document(thing(240, 10, 250.5, 20))).boxes[0].corrected is None
+
+
+def rotated(cx, cy, w, h, angle):
+    sides = "".join(f"<{k}>{v}</{k}>" for k, v in {"cx": cx, "cy": cy, "w": w, "h": h, "angle": angle}.items())
+    return f"<object><name>RBC</name><robndbox>{sides}</robndbox></object>"
+
+
+@pytest.mark.parametrize(
+    ("angle", "hull"),
+    [(0, (80, 45, 120, 55)), (math.pi / 2, (95, 30, 105, 70)), (math.pi, (80, 45, 120, 55))],
+)
+def test_a_rotated_box_becomes_its_hull_and_keeps_its_corners(angle, hull):
+    (box,) = read(document(rotated(100, 50, 40, 10, angle))).boxes
+    assert box.xyxy == pytest.approx(hull)
+    assert len(box.polygon) == 8
+
+
+def test_a_turn_by_45_degrees_widens_a_square_by_the_root_of_two():
+    (box,) = read(document(rotated(100, 50, 10, 10, math.pi / 4))).boxes
+    assert box.xyxy == pytest.approx((100 - 50**0.5, 50 - 50**0.5, 100 + 50**0.5, 50 + 50**0.5))
+
+
+def test_a_rotated_box_without_size_is_empty_and_without_numbers_malformed():
+    labels = read(document(rotated(100, 50, 0, 10, 0), rotated("x", 50, 10, 10, 0)))
+    assert labels.boxes[0].empty
+    assert [bad.reason for bad in labels.bad] == ["malformed_box"]
+
+
+def test_objects_are_found_at_any_depth():
+    assert len(read(document(f"<objects>{thing(1, 1, 9, 9)}</objects>")).boxes) == 1

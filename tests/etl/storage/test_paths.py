@@ -33,7 +33,7 @@ def test_the_file_names_of_a_dataset_do_not_change_between_versions() -> None:
     assert paths.shard("ab12") == f"{HOME}/shards/ab12.tar"
     assert paths.performance("tile") == f"{HOME}/performance/tile.html"
     assert paths.refusal("0f").html == f"{HOME}/refused/0f/refused.html"
-    assert paths.refusal("0f").table("rejects") == f"{HOME}/refused/0f/rejects.parquet"
+    assert paths.refusal("0f").rejects == f"{HOME}/refused/0f/rejects.parquet"
     assert paths.work_dir("0f") == "/".join((HOME, "work", "0f"))
 
 

@@ -24,7 +24,7 @@ def declared_classes(data: CheckInput) -> Iterator[Finding]:
             "cannot learn. Remove them from source.categories, or drop them (ontology.drop)."
         )
         yield finding("unused_categories", advice, count=len(unused))
-    if declared and (unknown := [name for name in objects if name not in declared]):
+    if declared and (unknown := [name for name, number in objects.items() if number and name not in declared]):
         advice = (
             f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
             "drop them."

@@ -1,0 +1,87 @@
+"""What to do about many rejects of one reason, derived from what they have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+Rows = Sequence[Mapping[str, Any]]
+_MOST = 0.9  # of the rejects must fit an explanation
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+def derive_cure(reason: str, rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+    """Return the remedy that the rejects of a reason suggest together, None if they suggest none.
+
+    `tables` are those of the build as far as they are known, `categories` its list of classes.
+    """
+    derive = _DERIVED.get(reason)
+    return None if derive is None else derive(rows, tables, categories)
+
+
+def _unknown_ids(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+    """Explain YOLO class ids beyond the list of classes."""
+    words = [row["found"].split()[:1] for row in rows]
+    ids = [int(float(word[0])) for word in words if word and re.fullmatch(r"\d+(\.0*)?", word[0])]
+    if not categories or len(ids) < _MOST * len(rows):
+        return None
+    number, most = len(categories), max(ids)
+    used = set(tables["annotations"]["category"].to_pylist()) if "annotations" in tables else set()
+    if most == number and categories[0] not in used:
+        return (
+            f"Every class id is from 1 to {number}, and there are {number} names: do the ids start at 1? Subtract 1 "
+            "from each, or put a name for id 0 first in source.categories."
+        )
+    return f"Class ids go up to {most}, but only {number} names are given: is it the list of these labels?"
+
+
+def _outside(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+    """Explain boxes outside their image by coordinates that were taken for shares of its width and height."""
+    shares = []
+    for row in rows:
+        corners, size = row["found"].split(), _SIZE.search(row["expected"])
+        if len(corners) == 4 and size is not None:
+            wh = [int(side) for side in size.groups()] * 2
+            shares.append((wh, [float(corner) / side for corner, side in zip(corners, wh, strict=True)]))
+    as_pixels = sum(_within(corners, wh) for wh, corners in shares)
+    as_percent = sum(_within(corners, [100] * 4) for _, corners in shares)
+    if as_pixels < _MOST * len(rows):
+        return None
+    if as_percent == len(rows) and any(min(wh) > 2 * 100 for wh, _ in shares) and len(rows) > 10:
+        return "These are per cent, not shares of the width and height: divide each coordinate by 100."
+    return "These are pixels, not normalised: divide x and width by the image's width, y and height by its height."
+
+
+def _within(corners: Sequence[float], wh: Sequence[int]) -> bool:
+    """Return whether a box of more than a pixel lies in an image, but for a pixel at its border."""
+    x0, y0, x1, y1 = corners
+    return -1 <= x0 < x1 <= wh[0] + 1 and -1 <= y0 < y1 <= wh[1] + 1 and max(x1, y1) > 2
+
+
+def _other_size(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+    """Explain labels that give an image another size than its file has."""
+    sizes = [[_SIZE.search(row[key]) for key in ("expected", "found")] for row in rows]
+    pairs = [tuple(tuple(map(int, size.groups())) for size in pair if size is not None) for pair in sizes]
+    pairs = [pair for pair in pairs if len(pair) == 2 and min(pair[1]) > 0]
+    if not pairs:
+        return None
+    if all(declared == (height, width) for declared, (width, height) in pairs):
+        return "The labels give width and height exchanged: the images were rotated. Rotate them back."
+    factors = {(w / width, h / height) for (w, h), (width, height) in pairs}
+    x = sorted(factors)[0][0]
+    if all(abs(side / x - 1) < 0.02 for factor in factors for side in factor):
+        return (
+            f"All label files give {x:g} times the size of the image: they are labels of scaled images. Use those "
+            f"images, or divide the boxes and sizes by {x:g}."
+        )
+    return "The sizes share no factor: check that labels and images belong together."
+
+
+_DERIVED: dict[str, Callable[[Rows, Mapping[str, pa.Table], Sequence[str]], str | None]] = {
+    "unknown_category_id": _unknown_ids,
+    "outside_image": _outside,
+    "size_mismatch": _other_size,
+}

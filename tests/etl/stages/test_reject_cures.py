@@ -1,0 +1,60 @@
+"""The remedies that many rejects of one reason suggest together."""
+
+from __future__ import annotations
+
+import pytest
+
+from etl.formats import yolo
+from etl.schema import TABLES, reject, table
+from etl.stages import ingest
+from etl.stages.reject_summary import summarize_reasons
+
+NAMES = ["car", "bus"]
+
+
+def cure_of(*lines: str, wh: tuple[int, int] = (320, 240), names: list[str] = NAMES) -> str:
+    """The cure of the most frequent reason among the rejects of a YOLO file."""
+    rows = ingest.IngestRows()
+    labels = yolo.read_label("\n".join(lines).encode(), "a.txt", wh, names)
+    row = {"image_id": "0", "path": "a.jpg", "width": wh[0], "height": wh[1]}
+    ingest.add_image(rows, row, [labels])  # type: ignore[arg-type]
+    tables = {name: table(TABLES[name], found) for name, found in vars(rows).items()}
+    return summarize_reasons(tables, names)[0].cure
+
+
+def cure_of_sizes(*sizes: tuple[str, str]) -> str:
+    rows = [
+        reject("image", "a.jpg", "size_mismatch", found, f"{declared}, as its labels say") for found, declared in sizes
+    ]
+    return summarize_reasons({"rejects": table(TABLES["rejects"], rows)})[0].cure
+
+
+def test_class_ids_from_1_to_the_number_of_names_start_at_1() -> None:
+    assert "start at 1?" in cure_of("2 .5 .5 .1 .1", "1 .5 .5 .1 .1")
+    assert "start at 1?" in cure_of("2.0 .5 .5 .1 .1")
+
+
+@pytest.mark.parametrize("lines", [("0 .5 .5 .1 .1", "2 .5 .5 .1 .1"), ("1 .5 .5 .1 .1", "7 .5 .5 .1 .1")])
+def test_other_ids_beyond_the_names_point_to_the_list(lines: tuple[str, ...]) -> None:
+    assert "only 2 names" in cure_of(*lines)
+
+
+@pytest.mark.parametrize("wh", [(320, 240), (90, 4000)])
+def test_coordinates_within_the_image_as_pixels_are_pixels(wh: tuple[int, int]) -> None:
+    lines = [f"0 {wh[0] * k / 12:g} {wh[1] * k / 12:g} {wh[0] / 12:g} {wh[1] / 12:g}" for k in range(1, 12)]
+    assert cure_of(*lines, wh=wh).startswith("These are pixels")
+
+
+def test_coordinates_up_to_100_in_large_images_are_per_cent() -> None:
+    assert "per cent" in cure_of(*(f"0 {k * 8} {96 - k * 8} 4 4" for k in range(1, 12)), wh=(4000, 3000))
+
+
+def test_boxes_that_lie_beside_their_image_are_neither() -> None:
+    assert "another size" in cure_of("0 1.5 .5 .1 .1", "0 .5 -1.5 .1 .1")
+
+
+def test_sizes_that_differ_by_one_factor_are_of_scaled_images() -> None:
+    assert "4 times" in cure_of_sizes(("320x240", "1280x960"), ("100x50", "400x200"))
+    assert "0.5 times" in cure_of_sizes(("320x240", "160x120"))
+    assert "exchanged" in cure_of_sizes(("320x240", "240x320"), ("100x50", "50x100"))
+    assert "no factor" in cure_of_sizes(("320x240", "1280x960"), ("320x240", "640x480"))
