@@ -182,6 +182,11 @@ _CLASSES = (
         "Give source.categories the file or the list that names them.",
     ),
     FindingCode(
+        "similar_classes", ("warning",),
+        "Classes differ only by case, blanks, hyphens or a plural, and are trained as different ones.",
+        "Merge them (ontology.merge); the finding has the setting.",
+    ),
+    FindingCode(
         "class_imbalance", ("warning",),
         "Classes have less than a hundredth of the boxes of the largest class.",
         "Label more of them, merge them or drop them.",

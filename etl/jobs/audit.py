@@ -101,6 +101,7 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         images=images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
+        trained=remap.trained_names(work.categories, config.ontology),
         near_duplicates=_near_duplicates(images),
         findings=[*_findings_of_source(work), *split_check.load_findings(work), *plan.check_plan(work)],
         splits=(),  # the split stage reports empty splits

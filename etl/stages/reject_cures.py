@@ -8,8 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl.stages.similar_names import find_similar
+
 Rows = Sequence[Mapping[str, Any]]
 _MOST = 0.9  # of the rejects must fit an explanation
+_NAMED = 5  # names in a remedy
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -61,6 +64,18 @@ def _within(corners: Sequence[float], wh: Sequence[int]) -> bool:
     return -1 <= x0 < x1 <= wh[0] + 1 and -1 <= y0 < y1 <= wh[1] + 1 and max(x1, y1) > 2
 
 
+def _unknown_names(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+    """Explain names that differ from those of the list by spelling only."""
+    similar = {name: find_similar(name, categories) for name in sorted({row["found"] for row in rows})}
+    pairs = [f"{name} ({known}?)" for name, known in similar.items() if known is not None][:_NAMED]
+    if not pairs:
+        return None
+    names = ", ".join(pairs)
+    return (
+        f"Some names differ only by spelling: {names}. Add them to source.categories and merge them (ontology.merge)."
+    )
+
+
 def _other_size(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
     """Explain labels that give an image another size than its file has."""
     sizes = [[_SIZE.search(row[key]) for key in ("expected", "found")] for row in rows]
@@ -84,4 +99,5 @@ _DERIVED: dict[str, Callable[[Rows, Mapping[str, pa.Table], Sequence[str]], str 
     "unknown_category_id": _unknown_ids,
     "outside_image": _outside,
     "size_mismatch": _other_size,
+    "unknown_category": _unknown_names,
 }

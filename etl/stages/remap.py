@@ -75,6 +75,12 @@ def resolve_actions(categories: Sequence[str], ontology: Ontology) -> dict[str, 
     return actions
 
 
+def trained_names(categories: Sequence[str], ontology: Ontology) -> dict[str, str]:
+    """Return the name under which each class is trained; classes that are not trained are left out."""
+    actions = resolve_actions(categories, ontology)
+    return {name: action.category for name, action in actions.items() if action.category is not None}
+
+
 def trained_categories(categories: Sequence[str], ontology: Ontology) -> list[str]:
     """Return the names of the classes to train, in the order of the source."""
     actions = resolve_actions(categories, ontology)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ class Context:
     images: pa.Table = field(default_factory=IMAGES.empty_table)
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     declared: Sequence[str] = ()  # the source's list of classes; empty when it has none
+    trained: Mapping[str, str] = field(default_factory=dict)  # class -> its name after the ontology; dropped ones lack
     near_duplicates: Sequence[tuple[str, str]] = ()  # pairs of paths of images that look alike
     findings: Sequence[Finding] = ()  # of other stages
     splits: Sequence[str] = ("train", "val")  # splits that must not be empty

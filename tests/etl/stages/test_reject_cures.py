@@ -53,6 +53,13 @@ def test_boxes_that_lie_beside_their_image_are_neither() -> None:
     assert "another size" in cure_of("0 1.5 .5 .1 .1", "0 .5 -1.5 .1 .1")
 
 
+def test_a_name_that_is_only_spelled_differently_is_shown_with_the_known_one() -> None:
+    rows = [reject("annotation", "a.xml:1", "unknown_category", name, "one of 2") for name in ("Cars", "van")]
+    cure = summarize_reasons({"rejects": table(TABLES["rejects"], rows)}, NAMES)[0].cure
+    assert "Cars (car?)" in cure
+    assert "van (" not in cure
+
+
 def test_sizes_that_differ_by_one_factor_are_of_scaled_images() -> None:
     assert "4 times" in cure_of_sizes(("320x240", "1280x960"), ("100x50", "400x200"))
     assert "0.5 times" in cure_of_sizes(("320x240", "160x120"))

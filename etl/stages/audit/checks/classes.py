@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+
+import yaml
 
 from etl.findings import Finding, finding
 from etl.numbers import percent
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.model import Audit
+from etl.stages.similar_names import group_similar
 
+_GROUPS = 10  # of similar classes in a message
 _RARE = 100  # times fewer boxes than the largest class
 _SHARED = 10  # at least one box in so many of the smaller of two classes lies on an object of the other
 _ENCLOSED = 0.8  # share of a class's boxes that lie within another class's
@@ -39,6 +44,23 @@ def unnamed_classes(data: CheckInput) -> Iterator[Finding]:
             f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
         )
         yield finding("digit_categories", advice, count=len(digits))
+
+
+def similar_classes(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if trained classes differ by spelling only, with the setting that merges them."""
+    trained, boxes = data.context.trained, Counter[str]()
+    for name, number in data.audit.objects_by_class.items():
+        boxes[trained.get(name, name)] += number
+    groups = group_similar(name for name, number in boxes.items() if number)
+    if groups:
+        shown = "; ".join(", ".join(f"{name} ({boxes[name]})" for name in group) for group in groups[:_GROUPS])
+        merge = {max(group, key=lambda name: boxes[name]): group for group in groups[:_GROUPS]}
+        setting = yaml.safe_dump({"merge": merge}, default_flow_style=True, allow_unicode=True, width=1e9).strip()
+        advice = (
+            f"Classes that differ only by case, blanks, hyphens or a plural are trained as different ones: {shown}. If "
+            f"they are the same, set `ontology: {setting}`."
+        )
+        yield finding("similar_classes", advice, count=sum(map(len, groups)))
 
 
 def rare_classes(data: CheckInput) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ CHECKS: tuple[Callable[[CheckInput], Iterator[Finding]], ...] = (
     source.empty_splits,
     classes.declared_classes,
     classes.unnamed_classes,
+    classes.similar_classes,
     classes.rare_classes,
     classes.classes_missing_in_a_split,
     classes.classes_on_one_object,

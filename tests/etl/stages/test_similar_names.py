@@ -1,0 +1,33 @@
+"""Which class names are only spelled differently."""
+
+from __future__ import annotations
+
+import pytest
+
+from etl.stages.similar_names import find_similar, group_similar
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["Red", "red", "RED", "blue"], [["RED", "Red", "red"]]),
+        (["blue-car", "blue_car", "blue car", "BlueCar"], [["BlueCar", "blue car", "blue-car", "blue_car"]]),
+        (
+            ["car", "cars", "bus", "buses", "lorry", "lorries"],
+            [["bus", "buses"], ["car", "cars"], ["lorries", "lorry"]],
+        ),
+        (["straße", "STRASSE"], [["STRASSE", "straße"]]),
+        (["bus", "bu", "b"], [["bu", "bus"]]),
+        (["7", "8", "-", "_", "+", "car", "van", "person", "people"], []),
+        (["A1", "A-1", "A11"], [["A-1", "A1"]]),
+        ([], []),
+    ],
+)
+def test_case_separators_and_plurals_are_spelling(names: list[str], groups: list[list[str]]) -> None:
+    assert group_similar(names) == groups
+    assert group_similar(reversed(names)) == groups
+
+
+def test_the_known_name_that_a_name_resembles() -> None:
+    assert find_similar("Cars", ["bus", "car", "CARS"]) == "car"
+    assert find_similar("car", ["car", "van"]) is None
