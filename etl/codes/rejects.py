@@ -31,6 +31,12 @@ _REASONS = (
         "Check that source.images is the right folder, or set source.match.",
     ),
     RejectReason(
+        "several_label_sets",
+        ("file", "image"),
+        "Several folders hold label files of the same images.",
+        "Set source.annotations to one of the folders.",
+    ),
+    RejectReason(
         "unread_label",
         ("file",),
         "Files that may hold labels are not read.",

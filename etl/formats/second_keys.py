@@ -37,6 +37,7 @@ class SecondPairs:
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)  # image -> label file, code of the key
     unmatched_labels: list[str] = field(default_factory=list)
     ambiguous: list[Ambiguity] = field(default_factory=list)
+    parts: list[Ambiguity] = field(default_factory=list)  # one name is a part of the other
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)  # label file -> image, code that is not allowed
 
 
@@ -53,40 +54,21 @@ def pair_by_second_keys(
     """
     result = SecondPairs(unmatched_labels=sorted(labels))
     images = sorted(images)
-    for code, pairing in _pairings(result.unmatched_labels, images, declared, allowed, result):
-        result.pairs |= {image: (label, code) for image, label in pairing.pairs.items()}
-        result.ambiguous += pairing.ambiguous
-        result.unmatched_labels = pairing.unmatched_labels
-    return result
-
-
-def _pairings(
-    labels: Sequence[str],
-    images: Sequence[str],
-    declared: Mapping[str, str],
-    allowed: Collection[str] | None,
-    result: SecondPairs,
-) -> Iterator[tuple[str, Pairing]]:
-    """Yield the pairing of each allowed key, from what the keys before left, then the ambiguous rest."""
-    later = []
+    allowed_codes = [code for code in CODES if allowed is None or code in allowed]
+    for code in allowed_codes:
+        for pairing in _pairings(code, result.unmatched_labels, images, declared):
+            result.pairs |= {image: (label, code) for image, label in pairing.pairs.items()}
+            result.ambiguous += pairing.ambiguous
+            result.unmatched_labels, images = _left(pairing, images)
+    labels, free = result.unmatched_labels, images
     for code in CODES:
-        if allowed is not None and code not in allowed:
-            later.append(code)
-            continue
-        for pairing in _by(code, labels, images, declared):
-            labels, images = _left(pairing, images)
-            yield code, pairing
-    others, rest = labels, images
-    for code in later:
-        for pairing in _by(code, others, rest, declared):
+        for pairing in _pairings(code, labels, free, declared) if code not in allowed_codes else ():
             result.refused |= {label: (image, code) for image, label in pairing.pairs.items()}
-            others, rest = _left(pairing, rest)
-    refused = {image for image, _ in result.refused.values()}
-    parts = _ambiguous_parts(
-        [label for label in labels if label not in result.refused], [image for image in images if image not in refused]
-    )
-    tied = {label for tie in parts for label in tie.labels}
-    yield "", Pairing({}, [label for label in labels if label not in tied], parts)
+            labels, free = _left(pairing, free)
+    result.parts = _ambiguous_parts(labels, free)
+    tied = {label for tie in result.parts for label in tie.labels}
+    result.unmatched_labels = [label for label in result.unmatched_labels if label not in tied]
+    return result
 
 
 def _left(pairing: Pairing, images: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -94,7 +76,10 @@ def _left(pairing: Pairing, images: Sequence[str]) -> tuple[list[str], list[str]
     return pairing.unmatched_labels, [image for image in images if image not in pairing.pairs and image not in tied]
 
 
-def _by(code: str, labels: Sequence[str], images: Sequence[str], declared: Mapping[str, str]) -> Iterator[Pairing]:
+def _pairings(
+    code: str, labels: Sequence[str], images: Sequence[str], declared: Mapping[str, str]
+) -> Iterator[Pairing]:
+    """Yield the pairing by each key of a code, made of what the keys before left."""
     for label_key, image_key in _keys(code, labels, images, declared):
         pairing = pair_by_key(labels, images, label_key, image_key)
         if pairing.pairs or pairing.ambiguous:

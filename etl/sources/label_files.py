@@ -78,10 +78,10 @@ def find_label_files(config: Config, suffix: str, images: FolderListing) -> Labe
 
 
 def list_source_folder(config: Config, folder: str) -> FolderListing:
-    """Return the files below a folder of the source, without those of the store, which may lie in it."""
+    """Return the files below a folder of the source, without those that builds of the dataset have left in it."""
     source = config.source
     listing = list_folder(folder, (source.images, *source.annotations), follow_links=source.follow_links)
-    own = _below(config.store, folder)
+    own = _below(config.home, folder)
     if own is None:
         return listing
     files = tuple(file for file in listing.files if not file.path.startswith(f"{own}/"))

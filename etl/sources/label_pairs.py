@@ -23,6 +23,7 @@ from etl.sources.unread_files import expected_file, reject_unread
 from etl.storage import store
 
 _SHOWN = 3  # partners that a reject names
+_SAME_NAME = "exactly the same name, or source.match: one name is a part of the other"
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ def pair_source(
         second = SecondPairs(unmatched_labels=left.labels)
     pairs = pairing.pairs | {image: label for image, (label, _) in second.pairs.items()}
     result = SourcePairs(pairs)
-    result.rejects += _rejects_of_ties(config, [*pairing.ambiguous, *second.ambiguous])
+    result.rejects += _rejects_of_ties([*pairing.ambiguous, *second.ambiguous], second.parts)
     result.rejects += _rejects_of_unmatched(second, [image for image in free if image not in pairs], files.uris)
     result.rejects += left.rejects
     result.rejects += reject_unread(config, reader, {**files.others, **left.unknown}, pairs)
@@ -125,21 +126,22 @@ def _pair_by_links(
     return Pairing(dict(sorted({**pairing.pairs, **pairs}.items())), sorted(unmatched), kept)
 
 
-def _rejects_of_ties(config: Config, ties: Sequence[Ambiguity]) -> list[dict[str, str]]:
+def _rejects_of_ties(ties: Sequence[Ambiguity], parts: Sequence[Ambiguity]) -> list[dict[str, str]]:
     """Return the rejects of label files and images of which several fit; an image without its labels is unusable."""
     sets = _label_sets(ties)
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for tie in ties:
+    for number, tie in enumerate([*ties, *parts]):
         for kind, paths, others in (("file", tie.labels, tie.images), ("image", tie.images, tie.labels)):
             several = ", ".join(others[:_SHOWN]) + ", ..." * (len(others) > _SHOWN)
-            found, expected = sets.get(tie.key, (several, "exactly one of the same name"))
+            row = ("ambiguous_label", several, "exactly one of the same name" if number < len(ties) else _SAME_NAME)
+            reason, found, expected = sets.get(tie.key, row)
             for path in paths:
-                rows.setdefault((kind, path), reject(kind, path, "ambiguous_label", found, expected))
+                rows.setdefault((kind, path), reject(kind, path, reason, found, expected))
     return list(rows.values())
 
 
-def _label_sets(ties: Sequence[Ambiguity]) -> dict[str, tuple[str, str]]:
-    """Return found and expected, by key, of the images that several folders of labels have a file for."""
+def _label_sets(ties: Sequence[Ambiguity]) -> dict[str, tuple[str, str, str]]:
+    """Return reason, found and expected, by key, of the images that several folders of labels have a file for."""
     members: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for tie in ties:
         if len(tie.images) == 1:
@@ -151,8 +153,9 @@ def _label_sets(ties: Sequence[Ambiguity]) -> dict[str, tuple[str, str]]:
                 members[names].append(tie.key)
     return {
         key: (
+            "several_label_sets",
             f"{len(names)} label sets of {len(keys)} images: {', '.join(names)}",
-            f"one label set: source.annotations: {' or '.join(names)}",
+            f"source.annotations: {' or '.join(names)}",
         )
         for names, keys in members.items()
         for key in keys

@@ -14,7 +14,12 @@ from etl.stages.reject_summary import explain_reasons, summarize_reasons
 
 _WITHOUT_LABELS = ("unlisted_image", "unlabelled_image")  # rejects of images whose labels were not found
 _UNMATCHED = ("label_without_image", "undecodable_name")  # label files of one image each, which was not found
-_READ_ELSEWHERE = ("ambiguous_label", "second_label", "unknown_file")  # their images have labels or are rejected too
+_READ_ELSEWHERE = (
+    "ambiguous_label",
+    "several_label_sets",
+    "second_label",
+    "unknown_file",
+)  # their images have labels or are rejected too
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,40 +1,13 @@
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from etl.config import Config
 from etl.errors import ConfigError
-from etl.sources.scan import SourceListing, scan
-
-BOX = b"0 0.5 0.5 0.1 0.1\n"
-
-
-def laid_out(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def scanned(folder: Path, **source: Any) -> SourceListing:
-    values = {"format": "yolo", "images": str(folder), "categories": ["car"], **source}
-    return scan(Config.model_validate({"name": "cars", "store": str(folder / "store"), "source": values}))
-
-
-def coco(*names: str) -> bytes:
-    images = [{"id": number, "file_name": name, "width": 9, "height": 9} for number, name in enumerate(names)]
-    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 2, 2]} for n in range(len(names))]
-    return json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}).encode()
-
-
-def told(found: SourceListing) -> set[tuple[str, str, str]]:
-    return {(row["kind"], row["where"], row["reason"]) for row in found.rejects}
+from tests.etl.sources.listing import BOX, coco, laid_out, scanned, told
 
 
 def test_images_and_labels_of_one_name_belong_together(tmp_path: Path) -> None:

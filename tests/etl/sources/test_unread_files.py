@@ -1,0 +1,146 @@
+"""Every file that may hold labels and is not read is named with the format that it looks like."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl.errors import ConfigError, SourceError
+from etl.storage import store
+from tests.etl.sources.listing import BOX, coco, laid_out, scanned, told
+
+LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"}).encode()
+CVAT = b"<annotations><meta/><image id='0'/></annotations>"
+MOT = b"1,0,593,43,174,190,0,0,0,0\n"
+
+
+def reasons(folder: Path, **source: Any) -> dict[str, tuple[str, str]]:
+    return {row["where"]: (row["reason"], row["found"]) for row in scanned(folder, **source).rejects}
+
+
+def test_label_files_of_another_format_are_named(tmp_path: Path) -> None:
+    files = {"ann/a.jpg.json": LABELME, "ann/all.xml": CVAT, "ann/seq.txt": MOT, "ann/x.mat": b"MATLAB 5.0"}
+    laid_out(tmp_path, {"img/a.jpg": b"", "img/b.jpg": b"", **files})
+    found = reasons(tmp_path, format="voc", images=str(tmp_path / "img"), annotations=str(tmp_path / "ann"))
+    assert found == {
+        "a.jpg.json": ("unread_label", "labelme JSON"),
+        "all.xml": ("unread_label", "CVAT for images 1.1 XML"),
+        "seq.txt": ("unread_label", "VisDrone-VID or MOT, rows of frame, id, x, y, w, h"),
+        "x.mat": ("unread_label", "MATLAB file"),
+    }
+
+
+def test_the_format_that_reads_the_files_is_named(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "a.xml": b"<annotation><object/></annotation>"})
+    row = scanned(tmp_path).rejects[0]
+    assert (row["found"], row["expected"]) == ("Pascal VOC XML", "a yolo label file; set source.format: voc")
+
+
+def test_labels_of_the_right_format_with_another_suffix_are_named(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "a.label": BOX})
+    assert scanned(tmp_path).rejects[0]["expected"] == "a name ending in .txt"
+
+
+def test_other_labels_of_a_labelled_image_are_told_from_those_of_others(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "a.txt": BOX, "a.json": LABELME, "b.jpg": b"", "b.json": LABELME})
+    assert reasons(tmp_path) == {
+        "a.json": ("second_label", "labelme JSON"),
+        "b.json": ("unread_label", "labelme JSON"),
+    }
+
+
+def test_what_accompanies_images_and_labels_is_no_reject(tmp_path: Path) -> None:
+    files = {
+        "README.md": b"x", "classes.txt": b"car\n", "notes.json": b"{}", "data.yaml": b"names: [car]\n",
+        "labels.cache": b"\0", "train.txt": b"images/a.jpg\n", "ImageSets/Main/val.txt": b"a\n", "LICENSE": b"x",
+        ".hidden.json": LABELME, "report.csv": b"a,b\n1,2\n", "masks/a.png": b"",
+    }  # fmt: skip
+    laid_out(tmp_path / "data", {"images/a.jpg": b"", "labels/a.txt": BOX, **files})
+    assert reasons(tmp_path / "data", categories=None) == {}
+    found = reasons(tmp_path / "data", images=str(tmp_path / "data" / "images"), annotations=str(tmp_path / "data"))
+    assert found == {"report.csv": ("unknown_file", "a file of no known label format (.csv)")}
+
+
+def test_an_unknown_file_in_a_folder_of_labels_may_hold_some(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"img/a.jpg": b"", "ann/a.txt": BOX, "ann/b.json": b'{"boxes": 3}', "ann/c.bin": b"\0"})
+    assert reasons(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann")) == {
+        "b.json": ("unread_label", "a file of no known label format (.json)"),
+        "c.bin": ("unknown_file", "a file of no known label format (.bin)"),
+    }
+
+
+def test_the_files_that_builds_left_in_the_source_are_not_of_the_source(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "a.txt": BOX, "store/cars/x.json": LABELME, "store/cars/crop.jpg": b""})
+    found = scanned(tmp_path)
+    assert ([image.path for image in found.images], found.rejects) == (["a.jpg"], ())
+
+
+def test_many_files_of_one_kind_are_recognised_by_some_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out(tmp_path, {"img/a.jpg": b""} | {f"ann/{n}.json": LABELME for n in range(300)})
+    opened, read_start = [], store.read_start
+    monkeypatch.setattr(store, "read_start", lambda uri, size: opened.append(uri) or read_start(uri, size))
+    found = scanned(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann"))
+    assert {(row["reason"], row["found"]) for row in found.rejects} == {("unread_label", "labelme JSON")}
+    assert len(found.rejects) == 300
+    assert len(opened) < 30
+
+
+def test_files_of_another_format_given_as_coco_are_named_in_one_line(tmp_path: Path) -> None:
+    laid_out(tmp_path, {f"{n}.jpg": b"" for n in range(30)} | {f"{n}.json": LABELME for n in range(30)})
+    with pytest.raises(SourceError) as caught:
+        scanned(tmp_path, format="coco", categories=None)
+    assert str(caught.value) == (
+        "cars: no coco label file: 30 files look like labelme JSON (0.json, 1.json, ...): "
+        "export it as COCO (labelme2coco) or YOLO (labelme2yolo)"
+    )
+
+
+def test_a_foreign_file_beside_coco_files_is_a_reject(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "all.json": coco("a.jpg"), "a.json": LABELME, "notes.json": b"{}"})
+    found = scanned(tmp_path, format="coco", categories=None)
+    assert set(found.listed) == {"a.jpg"}
+    assert ("file", "a.json", "unread_label") in told(found)
+
+
+def test_images_of_other_formats_and_without_a_suffix_are_named(tmp_path: Path) -> None:
+    files = {"scan.jp2": b"", "photo": b"\x89PNG\r\n\x1a\n" + bytes(64), "notes": b"text", "a.dng": b""}
+    laid_out(tmp_path, {"a.jpg": b"", "a.txt": BOX, **files})
+    found = scanned(tmp_path)
+    assert told(found) == {("image", "scan.jp2", "unsupported_format"), ("image", "photo", "unsupported_format")}
+    assert {row["found"] for row in found.rejects} == {".jp2 image", "PNG image without a suffix"}
+
+
+def test_links_out_of_the_source_are_rejects_unless_followed(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"data/a.jpg": b"", "data/a.txt": BOX, "more/b.jpg": b"", "more/b.txt": BOX})
+    (tmp_path / "data" / "more").symlink_to("../more")
+    assert told(scanned(tmp_path / "data")) == {
+        ("image", "more/b.jpg", "link_outside"),
+        ("file", "more/b.txt", "link_outside"),
+    }
+    found = scanned(tmp_path / "data", follow_links=True)
+    assert found.paired == {"a.jpg": ("a.txt",), "more/b.jpg": ("more/b.txt",)}
+    assert found.rejects == ()
+
+
+def test_a_folder_of_links_out_of_it_names_the_cause(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"all/a.jpg": b"", "data/classes.txt": b"car\n"})
+    (tmp_path / "data" / "a.jpg").symlink_to("../all/a.jpg")
+    with pytest.raises(ConfigError, match=r"1 entries that are not used, as a\.jpg: a link to .*/all/a\.jpg"):
+        scanned(tmp_path / "data")
+
+
+def test_pipes_in_place_of_labels_lists_and_names_are_not_opened(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "b.jpg": b"", "a.txt": BOX, "classes.txt": b"car\n"})
+    for name in ("b.txt", "data.yaml", "train.txt", "c.jpg"):
+        os.mkfifo(tmp_path / name)
+    found = scanned(tmp_path, categories=None)
+    assert told(found) >= {("file", "b.txt", "special_file"), ("image", "c.jpg", "special_file")}
+    assert found.categories == ("car",)
+    with pytest.raises(ConfigError, match=r"b\.txt, which is no regular file"):
+        scanned(tmp_path, categories=str(tmp_path / "b.txt"))
+    explicit = scanned(tmp_path, annotations=[str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])
+    assert ("file", "b.txt", "special_file") in told(explicit)
