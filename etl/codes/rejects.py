@@ -130,8 +130,8 @@ _REASONS = (
     # label files and their entries
     RejectReason(
         "unreadable_label",
-        ("annotation",),
-        "Nothing could be read from the label file: wrong encoding or syntax.",
+        ("image", "annotation"),
+        "Nothing could be read from the label file, so its image is not used: wrong encoding or syntax.",
         "Save it as UTF-8 in the format of source.format.",
     ),
     RejectReason(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.findings import EXAMPLES, Finding, finding
-from etl.formats.labels import ImageLabels, LabelBox
+from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
@@ -20,7 +20,7 @@ from etl.schema import LEDGER, REJECTS, place, reject, reject_bad_box, table
 from etl.stages.ledger import LedgerRow, collect_ids, ledger_row, ledger_row_of_bad_box
 from etl.stages.rows import AnnotationRow, ImageFileRow, IngestedImageRow
 
-VERSION = 2
+VERSION = 3
 _TOLERANCE = 0.01  # px: a box that extends less outside its image was rounded, and is not clipped
 _MAX_COORDINATE = 1e9  # px: larger coordinates are rejected; nothing computed from smaller ones overflows
 
@@ -78,7 +78,14 @@ def apply_declared_size(row: ImageFileRow, header: codec.Header, labels: Sequenc
 
 
 def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]) -> None:
-    """Add a usable image and every box of its label files; an invalid box becomes a reject and a dropped ledger row."""
+    """Add a usable image and every box of its label files; an invalid box becomes a reject and a dropped ledger row.
+
+    An image is not used if nothing of its labels can be read: it may show objects.
+    """
+    if (unreadable := _unreadable(labels)) is not None:
+        file, bad = unreadable
+        rows.rejects.append(reject("image", row["path"], bad.reason, f"{file}: {bad.found}", bad.expected))
+        return
     rows.images.append({**row, "labelled": bool(labels)})
     ids = AnnotationIds(row["image_id"])
     for label in labels:
@@ -93,6 +100,14 @@ def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]
         for bad in label.bad:
             rows.rejects.append(reject_bad_box(place(label.file, bad.line), bad.reason, bad.found, bad.expected))
             rows.ledger.append(ledger_row_of_bad_box(ids.text(bad.found), bad.reason))
+
+
+def _unreadable(labels: Sequence[ImageLabels]) -> tuple[str, BadBox] | None:
+    """Return the first label file that cannot be read, and why, unless boxes of another one are known."""
+    if any(label.boxes for label in labels):
+        return None
+    bad = ((label.file, bad) for label in labels for bad in label.bad)
+    return next(((file, entry) for file, entry in bad if entry.reason == "unreadable_label"), None)
 
 
 def _is_finite(box: LabelBox) -> bool:

@@ -194,3 +194,21 @@ def test_ignored_regions_are_no_class() -> None:
     found = tables(of(LabelBox("bus", (1, 1, 9, 9)), LabelBox("others", (1, 1, 9, 9), ignore=True)))
     assert ingest.find_categories(found["annotations"]) == ["bus"]
     assert ingest.reject_unknown_categories(found, ["bus"])["rejects"].num_rows == 0
+
+
+def test_an_image_whose_label_file_cannot_be_read_is_rejected_and_no_background() -> None:
+    unreadable = BadBox("unreadable_label", "undecodable bytes", "text in UTF-8")
+    found = tables(of(unreadable))
+    assert found["images"].num_rows == found["annotations"].num_rows == found["ledger"].num_rows == 0
+    assert [(row["kind"], row["where"], row["reason"], row["found"]) for row in found["rejects"].to_pylist()] == [
+        ("image", "a.jpg", "unreadable_label", "a.txt: undecodable bytes")
+    ]
+    both = tables([*of(unreadable), *of(LabelBox("car", (1, 1, 9, 9)), file="b.txt")])
+    assert (both["images"].num_rows, both["rejects"]["kind"].to_pylist()) == (1, ["annotation"])
+
+
+def test_a_correction_by_a_reader_is_in_the_ledger_and_a_finding() -> None:
+    found = tables(of(LabelBox("car", (1, 1, 9, 9), 4, corrected="sorted_corners"), LabelBox("car", (2, 2, 9, 9), 5)))
+    assert told(found) == [("kept", "sorted_corners", None)]
+    (finding,) = ingest.describe_corrections(found)
+    assert (finding.code, finding.count, finding.files) == ("sorted_corners", 1, ("a.txt:4",))

@@ -17,7 +17,7 @@ from etl.stages.similar_names import find_similar, group_similar
             [["bus", "buses"], ["car", "cars"], ["lorries", "lorry"]],
         ),
         (["straße", "STRASSE"], [["STRASSE", "straße"]]),
-        (["bus", "bu", "b"], [["bu", "bus"]]),
+        (["lamps", "lamp", "lam"], [["lamp", "lamps"]]),
         (["7", "8", "-", "_", "+", "car", "van", "person", "people"], []),
         (["A1", "A-1", "A11"], [["A-1", "A1"]]),
         ([], []),
