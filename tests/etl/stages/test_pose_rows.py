@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from etl import schema
 from etl.formats import yolo
@@ -48,3 +49,17 @@ def test_a_box_that_is_rejected_already_keeps_its_reason() -> None:
     assert sorted(after["rejects"]["reason"].to_pylist()) == ["outside_image", "pose_row", "pose_row"]
     assert after["annotations"].num_rows == 1
     assert len(np.unique(after["ledger"]["annotation_id"].to_pylist())) == after["ledger"].num_rows == 3
+
+
+NUMBERS = st.sampled_from(["0", "1", "7", "-0.2", "0.05", "0.3", "0.5", "0.8", "1.2", "3", "x", "nan", "1e12", "1e308"])
+LINES = st.lists(st.lists(NUMBERS, min_size=1, max_size=12).map(" ".join) | st.just(POSE), max_size=9)
+
+
+@given(st.lists(LINES, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_every_line_is_a_usable_box_or_a_reject(files: list[list[str]]) -> None:
+    tables = reject_pose_rows(ingested(*("\n".join(lines) for lines in files)))
+    dropped = ingest.is_dropped(tables).to_pylist()
+    usable = len(dropped) - sum(dropped)
+    written = sum(map(len, files))
+    assert usable + tables["rejects"].num_rows == ingest.count_boxes(tables) == written
