@@ -211,7 +211,7 @@ _REASONS = (
         "unknown_category",
         ("annotation",),
         "Boxes of a class that is not in the list of classes are dropped.",
-        "Add it to source.categories, or pin it with `speck plan --update`.",
+        "Add it to the class list: in source.categories, or by `speck plan CONFIG --update` if the plan pins the list.",
     ),
     # input files of `speck predict`
     RejectReason("unreadable_file", (), "The file cannot be opened or read.", "Check its path and permissions."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow as pa
 from etl import schema
 from etl.config import Config
 from etl.execution.cluster import Cluster
+from etl.findings import Finding
 from etl.ids import digest
 from etl.imaging import lossless
 from etl.jobs import ingest_cache
@@ -23,6 +24,7 @@ from etl.jobs.ingest_worker import IngestPart, ingest_part
 from etl.jobs.parts import image_count
 from etl.jobs.plan import PLAN_UPDATE
 from etl.jobs.refusal import refuse
+from etl.jobs.unknown_classes import report_unknown_classes
 from etl.jobs.versions import VERSIONS
 from etl.plan import Plan
 from etl.snapshots.snapshot import load_plan
@@ -50,6 +52,11 @@ class _Inputs:
     plan: Plan | None  # None before the first build
     purpose: str
     full: bool
+
+    @property
+    def pinned_categories(self) -> tuple[str, ...]:
+        """The class names that the plan pins; none if the configuration lists them."""
+        return self.plan.categories if self.plan is not None and self.config.source.categories is None else ()
 
     def work(self) -> WorkDir:
         """Return the work folder, named by a digest of the inputs."""
@@ -100,9 +107,12 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     categories = _categories(inputs, tables["annotations"])
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)
+    unknown = report_unknown_classes(config, tables, pinned=bool(inputs.pinned_categories))
     if (message := check_losses(config.source, tables, categories)) is not None:
-        raise refuse(work, message, tables, categories)
-    _write_tables(inputs, work, tables, categories, boxes)
+        explained = "\n".join([message, *(row.advice for row in unknown)])
+        raise refuse(work, explained, tables, categories)
+    findings = [*inputs.source.findings, *ingest.describe_corrections(tables), *unknown]
+    _write_tables(inputs, work, tables, categories, boxes, findings)
     if cached.num_rows < len(keys):
         ingest_cache.save(config, keys, rows)
     reasons = Counter(tables["rejects"]["reason"].to_pylist())
@@ -149,8 +159,7 @@ def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
     An update of the plan adds the names that are not pinned to the pinned ones. Raises ConfigError when the ontology
     names a class that is not among them, before later stages run.
     """
-    config, plan = inputs.config, inputs.plan
-    pinned = plan.categories if plan is not None and config.source.categories is None else ()
+    config, pinned = inputs.config, inputs.pinned_categories
     if pinned and inputs.purpose != PLAN_UPDATE:
         categories = list(pinned)
     else:
@@ -160,7 +169,12 @@ def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
 
 
 def _write_tables(
-    inputs: _Inputs, work: WorkDir, tables: dict[str, pa.Table], categories: list[str], boxes: int
+    inputs: _Inputs,
+    work: WorkDir,
+    tables: dict[str, pa.Table],
+    categories: list[str],
+    boxes: int,
+    findings: Sequence[Finding],
 ) -> None:
     """Write the tables, then build.json, which makes the folder a build."""
     for name, table in tables.items():
@@ -173,7 +187,7 @@ def _write_tables(
         "own_split": dict(own_split) if own_split is not None else None,
         "boxes": boxes,
         "guesses": list(inputs.source.guesses),
-        "findings": [row.to_dict() for row in (*inputs.source.findings, *ingest.describe_corrections(tables))],
+        "findings": [row.to_dict() for row in findings],
         "full": inputs.full,
     }
     store.write_json(work.build_json, build)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from etl.config import Ontology
 from etl.snapshots.answer import ClassChange, ClassChanges, ClassNumber
-from etl.snapshots.box_pairs import BoxPairs
+from etl.snapshots.box_pairs import BoxPairs, pair_boxes
 from etl.snapshots.snapshot import Snapshot
 
 Names = NDArray[Any]  # of classes; None where a box has no class
@@ -53,6 +53,20 @@ def compare_classes(before: Labels, after: Labels, pairs: BoxPairs) -> ClassChan
     )
     renumbered = tuple(row for row in numbers if row.before != row.after)
     return ClassChanges(source=source, trained=trained, renumbered=renumbered)
+
+
+def find_renamed(before: pa.Table, after: pa.Table) -> dict[str, tuple[str, int]]:
+    """Return the old name of each class that took the place of one without boxes now, and the boxes that one had.
+
+    Half of the boxes of the old class must have the new one.
+    """
+    now = set(_labelled_names(after))
+    changes = _source_changes(before, after, pair_boxes(before, after))
+    return {
+        row.after: (row.before, row.of)
+        for row in changes
+        if row.before is not None and row.after is not None and row.before not in now and 2 * row.boxes >= row.of
+    }
 
 
 def _source_changes(before: pa.Table, after: pa.Table, pairs: BoxPairs) -> Iterator[ClassChange]:

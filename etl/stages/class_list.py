@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+_SHOWN = 10
 
 
 def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -11,3 +17,38 @@ def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
     A pinned class keeps its place even if it no longer occurs, so that no other class changes its number.
     """
     return list(dict.fromkeys([*pinned, *names]))
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownClass:
+    """A class of the source that is not in the class list, so that its boxes are rejected."""
+
+    name: str
+    boxes: int
+    renamed: str | None = None  # the class in the list that it probably is under a new name
+    of: int = 0  # boxes that class had
+
+
+def count_unknown(rejects: pa.Table) -> dict[str, int]:
+    """Return the number of boxes of each class among the rejects for an unknown class, most first."""
+    return dict(Counter(rejects["found"].to_pylist()).most_common())
+
+
+def explain_unknown(classes: Sequence[UnknownClass], *, pinned: bool) -> str:
+    """Return which classes are unknown, for how many boxes, and how they are added; `pinned` if the plan lists them."""
+    shown = ", ".join(f"{row.name} ({row.boxes} box{'es' * (row.boxes != 1)})" for row in classes[:_SHOWN])
+    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+    place, cure = (
+        ("the pinned plan", "`speck plan CONFIG --update` adds them at its end")
+        if pinned
+        else ("the class list", "add them at the end of source.categories")
+    )
+    text = f"Boxes of classes that are not in {place} are rejected: {shown}{more}. To train on them, {cure}."
+    return " ".join([text, *(_explain_renamed(row) for row in classes if row.renamed is not None)])
+
+
+def _explain_renamed(row: UnknownClass) -> str:
+    return (
+        f"{row.name} is probably {row.renamed} renamed, which had {row.of} boxes and has none now: set "
+        f"ontology.rename: {{{row.name}: {row.renamed}}} first, and it keeps the number of {row.renamed}."
+    )

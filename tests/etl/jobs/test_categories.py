@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from etl.config import Config
+from etl.errors import SourceError
 from etl.execution import cluster
 from etl.jobs import build
 from etl.snapshots import export
@@ -137,3 +138,63 @@ def test_other_anchors_are_another_snapshot(zoo: Animals) -> None:
     first, second = built(zoo.config()), built(zoo.config(anchors={"per_level": 2}))
     assert first.id != second.id
     assert [len(one.anchors["anchors"][0]) for one in (first, second)] == [first.anchors["per_level"], 2]
+
+
+def findings(snapshot: Snapshot) -> list[str]:
+    return [row.advice for row in snapshot.audit.findings if row.code == "unknown_category"]
+
+
+def test_unknown_classes_beyond_the_limit_are_named_with_their_boxes_and_the_command(zoo: Animals) -> None:
+    built(zoo.config())
+    zoo.add("apple", 6)
+    zoo.add("bird", 2)
+    with pytest.raises(SourceError) as error:
+        built(zoo.config())
+    text = str(error.value)
+    assert "8 of 48 boxes cannot be used" in text
+    assert "Boxes of classes that are not in the pinned plan are rejected: apple (6 boxes), bird (2 boxes)." in text
+    assert "`speck plan CONFIG --update`" in text and "ontology.rename" not in text
+    update_plan(zoo.config())
+    assert findings(built(zoo.config())) == []
+
+
+def test_unknown_classes_below_the_limit_are_one_finding_that_names_them(zoo: Animals) -> None:
+    assert findings(built(zoo.config())) == []
+    zoo.add("apple", 2)
+    snapshot = built(zoo.config())
+    [advice] = findings(snapshot)
+    assert "apple (2 boxes)" in advice and "`speck plan CONFIG --update`" in advice
+    [row] = [row for row in snapshot.audit.findings if row.code == "unknown_category"]
+    assert row.count == 2 and all(file.startswith("scene21x.xml") for file in row.files)
+
+
+def test_a_renamed_class_is_said_to_be_probably_renamed_and_the_cure_works(zoo: Animals) -> None:
+    built(zoo.config())
+    zoo.rename("dog", "wolf")
+    zoo.add("wolf", 4)
+    with pytest.raises(SourceError) as error:
+        built(zoo.config())
+    assert "wolf (24 boxes)" in str(error.value)
+    assert "wolf is probably dog renamed, which had 20 boxes and has none now" in str(error.value)
+    assert "ontology.rename: {wolf: dog}" in str(error.value)
+    cured = zoo.config(ontology={"rename": {"wolf": "dog"}})
+    update_plan(cured)
+    assert built(cured).categories == ["dog", "zebra"]
+
+
+def test_a_class_that_takes_only_some_boxes_of_another_is_not_said_to_be_renamed(zoo: Animals) -> None:
+    built(zoo.config())
+    zoo.rename("dog", "wolf", most=9)
+    with pytest.raises(SourceError, match=r"wolf \(18 boxes\)") as error:
+        built(zoo.config())
+    assert "renamed" not in str(error.value)
+
+
+def test_a_class_outside_a_configured_list_is_to_be_added_there(zoo: Animals) -> None:
+    with pytest.raises(SourceError) as error:
+        built(zoo.config(source={"categories": ["zebra"]}))
+    [line] = [line for line in str(error.value).splitlines() if line.startswith("Boxes of classes")]
+    assert line == (
+        "Boxes of classes that are not in the class list are rejected: dog (20 boxes). To train on them, add them at "
+        "the end of source.categories."
+    )

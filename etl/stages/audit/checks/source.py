@@ -21,7 +21,8 @@ def counted_faults(data: CheckInput) -> Iterator[Finding]:
     for row in data.context.rejects.to_pylist():
         rejects.setdefault(row["reason"], []).append(row)
     counted = {str(key[1]) for key in data.summary.counts if key[0] == "found"}
-    for code in sorted({*rejects, *counted} - _OWN_CHECK):
+    explained = {row.code for row in data.context.findings}  # by the stage that rejected them
+    for code in sorted({*rejects, *counted} - _OWN_CHECK - explained):
         rows = rejects.get(code, [])
         if len(rows) > data.counted(code):
             yield _of_reason(code, rows)
