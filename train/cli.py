@@ -71,9 +71,16 @@ def train(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Train a detector on a snapshot, on a GPU if there is one, and print the model's URI."""
+    """Train a detector on a snapshot, on a GPU if there is one, and print the model's URI.
+
+    --set takes the settings of `train` and `evaluate`; those of the build come from the snapshot.
+    """
+    from etl.lifecycle.training_config import check_overrides
+
     limits = {"train.epochs": epochs, "train.max_seconds": None} if epochs is not None else {}
-    settings = load(config, changes(overrides or ()) | limits)
+    changed = changes(overrides or ())
+    settings = load(config, changed | limits)
+    check_overrides(changed)
     from train.engine import run
 
     with name_file_in_errors(config):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from etl.config import Config
+from pydantic import BaseModel, ValidationError
+
+from etl.config import Config, network
 from etl.errors import StoreError
 from etl.lifecycle import champion
+from etl.lifecycle.training_config import training_config
 from etl.snapshots.box_pairs import changed_share
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, ModelPaths, split_uri
 
-SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes the model
+_SETTINGS = ("ontology", "tile", "augment", "train")  # a change of these changes the model
 
 
 def reason_to_train(config: Config, snapshot: str) -> str | None:
@@ -26,17 +29,30 @@ def reason_to_train(config: Config, snapshot: str) -> str | None:
         before = Snapshot.open(snapshot_of(model)).table("annotations")
     except StoreError:
         return "the snapshot of the last model no longer exists"
-    return decide(config, last["config"], changed_share(before, Snapshot.open(snapshot).table("annotations")))
+    now = Snapshot.open(snapshot)
+    share = changed_share(before, now.table("annotations"))
+    return decide(training_config(config, now), last["config"], share)
 
 
 def decide(config: Config, trained: dict[str, Any], changed: float) -> str | None:
-    """Return the reason to train, given the configuration of the last model and the share of boxes changed since."""
-    settings = config.resolved()
-    if different := [name for name in SETTINGS if settings[name] != trained.get(name)]:
+    """Return the reason to train, given the configuration of the last model and the share of boxes changed since.
+
+    Changed anchors are a reason for a model that has anchors.
+    """
+    names = (*_SETTINGS, "anchors") if config.train.model.endswith(network.WITH_ANCHORS) else _SETTINGS
+    if different := [name for name in names if not _is_same(getattr(config, name), trained.get(name))]:
         return f"new settings: {', '.join(different)}"
     if changed >= config.retrain.min_change:
         return f"{changed:.1%} of the boxes changed"
     return None
+
+
+def _is_same(section: BaseModel, trained: dict[str, Any] | None) -> bool:
+    """Return whether a section has the values it had for a model; keys of later versions then had their defaults."""
+    try:
+        return trained is not None and type(section).model_validate(trained) == section
+    except ValidationError:
+        return False
 
 
 def newest_model(config: Config) -> str | None:

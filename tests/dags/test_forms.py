@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from etl.config import Config
+from etl.lifecycle.training_config import check_overrides
+
 
 def operator(form):
     """Return a stand-in for a task whose DAG has a form with these fields, all empty."""
@@ -25,6 +28,14 @@ def test_a_field_overrides_a_key_of_the_dataset_file(dag_module):
     forms = dag_module("speck_dags.forms")
     assert forms.config_overrides({"sample": 100, "tile_size": 800}) == {"source.sample": 100, "tile.size": 800}
     assert forms.config_overrides({"image_size": 960, "batch": None}) == {"train.image_size": 960}
+
+
+def test_every_setting_of_the_training_form_acts_in_training(dag_module):
+    forms = dag_module("speck_dags.forms")
+    config = Config.model_validate({"name": "d", "source": {"format": "yolo", "images": "i"}})
+    overrides = forms.config_overrides(dict.fromkeys(forms.train_form(config), 64))
+    assert overrides.keys() == {"train.epochs", "train.max_seconds", "train.image_size", "train.batch"}
+    check_overrides(overrides)
 
 
 def test_a_number_of_epochs_lifts_the_time_limit(dag_module):

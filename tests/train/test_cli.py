@@ -105,6 +105,15 @@ def test_training_without_a_snapshot_exits_2_and_says_what_to_do(dataset: Path) 
     assert "run `speck build` first" in done.stderr
 
 
+def test_a_setting_that_training_cannot_change_exits_2_with_the_command_for_a_trial(dataset: Path) -> None:
+    done = speck("train", dataset, "--set", "tile.size=32")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "found tile.size" in done.stderr and "`speck build CONFIG --set tile.size=VALUE`" in done.stderr
+    assert "Traceback" not in done.stderr
+    allowed = speck("train", dataset, "--set", "train.batch=2", "--set", "evaluate.confidence=0.1")
+    assert "run `speck build` first" in allowed.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("train", "--snapshot", "nowhere"), ("evaluate", "--snapshot", "nowhere"), ("evaluate", "--model", "nowhere")],

@@ -16,6 +16,7 @@ import torch
 
 from etl.config import Config, network
 from etl.errors import ConfigError, SpeckError
+from etl.lifecycle.training_config import training_config
 from etl.snapshots import anchors
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
@@ -68,9 +69,11 @@ class TrainAnswer(TypedDict):
 def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> TrainAnswer:
     """Train a model on the snapshot, save it below `home` (the dataset's part of the store by default).
 
+    Settings of the build are those of the snapshot, whatever the configuration says; `model.json` states them so.
     The state of the run is saved below `<home>/runs` after its epochs, on a GPU not after all of the short ones.
     Calling `train` again with the same configuration and snapshot after it was killed resumes there.
     """
+    config = training_config(config, snapshot)
     chosen, reasons = _apply_recipe(config, snapshot)
     spec = prepare_run(chosen, snapshot)
     home = home or config.home

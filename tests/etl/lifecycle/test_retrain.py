@@ -80,3 +80,54 @@ def test_models_of_trials_are_ignored(dataset, tmp_path):
     assert reason_to_train(config, snapshot) is None
     store.delete(f"{config.home}/models/a")
     assert reason_to_train(config, snapshot) == "no model yet"
+
+
+def with_train_and_anchors(model: str, **anchors) -> Config:
+    values = {**CONFIG.resolved(), "anchors": anchors, "train": {"model": model}}
+    return Config.model_validate(values)
+
+
+@pytest.mark.parametrize("model", ["speck-micro", "yolo26n-p2"])
+def test_new_anchors_are_a_reason_only_for_a_model_that_has_anchors(model):
+    old, new = with_train_and_anchors(model, per_level=3), with_train_and_anchors(model, per_level=4)
+    assert decide(new, old.resolved(), 0.0) is None
+    name = f"{model}-anchors"
+    old, new = with_train_and_anchors(name, per_level=3), with_train_and_anchors(name, per_level=4)
+    assert decide(new, old.resolved(), 0.0) == "new settings: anchors"
+    assert decide(new, new.resolved(), 0.0) is None
+
+
+def test_a_key_that_the_last_model_did_not_know_is_no_reason():
+    trained = with_train_and_anchors("speck-micro-anchors").resolved()
+    for section, key in (("train", "sampling"), ("anchors", "seed"), ("tile", "negatives")):
+        trained[section].pop(key)
+    assert decide(with_train_and_anchors("speck-micro-anchors"), trained, 0.0) is None
+    trained["anchors"]["seed"] = "wrong"
+    assert decide(with_train_and_anchors("speck-micro-anchors"), trained, 0.0) == "new settings: anchors"
+
+
+@pytest.mark.parametrize(("model", "reason"), [("yolo26n", None), ("yolo26n-anchors", "new settings: anchors")])
+def test_a_build_with_other_anchors_retrains_a_model_that_has_them(dataset, tmp_path, model, reason):
+    def build(**anchors):
+        config = dataset.config(tmp_path / "store", train={"model": model}, anchors=anchors)
+        return config, dataset.build(config)
+
+    config, first = build()
+    record = {"id": "a", "model": model, "snapshot": first["snapshot"].rsplit("/", 1)[1], "config": config.resolved()}
+    store.write_bytes(f"{config.home}/models/a/weights.safetensors", b"")
+    store.write_json(f"{config.home}/models/a/model.json", record)
+    assert reason_to_train(config, first["snapshot"]) is None
+    config, second = build(per_level=2)
+    assert second["published"] and second["change"]["share"] == 0
+    assert reason_to_train(config, second["snapshot"]) == reason
+
+
+def test_settings_that_the_snapshot_was_not_built_with_are_no_reason(dataset, tmp_path):
+    config = dataset.config(tmp_path / "store")
+    snapshot = dataset.build(config)["snapshot"]
+    model = {"id": "a", "model": "m", "snapshot": snapshot.rsplit("/", 1)[1], "config": config.resolved()}
+    store.write_bytes(f"{config.home}/models/a/weights.safetensors", b"")
+    store.write_json(f"{config.home}/models/a/model.json", model)
+    edited = dataset.config(tmp_path / "store", augment={"copies": 0})
+    assert reason_to_train(edited, snapshot) is None  # another training would be the same
+    assert reason_to_train(edited, dataset.build(edited)["snapshot"]) == "new settings: augment"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from etl.config import Augment
+from etl.config import Anchors, Augment, Tile
 from etl.errors import ConfigError, SpeckError
 from etl.stages.anchors import fit
 from etl.storage import store
@@ -39,6 +39,18 @@ def test_training_saves_a_model_that_loads_and_says_where_it_came_from(
     assert any("epoch 1, step" in text and "s left" in text for text in caplog.messages)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["squares"]
     assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "runs", "shards", "snapshots"]
+
+
+def test_a_model_states_the_settings_of_the_build_as_they_were_for_its_snapshot(published, tmp_path, config):
+    snapshot = published()
+    edited = config(tmp_path, options=OPTIONS).model_copy(
+        update={"tile": Tile(size=512), "augment": Augment(copies=7), "anchors": Anchors(per_level=5)}
+    )
+    stated = model.load_saved_model(engine.train(edited, snapshot)["model"]).meta["config"]
+    built = snapshot.config.resolved()
+    for section in ("source", "ontology", "tile", "augment", "shard", "anchors"):
+        assert stated[section] == built[section], section
+    assert stated["train"] == edited.resolved()["train"] != built["train"]
 
 
 @pytest.mark.parametrize("strides", [(4, 8), (8, 16)])

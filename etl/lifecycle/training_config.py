@@ -1,0 +1,32 @@
+"""The settings of a training: those of the build come from its snapshot, the others from the dataset file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from etl.config import Config
+from etl.errors import ConfigError
+from etl.snapshots.snapshot import Snapshot
+
+OF_BUILD = ("source", "ontology", "tile", "augment", "shard", "anchors")  # they decide what a snapshot holds
+_OF_TRAINING = ("name", "store", "train", "evaluate")  # `evaluate` is stored in the model, for its predictions
+
+
+def training_config(config: Config, snapshot: Snapshot) -> Config:
+    """Return the configuration of a dataset with the sections of the build as they were for the snapshot."""
+    return config.model_copy(update={section: getattr(snapshot.config, section) for section in OF_BUILD})
+
+
+def check_overrides(keys: Iterable[str]) -> None:
+    """Raise ConfigError for a setting, by dotted key, that has no effect on a training."""
+    for key in keys:
+        section = key.partition(".")[0]
+        if section in OF_BUILD:
+            expected = (
+                "a setting that training can change: a snapshot fixes those of its build. Make a trial with "
+                f"`speck build CONFIG --set {key}=VALUE` and train on it with --snapshot"
+            )
+            raise ConfigError("speck train", "--set", key, expected)
+        if section in Config.model_fields and section not in _OF_TRAINING:
+            expected = f"a setting that acts in training: one of {' or '.join(_OF_TRAINING[2:])}"
+            raise ConfigError("speck train", "--set", key, expected)
