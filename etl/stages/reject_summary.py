@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,45 +14,54 @@ from etl.stages.reject_cures import derive_cure
 
 _MOST_REASONS = 5  # in a message, which fits one screen
 _EXAMPLES = 20  # of each reason
+_KINDS = ("image", "file", "annotation")
 _WIDTH = 120  # characters of bad input in a message
 
 
 @dataclass(frozen=True, slots=True)
 class ReasonSummary:
-    """One reason of rejects: its kind and count, what it means, what to do, and its first rejects."""
+    """One reason of rejects: how many there are, what it means, what to do, and its first rejects."""
 
     reason: str
-    kind: str  # file, image or annotation
-    count: int
-    files: int  # in which they are
+    counts: Mapping[str, int]  # by kind: file, image or annotation
+    files: int  # that hold the annotations
     meaning: str
     cure: str
     examples: tuple[Mapping[str, Any], ...]  # rows of the table rejects
 
+    @property
+    def count(self) -> int:
+        """The number of rejects."""
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        parts = [f"{count} {kind}{'s' * (count != 1)}" for kind, count in self.counts.items()]
+        return ", ".join(parts) + (f" in {self.files} files" if self.files > 1 else "")
+
 
 def summarize_reasons(tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> list[ReasonSummary]:
     """Return the reasons of the rejects, most frequent first; tables and classes of the build help to find cures."""
-    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in tables["rejects"].to_pylist():
-        rows.setdefault((row["reason"], row["kind"]), []).append(row)
+        rows.setdefault(row["reason"], []).append(row)
     by_count = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
-    derived = {key: derive_cure(key[0], found, tables, categories) for key, found in by_count}
-    return [_summarize(*key, found, derived[key]) for key, found in by_count]
+    return [_summarize(reason, found, derive_cure(reason, found, tables, categories)) for reason, found in by_count]
 
 
-def _summarize(reason: str, kind: str, rows: list[Mapping[str, Any]], derived: str | None) -> ReasonSummary:
+def _summarize(reason: str, rows: list[Mapping[str, Any]], derived: str | None) -> ReasonSummary:
     entry = REASONS.get(reason)  # a custom reader may give reasons of its own
     meaning, cure = (entry.meaning, entry.cure) if entry is not None else ("", "")
-    files = {row["where"].rsplit(":", 1)[0] if kind == "annotation" else row["where"] for row in rows}
-    return ReasonSummary(reason, kind, len(rows), len(files), meaning, derived or cure, tuple(rows[:_EXAMPLES]))
+    counts = Counter(row["kind"] for row in rows)
+    in_order = {kind: counts[kind] for kind in _KINDS if counts[kind]}
+    files = {row["where"].rsplit(":", 1)[0] for row in rows if row["kind"] == "annotation"}
+    return ReasonSummary(reason, in_order, len(files), meaning, derived or cure, tuple(rows[:_EXAMPLES]))
 
 
 def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:
     """Yield lines of a message: each of the most frequent reasons with an example and its cure."""
     for row in reasons[:_MOST_REASONS]:
         example = row.examples[0]
-        where = f" in {row.files} files" if row.kind == "annotation" and row.files > 1 else ""
-        yield f"  {row.reason}: {row.count} {row.kind}{'s' * (row.count != 1)}{where}"
+        yield f"  {row.reason}: {row}"
         found, expected = _shorten(example["found"]), _shorten(example["expected"])
         yield f"    {example['where']}: found {found}, expected {expected}"
         if row.cure:
