@@ -208,6 +208,24 @@ _REASONS = (
         "Check whether the labels were drawn on another size of the image.",
     ),
     RejectReason(
+        "shares_for_pixels",
+        ("annotation",),
+        "The coordinates of these boxes are shares of the image's size, from 0 to 1, in a format with pixels.",
+        "Multiply x by the image's width and y by its height; or set source.format to the format that they are in.",
+    ),
+    RejectReason(
+        "corners_for_size",
+        ("annotation",),
+        "These boxes seem to be written as two corners in a format with width and height: many leave their image.",
+        "Write x y width height, for YOLO cx cy width height.",
+    ),
+    RejectReason(
+        "size_for_corners",
+        ("annotation",),
+        "These boxes seem to be written with width and height in a format with two corners.",
+        "Add x to the width and y to the height.",
+    ),
+    RejectReason(
         "unknown_category",
         ("annotation",),
         "Boxes of a class that is not in the list of classes are dropped.",

@@ -31,6 +31,7 @@ from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
 from etl.stages.class_list import extend_categories
+from etl.stages.misread_boxes import reject_misread_boxes
 from etl.stages.pose_rows import reject_pose_rows
 from etl.stages.reject_limits import check_losses
 from etl.storage import store
@@ -104,6 +105,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
     if config.source.format == "yolo":
         tables = reject_pose_rows(tables)
+    tables = reject_misread_boxes(tables, config.source.format)
     categories = _categories(inputs, tables["annotations"])
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)

@@ -12,7 +12,10 @@ from etl.schema import IMAGES, REJECTS
 from etl.stages.audit.counts import Summary
 from etl.stages.audit.model import Audit
 
-_IN_TABLE = ("zero_size", "outside_image", "unknown_category")  # rejected boxes that the annotations table holds too
+_IN_TABLE = (  # rejected boxes that the annotations table holds too
+    *("zero_size", "outside_image", "unknown_category"),
+    *("shares_for_pixels", "corners_for_size", "size_for_corners"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
