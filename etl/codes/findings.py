@@ -177,6 +177,11 @@ _CLASSES = (
         "Remove them from source.categories, or drop them (ontology.drop).",
     ),
     FindingCode(
+        "root_category", ("info",),
+        "A class that is the supercategory of all others and has no box is not trained on; some exports add one.",
+        "To keep it, list the classes in source.categories.",
+    ),
+    FindingCode(
         "digit_categories", ("warning",),
         "Classes have a number instead of a name.",
         "Give source.categories the file or the list that names them.",

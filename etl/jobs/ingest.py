@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ from etl.plan import Plan
 from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
-from etl.stages.class_list import extend_categories
+from etl.stages.class_list import extend_categories, report_roots, unused_roots
 from etl.stages.misread_boxes import reject_misread_boxes
 from etl.stages.pose_rows import reject_pose_rows
 from etl.stages.reject_limits import check_losses
@@ -106,14 +106,16 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     if config.source.format == "yolo":
         tables = reject_pose_rows(tables)
     tables = reject_misread_boxes(tables, config.source.format)
-    categories = _categories(inputs, tables["annotations"])
+    roots = unused_roots(source.roots, tables["annotations"], config.ontology)
+    categories = _categories(inputs, tables["annotations"], roots)
     tables = ingest.reject_unknown_categories(tables, categories)
     boxes = ingest.count_boxes(tables)
+    left_out = [name for name in roots if name not in categories]
     unknown = report_unknown_classes(config, tables, pinned=bool(inputs.pinned_categories))
     if (message := check_losses(config.source, tables, categories)) is not None:
         explained = "\n".join([message, *(row.advice for row in unknown)])
         raise refuse(work, explained, tables, categories)
-    findings = [*inputs.source.findings, *ingest.describe_corrections(tables), *unknown]
+    findings = [*inputs.source.findings, *ingest.describe_corrections(tables), *report_roots(left_out), *unknown]
     _write_tables(inputs, work, tables, categories, boxes, findings)
     if cached.num_rows < len(keys):
         ingest_cache.save(config, keys, rows)
@@ -155,17 +157,19 @@ def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str]) -
     return IngestPart(config, tuple(paths), label_files, labels, source.categories, source.kpt_shape)
 
 
-def _categories(inputs: _Inputs, annotations: pa.Table) -> list[str]:
+def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) -> list[str]:
     """Return the class names in order: configured, else pinned, else declared by the source, else those that occur.
 
-    An update of the plan adds the names that are not pinned to the pinned ones. Raises ConfigError when the ontology
+    Those in `roots` are left out unless they are pinned. An update of the plan adds the names that are not pinned to
+    the pinned ones. Raises ConfigError when the ontology
     names a class that is not among them, before later stages run.
     """
     config, pinned = inputs.config, inputs.pinned_categories
     if pinned and inputs.purpose != PLAN_UPDATE:
         categories = list(pinned)
     else:
-        categories = extend_categories(pinned, inputs.source.categories or ingest.find_categories(annotations))
+        names = inputs.source.categories or ingest.find_categories(annotations)
+        categories = extend_categories(pinned, [name for name in names if name not in roots])
     remap.resolve_actions(categories, config.ontology)
     return categories
 

@@ -51,6 +51,7 @@ class SourceListing:
     reader_code: str | None = None  # digest of the code of a reader of the user's own
     guesses: tuple[str, ...] = ()  # ways of reading the source that its files do not fix, sorted
     kpt_shape: tuple[int, int] | None = None  # keypoints of YOLO rows, and the numbers of each
+    roots: tuple[str, ...] = ()  # declared classes that are the supercategory of all others
     findings: tuple[Finding, ...] = ()  # about what was guessed and what was not read
 
     @property

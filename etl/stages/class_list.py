@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.codes import FINDINGS
+from etl.config import Ontology
+from etl.findings import Finding, finding
 
 _SHOWN = 10
 
@@ -17,6 +23,25 @@ def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
     A pinned class keeps its place even if it no longer occurs, so that no other class changes its number.
     """
     return list(dict.fromkeys([*pinned, *names]))
+
+
+def unused_roots(roots: Iterable[str], annotations: pa.Table, ontology: Ontology) -> list[str]:
+    """Return the classes of `roots`, each the supercategory of all others, that nothing is labelled as.
+
+    One that the ontology names stays a class.
+    """
+    settings = ontology.model_dump()
+    named = {*ontology.drop, *ontology.keep, *settings["rename"], *chain.from_iterable(settings["merge"].values())}
+    used = set(pc.unique(annotations["category"]).to_pylist())
+    return sorted(set(roots) - named - used)
+
+
+def report_roots(roots: Sequence[str]) -> list[Finding]:
+    """Return the finding about classes that are left out because they are only the supercategory of the others."""
+    if not roots:
+        return []
+    names, entry = ", ".join(roots), FINDINGS["root_category"]
+    return [finding("root_category", f"{entry.meaning} Left out: {names}. {entry.cure}", count=len(roots))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
     without = unlisted + _true(pc.equal(tables["images"]["labelled"], False))
     unread = _count(rejects, "file") - unlisted - unmatched - others
     unlabelled = without if unread else min(without, unmatched)
-    verb = f"have no labels, while {unread + unmatched} label files are not used"
+    unused = unread + unmatched
+    verb = f"have no labels, while {unused} label file{' is' if unused == 1 else 's are'} not used"
     yield Loss(unlabelled, images + of_images + unlisted, "images", verb)
 
 

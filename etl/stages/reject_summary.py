@@ -15,7 +15,7 @@ from etl.stages.reject_cures import derive_cure
 _MOST_REASONS = 5  # in a message, which fits one screen
 _EXAMPLES = 20  # of each reason
 _KINDS = ("image", "file", "annotation")
-_WIDTH = 120  # characters of bad input in a message
+_FOUND, _EXPECTED = 120, 240  # characters in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:
     for row in reasons[:_MOST_REASONS]:
         example = row.examples[0]
         yield f"  {row.reason}: {row}"
-        found, expected = _shorten(example["found"]), _shorten(example["expected"])
+        found, expected = _shorten(example["found"], _FOUND), _shorten(example["expected"], _EXPECTED)
         yield f"    {example['where']}: found {found}, expected {expected}"
         if row.cure:
             yield f"    {row.cure}"
@@ -70,6 +70,6 @@ def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:
         yield f"  and {sum(row.count for row in more)} rejects of {len(more)} other reasons"
 
 
-def _shorten(text: str) -> str:
+def _shorten(text: str, most: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _WIDTH else line[:_WIDTH] + "…"
+    return line if len(line) <= most else line[:most] + "…"

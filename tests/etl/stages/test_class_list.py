@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, strategies as st
 
-from etl.stages.class_list import UnknownClass, explain_unknown, extend_categories
+from etl.config import Ontology
+from etl.schema import ANNOTATIONS, table
+from etl.stages.class_list import UnknownClass, explain_unknown, extend_categories, report_roots, unused_roots
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
@@ -29,3 +32,23 @@ def test_a_renamed_class_is_explained_with_the_boxes_it_had() -> None:
     assert text.count("renamed") == 1
     assert "wolf is probably dog renamed, which had 20 boxes and has none now" in text
     assert "ontology.rename: {wolf: dog}" in text
+
+
+BOXES = table(ANNOTATIONS, [{"category": "car"}, {"category": "van"}])
+
+
+@pytest.mark.parametrize(
+    ("roots", "ontology", "expected"),
+    [
+        (["vehicles"], {}, ["vehicles"]),
+        ([], {}, []),
+        (["car"], {}, []),  # it has a box
+        (["vehicles"], {"drop": ["vehicles"]}, []),
+        (["vehicles"], {"rename": {"vehicles": "x"}}, []),
+        (["vehicles"], {"merge": {"x": ["vehicles", "car"]}}, []),
+    ],
+)
+def test_a_supercategory_of_all_others_without_a_box_is_no_class(roots: list, ontology: dict, expected: list) -> None:
+    found = unused_roots(roots, BOXES, Ontology.model_validate(ontology))
+    assert found == expected
+    assert [(row.code, row.count) for row in report_roots(found)] == ([("root_category", 1)] if expected else [])

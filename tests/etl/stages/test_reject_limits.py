@@ -58,7 +58,7 @@ def refusal(found: dict[str, pa.Table], **settings: float) -> str:
         ),
         (
             tables([GOOD], rejects=(("file", "unlisted_image"), ("file", "label_without_image"))),
-            "1 of 2 images have no labels, while 1 label files are not used",
+            "1 of 2 images have no labels, while 1 label file is not used",
         ),
     ],
 )
