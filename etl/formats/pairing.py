@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 from collections import defaultdict
@@ -73,7 +74,7 @@ def pair_by_key(labels: Iterable[str], images: Iterable[str], label_key: Key, im
 
 def stem_of(path: str) -> str:
     """Return the file name of a path without its extension, in Unicode NFC."""
-    return unicodedata.normalize("NFC", PurePosixPath(path).stem)
+    return unicodedata.normalize("NFC", posixpath.splitext(posixpath.basename(path))[0])
 
 
 def _matcher(pattern: re.Pattern[str]) -> Key:

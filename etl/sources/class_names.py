@@ -15,6 +15,7 @@ from etl.storage.listing import is_special
 
 _LEVELS = 3  # folders above images and labels that are looked into
 _PATTERNS = ("*.yaml", "*.yml", "*.names", "classes.txt", "names.txt")
+_ENDINGS = tuple(pattern.removeprefix("*") for pattern in _PATTERNS)
 _EXPECTED = "a names file, a data.yaml or a list"
 
 
@@ -38,7 +39,8 @@ def find_yolo_names(config: Config, *listings: Mapping[str, str]) -> tuple[list[
     ConfigError if there are none.
     """
     for uris in listings:
-        texts = {path: store.read_bytes(uri) for path, uri in uris.items() if categories.is_names_file(path)}
+        named = {path: uri for path, uri in uris.items() if path.lower().endswith(_ENDINGS)}
+        texts = {path: store.read_bytes(uri) for path, uri in named.items() if categories.is_names_file(path)}
         if (found := categories.find_names(texts)) is not None:
             return found[1], []
     folders = list(_folders_above(config))

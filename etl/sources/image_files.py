@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 
 from etl.config import Config
 from etl.formats.companions import is_companion
@@ -13,7 +13,7 @@ from etl.imaging.formats import EXTENSIONS, HEAD_BYTES, image_format
 from etl.schema import reject
 from etl.sources.label_files import printable
 from etl.storage import store
-from etl.storage.listing import FolderListing, SkippedEntry
+from etl.storage.listing import FolderListing, SkippedEntry, suffix_of
 from etl.storage.store import FileInfo
 
 _UNSUPPORTED = frozenset(
@@ -29,18 +29,19 @@ _EXPECTED = "a file name ending in one of .jpg .png .tif .webp and the like"
 
 def has_image_suffix(path: str) -> bool:
     """Return whether the name of a file is that of an image that is read."""
-    return PurePosixPath(path).suffix.lower() in EXTENSIONS
+    return suffix_of(path) in EXTENSIONS
 
 
 def drop_ambiguous(files: Iterable[FileInfo]) -> tuple[list[FileInfo], list[dict[str, str]]]:
     """Return the images whose names give unique ids, and the rejects of the others."""
     files = list(files)
-    twins = Counter(normal_path(file.path) for file in files)
+    names = [normal_path(file.path) for file in files]
+    twins = Counter(names)
     kept, rejects = [], []
-    for file in files:
+    for file, normal in zip(files, names, strict=True):
         if (name := printable(file.path)) != file.path:
             rejects.append(reject_undecodable("image", name))
-        elif twins[normal_path(name)] > 1:  # they differ in Unicode normal form only, so their ids are equal
+        elif twins[normal] > 1:  # they differ in Unicode normal form only, so their ids are equal
             rejects.append(reject("image", name, "ambiguous_name", ascii(name), "one image of this name in NFC"))
         else:
             kept.append(file)
@@ -57,11 +58,11 @@ def reject_unsupported(config: Config, listing: FolderListing) -> list[dict[str,
 
     A raw image beside a readable one of the same name is none.
     """
-    readable = {_without_suffix(file.path) for file in listing.files if has_image_suffix(file.path)}
     rows, opened = [], 0
+    readable: set[str] | None = None
     for file in listing.files:
-        suffix = PurePosixPath(file.path).suffix
-        if suffix.lower() in _UNSUPPORTED:
+        suffix = suffix_of(file.path)
+        if suffix in _UNSUPPORTED:
             found = f"{suffix} image"
         elif not suffix and not is_companion(file.path) and opened < _MOST_OPENED:
             opened += 1
@@ -71,6 +72,8 @@ def reject_unsupported(config: Config, listing: FolderListing) -> list[dict[str,
             found = f"{format} image without a suffix"
         else:
             continue
+        if readable is None:
+            readable = {_without_suffix(other.path) for other in listing.files if has_image_suffix(other.path)}
         if _without_suffix(file.path) not in readable:
             rows.append(reject("image", printable(file.path), "unsupported_format", found, _EXPECTED))
     return rows
@@ -80,7 +83,7 @@ def reject_skipped(entries: Iterable[SkippedEntry], *, of_images: bool) -> list[
     """Return the rejects of entries that are not followed or opened; `of_images` if no label file lies among them."""
     rows = []
     for entry in entries:
-        suffix = PurePosixPath(entry.path).suffix.lower()
+        suffix = suffix_of(entry.path)
         is_image = suffix in EXTENSIONS or suffix in _UNSUPPORTED
         if is_image or not (is_companion(entry.path) or (of_images and suffix)):
             kind = "image" if is_image and entry.reason != "unreadable_folder" else "file"
@@ -105,4 +108,4 @@ _SKIPPED = {
 
 
 def _without_suffix(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
+    return posixpath.splitext(path)[0]

@@ -12,7 +12,7 @@ from etl.errors import ConfigError
 from etl.ids import normal_path
 from etl.imaging.formats import EXTENSIONS
 from etl.storage import store
-from etl.storage.listing import FolderListing, SkippedEntry, is_special, list_folder
+from etl.storage.listing import FolderListing, SkippedEntry, is_special, list_folder, suffix_of
 
 
 class LabelContents(Mapping[str, bytes]):
@@ -54,7 +54,7 @@ class LabelFiles:
             uri = store.join(folder, file.path)
             if file.path.lower().endswith(suffix):
                 self.add(file.path, uri, (file.size, file.stamp))
-            elif PurePosixPath(file.path).suffix.lower() not in EXTENSIONS:
+            elif suffix_of(file.path) not in EXTENSIONS:
                 self.others[normal_path(printable(file.path))] = uri
         self.aliases |= listing.aliases
         self.skipped |= {entry.path: entry for entry in listing.skipped}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from etl.config import Config, SplitLists
@@ -14,6 +14,7 @@ from etl.formats.recognise import HEAD_BYTES, Look, recognise
 from etl.imaging.formats import EXTENSIONS
 from etl.schema import reject
 from etl.storage import store
+from etl.storage.listing import suffix_of
 
 _SAMPLED = 20  # files of one folder and suffix that are opened to know what all of them look like
 _DATA = frozenset(
@@ -32,8 +33,7 @@ def recognise_files(uris: Mapping[str, str]) -> dict[str, Look | None]:
     """
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for path in uris:
-        name = PurePosixPath(path)
-        groups[str(name.parent), name.suffix.lower()].append(path)
+        groups[posixpath.dirname(path), suffix_of(path)].append(path)
     looks: dict[str, Look | None] = {}
     for paths in groups.values():
         opened = sorted(paths)[:: max(1, len(paths) // _SAMPLED)][: _SAMPLED + 1]
@@ -59,7 +59,7 @@ def reject_unread(
     uris = {path: uri for path, uri in uris.items() if uri not in known and not uri.startswith(f"{config.home}/")}
     candidates = {path: uri for path, uri in uris.items() if _may_be_label(path)}
     looks = recognise_files(candidates)
-    stems = {stem_of(path) for path in labelled} | {PurePosixPath(path).name for path in labelled}
+    stems = {name for path in labelled for name in (stem_of(path), posixpath.basename(path))} if looks else set()
     rows = []
     for path, uri in sorted(uris.items()):
         look = looks.get(path)
@@ -67,7 +67,7 @@ def reject_unread(
             reason = "second_label" if stem_of(path) in stems else "unread_label"
             rows.append(reject("file", path, reason, look, expected_file(config, reader, path, look)))
         elif (unknown := _reason_of_unknown(config, path, uri)) is not None:
-            found = f"a file of no known label format ({PurePosixPath(path).suffix or 'without suffix'})"
+            found = f"a file of no known label format ({suffix_of(path) or 'without suffix'})"
             rows.append(reject("file", path, unknown, found, f"a label file of format {config.source.format}"))
     return rows
 
@@ -92,7 +92,7 @@ def describe_looks(looks: Mapping[str, Look | None]) -> Iterator[str]:
 
 
 def _may_be_label(path: str) -> bool:
-    suffix = PurePosixPath(path).suffix.lower()
+    suffix = suffix_of(path)
     return suffix in _DATA and not (is_companion(path) and suffix not in (".txt", ".json", ".xml", ".csv"))
 
 
@@ -102,7 +102,7 @@ def _reason_of_unknown(config: Config, path: str, uri: str) -> str | None:
     images = config.source.images.rstrip("/")
     if not places or is_companion(path):
         return None
-    suffix = PurePosixPath(path).suffix.lower()
+    suffix = suffix_of(path)
     if suffix in (".txt", ".csv", ".lst") and is_image_list(path, store.read_start(uri, HEAD_BYTES)):
         return None
     if suffix == ".txt" and not store.read_start(uri, HEAD_BYTES).strip():  # an empty file without an image

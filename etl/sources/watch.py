@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etl.config import Config, SplitLists
 from etl.ids import digest
+from etl.sources.label_files import list_source_folder
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
+from etl.storage.store import FileInfo
 
 
 def fingerprint(config: Config) -> str:
@@ -54,7 +56,7 @@ class Watcher:
 
 def _list_files(config: Config) -> list[tuple[str, list[tuple[str, int, str]]]]:
     """Return each configured location with path, size and stamp of its files."""
-    return [(location, sorted(_files_at(location))) for location in dict.fromkeys(_locations(config))]
+    return [(location, sorted(_files_at(config, location))) for location in dict.fromkeys(_locations(config))]
 
 
 def _locations(config: Config) -> Iterator[str]:
@@ -67,10 +69,10 @@ def _locations(config: Config) -> Iterator[str]:
         yield from (*source.split.train, *source.split.val, *source.split.test)
 
 
-def _files_at(location: str) -> Iterator[tuple[str, int, str]]:
+def _files_at(config: Config, location: str) -> Iterator[tuple[str, int, str]]:
     """Yield path, size and stamp of each file in a folder, of a single file, or of a glob pattern's matches."""
     if store.is_folder(location):
-        files = store.list_files(location)
+        files: Sequence[FileInfo] = list_source_folder(config, location).files
     else:
         files = [store.file_info(location)] if store.exists(location) else store.list_matching(location)
     yield from ((file.path, file.size, file.stamp) for file in files)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from etl.storage import store
 from etl.storage.store import FileInfo
@@ -31,6 +32,11 @@ class FolderListing:
     files: tuple[FileInfo, ...]
     skipped: tuple[SkippedEntry, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)  # path through a link -> path of the same file in `files`
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name in lower case, empty if it has none."""
+    return posixpath.splitext(path)[1].lower()
 
 
 def list_folder(uri: str, roots: Sequence[str] = (), *, follow_links: bool = False) -> FolderListing:
@@ -122,7 +128,7 @@ class _Walk:
             self._resolve_folder(link, real, listed)
         else:
             own = _below(real, self.real_root)
-            if own in listed and _suffix(own) == _suffix(link):
+            if own in listed and suffix_of(own) == suffix_of(link):
                 self.aliases[link] = own
             elif self._first_time(real):
                 self.files.append(FileInfo(link, target.st_size, f"{target.st_mtime} {real}"))
@@ -167,10 +173,6 @@ def _below(path: str, root: str) -> str | None:
         return ""
     start = root.rstrip("/") + "/"
     return path[len(start) :] if path.startswith(start) else None
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
 
 
 def _kind(mode: int) -> str:
