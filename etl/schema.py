@@ -74,6 +74,7 @@ _ANNOTATIONS = (
     Column("extra", pa.string(), "JSON object of everything else in the source"),
     Column("file", pa.string(), "the label file"),
     Column("line", pa.int32(), "its line, where the format has lines"),
+    Column("source_id", pa.string(), "its id in the label file, or in brackets its place in a list there"),
 )
 _REJECTS = (
     Column("kind", pa.string(), "file, image or annotation"),
@@ -145,9 +146,21 @@ def table(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def place(file: str, line: int | None) -> str:
-    """Return a location in a file in the form of the table rejects."""
-    return file if line is None else f"{file}:{line}"
+def add_missing_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table with the columns that it lacks as null, in the order of the schema."""
+    for number, field in enumerate(schema):
+        if field.name not in table.column_names:
+            table = table.add_column(number, field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
+def place(file: str, line: int | None = None, image: str = "", source_id: str | None = None) -> str:
+    """Return a location in a label file in the form of the table rejects: by line, else by image and id."""
+    if line is not None:
+        return f"{file}:{line}"
+    if source_id is None:
+        return file
+    return f"{file}: {image} #{source_id}" if image else f"{file}: #{source_id}"
 
 
 def reject(kind: str, where: str, reason: str, found: object, expected: str) -> dict[str, str]:

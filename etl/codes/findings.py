@@ -61,6 +61,27 @@ _LABELS = (
         "Check that they were labelled at all: an unlabelled object teaches the detector to miss it.",
     ),
     FindingCode(
+        "image_names", ("warning", "info"),
+        "Label files name images by other paths than where they are.",
+        "Look at a few images with their boxes; source.match sets a rule for names.",
+    ),
+    FindingCode(
+        "files_without_boxes", ("info",),
+        "Label files hold no boxes and are not used.",
+        "Name the files to use in source.annotations.",
+    ),
+    FindingCode(
+        "repeated_by_keypoints", ("info",),
+        "Keypoint files repeat boxes of other label files: each is used once, from the other file.",
+        "",
+    ),
+    FindingCode(
+        "loose_types", ("info",),
+        "Boxes have ids, numbers or flags of another type than elsewhere in their file, such as \"1\" for 1: they are "
+        "read as what they say.",
+        "",
+    ),
+    FindingCode(
         "too_many_rejects", ("critical",),
         "More images are unusable than source.max_rejects allows: a build of all images fails.",
         "Repair the images, or raise source.max_rejects.",

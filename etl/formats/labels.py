@@ -32,6 +32,7 @@ class LabelBox:
         track_id: Id of the object across the frames of a video; None if there is none.
         extra: Other attributes of the object in the file; must be JSON-serialisable. Kept and exported, not used.
         corrected: Rule of the ledger that says what the reader put right, such as `sorted_corners`; None for nothing.
+        source_id: Id of the object in its file, for the places that rejects and findings name; None if it has none.
     """
 
     category: str
@@ -48,6 +49,7 @@ class LabelBox:
     track_id: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     corrected: str | None = None
+    source_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ class BadBox:
         found: The entry, or the part of it that is wrong.
         expected: What a valid entry looks like.
         line: Line of the label file, from 1; None if the format has no lines.
+        source_id: Id of the object in its file; None if it has none.
     """
 
     reason: str
     found: str
     expected: str
     line: int | None = None
+    source_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def pair_labels(labels: Sequence[str], images: Sequence[str], match: str | None)
     The key is the stem, or the text that the regular expression `match` finds in the path: first in the path without
     extension, else in the whole path.
     """
-    key = stem_of if match is None else _matcher(re.compile(match))
+    key = stem_of if match is None else key_by_pattern(re.compile(match))
     return pair_by_key(labels, images, key, key)
 
 
@@ -77,7 +77,9 @@ def stem_of(path: str) -> str:
     return unicodedata.normalize("NFC", posixpath.splitext(posixpath.basename(path))[0])
 
 
-def _matcher(pattern: re.Pattern[str]) -> Key:
+def key_by_pattern(pattern: re.Pattern[str]) -> Key:
+    """Return a key: what the pattern finds in a path without extension, else in the whole path."""
+
     def key(path: str) -> str | None:
         whole = unicodedata.normalize("NFC", path)
         found = pattern.search(str(PurePosixPath(whole).with_suffix(""))) or pattern.search(whole)

@@ -24,8 +24,16 @@ _YAML = (".yaml", ".yml")
 ImagesBySplit = list[tuple[str, Collection[str]]]  # a split may occur several times
 
 
-def find_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) -> dict[str, str]:
-    """Return the split of each image that the dataset assigns to one; files by path relative to the images' root."""
+def find_split(
+    format: str,
+    files: Mapping[str, bytes],
+    images: Sequence[str],
+    images_of_file: Mapping[str, Collection[str]] | None = None,
+) -> dict[str, str]:
+    """Return the split of each image that the dataset assigns to one; files by path relative to the images' root.
+
+    `images_of_file` are the images that each COCO file lists; without them the files are read.
+    """
     index = ImageIndex(images)
     found: ImagesBySplit = []
     if format == "yolo":
@@ -33,7 +41,7 @@ def find_split(format: str, files: Mapping[str, bytes], images: Sequence[str]) -
     elif format == "voc":
         found = _image_sets(files, index)
     elif format == "coco":
-        found = _coco_files(files, index)
+        found = _coco_files(_read_coco(files, images) if images_of_file is None else images_of_file)
     return _merge(found) or split_by_folder(images)
 
 
@@ -160,10 +168,11 @@ def _read_stems(data: bytes, folder: str, index: ImageIndex) -> list[str]:
     return found
 
 
-def _coco_files(files: Mapping[str, bytes], index: ImageIndex) -> ImagesBySplit:
-    found: ImagesBySplit = []
+def _coco_files(images_of_file: Mapping[str, Collection[str]]) -> ImagesBySplit:
+    splits = ((split_in_path(file), images) for file, images in sorted(images_of_file.items()))
+    return [(split, images) for split, images in splits if split is not None]
+
+
+def _read_coco(files: Mapping[str, bytes], images: Sequence[str]) -> Mapping[str, Collection[str]]:
     documents = {file: data for file, data in files.items() if file.lower().endswith(coco.SUFFIX)}
-    for file, names in (coco.file_names(documents) if documents else {}).items():
-        if split := split_in_path(file):
-            found.append((split, coco.resolve_images(file, names, index).values()))
-    return found
+    return coco.images_of_files(coco.read_tables(documents, images).labels) if documents else {}

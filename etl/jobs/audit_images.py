@@ -118,20 +118,34 @@ def _full_image(config: Config, image: Row, annotations: pa.Table, count: int) -
 
 
 def _examples(audit: Audit, images: pa.Table, annotations: pa.Table) -> list[tuple[str, Row, Row, pa.Table]]:
-    """Return code, image, box and the boxes of the same label files, for boxes that findings name."""
+    """Return code, image, box and the boxes of the same images, for boxes that findings name."""
     places = {row.code: row.files[:_CROPS_PER_FINDING] for row in audit.findings}
     code_of_place = {place: code for code in reversed(_SHOWN_FINDINGS) for place in places.get(code, ())}
     if not code_of_place:
         return []
-    files = pa.array(sorted({place.rpartition(":")[0] for place in code_of_place}))
-    of_files = annotations.filter(pc.is_in(annotations["file"], value_set=files))
     by_id = {row["image_id"]: row for row in images.to_pylist()}
+    named = annotations.filter(pc.is_in(_places(annotations, images), value_set=pa.array(sorted(code_of_place))))
+    of_images = annotations.filter(pc.is_in(annotations["image_id"], value_set=pc.unique(named["image_id"])))
     examples = []
-    for row in of_files.to_pylist():
-        code = code_of_place.pop(schema.place(row["file"], row["line"]), None)
+    for row in named.to_pylist():
+        image = by_id[row["image_id"]]
+        code = code_of_place.pop(_place(row, image), None)
         if code is not None:
-            examples.append((code, by_id[row["image_id"]], row, of_files))
+            examples.append((code, image, row, of_images))
     return sorted(examples, key=lambda example: _SHOWN_FINDINGS.index(example[0]))[:_CROPS]
+
+
+def _places(annotations: pa.Table, images: pa.Table) -> pa.ChunkedArray:
+    """Return what `schema.place` does for each box, as one column."""
+    paths = images["path"].take(pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks()))
+    file, line, number = (annotations[name] for name in ("file", "line", "source_id"))
+    by_line = pc.binary_join_element_wise(file, line.cast(pa.string()), ":")
+    by_id = pc.binary_join_element_wise(file, ": ", paths, " #", number, "")
+    return pc.coalesce(by_line, by_id, file)
+
+
+def _place(box: Row, image: Row) -> str:
+    return schema.place(box["file"], box["line"], image["path"], box["source_id"])
 
 
 def _crop(config: Config, code: str, image: Row, box: Row, annotations: pa.Table) -> Picture:
@@ -149,7 +163,7 @@ def _crop(config: Config, code: str, image: Row, box: Row, annotations: pa.Table
     _draw(picture, (boxes - (x0, y0, x0, y0)) * scale, _YELLOW)
     own = from_rows([box])
     _draw(picture, (own - (x0, y0, x0, y0)) * scale, _RED)
-    where = schema.place(box["file"], box["line"])
+    where = _place(box, image)
     size_px = f"{box['x1'] - box['x0']:.4g} x {box['y1'] - box['y0']:.4g} px"
     return f"{code}: {box['category']}, {size_px}, {where}", codec.encode(picture, 85)
 

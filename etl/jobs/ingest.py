@@ -21,6 +21,7 @@ from etl.ids import digest
 from etl.imaging import lossless
 from etl.jobs import ingest_cache
 from etl.jobs.ingest_worker import IngestPart, ingest_part
+from etl.jobs.label_pieces import LabelWriter
 from etl.jobs.parts import image_count
 from etl.jobs.plan import PLAN_UPDATE
 from etl.jobs.refusal import refuse
@@ -100,7 +101,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     log.info("%s: the source has %d images and %d label files", config.name, len(source.images), len(source.labels))
     keys = ingest_cache.image_keys(config, source)
     cached = ingest_cache.load(config, {} if inputs.full else keys)
-    rows = ingest_cache.order_by_path(list(keys), [cached, *_read_images(config, source, cached, cluster)])
+    rows = ingest_cache.order_by_path(list(keys), [cached, *_read_images(inputs, work, cached, cluster)])
     tables = ingest_cache.to_tables(rows)
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
     if config.source.format == "yolo":
@@ -129,13 +130,17 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     }
 
 
-def _read_images(config: Config, source: scan.SourceListing, cached: pa.Table, cluster: Cluster) -> list[pa.Table]:
+def _read_images(inputs: _Inputs, work: WorkDir, cached: pa.Table, cluster: Cluster) -> list[pa.Table]:
     """Return the rows of the images that are not cached, one table per part."""
-    parts = list(_ingest_parts(config, source, set(cached["path"].to_pylist())))
+    labels = LabelWriter(work.path("ingest", "labels-"))
+    parts = list(_ingest_parts(inputs.config, inputs.source, set(cached["path"].to_pylist()), labels))
+    labels.close()
     return cluster.map(ingest_part, parts, label="ingest", images=image_count)
 
 
-def _ingest_parts(config: Config, source: scan.SourceListing, cached: set[str]) -> Iterator[IngestPart]:
+def _ingest_parts(
+    config: Config, source: scan.SourceListing, cached: set[str], labels: LabelWriter
+) -> Iterator[IngestPart]:
     """Yield parts of the images that are not cached, each of about `_PART_BYTES`."""
     paths: list[str] = []
     part_bytes = 0
@@ -143,18 +148,18 @@ def _ingest_parts(config: Config, source: scan.SourceListing, cached: set[str]) 
         if file.path in cached:
             continue
         if paths and part_bytes + file.size > _PART_BYTES:
-            yield _ingest_part(config, source, paths)
+            yield _ingest_part(config, source, paths, labels)
             paths, part_bytes = [], 0
         paths.append(file.path)
         part_bytes += file.size
     if paths:
-        yield _ingest_part(config, source, paths)
+        yield _ingest_part(config, source, paths, labels)
 
 
-def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str]) -> IngestPart:
+def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str], labels: LabelWriter) -> IngestPart:
     label_files = {path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths}
-    labels = {path: source.listed[path] for path in paths if path in source.listed}
-    return IngestPart(config, tuple(paths), label_files, labels, source.categories, source.kpt_shape)
+    reference = labels.write(source.listed.select(paths)) if source.listed else None
+    return IngestPart(config, tuple(paths), label_files, reference, source.categories, source.kpt_shape)
 
 
 def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) -> list[str]:

@@ -56,7 +56,7 @@ def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
     keys = {}
     for file in source.images:
         if file.path in source.listed:  # parsed labels: the file that lists them lists other images too
-            labels: str | list[list[str | int]] = repr(source.listed[file.path])
+            labels: str | list[list[str | int]] = source.listed.digest(file.path)
         else:
             labels = [[name, *source.sizes[name]] for name in source.paired.get(file.path, ())]
         keys[file.path] = digest(shared, file.path, file.size, file.stamp, labels)

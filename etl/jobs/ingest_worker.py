@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
-from etl import formats, schema
+from etl import formats
 from etl.config import Config
+from etl.formats.label_table import to_labels
 from etl.formats.labels import ImageLabels
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
 from etl.jobs import ingest_cache
+from etl.jobs.label_pieces import LabelsReference, read_labels
+from etl.schema import reject
 from etl.stages import ingest
 from etl.storage import store
 
 
 @dataclass(frozen=True)
 class IngestPart:
-    """Some images of the source, with their label files (listed path, URI) or their labels already read."""
+    """Some images of the source, with their label files (listed path, URI) or where their labels are already read."""
 
     config: Config
     images: tuple[str, ...]
     label_files: dict[str, tuple[tuple[str, str], ...]]
-    labels: dict[str, tuple[ImageLabels, ...]]
+    labels: LabelsReference | None  # of formats that list their images
     categories: tuple[str, ...] | None
     kpt_shape: tuple[int, int] | None = None  # of YOLO rows
+
+    @cached_property
+    def listed(self) -> dict[str, tuple[ImageLabels, ...]]:
+        """The labels that `labels` refers to, by image."""
+        found: dict[str, tuple[ImageLabels, ...]] = {}
+        for path, _, labels in to_labels(read_labels(self.labels)) if self.labels is not None else ():
+            if path is not None:
+                found[path] = (*found.get(path, ()), labels)
+        return found
 
 
 def ingest_part(part: IngestPart) -> pa.Table:
@@ -43,19 +56,22 @@ def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
         file = ImageFile(store.read_or_path(store.join(part.config.source.images, path)))
         header, row = ingest.probe_image(path, file, part.config.source.max_megapixels)
     except codec.UnreadableImageError as error:
-        rows.rejects.append(schema.reject("image", path, error.reason, error.found, error.expected))
+        rejected = reject("image", path, error.reason, error.found, error.expected)
+        ingest.reject_image(rows, rejected, part.listed.get(path, ()))
         return
     labels = _labels(part, path, header.upright_wh)
     if (contradiction := ingest.apply_declared_size(row, header, labels)) is not None:
         size = f"{row['width']}x{row['height']}"
-        rows.rejects.append(schema.reject("image", path, "size_mismatch", size, f"{contradiction}, as its labels say"))
+        expected = f"{contradiction}, as its labels say"
+        rejected = reject("image", path, "size_mismatch", size, expected)
+        ingest.reject_image(rows, rejected, part.listed.get(path, ()))
         return
     ingest.add_image(rows, row, labels)
 
 
 def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
-    if path in part.labels:
-        return part.labels[path]
+    if path in part.listed:
+        return part.listed[path]
     reader = formats.get_reader(part.config.source.format, kpt_shape=part.kpt_shape)
     if isinstance(reader, formats.DatasetFormat):
         return ()

@@ -13,7 +13,7 @@ from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.ids import digest
 from etl.plan import Plan
-from etl.schema import SPLITS
+from etl.schema import SPLITS, TABLES, add_missing_columns
 from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
@@ -75,8 +75,11 @@ class Snapshot:
         return list(self.manifest["categories"])
 
     def table(self, name: str) -> pa.Table:
-        """Return the table images, annotations, rejects, ledger or samples; StoreError if it is missing or damaged."""
-        return store.read_table(self.paths.table(name))
+        """Return the table images, annotations, rejects, ledger or samples; StoreError if it is missing or damaged.
+
+        Columns that the version of the build did not know are null.
+        """
+        return add_missing_columns(store.read_table(self.paths.table(name)), TABLES[name])
 
     def samples(self, split: str) -> Samples:
         """Return the samples of train, val or test as a sequence that reads each sample on access."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from glob import escape
 
 from etl.config import Config, SplitLists, SplitRatios
@@ -16,18 +16,24 @@ _MOST_BYTES = 10_000_000  # of a list of images
 
 
 def find_own_split(
-    config: Config, contents: Mapping[str, bytes], images: Sequence[str], files: Iterable[FileInfo]
+    config: Config,
+    contents: Mapping[str, bytes],
+    images: Sequence[str],
+    files: Iterable[FileInfo],
+    images_of_file: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, str] | None:
     """Return the split of each image; None if the images are divided by shares.
 
-    `files` are those in the folder of the images, `contents` those of the label files.
+    `files` are those in the folder of the images, `contents` those of the label files. `images_of_file` are the images
+    that each label file lists, if that is known; the label files are not read again then.
     """
     wanted = config.source.split
     if isinstance(wanted, SplitRatios):
         return None
     if isinstance(wanted, SplitLists):
         return predefined_splits.read_split(wanted, config.source.images, images, _read_lists(wanted))
-    found = predefined_splits.find_split(config.source.format, _split_files(config, contents, files), images)
+    lists = _split_files(config, contents if images_of_file is None else {}, files)
+    found = predefined_splits.find_split(config.source.format, lists, images, images_of_file)
     if not found:
         raise ConfigError(
             config.name, "source.split", "source, but the dataset has no split of its own", "ratios or lists"

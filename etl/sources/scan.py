@@ -11,7 +11,7 @@ from etl.config import Config
 from etl.errors import ConfigError, SourceError
 from etl.findings import Finding
 from etl.formats.custom import CustomReader
-from etl.formats.labels import ImageLabels
+from etl.formats.image_names import NameRules
 from etl.formats.recognise import Look
 from etl.ids import digest, image_id
 from etl.imaging.formats import EXTENSIONS
@@ -28,6 +28,7 @@ from etl.sources.image_files import (
 from etl.sources.keypoints import find_kpt_shape
 from etl.sources.label_files import LabelContents, LabelFiles, find_label_files, list_source_folder
 from etl.sources.label_pairs import pair_source
+from etl.sources.listed_labels import ListedLabels
 from etl.sources.own_split import find_own_split
 from etl.sources.unread_files import describe_looks, recognise_files, reject_unread
 from etl.storage import store
@@ -46,7 +47,7 @@ class SourceListing:
     categories: tuple[str, ...] | None  # of the configuration or the label files
     own_split: Mapping[str, str] | None  # image path -> split, if the predefined split is used
     paired: Mapping[str, tuple[str, ...]]  # image path -> listed paths of its label files
-    listed: Mapping[str, tuple[ImageLabels, ...]]  # image path -> labels, of formats that list their images
+    listed: ListedLabels  # of formats that list their images
     rejects: tuple[dict[str, str], ...] = ()
     reader_code: str | None = None  # digest of the code of a reader of the user's own
     guesses: tuple[str, ...] = ()  # ways of reading the source that its files do not fix, sorted
@@ -71,7 +72,8 @@ class _Labels:
     """What the label files of a source give, of either kind of format."""
 
     paired: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    listed: Mapping[str, tuple[ImageLabels, ...]] = field(default_factory=dict)
+    listed: ListedLabels = field(default_factory=ListedLabels)
+    images_of_file: Mapping[str, Collection[str]] | None = None
     declared: Sequence[str] | None = None
     rejects: list[dict[str, str]] = field(default_factory=list)
     guesses: tuple[str, ...] = ()
@@ -98,13 +100,13 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
     reader = formats.get_reader(config.source.format, config.name)
     files = find_label_files(config, reader.SUFFIX, folder)
     paths = [file.path for file in images]
+    given = configured_names(config)
     if isinstance(reader, formats.DatasetFormat):
-        labels = _read_datasets(config, reader, files, paths)
+        labels = _read_datasets(config, reader, files, paths, NameRules(config.source.match, guesses), given)
     else:
         labels = _pair_labels(config, reader, files, paths, folder, guesses)
     skipped = [entry for path, entry in files.skipped.items() if entry not in folder.skipped]
     rejects = [*nameless, *unusable, *reject_skipped(skipped, of_images=False), *labels.rejects]
-    given = configured_names(config)
     dropped = {row["where"] for row in rejects}
     images = [file for file in images if file.path not in dropped]
     if config.source.sample is not None:
@@ -114,7 +116,7 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
         labels=files.uris,
         sizes=files.sizes,
         categories=tuple(given or labels.declared or ()) or None,
-        own_split=find_own_split(config, LabelContents(files.uris), paths, folder.files),
+        own_split=find_own_split(config, LabelContents(files.uris), paths, folder.files, labels.images_of_file),
         paired=labels.paired,
         listed=labels.listed,
         rejects=tuple(rejects),
@@ -135,7 +137,14 @@ def _endings() -> str:
     return " ".join(sorted(EXTENSIONS))
 
 
-def _read_datasets(config: Config, reader: Any, files: LabelFiles, images: Sequence[str]) -> _Labels:
+def _read_datasets(
+    config: Config,
+    reader: Any,
+    files: LabelFiles,
+    images: Sequence[str],
+    rules: NameRules,
+    names: Sequence[str] | None,
+) -> _Labels:
     """Read the label files that list their images; files that look like another format are rejects."""
     rejects: list[dict[str, str]] = []
     if not isinstance(reader, CustomReader):
@@ -147,8 +156,15 @@ def _read_datasets(config: Config, reader: Any, files: LabelFiles, images: Seque
         unread = {path: files.uris[path] for path in foreign}
         files.uris = rest
         rejects = reject_unread(config, reader, files.others | unread)
-    listed, declared, unlisted = read_datasets(reader, LabelContents(files.uris), images)
-    return _Labels(listed=listed, declared=declared, rejects=[*unlisted, *rejects])
+    dataset = read_datasets(reader, LabelContents(files.uris), images, rules, names)
+    return _Labels(
+        listed=dataset.listed,
+        images_of_file=dataset.images_of_file,
+        declared=dataset.categories,
+        rejects=[*dataset.rejects, *rejects],
+        guesses=dataset.guesses,
+        findings=list(dataset.findings),
+    )
 
 
 def _refuse_foreign(config: Config, looks: Mapping[str, Look | None]) -> None:

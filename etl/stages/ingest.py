@@ -20,7 +20,7 @@ from etl.schema import LEDGER, REJECTS, place, reject, reject_bad_box, table
 from etl.stages.ledger import LedgerRow, collect_ids, ledger_row, ledger_row_of_bad_box
 from etl.stages.rows import AnnotationRow, ImageFileRow, IngestedImageRow
 
-VERSION = 3
+VERSION = 4
 _TOLERANCE = 0.01  # px: a box that extends less outside its image was rounded, and is not clipped
 _MAX_COORDINATE = 1e9  # px: larger coordinates are rejected; nothing computed from smaller ones overflows
 
@@ -98,7 +98,7 @@ def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]
                 box,
             )
         for bad in label.bad:
-            rows.rejects.append(reject_bad_box(place(label.file, bad.line), bad.reason, bad.found, bad.expected))
+            rows.rejects.append(reject_bad_box(_place(label.file, row, bad), bad.reason, bad.found, bad.expected))
             rows.ledger.append(ledger_row_of_bad_box(ids.text(bad.found), bad.reason))
 
 
@@ -110,12 +110,23 @@ def _unreadable(labels: Sequence[ImageLabels]) -> tuple[str, BadBox] | None:
     return next(((file, entry) for file, entry in bad if entry.reason == "unreadable_label"), None)
 
 
+def reject_image(rows: IngestRows, rejected: dict[str, str], labels: Sequence[ImageLabels]) -> None:
+    """Add the reject of an image, and one with its reason for each box in the label files that list the image."""
+    rows.rejects.append(rejected)
+    why = {key: rejected[key] for key in ("reason", "found", "expected")}
+    for label in labels:
+        boxes: list[LabelBox | BadBox] = [*label.boxes, *label.bad]
+        for box in boxes:
+            where = place(label.file, box.line, rejected["where"], box.source_id)
+            rows.rejects.append(reject("annotation", where, **why))
+
+
 def _is_finite(box: LabelBox) -> bool:
     return all(abs(side) < _MAX_COORDINATE for side in box.xyxy)
 
 
 def _add_box(rows: IngestRows, image: ImageFileRow, annotation: str, file: str, box: LabelBox) -> None:
-    location = place(file, box.line)
+    location = _place(file, image, box)
     if not _is_finite(box):
         rows.rejects.append(reject("annotation", location, "not_finite", box.xyxy, "four finite numbers"))
         rows.ledger.append(ledger_row(annotation, "ingest", "dropped", "not_finite"))
@@ -138,6 +149,7 @@ def _add_box(rows: IngestRows, image: ImageFileRow, annotation: str, file: str, 
             "extra": json.dumps(box.extra, sort_keys=True, ensure_ascii=False) if box.extra else None,
             "file": file,
             "line": box.line,
+            "source_id": box.source_id,
         }
     )  # fmt: skip
     if box.corrected is not None:
@@ -156,6 +168,10 @@ def _add_box(rows: IngestRows, image: ImageFileRow, annotation: str, file: str, 
     overflow = max(-x0, -y0, x1 - width, y1 - height)
     if overflow > _TOLERANCE:
         rows.ledger.append(ledger_row(annotation, "ingest", "clipped", "image_border", overflow))
+
+
+def _place(file: str, image: ImageFileRow, box: LabelBox | BadBox) -> str:
+    return place(file, box.line, image["path"], box.source_id)
 
 
 def find_categories(annotations: pa.Table) -> list[str]:
@@ -186,9 +202,16 @@ def add_drops(
     tables: dict[str, pa.Table], boxes: pa.Table, reason: str, found: Iterable[object], expected: str
 ) -> dict[str, pa.Table]:
     """Return the tables with a reject and a ledger row for each of these annotations, of which `found` is said."""
-    rows = boxes.select(["annotation_id", "file", "line"]).to_pylist()
+    rows = boxes.select(["annotation_id", "image_id", "file", "line", "source_id"]).to_pylist()
+    path_of = dict(zip(*(tables["images"][name].to_pylist() for name in ("image_id", "path")), strict=True))
     rejects = [
-        reject("annotation", place(row["file"], row["line"]), reason, text, expected)
+        reject(
+            "annotation",
+            place(row["file"], row["line"], path_of[row["image_id"]], row["source_id"]),
+            reason,
+            text,
+            expected,
+        )
         for row, text in zip(rows, found, strict=True)
     ]
     dropped = [ledger_row(row["annotation_id"], "ingest", "dropped", reason) for row in rows]

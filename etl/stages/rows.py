@@ -58,3 +58,4 @@ class AnnotationRow(TypedDict):
     extra: str | None
     file: str
     line: int | None
+    source_id: str | None

@@ -270,11 +270,11 @@ class PartCounter:
         return [self.paths[image] for image in images]
 
     def _places(self, rows: Ints) -> list[str]:
-        """Return the place of each box: its label file and line, else its image."""
-        written = self.rows.select(["file", "line"]).take(pa.array(rows)).to_pylist()
+        """Return the place of each box in its label file, by line or by image and id; without a file its image."""
+        written = self.rows.select(["file", "line", "source_id"]).take(pa.array(rows)).to_pylist()
         images = self._paths(self.owner[rows])
         return [
-            image if row["file"] is None else place(row["file"], row["line"])
+            image if row["file"] is None else place(row["file"], row["line"], image, row["source_id"])
             for row, image in zip(written, images, strict=True)
         ]
 

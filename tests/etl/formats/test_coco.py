@@ -66,7 +66,7 @@ def test_the_declared_size_is_kept_where_there_is_one():
         None,
         [],
         [1, 2, 3],
-        [1, 2, 3, "4"],
+        [1, 2, 3, "4px"],
         [1, 2, 3, float("nan")],
         [1, 2, 3, 10**400],
         [1e308, 0, 1e308, 1],
@@ -84,7 +84,7 @@ def test_a_box_without_area_is_marked_empty(sides):
     assert labels.boxes[0].empty
 
 
-@pytest.mark.parametrize("key", [2, None, [1], "1", True])
+@pytest.mark.parametrize("key", [2, None, [1], "one", True, float("nan")])
 def test_an_unknown_category_id_is_a_reject_of_its_image(key):
     ((path, _, labels),) = read(document(annotations=[box(category_id=key)]))
     assert (path, [bad.reason for bad in labels.bad]) == ("a.jpg", ["unknown_category_id"])
@@ -102,12 +102,16 @@ def test_an_image_without_name_is_a_reject():
     assert [bad.reason for bad in last[2].bad] == ["malformed_image"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/a.jpg", "C:\\a.jpg", "../a.jpg", "x/../../a.jpg", "https://h/a.jpg", "a.jpg\0"]
-)
-def test_a_path_that_leaves_the_source_finds_no_image(name):
-    ((path, _, _),) = read(document(images=[name]), ["a.jpg"])
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/shadow", "a.jpg\0", "a.jpg/", "..", "/", "https://["])
+def test_a_path_to_no_listed_image_finds_none(name):
+    ((path, _, _),) = read(document(images=[name]), ["b.jpg", "etc/b.jpg"])
     assert path is None
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jpg", "C:\\a.jpg", "../a.jpg", "x/../../a.jpg", "https://h/a.jpg"])
+def test_a_path_that_leaves_the_source_finds_the_listed_image_at_its_end(name):
+    ((path, _, _),) = read(document(images=[name]), ["a.jpg"])
+    assert path == "a.jpg"
 
 
 @pytest.mark.parametrize(

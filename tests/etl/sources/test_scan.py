@@ -60,7 +60,11 @@ def test_an_image_whose_labels_cannot_be_told_is_no_background(tmp_path: Path) -
 def test_an_image_that_no_list_names_and_an_entry_without_image_are_rejects(tmp_path: Path) -> None:
     laid_out(tmp_path, {"a.jpg": b"", "c.jpg": b"", "all.json": coco("a.jpg", "b.jpg")})
     found = scanned(tmp_path, format="coco", categories=None)
-    assert told(found) == {("file", "c.jpg", "unlisted_image"), ("image", "all.json: b.jpg", "missing_image")}
+    assert told(found) == {
+        ("file", "c.jpg", "unlisted_image"),
+        ("image", "all.json: b.jpg", "missing_image"),
+        ("annotation", "all.json: b.jpg #1", "missing_image"),
+    }
     assert [file.path for file in found.images] == ["a.jpg"]
     assert len(found.listed["a.jpg"][0].boxes) == 1
     assert found.categories == ("car",)
