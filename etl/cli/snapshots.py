@@ -135,13 +135,17 @@ def anchors(
         return
     typer.echo(frameworks.format_log(fit, RATIO))
     for row in fit["by_size"]:
-        coco = "" if row["coco"] is None else f" (COCO's anchors: {row['coco']:.4f})"
-        typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{coco}")
-    if fit["bpr_curve"]:
-        curve = ", ".join(f"{number}: {bpr:.4f}" for number, bpr in fit["bpr_curve"])
+        others = [] if row["coco"] is None else [f"COCO's anchors: {row['coco']:.4f}"]
+        if "preset" in row:
+            others.insert(0, f"anchors.preset: {row['preset']:.4f}")
+        compared = f" ({', '.join(others)})" if others else ""
+        typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{compared}")
+    fitted = fit.get("fitted_anchors", fit)
+    if fitted["bpr_curve"]:
+        curve = ", ".join(f"{number}: {bpr:.4f}" for number, bpr in fitted["bpr_curve"])
         typer.echo(f"best possible recall by anchors per level: {curve}")
-    if fit["fitness_alone"] is not None:
-        recall, fitness = fit["fitness_alone"]
+    if fitted["fitness_alone"] is not None:
+        recall, fitness = fitted["fitness_alone"]
         typer.echo(f"optimised for fitness only: fitness {fitness:.4f}, best possible recall {recall:.4f}")
     for file in files:
         typer.echo(file)

@@ -272,8 +272,8 @@ _DETECTOR = (
     ),
     FindingCode(
         "stale_anchors", ("warning",),
-        "The anchors of the last snapshot fit the boxes worse than new ones.",
-        "This build fits new anchors: train again with them.",
+        "The anchors of the last snapshot, or those of anchors.preset, fit the boxes worse than new ones.",
+        "This build fits new anchors: train again with them. Change anchors.preset, or leave it out.",
     ),
     FindingCode(
         "upsampled", ("info",),

@@ -9,6 +9,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from etl.config.base import Fraction, Listed, Name, Names, Positive, Section, check_regex
 
+_Side = Annotated[float, Field(gt=0)]  # of an anchor, in pixels
+_Wh = Annotated[tuple[_Side, ...], Field(min_length=2, max_length=2), Listed]
+_Level = Annotated[tuple[_Wh, ...], Listed]
+
 
 class Ontology(Section):
     """Which classes are trained and under which names. A name that starts with `re:` is a regular expression."""
@@ -100,7 +104,7 @@ class Shard(Section):
 
 
 class Anchors(Section):
-    """Anchors fitted to the boxes of the train tiles."""
+    """Anchors fitted to the boxes of the train tiles, or given ones."""
 
     image_size: Positive | None = None
     """Side of the network input for which anchors are fitted, in pixels; null takes that of `train`."""
@@ -110,3 +114,13 @@ class Anchors(Section):
     """Anchors per detection level; `auto` takes the smallest number to which one more would add little recall."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the search for anchors."""
+    preset: Annotated[tuple[_Level, ...], Listed] | None = None
+    """Anchors to use instead of fitted ones: for each detection level, finest first, a list of `[width, height]` in
+    network pixels, as many in each; null fits them. Fitted ones are computed too, to compare their recall."""
+
+    @field_validator("preset")
+    @classmethod
+    def _levels_are_filled_alike(cls, value: tuple[_Level, ...] | None) -> tuple[_Level, ...] | None:
+        if value is not None and (not value or len({len(level) for level in value}) > 1 or not value[0]):
+            raise ValueError("one or more [width, height] for each level, as many in each")
+        return value

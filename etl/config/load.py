@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from etl.config import variables, yaml
+from etl.config import network, variables, yaml
 from etl.config.dataset import Config
 from etl.config.source import SplitLists, SplitRatios
 from etl.errors import ConfigError
@@ -27,7 +27,12 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     values = yaml.read(path, _NAMES)
     for key, value in (overrides or {}).items():
         values = _with(path, values, key, key.split("."), value)
-    return _validate(path, variables.expand(path, values, Config.model_fields["store"].default))
+    config = _validate(path, variables.expand(path, values, Config.model_fields["store"].default))
+    try:
+        network.preset_anchors(config, network.strides(config))
+    except ConfigError as error:
+        raise ConfigError(path, error.key, error.found, error.expected) from error
+    return config
 
 
 def changes(written: Sequence[str]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePath
 
-from etl.config import Config
+from etl.config.dataset import Config
+from etl.errors import ConfigError
 
 DEFAULT_TILE = 640
 WITH_ANCHORS = "-anchors"  # after a model's name: the same backbone and neck, and a head that fits boxes to anchors
@@ -31,6 +33,22 @@ def strides(config: Config) -> tuple[int, ...]:
     if name in _STRIDES:
         return _STRIDES[name]
     return (*((4,) if "-p2" in name else ()), *_LEVELS, *((64,) if "-p6" in name else ()))
+
+
+def preset_anchors(
+    config: Config, levels: Sequence[int], scale: float = 1.0
+) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+    """Return the preset anchors of a model with these strides, times a scale; None if anchors are to be fitted.
+
+    ConfigError unless there is a level for each stride.
+    """
+    preset = config.anchors.preset
+    if preset is None:
+        return None
+    if len(preset) != len(levels):
+        expected = f"{len(levels)}: one for each stride of the model, {', '.join(map(str, sorted(levels)))}"
+        raise ConfigError(config.name, "anchors.preset", f"{len(preset)} levels", expected)
+    return tuple(tuple((w * scale, h * scale) for w, h in level) for level in preset)
 
 
 def assigner(config: Config) -> str:

@@ -12,11 +12,13 @@ from etl.storage import store
 from etl.storage.paths import ANCHORS
 from etl.storage.work import Answer, WorkDir
 
+_ANSWER = ("anchors", "strides", "bpr", "aat", "fitness", "boxes", "fitted_anchors")
+
 log = logging.getLogger("speck")
 
 
 def run(uri: str) -> Answer:
-    """Fit anchors to the boxes of the train tiles, in network pixels."""
+    """Fit anchors to the boxes of the train tiles, in network pixels; preset ones take their place."""
     work = WorkDir(uri)
 
     def compute() -> Answer:
@@ -24,6 +26,6 @@ def run(uri: str) -> Answer:
         fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
         log.info("%s", frameworks.format_log(fitted, fit.RATIO))
         store.write_json(work.path("anchors", ANCHORS), fitted)
-        return {key: fitted[key] for key in ("anchors", "strides", "bpr", "aat", "fitness", "boxes")}
+        return {key: fitted[key] for key in _ANSWER if key in fitted}
 
     return work.run_once("anchors", compute)

@@ -98,6 +98,7 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         assigner=network.assigner(config),
         strides=network.strides(config),
         anchors=_anchors_before(config, tile_size),
+        preset_anchors=config.anchors.preset is not None,
         images=images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
@@ -133,11 +134,20 @@ def _audit_before(config: Config) -> Audit | None:
 
 
 def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
-    """Return the anchors of the dataset's newest snapshot in network pixels of this build; none before the first."""
+    """Return the preset anchors, else those of the dataset's newest snapshot, in network pixels of this build.
+
+    None before the first build.
+    """
+    image_size = network.image_size(config, tile_size)
+    preset = network.preset_anchors(
+        config, network.strides(config), image_size / (config.anchors.image_size or image_size)
+    )
+    if preset is not None:
+        return preset
     newest = snapshot.head(config)
     uri = None if newest is None else SnapshotPaths(newest).anchors
     if uri is None or not store.exists(uri):
         return ()
     fitted = store.read_json(uri)
-    scale = network.image_size(config, tile_size) / fitted["image_size"]
+    scale = image_size / fitted["image_size"]
     return [[(w * scale, h * scale) for w, h in level] for level in fitted["anchors"]] if fitted["boxes"] else ()

@@ -288,8 +288,9 @@ def _quality_figures(quality: ImageQuality) -> Iterator[Figure]:
         )
 
 
-def anchor_figures(fitted: Mapping[str, Any]) -> Iterator[Figure]:
+def anchor_figures(content: Mapping[str, Any]) -> Iterator[Figure]:
     """Yield how recall grows with the number of anchors, and what they reach by size, from an anchors.json."""
+    fitted = content.get("fitted_anchors", content)
     chosen = len(fitted["anchors"][0])
     if fitted["bpr_curve"]:
         yield grouped_bars(
@@ -300,15 +301,14 @@ def anchor_figures(fitted: Mapping[str, Any]) -> Iterator[Figure]:
             ["best possible recall"],
             digits=2,
         )
-    if fitted["by_size"]:
+    if content["by_size"]:
+        compared = {"coco": "COCO's", "fitted": "fitted", "preset": "preset"}
+        shown = [key for key in compared if key in content["by_size"][0]]
         yield grouped_bars(
             "What the anchors reach",
-            "Best possible recall in per cent by size in network pixels, of COCO's usual anchors and of these.",
-            {
-                row["size"].replace("_", " "): [_hundred(row["coco"]), _hundred(row["fitted"])]
-                for row in fitted["by_size"]
-            },
-            ["COCO's", "these"],
+            f"Best possible recall in per cent by size in network pixels, of {len(shown)} sets of anchors.",
+            {row["size"].replace("_", " "): [_hundred(row[key]) for key in shown] for row in content["by_size"]},
+            [compared[key] for key in shown],
             digits=1,
         )
 

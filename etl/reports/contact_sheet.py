@@ -40,7 +40,7 @@ def choose_samples(samples: pa.Table, base: str) -> list[dict[str, Any]]:
 
 
 def render_sheet(title: str, samples: Iterable[tuple[dict[str, Any], bytes]], anchors: Mapping[str, Any]) -> bytes:
-    """Return the HTML of samples, as pairs of row and JPEG, and of the anchors fitted to the snapshot."""
+    """Return the HTML of samples, as pairs of row and JPEG, and of the snapshot's anchors."""
     pictures = [(_caption(row), codec.encode(draw_sample(codec.decode(data), row), _QUALITY)) for row, data in samples]
     figures = list(anchor_figures(anchors))
     return render("samples.html.j2", title=title, pictures=pictures, anchors=anchors, figures=figures).encode()

@@ -14,7 +14,7 @@ from etl import schema
 from etl.boxes import from_table, size
 from etl.config import Config, network
 from etl.snapshots.snapshot import Snapshot
-from etl.stages.anchors.fit import AnchorFit, fit_anchors, to_json
+from etl.stages.anchors.fit import AnchorFit, fit_anchors, to_json, use_preset
 
 
 def box_sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
@@ -38,15 +38,22 @@ def fit(
     per_level: int | Literal["auto"] | None = None,
     seed: int | None = None,
 ) -> AnchorFit:
-    """Return anchors for boxes wh [N, 2] in sample pixels; an argument that is None is taken from the configuration."""
-    side = image_size or config.anchors.image_size or network.image_size(config, tile_size)
-    return fit_anchors(
-        wh * (side / tile_size),
+    """Return anchors for boxes wh [N, 2] in sample pixels; an argument that is None is taken from the configuration.
+
+    Preset anchors take the place of the fitted ones, scaled if the image size is not the configured one.
+    """
+    configured = config.anchors.image_size or network.image_size(config, tile_size)
+    side = image_size or configured
+    sizes = wh * (side / tile_size)
+    fitted = fit_anchors(
+        sizes,
         image_size=side,
         strides=strides or network.strides(config),
         per_level=per_level or config.anchors.per_level,
         seed=config.anchors.seed if seed is None else seed,
     )
+    preset = network.preset_anchors(config, fitted.strides, side / configured)
+    return fitted if preset is None else use_preset(fitted, preset, sizes)
 
 
 def refit(snapshot: Snapshot, **options: Any) -> dict[str, Any]:

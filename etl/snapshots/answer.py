@@ -91,14 +91,20 @@ class SnapshotChange(Document):
     classes: ClassChanges = ClassChanges()
 
 
-class FittedAnchors(Document):
-    """Anchors fitted to the boxes of the train tiles, or defaults without boxes; the metrics are null then."""
+class AnchorMetrics(Document):
+    """Anchors and how well they fit the boxes of the train tiles; the metrics are null without boxes."""
 
     anchors: tuple[tuple[tuple[float, float], ...], ...]  # (w, h) in network pixels, by level
-    strides: tuple[int, ...]  # of the levels
     bpr: float | None  # best possible recall: share of boxes that an anchor reaches
     aat: float | None  # anchors above threshold: mean number of anchors that reach a box
     fitness: float | None  # mean best agreement of a box, 0 to 1
+
+
+class FittedAnchors(AnchorMetrics):
+    """Anchors fitted to the boxes of the train tiles, or defaults without boxes; or `anchors.preset`."""
+
+    strides: tuple[int, ...]  # of the levels
+    fitted_anchors: AnchorMetrics | None = None  # those fitted to the same boxes, if `anchors.preset` is used
 
 
 class BuildAnswer(SnapshotCounts, BuiltSnapshot):  # fields of BuiltSnapshot come first

@@ -224,7 +224,10 @@ def _has_boxes(samples: pa.Table, split: str) -> bool:
 
 
 def _add_anchors(config: Config, snapshot: Snapshot, architecture: Architecture, image_size: int) -> Architecture:
-    """Return the architecture with the snapshot's anchors, refitted if its strides or image size differ."""
+    """Return the architecture with the snapshot's anchors, refitted if its strides or image size differ.
+
+    Preset anchors are scaled to another image size; ConfigError if the model has another number of levels.
+    """
     strides = network.strides(config)
     fitted = snapshot.anchors
     if (tuple(fitted["strides"]), fitted["image_size"]) != (strides, image_size):

@@ -7,7 +7,7 @@ AutoAnchor). The anchor reaches the box when that is above 1 / RATIO. In logarit
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -28,6 +28,7 @@ COCO = {  # stride: (w, h) at 640 px, the defaults of YOLOv5 (refitted from YOLO
 }
 MIN_GAIN = 0.001  # best possible recall that one more anchor per level must add
 
+_OF_FIT = ("anchors", "per_level", "bpr", "aat", "fitness", "bpr_curve", "fitness_alone")  # beside preset anchors
 _DISTINCT = 100_000  # up to this many boxes, equal ones are merged
 _FINE, _COARSE = 4096, 512  # sizes in the search; the result is measured on all boxes
 _PER_OCTAVE = 32  # sizes of the finest grid
@@ -51,12 +52,13 @@ class AnchorFit:
     bpr_curve: tuple[tuple[int, float], ...]  # (anchors per level, bpr), if `auto`
     fitness_alone: tuple[float, float] | None  # bpr and fitness when optimised for fitness alone
     by_size: tuple[tuple[str, int, float | None, float], ...]  # bucket, boxes, bpr of COCO's anchors, bpr of these
+    in_place_of: AnchorFit | None = None  # the fit, if these anchors were preset
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def fitted(self) -> bool:
         """Whether the anchors were fitted to boxes."""
-        return self.boxes > 0
+        return self.boxes > 0 and self.in_place_of is None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,30 @@ def fit_anchors(
     )
 
 
+def use_preset(
+    fitted: AnchorFit,
+    preset: Sequence[Sequence[tuple[float, float]]],
+    wh: ArrayLike,
+    weights: ArrayLike | None = None,
+) -> AnchorFit:
+    """Return preset anchors in place of those fitted to these boxes, measured on the same boxes."""
+    anchors, boxes = np.array([pair for level in preset for pair in level], dtype=np.float64), _valid_boxes(wh, weights)
+    levels = _Levels(fitted.strides, len(preset[0]), fitted.image_size)
+    measured = measure_anchors(anchors, boxes.wh, boxes.weights) if len(boxes.wh) else (None, None, None)
+    bpr, aat, fitness = measured
+    return replace(
+        fitted,
+        anchors=_by_level(anchors, levels),
+        bpr=bpr,
+        aat=aat,
+        fitness=fitness,
+        bpr_curve=(),
+        fitness_alone=None,
+        by_size=tuple(_by_size(anchors, boxes, levels)),
+        in_place_of=fitted,
+    )
+
+
 def measure_anchors(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Return bpr, aat and fitness (see `AnchorFit`) of anchors [k, 2] on boxes [N > 0, 2]."""
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
@@ -158,8 +184,13 @@ def _sum(values: NDArray[Any]) -> float:
 
 
 def to_json(fitted: AnchorFit) -> dict[str, Any]:
-    """Return the content of anchors.json; without the seconds it took, so that equal boxes give equal bytes."""
-    return {
+    """Return the content of anchors.json; without the seconds it took, so that equal boxes give equal bytes.
+
+    Preset anchors also have the key `fitted_anchors`, the fit in their place, and their recall by size as `preset`.
+    """
+    usual = fitted.in_place_of
+    by_size = [dict(zip(("size", "boxes", "coco", "fitted"), row, strict=True)) for row in (usual or fitted).by_size]
+    content = {
         "anchors": [[list(anchor) for anchor in level] for level in fitted.anchors],
         "strides": list(fitted.strides),
         "per_level": len(fitted.anchors[0]),
@@ -170,9 +201,15 @@ def to_json(fitted: AnchorFit) -> dict[str, Any]:
         "aat": fitted.aat,
         "fitness": fitted.fitness,
         "bpr_curve": [list(point) for point in fitted.bpr_curve],
-        "by_size": [dict(zip(("size", "boxes", "coco", "fitted"), row, strict=True)) for row in fitted.by_size],
+        "by_size": by_size,
         "fitness_alone": None if fitted.fitness_alone is None else list(fitted.fitness_alone),
     }
+    if usual is None:
+        return content
+    for row, (_, _, _, recall) in zip(by_size, fitted.by_size, strict=True):
+        row["preset"] = recall
+    of_fit = to_json(usual)
+    return content | {"fitted_anchors": {key: of_fit[key] for key in _OF_FIT}}
 
 
 def _valid_boxes(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:

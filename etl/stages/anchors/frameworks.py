@@ -10,13 +10,26 @@ Anchors = Sequence[Sequence[Sequence[float]]]  # [level][k](w, h), finest level 
 
 
 def format_log(fitted: Mapping[str, Any], ratio: float) -> str:
-    """Return the content of anchors.json as the log lines of YOLOv5's AutoAnchor."""
-    flat = [pair for level in fitted["anchors"] for pair in level]
-    where = f"AutoAnchor: n={len(flat)}, img_size={fitted['image_size']}, thr={1 / ratio:.2f}: {_pairs(flat)}"
-    if fitted["bpr"] is None:
-        return f"AutoAnchor: no boxes to fit, these anchors are guesses from the strides\n{where}"
-    figures = f"{fitted['aat']:.2f} anchors/target, {fitted['bpr']:.4f} Best Possible Recall (BPR)"
-    return f"AutoAnchor: {figures}, {fitted['fitness']:.4f} fitness, {fitted['boxes']} boxes\n{where}"
+    """Return the content of anchors.json as the log lines of YOLOv5's AutoAnchor.
+
+    Preset anchors are followed by those fitted in their place.
+    """
+    lines = _log_lines(fitted, fitted, ratio)
+    if (usual := fitted.get("fitted_anchors")) is not None:
+        lines = ["anchors.preset:", *lines, "fitted to the same boxes, not used:", *_log_lines(fitted, usual, ratio)]
+    return "\n".join(lines)
+
+
+def _log_lines(content: Mapping[str, Any], chosen: Mapping[str, Any], ratio: float) -> list[str]:
+    flat = [pair for level in chosen["anchors"] for pair in level]
+    where = f"AutoAnchor: n={len(flat)}, img_size={content['image_size']}, thr={1 / ratio:.2f}: {_pairs(flat)}"
+    if chosen["bpr"] is None:
+        guessed = (
+            "" if chosen is content and "fitted_anchors" in content else ", these anchors are guesses from the strides"
+        )
+        return [f"AutoAnchor: no boxes to fit{guessed}", where]
+    figures = f"{chosen['aat']:.2f} anchors/target, {chosen['bpr']:.4f} Best Possible Recall (BPR)"
+    return [f"AutoAnchor: {figures}, {chosen['fitness']:.4f} fitness, {content['boxes']} boxes", where]
 
 
 def write_formats(fitted: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -26,7 +26,8 @@ class Context:
     image_size: int
     assigner: str = "tal"  # of the configured model, see etl.assigner
     strides: Sequence[int] = (8, 16, 32)  # of its levels
-    anchors: Sequence[Sequence[Sequence[float]]] = ()  # of the last snapshot, [level][k](w, h)
+    anchors: Sequence[Sequence[Sequence[float]]] = ()  # preset, else of the last snapshot; [level][k](w, h)
+    preset_anchors: bool = False
     images: pa.Table = field(default_factory=IMAGES.empty_table)
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     declared: Sequence[str] = ()  # the source's list of classes; empty when it has none

@@ -10,6 +10,8 @@ import torch
 
 from etl.config import Anchors, Augment, Tile
 from etl.errors import ConfigError, SpeckError
+from etl.snapshots import anchors
+from etl.snapshots.snapshot import Snapshot
 from etl.stages.anchors import fit
 from etl.storage import store
 from train import compat
@@ -21,6 +23,7 @@ compat.install()
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - after compat.install()
 from ultralytics.nn import tasks  # noqa: E402
 
+PRESET = [[[6.0, 6.0], [12.0, 12.0]], [[20.0, 20.0], [30.0, 24.0]]]
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
 
 
@@ -69,6 +72,37 @@ def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_pa
     ]
     assert loaded.meta["config"]["train"]["loss"] == {"gamma": 1.5, "nwd": 0.5, "class_weights": "none"}
     assert any("objectness" not in text and "epoch 1, step" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize("image_size", [64, 128])
+def test_a_detector_is_trained_with_preset_anchors_scaled_to_its_input(published, tmp_path, config, image_size):
+    snapshot = with_preset(published(), tmp_path)
+    used = config(tmp_path, model="speck-micro-anchors", image_size=image_size, options=OPTIONS)
+    loaded = model.load_saved_model(engine.train(used, snapshot)["model"])
+    scale = image_size / 64
+    expected = [[[w * scale, h * scale] for w, h in level] for level in PRESET]
+    assert loaded.meta["architecture"]["anchors"] == expected
+    assert [loaded.module.model[-1].anchors(level).tolist() for level in (0, 1)] == expected
+    assert loaded.meta["config"]["anchors"]["preset"] == PRESET
+
+
+def test_a_preset_for_other_levels_than_the_models_is_refused(published, tmp_path, config):
+    snapshot = with_preset(published(), tmp_path)
+    with pytest.raises(ConfigError, match=r"anchors\.preset: found 2 levels, expected 3"):
+        engine.prepare_run(config(tmp_path, model="yolo26n-anchors", image_size=64), snapshot)
+
+
+def with_preset(snapshot, tmp_path):
+    """Return the snapshot as a build with preset anchors would have made it."""
+    manifest = snapshot.manifest
+    manifest["config"]["anchors"]["preset"] = PRESET
+    manifest["config"]["train"]["model"] = "speck-micro-anchors"
+    store.write_json(f"{snapshot.uri}/manifest.json", manifest)
+    snapshot = Snapshot.open(snapshot.uri)
+    content = anchors.refit(snapshot)
+    assert (content["anchors"], content["image_size"], content["boxes"]) == (PRESET, 64, 32)
+    store.write_json(f"{snapshot.uri}/anchors.json", content)
+    return snapshot
 
 
 def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog, config, audit_with):

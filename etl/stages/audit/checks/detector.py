@@ -64,14 +64,21 @@ def uncovered_boxes(data: CheckInput) -> Iterator[Finding]:
 
 
 def stale_anchors(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if the last snapshot's anchors fit the boxes worse than as many new ones."""
+    """Yield a finding if the preset or the last snapshot's anchors fit the boxes worse than as many new ones."""
     recall = data.audit.since.anchors
-    if recall is not None and recall.before < recall.new - _STALE:
+    if recall is None or recall.before >= recall.new - _STALE:
+        return
+    if data.context.preset_anchors:
+        advice = (
+            f"The anchors of anchors.preset reach {percent(recall.before)} of these boxes, as many fitted ones "
+            f"{percent(recall.new)}: change them, or leave anchors.preset out."
+        )
+    else:
         advice = (
             f"The last snapshot's anchors reach {percent(recall.before)} of these boxes, as many new ones "
             f"{percent(recall.new)}: this build fits new anchors; train again with them."
         )
-        yield finding("stale_anchors", advice, count=round((recall.new - recall.before) * data.audit.objects))
+    yield finding("stale_anchors", advice, count=round((recall.new - recall.before) * data.audit.objects))
 
 
 def shared_cells(data: CheckInput) -> Iterator[Finding]:

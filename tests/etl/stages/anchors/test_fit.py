@@ -160,3 +160,25 @@ def test_very_many_boxes_take_seconds() -> None:
     fitted = fit.fit_anchors(boxes_like_cars(300_000), image_size=640, strides=STRIDES, per_level=3)
     assert fitted.boxes == 300_000 and fitted.bpr is not None and fitted.bpr > 0.99
     assert time.process_time() - started < 60  # a few on an idle core
+
+
+def test_preset_anchors_take_the_place_of_the_fit_with_their_own_figures() -> None:
+    wh, weights = np.array([(6.0, 7.0), (30.0, 24.0), (900.0, 20.0)]), np.array([2.0, 1.0, 1.0])
+    fitted = fit.fit_anchors(wh, weights, image_size=640, strides=(8, 16), per_level=1)
+    preset = fit.use_preset(fitted, [[(8.0, 8.0)], [(32.0, 32.0)]], wh, weights)
+    assert (preset.anchors, preset.strides, preset.boxes) == ((((8.0, 8.0),), ((32.0, 32.0),)), (8, 16), 4)
+    assert preset.bpr == 0.75  # the last box is 28 times as wide as the larger anchor
+    assert preset.aat == pytest.approx((2 * 1 + 2) / 4)  # (30, 24) lies within a factor of 4 of both
+    assert preset.fitness == pytest.approx((2 * 6 / 8 + 24 / 32) / 4)
+    assert preset.in_place_of == fitted and (preset.fitted, fitted.fitted) == (False, True)
+    content = fit.to_json(preset)
+    assert content["fitted_anchors"]["bpr"] == fitted.bpr and content["bpr"] == 0.75
+    assert [row["preset"] for row in content["by_size"]] == [row[3] for row in preset.by_size]
+
+
+def test_preset_anchors_without_boxes_have_no_figures() -> None:
+    fitted = fit.fit_anchors(np.empty((0, 2)), image_size=640, strides=(8,), per_level=1)
+    preset = fit.to_json(fit.use_preset(fitted, [[(8.0, 9.0)]], np.empty((0, 2))))
+    assert (preset["anchors"], preset["bpr"], preset["boxes"], preset["by_size"]) == ([[[8.0, 9.0]]], None, 0, [])
+    log = frameworks.format_log(preset, fit.RATIO)
+    assert log.count("no boxes to fit") == 2 and log.count("guesses") == 1
