@@ -84,7 +84,11 @@ def build(
     fixed_plan = read_plan_file(plan) if plan is not None else None
     with name_file_in_errors(config), connect_cluster(scheduler, workers) as cluster:
         answer = build.build(settings, cluster, plan=fixed_plan, full=full)
-    print_answer(answer.to_dict(), as_json)
-    if not as_json:
-        for line in describe_classes(answer.change.classes):
-            typer.echo(line)
+    if as_json:
+        print_answer(answer.to_dict(), True)
+        return
+    change = answer.change.to_dict()
+    change.pop("classes", None)  # its lines follow
+    print_answer({**answer.to_dict(), "change": change}, False)
+    for line in describe_classes(answer.change.classes):
+        typer.echo(line)

@@ -17,6 +17,11 @@ def training_config(config: Config, snapshot: Snapshot) -> Config:
     return config.model_copy(update={section: getattr(snapshot.config, section) for section in OF_BUILD})
 
 
+def changed_sections(config: Config, snapshot: Snapshot) -> list[str]:
+    """Return the sections of the build that are not as they were for the snapshot; they take effect in the next one."""
+    return [section for section in OF_BUILD if getattr(config, section) != getattr(snapshot.config, section)]
+
+
 def check_overrides(keys: Iterable[str]) -> None:
     """Raise ConfigError for a setting, by dotted key, that has no effect on a training."""
     for key in keys:

@@ -37,7 +37,7 @@ class Labels:
             read_ledger=lambda: snapshot.table("ledger"),
             known=snapshot.plan.categories,
             trained=snapshot.categories,
-            ontology=snapshot.config.ontology,
+            ontology=Ontology.model_validate(snapshot.manifest["config"]["ontology"]),
         )
 
 

@@ -16,7 +16,7 @@ import torch
 
 from etl.config import Config, network
 from etl.errors import ConfigError, SpeckError
-from etl.lifecycle.training_config import training_config
+from etl.lifecycle.training_config import changed_sections, training_config
 from etl.snapshots import anchors
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
@@ -73,6 +73,8 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
     The state of the run is saved below `<home>/runs` after its epochs, on a GPU not after all of the short ones.
     Calling `train` again with the same configuration and snapshot after it was killed resumes there.
     """
+    if changed := changed_sections(config, snapshot):
+        log.warning("the snapshot was built with other settings of %s: the training takes those", ", ".join(changed))
     config = training_config(config, snapshot)
     chosen, reasons = _apply_recipe(config, snapshot)
     spec = prepare_run(chosen, snapshot)

@@ -14,7 +14,7 @@ from etl.config import Config
 from etl.errors import SourceError
 from etl.execution import cluster
 from etl.jobs import build
-from etl.snapshots import export
+from etl.snapshots import diff, export
 from etl.snapshots.snapshot import Snapshot, load_plan
 
 
@@ -131,6 +131,10 @@ def test_another_order_of_the_configured_classes_is_another_snapshot_with_the_sa
     assert first.id != second.id
     assert (first.categories, second.categories) == (["dog", "zebra"], ["zebra", "dog"])
     assert first.manifest["shards"] == second.manifest["shards"]
+    changes = diff.diff(first, second)
+    assert (changes["share"], changes["classes"]["source"], changes["classes"]["trained"]) == (0, [], [])
+    numbers = [{"category": "zebra", "from": 1, "to": 0}, {"category": "dog", "from": 0, "to": 1}]
+    assert changes["classes"]["renumbered"] == numbers
     assert built(zoo.config(source={"categories": ["dog", "zebra"]})).id == first.id
 
 

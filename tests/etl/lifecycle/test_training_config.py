@@ -9,7 +9,7 @@ import pytest
 
 from etl.config import Config
 from etl.errors import ConfigError
-from etl.lifecycle.training_config import check_overrides, training_config
+from etl.lifecycle.training_config import changed_sections, check_overrides, training_config
 from etl.snapshots.snapshot import Snapshot
 
 
@@ -51,4 +51,6 @@ def test_a_training_takes_the_sections_of_the_build_from_its_snapshot(dataset: A
     settings = training_config(dataset.config(tmp_path / "store", **values), snapshot)
     assert (settings.tile, settings.augment, settings.anchors) == (built.tile, built.augment, built.anchors)
     assert (settings.source, settings.shard, settings.ontology) == (built.source, built.shard, built.ontology)
+    assert changed_sections(settings, snapshot) == changed_sections(built, snapshot) == []
+    assert changed_sections(dataset.config(tmp_path / "store", **values), snapshot) == ["tile", "augment", "anchors"]
     assert (settings.train.batch, settings.gate.metric, settings.store) == (4, "AP", built.store)
