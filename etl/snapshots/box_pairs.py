@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,17 +43,16 @@ def changed_share(before: pa.Table, after: pa.Table) -> float:
 
 def pair_boxes(before: pa.Table, after: pa.Table) -> BoxPairs:
     """Return the pairs of two tables of annotations: boxes of one id, then those that overlap, highest IoU first."""
-    place = pc.index_in(before["annotation_id"], after["annotation_id"].combine_chunks()).to_numpy()  # NaN: not there
-    rows = np.flatnonzero(~np.isnan(place))
-    pairs = [np.stack([rows, place[rows].astype(np.int64)])]
-    only_before = np.delete(np.arange(before.num_rows), pairs[0][0])
-    only_after = np.delete(np.arange(after.num_rows), pairs[0][1])
-    pairs += _pairs_by_overlap(before, only_before, after, only_after)
-    first, second = np.concatenate(pairs, axis=1)
-    removed = np.setdiff1d(only_before, first, assume_unique=True)
-    added = np.setdiff1d(only_after, second, assume_unique=True)
-    changed = _differ(before.take(first), after.take(second))
-    replaced = _count_replaced(before["image_id"].take(removed), after["image_id"].take(added))
+    old, new = (table.select(["annotation_id", "image_id", *_COMPARED]) for table in (before, after))
+    removed, added = np.arange(old.num_rows), np.arange(new.num_rows)
+    pairs = []
+    for find_pairs in (_pairs_by_id, _pairs_in_place, _pairs_by_overlap):
+        first, second = find_pairs(old.take(removed), new.take(added))
+        pairs.append((removed[first], added[second]))
+        removed, added = np.delete(removed, first), np.delete(added, second)
+    first, second = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+    changed = _differ(old.take(first), new.take(second))
+    replaced = _count_replaced(old["image_id"].take(removed), new["image_id"].take(added))
     return BoxPairs(first, second, changed, removed, added, int(changed.sum()) + replaced)
 
 
@@ -72,28 +71,58 @@ def _count_replaced(removed: pa.ChunkedArray, added: pa.ChunkedArray) -> int:
     return (old | new).total()
 
 
-def _pairs_by_overlap(before: pa.Table, rows: Rows, after: pa.Table, others: Rows) -> Iterator[Rows]:
-    """Yield the pairs [2, P] of each image among these rows of the two tables."""
-    old, new = _rows_by_image(before, rows), _rows_by_image(after, others)
+def _pairs_by_id(before: pa.Table, after: pa.Table) -> tuple[Rows, Rows]:
+    return _equal_keys(before["annotation_id"], after["annotation_id"])
+
+
+def _pairs_in_place(before: pa.Table, after: pa.Table) -> tuple[Rows, Rows]:
+    """Return the pairs of boxes with the same coordinates in one image, where it has only one such box."""
+    keys = (
+        pc.binary_join_element_wise(table["image_id"], *(table[side].cast(pa.string()) for side in XYXY), " ")
+        for table in (before, after)
+    )
+    return _equal_keys(*keys)
+
+
+def _equal_keys(before: pa.ChunkedArray, after: pa.ChunkedArray) -> tuple[Rows, Rows]:
+    """Return the rows of the keys that occur once in each column."""
+    rows, others = _unique_rows(before), _unique_rows(after)
+    keys = after.take(others).combine_chunks()
+    place = pc.fill_null(pc.index_in(before.take(rows), keys), -1).to_numpy()
+    return rows[place >= 0], others[place[place >= 0]]
+
+
+def _unique_rows(keys: pa.ChunkedArray) -> Rows:
+    """Return the rows whose key is not null and occurs once."""
+    counts = pc.value_counts(keys)
+    once = counts.field("values").filter(pc.equal(counts.field("counts"), 1)).drop_null()
+    return np.flatnonzero(pc.is_in(keys, once).to_numpy())
+
+
+def _pairs_by_overlap(before: pa.Table, after: pa.Table) -> tuple[Rows, Rows]:
+    old, new = _rows_by_image(before), _rows_by_image(after)
     old_boxes, new_boxes = from_table(before), from_table(after)
+    pairs: list[tuple[int, int]] = []
     for image in sorted(old.keys() & new.keys()):
-        first, second = _greedy_pairs(iou(old_boxes[old[image]], new_boxes[new[image]]))
-        yield np.stack([old[image][first], new[image][second]])
+        rows, others = old[image], new[image]
+        pairs += [(rows[row], others[other]) for row, other in _greedy_pairs(iou(old_boxes[rows], new_boxes[others]))]
+    first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return first, second
 
 
-def _rows_by_image(annotations: pa.Table, rows: Rows) -> dict[str, Rows]:
-    """Return these rows of each image, in the order of their ids."""
-    if not len(rows):
+def _rows_by_image(annotations: pa.Table) -> dict[str, Rows]:
+    """Return the rows of each image, in the order of their ids."""
+    if not annotations.num_rows:
         return {}
-    ids = annotations.select(["image_id", "annotation_id"]).take(rows)
-    order = pc.sort_indices(ids, sort_keys=[("image_id", "ascending"), ("annotation_id", "ascending")]).to_numpy()
-    images = ids["image_id"].to_numpy()[order]
+    keys = [("image_id", "ascending"), ("annotation_id", "ascending")]
+    order = pc.sort_indices(annotations, sort_keys=keys).to_numpy()
+    images = annotations["image_id"].to_numpy()[order]
     starts = np.flatnonzero(images[1:] != images[:-1]) + 1
-    return {images[start]: part for start, part in zip([0, *starts], np.split(rows[order], starts), strict=True)}
+    return {images[start]: rows for start, rows in zip([0, *starts], np.split(order, starts), strict=True)}
 
 
-def _greedy_pairs(overlap: NDArray[np.float64]) -> tuple[list[int], list[int]]:
-    """Return the rows and columns of the pairs: highest IoU first, each row and column once."""
+def _greedy_pairs(overlap: NDArray[np.float64]) -> Iterable[tuple[int, int]]:
+    """Return the row and column of each pair: highest IoU first, each row and column once."""
     pairs: dict[int, int] = {}
     paired: set[int] = set()
     for place in np.argsort(-overlap, axis=None, kind="stable"):
@@ -103,4 +132,4 @@ def _greedy_pairs(overlap: NDArray[np.float64]) -> tuple[list[int], list[int]]:
         if row not in pairs and column not in paired:
             pairs[row] = column
             paired.add(column)
-    return list(pairs), list(pairs.values())
+    return pairs.items()

@@ -89,11 +89,11 @@ def _trained_changes(before: Labels, after: Labels, pairs: BoxPairs) -> Iterator
 def _changes(old: Names, new: Names, pairs: BoxPairs) -> Iterator[ClassChange]:
     """Yield the changes of the paired boxes whose class differs, most boxes first."""
     was, now = Counter(old), Counter(new)
-    moved = Counter(zip(old[pairs.before], new[pairs.after], strict=True))
-    for (name, other), boxes in _sorted(moved):
-        if name != other:
-            of = was[name] if name is not None else now[other]
-            yield ClassChange(before=name, after=other, boxes=boxes, of=of)
+    first, second = old[pairs.before], new[pairs.after]
+    differ = first != second
+    for (name, other), boxes in _sorted(Counter(zip(first[differ], second[differ], strict=True))):
+        of = was[name] if name is not None else now[other]
+        yield ClassChange(before=name, after=other, boxes=boxes, of=of)
 
 
 def _sorted(counts: Counter[Any]) -> list[tuple[Any, int]]:

@@ -96,7 +96,7 @@ def with_preset(snapshot, tmp_path):
     """Return the snapshot as a build with preset anchors would have made it."""
     manifest = snapshot.manifest
     manifest["config"]["anchors"]["preset"] = PRESET
-    manifest["config"]["train"]["model"] = "speck-micro-anchors"
+    manifest["config"]["train"] |= {"model": "speck-micro-anchors", "image_size": 64}
     store.write_json(f"{snapshot.uri}/manifest.json", manifest)
     snapshot = Snapshot.open(snapshot.uri)
     content = anchors.refit(snapshot)
