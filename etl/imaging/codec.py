@@ -20,6 +20,7 @@ from etl.imaging.mend import mend
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W] luma
 
+_WITH_PAGES = ("PNG", "WEBP", "AVIF", "HEIF")  # whose header says at once how many there are
 _JPEG_START = b"\xff\xd8\xff"
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
@@ -39,6 +40,9 @@ class Header:
     format: str
     mode: str
     orientation: int  # EXIF, 1..8
+    kind: str = "uint8"  # of a sample
+    bands: int | None = None  # where not all of them are read
+    pages: int = 1  # of which the first is read
 
     @property
     def upright_wh(self) -> tuple[int, int]:
@@ -76,15 +80,21 @@ def read_header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
     try:
         with Image.open(file, formats=formats.READ) as image:
             # checked before the orientation: to look for EXIF in a PNG, Pillow decodes all of it
-            if (megapixels := image.width * image.height / 1e6) > max_megapixels:
-                raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
-            return Header(image.width, image.height, str(image.format), image.mode, _orientation(image))
+            check_size(image.width, image.height, max_megapixels)
+            pages = getattr(image, "n_frames", 1) if image.format in _WITH_PAGES else 1
+            return Header(image.width, image.height, str(image.format), image.mode, _orientation(image), pages=pages)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:  # its message contains a memory address
         raise _unidentified(file) from error
     except (OSError, ValueError, SyntaxError) as error:  # raised by Pillow for damaged files
         raise UnreadableImageError("broken_image", error or type(error).__name__, "a readable image") from error
+
+
+def check_size(width: int, height: int, max_megapixels: float) -> None:
+    """Raise UnreadableImageError if an image has too many pixels."""
+    if (megapixels := width * height / 1e6) > max_megapixels:
+        raise UnreadableImageError("too_many_pixels", f"{megapixels:.1f} MP", f"at most {max_megapixels:g} MP")
 
 
 def _unidentified(file: BinaryIO) -> UnreadableImageError:

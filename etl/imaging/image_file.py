@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import logging
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from etl.imaging import codec
+from etl.imaging import codec, tiff, wide
 from etl.imaging.codec import Header, Measures, Pixels, UnreadableImageError
+from etl.imaging.wide import FULL_RANGES, PixelSettings, Values, ValueStats, WideImage
 
 LARGE = 100_000_000  # pixels, from which an image is decoded into a temporary file
 _FORMATS = ("PNG", "TIFF", "WEBP")
-_DROPPED_BITS = {"uchar": 0, "ushort": 8}  # by pixel format, of those a large image may have
 
 pyvips.cache_set_max(0)  # keep no files open that are not being read
 logging.getLogger("pyvips").setLevel(logging.WARNING)  # at INFO it logs every thread
@@ -31,9 +32,14 @@ class ImageFile:
     Large PNG, TIFF and WebP images are decoded into a temporary file, all others in memory.
     """
 
-    def __init__(self, content: bytes | Path, known: tuple[int, int, str] | None = None) -> None:
+    def __init__(
+        self,
+        content: bytes | Path,
+        known: tuple[int, int, str] | None = None,
+        settings: PixelSettings = PixelSettings(),  # noqa: B008 - frozen
+    ) -> None:
         """Take the content and, if already known, width, height and format as stored."""
-        self._content, self._known = content, known
+        self._content, self._known, self._settings = content, known, settings
 
     def _open(self) -> io.BytesIO | io.BufferedReader:
         return io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content.open("rb")
@@ -44,10 +50,36 @@ class ImageFile:
         with self._open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    @cached_property
+    def wide(self) -> WideImage | None:
+        """What the header says of an image of more than 8 bits or of other bands than grey or RGB; None of others."""
+        with self._open() as file:
+            return wide.describe(file, self._settings.bands)
+
     def header(self, max_megapixels: float) -> Header:
         """Return the file's header; UnreadableImageError if it is not an image or has too many pixels."""
+        if self.wide is not None and self.wide.format == "TIFF":
+            return self._wide_header(self.wide, max_megapixels)
         with self._open() as file:
-            return codec.read_header(file, max_megapixels)
+            header = codec.read_header(file, max_megapixels)
+            file.seek(0)
+            layout = tiff.read_layout(file) if header.format == "TIFF" else None
+        if layout is not None:
+            bands = layout.bands if wide.unused_bands(layout) else None
+            header = dataclasses.replace(header, pages=layout.pages, bands=bands)
+        return header if self.wide is None else dataclasses.replace(header, kind=self.wide.kind)
+
+    def _wide_header(self, image: WideImage, max_megapixels: float) -> Header:
+        codec.check_size(image.width, image.height, max_megapixels)
+        wh = (image.height, image.width) if image.orientation >= 5 else (image.width, image.height)
+        bands = image.bands if image.unused else None
+        return Header(*wh, "TIFF", image.kind, 1, kind=image.kind, bands=bands, pages=image.pages)
+
+    def value_stats(self) -> ValueStats | None:
+        """Return statistics of the values of an image of more than 8 bits; None of others, or without any value."""
+        if self.wide is None or not self.wide.is_deep:
+            return None
+        return wide.measure_values(wide.read_strips(self._content, self.wide, 1), self.wide)
 
     @cached_property
     def is_large(self) -> bool:
@@ -62,50 +94,74 @@ class ImageFile:
 
     def measure(self, header: Header) -> Measures:
         """Return the measures of the image; UnreadableImageError if it is damaged or ends too early."""
+        if self.wide is not None:
+            return self._measure_wide(header)
         if not _is_large(*_describe(header)):
             return codec.measure(self.data, header)
         factor = max(min(header.width, header.height) // (2 * codec.MEASURED_SIDE), 1)
         try:
             small = np.asarray(self._rgb(1).shrink(factor, factor).numpy())
         except pyvips.Error as error:
-            raise _broken(error) from error
+            raise wide.broken(error) from error
         return codec.measures_of(codec.to_measure(small), header.orientation)
+
+    def _measure_wide(self, header: Header) -> Measures:
+        pixels = self.pixels(1)
+        factor = min(pixels.shape[:2]) // (2 * codec.MEASURED_SIDE) if self.is_large else 1
+        if factor > 1:
+            pixels = reduce(pixels, (pixels.shape[1] // factor, pixels.shape[0] // factor))
+        return codec.measures_of(codec.to_measure(pixels), header.orientation)
 
     def pixels(self, orientation: int) -> Pixels:
         """Return the image uint8 [H, W, 3] RGB with an EXIF orientation applied (1: as stored).
 
         The pixels of a large image are a read-only memory map of an unlinked temporary file; see `release`.
         """
-        if not self.is_large:
+        if self.wide is None and not self.is_large:
             return codec.decode(self.data, orientation)
+        if self.wide is not None and not self.is_large:
+            strips = wide.read_strips(self._content, self.wide, orientation)
+            return np.concatenate([self._to_pixels(values, self.wide) for _, values in strips])
         with tempfile.TemporaryDirectory(prefix="speck-") as folder:
             path = Path(folder) / "pixels"
-            image = self._rgb(orientation)
-            try:
-                image.rawsave(str(path))
-            except pyvips.Error as error:
-                raise _broken(error) from error
-            return np.memmap(path, np.uint8, "r", shape=(image.height, image.width, 3))
+            width, height = self._write(path, orientation)
+            return np.memmap(path, np.uint8, "r", shape=(height, width, 3))
+
+    def _write(self, path: Path, orientation: int) -> tuple[int, int]:
+        """Write the pixels of the image row by row; return its width and height."""
+        if self.wide is not None:
+            rows = 0
+            with path.open("wb") as file:
+                for _, values in wide.read_strips(self._content, self.wide, orientation):
+                    file.write(self._to_pixels(values, self.wide).tobytes())
+                    rows, width = rows + values.shape[0], values.shape[1]
+            return width, rows
+        image = self._rgb(orientation)
+        try:
+            image.rawsave(str(path))
+        except pyvips.Error as error:
+            raise wide.broken(error) from error
+        return image.width, image.height
+
+    def _to_pixels(self, values: Values, image: WideImage) -> Pixels:
+        return wide.to_pixels(values, image, self._settings.value_range or FULL_RANGES.get(image.kind))
 
     def _rgb(self, orientation: int) -> Any:
         """Return the pyvips image of 3 bands of 8 bits; it is decoded when it is written."""
-        options = {"access": "sequential" if orientation == 1 else "random", "fail_on": "error"}
+        if orientation == 1:  # the tag of a TIFF, which Pillow applies on its own
+            with self._open() as file:
+                orientation = layout.orientation if (layout := tiff.read_layout(file)) is not None else 1
         try:
-            if isinstance(self._content, bytes):
-                image = pyvips.Image.new_from_buffer(self._content, "", **options)
-            else:
-                image = pyvips.Image.new_from_file(str(self._content), **options)
+            image = wide.open_image(self._content, keep_order=orientation == 1)
         except pyvips.Error as error:
-            raise _broken(error) from error
-        if image.format not in _DROPPED_BITS or image.interpretation == "cmyk":
+            raise wide.broken(error) from error
+        if image.format != "uchar" or image.interpretation == "cmyk":
             found = f"{image.interpretation} of {image.format}"
-            expected = f"grey or RGB of 8 or 16 bits in an image of {LARGE / 1e6:g} MP or more"
+            expected = f"grey or RGB in an image of {LARGE / 1e6:g} MP or more"
             raise UnreadableImageError("unsupported_pixels", found, expected)
-        if shift := _DROPPED_BITS[image.format]:
-            image = (image >> shift).cast("uchar")
         grey = image.bands < 3  # with or without alpha, which is dropped
         image = image.extract_band(0).bandjoin([image.extract_band(0)] * 2) if grey else image.extract_band(0, n=3)
-        return _turned(image, orientation)
+        return wide.turned(image, orientation)
 
 
 def _describe(header: Header) -> tuple[int, int, str]:
@@ -139,18 +195,3 @@ def reduce(pixels: Pixels, size_wh: tuple[int, int]) -> Pixels:
         bands.append(codec.resize(band, (-(-width // factor), -(-len(band) // factor))))
         release(pixels)
     return codec.resize(np.concatenate(bands), size_wh)
-
-
-def _turned(image: Any, orientation: int) -> Any:
-    """Return a pyvips image with an EXIF orientation applied, like `codec.upright`."""
-    if orientation >= 5:
-        image = image.rot90().fliphor()
-    if orientation in (2, 3, 6, 7):
-        image = image.fliphor()
-    if orientation in (3, 4, 7, 8):
-        image = image.flipver()
-    return image
-
-
-def _broken(error: pyvips.Error) -> UnreadableImageError:
-    return UnreadableImageError("broken_image", " ".join(error.detail.split()), "an image that decodes to its end")
