@@ -80,6 +80,7 @@ class Plan(BaseModel):
     negatives_far: float | None = None  # the same for a tile far from any object; null: as for near ones
     policy: Policy | None = None  # null in plans of older versions: the next build chooses it
     codec: str  # name and version of the codec that makes samples
+    pixel_range: tuple[float, float] | None = None  # of images of more than 8 bits; null: no such image was seen
     guesses: tuple[str, ...] | None = None  # ways of reading the source that its files do not fix; null: any
 
     @property

@@ -130,8 +130,41 @@ _IMAGES = (
     ),
     FindingCode(
         "exif_not_applied", ("warning",),
-        "EXIF rotates these images, but their labels fit the images as stored, so they are not rotated.",
+        "EXIF rotates these images, but their labels fit the images as stored, or source.exif is ignore: they are not "
+        "rotated.",
         "Viewers that apply EXIF show them rotated: remove the tag.",
+    ),
+    FindingCode(
+        "unknown_rotation", ("warning",),
+        "EXIF rotates these images, and their labels declare no size that tells whether the boxes were drawn on the "
+        "rotated picture.",
+        "Look at both readings on the audit page, and set source.exif.",
+    ),
+    FindingCode(
+        "mended_jpegs", ("info",),
+        "JPEGs whose picture is whole, but with stray bytes before the end marker or without it.",
+        "Save them again: other programs may refuse them.",
+    ),
+    FindingCode(
+        "unread_bands", ("info",),
+        "Images have more bands than the three that are used.",
+        "source.bands chooses others, counted from 1.",
+    ),
+    FindingCode(
+        "unread_pages", ("warning",),
+        "Files hold several pictures (pages or frames), of which the first is used.",
+        "Save each picture as a file of its own if it should be used.",
+    ),
+    FindingCode(
+        "pixel_range", ("info",),
+        "Images of more than 8 bits: one range of values is shown as 0 to 255.",
+        "Set source.pixel_range to another range if details are lost.",
+    ),
+    FindingCode(
+        "outside_pixel_range", ("warning",),
+        "Most values of these images of more than 8 bits lie outside the range that is shown as 0 to 255, or within a "
+        "small part of it, so that they look black, white or flat.",
+        "Check the files; set source.pixel_range, or choose the range again with `speck plan --update`.",
     ),
     FindingCode(
         "crowded_images", ("warning",),

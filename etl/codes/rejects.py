@@ -118,8 +118,8 @@ _REASONS = (
     RejectReason(
         "unsupported_pixels",
         ("image", "annotation"),
-        "A very large image has pixels of a kind that cannot be read in parts, such as CMYK or float.",
-        "Convert it to grey or RGB with 8 or 16 bits.",
+        "An image has samples of a kind that is not read, or bands of which it is unknown which are colours.",
+        "Name the red, green and blue band in source.bands, or convert the image to grey or RGB of 8 or 16 bits.",
     ),
     RejectReason(
         "size_mismatch",

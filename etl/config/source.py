@@ -65,6 +65,15 @@ Split = Annotated[
 ]
 
 
+_AUTO_SCHEMA = {"anyOf": [{"const": "auto"}, HAS_VARIABLE]}
+
+
+def _range_form(value: object) -> str | None:
+    if isinstance(value, list | tuple):
+        return "range"
+    return "auto" if value == "auto" else None
+
+
 class Source(Section):
     """Where images and labels are and how they belong together."""
 
@@ -111,6 +120,20 @@ class Source(Section):
     max_megapixels: Annotated[float, Field(gt=0)] = 400
     """Largest image that is read, in megapixels; larger ones are rejected. 400 megapixels decoded are 1.2 GB of memory;
     PNG, TIFF and WebP of 100 megapixels or more are decoded into a temporary file instead."""
+    pixel_range: Annotated[
+        Annotated[Literal["auto"], Tag("auto"), WithJsonSchema(_AUTO_SCHEMA)]
+        | Annotated[tuple[float, float], Listed, Tag("range")],
+        Discriminator(_range_form, "pixel_range", "`auto`, or the values [lowest, highest]"),
+    ] = "auto"
+    """Values that are shown as black and white in images of more than 8 bits a sample (16-bit and float): `auto`
+    chooses one range from all images and pins it in the plan; a list [lowest, highest] sets it. Images of 8 bits stay
+    as they are."""
+    bands: Annotated[tuple[Positive, Positive, Positive], Listed] | None = None
+    """Numbers of the bands of a TIFF that are red, green and blue, counted from 1 as GDAL does; a number may repeat. By
+    default the first three of an RGB file, and a file whose bands have no meaning is rejected."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """Whether the rotation in an image's EXIF data is applied where its labels declare no width and height that differ;
+    where they do, the size decides. The orientation tag of a TIFF is always applied."""
     sample: Positive | None = None
     """Number of images to use, chosen by their ids, for experiments; null uses all."""
 
@@ -118,6 +141,13 @@ class Source(Section):
     def held_out(self) -> tuple[float, float] | None:
         """The shares of val and test, None if the splits come with the dataset."""
         return (self.split.val, self.split.test) if isinstance(self.split, SplitRatios) else None
+
+    @field_validator("pixel_range")
+    @classmethod
+    def _rising(cls, value: str | tuple[float, float]) -> str | tuple[float, float]:
+        if not isinstance(value, str) and value[0] >= value[1]:
+            raise ValueError("a lowest value below the highest one")
+        return value
 
     @field_validator("format")
     @classmethod

@@ -227,6 +227,8 @@ def _between(sums: cv2.typing.MatLike, cells: int) -> NDArray[np.float64]:
 
 def luminance_table(data: bytes) -> list[int] | None:
     """Return the 64 entries of a JPEG's luma quantisation table; None for other formats."""
+    if not data.startswith(_JPEG_START):
+        return None
     with Image.open(io.BytesIO(data), formats=formats.READ) as image:
         tables = getattr(image, "quantization", None)
     return list(tables[min(tables)]) if tables else None

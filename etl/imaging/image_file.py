@@ -17,7 +17,7 @@ import pyvips
 
 from etl.imaging import codec, tiff, wide
 from etl.imaging.codec import Header, Measures, Pixels, UnreadableImageError
-from etl.imaging.wide import FULL_RANGES, PixelSettings, Values, ValueStats, WideImage
+from etl.imaging.wide import FULL_RANGES, NO_SETTINGS, PixelSettings, Range, Values, ValueStats, WideImage
 
 LARGE = 100_000_000  # pixels, from which an image is decoded into a temporary file
 _FORMATS = ("PNG", "TIFF", "WEBP")
@@ -36,10 +36,11 @@ class ImageFile:
         self,
         content: bytes | Path,
         known: tuple[int, int, str] | None = None,
-        settings: PixelSettings = PixelSettings(),  # noqa: B008 - frozen
+        settings: PixelSettings = NO_SETTINGS,
     ) -> None:
         """Take the content and, if already known, width, height and format as stored."""
         self._content, self._known, self._settings = content, known, settings
+        self.mended = False  # whether stray bytes at the end of a JPEG were removed to measure it
 
     def _open(self) -> io.BytesIO | io.BufferedReader:
         return io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content.open("rb")
@@ -49,6 +50,16 @@ class ImageFile:
         """SHA-256 of the file in hex."""
         with self._open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def value_range(self) -> Range | None:
+        """The range of values that becomes 0 to 255, of an image of more than 8 bits; None of others."""
+        return self._settings.value_range if self.wide is not None and self.wide.is_deep else None
+
+    @property
+    def needs_range(self) -> bool:
+        """Whether the image has more than 8 bits, and no range of its values is given."""
+        return self.wide is not None and self.wide.is_deep and self._settings.value_range is None
 
     @cached_property
     def wide(self) -> WideImage | None:
@@ -97,7 +108,9 @@ class ImageFile:
         if self.wide is not None:
             return self._measure_wide(header)
         if not _is_large(*_describe(header)):
-            return codec.measure(self.data, header)
+            measures = codec.measure(self.data, header)
+            self.mended = measures.mended
+            return measures
         factor = max(min(header.width, header.height) // (2 * codec.MEASURED_SIDE), 1)
         try:
             small = np.asarray(self._rgb(1).shrink(factor, factor).numpy())

@@ -20,6 +20,7 @@ Range = tuple[float, float]
 Bands = tuple[int, int, int]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_FORMATS = ("PNG", "TIFF")
 _PNG_BANDS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ORDINARY = (3, 5, 6, 8)  # palette, CMYK, YCbCr and CIELab of 8 bits, which Pillow turns into RGB
@@ -43,6 +44,13 @@ class PixelSettings:
 
     value_range: Range | None = None  # of samples of more than 8 bits
     bands: Bands | None = None  # of a TIFF, counted from 1
+
+    def key(self, image_format: object) -> list[object]:
+        """Return the settings that may act on an image of a format, for a digest; empty without any."""
+        return [self.value_range, self.bands] if self != NO_SETTINGS and image_format in _FORMATS else []
+
+
+NO_SETTINGS = PixelSettings()
 
 
 @dataclass(frozen=True)

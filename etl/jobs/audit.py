@@ -18,6 +18,7 @@ from etl.jobs.audit_images import example_pictures, measure_pixels, pixel_parts,
 from etl.jobs.parts import boxes_of, image_count
 from etl.reports.audit_page import audit_page
 from etl.snapshots import snapshot
+from etl.sources.images import pixel_settings
 from etl.stages import leakage, remap
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
@@ -57,10 +58,10 @@ def _summarize(work: WorkDir, cluster: Cluster, images: pa.Table, annotations: p
 def _summarize_pixels(work: WorkDir, cluster: Cluster, images: pa.Table) -> Summary:
     """Return the counts of the pixels of these images; what earlier audits measured is not measured again."""
     annotations = boxes_of(images, work.usable_annotations("ingest"))
-    keys = audit_cache.image_keys(images, annotations)
+    keys = audit_cache.image_keys(images, annotations, pixel_settings(work.config, work.pixel_range))
     cached = audit_cache.load(work.config, {} if work.full else keys)
     is_cached = pc.is_in(images["image_id"], pa.array(cached.keys(), pa.string()))
-    parts = pixel_parts(work.config, images.filter(pc.invert(is_cached)), annotations)
+    parts = pixel_parts(work.config, images.filter(pc.invert(is_cached)), annotations, work.pixel_range)
     measured = cluster.map(measure_pixels, parts, label="audit of pixels", images=image_count)
     summaries = dict(ChainMap(cached, *measured))
     if measured:

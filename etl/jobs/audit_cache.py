@@ -11,6 +11,7 @@ import pyarrow as pa
 from etl.boxes import XYXY
 from etl.config import Config
 from etl.ids import digest
+from etl.imaging.wide import NO_SETTINGS, PixelSettings
 from etl.jobs.versions import VERSIONS
 from etl.stages.audit.class_similarity import Descriptor
 from etl.stages.audit.counts import Summary
@@ -31,13 +32,19 @@ _IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation",
 _BOX = ("annotation_id", "category", *XYXY)
 
 
-def image_keys(images: pa.Table, annotations: pa.Table) -> dict[str, str]:
+def image_keys(
+    images: pa.Table,
+    annotations: pa.Table,
+    settings: PixelSettings = NO_SETTINGS,
+) -> dict[str, str]:
     """Return, by image_id, a digest of everything that determines what is measured of an image and its usable boxes."""
     boxes: dict[str, list[list[object]]] = {}
     for image, *box in zip(*(annotations[name].to_pylist() for name in ("image_id", *_BOX)), strict=True):
         boxes.setdefault(image, []).append(box)
     return {
-        row["image_id"]: digest(VERSIONS["audit"], list(row.values()), boxes.get(row["image_id"], []))
+        row["image_id"]: digest(
+            VERSIONS["audit"], list(row.values()), boxes.get(row["image_id"], []), *settings.key(row["format"])
+        )
         for row in images.select(list(_IMAGE)).to_pylist()
     }
 

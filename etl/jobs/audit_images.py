@@ -18,19 +18,20 @@ from etl.config import Config
 from etl.ids import fraction
 from etl.imaging import codec, lossless
 from etl.imaging.codec import Pixels
-from etl.imaging.image_file import ImageFile, reduce
+from etl.imaging.image_file import reduce
+from etl.imaging.wide import Range
 from etl.jobs.parts import boxes_of
-from etl.sources.images import read_image
+from etl.sources.images import applied_orientation, open_image, pixel_settings, read_image
 from etl.stages.audit import image_quality
 from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
 from etl.stages.audit.counts import Key, Summary
 from etl.stages.audit.model import Audit
-from etl.storage import store
 from etl.storage.work import WorkDir
 
 _IMAGES_PER_PART = 4
 _FULL_IMAGES = 3  # pictures of whole images
 _FULL_WIDTH = 560  # px
+_BOTH_READINGS = 2  # images shown in both readings of their rotation, at most
 _CROPS, _CROPS_PER_FINDING = 9, 2  # at most
 _AROUND, _LEAST = 3.0, 48.0  # the side of a crop: times the box's longer side, and px at least
 _CROP_SIDE = 280  # px of the picture
@@ -51,6 +52,7 @@ class PixelPart:
     config: Config
     images: pa.Table
     annotations: pa.Table
+    value_range: Range | None = None  # of images of more than 8 bits
 
 
 def sample_images(images: pa.Table) -> pa.Table:
@@ -59,10 +61,12 @@ def sample_images(images: pa.Table) -> pa.Table:
     return images.take(pa.array(np.sort(order[: image_quality.SAMPLE])))
 
 
-def pixel_parts(config: Config, images: pa.Table, annotations: pa.Table) -> list[PixelPart]:
+def pixel_parts(
+    config: Config, images: pa.Table, annotations: pa.Table, value_range: Range | None = None
+) -> list[PixelPart]:
     """Return images with their boxes in parts."""
     pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
-    return [PixelPart(config, piece, boxes_of(piece, annotations)) for piece in pieces]
+    return [PixelPart(config, piece, boxes_of(piece, annotations), value_range) for piece in pieces]
 
 
 def measure_pixels(part: PixelPart) -> dict[str, Summary]:
@@ -73,11 +77,11 @@ def measure_pixels(part: PixelPart) -> dict[str, Summary]:
 def _measure(part: PixelPart, image: Row) -> Summary:
     """Return what is measured of one image; nothing of a very large one."""
     header = image["width"], image["height"], image["format"]
-    file = ImageFile(store.read_or_path(store.join(part.config.source.images, image["path"])), header)
+    file = open_image(part.config, image["path"], part.value_range, header)
     if file.is_large:
         return Summary()
     counts: Counter[Key] = Counter()
-    pixels = file.pixels(image["exif_orientation"] if image["exif_applied"] else 1)
+    pixels = file.pixels(applied_orientation(image))
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     if image_quality.is_upright_jpeg(image):
         counts["can_be_cut", int(lossless.can_be_cut(file.data))] += 1
@@ -103,14 +107,49 @@ def example_pictures(work: WorkDir, audit: Audit, images: pa.Table, annotations:
     """Return pictures of boxes that findings name, enlarged, and of the images with the most boxes."""
     boxes_of_image = Counter(annotations["image_id"].to_pylist())
     fullest = sorted(images.to_pylist(), key=lambda row: (-boxes_of_image[row["image_id"]], row["path"]))
-    crops = [_crop(work.config, *example) for example in _examples(audit, images, annotations)]
-    return crops + [
-        _full_image(work.config, row, annotations, boxes_of_image[row["image_id"]]) for row in fullest[:_FULL_IMAGES]
-    ]
+    by_path = {row["path"]: row for row in fullest}
+    doubtful = [by_path[path] for path in _files_of(audit, "unknown_rotation")[:_BOTH_READINGS] if path in by_path]
+    rotations = [_both_readings(work, row, annotations) for row in doubtful]
+    crops = [_crop(work, *example) for example in _examples(audit, images, annotations)]
+    return (
+        rotations
+        + crops
+        + [_full_image(work, row, annotations, boxes_of_image[row["image_id"]]) for row in fullest[:_FULL_IMAGES]]
+    )
 
 
-def _full_image(config: Config, image: Row, annotations: pa.Table, count: int) -> Picture:
-    pixels, boxes = _with_boxes(config, image, annotations)
+def _files_of(audit: Audit, code: str) -> tuple[str, ...]:
+    return next((row.files for row in audit.findings if row.code == code), ())
+
+
+def _both_readings(work: WorkDir, image: Row, annotations: pa.Table) -> Picture:
+    """Return a rotated image with its boxes, beside the image as stored with the boxes as they would lie there."""
+    settings, orientation = pixel_settings(work.config, work.pixel_range), image["exif_orientation"]
+    boxes = from_table(_of_image(annotations, image))
+    own_wh = np.array([image["width"], image["height"]] * 2, dtype=np.float64)
+    panels = []
+    for applied in (orientation, 1):
+        pixels = read_image(work.config, image["path"], applied, settings)
+        wh = np.array([pixels.shape[1], pixels.shape[0]] * 2, dtype=np.float64)
+        there = boxes * wh / own_wh if work.config.source.format == "yolo" else boxes  # shares of the sides, or pixels
+        panel, scale = _reduced(pixels, _FULL_WIDTH // 2)
+        _draw(panel, there * scale, _YELLOW)
+        panels.append(panel)
+    height = max(panel.shape[0] for panel in panels)
+    filled = [np.pad(panel, ((0, height - panel.shape[0]), (0, 4), (0, 0)), constant_values=255) for panel in panels]
+    caption = f"unknown_rotation: {image['path']}; left: rotated, right: as stored"
+    return caption, codec.encode(np.hstack(filled), 85)
+
+
+def _reduced(pixels: Pixels, side: int) -> tuple[Pixels, float]:
+    """Return a writable copy of an image with its longer side reduced to a length, and the scale."""
+    height, width = pixels.shape[:2]
+    scale = min(side / max(width, height), 1.0)
+    return np.array(reduce(pixels, (max(round(width * scale), 1), max(round(height * scale), 1)))), scale
+
+
+def _full_image(work: WorkDir, image: Row, annotations: pa.Table, count: int) -> Picture:
+    pixels, boxes = _with_boxes(work, image, annotations)
     scale = min(_FULL_WIDTH / pixels.shape[1], 1.0)
     reduced = reduce(pixels, (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1)))
     _draw(reduced, boxes * scale, _YELLOW)
@@ -148,8 +187,8 @@ def _place(box: Row, image: Row) -> str:
     return schema.place(box["file"], box["line"], image["path"], box["source_id"])
 
 
-def _crop(config: Config, code: str, image: Row, box: Row, annotations: pa.Table) -> Picture:
-    pixels, boxes = _with_boxes(config, image, annotations)
+def _crop(work: WorkDir, code: str, image: Row, box: Row, annotations: pa.Table) -> Picture:
+    pixels, boxes = _with_boxes(work, image, annotations)
     height, width = pixels.shape[:2]
     middle = np.clip([(box["x0"] + box["x1"]) / 2, (box["y0"] + box["y1"]) / 2], 0, (width - 1, height - 1))
     half = max(box["x1"] - box["x0"], box["y1"] - box["y0"], _LEAST / _AROUND) * _AROUND / 2
@@ -168,8 +207,9 @@ def _crop(config: Config, code: str, image: Row, box: Row, annotations: pa.Table
     return f"{code}: {box['category']}, {size_px}, {where}", codec.encode(picture, 85)
 
 
-def _with_boxes(config: Config, image: Row, annotations: pa.Table) -> tuple[Pixels, Boxes]:
-    pixels = read_image(config, image["path"], image["exif_orientation"] if image["exif_applied"] else 1)
+def _with_boxes(work: WorkDir, image: Row, annotations: pa.Table) -> tuple[Pixels, Boxes]:
+    settings = pixel_settings(work.config, work.pixel_range)
+    pixels = read_image(work.config, image["path"], applied_orientation(image), settings)
     return pixels, from_table(_of_image(annotations, image))
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import count
 
 import pyarrow as pa
 
@@ -19,10 +20,12 @@ from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.ids import digest
 from etl.imaging import lossless
+from etl.imaging.wide import Range
 from etl.jobs import ingest_cache
 from etl.jobs.ingest_worker import IngestPart, ingest_part
 from etl.jobs.label_pieces import LabelWriter
 from etl.jobs.parts import image_count
+from etl.jobs.pixel_range import apply_range, known_range, new_range
 from etl.jobs.plan import PLAN_UPDATE
 from etl.jobs.refusal import refuse
 from etl.jobs.unknown_classes import report_unknown_classes
@@ -32,7 +35,9 @@ from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap
 from etl.stages.class_list import extend_categories, report_roots, unused_roots
+from etl.stages.image_traits import find_traits
 from etl.stages.misread_boxes import reject_misread_boxes
+from etl.stages.pixel_range import find_ranges
 from etl.stages.pose_rows import reject_pose_rows
 from etl.stages.reject_limits import check_losses
 from etl.storage import store
@@ -101,8 +106,9 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     log.info("%s: the source has %d images and %d label files", config.name, len(source.images), len(source.labels))
     keys = ingest_cache.image_keys(config, source)
     cached = ingest_cache.load(config, {} if inputs.full else keys)
-    rows = ingest_cache.order_by_path(list(keys), [cached, *_read_images(inputs, work, cached, cluster)])
+    rows, value_range = _read_rows(inputs, list(keys), cached, work, cluster)
     tables = ingest_cache.to_tables(rows)
+    traits = tables.pop("traits")
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
     if config.source.format == "yolo":
         tables = reject_pose_rows(tables)
@@ -116,9 +122,19 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     if (message := check_losses(config.source, tables, categories)) is not None:
         explained = "\n".join([message, *(row.advice for row in unknown)])
         raise refuse(work, explained, tables, categories)
-    findings = [*inputs.source.findings, *ingest.describe_corrections(tables), *report_roots(left_out), *unknown]
-    _write_tables(inputs, work, tables, categories, boxes, findings)
-    if cached.num_rows < len(keys):
+    findings = [
+        *inputs.source.findings,
+        *ingest.describe_corrections(tables),
+        *report_roots(left_out),
+        *unknown,
+        *find_traits(traits, config.source.exif),
+        *find_ranges(traits, value_range, chosen=config.source.pixel_range == "auto"),
+    ]
+    for name, table in tables.items():
+        work.write("ingest", name, table)
+    ranges = {"pixel_range": value_range, "new_pixel_range": new_range(config, traits, value_range)}
+    _write_build(inputs, work, findings, categories=categories, boxes=boxes, **ranges)
+    if not rows.equals(cached):
         ingest_cache.save(config, keys, rows)
     reasons = Counter(tables["rejects"]["reason"].to_pylist())
     return {
@@ -130,36 +146,48 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     }
 
 
-def _read_images(inputs: _Inputs, work: WorkDir, cached: pa.Table, cluster: Cluster) -> list[pa.Table]:
-    """Return the rows of the images that are not cached, one table per part."""
-    labels = LabelWriter(work.path("ingest", "labels-"))
-    parts = list(_ingest_parts(inputs.config, inputs.source, set(cached["path"].to_pylist()), labels))
-    labels.close()
-    return cluster.map(ingest_part, parts, label="ingest", images=image_count)
+def _read_rows(
+    inputs: _Inputs, paths: Sequence[str], cached: pa.Table, work: WorkDir, cluster: Cluster
+) -> tuple[pa.Table, Range | None]:
+    """Return the rows of all images, those of the cache and new ones, and the range of images of more than 8 bits."""
+    passes = count()
+
+    def read(wanted: Collection[str], value_range: Range | None) -> list[pa.Table]:
+        labels = LabelWriter(work.path("ingest", f"labels-{next(passes)}-"))
+        parts = list(_ingest_parts(inputs, set(wanted), value_range, labels))
+        labels.close()
+        return cluster.map(ingest_part, parts, label="ingest", images=image_count)
+
+    known = known_range(inputs.config, None if inputs.purpose == PLAN_UPDATE else inputs.plan)
+    new = read(set(paths) - set(cached["path"].to_pylist()), known)
+    return apply_range(inputs.config, ingest_cache.order_by_path(paths, [cached, *new]), known, read)
 
 
 def _ingest_parts(
-    config: Config, source: scan.SourceListing, cached: set[str], labels: LabelWriter
+    inputs: _Inputs, wanted: Set[str], value_range: Range | None, labels: LabelWriter
 ) -> Iterator[IngestPart]:
-    """Yield parts of the images that are not cached, each of about `_PART_BYTES`."""
+    """Yield parts of some of the images, each of about `_PART_BYTES`."""
     paths: list[str] = []
     part_bytes = 0
-    for file in source.images:
-        if file.path in cached:
+    for file in inputs.source.images:
+        if file.path not in wanted:
             continue
         if paths and part_bytes + file.size > _PART_BYTES:
-            yield _ingest_part(config, source, paths, labels)
+            yield _ingest_part(inputs, paths, value_range, labels)
             paths, part_bytes = [], 0
         paths.append(file.path)
         part_bytes += file.size
     if paths:
-        yield _ingest_part(config, source, paths, labels)
+        yield _ingest_part(inputs, paths, value_range, labels)
 
 
-def _ingest_part(config: Config, source: scan.SourceListing, paths: list[str], labels: LabelWriter) -> IngestPart:
+def _ingest_part(inputs: _Inputs, paths: list[str], value_range: Range | None, labels: LabelWriter) -> IngestPart:
+    source = inputs.source
     label_files = {path: tuple((name, source.labels[name]) for name in source.paired.get(path, ())) for path in paths}
     reference = labels.write(source.listed.select(paths)) if source.listed else None
-    return IngestPart(config, tuple(paths), label_files, reference, source.categories, source.kpt_shape)
+    return IngestPart(
+        inputs.config, tuple(paths), label_files, reference, source.categories, source.kpt_shape, value_range
+    )
 
 
 def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) -> list[str]:
@@ -179,24 +207,14 @@ def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) 
     return categories
 
 
-def _write_tables(
-    inputs: _Inputs,
-    work: WorkDir,
-    tables: dict[str, pa.Table],
-    categories: list[str],
-    boxes: int,
-    findings: Sequence[Finding],
-) -> None:
-    """Write the tables, then build.json, which makes the folder a build."""
-    for name, table in tables.items():
-        work.write("ingest", name, table)
+def _write_build(inputs: _Inputs, work: WorkDir, findings: Sequence[Finding], **choices: object) -> None:
+    """Write build.json, which makes the folder a build."""
     own_split = inputs.source.own_split
     build = {
         "config": inputs.config.resolved(),
         "plan": inputs.plan.model_dump(mode="json") if inputs.plan is not None else None,
-        "categories": categories,
+        **choices,
         "own_split": dict(own_split) if own_split is not None else None,
-        "boxes": boxes,
         "guesses": list(inputs.source.guesses),
         "findings": [row.to_dict() for row in findings],
         "full": inputs.full,

@@ -13,6 +13,7 @@ from etl.config import Config
 from etl.ids import digest
 from etl.sources.scan import SourceListing
 from etl.stages import ingest
+from etl.stages.image_traits import TRAITS
 from etl.storage import cache, store
 from etl.storage.paths import DatasetPaths
 
@@ -21,12 +22,19 @@ _TABLES = {
     "annotations": schema.ANNOTATIONS,
     "ledger": schema.LEDGER,
     "rejects": schema.REJECTS,
+    "traits": TRAITS,
 }
 ROWS = pa.schema(
     [("path", pa.string()), *((name, pa.list_(pa.struct(list(table)))) for name, table in _TABLES.items())]
 )  # one row per image, also for images that cannot be used
 _CACHE = pa.schema([("key", pa.string()), *ROWS])
-_SETTINGS = {"format", "images", "max_megapixels"}  # settings of the source that change the rows of an image
+_SETTINGS = {
+    "format",
+    "images",
+    "max_megapixels",
+    "bands",
+    "exif",
+}  # settings of the source that change the rows of an image
 
 
 def group_by_image(paths: Sequence[str], rows: ingest.IngestRows, ends: Sequence[Mapping[str, int]]) -> pa.Table:
@@ -42,7 +50,7 @@ def group_by_image(paths: Sequence[str], rows: ingest.IngestRows, ends: Sequence
 
 
 def to_tables(rows: pa.Table) -> dict[str, pa.Table]:
-    """Return the tables images, annotations, ledger and rejects of these images, in the order of the rows."""
+    """Return the tables images, annotations, ledger, rejects and traits of these images, in the order of the rows."""
     return {
         name: pa.Table.from_arrays(pc.list_flatten(rows[name].combine_chunks()).flatten(), schema=table)
         for name, table in _TABLES.items()

@@ -12,11 +12,13 @@ from etl.config import Config
 from etl.formats.label_table import to_labels
 from etl.formats.labels import ImageLabels
 from etl.imaging import codec
-from etl.imaging.image_file import ImageFile
+from etl.imaging.wide import Range
 from etl.jobs import ingest_cache
 from etl.jobs.label_pieces import LabelsReference, read_labels
 from etl.schema import reject
+from etl.sources.images import open_image
 from etl.stages import ingest
+from etl.stages.image_traits import describe_file
 from etl.storage import store
 
 
@@ -30,6 +32,7 @@ class IngestPart:
     labels: LabelsReference | None  # of formats that list their images
     categories: tuple[str, ...] | None
     kpt_shape: tuple[int, int] | None = None  # of YOLO rows
+    value_range: Range | None = None  # of images of more than 8 bits; None before it is chosen
 
     @cached_property
     def listed(self) -> dict[str, tuple[ImageLabels, ...]]:
@@ -42,7 +45,7 @@ class IngestPart:
 
 
 def ingest_part(part: IngestPart) -> pa.Table:
-    """Return the rows for the tables images, annotations, ledger and rejects, image by image."""
+    """Return the rows for the tables images, annotations, ledger, rejects and traits, image by image."""
     rows = ingest.IngestRows()
     ends = []
     for path in part.images:
@@ -53,29 +56,33 @@ def ingest_part(part: IngestPart) -> pa.Table:
 
 def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
     try:
-        file = ImageFile(store.read_or_path(store.join(part.config.source.images, path)))
-        header, row = ingest.probe_image(path, file, part.config.source.max_megapixels)
+        source = part.config.source
+        file = open_image(part.config, path, part.value_range)
+        header, row = ingest.probe_image(path, file, source.max_megapixels, source.exif)
     except codec.UnreadableImageError as error:
         rejected = reject("image", path, error.reason, error.found, error.expected)
         ingest.reject_image(rows, rejected, part.listed.get(path, ()))
         return
-    labels = _labels(part, path, header.upright_wh)
+    labels = _labels(part, path, (row["width"], row["height"]))
     if (contradiction := ingest.apply_declared_size(row, header, labels)) is not None:
         size = f"{row['width']}x{row['height']}"
         expected = f"{contradiction}, as its labels say"
         rejected = reject("image", path, "size_mismatch", size, expected)
         ingest.reject_image(rows, rejected, part.listed.get(path, ()))
         return
-    ingest.add_image(rows, row, labels)
+    if not ingest.add_image(rows, row, labels):
+        return
+    if (traits := describe_file(row, file, header, labels, source.format)) is not None:
+        rows.traits.append(traits)
 
 
-def _labels(part: IngestPart, path: str, upright_wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
+def _labels(part: IngestPart, path: str, wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
     if path in part.listed:
         return part.listed[path]
     reader = formats.get_reader(part.config.source.format, kpt_shape=part.kpt_shape)
     if isinstance(reader, formats.DatasetFormat):
         return ()
     return tuple(
-        reader.read_label(store.read_bytes(uri), listed, upright_wh, part.categories)
+        reader.read_label(store.read_bytes(uri), listed, wh, part.categories)
         for listed, uri in part.label_files.get(path, ())
     )

@@ -45,7 +45,12 @@ def resolve_plan(work: WorkDir, images: pa.Table, annotations: pa.Table) -> Plan
     else:
         codec = lossless.choose_codec(work.config.shard.jpeg, pinned.codec)
         tile = apply_settings(pinned.tile, work.config.tile)
-        plan = pinned.model_copy(update={"tile": tile, "categories": tuple(work.categories), "codec": codec})
+        plan = pinned.model_copy(
+            update={
+                "tile": tile, "categories": tuple(work.categories), "codec": codec,
+                "pixel_range": work.pixel_range or pinned.pixel_range,
+            }
+        )  # fmt: skip
     if sampling.is_current(plan, work.config):
         return plan
     return sampling.choose_policy(plan, work.config, tables, TileStats(tables, plan.tile, work.config.source.held_out))
@@ -62,6 +67,7 @@ def new_plan(work: WorkDir, tile: TilePlan) -> Plan:
         tile=tile,
         negatives=1.0,
         codec=lossless.choose_codec(work.config.shard.jpeg, None),
+        pixel_range=work.new_pixel_range,
         guesses=tuple(work.build.get("guesses", ())),
     )
 
@@ -135,12 +141,23 @@ def _too_costly(work: WorkDir, tile: TilePlan, objects: Objects) -> list[Finding
 
 
 def pin_after_build(work: WorkDir, plan: Plan) -> None:
-    """Pin the plan of a build if none is pinned; else pin its sampling policy if the configuration asked for it."""
+    """Pin the plan of a build if none is pinned; else what it chose anew.
+
+    That is its sampling policy, if the configuration asked for it, and the range of the first images with more than
+    8 bits.
+    """
     uri = DatasetPaths(work.config.home).plan
     if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned_plan is None:
         return
-    if work.pinned_plan == load_plan(work.config.home) and work.pinned_plan.policy != plan.policy:
-        pin_plan(work.config, sampling.with_policy(work.pinned_plan, plan))
+    if work.pinned_plan != load_plan(work.config.home):
+        return
+    update = work.pinned_plan
+    if update.policy != plan.policy:
+        update = sampling.with_policy(update, plan)
+    if update.pixel_range is None:
+        update = update.model_copy(update={"pixel_range": plan.pixel_range})
+    if update != work.pinned_plan:
+        pin_plan(work.config, update)
 
 
 def pin_plan(config: Config, plan: Plan) -> None:

@@ -18,8 +18,10 @@ from etl.boxes import XYXY
 from etl.config import Config, SplitRatios
 from etl.errors import StoreError
 from etl.ids import digest
+from etl.imaging.wide import PixelSettings
 from etl.plan import Plan
 from etl.snapshots.snapshot import Snapshot, head
+from etl.sources.images import pixel_settings
 from etl.stages.augment.donors import Donors
 from etl.storage import shard, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, shard_file
@@ -27,7 +29,7 @@ from etl.storage.work import WorkDir
 
 KEYS = pa.schema([("image_id", pa.string()), ("key", pa.string())])
 _STAGES = ("tile", "augment", "shard")  # whose code makes samples
-_IMAGE = ("image_id", "sha256", "width", "height", "exif_orientation", "exif_applied", "split")
+_IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation", "exif_applied", "split")
 _BOX = ("annotation_id", "category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
 _SAMPLE_STAGES = pa.array(["tile", "augment"])  # whose ledger rows have a sample_id
 _SPAN_BYTES = 64_000_000  # most that is read at once
@@ -76,17 +78,22 @@ def sample_keys(
         of_split[schema.DIVIDED] = digest(shared, of_train, config.source.split.model_dump(mode="json"))
     boxes = _boxes_by_image(annotations)
     rows = [row for row in images.select(list(_IMAGE)).to_pylist() if row["split"] in of_split]
+    settings_of_pixels = pixel_settings(config, plan.pixel_range)
     own = {
-        row["image_id"]: digest(_pixels_of(row), boxes.get(row["image_id"], []), of_split[row["split"]]) for row in rows
+        row["image_id"]: digest(
+            _pixels_of(row, settings_of_pixels), boxes.get(row["image_id"], []), of_split[row["split"]]
+        )
+        for row in rows
     }
     keys = {name: digest(key, [own[donor] for donor in donors.get(name, ())]) for name, key in own.items()}
     return pa.table({"image_id": sorted(keys), "key": [keys[name] for name in sorted(keys)]}, schema=KEYS)
 
 
-def _pixels_of(image: Mapping[str, object]) -> list[object]:
+def _pixels_of(image: Mapping[str, object], settings: PixelSettings) -> list[object]:
     """Return what determines the upright pixels of an image and the split that uses them."""
     orientation = image["exif_orientation"] if image["exif_applied"] else 1
-    return [*(image[name] for name in ("image_id", "sha256", "width", "height", "split")), orientation]
+    own = [*(image[name] for name in ("image_id", "sha256", "width", "height", "split")), orientation]
+    return [*own, *settings.key(image["format"])]
 
 
 def _boxes_by_image(annotations: pa.Table) -> dict[str, list[tuple[Any, ...]]]:

@@ -48,7 +48,7 @@ def tile_part(part: TilePart) -> bool:
     malloc.tune()
 
     def read_pixels(image: ImageRow) -> Pixels:
-        return read_image_file(part.config, image).pixels(applied_orientation(image))
+        return read_image_file(part.config, image, part.plan.pixel_range).pixels(applied_orientation(image))
 
     donor_reader = DonorReader(part.donors, read_pixels)
     with store.open_atomic(f"{part.uri}.tar", durable=False) as file:
@@ -81,7 +81,7 @@ def _write_samples(
     config: Config, plan: Plan, annotated: ImageAnnotations, donor_reader: DonorReader, writer: SampleWriter
 ) -> None:
     image, held_out = annotated.image, config.source.held_out
-    file = read_image_file(config, image)
+    file = read_image_file(config, image, plan.pixel_range)
     base = base_samples(annotated, plan, held_out)
     tiles = [sample.tile for sample in base]
     encoder = TileEncoder(file, applied_orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
 from etl.schema import LEDGER, REJECTS, place, reject, reject_bad_box, table
+from etl.stages.image_traits import TraitRow
 from etl.stages.ledger import LedgerRow, collect_ids, ledger_row, ledger_row_of_bad_box
 from etl.stages.rows import AnnotationRow, ImageFileRow, IngestedImageRow
 
@@ -33,17 +35,23 @@ class IngestRows:
     annotations: list[AnnotationRow] = field(default_factory=list)
     ledger: list[LedgerRow] = field(default_factory=list)
     rejects: list[dict[str, str]] = field(default_factory=list)
+    traits: list[TraitRow] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Return the current number of rows by table."""
         return {name: len(rows) for name, rows in vars(self).items()}
 
 
-def probe_image(path: str, file: ImageFile, max_megapixels: float) -> tuple[codec.Header, ImageFileRow]:
-    """Return an image's header and the columns its file alone decides; UnreadableImageError when it is unusable."""
+def probe_image(
+    path: str, file: ImageFile, max_megapixels: float, exif: Literal["apply", "ignore"] = "apply"
+) -> tuple[codec.Header, ImageFileRow]:
+    """Return an image's header and the columns its file alone decides; UnreadableImageError when it is unusable.
+
+    The measures of an image of more than 8 bits are null until the range of its values is known.
+    """
     header = file.header(max_megapixels)
-    measures = file.measure(header)
-    width, height = header.upright_wh
+    measures = None if file.needs_range else file.measure(header)
+    width, height = header.upright_wh if exif == "apply" else (header.width, header.height)
     row: ImageFileRow = {
         "image_id": image_id(path),
         "path": PurePosixPath(path).as_posix(),  # as on the disk: only the id is normalised
@@ -52,11 +60,11 @@ def probe_image(path: str, file: ImageFile, max_megapixels: float) -> tuple[code
         "height": height,
         "format": header.format,
         "exif_orientation": header.orientation,
-        "exif_applied": header.orientation != 1,
-        "phash": measures.phash,
-        "brightness": measures.brightness,
-        "contrast": measures.contrast,
-        "sharpness": measures.sharpness,
+        "exif_applied": header.orientation != 1 and exif == "apply",
+        "phash": measures.phash if measures is not None else None,
+        "brightness": measures.brightness if measures is not None else None,
+        "contrast": measures.contrast if measures is not None else None,
+        "sharpness": measures.sharpness if measures is not None else None,
     }
     return header, row
 
@@ -64,28 +72,29 @@ def probe_image(path: str, file: ImageFile, max_megapixels: float) -> tuple[code
 def apply_declared_size(row: ImageFileRow, header: codec.Header, labels: Sequence[ImageLabels]) -> str | None:
     """Set the row's size and `exif_applied` by the size that its labels declare; return a contradiction, else None.
 
-    Labels that declare the stored size were drawn without applying the EXIF orientation.
+    Labels that declare the stored size were drawn without applying the EXIF orientation. Where both sizes are equal,
+    the row stays as `source.exif` says.
     """
     declared = {label.declared_wh for label in labels if label.declared_wh is not None and min(label.declared_wh) > 0}
     stored, upright = (header.width, header.height), header.upright_wh
-    if not declared or declared == {upright}:
+    if not declared or (declared == {stored} == {upright}):
         return None
-    if declared == {stored}:
-        row["width"], row["height"] = stored
-        row["exif_applied"] = False
+    if declared in ({stored}, {upright}):
+        ((row["width"], row["height"]),) = declared
+        row["exif_applied"] = declared == {upright} and header.orientation != 1
         return None
     return " and ".join(f"{w}x{h}" for w, h in sorted(declared))
 
 
-def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]) -> None:
+def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]) -> bool:
     """Add a usable image and every box of its label files; an invalid box becomes a reject and a dropped ledger row.
 
-    An image is not used if nothing of its labels can be read: it may show objects.
+    An image is not used, and False is returned, if nothing of its labels can be read: it may show objects.
     """
     if (unreadable := _unreadable(labels)) is not None:
         file, bad = unreadable
         rows.rejects.append(reject("image", row["path"], bad.reason, f"{file}: {bad.found}", bad.expected))
-        return
+        return False
     rows.images.append({**row, "labelled": bool(labels)})
     ids = AnnotationIds(row["image_id"])
     for label in labels:
@@ -100,6 +109,7 @@ def add_image(rows: IngestRows, row: ImageFileRow, labels: Sequence[ImageLabels]
         for bad in label.bad:
             rows.rejects.append(reject_bad_box(_place(label.file, row, bad), bad.reason, bad.found, bad.expected))
             rows.ledger.append(ledger_row_of_bad_box(ids.text(bad.found), bad.reason))
+    return True
 
 
 def _unreadable(labels: Sequence[ImageLabels]) -> tuple[str, BadBox] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,6 +92,16 @@ class WorkDir:
         return list(self.build["categories"])
 
     @property
+    def pixel_range(self) -> tuple[float, float] | None:
+        """The range of values that becomes 0 to 255 in images of more than 8 bits; None without such images."""
+        return _pair(self.build.get("pixel_range"))
+
+    @property
+    def new_pixel_range(self) -> tuple[float, float] | None:
+        """The range of a new plan; it differs from `pixel_range` if that is pinned and the images have changed."""
+        return _pair(self.build.get("new_pixel_range"))
+
+    @property
     def full(self) -> bool:
         """Whether every image is processed again, without the caches of earlier builds."""
         return bool(self.build["full"])
@@ -149,6 +159,10 @@ class WorkDir:
         """Return the annotations of the source without the boxes that these stages dropped."""
         annotations = self.read("ingest", "annotations")
         return annotations.filter(pc.invert(pc.is_in(annotations["annotation_id"], self.dropped_ids(*stages))))
+
+
+def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
+    return (values[0], values[1]) if values is not None else None
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -102,6 +102,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         "image_size": spec.image_size,
         "tile": snapshot.plan.tile.model_dump(mode="json"),
         "nms_free": spec.nms_free,
+        "pixel_range": snapshot.plan.pixel_range,
         "config": config.resolved(),
         "recipe": reasons,
         "trained": trained,

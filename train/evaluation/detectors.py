@@ -15,9 +15,11 @@ from etl.config import Config
 from etl.errors import ConfigError
 from etl.execution import progress
 from etl.imaging.codec import Pixels
+from etl.imaging.wide import NO_SETTINGS, PixelSettings
 from etl.lifecycle import retrain
 from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
+from etl.sources.images import pixel_settings
 from train.detections import Detections, concatenate
 from train.evaluation import coco_results
 from train.evaluation.images import EvalImage, read_pixels
@@ -49,6 +51,7 @@ class Detector:
     image_size: int  # of the network's input
     tile: TilePlan
     runs_on: str | None = None  # device and precision of a model
+    pixel_settings: PixelSettings = NO_SETTINGS
 
     def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
         """Return the highest resolution at which a mode shows an image, in network pixels per source pixel."""
@@ -93,8 +96,10 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
     categories = (*snapshot.categories, *(name for name in model.categories if name not in snapshot.categories))
     index = np.array([categories.index(name) for name in model.categories], dtype=np.int64)
 
+    settings = model.pixel_settings
+
     def read(image: EvalImage) -> tuple[EvalImage, Pixels]:
-        return image, read_pixels(config, image)
+        return image, read_pixels(config, image, settings)
 
     def detect(images: Iterable[EvalImage]) -> Iterator[Detected]:
         for image, pixels in map_ahead(read, images, usable_threads(_READERS)):
@@ -111,7 +116,7 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
             detections[mode] = Detections(merged.xyxy, merged.score, index[merged.category], merged.window)
         return detections, seconds
 
-    return Detector(detect, categories, model.image_size, model.tile, model.runs_on)
+    return Detector(detect, categories, model.image_size, model.tile, model.runs_on, settings)
 
 
 def _run_passes(model: Model, pixels: Pixels, confidence: float) -> dict[Mode, tuple[list[Detections], float]]:
@@ -151,7 +156,8 @@ def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, imag
         for image in images:
             yield find(image), dict.fromkeys(MODES, 0.0)
 
-    return Detector(detect, tuple(categories), config.train.image_size or plan.size, plan)
+    settings = pixel_settings(config, snapshot.plan.pixel_range)
+    return Detector(detect, tuple(categories), config.train.image_size or plan.size, plan, pixel_settings=settings)
 
 
 def _truth_finder(config: Config, plan: TilePlan) -> Callable[[EvalImage], DetectionsByMode]:

@@ -12,6 +12,7 @@ from etl import boxes
 from etl.config import Config
 from etl.errors import SourceError
 from etl.imaging import codec
+from etl.imaging.wide import PixelSettings
 from etl.plan import Window
 from etl.sources.images import read_image
 from train.detections import EVERY_CATEGORY, GroundTruth
@@ -73,13 +74,13 @@ def _take(truth: GroundTruth, rows: Sequence[int]) -> GroundTruth:
     )
 
 
-def read_pixels(config: Config, image: EvalImage) -> codec.Pixels:
+def read_pixels(config: Config, image: EvalImage, settings: PixelSettings) -> codec.Pixels:
     """Return the window of an image [H, W, 3], upright.
 
     SourceError when the image cannot be read or its size is not the one recorded in the snapshot.
     """
     try:
-        pixels = read_image(config, image.path, image.orientation)
+        pixels = read_image(config, image.path, image.orientation, settings)
     except codec.UnreadableImageError as error:
         raise SourceError(f"{image.path}: {error}") from error
     width, height = pixels.shape[1], pixels.shape[0]

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from etl.config import Config
 from etl.errors import ConfigError
 from etl.evaluation import Evaluation
+from etl.imaging.codec import Pixels
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
@@ -21,7 +22,7 @@ from train.evaluation.detectors import (
     from_file_or_truth,
     load_detector,
 )
-from train.evaluation.images import build_eval_images, read_pixels
+from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.evaluation.measure import drop_low_scores, evaluate_detections
 from train.evaluation.operating_points import confidence_thresholds
 from train.models.model import save_thresholds
@@ -96,7 +97,11 @@ def _write(config: Config, paths: EvaluationPaths, evaluation: Evaluation, detec
     thresholds = confidence_thresholds(evaluation.thresholds, evaluation.best_f1)
     kept = drop_low_scores(detected.detections["combined"], thresholds)
     chosen = examples.select_examples(detected.images, kept, detected.detector.categories)
-    pictures = examples.draw_examples(chosen, detected.images, lambda image: read_pixels(config, image))
+
+    def read(image: EvalImage) -> Pixels:
+        return read_pixels(config, image, detected.detector.pixel_settings)
+
+    pictures = examples.draw_examples(chosen, detected.images, read)
     store.write_bytes(paths.evaluation_html, page.render(evaluation, pictures).encode())
     store.write_json(paths.evaluation_json, evaluation.to_dict())
 

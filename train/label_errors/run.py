@@ -16,6 +16,7 @@ from etl.by_size import BySize
 from etl.config import Config
 from etl.document import Document
 from etl.imaging import codec
+from etl.imaging.wide import PixelSettings
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
@@ -23,7 +24,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, MissingPaths, split_uri
 from train.detections import Detections
-from train.evaluation.detectors import detect_all, find_newest_model, load_detector
+from train.evaluation.detectors import Detector, detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.label_errors.suspects import Calibration, Suspect, calibrate, find_suspects, rank
 from train.prediction import drawing
@@ -82,7 +83,7 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
     )
     paths = DatasetPaths(config.home).missing(split_uri(uri).id)
     by_split = {(image.image_id, split): image for split, image in zip(splits, images, strict=True)}
-    _write(config, paths, queue, by_split, detector.categories)
+    _write(config, paths, queue, by_split, detector)
     log.info("find-missing: %d suspects in %d images: %s", len(queue), len(images), paths.uri)
     return SuspectQueue(
         model=uri,
@@ -138,15 +139,15 @@ def _write(
     paths: MissingPaths,
     queue: Sequence[Suspect],
     images: Mapping[ImageKey, EvalImage],
-    categories: Sequence[str],
+    detector: Detector,
 ) -> None:
     """Write table, COCO JSON and close-ups in place of those of an earlier run of the same model."""
     if store.exists(paths.uri):
         store.delete(paths.uri)
     rows = [suspect._asdict() for suspect in queue]
     store.write_table(paths.queue, pa.Table.from_pylist(rows, schema=_QUEUE))
-    store.write_json(paths.coco, _coco(queue, images, categories))
-    _write_crops(config, paths, queue[:_CROPS], images)
+    store.write_json(paths.coco, _coco(queue, images, detector.categories))
+    _write_crops(config, paths, queue[:_CROPS], images, detector.pixel_settings)
 
 
 def _coco(queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage], categories: Sequence[str]) -> dict[str, Any]:
@@ -172,7 +173,11 @@ def _coco(queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage], catego
 
 
 def _write_crops(
-    config: Config, paths: MissingPaths, queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage]
+    config: Config,
+    paths: MissingPaths,
+    queue: Sequence[Suspect],
+    images: Mapping[ImageKey, EvalImage],
+    settings: PixelSettings,
 ) -> None:
     """Write a close-up of each suspect, with the labels around it; every image is read once."""
 
@@ -181,7 +186,7 @@ def _write_crops(
 
     for key, suspects in groupby(sorted(queue, key=key_of), key=key_of):
         image = images[key]
-        pixels = read_pixels(config, image)
+        pixels = read_pixels(config, image, settings)
         for suspect in suspects:
             name = f"{suspect.rank:04d}_{suspect.category}.jpg".replace("/", "_")
             store.write_bytes(paths.crop(name), _crop(suspect, image, pixels))

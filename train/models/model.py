@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load as load_tensors, save as save_tensors
 
 from etl.errors import StoreError
+from etl.imaging.wide import PixelSettings
 from etl.plan import TilePlan
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, ModelPaths
@@ -54,6 +55,7 @@ class TrainingMeta(TypedDict):
     tile: dict[str, Any]  # etl.plan.TilePlan
     nms_free: bool
     config: dict[str, Any]  # the resolved configuration
+    pixel_range: NotRequired[tuple[float, float] | None]  # shown as 0 to 255 in images of more than 8 bits
     recipe: list[str]  # the reasons for settings that were chosen automatically
     trained: Trained
 
@@ -108,6 +110,24 @@ class Model:
     def runs_on(self) -> str:
         """The device, of an ONNX file the execution provider, and the precision: `cuda:0, float16`."""
         return f"{self.provider or self.device}, {str(self.dtype).removeprefix('torch.')}"
+
+    @property
+    def pixel_settings(self) -> PixelSettings:
+        """How the values of images of more than 8 bits or of other bands become pixels, as in training."""
+        value_range, bands = self.meta.get("pixel_range"), self._source.get("bands")
+        return PixelSettings(
+            (value_range[0], value_range[1]) if value_range else None, (bands[0], bands[1], bands[2]) if bands else None
+        )
+
+    @property
+    def applies_exif(self) -> bool:
+        """Whether images are rotated by their EXIF data, as in training."""
+        return bool(self._source.get("exif", "apply") == "apply")
+
+    @property
+    def _source(self) -> dict[str, Any]:
+        """The section `source` of the configuration; earlier versions did not write every key."""
+        return dict(self.meta.get("config", {}).get("source", {}))
 
     def detect(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the first output of the network for a batch."""

@@ -113,7 +113,7 @@ def predict_files(
         wh = (pixels.shape[1], pixels.shape[0])
         return _Annotated(frame, wh, detections, drawn, codec.encode(picture, 90) if frame.video is None else picture)
 
-    frames = ((image, image[1]) for image in _readable_frames(files, unreadable))
+    frames = ((image, image[1]) for image in _readable_frames(files, model, unreadable))
     with closing(predict_images(model, frames, mode, own_settings(model))) as predictions:
         ahead = map_ahead(annotate, predictions, _PAINTERS) if model.on_gpu else map(annotate, predictions)
         for image in ahead:
@@ -137,14 +137,23 @@ def predict_files(
     }
 
 
-def _readable_frames(files: Sequence[str], unreadable: list[Unreadable]) -> Iterator[_Image]:
+def _readable_frames(files: Sequence[str], model: Model, unreadable: list[Unreadable]) -> Iterator[_Image]:
     """Yield each frame with its pixels; log and collect those that cannot be read."""
-    for frame in progress.track(media.read_frames(files), "predict", media.count_frames(files), "image"):
+    full_range = 0
+    frames = media.read_frames(files, model.pixel_settings, exif=model.applies_exif)
+    for frame in progress.track(frames, "predict", media.count_frames(files), "image"):
         if isinstance(frame.image, codec.UnreadableImageError):
             log.warning("predict: %s: %s", frame.name, frame.image)
             unreadable.append({"file": frame.name, "reason": str(frame.image)})
         else:
+            full_range += frame.full_range
             yield frame, frame.image
+    if full_range:
+        log.warning(
+            "predict: %d images have 16 bits, but the model was trained on images of 8 bits and has no range for more: "
+            "values 0 to 65535 were shown as 0 to 255, so that images of 12 or 14 bits are dark",
+            full_range,
+        )
 
 
 @dataclass

@@ -16,6 +16,7 @@ from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.imaging.formats import EXTENSIONS
 from etl.imaging.image_file import ImageFile
+from etl.imaging.wide import FULL_RANGES, NO_SETTINGS, PixelSettings
 from etl.storage import store
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
 
@@ -35,6 +36,7 @@ class Frame:
     image: Pixels | codec.UnreadableImageError  # [H, W, 3] RGB
     video: str | None = None  # the path of the video
     rate: float = _DEFAULT_RATE  # frames per second of the video
+    full_range: bool = False  # an image of 16 bits, all of whose values are shown because the model has no range
 
 
 def expand_paths(paths: Sequence[str]) -> list[str]:
@@ -68,13 +70,25 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def read_frames(files: Iterable[str]) -> Iterator[Frame]:
-    """Yield every image and every frame of each video, in order; threads read a few ahead."""
+def read_frames(
+    files: Iterable[str],
+    settings: PixelSettings = NO_SETTINGS,
+    *,
+    exif: bool = True,
+) -> Iterator[Frame]:
+    """Yield every image and every frame of each video, in order; threads read a few ahead.
+
+    `settings` and `exif` are those of the model: how values become pixels, and whether EXIF data rotates an image.
+    """
+
+    def read(file: str) -> Frame:
+        return _read_image(file, settings, exif=exif)
+
     for video, group in groupby(files, key=lambda file: _suffix(file) in VIDEOS):
         if video:
             yield from prefetch(frame for file in group for frame in _read_video(file))
         else:
-            yield from map_ahead(_read_image, group, usable_threads(_READERS))
+            yield from map_ahead(read, group, usable_threads(_READERS))
 
 
 def count_frames(files: Iterable[str]) -> int:
@@ -84,20 +98,30 @@ def count_frames(files: Iterable[str]) -> int:
 
 def read_image_file(uri: str) -> Pixels:
     """Return an upright image [H, W, 3] RGB; UnreadableImageError with the reason if it cannot be read."""
-    try:
-        file = ImageFile(store.read_or_path(uri))
-    except StoreError as error:
-        found = str(error).removeprefix(f"{uri}: ")
-        raise codec.UnreadableImageError("unreadable_file", found, "a readable file") from error
+    file = _open(uri, NO_SETTINGS)
     return file.pixels(file.header(_MEGAPIXELS).orientation)
 
 
-def _read_image(file: str) -> Frame:
-    stem = PurePosixPath(file).stem
+def _open(uri: str, settings: PixelSettings) -> ImageFile:
     try:
-        return Frame(file, stem, read_image_file(file))
+        return ImageFile(store.read_or_path(uri), settings=settings)
+    except StoreError as error:
+        found = str(error).removeprefix(f"{uri}: ")
+        raise codec.UnreadableImageError("unreadable_file", found, "a readable file") from error
+
+
+def _read_image(uri: str, settings: PixelSettings, *, exif: bool) -> Frame:
+    stem = PurePosixPath(uri).stem
+    try:
+        file = _open(uri, settings)
+        header = file.header(_MEGAPIXELS)
+        if file.needs_range and header.kind not in FULL_RANGES:
+            needed = "a model that was trained on such images and has a range for their values"
+            raise codec.UnreadableImageError("unsupported_pixels", f"samples of {header.kind}", needed)
+        pixels = file.pixels(header.orientation if exif else 1)
+        return Frame(uri, stem, pixels, full_range=file.needs_range)
     except codec.UnreadableImageError as error:
-        return Frame(file, stem, error)
+        return Frame(uri, stem, error)
 
 
 def _read_video(file: str) -> Iterator[Frame]:
