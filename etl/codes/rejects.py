@@ -143,8 +143,8 @@ _REASONS = (
     RejectReason(
         "pose_row",
         ("annotation",),
-        "A row of a YOLO label file is a box with keypoints, of which no data.yaml gives the number.",
-        "Write `kpt_shape: [points, 2 or 3]` into data.yaml: the boxes are read, and the keypoints kept in `extra`.",
+        "A row of a YOLO label file is no polygon but a box with keypoints, a confidence or a track id.",
+        "For keypoints write `kpt_shape: [points, 2 or 3]` into data.yaml; delete confidences and track ids.",
     ),
     RejectReason(
         "malformed_box",

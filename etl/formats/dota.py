@@ -13,7 +13,7 @@ from etl.boxes import corners, hull
 from etl.errors import ConfigError
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import Placed, load_extra, place_images, write_text
-from etl.formats.text import has_entries, integer, malformed, numbers, read_lines, shortest
+from etl.formats.text import has_entries, has_separators, integer, malformed, numbers, read_lines, shortest
 
 SUFFIX = ".txt"
 _CORNERS = 8  # numbers of a line: x y of four corners
@@ -64,7 +64,8 @@ def _split(line: str) -> tuple[list[float], str, int] | None:
 def _read_line(line: str, number: int, header: Mapping[str, object]) -> LabelBox | BadBox:
     entry = _split(line)
     if entry is None:
-        return malformed(number, line, _EXPECTED)
+        separated = "words separated by blanks: " if has_separators(line, _CORNERS) else ""
+        return malformed(number, line, separated + _EXPECTED)
     polygon, name, difficult = entry
     x0, y0, x1, y1 = hull(polygon)
     return LabelBox(

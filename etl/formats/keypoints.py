@@ -1,14 +1,17 @@
-"""Keypoints in rows of numbers: tell a box with keypoints from a polygon."""
+"""Rows of a box with keypoints, a confidence or a track id: tell them from polygons."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 BOX = 4  # numbers before the keypoints: cx cy w h
 DIMENSIONS = (2, 3)  # numbers of a keypoint: x y, or x y visibility
+_VISIBLE = ("x", "y", "visibility")
+_SCORES = ("confidence", "track id")  # what may follow
 _HALF = 0.55  # sides of the box between its centre and a keypoint at most: 0.5 and some slack
 _APART = 2.2  # w h, taken as a point, is so many times as far from the centre as any keypoint; a next vertex never is
 _LARGE = 0.3  # or a keypoint is so far from the centre: few polygons of this size fit into such a box
@@ -16,38 +19,69 @@ _ENOUGH = 20  # rows for that to count
 _SHARE = 0.1  # of the rows of one length that are surely pose rows, for all of them to be ones
 
 
-def find_shape(rows: NDArray[np.float64]) -> tuple[int, int] | None:
-    """Return the kpt_shape of rows of one length [N, numbers after the class]; None if they are polygons.
+class Form(NamedTuple):
+    """What a row of numbers is: a box, its keypoints, and a confidence or a confidence and a track id."""
+
+    points: int
+    dimensions: int  # numbers of each keypoint
+    scores: int
+
+    @property
+    def expected(self) -> str:
+        """What to write in place of such a row, or beside it."""
+        parts = []
+        if self.points:
+            parts.append(
+                f"a box or a polygon; for keypoints `kpt_shape: [{self.points}, {self.dimensions}]` in data.yaml"
+            )
+        if self.scores:
+            last = ("number, a confidence", "two numbers, a confidence and a track id")[self.scores - 1]
+            parts.append(f"no last {last}")
+        return ", and ".join(parts)
+
+
+def find_form(rows: NDArray[np.float64]) -> Form | None:
+    """Return what rows of one length [N, numbers after the class] are; None if they are polygons.
 
     The first four numbers of a pose row are a box that holds all keypoints. A small polygon can look so too; but its
     second vertex is near the first, where the width and height of a box can be any place.
     """
-    for shape in _shapes(rows.shape[1]):
-        held, distance = _hold_keypoints(rows, shape[1])
-        apart = abs(rows[:, 2:BOX] - rows[:, :2]).max(axis=1)
-        large = (distance > _LARGE) & (len(rows) >= _ENOUGH)
-        sure = held & ((apart > _APART * distance) | large)
-        if sure.sum() >= max(_SHARE * len(rows), 2 * (~held).sum()):
-            return shape
+    for scores in (0, 1, 2):
+        places, last = rows[:, : rows.shape[1] - scores], rows[:, rows.shape[1] - scores :]
+        if not _are_scores(last):
+            continue
+        if scores == len(_SCORES) and places.shape[1] == BOX and (last[:, 1] > 1).any():
+            return Form(0, 2, scores)
+        for points, dimensions in _shapes(places.shape[1]):
+            held, distance = _hold_keypoints(places, dimensions)
+            apart = abs(places[:, 2:BOX] - places[:, :2]).max(axis=1)
+            large = (distance > _LARGE) & (len(rows) >= _ENOUGH)
+            sure = held & ((apart > _APART * distance) | large)
+            if sure.sum() >= max(_SHARE * len(rows), 2 * (~held).sum()):
+                return Form(points, dimensions, scores)
     return None
 
 
-def guess_shape(numbers: Sequence[float]) -> tuple[int, int] | None:
-    """Return the kpt_shape of numbers that are too many by one for a polygon; None if they are no pose row either."""
+def guess_form(numbers: Sequence[float]) -> Form | None:
+    """Return what numbers are that are too many by one for a polygon; None if they are no pose row either."""
     row = np.array([numbers], np.float64)
-    return next((shape for shape in _shapes(len(numbers)) if _hold_keypoints(row, shape[1])[0][0]), None)
-
-
-def expected(kpt_shape: tuple[int, int]) -> str:
-    """Return what to expect in place of a pose row of this shape."""
-    points, dimensions = kpt_shape
-    return f"a box or a polygon; for keypoints `kpt_shape: [{points}, {dimensions}]` in data.yaml"
+    for points, dimensions in _shapes(len(numbers)):
+        seen = np.isin(row[:, BOX + 2 :: dimensions], (0, 1, 2)).all()
+        if dimensions == len(_VISIBLE) and seen and _hold_keypoints(row, dimensions)[0][0]:
+            return Form(points, dimensions, 0)
+    return None
 
 
 def describe(numbers: Sequence[float]) -> str:
-    """Return the beginning of a pose row, given without its class, as text."""
+    """Return the beginning of a row, given without its class, as text."""
     box = " ".join(f"{number:.6g}" for number in numbers[:BOX])
-    return f"{1 + len(numbers)} numbers, of which {box} are a box that holds the others"
+    return f"{1 + len(numbers)} numbers, of which {box} look like a box"
+
+
+def _are_scores(last: NDArray[np.float64]) -> bool:
+    """Return whether the last numbers of all rows [N, 0 to 2] can be a confidence and a track id."""
+    is_confidence = ((last[:, :1] >= 0) & (last[:, :1] <= 1)).all()
+    return bool(is_confidence and (last[:, 1:] == np.floor(last[:, 1:])).all())
 
 
 def _shapes(length: int) -> list[tuple[int, int]]:

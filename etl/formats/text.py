@@ -11,6 +11,16 @@ from etl.formats.labels import BadBox, ImageLabels, LabelBox
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)  # float() also accepts 1_0, nan and more
 _INT32 = 2**31
+_LEAST_COLUMNS = 5  # of a heading
+_COLUMNS = frozenset(  # the words of column names
+    [
+        *("frame", "image", "id", "index", "class", "cls", "classid", "label", "name", "category", "object", "target"),
+        *("bbox", "box", "x", "y", "w", "h", "cx", "cy", "xc", "yc", "xcenter", "ycenter", "center", "centre"),
+        *("width", "height", "left", "top", "right", "bottom", "xmin", "ymin", "xmax", "ymax", "min", "max"),
+        *("score", "conf", "confidence", "truncation", "truncated", "occlusion", "occluded", "difficult", "difficulty"),
+        "track",
+    ]
+)
 _SHOWN = 200  # characters of bad input that a reject quotes
 
 
@@ -37,6 +47,19 @@ def numbers(words: Sequence[str]) -> list[float] | None:
         return None
     values = [float(word) for word in words]
     return values if all(map(math.isfinite, values)) else None
+
+
+def has_separators(line: str, least: int) -> bool:
+    """Return whether a line begins with at least so many numbers that commas or semicolons separate."""
+    words = [word.strip() for word in re.split("[,;]", line)]
+    return len(words) >= least and numbers(words[:least]) is not None
+
+
+def is_heading(line: str) -> bool:
+    """Return whether a line is a comment, or names columns."""
+    words = re.split(r"[\s,;]+", line.lower().strip(",;"))
+    is_column = [set(re.split("[_-]", word.rstrip("0123456789"))) <= _COLUMNS for word in words]
+    return line.startswith("#") or (len(words) >= _LEAST_COLUMNS and all(is_column))
 
 
 def integer(value: float) -> int | None:
@@ -79,11 +102,17 @@ def image_labels(
 
 
 def read_lines(data: bytes, file: str, read_line: Callable[[str, int], LabelBox | BadBox | None]) -> ImageLabels:
-    """Return the labels of a text file with one entry a line, by a function of line and number; None is no entry."""
+    """Return the labels of a text file with one entry a line, by a function of line and number; None is no entry.
+
+    Comments and a first line of column names are no entries.
+    """
     text = decode(data)
     if text is None:
         return unreadable(file, "undecodable bytes")
-    entries = [read_line(line, number) for number, line in lines(text)]
+    rows = [(number, line) for number, line in lines(text) if not line.startswith("#")]
+    if rows and is_heading(rows[0][1]):
+        rows = rows[1:]
+    entries = [read_line(line, number) for number, line in rows]
     return image_labels(file, [entry for entry in entries if entry is not None])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from etl.formats import keypoints
 from etl.formats.labels import BadBox
-from etl.formats.text import excerpt, malformed, numbers
+from etl.formats.text import excerpt, has_separators, malformed, numbers
 
 EXPECTED = "class cx cy w h, or class and three or more points, finite and normalised"
 _BOX = 5  # class cx cy w h
@@ -19,8 +19,8 @@ def explain(line: str, number: int, values: Sequence[float] | None, kpt_shape: t
     if kpt_shape is not None:
         length = _BOX + kpt_shape[0] * kpt_shape[1]
         return malformed(number, line, f"class cx cy w h, or {length} numbers by kpt_shape {list(kpt_shape)}")
-    if len(values) > _BOX + 1 and (shape := keypoints.guess_shape(values[1:])) is not None:
-        return BadBox("pose_row", excerpt(line), keypoints.expected(shape), number)
+    if len(values) > _BOX + 1 and (form := keypoints.guess_form(values[1:])) is not None:
+        return BadBox("pose_row", excerpt(line), form.expected, number)
     if len(values) > _BOX and len(values) % 2 == 0:
         last = "a confidence" if 0 <= values[-1] <= 1 else "a track id"
         return malformed(number, line, f"{len(values) - 1} numbers: is the last one {last}? Delete it. {EXPECTED}")
@@ -31,7 +31,7 @@ def _expected_numbers(line: str) -> str:
     words = line.split()
     if numbers(line.replace(",", ".").split()) is not None:
         return f"decimal points, not commas. {EXPECTED}"
-    if numbers(line.replace(",", " ").replace(";", " ").split()) is not None:
+    if has_separators(line, _BOX):
         return f"numbers separated by blanks. {EXPECTED}"
     if len(words) >= _BOX and numbers(words[:1]) is None and numbers(words[1:]) is not None:
         return f"the number of the class, not its name. {EXPECTED}"

@@ -22,11 +22,11 @@ def reject_pose_rows(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     for length in sorted(value for value in pc.unique(lengths).to_pylist() if value is not None):
         rows = annotations.filter(pc.equal(lengths, length))
         normalised = _normalise(rows, tables["images"], length)
-        if (shape := keypoints.find_shape(normalised)) is not None:
+        if (form := keypoints.find_form(normalised)) is not None:
             usable = pc.invert(is_dropped(tables | {"annotations": rows}))
             found = [keypoints.describe(row) for row in normalised[usable.to_numpy()].tolist()]
             rows = rows.filter(usable)
-            tables = add_drops(tables, rows, "pose_row", found, keypoints.expected(shape))
+            tables = add_drops(tables, rows, "pose_row", found, form.expected)
             kept = pc.invert(pc.is_in(tables["annotations"]["annotation_id"], rows["annotation_id"].combine_chunks()))
             tables["annotations"] = tables["annotations"].filter(kept)
     return tables

@@ -45,10 +45,10 @@ def inputs(valid: str) -> st.SearchStrategy[bytes]:
 
 
 def written_lines(data: bytes) -> list[str]:
-    """The lines of a text file that are not blank, counted without the code under test."""
+    """The lines of a text file that are neither blank nor comments, counted without the code under test."""
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip() and not line.strip().startswith("#")]
 
 
 def check(labels: ImageLabels, count: Callable[[], int]) -> None:

@@ -59,3 +59,9 @@ def test_any_other_row_is_a_reject_with_its_line(row, reason):
 def test_a_category_of_another_dataset_cannot_be_written(tmp_path):
     with pytest.raises(ConfigError, match="minibus"):
         visdrone.write(tmp_path, table(IMAGES, []), table(ANNOTATIONS, []), ["car", "minibus"])
+
+
+def test_column_names_are_no_entry():
+    heading = "bbox_left,bbox_top,bbox_width,bbox_height,score,object_category,truncation,occlusion\n"
+    labels = visdrone.read_label(f"{heading}1,2,3,4,1,4,0,0,\n".encode(), "a.txt", (100, 100), None)
+    assert ([box.line for box in labels.boxes], labels.bad) == ([2], ())

@@ -98,3 +98,35 @@ def test_an_empty_file_says_there_is_nothing():
 )
 def test_image_lists_and_names_files_do_not_look_like_labels(data, expected):
     assert yolo.is_label(data) is expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class x_center y_center width height\n1 0.5 0.5 0.1 0.2",
+        "# class cx cy w h\n1 0.5 0.5 0.1 0.2\n# 0 0.1 0.1 0.1 0.1",
+        "class_id,x,y,w,h\n1 0.5 0.5 0.1 0.2",
+    ],
+)
+def test_column_names_and_comments_are_no_entries(text):
+    labels = read(text)
+    assert [(box.category, box.line) for box in labels.boxes] == [("truck", 2)]
+    assert not labels.bad
+
+
+def test_column_names_below_the_first_line_are_malformed():
+    assert [bad.line for bad in read("1 0.5 0.5 0.1 0.2\nclass x y w h").bad] == [2]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("0 0.5 0.5 0.1 0.1 0.9", "a confidence"),
+        ("0 0.5 0.5 0.1 0.1 12", "a track id"),
+        ("0,0.5,0.5,0.1,0.1", "separated by blanks"),
+        ("0 0,5 0,5 0,1 0,1", "decimal points"),
+        ("car 0.5 0.5 0.1 0.1", "not its name"),
+    ],
+)
+def test_what_is_expected_says_what_to_change(line, hint):
+    assert hint in read(line).bad[0].expected
