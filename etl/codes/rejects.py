@@ -37,6 +37,12 @@ _REASONS = (
         "Set source.annotations to one of the folders.",
     ),
     RejectReason(
+        "other_filename",
+        ("file",),
+        "Label files have the name of one image, and name another existing image in <filename>.",
+        "Check which one they belong to. source.match: '([^/]+)\\.' keeps to the names of the files.",
+    ),
+    RejectReason(
         "unread_label",
         ("file",),
         "Files that may hold labels are not read.",

@@ -84,9 +84,11 @@ class ImageLabels:
         bad: The entries that cannot be read as boxes.
         declared_wh: Width and height of the image in pixels, if the file has them; an image of another size is
             rejected.
+        declared_name: File name of the image, if the file has one; the name of the label file comes first.
     """
 
     file: str
     boxes: tuple[LabelBox, ...] = ()
     bad: tuple[BadBox, ...] = ()
     declared_wh: tuple[int, int] | None = None
+    declared_name: str | None = None

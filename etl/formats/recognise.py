@@ -54,6 +54,12 @@ class _Json(NamedTuple):
 
 
 _JSON_LOOKS: tuple[tuple[Look, Callable[[_Json], bool]], ...] = (
+    (Look("COCO panoptic JSON"), lambda json: json.has("segments_info")),
+    (Look("COCO results, detections of a model"), lambda json: json.is_list and json.has("image_id", "bbox", "score")),
+    (Look("COCO captions without boxes"), lambda json: json.has("image_id", "caption") and not json.has("bbox")),
+    (_COCO, lambda json: not json.is_list and json.has("images", "annotations")),
+    (_COCO, lambda json: not json.is_list and json.has("annotations", "image_id", "bbox")),
+    (_COCO, lambda json: not json.is_list and json.has("images", "id") and json.has_any("file_name", "coco_url")),
     (
         Look("labelme JSON", None, "export it as COCO (labelme2coco) or YOLO (labelme2yolo)"),
         lambda json: json.has("shapes") and json.has_any("imagePath", "imageData", "shape_type"),
@@ -79,12 +85,6 @@ _JSON_LOOKS: tuple[tuple[Look, Callable[[_Json], bool]], ...] = (
     (Look("Cityscapes JSON"), lambda json: json.has("imgHeight", "imgWidth", "objects")),
     (Look("Labelbox JSON"), lambda json: json.has_any("Labeled Data", "data_row")),
     (Look("SageMaker manifest"), lambda json: json.has("source-ref")),
-    (Look("COCO panoptic JSON"), lambda json: json.has("segments_info")),
-    (Look("COCO results, detections of a model"), lambda json: json.is_list and json.has("image_id", "bbox", "score")),
-    (Look("COCO captions without boxes"), lambda json: json.has("image_id", "caption") and not json.has("bbox")),
-    (_COCO, lambda json: not json.is_list and json.has("images", "annotations")),
-    (_COCO, lambda json: not json.is_list and json.has("annotations", "image_id", "bbox")),
-    (_COCO, lambda json: not json.is_list and json.has("images", "id") and json.has_any("file_name", "coco_url")),
     (Look("Hugging Face image folder metadata"), lambda json: json.has("file_name", "objects")),
 )
 

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ElementTree  # to build and write; files are parsed by defusedxml
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import cos, sin
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ def image_name(data: bytes) -> str | None:
 
 
 def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str] | None) -> ImageLabels:
-    """Return the labels of one file; its image name and folder are not used."""
+    """Return the labels of one file; its folder is not used."""
     try:
         root, line_of = _parse(data)
     except ElementTree.ParseError as error:
@@ -54,7 +55,8 @@ def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str]
     if root.tag != "annotation":
         return unreadable(file, f"<{root.tag}>", _EXPECTED)
     entries = [_read_object(element, line_of.get(element)) for element in root.iter("object")]
-    return image_labels(file, entries, _declared_wh(root))
+    labels = image_labels(file, entries, _declared_wh(root))
+    return replace(labels, declared_name=(root.findtext("filename") or "").strip() or None)
 
 
 class _Builder(ElementTree.TreeBuilder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,6 +76,8 @@ def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
         return
     if (traits := describe_file(row, file, header, labels, source.format)) is not None:
         rows.traits.append(traits)
+    if source.match is None:
+        rows.rejects += _named_otherwise(source.images, path, labels)
 
 
 def _labels(part: IngestPart, path: str, wh: tuple[int, int]) -> tuple[ImageLabels, ...]:
@@ -86,3 +90,15 @@ def _labels(part: IngestPart, path: str, wh: tuple[int, int]) -> tuple[ImageLabe
         reader.read_label(store.read_bytes(uri), listed, wh, part.categories)
         for listed, uri in part.label_files.get(path, ())
     )
+
+
+def _named_otherwise(images: str, path: str, labels: Sequence[ImageLabels]) -> Iterator[dict[str, str]]:
+    """Yield a reject for each label file of an image that holds the name of another existing image."""
+    folder, own = posixpath.split(path)
+    for label in labels:
+        name = posixpath.basename((label.declared_name or "").replace("\\", "/"))
+        stem = posixpath.splitext(name)[0].casefold()
+        if stem and stem not in (own.casefold(), posixpath.splitext(own)[0].casefold()):
+            other = posixpath.join(folder, name)
+            if store.exists(store.join(images, other)):
+                yield reject("file", label.file, "other_filename", other, f"{path}, as the label file is named")

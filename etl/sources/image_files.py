@@ -24,7 +24,7 @@ _UNSUPPORTED = frozenset(
     }
 )  # fmt: skip
 _MOST_OPENED = 1000  # files without a known suffix
-_EXPECTED = "a file name ending in one of .jpg .png .tif .webp and the like"
+_EXPECTED = "JPEG, PNG, TIFF, WebP, BMP, HEIC or AVIF, with the suffix of the format"
 
 
 def has_image_suffix(path: str) -> bool:
@@ -95,8 +95,8 @@ def describe_skipped(rejects: Sequence[dict[str, str]]) -> str:
     """Return how many images a folder without any usable one has, with the reason of the first."""
     if not rejects:
         return ""
-    first = rejects[0]
-    return f", but {len(rejects)} entries that are not used, as {first['where']}: {first['found']}"
+    first, entries = rejects[0], "entry" if len(rejects) == 1 else "entries"
+    return f", and {len(rejects)} {entries} that cannot be used, such as {first['where']}: {first['found']}"
 
 
 _SKIPPED = {

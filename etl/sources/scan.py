@@ -30,7 +30,7 @@ from etl.sources.label_files import LabelContents, LabelFiles, find_label_files,
 from etl.sources.label_pairs import pair_source
 from etl.sources.listed_labels import ListedLabels
 from etl.sources.own_split import find_own_split
-from etl.sources.unread_files import describe_looks, recognise_files, reject_unread
+from etl.sources.unread_files import describe_looks, recognise_files, reject_labels_beside, reject_unread
 from etl.storage import store
 from etl.storage.listing import FolderListing
 
@@ -104,7 +104,7 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
     if isinstance(reader, formats.DatasetFormat):
         labels = _read_datasets(config, reader, files, paths, NameRules(config.source.match, guesses), given)
     else:
-        labels = _pair_labels(config, reader, files, paths, folder, guesses)
+        labels = _pair_labels(config, reader, files, paths, folder, guesses, _where(unusable))
     skipped = [entry for path, entry in files.skipped.items() if entry not in folder.skipped]
     rejects = [*nameless, *unusable, *reject_skipped(skipped, of_images=False), *labels.rejects]
     dropped = {row["where"] for row in rejects}
@@ -131,6 +131,10 @@ def _choose_sample(files: Sequence[store.FileInfo], number: int) -> list[store.F
     """Return the images with the smallest ids, in the order given."""
     chosen = set(sorted((file.path for file in files), key=image_id)[:number])
     return [file for file in files if file.path in chosen]
+
+
+def _where(rejects: Sequence[dict[str, str]]) -> list[str]:
+    return [row["where"] for row in rejects if row["kind"] == "image"]
 
 
 def _endings() -> str:
@@ -180,12 +184,13 @@ def _pair_labels(
     images: Sequence[str],
     folder: FolderListing,
     guesses: Collection[str] | None,
+    unusable: Collection[str],
 ) -> _Labels:
-    """Pair label files of one image each with the images."""
+    """Pair label files of one image each with the images; those of `unusable` images are not unmatched."""
     source = config.source
-    pairs = pair_source(config, reader, files, images, folder.aliases, guesses)
+    pairs = pair_source(config, reader, files, [*images, *unusable], folder.aliases, guesses)
     labels = _Labels(
-        {image: (label,) for image, label in pairs.pairs.items()},
+        {image: (label,) for image, label in pairs.pairs.items() if image not in unusable},
         rejects=pairs.rejects,
         guesses=pairs.guesses,
         findings=pairs.findings,
@@ -194,6 +199,8 @@ def _pair_labels(
         listed = {file.path: store.join(source.images, file.path) for file in folder.files}
         labels.declared, found = find_yolo_names(config, listed, files.uris | files.others)
         labels.findings += found
+    if not pairs.pairs and not source.annotations:
+        labels.rejects += reject_labels_beside(config)
     if source.unlabelled == "reject":
         labels.rejects += [
             reject("file", image, "unlabelled_image", "no label file", "a label file")

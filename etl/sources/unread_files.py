@@ -5,16 +5,18 @@ from __future__ import annotations
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from glob import escape
 from typing import Any
 
 from etl.config import Config, SplitLists
 from etl.formats.companions import is_companion, is_image_list
+from etl.formats.folders import names_kind
 from etl.formats.pairing import stem_of
 from etl.formats.recognise import HEAD_BYTES, Look, recognise
 from etl.imaging.formats import EXTENSIONS
 from etl.schema import reject
 from etl.storage import store
-from etl.storage.listing import suffix_of
+from etl.storage.listing import list_folder, suffix_of
 
 _SAMPLED = 20  # files of one folder and suffix that are opened to know what all of them look like
 _DATA = frozenset(
@@ -70,6 +72,36 @@ def reject_unread(
             found = f"a file of no known label format ({suffix_of(path) or 'without suffix'})"
             rows.append(reject("file", path, unknown, found, f"a label file of format {config.source.format}"))
     return rows
+
+
+def reject_labels_beside(config: Config) -> list[dict[str, str]]:
+    """Return the rejects of folders of label files that lie beside the images, where no label file is looked for.
+
+    Such a folder is named like labels: `data/labels` for `data/images`, `data/labels/train` for `data/images/train`.
+    """
+    images = config.source.images.rstrip("/")
+    parent, _, name = images.rpartition("/")
+    above = parent.rpartition("/")[0]
+    rows = []
+    for place, below in ((parent, ""), (above, f"/{name}")):
+        for beside in store.glob(f"{escape(place)}/*") if place else ():
+            folder = f"{beside}{below}"
+            is_candidate = names_kind(posixpath.basename(beside)) and not f"{images}/".startswith(f"{beside}/")
+            if is_candidate and store.is_folder(folder) and (row := _reject_folder(config, folder)) is not None:
+                rows.append(row)
+    return rows
+
+
+def _reject_folder(config: Config, folder: str) -> dict[str, str] | None:
+    """Return the reject of a folder of label files, None if its first files look like none."""
+    files = [file.path for file in list_folder(folder).files if _may_be_label(file.path)]
+    looks = {path: look_at(path, store.join(folder, path)) for path in files[:_SAMPLED]}
+    path, look = next(((path, look) for path, look in looks.items() if look is not None), ("", None))
+    if look is None:
+        return None
+    is_read = look.format == config.source.format
+    expected = f"source.annotations: {folder}" if is_read else f"source.annotations: {folder}; {look.advice}"
+    return reject("file", folder, "unread_label", f"{len(files)} files like {path}: {look}", expected)
 
 
 def expected_file(config: Config, reader: Any, path: str, look: Look) -> str:

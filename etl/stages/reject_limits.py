@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ _UNMATCHED = ("label_without_image", "undecodable_name")  # label files of one i
 _READ_ELSEWHERE = (
     "ambiguous_label",
     "several_label_sets",
+    "other_filename",
     "second_label",
     "unknown_file",
 )  # their images have labels or are rejected too
@@ -68,6 +70,14 @@ def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
     unused = unread + unmatched
     verb = f"have no labels, while {unused} label file{' is' if unused == 1 else 's are'} not used"
     yield Loss(unlabelled, images + of_images + unlisted, "images", verb)
+    verb = "have labels whose <filename> names another image, each a different one"
+    yield Loss(_named_once(rejects), images + of_images, "images", verb)
+
+
+def _named_once(rejects: pa.Table) -> int:
+    """Return how many label files name an image of another name; a name that several repeat is that of a template."""
+    named = rejects.filter(pc.equal(rejects["reason"], "other_filename"))["found"]
+    return sum(count == 1 for count in Counter(named.to_pylist()).values())
 
 
 def _written_boxes(tables: Mapping[str, pa.Table]) -> int:

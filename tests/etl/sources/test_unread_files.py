@@ -129,7 +129,7 @@ def test_links_out_of_the_source_are_rejects_unless_followed(tmp_path: Path) -> 
 def test_a_folder_of_links_out_of_it_names_the_cause(tmp_path: Path) -> None:
     laid_out(tmp_path, {"all/a.jpg": b"", "data/classes.txt": b"car\n"})
     (tmp_path / "data" / "a.jpg").symlink_to("../all/a.jpg")
-    with pytest.raises(ConfigError, match=r"1 entries that are not used, as a\.jpg: a link to .*/all/a\.jpg"):
+    with pytest.raises(ConfigError, match=r"1 entry that cannot be used, such as a\.jpg: a link to .*/all/a\.jpg"):
         scanned(tmp_path / "data")
 
 
@@ -144,3 +144,24 @@ def test_pipes_in_place_of_labels_lists_and_names_are_not_opened(tmp_path: Path)
         scanned(tmp_path, categories=str(tmp_path / "b.txt"))
     explicit = scanned(tmp_path, annotations=[str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])
     assert ("file", "b.txt", "special_file") in told(explicit)
+
+
+@pytest.mark.parametrize(("images", "labels"), [("d/images", "d/labels"), ("d/images/train", "d/Annotations/train")])
+def test_labels_beside_the_images_are_named_with_the_setting_that_reads_them(
+    tmp_path: Path, images: str, labels: str
+) -> None:
+    laid_out(tmp_path, {f"{images}/a.jpg": b"", f"{labels}/a.txt": BOX, f"{labels}/b.txt": BOX, "d/notes/c.txt": BOX})
+    row = scanned(tmp_path / images).rejects[0]
+    assert (row["reason"], row["found"]) == ("unread_label", "2 files like a.txt: YOLO boxes")
+    assert row["expected"] == f"source.annotations: {tmp_path / labels}"
+    row = scanned(tmp_path / images, format="voc").rejects[0]
+    assert row["expected"] == f"source.annotations: {tmp_path / labels}; set source.format: yolo"
+    assert scanned(tmp_path / images, annotations=str(tmp_path / labels)).paired == {"a.jpg": ("a.txt",)}
+
+
+def test_the_labels_of_an_image_that_cannot_be_used_are_not_unmatched(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"data/a.jpg": b"", "data/a.txt": BOX, "data/b.txt": BOX, "data/c.jp2": b"", "data/c.txt": BOX})
+    (tmp_path / "data" / "b.jpg").symlink_to("nowhere.jpg")
+    found = scanned(tmp_path / "data")
+    assert told(found) == {("image", "b.jpg", "broken_link"), ("image", "c.jp2", "unsupported_format")}
+    assert found.paired == {"a.jpg": ("a.txt",)}
