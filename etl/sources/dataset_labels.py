@@ -36,6 +36,7 @@ class DatasetLabels:
     findings: Sequence[Finding] = ()
     guesses: tuple[str, ...] = ()
     images_of_file: Mapping[str, Collection[str]] | None = None  # known for COCO
+    roots: tuple[str, ...] = ()  # categories that are the supercategory of all others in their file
 
 
 def read_datasets(
@@ -64,7 +65,9 @@ def _read_coco(
     listed, rejects = _split_unusable(read.labels, images)
     guesses = tuple(sorted(GUESS_OF[way] for way in read.ways if way in GUESS_OF))
     of_files = coco.images_of_files(read.labels)
-    return DatasetLabels(listed, read.categories, rejects, tuple(_findings(read)), guesses, of_files)
+    return DatasetLabels(
+        listed, read.categories, rejects, tuple(_findings(read)), guesses, of_files, tuple(sorted(read.roots))
+    )
 
 
 def _track(pieces: Iterable[Piece], file: str, total: int) -> Iterable[Piece]:

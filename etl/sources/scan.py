@@ -75,6 +75,7 @@ class _Labels:
     listed: ListedLabels = field(default_factory=ListedLabels)
     images_of_file: Mapping[str, Collection[str]] | None = None
     declared: Sequence[str] | None = None
+    roots: tuple[str, ...] = ()
     rejects: list[dict[str, str]] = field(default_factory=list)
     guesses: tuple[str, ...] = ()
     findings: list[Finding] = field(default_factory=list)
@@ -116,6 +117,7 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
         labels=files.uris,
         sizes=files.sizes,
         categories=tuple(given or labels.declared or ()) or None,
+        roots=labels.roots if given is None else (),
         own_split=find_own_split(config, LabelContents(files.uris), paths, folder.files, labels.images_of_file),
         paired=labels.paired,
         listed=labels.listed,
@@ -165,6 +167,7 @@ def _read_datasets(
         listed=dataset.listed,
         images_of_file=dataset.images_of_file,
         declared=dataset.categories,
+        roots=dataset.roots,
         rejects=[*dataset.rejects, *rejects],
         guesses=dataset.guesses,
         findings=list(dataset.findings),
