@@ -115,6 +115,11 @@ _NAMES = (
         "Check an example; source.match sets how names are joined.",
     ),
     FindingCode(
+        "text_links", ("warning",),
+        "Files of text with the path of another file are taken for links to it: a copy has lost its symbolic links.",
+        "Copy the source again with its links, for example with `cp -a`, `tar` or `git config core.symlinks true`.",
+    ),
+    FindingCode(
         "names_above", ("warning",),
         "The class names were found in a folder above images and labels.",
         "Set source.categories to the file.",

@@ -30,6 +30,7 @@ from etl.sources.label_files import LabelContents, LabelFiles, find_label_files,
 from etl.sources.label_pairs import pair_source
 from etl.sources.listed_labels import ListedLabels
 from etl.sources.own_split import find_own_split
+from etl.sources.text_links import follow_text_links
 from etl.sources.unread_files import describe_looks, recognise_files, reject_labels_beside, reject_unread
 from etl.storage import store
 from etl.storage.listing import FolderListing
@@ -89,7 +90,7 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
     root = config.source.images
     if not store.is_folder(root):
         raise ConfigError(config.name, "source.images", f"no folder {root}", "a folder of images")
-    folder = list_source_folder(config, root)
+    folder, found_links = follow_text_links(root, list_source_folder(config, root))
     unusable = [
         *reject_skipped(folder.skipped, of_images=bool(config.source.annotations)),
         *reject_unsupported(config, folder),
@@ -125,7 +126,7 @@ def scan(config: Config, guesses: Collection[str] | None = None) -> SourceListin
         reader_code=reader.code if isinstance(reader, CustomReader) else None,
         kpt_shape=find_kpt_shape(config),
         guesses=labels.guesses,
-        findings=tuple(labels.findings),
+        findings=(*found_links, *labels.findings),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -140,7 +141,12 @@ def read_start(uri: str, size: int) -> bytes:
             with local.open("rb") as file:
                 return file.read(size)
         fs, path = _open(uri)
-        content: bytes = fs.cat_file(path, start=0, end=size)
+        try:
+            content: bytes = fs.cat_file(path, start=0, end=size)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # S3 has no range of an empty file
+                raise
+            return b""
     return content
 
 
@@ -359,10 +365,9 @@ def _walk(folder: str, prefix: str) -> Iterator[FileInfo]:
 
 
 def _size_of_target(link: os.DirEntry[str]) -> int:
-    try:
+    with suppress(OSError):
         return link.stat().st_size
-    except OSError:
-        return 0
+    return 0
 
 
 def _info(path: str, entry: Mapping[str, Any]) -> FileInfo:

@@ -11,6 +11,7 @@ import pytest
 
 from etl.errors import ConfigError, SourceError
 from etl.storage import store
+from tests.etl.conftest import BUCKET
 from tests.etl.sources.listing import BOX, coco, laid_out, scanned, told
 
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"}).encode()
@@ -165,3 +166,17 @@ def test_the_labels_of_an_image_that_cannot_be_used_are_not_unmatched(tmp_path: 
     found = scanned(tmp_path / "data")
     assert told(found) == {("image", "b.jpg", "broken_link"), ("image", "c.jp2", "unsupported_format")}
     assert found.paired == {"a.jpg": ("a.txt",)}
+
+
+def test_an_object_store_is_listed_as_a_disk(s3: Any, tmp_path: Path) -> None:
+    files = {"d/img/a.jpg": b"", "d/img/B.JPG": b"", "d/labels/a.txt": BOX, "d/labels/b.txt": BOX,
+             "d/labels/empty.json": b"", "d/labels/x.json": LABELME, "d/data.yaml": b"names: [car]"}  # fmt: skip
+    for name, content in files.items():
+        s3.put_object(Bucket=BUCKET, Key=name, Body=content)
+    places = {"images": f"s3://{BUCKET}/d/img", "annotations": f"s3://{BUCKET}/d/labels"}
+    found = scanned(tmp_path, categories=None, **places)
+    assert found.paired == {"a.jpg": ("a.txt",), "B.JPG": ("b.txt",)}
+    assert told(found) == {("file", "x.json", "unread_label"), ("file", "empty.json", "unread_label")}
+    assert [row.code for row in found.findings] == ["paired_by_case", "names_above"]
+    beside = scanned(tmp_path, images=places["images"])
+    assert beside.rejects[0]["expected"] == f"source.annotations: {places['annotations']}"
