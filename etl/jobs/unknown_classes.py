@@ -10,7 +10,10 @@ import pyarrow.compute as pc
 from etl.config import Config
 from etl.findings import Finding, finding
 from etl.snapshots import snapshot
-from etl.snapshots.class_changes import find_renamed
+from etl.snapshots.answer import ClassChanges
+from etl.snapshots.change_text import describe_exchanged
+from etl.snapshots.class_changes import compare_labels
+from etl.snapshots.snapshot import Snapshot
 from etl.stages.class_list import UnknownClass, count_unknown, explain_unknown
 
 
@@ -22,14 +25,29 @@ def report_unknown_classes(config: Config, tables: Mapping[str, pa.Table], *, pi
     rejects = tables["rejects"].filter(pc.equal(tables["rejects"]["reason"], "unknown_category"))
     if not rejects.num_rows:
         return []
-    renamed = _find_renamed(config, tables["annotations"])
+    changes = _compare_with_newest(config, tables["annotations"])
+    exchanged = describe_exchanged(changes)
+    renamed = {} if exchanged else _find_renamed(changes, tables["annotations"])
     classes = [UnknownClass(name, boxes, *renamed.get(name, ())) for name, boxes in count_unknown(rejects).items()]
     advice = explain_unknown(classes, pinned=pinned)
+    advice = f"{exchanged}. {advice}" if exchanged else advice
     return [finding("unknown_category", advice, sorted(set(rejects["where"].to_pylist())), count=rejects.num_rows)]
 
 
-def _find_renamed(config: Config, annotations: pa.Table) -> dict[str, tuple[str, int]]:
-    """Return the old name of each class renamed since the newest snapshot, and the number of boxes it had."""
+def _compare_with_newest(config: Config, annotations: pa.Table) -> ClassChanges:
+    """Return the changes of the classes since the newest snapshot, none before the first."""
     newest = snapshot.head(config)
-    before = None if newest is None else snapshot.Snapshot.open(newest).table("annotations")
-    return {} if before is None else find_renamed(before, annotations)
+    return ClassChanges() if newest is None else compare_labels(Snapshot.open(newest).table("annotations"), annotations)
+
+
+def _find_renamed(changes: ClassChanges, annotations: pa.Table) -> dict[str, tuple[str, int]]:
+    """Return, by its new name, the old name of each class that has no box now, and the number of boxes it had.
+
+    Half of the boxes of the old class must have the new one.
+    """
+    now = set(pc.unique(annotations["category"]).to_pylist())
+    return {
+        row.after: (row.before, row.of)
+        for row in changes.source
+        if row.before is not None and row.after is not None and row.before not in now and 2 * row.boxes >= row.of
+    }

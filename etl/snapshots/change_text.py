@@ -15,18 +15,25 @@ def describe_classes(changes: ClassChanges) -> list[str]:
     return list(_lines(changes))
 
 
+def describe_exchanged(changes: ClassChanges) -> str | None:
+    """Return the line about classes whose names were exchanged, None if there are none."""
+    exchanged = _exchanged(_renamed(changes), changes)
+    if not exchanged:
+        return None
+    return (
+        f"CLASS NAMES EXCHANGED: {_rows(exchanged)}. The same boxes now have another class, as after a change in "
+        "the order of the class list; if that was not meant, restore the order"
+    )
+
+
 def _lines(changes: ClassChanges) -> Iterator[str]:
-    moved = [row for row in changes.source if row.before is not None and row.after is not None]
-    renamed = [row for row in moved if row.boxes >= _WHOLE * row.of]
+    renamed = _renamed(changes)
     exchanged = _exchanged(renamed, changes)
-    if exchanged:
-        yield (
-            f"CLASS NAMES EXCHANGED: {_rows(exchanged)}. The same boxes now have another class, as after a change in "
-            "the order of the class list; if that was not meant, restore the order"
-        )
+    if (line := describe_exchanged(changes)) is not None:
+        yield line
     if only_renamed := [row for row in renamed if row not in exchanged]:
         yield f"classes renamed in the source: {_rows(only_renamed)}"
-    if relabelled := [row for row in moved if row not in renamed]:
+    if relabelled := [row for row in _moved(changes) if row not in renamed]:
         yield f"boxes relabelled: {_rows(relabelled)}"
     if new := [row for row in changes.source if row.before is None]:
         yield f"new classes: {_listed(f'{row.after} ({row.of} boxes)' for row in new)}"
@@ -37,6 +44,14 @@ def _lines(changes: ClassChanges) -> Iterator[str]:
     if changes.renumbered:
         numbers = _listed(f"{row.category} {row.before} -> {row.after}" for row in changes.renumbered)
         yield f"numbers changed in exports and models: {numbers}"
+
+
+def _moved(changes: ClassChanges) -> list[ClassChange]:
+    return [row for row in changes.source if row.before is not None and row.after is not None]
+
+
+def _renamed(changes: ClassChanges) -> list[ClassChange]:
+    return [row for row in _moved(changes) if row.boxes >= _WHOLE * row.of]
 
 
 def _exchanged(renamed: Sequence[ClassChange], changes: ClassChanges) -> list[ClassChange]:

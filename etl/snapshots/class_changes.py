@@ -55,18 +55,9 @@ def compare_classes(before: Labels, after: Labels, pairs: BoxPairs) -> ClassChan
     return ClassChanges(source=source, trained=trained, renumbered=renumbered)
 
 
-def find_renamed(before: pa.Table, after: pa.Table) -> dict[str, tuple[str, int]]:
-    """Return the old name of each class that took the place of one without boxes now, and the boxes that one had.
-
-    Half of the boxes of the old class must have the new one.
-    """
-    now = set(_labelled_names(after))
-    changes = _source_changes(before, after, pair_boxes(before, after))
-    return {
-        row.after: (row.before, row.of)
-        for row in changes
-        if row.before is not None and row.after is not None and row.before not in now and 2 * row.boxes >= row.of
-    }
+def compare_labels(before: pa.Table, after: pa.Table) -> ClassChanges:
+    """Return the changes of the classes as labelled between two tables of annotations."""
+    return ClassChanges(source=tuple(_source_changes(before, after, pair_boxes(before, after))))
 
 
 def _source_changes(before: pa.Table, after: pa.Table, pairs: BoxPairs) -> Iterator[ClassChange]:

@@ -202,3 +202,19 @@ def test_a_class_outside_a_configured_list_is_to_be_added_there(zoo: Animals) ->
         "Boxes of classes that are not in the class list are rejected: dog (20 boxes). To train on them, add them at "
         "the end of source.categories."
     )
+
+
+def test_a_name_put_first_in_a_list_of_yolo_names_is_said_to_exchange_the_others(dataset: Any, tmp_path: Path) -> None:
+    names = dataset.folder / "classes.txt"
+    names.write_text("car\nbus\n")
+    source = {"format": "yolo", "images": str(dataset.folder)}
+    config = dataset.config(tmp_path / "store", source=source)
+    built(config)
+    names.write_text("van\ncar\nbus\n")
+    with pytest.raises(SourceError) as error:
+        built(config)
+    [line] = [line for line in str(error.value).splitlines() if "EXCHANGED" in line]
+    assert "car -> van (" in line and "bus -> car (" in line and "restore the order" in line
+    assert "renamed" not in line
+    names.write_text("car\nbus\nvan\n")
+    assert built(config).categories == ["car", "bus"]
