@@ -183,6 +183,11 @@ _IMAGES = (
     ),
     FindingCode("bright_images", ("info",), "Overexposed images: small objects have little contrast.", ""),
     FindingCode(
+        "one_colour_images", ("critical", "warning"),
+        "Images are black or of one colour after decoding; critical if they are more than a tenth of all images.",
+        "Open a few of them: are the files whole? Images of more than 8 bits need source.pixel_range.",
+    ),
+    FindingCode(
         "flat_images", ("info",), "Images almost without contrast.", "Check for fog, a lens cap or plain ground."
     ),
     FindingCode(

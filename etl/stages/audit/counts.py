@@ -293,6 +293,7 @@ class PartCounter:
 _IMAGE_FAULTS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("dark_images", "brightness", lambda luma: luma < 40),
     ("bright_images", "brightness", lambda luma: luma > 215),
+    ("one_colour_images", "contrast", lambda deviation: deviation < 2),
     ("flat_images", "contrast", lambda deviation: deviation < 15),
     ("blurred_images", "sharpness", lambda variance: variance < 10),
 )

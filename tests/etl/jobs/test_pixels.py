@@ -186,6 +186,14 @@ def test_five_bands_are_refused_by_name_and_read_as_told(tmp_path: Path) -> None
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_a_dataset_that_decodes_to_black_is_told_so(tmp_path: Path) -> None:
+    deep(tmp_path / "data", range(6))
+    answer = build(config(tmp_path / "data", tmp_path / "store", pixel_range=[40_000, 65_535]))
+    black = findings(answer)["one_colour_images"]
+    assert (black.severity, black.count) == ("critical", 6)
+    assert findings(answer)["outside_pixel_range"].count == 6
+
+
 @pytest.mark.parametrize("value", [[5, 5], [9, 1], [1], "full", [0, 1, 2]])
 def test_an_impossible_range_is_refused(tmp_path: Path, value: Any) -> None:
     with pytest.raises((ConfigError, ValueError), match="pixel_range"):

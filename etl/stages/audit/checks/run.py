@@ -15,6 +15,7 @@ CHECKS: tuple[Callable[[CheckInput], Iterator[Finding]], ...] = (
     source.duplicate_images,
     source.near_duplicates,
     source.unlabelled_images,
+    source.one_colour_images,
     source.empty_splits,
     classes.declared_classes,
     classes.unnamed_classes,

@@ -11,7 +11,8 @@ from etl.findings import Finding, finding, finding_of_rejects
 from etl.schema import SPLITS
 from etl.stages.audit.context import CheckInput
 
-_OWN_CHECK = {"unlabelled_images"}  # counted under a code whose severity takes more than the count
+_OWN_CHECK = {"one_colour_images", "unlabelled_images"}  # counted under a code whose severity takes more than the count
+_MANY_OF_ONE_COLOUR = 0.1  # share of the images
 _MANY_UNLABELLED = 5  # more than one image in so many
 
 
@@ -92,6 +93,19 @@ def unlabelled_images(data: CheckInput) -> Iterator[Finding]:
         )
         files = data.summary.files.get("unlabelled_images", ())
         yield finding("unlabelled_images", advice, files, count=missing, severity=severity)
+
+
+def one_colour_images(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if images show nothing; critical if many do."""
+    affected = data.counted("one_colour_images")
+    if affected:
+        severity: Severity = "critical" if affected > _MANY_OF_ONE_COLOUR * data.audit.images else "warning"
+        advice = (
+            f"{affected} of {data.audit.images} images are black or of one colour after decoding. Open a few of them: "
+            "are the files whole? Images of more than 8 bits need source.pixel_range."
+        )
+        files = data.summary.files.get("one_colour_images", ())
+        yield finding("one_colour_images", advice, files, count=affected, severity=severity)
 
 
 def empty_splits(data: CheckInput) -> Iterator[Finding]:
