@@ -22,6 +22,7 @@ class Look(NamedTuple):
     name: str
     format: str | None = None  # the `source.format` that reads it
     cure: str = _CONVERT  # what to do if there is none
+    is_label: bool = True  # false for files without boxes of objects
 
     def __str__(self) -> str:
         return self.name
@@ -55,8 +56,14 @@ class _Json(NamedTuple):
 
 _JSON_LOOKS: tuple[tuple[Look, Callable[[_Json], bool]], ...] = (
     (Look("COCO panoptic JSON"), lambda json: json.has("segments_info")),
-    (Look("COCO results, detections of a model"), lambda json: json.is_list and json.has("image_id", "bbox", "score")),
-    (Look("COCO captions without boxes"), lambda json: json.has("image_id", "caption") and not json.has("bbox")),
+    (
+        Look("COCO results, detections of a model", is_label=False),
+        lambda json: json.is_list and json.has("image_id", "bbox", "score"),
+    ),
+    (
+        Look("COCO captions without boxes", is_label=False),
+        lambda json: json.has("image_id", "caption") and not json.has("bbox"),
+    ),
     (_COCO, lambda json: not json.is_list and json.has("images", "annotations")),
     (_COCO, lambda json: not json.is_list and json.has("annotations", "image_id", "bbox")),
     (_COCO, lambda json: not json.is_list and json.has("images", "id") and json.has_any("file_name", "coco_url")),

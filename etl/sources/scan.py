@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ from etl.sources.own_split import find_own_split
 from etl.sources.text_links import follow_text_links
 from etl.sources.unread_files import describe_looks, recognise_files, reject_labels_beside, reject_unread
 from etl.storage import store
-from etl.storage.listing import FolderListing
+from etl.storage.listing import FolderListing, SkippedEntry
 
 _PHRASES = 3  # kinds of foreign files that a message names
 
@@ -159,7 +159,7 @@ def _read_datasets(
         foreign = {path: look for path, look in looks.items() if look is not None and not look.name.startswith("COCO")}
         rest = {path: uri for path, uri in files.uris.items() if path not in foreign}
         if not rest:
-            _refuse_foreign(config, foreign or recognise_files(files.others))
+            _refuse_foreign(config, foreign or recognise_files(files.others), files.skipped.values())
         unread = {path: files.uris[path] for path in foreign}
         files.uris = rest
         rejects = reject_unread(config, reader, files.others | unread)
@@ -175,9 +175,9 @@ def _read_datasets(
     )
 
 
-def _refuse_foreign(config: Config, looks: Mapping[str, Look | None]) -> None:
-    """Raise SourceError if the files look like other formats than that of the source."""
-    if phrases := list(describe_looks(looks)):
+def _refuse_foreign(config: Config, looks: Mapping[str, Look | None], skipped: Iterable[SkippedEntry]) -> None:
+    """Raise SourceError if files look like other formats than that of the source, or were skipped."""
+    if phrases := [*describe_looks(looks), *(f"{entry.path} is {entry.found}" for entry in skipped)]:
         raise SourceError(f"{config.name}: no {config.source.format} label file: {'; '.join(phrases[:_PHRASES])}")
 
 

@@ -65,10 +65,10 @@ def reject_unread(
     rows = []
     for path, uri in sorted(uris.items()):
         look = looks.get(path)
-        if look is not None:
+        if look is not None and look.is_label:
             reason = "second_label" if stem_of(path) in stems else "unread_label"
             rows.append(reject("file", path, reason, look, expected_file(config, reader, path, look)))
-        elif (unknown := _reason_of_unknown(config, path, uri)) is not None:
+        elif look is None and (unknown := _reason_of_unknown(config, path, uri)) is not None:
             found = f"a file of no known label format ({suffix_of(path) or 'without suffix'})"
             rows.append(reject("file", path, unknown, found, f"a label file of format {config.source.format}"))
     return rows

@@ -66,6 +66,12 @@ def test_what_accompanies_images_and_labels_is_no_reject(tmp_path: Path) -> None
     assert found == {"report.csv": ("unknown_file", "a file of no known label format (.csv)")}
 
 
+def test_detections_of_a_model_and_captions_are_no_labels(tmp_path: Path) -> None:
+    detections = json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]).encode()
+    laid_out(tmp_path, {"a.jpg": b"", "a.txt": BOX, "b.jpg": b"", "run/predictions.json": detections})
+    assert reasons(tmp_path) == {}
+
+
 def test_an_unknown_file_in_a_folder_of_labels_may_hold_some(tmp_path: Path) -> None:
     laid_out(tmp_path, {"img/a.jpg": b"", "ann/a.txt": BOX, "ann/b.json": b'{"boxes": 3}', "ann/c.bin": b"\0"})
     assert reasons(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann")) == {
@@ -143,6 +149,8 @@ def test_pipes_in_place_of_labels_lists_and_names_are_not_opened(tmp_path: Path)
     assert found.categories == ("car",)
     with pytest.raises(ConfigError, match=r"b\.txt, which is no regular file"):
         scanned(tmp_path, categories=str(tmp_path / "b.txt"))
+    with pytest.raises(SourceError, match=r"no coco label file: b\.txt is a named pipe, socket or device"):
+        scanned(tmp_path, format="coco", annotations=str(tmp_path / "b.txt"))
     explicit = scanned(tmp_path, annotations=[str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])
     assert ("file", "b.txt", "special_file") in told(explicit)
 
