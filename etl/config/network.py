@@ -47,7 +47,8 @@ def preset_anchors(
         return None
     if len(preset) != len(levels):
         expected = f"{len(levels)}: one for each stride of the model, {', '.join(map(str, sorted(levels)))}"
-        raise ConfigError(config.name, "anchors.preset", f"{len(preset)} levels", expected)
+        found = f"{len(preset)} level{'s' * (len(preset) != 1)}"
+        raise ConfigError(config.name, "anchors.preset", found, expected)
     return tuple(tuple((w * scale, h * scale) for w, h in level) for level in preset)
 
 

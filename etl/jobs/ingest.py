@@ -15,7 +15,7 @@ from itertools import count
 import pyarrow as pa
 
 from etl import schema
-from etl.config import Config
+from etl.config import Config, network
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.ids import digest
@@ -86,6 +86,7 @@ def run(
     builds are not used: every image is read and tiled again.
     """
     stopwatch = Stopwatch()  # the scan is part of the stage
+    network.preset_anchors(config, network.strides(config))  # a wrong number of levels fails before any work
     watched = purpose == "build" and config.watch.poll_seconds is not None
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
     plan = load_plan(config.home) if plan is None else plan

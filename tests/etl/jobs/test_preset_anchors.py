@@ -82,7 +82,7 @@ def test_the_command_prints_both_and_writes_the_preset_for_other_frameworks(data
     ("settings", "message"),
     [
         ("preset: [[[8, 8]], [[16, 16]]]", "found 2 levels, expected 3: one for each stride of the model, 8, 16, 32"),
-        ("preset: [[[8, 8]]], strides: [8, 16]", "found 1 levels, expected 2"),
+        ("preset: [[[8, 8]]], strides: [8, 16]", "found 1 level, expected 2"),
         ("preset: [[[8, 8]], [[9, 9]], [[4, 4], [5, 5]]]", "as many in each"),
         ("preset: [[[8, 8]], [[9, 9]], [[4, -4]]]", "anchors.preset.2.0.1: found -4, expected greater than 0"),
         ("preset: [[8, 8], [9, 9], [4, 4]]", "anchors.preset.0.0: found 8"),
@@ -104,3 +104,17 @@ def test_the_levels_of_a_preset_are_those_of_the_model(tmp_path: Path) -> None:
     file.write_text(head + "train: {model: yolo26n-p2}\n")
     with pytest.raises(ConfigError, match="found 2 levels, expected 4: one for each stride of the model, 4, 8, 16, 32"):
         load(file)
+
+
+def test_a_training_of_a_model_without_anchors_needs_no_preset_for_its_levels(tmp_path: Path) -> None:
+    file = tmp_path / "d.yaml"
+    head = "name: d\nsource: {format: yolo, images: i}\nanchors: {preset: [[[4, 4]], [[8, 8]]]}\n"
+    file.write_text(head + "train: {model: speck-micro-anchors}\n")
+    assert load(file, {"train.model": "yolo26n"}).train.model == "yolo26n"
+
+
+def test_a_build_of_a_preset_with_other_levels_fails_before_any_work(dataset: Any, tmp_path: Path) -> None:
+    config = dataset.config(tmp_path / "store", anchors={"preset": GOOD}, train={"model": "speck-micro-anchors"})
+    with pytest.raises(ConfigError, match="found 3 levels, expected 2: one for each stride of the model, 4, 8"):
+        dataset.build(config)
+    assert not list((tmp_path / "store").rglob("*.parquet"))
