@@ -91,7 +91,8 @@ class Source(Section):
     """Whether links may lead out of `source.images` and `source.annotations`. Links within them are always followed."""
     categories: str | Annotated[tuple[Name, ...], Listed] | None = None
     """Class names in the order of their ids: a list, a names file or a data.yaml. By default they are taken from the
-    label files, and for YOLO from the data.yaml or names file beside them."""
+    label files, and for YOLO from the data.yaml or names file beside them. The `kpt_shape` of a data.yaml says how many
+    keypoints follow the box in each row."""
     match: Regex | None = None
     """Regular expression that joins images and label files: paths in which it finds the same text (the first group,
     else the whole match) belong together. It is tried on the path without extension, then on the whole path. By default

@@ -15,8 +15,8 @@ _SCORES = ("confidence", "track id")  # what may follow
 _HALF = 0.55  # sides of the box between its centre and a keypoint at most: 0.5 and some slack
 _APART = 2.2  # w h, taken as a point, is so many times as far from the centre as any keypoint; a next vertex never is
 _LARGE = 0.3  # or a keypoint is so far from the centre: few polygons of this size fit into such a box
-_ENOUGH = 20  # rows for that to count
-_SHARE = 0.1  # of the rows of one length that are surely pose rows, for all of them to be ones
+_ENOUGH = 6  # rows for that to count
+_SHARE, _LEAST = 0.1, 2  # of the rows of one length that are surely pose rows, for all of them to be ones
 
 
 class Form(NamedTuple):
@@ -57,7 +57,7 @@ def find_form(rows: NDArray[np.float64]) -> Form | None:
             apart = abs(places[:, 2:BOX] - places[:, :2]).max(axis=1)
             large = (distance > _LARGE) & (len(rows) >= _ENOUGH)
             sure = held & ((apart > _APART * distance) | large)
-            if sure.sum() >= max(_SHARE * len(rows), 2 * (~held).sum()):
+            if sure.sum() >= max(min(len(rows), _LEAST), _SHARE * len(rows), 2 * (~held).sum()):
                 return Form(points, dimensions, scores)
     return None
 

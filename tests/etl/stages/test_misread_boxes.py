@@ -27,7 +27,9 @@ def shares(sides: tuple[float, float], number: int = 40) -> np.ndarray:
 def ingested(labels: ImageLabels) -> dict[str, pa.Table]:
     rows = ingest.IngestRows()
     ingest.add_image(rows, {"image_id": "0", "path": "a.jpg", "width": W, "height": H}, [labels])  # type: ignore[arg-type]
-    return {name: schema.table(schema.TABLES[name], found) for name, found in vars(rows).items()}
+    return {
+        name: schema.table(schema.TABLES[name], found) for name, found in vars(rows).items() if name in schema.TABLES
+    }
 
 
 def reasons(labels: ImageLabels, source_format: str) -> list[str]:

@@ -18,7 +18,7 @@ def cure_of(*lines: str, wh: tuple[int, int] = (320, 240), names: list[str] = NA
     labels = yolo.read_label("\n".join(lines).encode(), "a.txt", wh, names)
     row = {"image_id": "0", "path": "a.jpg", "width": wh[0], "height": wh[1]}
     ingest.add_image(rows, row, [labels])  # type: ignore[arg-type]
-    tables = {name: table(TABLES[name], found) for name, found in vars(rows).items()}
+    tables = {name: table(TABLES[name], found) for name, found in vars(rows).items() if name in TABLES}
     return summarize_reasons(tables, names)[0].cure
 
 
