@@ -65,6 +65,28 @@ class Policy(BaseModel):
     sizes: dict[str, int]  # labels of all train samples by size bucket, as simulated when it was chosen
 
 
+class Cut(BaseModel):
+    """How a video is cut into blocks for several splits, in frame numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    period: int  # the blocks repeat after so many numbers
+    guard: int  # numbers between two blocks, whose frames are left out
+    separates: bool  # frames on both sides of a guard band look different
+    near_duplicates: bool  # val and test frames that look like a train frame of the video are left out
+
+
+class Grouping(BaseModel):
+    """What the split keeps together, chosen by names and looks. A numbered name that is not here is one video."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photos: tuple[str, ...] = ()  # numbered names whose images are separate photos
+    cuts: dict[str, Cut] = {}  # videos that are cut into blocks
+    links: dict[str, str] = {}  # a photo or video -> the group of one that looks the same
+    near: int = 3  # bits by which the perceptual hashes of near-duplicates differ at most
+
+
 class Plan(BaseModel):
     """Choices made once from the whole dataset; they hold until the plan is updated."""
 
@@ -74,6 +96,7 @@ class Plan(BaseModel):
     split_salt: int
     near_duplicates: bool  # near-duplicates of train images are left out of val and test
     divided: tuple[str, ...] = ()  # ids of the images whose regions belong to several splits
+    grouping: Grouping | None = None  # null in plans of older versions: blocks of 32 consecutive numbers
     categories: tuple[str, ...]  # as the source names them
     tile: TilePlan
     negatives: float  # an empty train tile near an object is kept if the fraction of its id is below this

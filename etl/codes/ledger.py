@@ -10,7 +10,7 @@ _RULES = (
     LedgerRule("sorted_corners", ("ingest",), ("kept",), "Its left and right or top and bottom were exchanged."),
     LedgerRule("duplicate_of_train", ("split",), ("dropped",), "Its val or test image equals a train image in bytes."),
     LedgerRule("near_duplicate_of_train", ("split",), ("dropped",), "Its val or test image looks like a train image."),
-    LedgerRule("frame_guard", ("split",), ("dropped",), "Its val or test frame is next to a frame of another split."),
+    LedgerRule("frame_guard", ("split",), ("dropped",), "Its frame lies between a video's blocks of several splits."),
     LedgerRule("like_divided", ("split",), ("dropped",), "Its image may show what a divided image shows."),
     LedgerRule("not_in_own_split", ("split",), ("dropped",), "The dataset's own split does not name its image."),
     LedgerRule("guard_band", ("split",), ("dropped",), "It lies between the regions of a divided image."),

@@ -6,7 +6,7 @@ from etl.config.building import Anchors, Augment, Ontology, Shard, Tile
 from etl.config.dataset import Config
 from etl.config.load import changes, load
 from etl.config.operation import Retention, Retrain, Schedule, Watch, Workers
-from etl.config.source import Source, SplitLists, SplitRatios
+from etl.config.source import Every, Source, SplitLists, SplitRatios
 from etl.config.training import Evaluate, Gate, Loss, Merge, PredictionPrecision, Train
 from etl.errors import ConfigError
 
@@ -16,6 +16,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Evaluate",
+    "Every",
     "Gate",
     "Loss",
     "Merge",

@@ -74,6 +74,13 @@ def _range_form(value: object) -> str | None:
     return "auto" if value == "auto" else None
 
 
+class Every(Section):
+    """Groups of consecutive frames."""
+
+    every: Positive
+    """Number of consecutive frame numbers of a sequence that form a group."""
+
+
 class Source(Section):
     """Where images and labels are and how they belong together."""
 
@@ -103,10 +110,13 @@ class Source(Section):
     - `'0*(\\d+)\\.'` also joins `405.txt` and `000405.jpg`.
     - `'(?:gt_|img_)?([^/]+)\\.'` joins `gt_0012.xml` and `img_0012.jpg`.
     - `'([^/]+)/[^/]+$'` joins `site7/labels.txt` and `site7/photo.jpg`."""
-    group: Regex | None = None
-    """Regular expression that finds the scene, flight or site in an image path (the first group, else the whole match).
-    Images of one group never go to different splits. By default frames numbered in sequence stay together in blocks of
-    32, and augmented versions of a photo with the photo."""
+    group: Regex | Every | None = None
+    """What must not be torn apart: images of one group never go to different splits. A regular expression finds the
+    scene, flight or site in the path relative to `source.images`, folders and extension included (the first group, else
+    the whole match); `{every: 200}` makes groups of 200 consecutive frame numbers of a sequence. By default names and
+    looks decide: the versions of a photo (`NAME_jpg.rf.<hash>`) and photos that look the same are one group, and so are
+    the frames of a video. Numbered images are a video if neighbours look more alike than distant images. A video that
+    is too long for one split is cut into blocks with guard bands between them."""
     split: Split = SplitRatios()
     """How images are divided among train, val and test: shares `{val, test, seed}`, `source` for the split that the
     dataset comes with, or lists `{train, val, test}`."""

@@ -12,7 +12,7 @@ from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.findings import Finding, finding
 from etl.imaging import lossless
-from etl.plan import Plan, TilePlan
+from etl.plan import Grouping, Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import sampling
 from etl.stages.planning.tile_size import (
@@ -63,6 +63,7 @@ def new_plan(work: WorkDir, tile: TilePlan) -> Plan:
         split_salt=pins["split_salt"],
         near_duplicates=pins["near_duplicates"],
         divided=tuple(pins["divided"]),
+        grouping=None if pins["grouping"] is None else Grouping.model_validate(pins["grouping"]),
         categories=tuple(work.categories),
         tile=tile,
         negatives=1.0,

@@ -11,9 +11,10 @@ from etl import region, schema
 from etl.boxes import corners
 from etl.config import SplitRatios
 from etl.jobs import split_check
+from etl.plan import Plan
 from etl.stages.ledger import ledger_row
 from etl.stages.remap import remap_boxes
-from etl.stages.split import assign_splits
+from etl.stages.split import SplitPins, assign_splits
 from etl.storage import store
 from etl.storage.work import Answer, WorkDir
 
@@ -30,9 +31,7 @@ def run(uri: str) -> Answer:
             work.read("ingest", "images"),
             source.split if isinstance(source.split, SplitRatios) else None,
             group=source.group,
-            salt=work.pinned_plan.split_salt if work.pinned_plan is not None else None,
-            near_duplicates=work.pinned_plan.near_duplicates if work.pinned_plan is not None else None,
-            divided=work.pinned_plan.divided if work.pinned_plan is not None else None,
+            pins=_pins(work.pinned_plan),
             predefined=work.build["own_split"],
             boxes=trained,
             metric=work.config.gate.metric,
@@ -53,6 +52,7 @@ def run(uri: str) -> Answer:
             "split_salt": result.salt,
             "near_duplicates": result.near_duplicates,
             "divided": result.divided,
+            "grouping": None if result.grouping is None else result.grouping.model_dump(mode="json"),
             "findings": [row.to_dict() for row in findings],
         }
         store.write_json(work.path("split", "pins.json"), pins)
@@ -60,6 +60,10 @@ def run(uri: str) -> Answer:
         return {"images": dict(sorted(counts.items())), "findings": len(findings)}
 
     return work.run_once("split", compute)
+
+
+def _pins(plan: Plan | None) -> SplitPins | None:
+    return None if plan is None else SplitPins(plan.split_salt, plan.near_duplicates, plan.divided, plan.grouping)
 
 
 def _guard_band_boxes(work: WorkDir, images: pa.Table, boxes: pa.Table) -> list[str]:

@@ -2,17 +2,100 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from etl.schema import DIVIDED
+import numpy as np
+from numpy.typing import NDArray
+
+from etl.schema import DIVIDED, SPLITS
 from etl.stages.rows import ImageRow
+from etl.stages.splitting.hashes import NEAR, Mask, similar_pairs, similar_to
 
 GUARD = 2  # val and test frames this close to a frame of another split are left out
-NEAR = 3  # bits by which the perceptual hashes of near-duplicates differ at most
 NEAR_SHARE = 0.2  # of a split: with more near-duplicates than this, leaving them out would empty it
-_HELD_OUT = ("val", "test")
+_TRAIN, _VAL, _TEST = range(len(SPLITS))
+
+Codes = NDArray[np.int64]  # the split of each image: index into SPLITS, or another number
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """Content and perceptual hash of every image, and the cut video that it belongs to."""
+
+    contents: NDArray[np.int64]  # equal numbers for equal bytes
+    hashes: NDArray[np.uint64]
+    hashed: Mask  # images that have a perceptual hash
+    cut: NDArray[np.int64]  # number of the cut video, -1 for images of none
+
+    @classmethod
+    def of(cls, rows: Sequence[ImageRow], cut: NDArray[np.int64] | None = None) -> Looks:
+        """Return the looks of rows of `images`."""
+        hashes = [row["phash"] for row in rows]
+        return cls(
+            np.unique([row["sha256"] for row in rows], return_inverse=True)[1].astype(np.int64),
+            np.array([value or 0 for value in hashes], np.uint64),
+            np.array([value is not None for value in hashes], np.bool_),
+            np.full(len(rows), -1) if cut is None else cut,
+        )
+
+
+def duplicates(looks: Looks, codes: Codes) -> Mask:
+    """Return which val and test images have the same bytes as a train image."""
+    train = looks.contents[codes == _TRAIN]
+    return _held_out(codes) & np.isin(looks.contents, train)
+
+
+def near_duplicates(looks: Looks, codes: Codes, bits: int = NEAR) -> Mask:
+    """Return which val and test images look like a train image, other than one of the cut video they belong to."""
+    found = np.zeros(len(codes), np.bool_)
+    for cut in np.unique(looks.cut[_held_out(codes)]):
+        held_out = _held_out(codes) & looks.hashed & (looks.cut == cut)
+        train = (codes == _TRAIN) & looks.hashed & ((looks.cut != cut) | (cut < 0))
+        found[held_out] = similar_to(looks.hashes[held_out], looks.hashes[train], bits)
+    return found
+
+
+def near_duplicates_in_cut(looks: Looks, codes: Codes, cut: int, bits: int = NEAR) -> Mask:
+    """Return which val and test frames of a cut video look like one of its train frames."""
+    found, own = np.zeros(len(codes), np.bool_), looks.hashed & (looks.cut == cut)
+    held_out = _held_out(codes) & own
+    found[held_out] = similar_to(looks.hashes[held_out], looks.hashes[own & (codes == _TRAIN)], bits)
+    return found
+
+
+def largest_share(found: Mask, codes: Codes, among: Mask | None = None) -> float:
+    """Return the largest share of val or test that the found images are, of all images or `among` some."""
+    among = np.ones(len(codes), np.bool_) if among is None else among
+    sizes = {code: (among & (codes == code)).sum() for code in (_VAL, _TEST)}
+    return max(
+        (float((found & among & (codes == code)).sum() / size) for code, size in sizes.items() if size), default=0
+    )
+
+
+def _held_out(codes: Codes) -> Mask:
+    held_out: Mask = (codes == _VAL) | (codes == _TEST)
+    return held_out
+
+
+def guard_frames(sequences: Sequence[str], frames: Sequence[int | None], codes: Codes) -> Mask:
+    """Return which val and test frames are within GUARD numbers of a frame of their sequence in another split."""
+    places = [*zip(sequences, frames, codes.tolist(), strict=True)]
+    splits: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
+    for sequence, frame, code in places:
+        if frame is not None:
+            splits[sequence, frame].add(code)
+    near = range(-GUARD, GUARD + 1)
+    return np.array(
+        [
+            code in (_VAL, _TEST)
+            and frame is not None
+            and any(splits.get((sequence, frame + step), {code}) != {code} for step in near)
+            for sequence, frame, code in places
+        ],
+        np.bool_,
+    )
 
 
 def find_like_divided(rows: Sequence[ImageRow]) -> dict[str, str]:
@@ -26,71 +109,22 @@ def find_like_divided(rows: Sequence[ImageRow]) -> dict[str, str]:
         for row in rows
         if row["split"] != DIVIDED and (row["group"] in groups or row["sha256"] in contents)
     }
-    for ones, others in _similar_rows(rows):
-        if any(other["split"] == DIVIDED for other in others):
-            similar |= {one["image_id"] for one in ones if one["split"] != DIVIDED}
+    hashed = [row for row in rows if row["split"] != DIVIDED and row["phash"] is not None]
+    looks = similar_to(
+        np.array([row["phash"] for row in hashed], np.uint64),
+        np.array([row["phash"] for row in divided if row["phash"] is not None], np.uint64),
+    )
+    similar |= {row["image_id"] for row, same in zip(hashed, looks, strict=True) if same}
     return dict.fromkeys(similar, "like_divided")
 
 
-def find_guard_frames(rows: Sequence[ImageRow]) -> dict[str, str]:
-    """Return the val and test frames within GUARD numbers of a frame of their sequence in another split."""
-    split_of = {(row["sequence"], row["frame"]): row["split"] for row in rows if row["frame"] is not None}
-    guarded = {}
-    for row in rows:
-        if row["split"] == "train" or row["frame"] is None:
-            continue
-        near = (split_of.get((row["sequence"], row["frame"] + step)) for step in range(-GUARD, GUARD + 1))
-        if any(split is not None and split != row["split"] for split in near):
-            guarded[row["image_id"]] = "frame_guard"
-    return guarded
-
-
-def find_duplicates(rows: Sequence[ImageRow]) -> dict[str, str]:
-    """Return the val and test images with the same bytes as a train image."""
-    train = {row["sha256"] for row in rows if row["split"] == "train"}
-    return {
-        row["image_id"]: "duplicate_of_train" for row in rows if row["split"] in _HELD_OUT and row["sha256"] in train
-    }
-
-
-def find_near_duplicates(rows: Sequence[ImageRow], left_out: Mapping[str, str]) -> tuple[dict[str, str], float]:
-    """Return the val and test images that are similar to a train image, and their largest share of a split."""
-    rows = [row for row in rows if row["image_id"] not in left_out]
-    near_duplicates: dict[str, str] = {}
-    for ones, others in _similar_rows(rows):
-        if any(other["split"] == "train" for other in others):
-            near_duplicates |= {one["image_id"]: "near_duplicate_of_train" for one in ones if one["split"] in _HELD_OUT}
-    sizes = Counter(row["split"] for row in rows)
-    counts = Counter(row["split"] for row in rows if row["image_id"] in near_duplicates)
-    return near_duplicates, max((counts[name] / sizes[name] for name in counts), default=0.0)
-
-
-def _similar_rows(rows: Sequence[ImageRow]) -> Iterator[tuple[list[ImageRow], list[ImageRow]]]:
-    """Yield rows with the rows that are similar to them, each pair in both orders."""
-    for a, b in find_similar_hashes([row["phash"] for row in rows]):
-        ones, others = [rows[index] for index in a], [rows[index] for index in b]
-        yield ones, others
-        if a is not b:
-            yield others, ones
-
-
 def find_similar_hashes(hashes: Sequence[int | None]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the indices of equal hashes (one list, twice), then those of every two hashes at most NEAR bits apart.
-
-    Candidates are found by banding: two such hashes agree in at least one of their four 16-bit bands.
-    """
+    """Yield the indices of equal hashes (one list, twice), then those of every two hashes at most NEAR bits apart."""
     indices: dict[int, list[int]] = defaultdict(list)
     for index, value in enumerate(hashes):
         if value is not None:
             indices[value].append(index)
     yield from ((equal, equal) for equal in indices.values() if len(equal) > 1)
-    yielded = set()
-    for shift in (0, 16, 32, 48):
-        bands: dict[int, list[int]] = defaultdict(list)
-        for value in indices:
-            bands[(value >> shift) & 0xFFFF].append(value)
-        for members in bands.values():
-            for a, b in combinations(members, 2):
-                if (a ^ b).bit_count() <= NEAR and (a, b) not in yielded:
-                    yielded.add((a, b))
-                    yield indices[a], indices[b]
+    owners = [*indices.values()]
+    for ones, others in similar_pairs(np.array([*indices], dtype=np.uint64)):
+        yield from ((owners[a], owners[b]) for a, b in zip(ones.tolist(), others.tolist(), strict=True))

@@ -65,7 +65,7 @@ class SplitReport(Document):
     kinds: dict[GroupKind, int] = Field(default_factory=dict)  # number of groups
     gate_sizes: tuple[str, ...] = ()  # size buckets that gate.metric measures
     leaks: int = 0  # val and test images that look like train images and are too many to leave out
-    alike_blocks: int = 0  # the same within cut videos of a camera that does not move: no guard band helps
+    alike_blocks: int = 0  # the same within cut videos, as with a camera that does not move: no guard band helps
     divided: int = 0  # images divided into regions of several splits
     meets_shares: bool = True  # no asked split is empty, and shares of images and gate boxes are met within 50 %
 
@@ -95,19 +95,19 @@ def make_report(
 ) -> SplitReport:
     """Return the report of the rows of `images` with their final splits; `kinds` gives the kind of each group."""
     counts = count_boxes([row["image_id"] for row in rows], boxes)
-    names = [*asked_splits(held_out)]
-    names += [name for name in ("test",) if name not in names and any(row["split"] == name for row in rows)]
-    splits = {name: _split_counts(rows, counts, name) for name in names}
+    asked = [*asked_splits(held_out)]
+    asked += [name for name in ("test",) if name not in asked and any(row["split"] == name for row in rows)]
+    splits = {name: _split_counts(rows, counts, name) for name in asked}
     for row in rows:
         if row["split"] == DIVIDED:
             splits = _add_regions(splits, row, boxes, held_out, counts.names)
-    groups = _groups(rows, counts, kinds)
+    names = {row["group"] for row in rows}
     return SplitReport(
         splits=splits,
         left_out=dict(sorted(Counter(left_out.values()).items())),
-        groups=tuple(groups[:MOST_GROUPS]),
-        group_count=len(groups),
-        kinds=dict(sorted(Counter(group.kind for group in groups).items())),
+        groups=tuple(_largest_groups(rows, counts, kinds)),
+        group_count=len(names),
+        kinds=dict(sorted(Counter(kinds.get(name, "photo") for name in names).items())),
         gate_sizes=tuple(BUCKETS[index] for index in gate_buckets(metric)),
         leaks=leaks,
         alike_blocks=alike_blocks,
@@ -151,26 +151,26 @@ def _add_regions(
     return added
 
 
-def _groups(rows: Sequence[ImageRow], counts: BoxCounts, kinds: Mapping[str, GroupKind]) -> list[GroupCounts]:
-    """Return the groups, largest first."""
-    names = sorted({row["group"] for row in rows})
-    index = {name: number for number, name in enumerate(names)}
-    owner = np.array([index[row["group"]] for row in rows], dtype=np.int64)
-    images = np.bincount(owner, minlength=len(names))
-    sizes = np.zeros((len(names), len(BUCKETS)), dtype=np.int64)
-    np.add.at(sizes, owner, counts.sizes)
-    splits: list[set[str]] = [set() for _ in names]
-    for row, group in zip(rows, owner.tolist(), strict=True):
-        splits[group].add(row["split"])
-    order = sorted(range(len(names)), key=lambda group: (-images[group], names[group]))
-    return [
-        GroupCounts(
-            name=names[group],
-            kind=kinds.get(names[group], "photo"),
-            images=int(images[group]),
-            boxes=int(sizes[group].sum()),
-            sizes=BySize[int].of(sizes[group].tolist()),
-            splits=tuple(sorted(splits[group], key=lambda name: (name == LEFT_OUT, name))),
+def _largest_groups(rows: Sequence[ImageRow], counts: BoxCounts, kinds: Mapping[str, GroupKind]) -> list[GroupCounts]:
+    """Return the MOST_GROUPS groups with most images."""
+    images = Counter(row["group"] for row in rows)
+    listed = sorted(images, key=lambda name: (-images[name], name))[:MOST_GROUPS]
+    members: dict[str, list[int]] = {name: [] for name in listed}
+    for place, row in enumerate(rows):
+        if row["group"] in members:
+            members[row["group"]].append(place)
+    groups = []
+    for name, places in members.items():
+        sizes = counts.sizes[places].sum(axis=0)
+        splits = {rows[place]["split"] for place in places}
+        groups.append(
+            GroupCounts(
+                name=name,
+                kind=kinds.get(name, "photo"),
+                images=len(places),
+                boxes=int(sizes.sum()),
+                sizes=BySize[int].of(sizes.tolist()),
+                splits=tuple(sorted(splits, key=lambda split: (split == LEFT_OUT, split))),
+            )
         )
-        for group in order
-    ]
+    return groups

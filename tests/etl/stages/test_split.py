@@ -12,9 +12,10 @@ from hypothesis import given, settings, strategies as st
 
 from etl import schema
 from etl.config import SplitRatios
-from etl.ids import image_id, seed_of
-from etl.stages import leakage, split as splitting
-from etl.stages.split import assign_splits
+from etl.ids import fraction, image_id, seed_of
+from etl.stages import leakage, split
+from etl.stages.split import SplitPins, assign_splits
+from etl.stages.splitting.candidates import SALTS
 
 
 def images(paths: Sequence[str], same: dict[str, str] | None = None, phash: dict[str, int] | None = None) -> pa.Table:
@@ -29,12 +30,15 @@ def images(paths: Sequence[str], same: dict[str, str] | None = None, phash: dict
     return schema.table(schema.IMAGES, rows)
 
 
-def where(outcome: splitting.SplitResult) -> dict[str, str]:
+def where(outcome: split.SplitResult) -> dict[str, str]:
     return dict(zip(outcome.images["path"].to_pylist(), outcome.images["split"].to_pylist(), strict=True))
 
 
-def placed(path: str, group: str | None = None) -> tuple[str, str, int | None]:
-    (row,) = assign_splits(images([path]), SplitRatios(), group=group).images.to_pylist()
+OLD = SplitPins(0)  # of a plan that pins no grouping
+
+
+def placed(path: str, group: str | None = None, pins: SplitPins | None = None) -> tuple[str, str, int | None]:
+    (row,) = assign_splits(images([path]), SplitRatios(), group=group, pins=pins).images.to_pylist()
     return row["group"], row["sequence"], row["frame"]
 
 
@@ -54,8 +58,10 @@ SCENES = [f"scene{letter}/{name}.jpg" for letter in "abcdefghijklmnopqrstuvwxyz"
         ("a/" + "9" * 20 + ".jpg", "a/" + "9" * 20, None),
     ],
 )
-def test_a_group_is_folder_name_and_block_of_32_numbers(path: str, group: str, frame: int | None) -> None:
-    assert placed(path)[::2] == (group, frame)
+def test_under_an_old_plan_a_group_is_folder_name_and_block_of_32_numbers(
+    path: str, group: str, frame: int | None
+) -> None:
+    assert placed(path, pins=OLD)[::2] == (group, frame)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,11 @@ def test_a_group_is_folder_name_and_block_of_32_numbers(path: str, group: str, f
     [(r"^(MOS1|MOS|DJI[-_]\d+)", "DJI_0040"), (r"DJI", "DJI"), (r"(x)?DJI", "DJI"), (r"nothing", "DJI_#1")],
 )
 def test_a_pattern_names_the_group_by_its_first_group_or_all_it_matches(pattern: str, group: str) -> None:
-    assert placed("DJI_0040.jpg", pattern)[0] == group
+    assert placed("DJI_0040.jpg", pattern, OLD)[0] == group
+
+
+def test_an_image_without_the_pattern_is_grouped_by_name_and_looks() -> None:
+    assert placed("DJI_0040.jpg", "nothing")[0] == "DJI_"
 
 
 def test_augmented_copies_of_one_photo_stay_together() -> None:
@@ -76,8 +86,8 @@ def test_augmented_copies_of_one_photo_stay_together() -> None:
 @given(st.sets(st.sampled_from(SCENES), min_size=12), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
 def test_adding_images_never_moves_a_group(old: set[str], salt: int) -> None:
-    before = where(assign_splits(images(sorted(old)), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
-    after = where(assign_splits(images(SCENES), SplitRatios(test=0.1), salt=salt, near_duplicates=True))
+    before = where(assign_splits(images(sorted(old)), SplitRatios(test=0.1), pins=SplitPins(salt, True)))
+    after = where(assign_splits(images(SCENES), SplitRatios(test=0.1), pins=SplitPins(salt, True)))
     assert {path: after[path] for path in before} == before
 
 
@@ -91,7 +101,8 @@ def test_the_first_plan_comes_near_the_asked_shares_and_pins_its_salt() -> None:
     outcome = assign_splits(images(SCENES), SplitRatios(val=0.2, test=0.1))
     shares = {name: count / len(SCENES) for name, count in Counter(where(outcome).values()).items()}
     assert shares == pytest.approx({"train": 0.7, "val": 0.2, "test": 0.1}, abs=0.05)
-    again = assign_splits(images(SCENES), SplitRatios(val=0.2, test=0.1), salt=outcome.salt)
+    pins = SplitPins(outcome.salt, grouping=outcome.grouping)
+    again = assign_splits(images(SCENES), SplitRatios(val=0.2, test=0.1), pins=pins)
     assert where(again) == where(outcome)
 
 
@@ -99,7 +110,7 @@ def test_the_first_plan_comes_near_the_asked_shares_and_pins_its_salt() -> None:
 def test_no_asked_split_is_empty_even_with_few_groups(seed: int) -> None:
     outcome = assign_splits(images([f"{name}.jpg" for name in "abcde"]), SplitRatios(val=0.1, test=0.1, seed=seed))
     assert set(where(outcome).values()) == {"train", "val", "test"}
-    assert seed <= outcome.salt < seed + splitting.SALTS
+    assert seed * SALTS <= outcome.salt < (seed + 1) * SALTS
     assert outcome.findings == []
 
 
@@ -111,12 +122,8 @@ def test_a_split_that_stays_empty_is_a_finding_and_no_error() -> None:
 
 def test_frames_next_to_a_block_in_another_split_are_left_out_of_val_and_test() -> None:
     paths = [f"v/f{number:04}.jpg" for number in range(64)]
-    salt = next(
-        salt
-        for salt in range(100)
-        if {splitting._split_of(f"v/f#{block}", salt, SplitRatios(val=0.5)) for block in (0, 1)} == {"train", "val"}
-    )
-    outcome = assign_splits(images(paths), SplitRatios(val=0.5), salt=salt)
+    salt = next(salt for salt in range(100) if len({fraction(f"{salt}/v/f#{block}") < 0.5 for block in (0, 1)}) == 2)
+    outcome = assign_splits(images(paths), SplitRatios(val=0.5), pins=SplitPins(salt))
     found = where(outcome)
     held = sorted(int(path[3:7]) for path in paths if found[path] == "val")
     train = sorted(int(path[3:7]) for path in paths if found[path] == "train")
@@ -133,13 +140,13 @@ def test_a_group_pattern_replaces_the_frame_guard() -> None:
 
 
 def held_and_train(paths: Sequence[str] = SCENES) -> tuple[str, str]:
-    found = where(assign_splits(images(paths), SplitRatios(), salt=0))
+    found = where(assign_splits(images(paths), SplitRatios(), pins=SplitPins(0)))
     return next(p for p in paths if found[p] == "val"), next(p for p in paths if found[p] == "train")
 
 
 def test_an_exact_duplicate_of_a_train_image_is_left_out() -> None:
     val, train = held_and_train()
-    outcome = assign_splits(images(SCENES, same={val: train}), SplitRatios(), salt=0)
+    outcome = assign_splits(images(SCENES, same={val: train}), SplitRatios(), pins=SplitPins(0))
     assert outcome.left_out == {image_id(val): "duplicate_of_train"}
     assert (where(outcome)[val], where(outcome)[train]) == (schema.LEFT_OUT, "train")
 
@@ -147,20 +154,20 @@ def test_an_exact_duplicate_of_a_train_image_is_left_out() -> None:
 @pytest.mark.parametrize(("bits", "left_out"), [(0, True), (0b1, True), (1 << 63 | 1 << 20 | 1, True), (0b1111, False)])
 def test_a_near_duplicate_of_a_train_image_is_left_out(bits: int, left_out: bool) -> None:
     val, train = held_and_train()
-    outcome = assign_splits(images(SCENES, phash={val: 12345 ^ bits, train: 12345}), SplitRatios(), salt=0)
+    outcome = assign_splits(images(SCENES, phash={val: 12345 ^ bits, train: 12345}), SplitRatios(), pins=SplitPins(0))
     assert outcome.near_duplicates
     assert outcome.left_out == ({image_id(val): "near_duplicate_of_train"} if left_out else {})
 
 
 def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
-    outcome = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0)
+    outcome = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), pins=SplitPins(0))
     assert not outcome.near_duplicates
     assert outcome.left_out == {}
     (finding,) = outcome.findings
     assert (finding.code, finding.severity) == ("leaking_splits", "critical")
     assert "source.group" in finding.advice
     assert len(finding.files) <= 20
-    pinned = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), salt=0, near_duplicates=True)
+    pinned = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), pins=SplitPins(0, True))
     assert "val" not in where(pinned).values()
 
 
@@ -243,7 +250,7 @@ def test_a_single_big_image_is_divided() -> None:
     "table",
     [
         images(["ortho.tif"]),  # too small for regions
-        big(["flight_1.jpg", "flight_2.jpg"]),  # of one group: the second may show the ground of the first
+        big(["flight_1.jpg", "flight_2.jpg"], phash=dict.fromkeys(["flight_1.jpg", "flight_2.jpg"], 7)),  # one group
     ],
 )
 def test_what_cannot_be_divided_has_an_empty_split(table: pa.Table) -> None:
@@ -257,14 +264,18 @@ def test_a_divided_image_stays_divided_and_what_shows_its_ground_is_left_out() -
     paths = ["a/ortho.tif", "copy.tif", "like.tif", *SCENES]
     looks = {"a/ortho.tif": 5, "like.tif": 7}
     later = assign_splits(
-        big(paths, same={"copy.tif": "a/ortho.tif"}, phash=looks), SplitRatios(), salt=first.salt, divided=first.divided
+        big(paths, same={"copy.tif": "a/ortho.tif"}, phash=looks),
+        SplitRatios(),
+        pins=SplitPins(first.salt, divided=first.divided),
     )
     found = where(later)
     assert found["a/ortho.tif"] == schema.DIVIDED
     assert later.left_out == {image_id("copy.tif"): "like_divided", image_id("like.tif"): "like_divided"}
     assert {found[path] for path in SCENES} == {"train", "val"}
-    assert found.items() >= where(assign_splits(big(SCENES), SplitRatios(), salt=first.salt)).items()
+    assert found.items() >= where(assign_splits(big(SCENES), SplitRatios(), pins=SplitPins(first.salt))).items()
 
 
 def test_nothing_is_divided_that_the_plan_does_not_name() -> None:
-    assert where(assign_splits(big(["ortho.tif"]), SplitRatios(), salt=0, divided=())) != {"ortho.tif": schema.DIVIDED}
+    assert where(assign_splits(big(["ortho.tif"]), SplitRatios(), pins=SplitPins(0, divided=()))) != {
+        "ortho.tif": schema.DIVIDED
+    }

@@ -1,0 +1,117 @@
+"""The findings of a split: empty and uneven splits, leaks, and images or videos that are divided among splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from etl.codes import Severity
+from etl.findings import Finding, finding
+from etl.plan import Grouping
+from etl.schema import DIVIDED
+from etl.stages.rows import ImageRow
+from etl.stages.splitting.assignment import Assignment, Remainder
+from etl.stages.splitting.hashes import NEAR
+from etl.stages.splitting.report import SplitReport
+
+_SPLIT_BY_SCENE = (
+    "val or test images look like train images, too many to leave them out: set source.group to a pattern that "
+    "names the scene or flight, so that whole scenes go to one split"
+)
+_DIVIDED = (
+    "too few images to give each split one: each is divided into regions with a guard band between them. Metrics on a "
+    "neighbouring region are too high; add images of other scenes"
+)
+_NAMED = 3  # groups named in a text
+
+
+def findings_of(
+    rows: Sequence[ImageRow],
+    assignment: Assignment,
+    remainder: Remainder,
+    grouping: Grouping,
+    report: SplitReport,
+    wanted: dict[str, float],
+) -> list[Finding]:
+    """Return the findings of a split by shares; `wanted` is the share of each split that is asked for."""
+    findings = []
+    divided = [row["path"] for row in rows if row["split"] == DIVIDED]
+    if divided:
+        findings.append(finding("region_split", _DIVIDED, sorted(divided), count=len(divided)))
+    if grouping.cuts:
+        findings.append(_cut_videos(rows, remainder, grouping))
+    if remainder.leaks.any():
+        paths = [rows[place]["path"] for place in remainder.leaks.nonzero()[0].tolist()]
+        findings.append(finding("leaking_splits", _SPLIT_BY_SCENE, paths, count=len(paths)))
+    if grouping.near < NEAR:
+        findings.append(finding("similar_photos", count=sum(row["phash"] is not None for row in rows)))
+    if divided:
+        return findings
+    return [*findings, *empty_splits(rows, [*wanted]), *_uneven_splits(rows, report, wanted)]
+
+
+def empty_splits(rows: Sequence[ImageRow], asked: Sequence[str]) -> list[Finding]:
+    """Return a finding for every asked split without an image."""
+    sizes = Counter(row["split"] for row in rows)
+    advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
+    return [finding("empty_split", advice, count=0, split=name) for name in asked if sizes[name] == 0]
+
+
+def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Grouping) -> Finding:
+    names, similar = sorted(grouping.cuts), sum(int(mask.sum()) for mask in remainder.alike.values())
+    frames = [row for row in rows if row["frame"] is not None and row["sequence"] in grouping.cuts]
+    guarded = sum(rule == "frame_guard" for rule in remainder.rules.values())
+    bands = sorted({cut.guard for cut in grouping.cuts.values()})
+    width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
+    text = (
+        f"whole videos cannot give each split its share, so {_listed(names)} ({len(frames)} frames) "
+        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} frame numbers between them; "
+        f"{guarded} frames are left out. Metrics on blocks of one video are too high"
+    )
+    together = [name for name in names if not grouping.cuts[name].separates]
+    if similar:
+        text += f", here above all: {similar} val or test frames look like train frames across the guard band"
+    elif together:
+        text += f", here above all: frames of {_listed(together)} look alike across the guard band"
+    severity: Severity = "warning" if similar or together else "info"
+    advice = f"{text}; add videos of other scenes, or name larger groups in source.group"
+    return finding("block_split", advice, [row["path"] for row in frames], count=len(frames), severity=severity)
+
+
+def _uneven_splits(rows: Sequence[ImageRow], report: SplitReport, wanted: dict[str, float]) -> list[Finding]:
+    """Return a finding for every split that has less than half or more than twice its share."""
+    if report.meets_shares:
+        return []
+    findings = []
+    sizes = "all" if len(report.gate_sizes) == len(report.splits["train"].sizes.values()) else report.gate_sizes[-1]
+    boxes = {name: split.boxes_of(report.gate_sizes) for name, split in report.splits.items()}
+    images = {name: split.images for name, split in report.splits.items()}
+    for name, share in wanted.items():
+        for noun, counts in ((f"{sizes} boxes" if sizes != "all" else "boxes", boxes), ("images", images)):
+            due = share * sum(counts.values())
+            if images[name] and due >= 2 and not due / 2 <= counts[name] <= due * 2:
+                text = (
+                    f"{name} has {counts[name]} of {sum(counts.values())} {noun}, {share:.0%} were asked for: "
+                    f"they lie in {_heaviest(report, noun)}. Set source.group to a pattern that makes smaller groups, "
+                    "or add images"
+                )
+                findings.append(finding("uneven_split", text, count=counts[name], split=name))
+                break
+    return findings
+
+
+def _heaviest(report: SplitReport, noun: str) -> str:
+    """Return the groups with the most images, or boxes that the gate measures, and how many they have."""
+    holdings = [
+        (group.images if noun == "images" else sum(group.sizes[size] for size in report.gate_sizes), group.name)
+        for group in report.groups
+    ]
+    heaviest = sorted(holdings, key=lambda one: (-one[0], one[1]))
+    return _listed([f"{name} ({count})" for count, name in heaviest if count])
+
+
+def _listed(names: Collection[str]) -> str:
+    """Return the first names as text, and how many more there are."""
+    shown = [*names][:_NAMED]
+    others = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {others} more" if others else "")
