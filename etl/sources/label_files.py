@@ -37,7 +37,8 @@ class LabelFiles:
 
     uris: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, tuple[int, str]] = field(default_factory=dict)  # and stamps
-    others: dict[str, str] = field(default_factory=dict)  # URIs; without images
+    others: dict[str, str] = field(default_factory=dict)  # URIs; images only if there is no label file
+    pictures: dict[str, str] = field(default_factory=dict)  # URIs of images in folders of labels
     aliases: dict[str, str] = field(default_factory=dict)  # path through a link -> listed path
     skipped: dict[str, SkippedEntry] = field(default_factory=dict)
 
@@ -54,8 +55,9 @@ class LabelFiles:
             uri = store.join(folder, file.path)
             if file.path.lower().endswith(suffix):
                 self.add(file.path, uri, (file.size, file.stamp))
-            elif suffix_of(file.path) not in EXTENSIONS:
-                self.others[normal_path(printable(file.path))] = uri
+            else:
+                kind = self.pictures if suffix_of(file.path) in EXTENSIONS else self.others
+                kind[normal_path(printable(file.path))] = uri
         self.aliases |= listing.aliases
         self.skipped |= {entry.path: entry for entry in listing.skipped}
 
@@ -74,6 +76,9 @@ def find_label_files(config: Config, suffix: str, images: FolderListing) -> Labe
         else:
             _add_matching(config, place, found)
     found.uris = dict(sorted(found.uris.items()))
+    if not found.uris:
+        own = f"{source.images.rstrip('/')}/"
+        found.others |= {path: uri for path, uri in found.pictures.items() if not uri.startswith(own)}
     return found
 
 

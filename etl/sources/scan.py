@@ -58,14 +58,16 @@ class SourceListing:
 
     @property
     def fingerprint(self) -> str:
-        """A digest that changes with the files, their class names, their predefined split and the user's own reader.
+        """A digest that changes with the files, how they are paired, which are not read, and what else decides labels.
 
-        It also changes with the files that are not read.
+        That is the class names, the predefined split, the shape of keypoints and the code of the user's own reader.
         """
         images = [[file.path, file.size, file.stamp] for file in self.images]
         labels = sorted([path, *info] for path, info in self.sizes.items())
+        pairs = sorted(self.paired.items())
         code = [] if self.reader_code is None else [self.reader_code]
-        return digest(images, labels, self.categories, self.own_split, self.rejects, *code, *(self.kpt_shape or ()))
+        files = (images, labels, pairs, self.rejects)
+        return digest(*files, self.categories, self.own_split, *code, *(self.kpt_shape or ()))
 
 
 @dataclass(slots=True)

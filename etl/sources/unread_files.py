@@ -69,7 +69,8 @@ def reject_unread(
             reason = "second_label" if stem_of(path) in stems else "unread_label"
             rows.append(reject("file", path, reason, look, expected_file(config, reader, path, look)))
         elif look is None and (unknown := _reason_of_unknown(config, path, uri)) is not None:
-            found = f"a file of no known label format ({suffix_of(path) or 'without suffix'})"
+            kind = "an image, perhaps a mask" if suffix_of(path) in EXTENSIONS else "a file of no known label format"
+            found = f"{kind} ({suffix_of(path) or 'without suffix'})"
             rows.append(reject("file", path, unknown, found, f"a label file of format {config.source.format}"))
     return rows
 

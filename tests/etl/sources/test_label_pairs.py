@@ -108,3 +108,16 @@ def test_labels_find_the_image_by_the_name_of_a_link(tmp_path: Path, real: str) 
         "real/c/0001.jpg": ("labels/c/0001.txt",),
         "real/d.jpg": ("labels/y/7.txt",),
     }
+
+
+def test_the_fingerprint_changes_with_the_name_of_a_link(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"real/x.jpg": b"", "real/y.jpg": b"", "labels/1.txt": BOX, "labels/2.txt": BOX})
+    seen = []
+    for names in ("12", "21"):
+        for name, target in zip(names, "xy", strict=True):
+            (tmp_path / "images").mkdir(exist_ok=True)
+            (tmp_path / "images" / f"{name}.jpg").unlink(missing_ok=True)
+            (tmp_path / "images" / f"{name}.jpg").symlink_to(f"../real/{target}.jpg")
+        seen.append(scanned(tmp_path))
+    assert [listing.paired["real/x.jpg"] for listing in seen] == [("labels/1.txt",), ("labels/2.txt",)]
+    assert seen[0].fingerprint != seen[1].fingerprint

@@ -72,6 +72,14 @@ def test_detections_of_a_model_and_captions_are_no_labels(tmp_path: Path) -> Non
     assert reasons(tmp_path) == {}
 
 
+def test_masks_in_place_of_label_files_are_named(tmp_path: Path) -> None:
+    laid_out(tmp_path, {"img/a.jpg": b"", "masks/a.png": b"", "masks/b.png": b""})
+    found = reasons(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "masks"))
+    assert found == dict.fromkeys(("a.png", "b.png"), ("unknown_file", "an image, perhaps a mask (.png)"))
+    laid_out(tmp_path, {"masks/a.txt": BOX})
+    assert reasons(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "masks")) == {}
+
+
 def test_an_unknown_file_in_a_folder_of_labels_may_hold_some(tmp_path: Path) -> None:
     laid_out(tmp_path, {"img/a.jpg": b"", "ann/a.txt": BOX, "ann/b.json": b'{"boxes": 3}', "ann/c.bin": b"\0"})
     assert reasons(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann")) == {
