@@ -27,4 +27,6 @@ def refuse(work: WorkDir, message: str, tables: Mapping[str, pa.Table], categori
     store.write_table(paths.rejects, tables["rejects"])
     store.write_bytes(paths.html, refusal_page(name, message, summarize_reasons(tables, categories)).encode())
     retention.remove_old_refusals(home)
+    if not work.exists:  # refused while it was read: nothing of it can be resumed
+        store.delete(work.uri)
     return SourceError(f"{name}: {message}\nAll rejects: {paths.html}")

@@ -19,6 +19,19 @@ from etl.storage.work import WorkDir
 from tests.etl.conftest import Dataset
 
 
+ROWS = [schema.reject("image", "a.jpg", "broken_image", "no image", "an image")]
+
+
+def test_a_source_that_is_refused_while_it_is_read_leaves_no_work_behind(tmp_path: Path) -> None:
+    read, split = (WorkDir(str(tmp_path / "cars" / "work" / name)) for name in ("read", "split"))
+    for work in (read, split):
+        store.write_bytes(work.path("ingest", "labels-0.arrow"), b"labels")
+    store.write_json(split.build_json, {})
+    for work in (read, split):
+        refuse(work, "too bad", {"rejects": schema.table(schema.REJECTS, ROWS)})
+    assert [Path(work.uri).exists() for work in (read, split)] == [False, True]
+
+
 def test_every_command_refuses_a_dataset_alike_and_keeps_its_rejects(dataset: Dataset, tmp_path: Path) -> None:
     for path in dataset.folder.glob("*.txt"):
         path.write_text("0 0.5 0.5 0.1 <b>\n")
@@ -41,7 +54,7 @@ def test_every_command_refuses_a_dataset_alike_and_keeps_its_rejects(dataset: Da
 
 def test_the_last_ten_refusals_are_kept_and_garbage_collection_leaves_them(dataset: Dataset, tmp_path: Path) -> None:
     config = dataset.config(tmp_path)
-    rejects = schema.table(schema.REJECTS, [schema.reject("image", "a.jpg", "broken_image", "no image", "an image")])
+    rejects = schema.table(schema.REJECTS, ROWS)
     for number in range(12):
         work = WorkDir(f"{config.home}/work/{number:02}")
         page = str(refuse(work, "too bad", {"rejects": rejects})).splitlines()[-1].removeprefix("All rejects: ")
