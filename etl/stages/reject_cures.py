@@ -13,6 +13,13 @@ from etl.stages.similar_names import find_similar
 Rows = Sequence[Mapping[str, Any]]
 _MOST = 0.9  # of the rejects must fit an explanation
 _NAMED = 5  # names in a remedy
+_CHANGES = {  # words of an expectation -> what to do
+    "a confidence?": "Delete the last number of each row, a confidence. Are these predictions rather than labels?",
+    "a track id?": "Delete the last number of each row, a track id.",
+    "decimal points": "Write decimal points, not commas.",
+    "separated by blanks": "Separate the numbers by blanks.",
+    "not its name": "Write the index of the class in the list of names, not its name.",
+}
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -64,6 +71,14 @@ def _within(corners: Sequence[float], wh: Sequence[int]) -> bool:
     return -1 <= x0 < x1 <= wh[0] + 1 and -1 <= y0 < y1 <= wh[1] + 1 and max(x1, y1) > 2
 
 
+def _malformed(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+    """Explain lines that all need the same change, by what their readers expect."""
+    for words, cure in _CHANGES.items():
+        if sum(words in row["expected"] for row in rows) >= _MOST * len(rows):
+            return cure
+    return None
+
+
 def _unknown_names(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
     """Explain names that differ from those of the list by spelling only."""
     similar = {name: find_similar(name, categories) for name in sorted({row["found"] for row in rows})}
@@ -98,6 +113,7 @@ def _other_size(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence
 _DERIVED: dict[str, Callable[[Rows, Mapping[str, pa.Table], Sequence[str]], str | None]] = {
     "unknown_category_id": _unknown_ids,
     "outside_image": _outside,
+    "malformed_line": _malformed,
     "size_mismatch": _other_size,
     "unknown_category": _unknown_names,
 }

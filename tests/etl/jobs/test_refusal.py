@@ -18,7 +18,6 @@ from etl.storage import store
 from etl.storage.work import WorkDir
 from tests.etl.conftest import Dataset
 
-
 ROWS = [schema.reject("image", "a.jpg", "broken_image", "no image", "an image")]
 
 

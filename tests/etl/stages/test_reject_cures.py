@@ -39,6 +39,21 @@ def test_other_ids_beyond_the_names_point_to_the_list(lines: tuple[str, ...]) ->
     assert "only 2 names" in cure_of(*lines)
 
 
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [
+        ("0 .5 .5 .1 .1 .87", "Are these predictions"),
+        ("0 .5 .5 .1 .1 12", "a track id"),
+        ("0,.5,.5,.1,.1", "by blanks"),
+        ("0 0,5 0,5 0,1 0,1", "decimal points"),
+        ("car .5 .5 .1 .1", "index of the class"),
+        ("0 .5 .5 .1", "Correct or delete the line"),
+    ],
+)
+def test_lines_that_all_need_one_change_say_which(line: str, cure: str) -> None:
+    assert cure in cure_of(*[line] * 10)
+
+
 @pytest.mark.parametrize("wh", [(320, 240), (90, 4000)])
 def test_coordinates_within_the_image_as_pixels_are_pixels(wh: tuple[int, int]) -> None:
     lines = [f"0 {wh[0] * k / 12:g} {wh[1] * k / 12:g} {wh[0] / 12:g} {wh[1] / 12:g}" for k in range(1, 12)]
