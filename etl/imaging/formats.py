@@ -18,7 +18,8 @@ EXTENSIONS = frozenset(
         ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".hif",
     }
 )  # fmt: skip
-READ = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")  # Pillow's JPEG also opens MPO, several JPEGs in one file
+# Pillow's names; JPEG also opens MPO, several JPEGs in one file.
+READ = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", *(("HEIF",) if HAS_HEIC else ()))
 _SUFFIXES = {
     "JPEG": ("jpg", "jpeg", "jpe", "jif", "jfif", "jpg_large", "jpg_orig", "jpg_original"),
     "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png", "apng"), "BMP": ("bmp", "dib"), "TIFF": ("tif", "tiff"),

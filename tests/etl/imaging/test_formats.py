@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,12 +77,20 @@ def test_a_truncated_phone_photo_is_refused(kind: str) -> None:
             )
 
 
-def test_without_the_library_of_heic_the_reject_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = stored("HEIF")
-    monkeypatch.setattr(formats, "HAS_HEIC", False)
-    monkeypatch.setattr(formats, "READ", tuple(name for name in formats.READ if name != "HEIF"))
-    with pytest.raises(codec.UnreadableImageError, match=r"unsupported_format: found HEIF.*pip install pillow-heif"):
-        codec.read_header(data, 1)
+def test_without_the_library_of_heic_the_reject_names_it_and_other_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(stored("HEIF"))
+    (tmp_path / "a.png").write_bytes(stored("PNG"))
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from pathlib import Path\n"
+        "from etl.imaging import codec\n"
+        "print(codec.read_header(Path(sys.argv[1], 'a.png').read_bytes(), 1).format)\n"
+        "codec.read_header(Path(sys.argv[1], 'a.heic').read_bytes(), 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "PNG\n"
+    error = done.stderr.splitlines()[-1]
+    assert "unsupported_format: found HEIF" in error and "pip install pillow-heif" in error
 
 
 def test_the_suffixes_of_a_format_fit_it() -> None:

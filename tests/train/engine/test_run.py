@@ -56,6 +56,15 @@ def test_a_model_states_the_settings_of_the_build_as_they_were_for_its_snapshot(
     assert stated["train"] == edited.resolved()["train"] != built["train"]
 
 
+def test_a_model_keeps_the_range_of_the_images_that_it_was_trained_on(published, tmp_path, config):
+    snapshot = published()
+    snapshot.manifest["plan"]["pixel_range"] = [0.0, 4095.0]
+    trained = model.load_saved_model(
+        engine.train(config(tmp_path, max_seconds=0.001, options=OPTIONS), snapshot)["model"]
+    )
+    assert trained.pixel_settings.value_range == (0.0, 4095.0)
+
+
 @pytest.mark.parametrize("strides", [(4, 8), (8, 16)])
 def test_a_detector_with_anchors_is_trained_with_the_snapshots(published, tmp_path, caplog, strides, config):
     caplog.set_level(logging.INFO, "speck")
