@@ -81,6 +81,18 @@ class Every(Section):
     """Number of consecutive frame numbers of a sequence that form a group."""
 
 
+def _group_form(value: object) -> str | None:
+    if isinstance(value, Every | dict):
+        return "Every"
+    return "pattern" if isinstance(value, str) else None
+
+
+Group = Annotated[
+    Annotated[Regex, Tag("pattern")] | Annotated[Every, Tag("Every")],
+    Discriminator(_group_form, "group", "a regular expression, or {every: number of frames}"),
+]
+
+
 class Source(Section):
     """Where images and labels are and how they belong together."""
 
@@ -110,7 +122,7 @@ class Source(Section):
     - `'0*(\\d+)\\.'` also joins `405.txt` and `000405.jpg`.
     - `'(?:gt_|img_)?([^/]+)\\.'` joins `gt_0012.xml` and `img_0012.jpg`.
     - `'([^/]+)/[^/]+$'` joins `site7/labels.txt` and `site7/photo.jpg`."""
-    group: Regex | Every | None = None
+    group: Group | None = None
     """What must not be torn apart: images of one group never go to different splits. A regular expression finds the
     scene, flight or site in the path relative to `source.images`, folders and extension included (the first group, else
     the whole match); `{every: 200}` makes groups of 200 consecutive frame numbers of a sequence. By default names and

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from etl.config import Config, load, yaml
+from etl.config import Config, Every, load, yaml
 from etl.errors import ConfigError
 
 MINIMAL = "name: cars\nsource: {format: yolo, images: pictures}\n"
@@ -66,6 +66,12 @@ def test_a_wrong_setting_is_named_with_what_was_found_and_expected(
     assert expected in caught.value.expected
 
 
+def test_a_group_is_a_pattern_or_a_number_of_frames(dataset) -> None:
+    text = "name: cars\nsource: {{format: yolo, images: pictures, group: {}}}\n"
+    assert load(dataset(text.format("'^(a|b)'"))).source.group == "^(a|b)"
+    assert load(dataset(text.format("{every: 200}"))).source.group == Every(every=200)
+
+
 @pytest.mark.parametrize(
     ("source", "key", "found"),
     [
@@ -73,6 +79,10 @@ def test_a_wrong_setting_is_named_with_what_was_found_and_expected(
         ("{format: yollo, images: a}", "source.format", "'yollo'"),
         ("{format: yolo, images: 5}", "source.images", "5"),
         ("{format: yolo, images: a, match: '('}", "source.match", "'('"),
+        ("{format: yolo, images: a, group: '('}", "source.group", "'('"),
+        ("{format: yolo, images: a, group: 5}", "source.group", "5"),
+        ("{format: yolo, images: a, group: {every: 0}}", "source.group.every", "0"),
+        ("{format: yolo, images: a, group: {evry: 3}}", "source.group.every", "nothing"),
         ("{format: yolo, images: a, split: {val: 2}}", "source.split.val", "2"),
         ("{format: yolo, images: a, split: {val: 0.5, test: 0.5}}", "source.split", "{'val': 0.5, 'test': 0.5}"),
         ("{format: yolo, images: a, split: {vall: 0.2}}", "source.split.vall", "an unknown key"),
