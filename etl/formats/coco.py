@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -11,7 +13,7 @@ import pyarrow as pa
 
 from etl.errors import SourceError
 from etl.formats import coco_join
-from etl.formats.coco_content import Content, Skipped, read_content
+from etl.formats.coco_content import Skipped, read_content
 from etl.formats.coco_document import Piece
 from etl.formats.coco_writer import image_file, write
 from etl.formats.image_index import ImageIndex
@@ -56,11 +58,13 @@ def read_tables(
     """
     index = ImageIndex(images)
     documents, skipped = [], []
-    for file, content in _contents(files, track):
-        if isinstance(content, Skipped):
-            skipped.append(content)
-        else:
-            documents.append(coco_join.join(file, content, index, rules or NameRules(), names))
+    for file in sorted(files):
+        with _paused_collection():
+            content = read_content(file, files[file], track)
+            if isinstance(content, Skipped):
+                skipped.append(content)
+            else:
+                documents.append(coco_join.join(file, content, index, rules or NameRules(), names))
     if not documents:
         raise SourceError(_no_file(skipped))
     labels, repeated = coco_join.merge(documents)
@@ -109,9 +113,16 @@ def images_of_files(labels: pa.Table) -> dict[str, set[str]]:
     return found
 
 
-def _contents(files: Mapping[str, bytes], track: Track | None) -> Iterator[tuple[str, Content | Skipped]]:
-    for file in sorted(files):
-        yield file, read_content(file, files[file], track)
+@contextmanager
+def _paused_collection() -> Iterator[None]:
+    """Pause the search for cyclic garbage: parsed JSON has no cycles, and the search takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _sorted_names(declared: Iterable[Mapping[Any, str]]) -> tuple[str, ...]:

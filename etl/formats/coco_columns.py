@@ -19,7 +19,7 @@ from etl.formats.text import excerpt
 
 Ints = NDArray[np.int64]
 _ORDINARY = frozenset(("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"))
-_NUMBERS, _IDS = frozenset((int, float)), frozenset((int, str))
+_NUMBERS, _IDS, _INT = frozenset((int, float)), frozenset((int, str)), frozenset((int,))
 _NOT_BOXES = ("caption", "segments_info", "keypoints")  # what annotations of other tasks hold
 
 
@@ -70,8 +70,11 @@ class Annotations:
         """Add the next annotations of the document."""
         self._image.append(_codes(rows, "image_id", self._image_codes))
         self._category.append(_codes(rows, "category_id", self._category_codes))
+        ids = _source_ids(rows, self.count)
+        self._source_ids.append(ids)
         ordinary = np.fromiter(map(_is_ordinary, rows), bool, len(rows))
-        table = _read_ordinary([rows[number] for number in np.flatnonzero(ordinary).tolist()])
+        chosen = rows if ordinary.all() else [rows[number] for number in np.flatnonzero(ordinary).tolist()]
+        table = _read_ordinary(chosen, ids.filter(pa.array(ordinary)))
         if table is None:  # a number that no column can hold
             ordinary[:] = False
             table = BOX.empty_table()
@@ -81,8 +84,6 @@ class Annotations:
             table, numbers = self._add_others(rows, others.tolist(), table, numbers)
         self._boxes.append(table)
         self._numbers.append(numbers + self.count)
-        ids = [source_id(row, number) for number, row in enumerate(rows, start=self.count)]
-        self._source_ids.append(pa.array(ids, pa.string()))
         self.count += len(rows)
 
     def _add_others(
@@ -144,7 +145,18 @@ def _is_polygon(segmentation: Any) -> bool:
     return type(points) is list and len(points) >= 6 and not len(points) % 2 and _NUMBERS.issuperset(map(type, points))
 
 
-def _read_ordinary(rows: Sequence[dict[str, Any]]) -> pa.Table | None:
+def _source_ids(rows: Sequence[Any], start: int) -> pa.Array:
+    """Return the id of each annotation as text."""
+    ids = [row.get("id") if type(row) is dict else None for row in rows]
+    if _INT.issuperset(map(type, ids)):
+        try:
+            return pa.array(ids, pa.int64()).cast(pa.string())
+        except OverflowError:  # more than 64 bits
+            pass
+    return pa.array([source_id(row, number) for number, row in enumerate(rows, start=start)], pa.string())
+
+
+def _read_ordinary(rows: Sequence[dict[str, Any]], source_ids: pa.Array) -> pa.Table | None:
     """Return ordinary annotations as rows of BOX without category; None if a number is not finite."""
     outlines = [row["segmentation"][0] if row.get("segmentation") else None for row in rows]
     try:
@@ -177,7 +189,7 @@ def _read_ordinary(rows: Sequence[dict[str, Any]]) -> pa.Table | None:
         "track_id": pa.nulls(len(rows), pa.string()),
         "extra": pa.nulls(len(rows), pa.string()),
         "corrected": pa.nulls(len(rows), pa.string()),
-        "source_id": pa.array([source_id(row, 0) for row in rows], pa.string()),
+        "source_id": source_ids,
     }  # fmt: skip
     return pa.table(columns, schema=BOX)
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from etl.errors import SourceError
 from etl.formats.coco_columns import Annotations
 from etl.formats.coco_document import Piece, decode_json, read_pieces
+from etl.formats.coco_images import ImageRow, read_images
+from etl.formats.labels import BadBox
 
 _REQUIRED = ("images", "annotations")
 _OF_BOXES = frozenset(("bbox", "image_id", "category_id", "segmentation"))  # keys of an annotation
@@ -31,7 +33,8 @@ class Skipped(NamedTuple):
 class Content:
     """The lists of a COCO document."""
 
-    images: list[Any] = field(default_factory=list)
+    images: list[ImageRow] = field(default_factory=list)
+    unnamed: list[BadBox] = field(default_factory=list)  # image entries without id or name
     annotations: Annotations = field(default_factory=Annotations)
     categories: list[Any] | None = None  # None: the document has no such list
 
@@ -56,7 +59,9 @@ def read_content(
             continue
         lists.add(key)
         if key == "images":
-            content.images += rows
+            images, unnamed = read_images(rows, start)
+            content.images += images
+            content.unnamed += unnamed
         elif key == "annotations":
             content.annotations.add(rows)
         elif key == "categories":

@@ -99,7 +99,10 @@ def _rows(text: str, at: int) -> Iterator[tuple[list[Any], int]]:
         except StopIteration as stop:
             raise json.JSONDecodeError("Expecting value", text, stop.value) from None
         rows.append(row)
-        closed, at = _delimiter(text, at, "]")
+        if text.startswith(", {", at):  # as most writers do
+            at += 2
+        else:
+            closed, at = _delimiter(text, at, "]")
         if len(rows) == _PIECE and not closed:
             yield rows, at
             rows = []

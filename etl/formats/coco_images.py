@@ -21,10 +21,10 @@ class ImageRow(NamedTuple):
     declared_wh: tuple[int, int] | None
 
 
-def read_images(rows: Iterable[Any]) -> tuple[list[ImageRow], list[BadBox]]:
-    """Return the usable image entries, and the others."""
+def read_images(rows: Iterable[Any], start: int) -> tuple[list[ImageRow], list[BadBox]]:
+    """Return the usable image entries, and the others; `start` is the number of the first one in its list."""
     found, bad = [], []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start):
         name = _file_name(row) if isinstance(row, dict) else None
         if name is None or not is_id(row.get("id")):
             place = f"images[{number}]"
@@ -40,5 +40,7 @@ def _file_name(row: dict[str, Any]) -> str | None:
 
 
 def _declared_wh(row: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = whole(row.get("width")), whole(row.get("height"))
+    width, height = row.get("width"), row.get("height")
+    if not (type(width) is int and type(height) is int):
+        width, height = whole(width), whole(height)
     return (width, height) if width and height and width > 0 and height > 0 else None

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.boxes import XYXY
 from etl.formats.coco_categories import read_categories
 from etl.formats.coco_columns import Annotations, Ints
 from etl.formats.coco_content import Content
-from etl.formats.coco_images import NO_IMAGE, ImageRow, read_images
+from etl.formats.coco_images import NO_IMAGE, ImageRow
 from etl.formats.coco_numbers import same_id
 from etl.formats.image_index import ImageIndex
 from etl.formats.image_names import NameMatches, NameRules, explain_missing, match_names
@@ -49,7 +50,7 @@ def join(file: str, content: Content, index: ImageIndex, rules: NameRules, names
     """
     annotations = content.annotations
     declared = read_categories(file, content.categories, annotations.category_ids, names)
-    rows, unnamed = read_images(content.images)
+    rows = content.images
     matches = match_names(file, (row.name for row in rows), index, rules)
     document = Document(file, categories=declared.names, root=declared.root, ways=Counter(matches.ways.values()))
     document.is_keypoints = annotations.kinds["keypoints"] > 0
@@ -57,7 +58,7 @@ def join(file: str, content: Content, index: ImageIndex, rules: NameRules, names
     _reject_missing(document, matches, index, rules)
     nowhere = len(document.entries)
     document.entries.append({"path": None, "name": NO_IMAGE, "width": None, "height": None})
-    document.bad += [(nowhere, bad, True) for bad in unnamed]
+    document.bad += [(nowhere, bad, True) for bad in content.unnamed]
     _join_annotations(document, annotations, entry_of_id, nowhere)
     return document
 
@@ -183,26 +184,26 @@ def merge(documents: Sequence[Document]) -> tuple[pa.Table, dict[str, int]]:
         keep = np.ones(document.boxes.num_rows, dtype=bool)
         paths = [entry["path"] for entry in document.entries]
         is_shared = np.array([path in shared for path in paths], dtype=bool)
-        for row in np.flatnonzero(is_shared[document.box_entry]).tolist():
+        rows = np.flatnonzero(is_shared[document.box_entry])
+        for row, box in zip(rows.tolist(), document.boxes.select(_SAME).take(pa.array(rows)).to_pylist(), strict=True):
             entry, source = int(document.box_entry[row]), (document.file, int(document.box_image[row]))
-            box = {name: document.boxes[name][row].as_py() for name in _SAME}
-            if first.setdefault((paths[entry], *box.values()), source) == source:
+            key = (paths[entry], *box.values())
+            if first.setdefault(key, source) == source:
                 continue
             keep[row] = False
-            if document.is_keypoints and first[(paths[entry], *box.values())][0] != document.file:
+            if document.is_keypoints and first[key][0] != document.file:
                 repeated[document.file] = repeated.get(document.file, 0) + 1
             else:
-                category, *corners, _ = box.values()
-                id_ = document.boxes["source_id"][row].as_py()
-                bad = BadBox("duplicate_annotation", f"{category} {tuple(corners)}", _ONCE, None, id_)
-                document.bad.append((entry, bad, False))
+                found = f"{box['category']} {tuple(box[side] for side in XYXY)}"
+                source_id = document.boxes["source_id"][row].as_py()
+                document.bad.append((entry, BadBox("duplicate_annotation", found, _ONCE, None, source_id), False))
         tables.append(_table(document, keep))
     labels = pa.concat_tables(tables)
     order = sorted(range(labels.num_rows), key=_order(labels))
     return labels.take(pa.array(order, pa.int64())).combine_chunks(), repeated
 
 
-_SAME = ("category", "x0", "y0", "x1", "y1", "crowd")  # what equal boxes of one image share
+_SAME = ["category", *XYXY, "crowd"]  # what equal boxes of one image share
 _ONCE = "each box in one file, for one image id"
 
 
@@ -211,8 +212,10 @@ def _images_of_several(documents: Iterable[Document]) -> set[str]:
     sources: dict[str, tuple[str, int]] = {}
     shared = set[str]()
     for document in documents:
-        pairs = np.unique(np.stack([document.box_entry, document.box_image]), axis=1)
-        for entry, image in pairs.T.tolist():
+        pairs = np.stack([document.box_entry, document.box_image])
+        is_new = np.ones(pairs.shape[1], dtype=bool)
+        is_new[1:] = (np.diff(pairs) != 0).any(axis=0)  # files usually hold the boxes of an image together
+        for entry, image in pairs[:, is_new].T.tolist():
             path, source = document.entries[entry]["path"], (document.file, image)
             if path is not None and sources.setdefault(path, source) != source:
                 shared.add(path)

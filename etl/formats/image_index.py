@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 
 from etl.formats.folders import split_in_name
 
@@ -32,12 +33,20 @@ class ImageIndex:
 
     def __init__(self, images: Sequence[str]) -> None:
         self._by_path = {unicodedata.normalize("NFC", image): image for image in sorted(images)}
-        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
-        self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        names: defaultdict[str, list[str]] = defaultdict(list)
         for path in self._by_path:
-            name = posixpath.basename(path)
-            self._by_name[name].append(path)
-            self._by_stem[posixpath.splitext(name)[0]].append(path)
+            names[posixpath.basename(path)].append(path)
+        return dict(names)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        stems: defaultdict[str, list[str]] = defaultdict(list)
+        for path in self._by_path:
+            stems[posixpath.splitext(posixpath.basename(path))[0]].append(path)
+        return dict(stems)
 
     def at(self, path: str | None) -> str | None:
         """Return the image at exactly this path."""

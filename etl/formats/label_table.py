@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from etl.errors import SourceError
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
@@ -54,6 +55,7 @@ LABELS = pa.schema(
 _IMAGES_PER_TABLE = 1_000  # of labels that are objects before they become a table
 
 Labels = tuple[str | None, str, ImageLabels]
+Ints = NDArray[np.int64]
 
 
 def from_labels(labels: Iterable[Labels]) -> pa.Table:
@@ -168,11 +170,12 @@ def _offsets(table: pa.Table, name: str) -> list[int]:
     return offsets
 
 
-def group_rows(rows: pa.Table, owner: np.ndarray[Any, np.dtype[np.int64]], count: int) -> pa.ListArray:
+def group_rows(rows: pa.Table, owner: Ints, count: int) -> pa.ListArray:
     """Return a list column of `count` rows from rows that each belong to one of them, in order within it."""
-    order = np.argsort(owner, kind="stable")
-    ends = np.searchsorted(owner[order], np.arange(count + 1)).astype(np.int32)
-    rows = rows.take(pa.array(order))
+    if (np.diff(owner) < 0).any():
+        order = np.argsort(owner, kind="stable")
+        owner, rows = owner[order], rows.take(pa.array(order))
+    ends = np.searchsorted(owner, np.arange(count + 1)).astype(np.int32)
     values = pa.StructArray.from_arrays(
         [column.combine_chunks() if column.num_chunks != 1 else column.chunk(0) for column in rows.columns],
         fields=list(rows.schema),
@@ -182,40 +185,37 @@ def group_rows(rows: pa.Table, owner: np.ndarray[Any, np.dtype[np.int64]], count
 
 def digests(table: pa.Table) -> list[str]:
     """Return a digest of each row of a table of labels."""
-    hashes = [hashlib.sha256() for _ in range(table.num_rows)]
-    for name in ("path", "name", "file", "width", "height"):
-        for text, found in zip(table[name].to_pylist(), hashes, strict=True):
-            found.update(f"{text!r};".encode(errors="backslashreplace"))
+    heads = zip(*(table[name].to_pylist() for name in ("path", "name", "file", "width", "height")), strict=True)
+    hashes = [hashlib.sha256(repr(head).encode(errors="backslashreplace")) for head in heads]
     for name in ("boxes", "bad"):
-        ends = _offsets(table, name)
-        for child, values in _children(table, name).items():
-            for data, starts in _pieces_of_bytes(values):
-                for (start, end), found in zip(pairwise(starts[ends].tolist()), hashes, strict=True):
-                    found.update(b"%d:" % (end - start))
-                    found.update(data[start:end])
-                    del start, end
-            del child
+        ends = np.array(_offsets(table, name))
+        for data, starts in _bytes_of(_children(table, name)):
+            for (start, end), found in zip(pairwise(starts[ends].tolist()), hashes, strict=True):
+                found.update(b"%d:" % (end - start))
+                found.update(data[start:end])
     return [found.hexdigest() for found in hashes]
 
 
-def _pieces_of_bytes(values: pa.Array) -> Iterator[tuple[memoryview, np.ndarray[Any, np.dtype[np.int64]]]]:
-    """Yield bytes that determine a column, each with the position of every value in them, and of the end."""
-    count = len(values)
-    missing = np.asarray(values.is_null()).astype(np.uint8)
-    if missing.any():
-        yield memoryview(missing.tobytes()), np.arange(count + 1)
-    if pa.types.is_string(values.type):
-        values = values.fill_null("")
-        lengths = np.asarray(pc.binary_length(values)).astype(np.int64)
-        data = pa.concat_arrays([values]).cast(pa.binary())
-        text = b"".join(data.to_pylist())
-        yield memoryview(lengths.tobytes()), np.arange(count + 1) * lengths.itemsize
-        yield memoryview(text), np.concatenate([[0], np.cumsum(lengths)])
-    elif pa.types.is_list(values.type):
-        lengths = np.asarray(pc.list_value_length(values).fill_null(0)).astype(np.int64)
-        flat = np.asarray(pc.list_flatten(values)).astype(np.float64)
-        yield memoryview(lengths.tobytes()), np.arange(count + 1) * lengths.itemsize
-        yield memoryview(flat.tobytes()), np.concatenate([[0], np.cumsum(lengths)]) * flat.itemsize
-    else:
-        numbers = np.asarray(values.fill_null(False if pa.types.is_boolean(values.type) else 0))
-        yield memoryview(numbers.tobytes()), np.arange(count + 1) * numbers.itemsize
+def _bytes_of(columns: Mapping[str, pa.Array]) -> Iterator[tuple[memoryview, Ints]]:
+    """Yield bytes that determine the columns, each with the position of every row in them, and of their end."""
+    count = len(next(iter(columns.values())))
+    missing = np.zeros(count, np.int64)
+    words: list[Ints] = []  # 8 bytes a row
+    for number, values in enumerate(columns.values()):
+        missing |= np.asarray(values.is_null()).astype(np.int64) << number
+        if pa.types.is_string(values.type):
+            word = np.asarray(pc.binary_length(values).fill_null(0)).astype(np.int64)
+            text = b"".join(values.fill_null("").cast(pa.binary()).to_pylist())
+            yield memoryview(text), np.concatenate([[0], np.cumsum(word)])
+        elif pa.types.is_list(values.type):
+            word = np.asarray(pc.list_value_length(values).fill_null(0)).astype(np.int64)
+            flat = np.asarray(pc.list_flatten(values)).astype(np.float64)
+            yield memoryview(flat.tobytes()), np.concatenate([[0], np.cumsum(word)]) * flat.itemsize
+        elif pa.types.is_floating(values.type):
+            word = np.asarray(values.fill_null(0.0)).astype(np.float64).view(np.int64)
+        else:
+            filled = values.fill_null(False if pa.types.is_boolean(values.type) else 0)
+            word = np.asarray(filled).astype(np.int64)
+        words.append(word)
+    rows = np.stack([missing, *words], axis=1)
+    yield memoryview(rows.tobytes()), np.arange(count + 1) * rows.itemsize * rows.shape[1]
