@@ -14,8 +14,9 @@ from etl.execution import progress
 from etl.findings import Finding, finding
 from etl.formats import coco
 from etl.formats.coco_document import Piece
-from etl.formats.image_names import BESIDE, GUESS_OF, MATCH, ROOT, TAIL, NameRules
-from etl.formats.label_table import from_labels
+from etl.formats.image_index import ImageIndex
+from etl.formats.image_names import BESIDE, GUESS_OF, MATCH, ROOT, TAIL, NameRules, match_names
+from etl.formats.label_table import LABELS, from_labels
 from etl.schema import place, reject
 from etl.sources.listed_labels import ListedLabels
 
@@ -53,6 +54,8 @@ def read_datasets(
     if reader is coco:
         return _read_coco(contents, images, rules or NameRules(), names)
     labels = from_labels(reader.read_dataset(dict(contents), images))
+    if rules is not None and rules.match is not None:
+        labels = _match_missing(labels, images, NameRules(rules.match, ()))
     listed, rejects = _split_unusable(labels, images)
     declared = reader.categories(dict(contents)) if hasattr(reader, "categories") else None
     return DatasetLabels(listed, declared, rejects)
@@ -68,6 +71,23 @@ def _read_coco(
     return DatasetLabels(
         listed, read.categories, rejects, tuple(_findings(read)), guesses, of_files, tuple(sorted(read.roots))
     )
+
+
+def _match_missing(labels: pa.Table, images: Sequence[str], rules: NameRules) -> pa.Table:
+    """Return the labels with the images of `source.match` for names that the reader found no image for."""
+    paths, names, files = (labels[column].to_pylist() for column in ("path", "name", "file"))
+    read = set(paths)
+    index = ImageIndex([image for image in images if image not in read])
+    missing: dict[str, set[str]] = {}
+    for path, name, file in zip(paths, names, files, strict=True):
+        if path is None and name:
+            missing.setdefault(file, set()).add(name)
+    found = {file: match_names(file, written, index, rules).found for file, written in missing.items()}
+    matched = [
+        found.get(file, {}).get(name) if path is None else path
+        for path, name, file in zip(paths, names, files, strict=True)
+    ]
+    return labels.set_column(0, LABELS.field("path"), pa.array(matched, pa.string()))
 
 
 def _track(pieces: Iterable[Piece], file: str, total: int) -> Iterable[Piece]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,51 @@ def test_new_ids_and_another_order_of_the_images_change_no_sample(tmp_path: Path
     samples = [Snapshot.open(answer.snapshot).table("samples")["sha256"].to_pylist() for answer in (first, second)]
     assert samples[0] == samples[1]
     assert second.reused_samples == len(samples[1])
+
+
+CSV_READER = """
+from etl.formats.labels import ImageLabels, LabelBox
+
+def read(files, images):
+    for file, data in files.items():
+        if not file.endswith(".csv"):
+            continue
+        for row in data.decode().split():
+            name, side = row.split(",")
+            path = name if name in images else None
+            yield path, name, ImageLabels(file, (LabelBox("red", (0, 0, int(side), int(side))),))
+"""
+
+
+def test_the_rule_for_names_joins_what_a_reader_of_the_users_own_finds_no_image_for(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    images(folder, *(f"{n}.png" for n in range(4)))
+    (tmp_path / "own_reader.py").write_text(CSV_READER)
+    (folder / "boxes.csv").write_text("0.png,20 shot_1.tif,2 shot_2.tif,30 shot_9.tif,5")
+    own = config(folder, format=f"{tmp_path}/own_reader:read", max_rejects=1.0, match=r"(\d+)\.")
+    found = ingested(own)
+    assert [row["source_id"] for row in found["annotations"]] == ["[0]"] * 3
+    assert sorted(row["path"] for row in found["images"]) == ["0.png", "1.png", "2.png"]
+    assert {(row["where"], row["reason"]) for row in found["rejects"]} == {
+        ("boxes.csv: shot_9.tif", "missing_image"),
+        ("boxes.csv: shot_9.tif #[0]", "missing_image"),
+        ("3.png", "unlisted_image"),
+    }
+
+
+def test_labels_reach_workers_by_reference_and_dask_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("distributed")
+    folder = tmp_path / "data"
+    images(folder, *(f"{n}.png" for n in range(3)))
+    boxes = [
+        {"id": n, "image_id": n % 3, "category_id": 1, "bbox": [n % 80, n % 50, 5, 5], "note": "x" * 200}
+        for n in range(60_000)
+    ]
+    labels(folder / "ann.json", *(f"{n}.png" for n in range(3)), annotations=boxes)
+    with warnings.catch_warnings(), cluster.connect(workers=1) as connected:
+        warnings.simplefilter("error")
+        work = WorkDir(ingest.run(config(folder), connected)["work"])
+    assert work.read("ingest", "annotations").num_rows == 60_000
+    assert {record.name for record in caplog.records} <= {"speck"}
