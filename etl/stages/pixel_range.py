@@ -77,7 +77,7 @@ def find_ranges(traits: pa.Table, value_range: Range | None, *, chosen: bool) ->
         return []
     low, high = value_range
     kinds = ", ".join(f"{number} of {kind}" for kind, number in sorted(Counter(rows["kind"].to_pylist()).items()))
-    source = "chosen from all of them and pinned in the plan" if chosen else "as source.pixel_range says"
+    source = "chosen once for the dataset and pinned in the plan" if chosen else "as source.pixel_range says"
     advice = (
         f"Images of more than 8 bits ({kinds}): values from {low:g} to {high:g} are shown as 0 to 255, {source}. "
         "Set source.pixel_range to another range if details are lost; `speck plan --update` chooses it again."
