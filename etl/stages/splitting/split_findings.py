@@ -65,7 +65,7 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
     text = (
         f"whole videos cannot give each split its share, so {_listed(names)} ({len(frames)} frames) "
-        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} frame numbers between them; "
+        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands {width} frame numbers wide between them; "
         f"{guarded} frames are left out. Metrics on blocks of one video are too high"
     )
     together = [name for name in names if not grouping.cuts[name].separates]
@@ -74,7 +74,7 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     elif together:
         text += f", here above all: frames of {_listed(together)} look alike across the guard band"
     severity: Severity = "warning" if similar or together else "info"
-    advice = f"{text}; add videos of other scenes, or name larger groups in source.group"
+    advice = f"{text}; add videos of other scenes"
     return finding("block_split", advice, [row["path"] for row in frames], count=len(frames), severity=severity)
 
 
