@@ -18,12 +18,12 @@ from etl.errors import ConfigError, StoreError
 from tests.etl.conftest import Dataset
 
 SIGNATURES = {
-    "BadBox": "(reason, found, expected, line=None)",
+    "BadBox": "(reason, found, expected, line=None, source_id=None)",
     "Config": "(*, name, store, source, ontology, tile, augment, shard, anchors, train, evaluate, schedule, watch, "
     "cluster, retrain, gate, retention)",
-    "ImageLabels": "(file, boxes=(), bad=(), declared_wh=None)",
+    "ImageLabels": "(file, boxes=(), bad=(), declared_wh=None, declared_name=None)",
     "LabelBox": "(category, xyxy, line=None, empty=False, crowd=False, ignore=False, difficult=0, truncated=0, "
-    "occluded=0, area=None, polygon=None, track_id=None, extra=<factory>)",
+    "occluded=0, area=None, polygon=None, track_id=None, extra=<factory>, corrected=None, source_id=None)",
     "Sample": "(id, image_id, image, boxes, labels, weights, ignore)",
     "Snapshot": "(uri, manifest)",
     "build": "(config, cluster=None, *, plan=None, full=False)",
