@@ -65,7 +65,7 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
     text = (
         f"whole videos cannot give each split its share, so {_listed(names)} ({len(frames)} frames) "
-        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands {width} frame numbers wide between them; "
+        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} numbers between them; "
         f"{guarded} frames are left out. Metrics on blocks of one video are too high"
     )
     together = [name for name in names if not grouping.cuts[name].separates]

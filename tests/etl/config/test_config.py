@@ -82,7 +82,7 @@ def test_a_group_is_a_pattern_or_a_number_of_frames(dataset) -> None:
         ("{format: yolo, images: a, group: '('}", "source.group", "'('"),
         ("{format: yolo, images: a, group: 5}", "source.group", "5"),
         ("{format: yolo, images: a, group: {every: 0}}", "source.group.every", "0"),
-        ("{format: yolo, images: a, group: {evry: 3}}", "source.group.every", "nothing"),
+        ("{format: yolo, images: a, group: {frames: 3}}", "source.group.every", "nothing"),
         ("{format: yolo, images: a, split: {val: 2}}", "source.split.val", "2"),
         ("{format: yolo, images: a, split: {val: 0.5, test: 0.5}}", "source.split", "{'val': 0.5, 'test': 0.5}"),
         ("{format: yolo, images: a, split: {vall: 0.2}}", "source.split.vall", "an unknown key"),
