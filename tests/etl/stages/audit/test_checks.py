@@ -115,6 +115,8 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given({"images": 10}, {"one_colour_images": 1}), given({"images": 10})),
     (source.unlabelled_images, "unlabelled_images", "warning", 3,
      given({"images": 10}, {"unlabelled_images": 3}), given({"images": 10})),
+    (source.unlabelled_images, "unlabelled_images", "critical", 6,
+     given({"images": 10}, {"unlabelled_images": 6}), given({"images": 10})),
     (source.unlabelled_images, "unlabelled_images", "info", 2,
      given({"images": 10}, {"unlabelled_images": 2}), given()),
     (source.empty_splits, "empty_split", "critical", 0,
