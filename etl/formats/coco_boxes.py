@@ -28,7 +28,8 @@ def read_annotation(annotation: Any, number_in_list: int) -> LabelBox | BadBox:
     bbox, segmentation = annotation.get("bbox"), annotation.get("segmentation")
     found = _from_segmentation(segmentation) if bbox is None or bbox == [] else _from_bbox(bbox)
     if found is None:
-        return BadBox("malformed_box", excerpt(annotation), _BOX, source_id=source)
+        outline = f" and segmentation {segmentation}" if segmentation and not bbox else ""
+        return BadBox("malformed_box", excerpt(f"bbox {bbox}{outline}"), _BOX, source_id=source)
     flags = {name: flag(annotation.get(name)) for name in _FLAGS}
     if (unclear := next((name for name in _FLAGS if flags[name] is None), None)) is not None:
         return BadBox("malformed_flag", f"{unclear} {excerpt(annotation[unclear])}", "0 or 1", source_id=source)

@@ -56,6 +56,20 @@ def test_an_object_without_a_bbox_has_that_of_its_segmentation(bbox, segmentatio
     assert (found.xyxy, found.empty) == ((10, 20, 40, 35), False)
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"bbox": [1, 2, None, 4]}, "bbox [1, 2, None, 4]"),
+        ({"bbox": "absent"}, "bbox None"),
+        ({"bbox": [], "segmentation": [[1, 2]]}, "bbox [] and segmentation [[1, 2]]"),
+        ({"bbox": [1, 2, float("nan"), 4], "segmentation": [[1, 2, 9, 2, 9, 9]]}, "bbox [1, 2, 'NaN', 4]"),
+    ],
+)
+def test_a_reject_shows_what_should_be_the_box(changes, found):
+    ((_, _, labels), _) = to_labels(read(document([box(**changes)])).labels)
+    assert [(bad.reason, bad.found, bad.source_id) for bad in labels.bad] == [("malformed_box", found, "1")]
+
+
 def test_the_bbox_counts_where_there_is_one():
     assert only_box(box(segmentation=[[0, 0, 90, 0, 90, 60]])).xyxy == (10, 20, 40, 35)
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigError
+from etl.execution import progress
+from etl.formats import coco_document
+from etl.sources import dataset_labels
 from tests.etl.sources.listing import BOX, coco, laid_out, scanned, told
 
 
@@ -192,3 +195,20 @@ def test_images_whose_names_give_no_id_of_their_own_are_rejects(tmp_path: Path) 
 def test_a_label_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
     laid_out(tmp_path, {"a.jpg": b"", "all[1].json": coco("a.jpg")})
     assert set(scanned(tmp_path, format="coco", annotations=str(tmp_path / "all[1].json")).listed) == {"a.jpg"}
+
+
+def test_a_large_coco_file_reports_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", "all.json": coco("a.jpg", *(f"{n}.jpg" for n in range(50)))})
+    for module, name, value in (
+        (dataset_labels, "_TRACKED", 1),
+        (progress, "_SECONDS", 0.0),
+        (coco_document, "_PIECE", 9),
+    ):
+        monkeypatch.setattr(module, name, value)
+    with caplog.at_level("INFO", logger="speck"):
+        scanned(tmp_path, format="coco", categories=None)
+    lines = [line for line in caplog.messages if line.startswith("all.json: ")]
+    assert len(lines) > 10
+    assert "characters (100%)" in lines[-1]
