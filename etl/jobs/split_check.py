@@ -8,10 +8,11 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.errors import SourceError
 from etl.findings import Finding
 from etl.stages.remap import remap_boxes
 from etl.stages.split import SplitResult
-from etl.stages.split_check import FAULTS, check_split
+from etl.stages.split_check import FAULTS, check_split, describe_stop, faults_that_stop
 from etl.stages.split_remedy import Remedies
 from etl.stages.splitting.report import SplitReport
 from etl.storage import store
@@ -23,13 +24,17 @@ log = logging.getLogger("speck")
 def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     """Return the findings of a split, those of its assignment included.
 
-    A build logs its faults.
+    A build raises SourceError at a fault that `source.allow` does not name. The faults of a sample are only logged,
+    unless it has no labelled box: its splits are not those of the whole source.
     """
     source, report = work.config.source, result.report
     leaking = next((row.files for row in result.findings if row.code == "leaking_splits"), ())
     unused = _unused_boxes(work) if report.boxes == 0 else {}
     remedies = Remedies(result.images, source)
     findings = check_split(report, work.config.gate, remedies, leaking=leaking, unused=unused)
+    allow = source.allow if source.sample is None else FAULTS
+    if work.is_build and (faults := faults_that_stop(findings, allow)):
+        raise SourceError(describe_stop(work.config.name, report, faults))
     for row in findings:
         if work.is_build and row.code in FAULTS:
             log.warning("%s: %s", row.code, row.advice)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from etl.formats.folders import names_kind, without_split
 from etl.ids import normal_path
 
 ENOUGH = 5  # groups from which no finer pattern is sought
@@ -20,7 +21,6 @@ _CANDIDATES = (
     r"^(.*?)(?:_jpe?g|_png|_bmp|_tiff?)?\.rf\.",  # the photo of Roboflow's copies
     r"^(.*)\.\w+$",  # every image
 )
-_NO_SCENE = {"train", "valid", "val", "test", "images", "labels"}  # folders that say nothing about a scene
 
 
 class GroupPattern(NamedTuple):
@@ -41,7 +41,7 @@ def suggest_group(paths: Sequence[str], alike: Iterable[tuple[str, str]], least:
         group_of = find_groups(paths, pattern)
         names = set(group_of.values())
         groups = len(names)
-        if len(group_of) < len(paths) or groups < least or names & _NO_SCENE:
+        if len(group_of) < len(paths) or groups < least or any(map(_names_no_scene, names)):
             continue
         if all(group_of[one] == group_of[other] for one, other in pairs):
             suited.append(GroupPattern(pattern, groups))
@@ -49,6 +49,11 @@ def suggest_group(paths: Sequence[str], alike: Iterable[tuple[str, str]], least:
     if enough:
         return min(enough, key=lambda found: found.groups)
     return max(suited, key=lambda found: found.groups, default=None)
+
+
+def _names_no_scene(group: str) -> bool:
+    """Return whether a group consists of folders for splits and kinds of files, such as `train/images`."""
+    return all(names_kind(folder) or not without_split(folder) for folder in group.split("/"))
 
 
 def find_groups(paths: Iterable[str], pattern: str) -> Mapping[str, str]:

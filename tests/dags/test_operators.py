@@ -74,6 +74,23 @@ def test_a_command_without_output_is_an_error(trainer, operators):
         trainer("exit 0").run_command("train")
 
 
+def test_a_split_that_cannot_be_judged_fails_its_task_with_the_remedies(operators, tiny, tmp_path):
+    from etl.config import load
+    from etl.execution import cluster
+    from etl.jobs import ingest
+
+    tiny.write(tmp_path / "data", "abcd")
+    config = tmp_path / "tiny.yaml"
+    one_group = tiny.config(tmp_path / "store", tmp_path / "data", "0 2 * * *").replace("^([a-z]+)", "jpg")
+    config.write_text(one_group)
+    with cluster.serial() as here:
+        work = ingest.run(load(config), here)["work"]
+    operator = operators.StageOperator(task_id="split", stage="split", config=str(config), work=work)
+    with pytest.raises(operators.AirflowFailException, match=r"(?s)empty_split: No image is in val.*source\.allow"):
+        operator.execute({})
+    assert not (tmp_path / "store" / "tiny" / "lock.json").exists()  # the next run need not wait for its lease
+
+
 def test_a_killed_task_takes_the_whole_process_group_with_it(operators, tmp_path):
     """A task gets SIGTERM; the command ignores it and has a child: both must be gone when on_kill returns."""
     pids = tmp_path / "pids"

@@ -22,11 +22,12 @@ def speck(*arguments: object, cwd: Path | None = None, **environ: str) -> subpro
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Four grey images with one box each, one group each, in a folder with a blank in its name."""
+    """Four images of noise with one box each, one group each, in a folder with a blank in its name."""
     folder = tmp_path / "my images"
     folder.mkdir()
     for name in "abcd":
-        cv2.imwrite(str(folder / f"{name}_1.png"), np.full((96, 128, 3), ord(name), np.uint8))
+        pixels = np.random.default_rng(ord(name)).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{name}_1.png"), pixels)
         (folder / f"{name}_1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     (folder / "classes.txt").write_text("thing\n")
     path = tmp_path / "things.yaml"

@@ -43,7 +43,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     (folder / "lost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     (folder / "classes.txt").write_text("car\nvan\nbike\n")
     (folder / "set.yaml").write_text(
-        "name: golden\nstore: store\nsource: {format: yolo, images: ., max_rejects: 0.5}\n"
+        "name: golden\nstore: store\nsource: {format: yolo, images: ., max_rejects: 0.5, allow: [leaking_splits]}\n"
         "ontology: {rename: {van: car}, min_side: 3}\ntile: {size: 128, overlap: 0.25}\n"
         "augment: {quality: false, mosaic: 0}\nshard: {jpeg: encode}\n"
     )

@@ -24,7 +24,7 @@ SMALL = [(30, 40, 12), (300, 200, 12), (310, 215, 12), (150, 30, 14)]
 
 def draw(folder: Path, name: str, squares: list[tuple[int, int, int]]) -> None:
     """Write a 640 x 480 image with bright squares (x, y, side), and its YOLO file."""
-    pixels = np.random.default_rng(len(name)).integers(0, 90, (480, 640, 3), dtype=np.uint8)
+    pixels = np.random.default_rng([*name.encode()]).integers(0, 90, (480, 640, 3), dtype=np.uint8)
     for x, y, side in squares:
         cv2.rectangle(pixels, (x, y), (x + side - 1, y + side - 1), (250, 250, 250), -1)
     cv2.imwrite(str(folder / f"{name}.png"), pixels)

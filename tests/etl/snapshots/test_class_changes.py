@@ -120,6 +120,8 @@ def test_relabelled_new_and_vanished_classes_are_told_apart(growing: Any, tmp_pa
     cars = [(0, 10, 10 + 20 * number, 15, 15) for number in range(4)]
     dataset.put("a", [*cars, (1, 100, 10, 20, 20)], 1)
     config = with_categories(dataset.config(tmp_path / "store"), "car", "bus", "van")
+    one_image = config.source.model_copy(update={"allow": ("empty_split",)})
+    config = config.model_copy(update={"source": one_image})
     first = dataset.build(config)["snapshot"]
     dataset.label("a", [*cars[:3], (1, 11, 10 + 20 * 3, 15, 15), (1, 100, 10, 20, 20)])  # one car is a bus, 1 px aside
     dataset.put("b", [(2, 10, 10, 30, 30), (2, 60, 10, 30, 30)], 2)

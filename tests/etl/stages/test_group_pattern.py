@@ -43,9 +43,12 @@ def test_without_a_pattern_that_separates_no_similar_images_none_is_suggested() 
 
 
 def test_folders_of_splits_and_kinds_are_no_groups() -> None:
-    paths = [f"{folder}/x_{number}.jpg" for folder in ("train", "valid", "test") for number in range(2)]
+    folders = ("train/images", "valid/images", "test/images", "DET-val")
+    paths = [f"{folder}/{place}_{number}.jpg" for folder in folders for place in "xy" for number in range(2)]
     found = suggest_group(paths, [], 2)
-    assert found is not None and set(find_groups(paths, found.pattern).values()).isdisjoint({"train", "valid", "test"})
+    assert found is not None
+    groups = set(find_groups(paths, found.pattern).values())
+    assert groups.isdisjoint({*folders, "train", "valid", "test"}) and len(groups) >= 5
 
 
 def test_a_pattern_finds_its_first_group_else_all_it_matches() -> None:
