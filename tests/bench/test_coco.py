@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
+
 from etl.formats import coco
 from etl.jobs.label_pieces import LabelWriter
 from etl.sources.dataset_labels import read_datasets
@@ -94,6 +96,7 @@ def _measure(work: Callable[[Path], None], path: Path, pipe: Connection) -> None
     pipe.send((time.process_time() - start, (peak - before) / 2**20))
 
 
+@pytest.mark.timeout(3600)
 def test_a_file_of_two_million_boxes(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     write_document(path)
