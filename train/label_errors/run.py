@@ -16,7 +16,7 @@ from etl.by_size import BySize
 from etl.config import Config
 from etl.document import Document
 from etl.imaging import codec
-from etl.imaging.wide import NO_SETTINGS, PixelSettings
+from etl.imaging.wide import PixelSettings
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
@@ -177,7 +177,7 @@ def _write_crops(
     paths: MissingPaths,
     queue: Sequence[Suspect],
     images: Mapping[ImageKey, EvalImage],
-    settings: PixelSettings = NO_SETTINGS,
+    settings: PixelSettings,
 ) -> None:
     """Write a close-up of each suspect, with the labels around it; every image is read once."""
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes
+from etl.imaging.wide import NO_SETTINGS
 from etl.plan import Window
 from etl.storage.paths import DatasetPaths
 from tests.train.evaluation.test_metrics import make_detections, make_truth
@@ -140,6 +141,6 @@ def test_a_suspect_of_a_divided_image_is_cropped_from_the_window_of_its_split(
     suspect = Suspect(1, "big.jpg", "big", "train", "bus", 20, 20, 30, 30, 0.9, 0.8, "tiny")
     read: list[Window] = []
     pixels = np.zeros((220, 150, 3), np.uint8)
-    monkeypatch.setattr(run, "read_pixels", lambda _, image: read.append(image.window) or pixels)
-    run._write_crops(config, DatasetPaths(config.home).missing("m"), [suspect], images)
+    monkeypatch.setattr(run, "read_pixels", lambda _, image, _settings: read.append(image.window) or pixels)
+    run._write_crops(config, DatasetPaths(config.home).missing("m"), [suspect], images, NO_SETTINGS)
     assert read == [windows["train"]]
