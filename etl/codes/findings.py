@@ -204,7 +204,7 @@ _IMAGES = (
     ),
     FindingCode(
         "near_duplicates", ("info",),
-        "Pairs of images that look alike, such as neighbouring frames.",
+        "Images that look like another, such as neighbouring frames.",
         "Keep each such scene in one split (source.group).",
     ),
     FindingCode(

@@ -117,10 +117,9 @@ def _lossless_remedy(work: WorkDir) -> str | None:
     return lossless.remedy(jpeg, lossless.choose_codec(jpeg, None if pinned is None else pinned.codec))
 
 
-def _near_duplicates(images: pa.Table) -> list[tuple[str, str]]:
+def _near_duplicates(images: pa.Table) -> list[str]:
     paths = images["path"].to_pylist()
-    similar = leakage.find_similar_hashes(images["phash"].to_pylist())
-    return [(paths[ones[0]], paths[other]) for ones, others in similar for other in others if other != ones[0]]
+    return [paths[place] for group in leakage.look_alikes(images["phash"].to_pylist()) for place in group]
 
 
 def _findings_of_source(work: WorkDir) -> list[Finding]:

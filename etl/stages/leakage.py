@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from etl.schema import DIVIDED, SPLITS
 from etl.stages.rows import ImageRow
-from etl.stages.splitting.hashes import NEAR, Mask, similar_pairs, similar_to
+from etl.stages.splitting.hashes import NEAR, Mask, connect_similar, similar_to
 
 GUARD = 2  # val and test frames this close to a frame of another split are left out
 NEAR_SHARE = 0.2  # of a split: with more near-duplicates than this, leaving them out would empty it
@@ -118,13 +118,13 @@ def find_like_divided(rows: Sequence[ImageRow]) -> dict[str, str]:
     return dict.fromkeys(similar, "like_divided")
 
 
-def find_similar_hashes(hashes: Sequence[int | None]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the indices of equal hashes (one list, twice), then those of every two hashes at most NEAR bits apart."""
-    indices: dict[int, list[int]] = defaultdict(list)
-    for index, value in enumerate(hashes):
-        if value is not None:
-            indices[value].append(index)
-    yield from ((equal, equal) for equal in indices.values() if len(equal) > 1)
-    owners = [*indices.values()]
-    for ones, others in similar_pairs(np.array([*indices], dtype=np.uint64)):
-        yield from ((owners[a], owners[b]) for a, b in zip(ones.tolist(), others.tolist(), strict=True))
+def look_alikes(hashes: Sequence[int | None]) -> list[list[int]]:
+    """Return the indices of images that look alike in groups: each is at most NEAR bits from another of its group."""
+    places = np.array([place for place, value in enumerate(hashes) if value is not None], np.intp)
+    values, owner = np.unique(
+        np.array([value for value in hashes if value is not None], np.uint64), return_inverse=True
+    )
+    groups = connect_similar(values)[owner]
+    order = np.argsort(groups, kind="stable")
+    found = np.split(places[order], np.flatnonzero(np.diff(groups[order])) + 1)
+    return [members.tolist() for members in found if len(members) > 1]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 
 from etl.config import Source, SplitRatios
 from etl.stages.group_pattern import GroupPattern, suggest_group
-from etl.stages.leakage import find_similar_hashes
+from etl.stages.leakage import look_alikes
 
 BLOCKS = 10  # of the longest sequence, in the suggested source.group.every
 
@@ -60,12 +59,11 @@ class Remedies:
 
 def _alike(images: pa.Table) -> Iterator[tuple[str, str]]:
     """Yield pairs of paths that connect all images of equal bytes or similar looks."""
-    rows: Sequence[Mapping[str, Any]] = images.select(["path", "sha256", "phash"]).to_pylist()
+    paths: list[str] = images["path"].to_pylist()
     first_of: dict[str, str] = {}
-    for row in rows:
-        first = first_of.setdefault(row["sha256"], row["path"])
-        if first != row["path"]:
-            yield first, row["path"]
-    for ones, others in find_similar_hashes([row["phash"] for row in rows]):
-        first = rows[ones[0]]["path"]
-        yield from ((first, rows[other]["path"]) for other in (others if ones is not others else ones[1:]))
+    for path, content in zip(paths, images["sha256"].to_pylist(), strict=True):
+        first_path = first_of.setdefault(content, path)
+        if first_path != path:
+            yield first_path, path
+    for first, *others in look_alikes(images["phash"].to_pylist()):
+        yield from ((paths[first], paths[other]) for other in others)

@@ -32,7 +32,7 @@ class Context:
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     declared: Sequence[str] = ()  # the source's list of classes; empty when it has none
     trained: Mapping[str, str] = field(default_factory=dict)  # class -> its name after the ontology; dropped ones lack
-    near_duplicates: Sequence[tuple[str, str]] = ()  # pairs of paths of images that look alike
+    near_duplicates: Sequence[str] = ()  # paths of the images that look like another
     findings: Sequence[Finding] = ()  # of other stages
     splits: Sequence[str] = ("train", "val")  # splits that must not be empty
     max_rejects: float = 0.05

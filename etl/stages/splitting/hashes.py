@@ -83,6 +83,21 @@ def similar_to(hashes: Hashes, others: Hashes, bits: int = NEAR) -> Mask:
     return similar[inverse]
 
 
+def connect_similar(hashes: Hashes) -> Index:
+    """Return a number for each hash, equal for those that a chain of hashes at most NEAR bits apart connects."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number: Index = np.arange(len(hashes))
+    for ones, others in similar_pairs(hashes):
+        first, second = number[ones], number[others]
+        new = first != second
+        if new.any():
+            links = coo_array((new[new], (first[new], second[new])), shape=(len(hashes), len(hashes)))
+            number = connected_components(links, directed=False)[1][number].astype(np.intp)
+    return number
+
+
 def _band(hashes: Hashes, shift: int) -> Hashes:
     return (hashes >> np.uint64(shift)) & np.uint64(0xFFFF)
 

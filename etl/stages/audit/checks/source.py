@@ -70,13 +70,13 @@ def duplicate_images(data: CheckInput) -> Iterator[Finding]:
 
 def near_duplicates(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if images look alike."""
-    pairs = data.context.near_duplicates
-    if pairs:
+    paths = data.context.near_duplicates
+    if paths:
         advice = (
-            "Pairs of images that look alike, such as neighbouring frames: keep each such scene in one split "
+            "Images that look like another, such as neighbouring frames: keep each such scene in one split "
             "(source.group)."
         )
-        yield finding("near_duplicates", advice, sorted({path for pair in pairs for path in pair}), count=len(pairs))
+        yield finding("near_duplicates", advice, sorted(paths), count=len(paths))
 
 
 def unlabelled_images(data: CheckInput) -> Iterator[Finding]:

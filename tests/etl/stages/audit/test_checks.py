@@ -108,7 +108,7 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given(images=images(("a", "1", "train"), ("b", "2", "val")))),
     (source.duplicate_images, "duplicate_images", "warning", 1,
      given(images=images(("a", "1", "train"), ("b", "1", "train"))), given()),
-    (source.near_duplicates, "near_duplicates", "info", 1, given(near_duplicates=[("a", "b")]), given()),
+    (source.near_duplicates, "near_duplicates", "info", 2, given(near_duplicates=["a", "b"]), given()),
     (source.one_colour_images, "one_colour_images", "critical", 2,
      given({"images": 10}, {"one_colour_images": 2}), given({"images": 10})),
     (source.one_colour_images, "one_colour_images", "warning", 1,
