@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from etl import schema
 from etl.config import Config, network
+from etl.errors import SourceError
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.ids import digest
@@ -69,12 +70,8 @@ class _Inputs:
         """Return the work folder, named by a digest of the inputs."""
         config, plan = self.config, self.plan
         pinned = plan.model_dump(mode="json") if plan is not None else None
-        settings = config.model_dump(mode="json", include=_SETTINGS)
         codec = lossless.choose_codec(config.shard.jpeg, plan.codec if plan is not None else None)
-        extra = ("full",) * self.full
-        name = digest(self.source.fingerprint, settings, pinned, VERSIONS, codec, self.purpose, *extra)[:16]
-        name = name if self.purpose == "build" else f"{self.purpose}-{name}"
-        return WorkDir(DatasetPaths(config.home).work_dir(name))
+        return _work_dir(config, self.purpose, self.source.fingerprint, pinned, codec, self.full)
 
 
 def run(
@@ -91,7 +88,7 @@ def run(
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
     plan = load_plan(config.home) if plan is None else plan
     pinned = plan.guesses if plan is not None and purpose != PLAN_UPDATE else None
-    inputs = _Inputs(config, scan.scan(config, pinned), plan, purpose, full)
+    inputs = _Inputs(config, _scan(config, pinned, purpose), plan, purpose, full)
     work = inputs.work()
     with work.hold_lease():
         if not work.exists:
@@ -102,12 +99,30 @@ def run(
     return {"work": work.uri, **answer}
 
 
+def _scan(config: Config, guesses: Collection[str] | None, purpose: str) -> scan.SourceListing:
+    """Return the files of the source; without them a refusal is named by a digest of settings and cause."""
+    try:
+        return scan.scan(config, guesses)
+    except SourceError as error:
+        work = _work_dir(config, purpose, str(error))
+        raise refuse(work, str(error), {"rejects": schema.REJECTS.empty_table()}) from error
+
+
+def _work_dir(config: Config, purpose: str, *parts: object) -> WorkDir:
+    """Return the work folder that is named by the purpose and a digest of settings and parts."""
+    name = digest(*parts, config.model_dump(mode="json", include=_SETTINGS), VERSIONS, purpose)[:16]
+    return WorkDir(DatasetPaths(config.home).work_dir(name if purpose == "build" else f"{purpose}-{name}"))
+
+
 def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
     log.info("%s: the source has %d images and %d label files", config.name, len(source.images), len(source.labels))
     keys = ingest_cache.image_keys(config, source)
     cached = ingest_cache.load(config, {} if inputs.full else keys)
-    rows, value_range = _read_rows(inputs, list(keys), cached, work, cluster)
+    try:
+        rows, value_range = _read_rows(inputs, list(keys), cached, work, cluster)
+    except SourceError as error:
+        raise refuse(work, str(error), {"rejects": schema.table(schema.REJECTS, source.rejects)}) from error
     tables = ingest_cache.to_tables(rows)
     traits = tables.pop("traits")
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])

@@ -33,7 +33,7 @@ def apply_range(
     traits = deep(ingest_cache.to_tables(rows)["traits"])
     if not traits.num_rows:
         return rows, known
-    value_range = known or _choose_range(config, traits)
+    value_range = known or _choose_range(traits)
     shown = zip(traits["shown_from"].to_pylist(), traits["shown_to"].to_pylist(), strict=True)
     stale = [path for path, ends in zip(traits["path"].to_pylist(), shown, strict=True) if ends != value_range]
     if not stale:
@@ -48,13 +48,13 @@ def new_range(config: Config, traits: pa.Table, value_range: Range | None) -> Ra
     return ranges.pop() if len(ranges) == 1 else value_range
 
 
-def _choose_range(config: Config, traits: pa.Table) -> Range:
+def _choose_range(traits: pa.Table) -> Range:
     ranges = choose_ranges(traits)
     if len(set(ranges.values())) > 1:
         numbers = ", ".join(f"{kind} {count}" for kind, count in sorted(Counter(traits["kind"].to_pylist()).items()))
         found = " and ".join(f"{family}s from {low:g} to {high:g}" for family, (low, high) in sorted(ranges.items()))
         raise SourceError(
-            f"{config.name}: the images have values of different kinds ({numbers}), {found}, which no one range fits; "
+            f"the images have values of different kinds ({numbers}), {found}, which no one range fits; "
             "convert them to one kind, or set source.pixel_range"
         )
     return next(iter(ranges.values()), (0.0, 1.0))  # every range shows images without any value alike

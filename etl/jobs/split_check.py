@@ -8,8 +8,8 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.errors import SourceError
 from etl.findings import Finding
+from etl.jobs.refusal import refuse
 from etl.stages.remap import remap_boxes
 from etl.stages.split import SplitResult
 from etl.stages.split_check import FAULTS, check_split, describe_stop, faults_that_stop
@@ -34,7 +34,7 @@ def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     findings = check_split(report, work.config.gate, remedies, leaking=leaking, unused=unused)
     allow = source.allow if source.sample is None else FAULTS
     if work.is_build and (faults := faults_that_stop(findings, allow)):
-        raise SourceError(describe_stop(work.config.name, report, faults))
+        raise refuse(work, describe_stop(report, faults), {"rejects": work.read("ingest", "rejects")})
     for row in findings:
         if work.is_build and row.code in FAULTS:
             log.warning("%s: %s", row.code, row.advice)

@@ -180,7 +180,7 @@ def _read_datasets(
 def _refuse_foreign(config: Config, looks: Mapping[str, Look | None], skipped: Iterable[SkippedEntry]) -> None:
     """Raise SourceError if files look like other formats than that of the source, or were skipped."""
     if phrases := [*describe_looks(looks), *(f"{entry.path} is {entry.found}" for entry in skipped)]:
-        raise SourceError(f"{config.name}: no {config.source.format} label file: {'; '.join(phrases[:_PHRASES])}")
+        raise SourceError(f"no {config.source.format} label file: {'; '.join(phrases[:_PHRASES])}")
 
 
 def _pair_labels(

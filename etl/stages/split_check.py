@@ -45,11 +45,11 @@ def faults_that_stop(findings: Sequence[Finding], allow: Sequence[str]) -> list[
     return [row for row in findings if row.code == NO_BOX or (row.code in FAULTS and row.code not in allow)]
 
 
-def describe_stop(name: str, report: SplitReport, faults: Sequence[Finding]) -> str:
+def describe_stop(report: SplitReport, faults: Sequence[Finding]) -> str:
     """Return the message of a stopped build: the faults with their remedies, the splits and the largest groups."""
     return "\n".join(
         [
-            f"{name}: the build stops before any tile is cut.",
+            "the build stops before any tile is cut.",
             *(f"{fault.code}: {fault.advice}" for fault in faults),
             "",
             *align(size_rows(report)),

@@ -109,7 +109,7 @@ def test_files_of_another_format_given_as_coco_are_named_in_one_line(tmp_path: P
     with pytest.raises(SourceError) as caught:
         scanned(tmp_path, format="coco", categories=None)
     assert str(caught.value) == (
-        "cars: no coco label file: 30 files look like labelme JSON (0.json, 1.json, ...): "
+        "no coco label file: 30 files look like labelme JSON (0.json, 1.json, ...): "
         "export it as COCO (labelme2coco) or YOLO (labelme2yolo)"
     )
 

@@ -191,9 +191,9 @@ def test_the_message_fits_a_screen_and_shows_splits_groups_and_remedies() -> Non
     images += [("flight09/0.jpg", "left_out", [20.0])]
     report = report_of(images)
     findings = check_split(report, Gate(), remedies(images))
-    message = describe_stop("farms", report, faults_that_stop(findings, ()))
+    message = describe_stop(report, faults_that_stop(findings, ()))
     lines = message.splitlines()
-    assert lines[0] == "farms: the build stops before any tile is cut."
+    assert lines[0] == "the build stops before any tile is cut."
     assert len(lines) <= 24
     for text in (
         "empty_split: No image is in val.",
