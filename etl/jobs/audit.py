@@ -106,7 +106,6 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         trained=remap.trained_names(work.categories, config.ontology),
         near_duplicates=_near_duplicates(images),
         findings=[*_findings_of_source(work), *split_check.load_findings(work), *plan.check_plan(work)],
-        splits=(),  # the split stage reports empty splits
         max_rejects=config.source.max_rejects,
         lossless_remedy=_lossless_remedy(work),
     )

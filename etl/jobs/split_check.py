@@ -28,17 +28,16 @@ def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     unless it has no labelled box: its splits are not those of the whole source.
     """
     source, report = work.config.source, result.report
-    leaking = next((row.files for row in result.findings if row.code == "leaking_splits"), ())
     unused = _unused_boxes(work) if report.boxes == 0 else {}
     remedies = Remedies(result.images, source)
-    findings = check_split(report, work.config.gate, remedies, leaking=leaking, unused=unused)
+    findings = check_split(report, work.config.gate, remedies, leaking=result.leaking, unused=unused)
     allow = source.allow if source.sample is None else FAULTS
     if work.is_build and (faults := faults_that_stop(findings, allow)):
         raise refuse(work, describe_stop(report, faults), {"rejects": work.read("ingest", "rejects")})
     for row in findings:
         if work.is_build and row.code in FAULTS:
             log.warning("%s: %s", row.code, row.advice)
-    return [*(row for row in result.findings if row.code not in FAULTS), *findings]
+    return [*result.findings, *findings]
 
 
 def load_report(work: WorkDir) -> SplitReport:

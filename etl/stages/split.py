@@ -19,14 +19,14 @@ from etl.schema import ANNOTATIONS, DIVIDED, IMAGES, LEFT_OUT, SPLITS
 from etl.stages import leakage
 from etl.stages.leakage import Looks
 from etl.stages.rows import ImageRow
-from etl.stages.splitting.assignment import Assignment, Images, assign, leave_out, sums_of
+from etl.stages.splitting.assignment import Assignment, Images, assign, leave_out
 from etl.stages.splitting.blocks import Shares
 from etl.stages.splitting.box_counts import count_boxes, gate_buckets
-from etl.stages.splitting.candidates import codes_of, fits, measure
+from etl.stages.splitting.candidates import codes_of, measure
 from etl.stages.splitting.choice import choose
 from etl.stages.splitting.frame_names import BLOCK, FrameName, frame_name, frame_name_of_old_plan
 from etl.stages.splitting.report import GroupKind, SplitReport, make_report
-from etl.stages.splitting.split_findings import empty_splits, findings_of
+from etl.stages.splitting.split_findings import findings_of
 
 VERSION = 3
 _DIVIDED_CODE = len(SPLITS) + 1  # of divided images, in arrays of codes
@@ -46,6 +46,7 @@ class SplitResult:
     grouping: Grouping | None
     left_out: dict[str, str]  # image_id -> rule
     report: SplitReport
+    leaking: tuple[str, ...]  # paths of val and test images that look like train images
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -109,7 +110,6 @@ def assign_splits(
     codes = remainder.codes(assignment.codes)
     for row, code in zip(rows, codes.tolist(), strict=True):
         row["split"] = _NAMES[code]
-    sums = sums_of(codes, source.measures.matrix)
     wanted = {SPLITS[code]: shares[code] for code in shares.asked}
     report = make_report(
         rows,
@@ -120,7 +120,6 @@ def assign_splits(
         left_out={rows[place]["image_id"]: rule for place, rule in remainder.rules.items()},
         leaks=int(remainder.leaks.sum()),
         alike_blocks=sum(int(mask.sum()) for mask in remainder.alike.values()),
-        meets_shares=bool(divided) or fits(sums, shares),
     )
     return SplitResult(
         _table(rows),
@@ -130,7 +129,8 @@ def assign_splits(
         pins.grouping,
         {rows[place]["image_id"]: rule for place, rule in remainder.rules.items()},
         report,
-        findings_of(rows, assignment, remainder, grouping, report, wanted),
+        tuple(rows[place]["path"] for place in np.flatnonzero(remainder.leaks).tolist()),
+        findings_of(rows, remainder, grouping, report, wanted),
     )
 
 
@@ -180,27 +180,16 @@ def _use_predefined(
     left_out = {row["image_id"]: "not_in_own_split" for row in rows if row["split"] == LEFT_OUT}
     looks = Looks.of(rows)
     leaking = leakage.duplicates(looks, codes) | leakage.near_duplicates(looks, codes)
-    leaks = [row["path"] for row, leaks in zip(rows, leaking.tolist(), strict=True) if leaks]
+    leaks = tuple(row["path"] for row, leaks in zip(rows, leaking.tolist(), strict=True) if leaks)
     findings: list[Finding] = []
-    if leaks:
-        findings.append(finding("leaking_splits", _OWN_SPLIT_LEAKS, leaks, count=len(leaks)))
     if left_out:
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
         paths = [row["path"] for row in rows if row["image_id"] in left_out]
         findings.append(finding("not_in_own_split", advice, paths, count=len(left_out)))
-    empty = empty_splits(rows, ("train", "val"))
     kinds: dict[str, GroupKind] = {row["group"]: "source" for row in rows}
-    report = make_report(
-        rows, boxes, None, metric, kinds=kinds, left_out=left_out, leaks=len(leaks), meets_shares=not empty
-    )
+    report = make_report(rows, boxes, None, metric, kinds=kinds, left_out=left_out, leaks=len(leaks))
     pins = pins or SplitPins(0, grouping=Grouping())
-    return SplitResult(_table(rows), pins.salt, False, (), pins.grouping, left_out, report, [*findings, *empty])
-
-
-_OWN_SPLIT_LEAKS = (
-    "the dataset's own split has val or test images that look like train images: its metrics will be too high; let "
-    "Speck split by group instead"
-)
+    return SplitResult(_table(rows), pins.salt, False, (), pins.grouping, left_out, report, leaks, findings)
 
 
 def _table(rows: list[ImageRow]) -> pa.Table:

@@ -34,7 +34,6 @@ class Context:
     trained: Mapping[str, str] = field(default_factory=dict)  # class -> its name after the ontology; dropped ones lack
     near_duplicates: Sequence[str] = ()  # paths of the images that look like another
     findings: Sequence[Finding] = ()  # of other stages
-    splits: Sequence[str] = ("train", "val")  # splits that must not be empty
     max_rejects: float = 0.05
     lossless_remedy: str | None = None  # what makes tiles lossless; None if they are, or if encoding is configured
 

@@ -114,7 +114,11 @@ def fits(sums: Matrix, shares: Shares) -> bool:
         if sums[code, _IMAGES] == 0:
             return False
         for column in (_IMAGES, _GATE):
-            due = shares[code] * left[column]
-            if due >= 2 and not due / 2 <= sums[code, column] <= due * 2:
+            if misses_share(sums[code, column], shares[code] * left[column]):
                 return False
     return True
+
+
+def misses_share(count: float, due: float) -> bool:
+    """Return whether a split has less than half, or more than twice, of the images or boxes that are due to it."""
+    return due >= 2 and not due / 2 <= count <= due * 2

@@ -67,7 +67,6 @@ class SplitReport(Document):
     leaks: int = 0  # val and test images that look like train images and are too many to leave out
     alike_blocks: int = 0  # the same within cut videos, as with a camera that does not move: no guard band helps
     divided: int = 0  # images divided into regions of several splits
-    meets_shares: bool = True  # no asked split is empty, and shares of images and gate boxes are met within 50 %
 
     @property
     def boxes(self) -> int:
@@ -91,7 +90,6 @@ def make_report(
     left_out: Mapping[str, str],
     leaks: int = 0,
     alike_blocks: int = 0,
-    meets_shares: bool = True,
 ) -> SplitReport:
     """Return the report of the rows of `images` with their final splits; `kinds` gives the kind of each group."""
     counts = count_boxes([row["image_id"] for row in rows], boxes)
@@ -112,7 +110,6 @@ def make_report(
         leaks=leaks,
         alike_blocks=alike_blocks,
         divided=sum(row["split"] == DIVIDED for row in rows),
-        meets_shares=meets_shares,
     )
 
 

@@ -1,8 +1,7 @@
-"""The findings of a split: empty and uneven splits, leaks, and images or videos that are divided among splits."""
+"""The findings of an assignment: uneven splits, photos of one subject, and images or videos that are divided."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 
 from etl.codes import Severity
@@ -10,14 +9,11 @@ from etl.findings import Finding, finding
 from etl.plan import Grouping
 from etl.schema import DIVIDED
 from etl.stages.rows import ImageRow
-from etl.stages.splitting.assignment import Assignment, Remainder
+from etl.stages.splitting.assignment import Remainder
+from etl.stages.splitting.candidates import misses_share
 from etl.stages.splitting.hashes import NEAR
 from etl.stages.splitting.report import SplitReport
 
-_SPLIT_BY_SCENE = (
-    "val or test images look like train images, too many to leave them out: set source.group to a pattern that "
-    "names the scene or flight, so that whole scenes go to one split"
-)
 _DIVIDED = (
     "too few images to give each split one: each is divided into regions with a guard band between them. Metrics on a "
     "neighbouring region are too high; add images of other scenes"
@@ -27,7 +23,6 @@ _NAMED = 3  # groups named in a text
 
 def findings_of(
     rows: Sequence[ImageRow],
-    assignment: Assignment,
     remainder: Remainder,
     grouping: Grouping,
     report: SplitReport,
@@ -40,21 +35,9 @@ def findings_of(
         findings.append(finding("region_split", _DIVIDED, sorted(divided), count=len(divided)))
     if grouping.cuts:
         findings.append(_cut_videos(rows, remainder, grouping))
-    if remainder.leaks.any():
-        paths = [rows[place]["path"] for place in remainder.leaks.nonzero()[0].tolist()]
-        findings.append(finding("leaking_splits", _SPLIT_BY_SCENE, paths, count=len(paths)))
     if grouping.near < NEAR:
         findings.append(finding("similar_photos", count=sum(row["phash"] is not None for row in rows)))
-    if divided:
-        return findings
-    return [*findings, *empty_splits(rows, [*wanted]), *_uneven_splits(rows, report, wanted)]
-
-
-def empty_splits(rows: Sequence[ImageRow], asked: Sequence[str]) -> list[Finding]:
-    """Return a finding for every asked split without an image."""
-    sizes = Counter(row["split"] for row in rows)
-    advice = "no image in this split: give source.group a pattern that makes more, smaller groups, or add images"
-    return [finding("empty_split", advice, count=0, split=name) for name in asked if sizes[name] == 0]
+    return findings if divided else [*findings, *_uneven_splits(report, wanted)]
 
 
 def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Grouping) -> Finding:
@@ -78,18 +61,15 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     return finding("block_split", advice, [row["path"] for row in frames], count=len(frames), severity=severity)
 
 
-def _uneven_splits(rows: Sequence[ImageRow], report: SplitReport, wanted: dict[str, float]) -> list[Finding]:
+def _uneven_splits(report: SplitReport, wanted: dict[str, float]) -> list[Finding]:
     """Return a finding for every split that has less than half or more than twice its share."""
-    if report.meets_shares:
-        return []
     findings = []
     sizes = "all" if len(report.gate_sizes) == len(report.splits["train"].sizes.values()) else report.gate_sizes[-1]
     boxes = {name: split.boxes_of(report.gate_sizes) for name, split in report.splits.items()}
     images = {name: split.images for name, split in report.splits.items()}
     for name, share in wanted.items():
         for noun, counts in ((f"{sizes} boxes" if sizes != "all" else "boxes", boxes), ("images", images)):
-            due = share * sum(counts.values())
-            if images[name] and due >= 2 and not due / 2 <= counts[name] <= due * 2:
+            if images[name] and misses_share(counts[name], share * sum(counts.values())):
                 text = (
                     f"{name} has {counts[name]} of {sum(counts.values())} {noun}, {share:.0%} were asked for: "
                     f"they lie in {_heaviest(report, noun)}. Set source.group to a pattern that makes smaller groups, "

@@ -115,9 +115,9 @@ def test_no_asked_split_is_empty_even_with_few_groups(seed: int) -> None:
     assert outcome.findings == []
 
 
-def test_a_split_that_stays_empty_is_a_finding_and_no_error() -> None:
+def test_a_split_that_stays_empty_is_no_error() -> None:
     outcome = assign_splits(images(["only.jpg"]), SplitRatios())
-    assert [(found.code, found.severity) for found in outcome.findings] == [("empty_split", "critical")]
+    assert {name: split.images for name, split in outcome.report.splits.items()} == {"train": 1, "val": 0}
     assert assign_splits(images([]), SplitRatios()).images.num_rows == 0
 
 
@@ -160,14 +160,12 @@ def test_a_near_duplicate_of_a_train_image_is_left_out(bits: int, left_out: bool
     assert outcome.left_out == ({image_id(val): "near_duplicate_of_train"} if left_out else {})
 
 
-def test_too_many_near_duplicates_stay_and_are_a_critical_finding() -> None:
+def test_too_many_near_duplicates_stay_and_leak() -> None:
     outcome = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), pins=SplitPins(0))
     assert not outcome.near_duplicates
     assert outcome.left_out == {}
-    (finding,) = outcome.findings
-    assert (finding.code, finding.severity) == ("leaking_splits", "critical")
-    assert "source.group" in finding.advice
-    assert len(finding.files) <= 20
+    assert {path: where(outcome)[path] for path in outcome.leaking} == dict.fromkeys(outcome.leaking, "val")
+    assert outcome.report.leaks == len(outcome.leaking) == outcome.report.splits["val"].images > 0
     pinned = assign_splits(images(SCENES, phash=dict.fromkeys(SCENES, 7)), SplitRatios(), pins=SplitPins(0, True))
     assert "val" not in where(pinned).values()
 
@@ -197,23 +195,20 @@ def test_a_datasets_own_split_is_honoured_and_its_leak_told() -> None:
     )
     assert where(outcome) == {**own, "e.jpg": schema.LEFT_OUT}
     assert outcome.left_out == {image_id("e.jpg"): "not_in_own_split"}
-    findings = {found.code: found for found in outcome.findings}
-    assert findings["leaking_splits"].severity == "critical"
-    assert findings["leaking_splits"].files == (
-        "b.jpg",
-        "c.jpg",
-    )
-    assert findings["not_in_own_split"].files == ("e.jpg",)
+    assert outcome.leaking == ("b.jpg", "c.jpg")
+    assert outcome.report.leaks == 2
+    assert [(found.code, found.files) for found in outcome.findings] == [("not_in_own_split", ("e.jpg",))]
 
 
 def test_a_clean_split_of_its_own_has_no_findings() -> None:
     outcome = assign_splits(images(["a.jpg", "b.jpg"]), None, predefined={"a.jpg": "train", "b.jpg": "val"})
     assert outcome.findings == []
+    assert outcome.leaking == ()
 
 
-def test_a_split_of_its_own_that_stays_empty_is_a_finding() -> None:
+def test_a_split_of_its_own_without_val_is_reported_with_an_empty_val() -> None:
     outcome = assign_splits(images(["a.jpg", "b.jpg"]), None, predefined={"a.jpg": "train", "b.jpg": "test"})
-    assert [(found.code, found.split) for found in outcome.findings] == [("empty_split", "val")]
+    assert {name: split.images for name, split in outcome.report.splits.items()} == {"train": 1, "val": 0, "test": 1}
 
 
 def test_a_group_does_not_depend_on_how_accents_are_composed() -> None:
@@ -251,7 +246,7 @@ def test_a_single_big_image_is_divided() -> None:
 def test_what_cannot_be_divided_has_an_empty_split(table: pa.Table) -> None:
     outcome = assign_splits(table, SplitRatios())
     assert schema.DIVIDED not in where(outcome).values()
-    assert [finding.code for finding in outcome.findings] == ["empty_split"]
+    assert outcome.report.splits["val"].images == 0
 
 
 def test_a_divided_image_stays_divided_and_what_shows_its_ground_is_left_out() -> None:

@@ -16,7 +16,6 @@ CHECKS: tuple[Callable[[CheckInput], Iterator[Finding]], ...] = (
     source.near_duplicates,
     source.unlabelled_images,
     source.one_colour_images,
-    source.empty_splits,
     classes.declared_classes,
     classes.unnamed_classes,
     classes.similar_classes,

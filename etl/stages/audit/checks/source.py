@@ -1,8 +1,7 @@
-"""Checks of the source: label faults, rejects, copies of images, missing labels and empty splits."""
+"""Checks of the source: label faults, rejects, copies of images and missing labels."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -106,15 +105,3 @@ def one_colour_images(data: CheckInput) -> Iterator[Finding]:
         )
         files = data.summary.files.get("one_colour_images", ())
         yield finding("one_colour_images", advice, files, count=affected, severity=severity)
-
-
-def empty_splits(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding for each split that must not be empty and is."""
-    images = Counter(data.audit.images_by_split)
-    for split in data.context.splits:
-        if not (images[split] or images["divided"] or images["unsplit"]):
-            advice = (
-                f"No image is in {split}: give source.group a pattern that makes more and smaller groups, or "
-                "add images."
-            )
-            yield finding("empty_split", advice, count=0, split=split)

@@ -27,7 +27,7 @@ from etl.stages.audit.model import (
     Outliers,
 )
 
-EMPTY = conclude(Summary(), Context(tile_size=640, image_size=640, splits=()))
+EMPTY = conclude(Summary(), Context(tile_size=640, image_size=640))
 
 
 def changed(value: Any, path: str, new: Any) -> Any:
@@ -50,7 +50,7 @@ def given(
     values: Mapping[str, Any] | None = None, counted: Mapping[str, int] | None = None, **context: Any
 ) -> CheckInput:
     summary = Summary({("found", code): number for code, number in (counted or {}).items()})
-    settings = {"tile_size": 640, "image_size": 640, "splits": (), **context}
+    settings = {"tile_size": 640, "image_size": 640, **context}
     return CheckInput(audited(values or {}), summary, Context(**settings))
 
 
@@ -62,7 +62,7 @@ def measured_jpegs(remedy: str | None, *, able: int, unable: int = 0) -> CheckIn
     names = ("format", "exif_orientation", "exif_applied", "split")
     table = schema.table(schema.IMAGES, [dict(zip(names, row, strict=True), path=f"{n}") for n, row in enumerate(rows)])
     summary = Summary({("can_be_cut", 1): able, ("can_be_cut", 0): unable})
-    context = Context(tile_size=640, image_size=640, splits=(), images=table, lossless_remedy=remedy)
+    context = Context(tile_size=640, image_size=640, images=table, lossless_remedy=remedy)
     return CheckInput(EMPTY, summary, context)
 
 
@@ -119,8 +119,6 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given({"images": 10}, {"unlabelled_images": 6}), given({"images": 10})),
     (source.unlabelled_images, "unlabelled_images", "info", 2,
      given({"images": 10}, {"unlabelled_images": 2}), given()),
-    (source.empty_splits, "empty_split", "critical", 0,
-     given({"images_by_split": {"train": 3}}, splits=("train", "val")), given(BOTH_SPLITS, splits=("train", "val"))),
     (classes.declared_classes, "unused_categories", "info", 1,
      given(TWO_CLASSES, declared=("car", "van", "bus")), given(TWO_CLASSES, declared=("car", "van"))),
     (classes.declared_classes, "unknown_category", "warning", 1,
@@ -238,11 +236,11 @@ def test_a_reject_reason_of_a_custom_reader_is_a_finding_with_its_first_case() -
 
 
 def test_findings_are_sorted_by_severity_then_count_and_those_of_other_stages_win() -> None:
-    theirs = finding("empty_split", "theirs", count=0, split="val")
+    theirs = finding("mpo", "theirs", count=9)
     counted = {"mpo": 1, "clipped": 5, "under_3px": 2}
-    rows: list[Finding] = run_checks(given(counted=counted, splits=("val", "test"), findings=[theirs]))
-    assert [row.code for row in rows] == ["empty_split", "empty_split", "under_3px", "clipped", "mpo"]
-    assert sorted(row.advice == "theirs" for row in rows if row.split == "val") == [True]
+    rows: list[Finding] = run_checks(given(counted=counted, findings=[theirs]))
+    assert [row.code for row in rows] == ["under_3px", "mpo", "clipped"]
+    assert [row.advice for row in rows if row.code == "mpo"] == ["theirs"]
     assert {row.severity for row in rows} <= set(codes.SEVERITIES)
 
 

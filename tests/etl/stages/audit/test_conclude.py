@@ -38,7 +38,7 @@ def box(name: str, *xyxy: float, category: str = "car", line: int = 1, **more: A
 def conclude(images: list[dict[str, Any]], rows: list[dict[str, Any]], **more: Any) -> Audit:
     table = schema.table(schema.IMAGES, images)
     part = LabelPart(table, schema.table(schema.ANNOTATIONS, rows), 640, 640)
-    context = {"tile_size": 640, "image_size": 640, "images": table, "splits": ("train",), **more}
+    context = {"tile_size": 640, "image_size": 640, "images": table, **more}
     return audit.conclude(count_labels(part), Context(**context))
 
 
@@ -155,22 +155,20 @@ def test_images_are_judged_by_bytes_name_orientation_and_labels() -> None:
         image("e", exif_orientation=6, exif_applied=True),
         image("f", labelled=False),
     ]
-    result = conclude(images, [box("a", 0, 0, 40, 40)], splits=("train", "val", "test"))
+    result = conclude(images, [box("a", 0, 0, 40, 40)])
     assert found(result, "duplicate_images").severity == "critical"
     assert found(result, "duplicate_images").files == ("b.jpg",)
     assert found(result, "extension_mismatch").files == ("c.jpg",)
     assert found(result, "mpo").files == found(result, "exif_not_applied").files == ("d.jpg",)
     assert found(result, "unlabelled_images").files == ("f.jpg",)
     assert number(result, "empty_labels") == 4
-    assert found(result, "empty_split").split == "test"
     assert result.formats == {"JPEG": 4, "MPO": 1, "PNG": 1}
 
 
 def test_findings_of_other_stages_take_the_place_of_our_own() -> None:
-    theirs = finding("empty_split", "theirs", count=0, split="val")
-    result = conclude([image("a")], [], splits=("train", "val"), findings=[theirs])
-    assert [row.advice for row in result.findings if row.code == "empty_split"] == ["theirs"]
-    assert result.findings[0].severity == "critical"
+    theirs = finding("empty_labels", "theirs", count=7)
+    result = conclude([image("a")], [], findings=[theirs])
+    assert [row.advice for row in result.findings if row.code == "empty_labels"] == ["theirs"]
 
 
 def test_an_empty_dataset_has_an_audit_of_nothing() -> None:
