@@ -13,12 +13,23 @@ _LONGEST_NAME = 40  # characters of a group's name
 
 
 def size_rows(report: SplitReport) -> Rows:
-    """Return images and boxes of each split, by size; the first row names the columns."""
-    head = ["split", "images", "boxes", *(f"{px} px" for px in SIZE_RANGES)]
+    """Return images and boxes of each split, by size; the first row names the columns.
+
+    Difficult boxes, which evaluation ignores and no size counts, have a column of their own if there are any.
+    """
+    difficult = {name: split.boxes - sum(split.sizes.values()) for name, split in report.splits.items()}
+    shown = any(difficult.values())
+    head = ["split", "images", "boxes", *(f"{px} px" for px in SIZE_RANGES), *(["difficult"] if shown else [])]
     return [
         head,
         *(
-            [name, f"{split.images:,}", f"{split.boxes:,}", *(f"{split.sizes[bucket]:,}" for bucket in BUCKETS)]
+            [
+                name,
+                f"{split.images:,}",
+                f"{split.boxes:,}",
+                *(f"{split.sizes[bucket]:,}" for bucket in BUCKETS),
+                *([f"{difficult[name]:,}"] if shown else []),
+            ]
             for name, split in report.splits.items()
         ),
     ]

@@ -1,4 +1,4 @@
-"""Count the trained boxes of every image by size bucket and class."""
+"""Count the boxes of every image, and those that evaluation counts by size bucket and class."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from etl.boxes import BUCKETS, SMALL_BUCKETS, bucket, from_table, side_length
+from etl.boxes import BUCKETS, SMALL_BUCKETS, area, bucket, from_table, side_length
 from etl.plan import Window
 from etl.stages.rows import ImageRow
 
 Counts = NDArray[np.int64]
 
+_BY_AREA = BUCKETS.index(
+    "small"
+)  # evaluation takes the buckets from here on by area, as COCO does, the others by sides
+
 
 class BoxCounts(NamedTuple):
     """Boxes of each image, in the order of the images."""
 
-    sizes: Counts  # [images, buckets]
-    categories: Counts  # [images, classes]
+    trained: Counts  # [images], all boxes that are neither ignore regions nor crowds
+    sizes: Counts  # [images, buckets], without difficult boxes, which evaluation ignores
+    categories: Counts  # [images, classes], without difficult boxes
     names: tuple[str, ...]  # of the classes
 
 
@@ -38,16 +43,32 @@ def gate_buckets(metric: str) -> list[int]:
 
 def count_boxes(image_ids: Sequence[str], boxes: pa.Table) -> BoxCounts:
     """Return the counts of the boxes (after the ontology) that are objects, not ignore regions or crowds."""
-    boxes = boxes.filter(pc.invert(pc.or_(boxes["ignore"], boxes["crowd"])))
+    known = pc.is_in(boxes["image_id"], pa.array(image_ids, pa.string()))
+    boxes = boxes.filter(pc.and_(known, pc.invert(pc.or_(boxes["ignore"], boxes["crowd"]))))
     names = tuple(sorted(set(boxes["category"].to_pylist())))
-    image = pc.index_in(boxes["image_id"], pa.array(image_ids, pa.string())).to_numpy(zero_copy_only=False)
-    category = pc.index_in(boxes["category"], pa.array(names, pa.string())).to_numpy(zero_copy_only=False)
-    known = ~np.isnan(image.astype(np.float64))
-    image, category = image[known].astype(np.int64), category[known].astype(np.int64)
-    size = bucket(side_length(from_table(boxes)))[known]
+    image = _places(boxes["image_id"], image_ids)
+    evaluated = np.array(boxes["difficult"].fill_null(0).to_pylist(), np.int64) <= 0
+    objects = boxes.filter(pa.array(evaluated))
     return BoxCounts(
-        _matrix(image, size, len(image_ids), len(BUCKETS)), _matrix(image, category, len(image_ids), len(names)), names
+        np.bincount(image, minlength=len(image_ids)),
+        _matrix(image[evaluated], _buckets(objects), len(image_ids), len(BUCKETS)),
+        _matrix(image[evaluated], _places(objects["category"], names), len(image_ids), len(names)),
+        names,
     )
+
+
+def _places(column: pa.ChunkedArray, values: Sequence[str]) -> Counts:
+    places: Counts = pc.index_in(column, pa.array(values, pa.string())).to_numpy(zero_copy_only=False).astype(np.int64)
+    return places
+
+
+def _buckets(boxes: pa.Table) -> Counts:
+    """Return the size buckets in which evaluation counts boxes: from `small` on by the area that their label states."""
+    xyxy = from_table(boxes)
+    stated = boxes["area"].to_numpy().astype(np.float64)  # null becomes NaN
+    by_side = bucket(side_length(xyxy))
+    by_area = bucket(np.sqrt(np.where(np.isnan(stated), area(xyxy), np.maximum(stated, 0))))
+    return np.where(by_side < _BY_AREA, by_side, np.maximum(by_area, _BY_AREA))
 
 
 def _matrix(row: Counts, column: Counts, rows: int, columns: int) -> Counts:

@@ -24,12 +24,12 @@ GroupKind = Literal["photo", "video", "cut", "pattern", "every", "source"]
 
 
 class SplitCounts(Document):
-    """Images and trained boxes of one split; boxes of ignore regions and crowds are not counted."""
+    """Images and trained boxes of one split; ignore regions and crowds are not counted."""
 
     images: int
-    boxes: int
-    sizes: BySize[int]
-    categories: dict[str, int]  # every class that is trained, also those without a box here
+    boxes: int  # also difficult ones, which evaluation ignores
+    sizes: BySize[int]  # without difficult boxes, by the size ranges of evaluation
+    categories: dict[str, int]  # without difficult boxes; every class that is trained, also those without a box here
 
     def boxes_of(self, buckets: Sequence[str]) -> int:
         """Return the number of boxes in these size buckets."""
@@ -48,7 +48,7 @@ class GroupCounts(Document):
     kind: GroupKind
     images: int
     boxes: int
-    sizes: BySize[int]
+    sizes: BySize[int]  # without difficult boxes
     splits: tuple[str, ...]  # also left_out, if it lost images
 
 
@@ -118,7 +118,7 @@ def _split_counts(rows: Sequence[ImageRow], counts: BoxCounts, split: str) -> Sp
     sizes, categories = counts.sizes[mask].sum(axis=0), counts.categories[mask].sum(axis=0)
     return SplitCounts(
         images=int(mask.sum()),
-        boxes=int(sizes.sum()),
+        boxes=int(counts.trained[mask].sum()),
         sizes=BySize[int].of(sizes.tolist()),
         categories=dict(zip(counts.names, categories.tolist(), strict=True)),
     )
@@ -139,7 +139,7 @@ def _add_regions(
         before = splits[split]
         added[split] = SplitCounts(
             images=before.images + 1,
-            boxes=before.boxes + int(inside.sizes.sum()),
+            boxes=before.boxes + int(inside.trained.sum()),
             sizes=BySize[int].of(
                 [old + new for old, new in zip(before.sizes.values(), inside.sizes[0].tolist(), strict=True)]
             ),
@@ -165,7 +165,7 @@ def _largest_groups(rows: Sequence[ImageRow], counts: BoxCounts, kinds: Mapping[
                 name=name,
                 kind=kinds.get(name, "photo"),
                 images=len(places),
-                boxes=int(sizes.sum()),
+                boxes=int(counts.trained[places].sum()),
                 sizes=BySize[int].of(sizes.tolist()),
                 splits=tuple(sorted(splits, key=lambda split: (split == LEFT_OUT, split))),
             )

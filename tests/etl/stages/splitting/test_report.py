@@ -7,6 +7,7 @@ from etl import schema
 from etl.config import SplitRatios
 from etl.ids import image_id
 from etl.stages.split import assign_splits
+from etl.stages.split_rows import size_rows
 from etl.stages.splitting.box_counts import gate_buckets
 from etl.stages.splitting.report import SplitReport
 
@@ -44,6 +45,22 @@ def test_a_report_counts_trained_boxes_of_each_split_by_size_and_class() -> None
 def test_a_report_counts_no_ignore_region_and_no_crowd() -> None:
     boxes = [box("a.jpg", 10, ignore=True), box("a.jpg", 11, crowd=True), box("a.jpg", 12)]
     assert report_of(images(["a.jpg", "b.jpg"]), boxes).splits["train"].boxes == 1
+
+
+def test_difficult_boxes_are_trained_but_no_objects_of_a_size() -> None:
+    report = report_of(images(["a.jpg", "b.jpg"]), [box("a.jpg", 10), box("b.jpg", 10, difficult=1)])
+    val = report.splits["val"]
+    assert (val.boxes, sum(val.sizes.values()), val.categories) == (1, 0, {"car": 0})
+    assert size_rows(report)[0][-1] == "difficult"
+    assert [row[-1] for row in size_rows(report)[1:]] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("side", "area", "bucket"), [(40, 900, "small"), (40, 100, "small"), (40, None, "medium"), (15, 225, "tiny")]
+)
+def test_sizes_are_those_of_evaluation_by_the_stated_area_from_small_on(side: int, area: object, bucket: str) -> None:
+    report = report_of(images(["a.jpg", "b.jpg"]), [box("a.jpg", side, area=area)])
+    assert report.splits["train"].sizes[bucket] == 1
 
 
 def test_a_report_names_images_left_out_by_rule_and_what_the_groups_hold() -> None:
