@@ -81,7 +81,10 @@ def test_bullet_holes(root):
     assert sum(counts.values()) == 1203
     assert (counts["0"], counts["1"], counts["10"], counts["Target"]) == (191, 120, 27, 156)
     assert sum(len(labels.boxes) for _, _, labels in read) == 18477
-    assert not any(labels.bad for _, _, labels in read)
+    assert not any(labels.bad for labels in present)
+    missing = [labels for path, _, labels in read if path is None]
+    assert sum(len(labels.boxes) for labels in missing) == 17274
+    assert {tuple(bad.reason for bad in labels.bad) for labels in missing} == {("missing_image",)}
     assert coco.categories(content) == ["targets-bullet-holes", *map(str, range(11)), "Target", "black_contour"]
 
 
