@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from etl.enumeration import enumerate_first
 from etl.snapshots.answer import ClassChange, ClassChanges
 
 _WHOLE = 0.5  # share of a class's boxes from which the class is renamed, and not some of its boxes relabelled
-_SHOWN = 10
 
 
 def describe_classes(changes: ClassChanges) -> list[str]:
@@ -36,13 +36,13 @@ def _lines(changes: ClassChanges) -> Iterator[str]:
     if relabelled := [row for row in _moved(changes) if row not in renamed]:
         yield f"boxes relabelled: {_rows(relabelled)}"
     if new := [row for row in changes.source if row.before is None]:
-        yield f"new classes: {_listed(f'{row.after} ({row.of} boxes)' for row in new)}"
+        yield f"new classes: {enumerate_first(f'{row.after} ({row.of} boxes)' for row in new)}"
     if gone := [row for row in changes.source if row.after is None]:
-        yield f"classes without boxes now: {_listed(f'{row.before} ({row.of} boxes before)' for row in gone)}"
+        yield f"classes without boxes now: {enumerate_first(f'{row.before} ({row.of} boxes before)' for row in gone)}"
     if trained := [row for row in changes.trained if row not in changes.source]:
         yield f"trained as another class: {_rows(trained)}"
     if changes.renumbered:
-        numbers = _listed(f"{row.category} {row.before} -> {row.after}" for row in changes.renumbered)
+        numbers = enumerate_first(f"{row.category} {row.before} -> {row.after}" for row in changes.renumbered)
         yield f"numbers changed in exports and models: {numbers}"
 
 
@@ -62,12 +62,6 @@ def _exchanged(renamed: Sequence[ClassChange], changes: ClassChanges) -> list[Cl
 
 
 def _rows(rows: Iterable[ClassChange]) -> str:
-    return _listed(
+    return enumerate_first(
         f"{row.before or 'not trained'} -> {row.after or 'not trained'} ({row.boxes} of {row.of} boxes)" for row in rows
     )
-
-
-def _listed(texts: Iterable[str]) -> str:
-    shown = list(texts)
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more

@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 
 from etl.codes import FINDINGS
 from etl.config import Ontology
+from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
-
-_SHOWN = 10
 
 
 def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -61,14 +60,13 @@ def count_unknown(rejects: pa.Table) -> dict[str, int]:
 
 def explain_unknown(classes: Sequence[UnknownClass], *, pinned: bool) -> str:
     """Return which classes are unknown, for how many boxes, and how they are added; `pinned` if the plan lists them."""
-    shown = ", ".join(f"{row.name} ({row.boxes} box{'es' * (row.boxes != 1)})" for row in classes[:_SHOWN])
-    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+    shown = enumerate_first(f"{row.name} ({row.boxes} box{'es' * (row.boxes != 1)})" for row in classes)
     place, cure = (
         ("the pinned plan", "`speck plan CONFIG --update` adds them at its end")
         if pinned
         else ("the class list", "add them at the end of source.categories")
     )
-    text = f"Boxes of classes that are not in {place} are rejected: {shown}{more}. To train on them, {cure}."
+    text = f"Boxes of classes that are not in {place} are rejected: {shown}. To train on them, {cure}."
     return " ".join([text, *(_explain_renamed(row) for row in classes if row.renamed is not None)])
 
 

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import get_args
 
 from etl.boxes import BUCKETS
-from etl.by_size import BySize
 from etl.config import Gate
 from etl.config.source import SplitFault
+from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.stages.split_remedy import Remedies
 from etl.stages.split_rows import align, group_rows, size_rows
@@ -116,7 +116,7 @@ def _no_objects(report: SplitReport, gate: Gate, remedies: Remedies) -> Iterator
 
 def _describe_holders(report: SplitReport) -> str:
     """Return the listed groups with most objects of the gate's sizes as a sentence; empty without any."""
-    numbers = [(group.name, _sized(group.sizes, report.gate_sizes)) for group in report.groups]
+    numbers = [(group.name, group.boxes_of(report.gate_sizes)) for group in report.groups]
     holders = sorted(((name, number) for name, number in numbers if number), key=lambda holder: -holder[1])
     listed = ", ".join(f"{name} {number:,}" for name, number in holders[:_LISTED])
     return f"Groups with most of them: {listed}. " if holders else ""
@@ -130,16 +130,13 @@ def _few_objects(report: SplitReport, gate: Gate) -> Iterator[Finding]:
     sizes = _few({name: (val.sizes[name], train.sizes[name]) for name in BUCKETS}, gate.min_boxes)
     classes = _few({name: (val.categories[name], train.categories[name]) for name in val.categories}, gate.min_boxes)
     if sizes or classes:
-        shown = "; ".join(f"{kind} {_listed(few)}" for kind, few in (("of size", sizes), ("of class", classes)) if few)
+        kinds = (("of size", sizes), ("of class", classes))
+        shown = "; ".join(f"{kind} {enumerate_first(few, _LISTED)}" for kind, few in kinds if few)
         advice = (
             f"val has fewer than {gate.min_boxes} objects (gate.min_boxes) {shown}. Their metrics are mostly noise: "
             "give val more images (source.split.val), or label more."
         )
         yield finding("few_objects", advice, count=len(sizes) + len(classes))
-
-
-def _sized(sizes: BySize[int], buckets: Sequence[str]) -> int:
-    return sum(sizes[bucket] for bucket in buckets)
 
 
 def _few(numbers: Mapping[str, tuple[int, int]], least: int) -> list[str]:
@@ -149,8 +146,3 @@ def _few(numbers: Mapping[str, tuple[int, int]], least: int) -> list[str]:
         for name, (in_val, in_train) in numbers.items()
         if in_val < least and in_val + in_train
     ]
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _LISTED:,} more" if len(texts) > _LISTED else ""
-    return ", ".join(texts[:_LISTED]) + more

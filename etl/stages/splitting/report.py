@@ -51,6 +51,10 @@ class GroupCounts(Document):
     sizes: BySize[int]  # without difficult boxes
     splits: tuple[str, ...]  # also left_out, if it lost images
 
+    def boxes_of(self, buckets: Sequence[str]) -> int:
+        """Return the number of boxes in these size buckets."""
+        return sum(self.sizes[name] for name in buckets)
+
 
 class SplitReport(Document):
     """What a split gives to train, val and test, after everything that is left out.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from etl.codes import Severity
+from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.plan import Grouping
 from etl.schema import DIVIDED
@@ -47,7 +48,7 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     bands = sorted({cut.guard for cut in grouping.cuts.values()})
     width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
     text = (
-        f"whole videos cannot give each split its share, so {_listed(names)} ({len(frames)} frames) "
+        f"whole videos cannot give each split its share, so {enumerate_first(names, _NAMED)} ({len(frames)} frames) "
         f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} numbers between them; "
         f"{guarded} frames are left out. Metrics on blocks of one video are too high"
     )
@@ -55,7 +56,7 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     if similar:
         text += f", here above all: {similar} val or test frames look like train frames across the guard band"
     elif together:
-        text += f", here above all: frames of {_listed(together)} look alike across the guard band"
+        text += f", here above all: frames of {enumerate_first(together, _NAMED)} look alike across the guard band"
     severity: Severity = "warning" if similar or together else "info"
     advice = f"{text}; add videos of other scenes"
     return finding("block_split", advice, [row["path"] for row in frames], count=len(frames), severity=severity)
@@ -83,15 +84,7 @@ def _uneven_splits(report: SplitReport, wanted: dict[str, float]) -> list[Findin
 def _heaviest(report: SplitReport, noun: str) -> str:
     """Return the groups with the most images, or boxes that the gate measures, and how many they have."""
     holdings = [
-        (group.images if noun == "images" else sum(group.sizes[size] for size in report.gate_sizes), group.name)
-        for group in report.groups
+        (group.images if noun == "images" else group.boxes_of(report.gate_sizes), group.name) for group in report.groups
     ]
     heaviest = sorted(holdings, key=lambda one: (-one[0], one[1]))
-    return _listed([f"{name} ({count})" for count, name in heaviest if count])
-
-
-def _listed(names: Collection[str]) -> str:
-    """Return the first names as text, and how many more there are."""
-    shown = [*names][:_NAMED]
-    others = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {others} more" if others else "")
+    return enumerate_first((f"{name} ({count})" for count, name in heaviest if count), _NAMED)

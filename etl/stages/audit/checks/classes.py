@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import yaml
 
+from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.numbers import percent
 from etl.stages.audit.class_similarity import ALIKE
@@ -25,13 +26,13 @@ def declared_classes(data: CheckInput) -> Iterator[Finding]:
     objects, declared = data.audit.objects_by_class, data.context.declared
     if unused := [name for name in declared if not objects.get(name)]:
         advice = (
-            f"Classes that are declared and never labelled: {_listed(unused)}. A model would carry outputs it "
+            f"Classes that are declared and never labelled: {enumerate_first(unused)}. A model would carry outputs it "
             "cannot learn. Remove them from source.categories, or drop them (ontology.drop)."
         )
         yield finding("unused_categories", advice, count=len(unused))
     if declared and (unknown := [name for name, number in objects.items() if number and name not in declared]):
         advice = (
-            f"Labels name classes that are not declared: {_listed(unknown)}. Add them to source.categories, or "
+            f"Labels name classes that are not declared: {enumerate_first(unknown)}. Add them to source.categories, or "
             "drop them."
         )
         yield finding("unknown_category", advice, count=len(unknown))
@@ -40,9 +41,8 @@ def declared_classes(data: CheckInput) -> Iterator[Finding]:
 def unnamed_classes(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if classes have a number instead of a name."""
     if digits := [name for name in data.audit.classes if name.isdigit()]:
-        advice = (
-            f"Classes without a name: {_listed(digits)}. Give source.categories the file or the list that names them."
-        )
+        shown = enumerate_first(digits)
+        advice = f"Classes without a name: {shown}. Give source.categories the file or the list that names them."
         yield finding("digit_categories", advice, count=len(digits))
 
 
@@ -68,7 +68,7 @@ def rare_classes(data: CheckInput) -> Iterator[Finding]:
     present = {name: number for name, number in data.audit.objects_by_class.items() if number}
     most = max(present.values(), default=0)
     if rare := sorted((number, name) for name, number in present.items() if _RARE * number < most):
-        shown = _listed([f"{name} ({number})" for number, name in rare])
+        shown = enumerate_first([f"{name} ({number})" for number, name in rare])
         advice = (
             f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
         )
@@ -86,7 +86,7 @@ def classes_missing_in_a_split(data: CheckInput) -> Iterator[Finding]:
 def _only_in(audit: Audit, split: str, other: str, code: str, consequence: str) -> Iterator[Finding]:
     names = [name for name, row in audit.classes.items() if row.get(split) and not row.get(other)]
     if names and audit.images_by_split.get(other):
-        advice = f"Classes in {split} and not in {other}: {_listed(names)}. {consequence}"
+        advice = f"Classes in {split} and not in {other}: {enumerate_first(names)}. {consequence}"
         yield finding(code, advice, count=len(names))
 
 
@@ -99,7 +99,9 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
         if _SHARED * pair.pairs >= min(objects[pair.first], objects[pair.second])
     ]
     if pairs:
-        shown = _listed([f"{first} and {second} ({number} objects carry both)" for first, second, number in pairs])
+        shown = enumerate_first(
+            [f"{first} and {second} ({number} objects carry both)" for first, second, number in pairs]
+        )
         advice = (
             f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
             "people could not tell them apart, merge them (ontology.merge)."
@@ -120,7 +122,9 @@ def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
         if size[inner] < size[outer] and pair.pairs >= _ENCLOSED * objects[inner]:
             enclosed.setdefault(outer, []).append(inner)
     if enclosed:
-        shown = "; ".join(f"{outer} around {_listed(sorted(inner))}" for outer, inner in sorted(enclosed.items()))
+        shown = "; ".join(
+            f"{outer} around {enumerate_first(sorted(inner))}" for outer, inner in sorted(enclosed.items())
+        )
         advice = (
             f"Classes whose boxes hold nearly all boxes of others: {shown}. If they frame a scene, drop them "
             "(ontology.drop), for their boxes take cells and tiles from the small ones; if classes inside differ by "
@@ -133,7 +137,7 @@ def lookalike_classes(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if objects of two classes look alike."""
     pairs = [pair for pair in data.audit.alike if pair.told_wrongly >= ALIKE]
     if pairs:
-        shown = _listed(
+        shown = enumerate_first(
             [f"{' and '.join(pair.classes)} ({percent(pair.told_wrongly)} of {pair.objects} each)" for pair in pairs]
         )
         advice = (
@@ -155,7 +159,7 @@ def _outliers(audit: Audit, kind: str, code: str, unit: str) -> Iterator[Finding
     rows = [row for row in audit.outliers if row.kind == kind]
     if not rows:
         return
-    shown = _listed(
+    shown = enumerate_first(
         [
             f"{row.count} {row.category} {row.than} than usual ({row.usual[0]:.3g} to {row.usual[1]:.3g} {unit})"
             for row in rows
@@ -164,8 +168,3 @@ def _outliers(audit: Audit, kind: str, code: str, unit: str) -> Iterator[Finding
     advice = f"Far from the others of their class: {shown}. Look at them: labelling errors, groups, or another class?"
     files = [file for row in rows for file in row.files]
     yield finding(code, advice, files, count=sum(row.count for row in rows))
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
