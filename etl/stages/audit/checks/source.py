@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from etl.codes import FINDINGS, Severity
 from etl.findings import Finding, finding, finding_of_rejects
 from etl.schema import SPLITS
 from etl.stages.audit.context import CheckInput
+from etl.stages.reject_summary import ReasonSummary, summarize_reasons
 
 _OWN_CHECK = {"one_colour_images", "unlabelled_images"}  # counted under a code whose severity takes more than the count
 _MANY_OF_ONE_COLOUR = 0.1  # share of the images
@@ -17,25 +18,23 @@ _MANY_UNLABELLED = 5  # more than one image in so many
 
 def counted_faults(data: CheckInput) -> Iterator[Finding]:
     """Yield the findings that need a count alone: of the tables, or of the rejects where those are more."""
-    rejects: dict[str, list[dict[str, Any]]] = {}
-    for row in data.context.rejects.to_pylist():
-        rejects.setdefault(row["reason"], []).append(row)
+    rejects = {row.reason: row for row in summarize_reasons({"rejects": data.context.rejects}, data.context.declared)}
     counted = {str(key[1]) for key in data.summary.counts if key[0] == "found"}
     explained = {row.code for row in data.context.findings}  # by the stage that rejected them
     for code in sorted({*rejects, *counted} - _OWN_CHECK - explained):
-        rows = rejects.get(code, [])
-        if len(rows) > data.counted(code):
-            yield _of_reason(code, rows)
+        reason = rejects.get(code)
+        if reason is not None and reason.count > data.counted(code):
+            yield _of_reason(reason)
         else:
             yield finding(code, files=data.summary.files.get(code, ()), count=data.counted(code))
 
 
-def _of_reason(reason: str, rows: Sequence[Mapping[str, Any]]) -> Finding:
-    first, places = rows[0], sorted({row["where"] for row in rows})
-    example = f"For example: found {first['found']}, expected {first['expected']}."
-    if reason in FINDINGS:
-        return finding(reason, f"{FINDINGS[reason].advice} {example}", places, count=len(rows))
-    return finding_of_rejects(reason, f"Rejected {first['kind']}s. {example}", places, count=len(rows))
+def _of_reason(row: ReasonSummary) -> Finding:
+    first, places = row.examples[0], sorted({example["where"] for example in row.examples})
+    example = f"Rejected: {row}; {first['where']}: found {first['found']}, expected {first['expected']}."
+    if row.reason in FINDINGS:
+        return finding(row.reason, f"{row.meaning} {row.cure} {example}", places, count=row.count)
+    return finding_of_rejects(row.reason, example, places, count=row.count)
 
 
 def too_many_rejects(data: CheckInput) -> Iterator[Finding]:

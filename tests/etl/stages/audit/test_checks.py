@@ -232,7 +232,7 @@ def test_a_reject_reason_of_a_custom_reader_is_a_finding_with_its_first_case() -
     row = schema.reject_bad_box("a.txt:1", "own_reason", "x", "a box")
     (own,) = source.counted_faults(given(rejects=schema.table(schema.REJECTS, [row])))
     assert (own.code, own.severity, own.files) == ("own_reason", "warning", ("a.txt:1",))
-    assert "found x, expected a box" in own.advice
+    assert own.advice == "Rejected: 1 annotation; a.txt:1: found x, expected a box."
 
 
 def test_findings_are_sorted_by_severity_then_count_and_those_of_other_stages_win() -> None:
