@@ -177,6 +177,8 @@ def _json_type(value: Mapping[str, Any], sections: Mapping[str, Any]) -> str:
         return f"`{value['const']}`"
     if "enum" in value:
         return " or ".join(f"`{one}`" for one in value["enum"])
+    if value.get("type") == "array" and "prefixItems" in value:
+        return f"list ({', '.join(_json_type(one, sections) for one in value['prefixItems'])})"
     if value.get("type") == "array":
         return f"list of {_json_type(value.get('items', {}), sections)}"
     if value.get("type") == "object":
