@@ -6,7 +6,7 @@ import posixpath
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from etl.formats.folders import split_in_name
@@ -33,6 +33,7 @@ class ImageIndex:
 
     def __init__(self, images: Sequence[str]) -> None:
         self._by_path = {unicodedata.normalize("NFC", image): image for image in sorted(images)}
+        self._by_key: dict[Callable[[str], str], Mapping[str, list[str]]] = {}
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
@@ -63,6 +64,15 @@ class ImageIndex:
         found = self._by_stem.get(posixpath.basename(stem), ())
         cut = {path: posixpath.splitext(path)[0] for path in found}
         return [self._by_path[path] for path in found if cut[path] == stem or cut[path].endswith(f"/{stem}")]
+
+    def by_name(self, key: Callable[[str], str]) -> Mapping[str, list[str]]:
+        """Return the images by a key of their file names, which is computed once."""
+        if key not in self._by_key:
+            keys: defaultdict[str, list[str]] = defaultdict(list)
+            for path, image in self._by_path.items():
+                keys[key(posixpath.basename(path))].append(image)
+            self._by_key[key] = dict(keys)
+        return self._by_key[key]
 
     def below(self, folder: str) -> list[str]:
         """Return the images in a folder and its subfolders; an empty folder is the root."""

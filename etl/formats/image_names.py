@@ -98,9 +98,7 @@ def _match_by_key(way: str, key: Key, file: str, names: Sequence[str], index: Im
     remaining = list(_open(names, matches))
     if not remaining:
         return
-    images: defaultdict[str, list[str]] = defaultdict(list)
-    for image in index.below(""):
-        images[key(posixpath.basename(_normal(image)))].append(image)
+    images = index.by_name(key)
     options: dict[str, dict[str, list[str]]] = {}  # name -> start of the images' paths -> images
     for name in remaining:
         for parts in _spellings(name):

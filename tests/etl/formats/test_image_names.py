@@ -123,3 +123,16 @@ def test_what_would_join_missing_names_is_said():
 def test_guesses_that_the_plan_does_not_allow_are_offered():
     _, expected = explain_missing(["in/x.jpg"], ImageIndex(["x.jpg"]), NameRules(guesses=()))
     assert expected == "an image file; 1 of 1 names can be guessed: `speck plan --update` allows it"
+
+
+def test_many_label_files_look_at_the_names_of_all_images_once():
+    seen = []
+
+    def first_letter(name):
+        seen.append(name)
+        return name[0]
+
+    index = ImageIndex(["a/x.jpg", "b/y.jpg"])
+    for _ in range(3):
+        assert index.by_name(first_letter) == {"x": ["a/x.jpg"], "y": ["b/y.jpg"]}
+    assert seen == ["x.jpg", "y.jpg"]
