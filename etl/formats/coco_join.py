@@ -95,9 +95,11 @@ def _reject_missing(document: Document, matches: NameMatches, index: ImageIndex,
     missing = [name for name in names if name not in matches.found and name not in matches.ambiguous]
     if missing:
         found, expected = explain_missing(sorted(set(missing)), index, rules)
-        lost = set(missing)
-        bad = BadBox("missing_image", found, expected)
-        document.bad += [(number, bad, True) for number, name in enumerate(names) if name in lost]
+        lost = {name: BadBox("missing_image", found, expected) for name in missing}
+        for name in lost.keys() & matches.elsewhere.keys():
+            contrary = f"no such image: {matches.elsewhere[name]} has its name, but another split or folder"
+            lost[name] = BadBox("missing_image", contrary, "an image file, or a rule in source.match")
+        document.bad += [(number, lost[name], True) for number, name in enumerate(names) if name in lost]
 
 
 def _join_annotations(

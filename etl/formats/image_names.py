@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import PurePosixPath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -31,6 +32,7 @@ class NameMatches:
     found: dict[str, str] = field(default_factory=dict)
     ways: dict[str, str] = field(default_factory=dict)
     ambiguous: dict[str, tuple[str, ...]] = field(default_factory=dict)  # name -> images, or the other names of one
+    elsewhere: dict[str, str] = field(default_factory=dict)  # name -> image of this name, which must be another one
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def match_names(file: str, written: Iterable[str], index: ImageIndex, rules: Nam
     A name is a path relative to its file or to the root; else `source.match` decides; else the image shares the longest
     end of the path, regardless of letter case, without the prefix of an upload, or with another extension, in this
     order. Of several images it is the one in the folder with most of the file's images; of several such folders, the
-    one whose name has the same split as the file's name. Two names never get the same image by a guess.
+    one whose name has the same split as the file's name, else the nearest to the file. Two names never get the same
+    image by a guess, and no name gets an image of another split, or of a folder that the file names as another one.
     """
     rules = rules or NameRules()
     names = sorted(set(written))
@@ -99,11 +102,16 @@ def _match_by_key(way: str, key: Key, file: str, names: Sequence[str], index: Im
     if not remaining:
         return
     images = index.by_name(key)
+    named = _named_folders(matches)
     options: dict[str, dict[str, list[str]]] = {}  # name -> start of the images' paths -> images
     for name in remaining:
         for parts in _spellings(name):
             if found := images.get(key(parts[-1])):
-                options[name] = _longest_ends(parts, found, key)
+                if possible := [image for image in found if _can_be(image, parts, file, named)]:
+                    options[name] = _longest_ends(parts, possible, key)
+                    matches.elsewhere.pop(name, None)
+                else:
+                    matches.elsewhere.setdefault(name, found[0])
                 break
     votes = Counter(start for starts in options.values() for start in starts)
     chosen = {}
@@ -111,13 +119,42 @@ def _match_by_key(way: str, key: Key, file: str, names: Sequence[str], index: Im
         most = max(votes[start] for start in starts)
         best = [start for start in starts if votes[start] == most]
         if len(best) > 1:
-            best = [start for start in best if split_in_path(start) == split_in_path(file)]
+            same = [start for start in best if split_in_path(start) == split_in_path(file)]
+            best = same if len(same) == 1 else _nearest(same or best, file)
         fitting = [image for start in (best or starts) for image in starts[start]]
         if len(best) == 1 == len(fitting):
             chosen[name] = fitting[0]
         else:
             matches.ambiguous[name] = tuple(sorted(fitting))
     _accept(chosen, way, matches)
+
+
+def _named_folders(matches: NameMatches) -> set[str]:
+    """Return the folders of images that the file names together with their folder."""
+    exact = ((name, image) for name, image in matches.found.items() if matches.ways[name] in (BESIDE, ROOT))
+    return {folder for name, image in exact if re.search(r"[\\/]", name) and (folder := posixpath.dirname(image))}
+
+
+def _can_be(image: str, parts: Sequence[str], file: str, named: Collection[str]) -> bool:
+    """Return whether neither the split nor the folder of an image contradicts a name's."""
+    folder = posixpath.dirname(_normal(image))
+    split = split_in_path("/".join(parts[:-1])) or split_in_path(file)
+    if split is not None and split_in_path(folder) not in (None, split):
+        return False
+    ends = zip(reversed(parts[:-1]), reversed(folder.split("/")), strict=False)
+    return folder not in named or all(one.casefold() == other.casefold() for one, other in ends)
+
+
+def _nearest(starts: Sequence[str], file: str) -> list[str]:
+    """Return the paths that share most of their first folders with that of a file."""
+    shared = {start: _common_folders(start, file) for start in starts}
+    most = max(shared.values())
+    return [start for start in starts if shared[start] == most]
+
+
+def _common_folders(one: str, other: str) -> int:
+    folders = zip(one.split("/"), other.split("/")[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
 
 
 def _accept(chosen: Mapping[str, str], way: str, matches: NameMatches) -> None:

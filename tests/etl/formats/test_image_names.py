@@ -136,3 +136,35 @@ def test_many_label_files_look_at_the_names_of_all_images_once():
     for _ in range(3):
         assert index.by_name(first_letter) == {"x": ["a/x.jpg"], "y": ["b/y.jpg"]}
     assert seen == ["x.jpg", "y.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "image"),
+    [
+        ("annotations/instances_train.json", "x.jpg", "images/val/x.jpg"),
+        ("all.json", "train2017/x.jpg", "val/x.jpg"),
+        ("all.json", "north/x.jpg", "south/x.jpg"),  # another name shows what the file calls the folder south
+    ],
+)
+def test_an_image_of_another_split_or_folder_is_not_guessed(file, name, image):
+    found = matched([name, "south/y.jpg"], [image, "south/y.jpg"], file)
+    assert (found.found, found.elsewhere) == ({"south/y.jpg": "south/y.jpg"}, {name: image})
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "image"),
+    [
+        ("lvis_v1_val.json", "http://images.example/train2017/x.jpg", "train2017/x.jpg"),
+        ("trainval.json", "x.jpg", "test/x.jpg"),
+        ("all.json", "D:/set/south/x.jpg", "south/x.jpg"),
+        ("all.json", "old/x.jpg", "x.jpg"),
+    ],
+)
+def test_a_split_or_folder_that_fits_or_is_unknown_allows_the_guess(file, name, image):
+    assert matched([name, "south/y.jpg"], [image, "south/y.jpg"], file).ways[name] == TAIL
+
+
+def test_the_nearest_folder_of_several_projects_is_that_of_the_file():
+    images = [f"{project}/images/x.jpg" for project in ("one", "two")]
+    assert matched(["x.jpg"], images, "two/annotations/all.json").found == {"x.jpg": "two/images/x.jpg"}
+    assert matched(["x.jpg"], images, "all.json").found == {}
