@@ -68,7 +68,7 @@ _LABELS = (
     ),
     FindingCode(
         "files_without_boxes", ("info",),
-        "Label files hold no boxes and are not used.",
+        "Label files hold no labelled boxes and are not used.",
         "Name the files to use in source.annotations.",
     ),
     FindingCode(

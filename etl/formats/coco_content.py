@@ -23,10 +23,11 @@ _WITHOUT_BOXES = {
 
 
 class Skipped(NamedTuple):
-    """A file that holds no boxes."""
+    """A file without images and annotations as COCO has them, or without boxes."""
 
     file: str
     reason: str  # what it is or lacks, as the end of a sentence that starts with the file
+    holds_boxes: bool = False  # in another form
 
 
 @dataclass
@@ -71,7 +72,10 @@ def read_content(
     missing = [key for key in _REQUIRED if key not in lists]
     _check_keys(file, content, missing, samples)
     if missing:
-        return Skipped(file, f"has no list {' and no list '.join(map(repr, missing))}")
+        if text.lstrip().startswith("[") and '"score"' in text:
+            return Skipped(file, "holds detections of a model")
+        reason = f"has no list {' and no list '.join(map(repr, missing))}"
+        return Skipped(file, reason, holds_boxes='"bbox"' in text)
     return _without_boxes(file, content.annotations) or content
 
 

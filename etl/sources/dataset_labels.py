@@ -66,6 +66,9 @@ def _read_coco(
 ) -> DatasetLabels:
     read = coco.read_tables(contents, images, rules, names, _track)
     listed, rejects = _split_unusable(read.labels, images)
+    expected = "lists 'images' and 'annotations', as COCO has them"
+    unread = [row for row in read.skipped if row.holds_boxes]
+    rejects += [reject("file", row.file, "unread_label", row.reason, expected) for row in unread]
     guesses = tuple(sorted(GUESS_OF[way] for way in read.ways if way in GUESS_OF))
     of_files = coco.images_of_files(read.labels)
     return DatasetLabels(
@@ -147,11 +150,11 @@ def _findings(read: coco.CocoLabels) -> Iterator[Finding]:
         entry = FINDINGS["image_names"]
         advice = f"{entry.meaning} Found: {counts}. {entry.cure}"
         yield finding("image_names", advice, count=sum(unusual.values()), severity=severity)
-    if read.skipped:
-        reasons = "; ".join(f"{row.file} {row.reason}" for row in read.skipped[:_SHOWN])
-        more = f"; and {len(read.skipped) - _SHOWN} more" if len(read.skipped) > _SHOWN else ""
+    if without_boxes := [row for row in read.skipped if not row.holds_boxes]:
+        reasons = "; ".join(f"{row.file} {row.reason}" for row in without_boxes[:_SHOWN])
+        more = f"; and {len(without_boxes) - _SHOWN} more" if len(without_boxes) > _SHOWN else ""
         advice = f"{FINDINGS['files_without_boxes'].meaning} {reasons}{more}."
-        yield finding("files_without_boxes", advice, [row.file for row in read.skipped], count=len(read.skipped))
+        yield finding("files_without_boxes", advice, [row.file for row in without_boxes], count=len(without_boxes))
     for code, counts_of in (("repeated_by_keypoints", read.repeated), ("loose_types", read.as_text)):
         if counts_of:
             yield finding(code, None, sorted(counts_of), count=sum(counts_of.values()))

@@ -93,6 +93,21 @@ def test_names_that_meet_no_image_refuse_the_build_and_say_what_would_join_them(
     assert len(ingested(config(folder, match=hint[1]))["annotations"]) == 8
 
 
+def test_a_json_with_boxes_in_another_form_is_a_reject(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    images(folder, "a.png", "b.png")
+    labels(folder / "ann.json", "a.png", "b.png")
+    nested = [{"id": 1, "file_name": "a.png", "annotations": [{"bbox": [1, 2, 9, 9]}]}]
+    (folder / "nested.json").write_text(json.dumps({"images": nested}))
+    (folder / "results.json").write_text(json.dumps([{"image_id": 1, "bbox": [1, 2, 9, 9], "score": 0.5}]))
+    with cluster.serial() as here:
+        audit = audit_source(config(folder), here)
+    rejects = [(row["where"], row["reason"], row["found"]) for row in ingested(config(folder))["rejects"]]
+    assert rejects == [("nested.json", "unread_label", "has no list 'annotations'")]
+    skipped = next(row for row in audit.findings if row.code == "files_without_boxes")
+    assert (skipped.files, "results.json holds detections of a model" in skipped.advice) == (("results.json",), True)
+
+
 def test_every_box_of_an_image_that_cannot_be_used_is_a_reject(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     images(folder, "a.png", "b.png", "c.png")
