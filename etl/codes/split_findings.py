@@ -37,6 +37,11 @@ SPLIT_AND_PLAN = (
         "Give val more images (source.split.val), or label more.",
     ),
     FindingCode(
+        "few_leaks", ("warning",),
+        "A few val or test images of the split that the dataset came with look like train images.",
+        "Delete these images or move them to train.",
+    ),
+    FindingCode(
         "not_in_own_split", ("warning",),
         "The split that the dataset came with does not name these images; they are left out.",
         "Name them in it, or split by ratio.",

@@ -15,7 +15,7 @@ from etl.stages.splitting.hashes import NEAR, Mask, connect_similar, similar_to
 
 GUARD = 2  # val and test frames this close to a frame of another split are left out
 NEAR_SHARE = 0.2  # of a split: with more near-duplicates than this, leaving them out would empty it
-_TRAIN, _VAL, _TEST = range(len(SPLITS))
+TRAIN, _VAL, _TEST = range(len(SPLITS))  # codes of the splits
 
 Codes = NDArray[np.int64]  # the split of each image: index into SPLITS, or another number
 
@@ -43,16 +43,16 @@ class Looks:
 
 def duplicates(looks: Looks, codes: Codes) -> Mask:
     """Return which val and test images have the same bytes as a train image."""
-    train = looks.contents[codes == _TRAIN]
-    return _held_out(codes) & np.isin(looks.contents, train)
+    train = looks.contents[codes == TRAIN]
+    return is_held_out(codes) & np.isin(looks.contents, train)
 
 
 def near_duplicates(looks: Looks, codes: Codes, bits: int = NEAR) -> Mask:
     """Return which val and test images look like a train image, other than one of the cut video they belong to."""
     found = np.zeros(len(codes), np.bool_)
-    for cut in np.unique(looks.cut[_held_out(codes)]):
-        held_out = _held_out(codes) & looks.hashed & (looks.cut == cut)
-        train = (codes == _TRAIN) & looks.hashed & ((looks.cut != cut) | (cut < 0))
+    for cut in np.unique(looks.cut[is_held_out(codes)]):
+        held_out = is_held_out(codes) & looks.hashed & (looks.cut == cut)
+        train = (codes == TRAIN) & looks.hashed & ((looks.cut != cut) | (cut < 0))
         found[held_out] = similar_to(looks.hashes[held_out], looks.hashes[train], bits)
     return found
 
@@ -60,8 +60,8 @@ def near_duplicates(looks: Looks, codes: Codes, bits: int = NEAR) -> Mask:
 def near_duplicates_in_cut(looks: Looks, codes: Codes, cut: int, bits: int = NEAR) -> Mask:
     """Return which val and test frames of a cut video look like one of its train frames."""
     found, own = np.zeros(len(codes), np.bool_), looks.hashed & (looks.cut == cut)
-    held_out = _held_out(codes) & own
-    found[held_out] = similar_to(looks.hashes[held_out], looks.hashes[own & (codes == _TRAIN)], bits)
+    held_out = is_held_out(codes) & own
+    found[held_out] = similar_to(looks.hashes[held_out], looks.hashes[own & (codes == TRAIN)], bits)
     return found
 
 
@@ -74,7 +74,8 @@ def largest_share(found: Mask, codes: Codes, among: Mask | None = None) -> float
     )
 
 
-def _held_out(codes: Codes) -> Mask:
+def is_held_out(codes: Codes) -> Mask:
+    """Return which images are in val or test."""
     held_out: Mask = (codes == _VAL) | (codes == _TEST)
     return held_out
 

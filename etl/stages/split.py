@@ -19,6 +19,7 @@ from etl.schema import ANNOTATIONS, DIVIDED, IMAGES, LEFT_OUT, SPLITS
 from etl.stages import leakage
 from etl.stages.leakage import Looks
 from etl.stages.rows import ImageRow
+from etl.stages.splitting import own_leaks
 from etl.stages.splitting.assignment import Assignment, Images, assign, leave_out
 from etl.stages.splitting.blocks import Shares
 from etl.stages.splitting.box_counts import count_boxes, gate_buckets
@@ -178,17 +179,20 @@ def _use_predefined(
     for row, code in zip(rows, codes.tolist(), strict=True):
         row["split"] = _NAMES[code]
     left_out = {row["image_id"]: "not_in_own_split" for row in rows if row["split"] == LEFT_OUT}
-    looks = Looks.of(rows)
-    leaking = leakage.duplicates(looks, codes) | leakage.near_duplicates(looks, codes)
+    looks, names = Looks.of(rows), [frame_name(row["path"]) for row in rows]
+    pins = pins or SplitPins(0, grouping=Grouping(near=own_leaks.near_bits_of(names, looks)))
+    leaking = own_leaks.find_leaks(names, looks, codes, (pins.grouping or Grouping()).near)
     leaks = tuple(row["path"] for row, leaks in zip(rows, leaking.tolist(), strict=True) if leaks)
     findings: list[Finding] = []
+    if leaks and not own_leaks.is_too_many(leaks, codes):
+        findings.append(own_leaks.few_leaks(leaks, codes))
+        leaks = ()
     if left_out:
         advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
         paths = [row["path"] for row in rows if row["image_id"] in left_out]
         findings.append(finding("not_in_own_split", advice, paths, count=len(left_out)))
     kinds: dict[str, GroupKind] = {row["group"]: "source" for row in rows}
     report = make_report(rows, boxes, None, metric, kinds=kinds, left_out=left_out, leaks=len(leaks))
-    pins = pins or SplitPins(0, grouping=Grouping())
     return SplitResult(_table(rows), pins.salt, False, (), pins.grouping, left_out, report, leaks, findings)
 
 

@@ -28,7 +28,7 @@ class Remedies:
 
     def _settings(self) -> Iterator[str]:
         if not isinstance(self.source.split, SplitRatios):
-            yield "Remove source.split: images are then assigned by group."
+            yield "Remove source.split, or set source.split: {val: 0.2}: images are then assigned by group."
             yield "Name other images, source.split: {train: [...], val: [...]}."
             return
         if self.pattern is not None:
