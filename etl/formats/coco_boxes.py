@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from etl.formats.coco_mask import XYXY, Extent, extent, polygons
+from etl.formats.coco_mask import Corners, Extent, extent, polygons
 from etl.formats.coco_numbers import flag, number, whole
 from etl.formats.labels import BadBox, LabelBox
 from etl.formats.text import excerpt
@@ -48,7 +48,7 @@ def _from_bbox(bbox: Any) -> Extent | None:
     x, y, w, h = (number(value) for value in bbox)
     if x is None or y is None or w is None or h is None:
         return None
-    xyxy: XYXY = (x, y, x + w, y + h)
+    xyxy: Corners = (x, y, x + w, y + h)
     return Extent(xyxy, None) if all(map(math.isfinite, xyxy)) else None
 
 

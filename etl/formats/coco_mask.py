@@ -9,13 +9,13 @@ import numpy as np
 
 from etl.formats.coco_numbers import number, whole
 
-XYXY = tuple[float, float, float, float]
+Corners = tuple[float, float, float, float]
 
 
 class Extent(NamedTuple):
     """The bounding box of a segmentation, and its area where it is a mask."""
 
-    xyxy: XYXY
+    xyxy: Corners
     area: float | None
 
 

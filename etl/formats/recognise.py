@@ -1,4 +1,4 @@
-"""Name the label format that a file looks like, by its name and first bytes, whether or not it is read."""
+"""Name the label format that a file looks like, by its first bytes, whether or not it is read."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ _STARTS = (
 )
 
 
-def recognise(path: str, head: bytes) -> Look | None:
+def recognise(head: bytes) -> Look | None:
     """Return the format that a file with these first bytes looks like; None if it looks like no label file."""
     for start, look in _STARTS:
         if head.startswith(start):

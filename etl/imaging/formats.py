@@ -56,11 +56,6 @@ def image_format(head: bytes) -> str | None:
     return _boxed_format(head) if head[4:8] == b"ftyp" else None
 
 
-def is_image(head: bytes) -> bool:
-    """Return whether the first bytes of a file are those of an image, of a format that is read or not."""
-    return image_format(head) is not None
-
-
 def missing_library(name: str) -> str | None:
     """Return what to install to read images of this format; None if nothing is missing."""
     if name == "HEIF" and not HAS_HEIC:

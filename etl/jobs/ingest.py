@@ -210,8 +210,7 @@ def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) 
     """Return the class names in order: configured, else pinned, else declared by the source, else those that occur.
 
     Those in `roots` are left out unless they are pinned. An update of the plan adds the names that are not pinned to
-    the pinned ones. Raises ConfigError when the ontology
-    names a class that is not among them, before later stages run.
+    the pinned ones. ConfigError if the ontology names a class that is not among them.
     """
     config, pinned = inputs.config, inputs.pinned_categories
     if pinned and inputs.purpose != PLAN_UPDATE:

@@ -43,7 +43,7 @@ def find_yolo_names(config: Config, *listings: Mapping[str, str]) -> tuple[list[
         texts = {path: store.read_bytes(uri) for path, uri in named.items() if categories.is_names_file(path)}
         if (found := categories.find_names(texts)) is not None:
             return found[1], []
-    folders = list(_folders_above(config))
+    folders = list(folders_above(config))
     for folder in folders:
         if (found := _names_in(folder)) is not None:
             advice = f"Class names are those of {found[0]}, above images and labels: set source.categories to it."
@@ -52,7 +52,7 @@ def find_yolo_names(config: Config, *listings: Mapping[str, str]) -> tuple[list[
     raise ConfigError(config.name, "source.categories", nothing, f"source.categories: {_EXPECTED}")
 
 
-def _folders_above(config: Config) -> Iterator[str]:
+def folders_above(config: Config) -> Iterator[str]:
     """Yield the folders above images and labels, nearest first, at most three levels up."""
     source = config.source
     above = [place.rstrip("/") for place in (source.images, *source.annotations)]

@@ -7,10 +7,10 @@ from glob import escape
 
 from etl.config import Config
 from etl.formats import categories
+from etl.sources.class_names import folders_above
 from etl.storage import store
 from etl.storage.listing import is_special
 
-_LEVELS = 3  # folders above images and labels that are looked into
 _PATTERNS = ("*.yaml", "*.yml")
 
 
@@ -31,11 +31,6 @@ def _yaml_files(config: Config) -> Iterator[str]:
     source = config.source
     if isinstance(source.categories, str) and store.exists(source.categories):
         yield source.categories
-    folders = [place.rstrip("/") for place in (source.images, *source.annotations)]
-    seen: set[str] = set()
-    for _ in range(1 + _LEVELS):
-        for folder in folders:
-            if folder not in seen and not folder.endswith(":/"):
-                seen.add(folder)
-                yield from (uri for pattern in _PATTERNS for uri in store.glob(f"{escape(folder)}/{pattern}"))
-        folders = [folder.rpartition("/")[0] for folder in folders if "/" in folder.strip("/")]
+    own = [place.rstrip("/") for place in (source.images, *source.annotations)]
+    for folder in dict.fromkeys([*own, *folders_above(config)]):
+        yield from (uri for pattern in _PATTERNS for uri in store.glob(f"{escape(folder)}/{pattern}"))

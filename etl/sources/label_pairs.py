@@ -81,7 +81,7 @@ class _Unmatched:
         name_of = getattr(reader, "image_name", None)
         for path in paths:
             data = store.read_bytes(uris[path])
-            look = recognise(path, data[:HEAD_BYTES])
+            look = recognise(data[:HEAD_BYTES])
             if _is_foreign(config, look) and look is not None:
                 expected = expected_file(config, reader, path, look)
                 self.rejects.append(reject("file", path, "unread_label", look, expected))

@@ -39,15 +39,15 @@ def recognise_files(uris: Mapping[str, str]) -> dict[str, Look | None]:
     looks: dict[str, Look | None] = {}
     for paths in groups.values():
         opened = sorted(paths)[:: max(1, len(paths) // _SAMPLED)][: _SAMPLED + 1]
-        seen = {path: look_at(path, uris[path]) for path in opened}
+        seen = {path: look_at(uris[path]) for path in opened}
         common = Counter(seen.values()).most_common(1)[0][0]
         looks |= {path: seen.get(path, common) for path in paths}
     return looks
 
 
-def look_at(path: str, uri: str) -> Look | None:
+def look_at(uri: str) -> Look | None:
     """Return what a file looks like by its first bytes."""
-    return recognise(path, store.read_start(uri, HEAD_BYTES))
+    return recognise(store.read_start(uri, HEAD_BYTES))
 
 
 def reject_unread(
@@ -96,7 +96,7 @@ def reject_labels_beside(config: Config) -> list[dict[str, str]]:
 def _reject_folder(config: Config, folder: str) -> dict[str, str] | None:
     """Return the reject of a folder of label files, None if its first files look like none."""
     files = [file.path for file in list_folder(folder).files if _may_be_label(file.path)]
-    looks = {path: look_at(path, store.join(folder, path)) for path in files[:_SAMPLED]}
+    looks = {path: look_at(store.join(folder, path)) for path in files[:_SAMPLED]}
     path, look = next(((path, look) for path, look in looks.items() if look is not None), ("", None))
     if look is None:
         return None

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from etl.imaging import codec, formats
-from etl.imaging.formats import HEAD_BYTES, image_format, is_image
+from etl.imaging.formats import HEAD_BYTES, image_format
 
 PICTURE = np.kron(np.arange(48, dtype=np.uint8).reshape(6, 8, 1) * 5, np.ones((10, 10, 3), np.uint8))
 
@@ -35,7 +35,7 @@ def test_every_format_that_is_read_is_known_by_its_first_bytes_and_decoded(kind:
 @pytest.mark.parametrize("kind", ["GIF", "JPEG2000", "DDS"])
 def test_an_image_of_another_format_is_refused_by_the_name_of_its_format(kind: str) -> None:
     data = stored(kind)
-    assert is_image(data[:HEAD_BYTES])
+    assert image_format(data[:HEAD_BYTES]) is not None
     with pytest.raises(codec.UnreadableImageError, match="unsupported_format") as caught:
         codec.read_header(data, 1)
     assert caught.value.found.replace(" ", "") == kind
@@ -47,7 +47,7 @@ def test_an_image_of_another_format_is_refused_by_the_name_of_its_format(kind: s
     [b"", b"BM", b"BMW of 2004, 86 kW, red", b"0 0.5 0.5 0.1 0.1\n", b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", b"{}"],
 )
 def test_other_files_are_no_images(data: bytes) -> None:
-    assert not is_image(data)
+    assert image_format(data) is None
 
 
 def test_the_brands_of_a_generic_heif_file_name_its_format() -> None:
