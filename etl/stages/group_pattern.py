@@ -1,4 +1,4 @@
-"""Suggest a `source.group` pattern from the paths of a dataset's images."""
+"""Groups of images by a `source.group` pattern, and a pattern to suggest for the paths of a dataset."""
 
 from __future__ import annotations
 
@@ -57,9 +57,14 @@ def _names_no_scene(group: str) -> bool:
 
 
 def find_groups(paths: Iterable[str], pattern: str) -> Mapping[str, str]:
-    """Return the group that a pattern finds in each path: its first group, else all it matches."""
-    found = {}
-    for path in paths:
-        if (match := re.search(pattern, normal_path(path))) is not None:
-            found[path] = match[1] if match.re.groups and match[1] is not None else match[0]
-    return found
+    """Return the group that a pattern finds in each path, without the paths in which it finds none."""
+    found = {path: find_group(path, pattern) for path in paths}
+    return {path: group for path, group in found.items() if group is not None}
+
+
+def find_group(path: str, pattern: str) -> str | None:
+    """Return the group that a pattern finds in a path: its first group, else all it matches; None if it finds none."""
+    match = re.search(pattern, normal_path(path))
+    if match is None:
+        return None
+    return match[1] if match.re.groups and match[1] is not None else match[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,15 @@ import pyarrow as pa
 from etl import region
 from etl.config import Every, SplitRatios
 from etl.findings import Finding, finding
-from etl.ids import fraction, normal_path
+from etl.ids import fraction
 from etl.plan import Grouping
 from etl.schema import ANNOTATIONS, DIVIDED, IMAGES, LEFT_OUT, SPLITS
 from etl.stages import leakage
+from etl.stages.group_pattern import find_group
 from etl.stages.leakage import Looks
 from etl.stages.rows import ImageRow
 from etl.stages.splitting import own_leaks
-from etl.stages.splitting.assignment import Assignment, Images, assign, leave_out
+from etl.stages.splitting.assignment import Assignment, Images, Remainder, assign, leave_out
 from etl.stages.splitting.blocks import Shares
 from etl.stages.splitting.box_counts import count_boxes, gate_buckets
 from etl.stages.splitting.candidates import codes_of, measure
@@ -98,19 +98,8 @@ def assign_splits(
     grouping = pins.grouping or Grouping()
     assignment = _assign_old(source, pins.salt, shares) if old else assign(source, grouping, pins.salt, shares)
     divided = _divide(rows, assignment, ratios, pins.divided)
-    unusable = leakage.find_like_divided(rows)
-    remainder = leave_out(
-        source,
-        assignment.codes,
-        assignment.looks,
-        grouping,
-        near_duplicates=pins.near_duplicates,
-        pinned=True,
-        unusable={place: unusable[row["image_id"]] for place, row in enumerate(rows) if row["image_id"] in unusable},
-    )
-    codes = remainder.codes(assignment.codes)
-    for row, code in zip(rows, codes.tolist(), strict=True):
-        row["split"] = _NAMES[code]
+    remainder = _leave_out(rows, source, assignment, pins)
+    left_out = {rows[place]["image_id"]: rule for place, rule in remainder.rules.items()}
     wanted = {SPLITS[code]: shares[code] for code in shares.asked}
     report = make_report(
         rows,
@@ -118,7 +107,7 @@ def assign_splits(
         (ratios.val, ratios.test),
         metric,
         kinds=assignment.kinds,
-        left_out={rows[place]["image_id"]: rule for place, rule in remainder.rules.items()},
+        left_out=left_out,
         leaks=int(remainder.leaks.sum()),
         alike_blocks=sum(int(mask.sum()) for mask in remainder.alike.values()),
     )
@@ -128,7 +117,7 @@ def assign_splits(
         remainder.near_duplicates,
         tuple(sorted(divided)),
         pins.grouping,
-        {rows[place]["image_id"]: rule for place, rule in remainder.rules.items()},
+        left_out,
         report,
         tuple(rows[place]["path"] for place in np.flatnonzero(remainder.leaks).tolist()),
         findings_of(rows, remainder, grouping, report, wanted),
@@ -139,8 +128,8 @@ def _fixed_group(path: str, name: FrameName, rule: GroupRule, *, old: bool) -> s
     """Return the group that a rule gives an image; None if the names and looks of all images decide."""
     if isinstance(rule, Every):
         return name.block(rule.every)
-    if rule is not None and (match := re.search(rule, normal_path(path))):
-        return match[1] if match.re.groups and match[1] is not None else match[0]
+    if rule is not None and (found := find_group(path, rule)) is not None:
+        return found
     return name.block(BLOCK) if old else None
 
 
@@ -170,6 +159,23 @@ def _divide(
         row["split"] = DIVIDED
     assignment.codes[[row["split"] == DIVIDED for row in rows]] = _DIVIDED_CODE
     return [row["image_id"] for row in divided]
+
+
+def _leave_out(rows: Sequence[ImageRow], source: Images, assignment: Assignment, pins: SplitPins) -> Remainder:
+    """Return what an assignment leaves, and set the split of each row."""
+    unusable = leakage.find_like_divided(rows)
+    remainder = leave_out(
+        source,
+        assignment.codes,
+        assignment.looks,
+        pins.grouping or Grouping(),
+        near_duplicates=pins.near_duplicates,
+        pinned=True,
+        unusable={place: unusable[row["image_id"]] for place, row in enumerate(rows) if row["image_id"] in unusable},
+    )
+    for row, code in zip(rows, remainder.codes(assignment.codes).tolist(), strict=True):
+        row["split"] = _NAMES[code]
+    return remainder
 
 
 def _use_predefined(
