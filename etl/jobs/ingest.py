@@ -126,6 +126,8 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     tables = ingest_cache.to_tables(rows)
     traits = tables.pop("traits")
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
+    without_image = schema.table(schema.LEDGER, ingest.drop_unread(source.rejects))
+    tables["ledger"] = pa.concat_tables([without_image, tables["ledger"]])
     if config.source.format == "yolo":
         tables = reject_pose_rows(tables)
     tables = reject_misread_boxes(tables, config.source.format)

@@ -23,6 +23,8 @@ from etl.stages import ingest
 from etl.stages.image_traits import describe_file
 from etl.storage import store
 
+_UNKNOWN_WH = (1, 1)  # px: of an image that cannot be read, whose boxes are only counted
+
 
 @dataclass(frozen=True)
 class IngestPart:
@@ -63,14 +65,14 @@ def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:
         header, row = ingest.probe_image(path, file, source.max_megapixels, source.exif)
     except codec.UnreadableImageError as error:
         rejected = reject("image", path, error.reason, error.found, error.expected)
-        ingest.reject_image(rows, rejected, part.listed.get(path, ()))
+        ingest.reject_image(rows, rejected, _labels(part, path, _UNKNOWN_WH))
         return
     labels = _labels(part, path, (row["width"], row["height"]))
     if (contradiction := ingest.apply_declared_size(row, header, labels)) is not None:
         size = f"{row['width']}x{row['height']}"
         expected = f"{contradiction}, as its labels say"
         rejected = reject("image", path, "size_mismatch", size, expected)
-        ingest.reject_image(rows, rejected, part.listed.get(path, ()))
+        ingest.reject_image(rows, rejected, labels)
         return
     if not ingest.add_image(rows, row, labels):
         return

@@ -22,7 +22,7 @@ from etl.stages.image_traits import TraitRow
 from etl.stages.ledger import LedgerRow, collect_ids, ledger_row, ledger_row_of_bad_box
 from etl.stages.rows import AnnotationRow, ImageFileRow, IngestedImageRow
 
-VERSION = 4
+VERSION = 5
 _TOLERANCE = 0.01  # px: a box that extends less outside its image was rounded, and is not clipped
 _MAX_COORDINATE = 1e9  # px: larger coordinates are rejected; nothing computed from smaller ones overflows
 
@@ -121,14 +121,24 @@ def _unreadable(labels: Sequence[ImageLabels]) -> tuple[str, BadBox] | None:
 
 
 def reject_image(rows: IngestRows, rejected: dict[str, str], labels: Sequence[ImageLabels]) -> None:
-    """Add the reject of an image, and one with its reason for each box in the label files that list the image."""
-    rows.rejects.append(rejected)
+    """Add the reject of an image, and for each of its boxes a reject with the same reason and a ledger row."""
     why = {key: rejected[key] for key in ("reason", "found", "expected")}
+    boxes: list[dict[str, str]] = []
     for label in labels:
-        boxes: list[LabelBox | BadBox] = [*label.boxes, *label.bad]
-        for box in boxes:
+        entries: list[LabelBox | BadBox] = [*label.boxes, *label.bad]
+        for box in entries:
             where = place(label.file, box.line, rejected["where"], box.source_id)
-            rows.rejects.append(reject("annotation", where, **why))
+            boxes.append(reject("annotation", where, **why))
+    rows.rejects += [rejected, *boxes]
+    rows.ledger += drop_unread(boxes, rejected["where"])
+
+
+def drop_unread(rejects: Iterable[Mapping[str, str]], image: str = "") -> list[LedgerRow]:
+    """Return the ledger rows of the boxes among the rejects of one image, or of no image."""
+    ids = AnnotationIds(image_id(image) if image else image)
+    return [
+        ledger_row_of_bad_box(ids.text(row["where"]), row["reason"]) for row in rejects if row["kind"] == "annotation"
+    ]
 
 
 def _is_finite(box: LabelBox) -> bool:
@@ -242,6 +252,6 @@ def describe_corrections(tables: Mapping[str, pa.Table]) -> list[Finding]:
     return findings
 
 
-def count_boxes(tables: dict[str, pa.Table]) -> int:
-    """Return the number of boxes in the label files of the ingested images, including rejected ones."""
+def count_boxes(tables: Mapping[str, pa.Table]) -> int:
+    """Return the number of boxes in the label files, including rejected ones."""
     return len(collect_ids(tables["annotations"], tables["ledger"]))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.source import Source
-from etl.stages.ledger import collect_ids
+from etl.stages.ingest import count_boxes
 from etl.stages.reject_summary import explain_reasons, summarize_reasons
 
 _WITHOUT_LABELS = ("unlisted_image", "unlabelled_image")  # rejects of images whose labels were not found
@@ -59,7 +59,7 @@ def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
     rejects, images = tables["rejects"], tables["images"].num_rows
     of_images, of_boxes = _count(rejects, "image"), _count(rejects, "annotation")
     yield Loss(of_images, images + of_images, "images")
-    yield Loss(of_boxes, _written_boxes(tables), "boxes")
+    yield Loss(of_boxes, count_boxes(tables), "boxes")
     unlisted, unmatched, others = (
         sum(_count(rejects, "file", reason) for reason in reasons)
         for reasons in (_WITHOUT_LABELS, _UNMATCHED, _READ_ELSEWHERE)
@@ -80,13 +80,6 @@ def _named_once(rejects: pa.Table) -> int:
     return sum(count == 1 for count in Counter(named.to_pylist()).values())
 
 
-def _written_boxes(tables: Mapping[str, pa.Table]) -> int:
-    """Return the number of boxes in the files: those of ingested images, and those rejected without an image."""
-    ledger = tables["ledger"]
-    dropped = _true(pc.equal(ledger["outcome"], "dropped"))
-    return len(collect_ids(tables["annotations"], ledger)) + max(_count(tables["rejects"], "annotation") - dropped, 0)
-
-
 def _objects(tables: Mapping[str, pa.Table]) -> int:
     """Return the number of boxes that are neither rejected nor marked as ignore region or crowd."""
     annotations, ledger = tables["annotations"], tables["ledger"]
@@ -98,7 +91,7 @@ def _objects(tables: Mapping[str, pa.Table]) -> int:
 def _without_a_box(tables: Mapping[str, pa.Table]) -> str:
     """Return the cause of a source without a single usable box."""
     images, labelled = tables["images"].num_rows, _true(tables["images"]["labelled"])
-    written = _written_boxes(tables)
+    written = count_boxes(tables)
     if not images:
         cause = "not one image can be used"
     elif written and written == _count(tables["rejects"], "annotation"):

@@ -209,3 +209,35 @@ def test_random_datasets_do_hold_mosaics_pastes_and_every_outcome() -> None:
         listed = {"sha256": hashlib.sha256(page).hexdigest(), "bytes": len(page)}
         assert snapshot.manifest["pages"] == {"samples.html": listed}
         assert any(json.loads(recipe["parameters"]).get("pasted") for recipe in recipes)
+
+
+def test_boxes_without_an_image_that_can_be_used_are_dropped_with_the_reason_of_their_reject(tmp_path: Path) -> None:
+    source = dataset(tmp_path, [[("car", 5 + n, 5, 20, 20, False)] * 3 for n in range(5)])
+    document = json.loads((tmp_path / "labels.json").read_text())
+    boxes, box = document["annotations"], document["annotations"][0]
+    document["images"].append({"id": 7, "file_name": "gone.jpg", "width": WIDE, "height": HIGH})
+    boxes += [{**box, "image_id": 7, "id": 70}, {**box, "image_id": 9, "id": 90}]
+    boxes += [{key: value for key, value in {**box, "image_id": 9}.items() if key != "id"}] * 2
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    (tmp_path / "c.jpg").write_bytes(b"broken")
+    assert outcomes(source, tmp_path) == {"broken_image": 3, "missing_image": 1, "unknown_image_id": 3, "kept": 12}
+
+
+def test_boxes_of_label_files_without_an_image_that_can_be_used_are_dropped_too(growing: Any, tmp_path: Path) -> None:
+    data = growing(tmp_path / "data")
+    for number in range(6):
+        data.put(f"{chr(97 + number)}", [(0, 10, 10, 20 + k, 20) for k in range(number + 1)], number)
+    (data.folder / "c.png").write_bytes(b"broken")
+    source = data.config(tmp_path).source.model_dump(exclude_unset=True)
+    assert outcomes(source, tmp_path) == {"broken_image": 3, "kept": 18}
+
+
+def outcomes(source: dict[str, Any], folder: Path) -> Counter[str]:
+    """The boxes of a build by outcome; of dropped boxes by the rule."""
+    values = {"name": "counted", "store": str(folder / "store"), "tile": {"size": 150}}
+    source = {**source, "allow": ["empty_split", "leaking_splits", "no_objects"]}
+    answer = build.build(Config.model_validate({**values, "source": source}))
+    snapshot = Snapshot.open(answer.snapshot)
+    final = [row for row in snapshot.table("ledger").to_pylist() if row["stage"] == "final"]
+    assert answer.annotations == sum(answer.ledger.values()) == snapshot.audit.annotations == len(final)
+    return Counter(row["rule"] if row["outcome"] == "dropped" else row["outcome"] for row in final)

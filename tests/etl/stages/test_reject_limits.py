@@ -27,7 +27,9 @@ def tables(
         row = {"image_id": f"{number}", "path": f"{number}.jpg", "width": 100, "height": 100, "exif_applied": False}
         ingest.add_image(rows, row, labels)  # type: ignore[arg-type]
     rows.rejects += [schema.reject(kind, f"{n}.x", reason, "this", "that") for n, (kind, reason) in enumerate(rejects)]
-    rows.rejects += [schema.reject("annotation", "ann.json", "unknown_image_id", "9", "an id")] * orphans
+    without_image = [schema.reject("annotation", "ann.json", "unknown_image_id", "9", "an id")] * orphans
+    rows.rejects += without_image
+    rows.ledger += ingest.drop_unread(without_image)
     names = {"images": schema.IMAGES, "annotations": schema.ANNOTATIONS, "ledger": schema.LEDGER}
     found = {name: schema.table(columns, getattr(rows, name)) for name, columns in names.items()}
     return {**found, "rejects": schema.table(schema.REJECTS, rows.rejects)}
