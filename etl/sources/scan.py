@@ -31,7 +31,13 @@ from etl.sources.label_pairs import pair_source
 from etl.sources.listed_labels import ListedLabels
 from etl.sources.own_split import find_own_split
 from etl.sources.text_links import follow_text_links
-from etl.sources.unread_files import describe_looks, recognise_files, reject_labels_beside, reject_unread
+from etl.sources.unread_files import (
+    describe_looks,
+    describe_unknown,
+    recognise_files,
+    reject_labels_beside,
+    reject_unread,
+)
 from etl.storage import store
 from etl.storage.listing import FolderListing, SkippedEntry
 
@@ -161,7 +167,7 @@ def _read_datasets(
         foreign = {path: look for path, look in looks.items() if look is not None and not look.name.startswith("COCO")}
         rest = {path: uri for path, uri in files.uris.items() if path not in foreign}
         if not rest:
-            _refuse_foreign(config, foreign or recognise_files(files.others), files.skipped.values())
+            _refuse_foreign(config, reader.SUFFIX, foreign or recognise_files(files.others), files.skipped.values())
         unread = {path: files.uris[path] for path in foreign}
         files.uris = rest
         rejects = reject_unread(config, reader, files.others | unread)
@@ -177,10 +183,15 @@ def _read_datasets(
     )
 
 
-def _refuse_foreign(config: Config, looks: Mapping[str, Look | None], skipped: Iterable[SkippedEntry]) -> None:
-    """Raise SourceError if files look like other formats than that of the source, or were skipped."""
-    if phrases := [*describe_looks(looks), *(f"{entry.path} is {entry.found}" for entry in skipped)]:
-        raise SourceError(f"no {config.source.format} label file: {'; '.join(phrases[:_PHRASES])}")
+def _refuse_foreign(
+    config: Config, suffix: str, looks: Mapping[str, Look | None], skipped: Iterable[SkippedEntry]
+) -> None:
+    """Raise SourceError if files look like other formats than that of the source, may hold labels, or were skipped."""
+    own = config.source.format
+    unknown = describe_unknown((path for path, look in looks.items() if look is None), suffix)
+    phrases = [*describe_looks(looks, own, suffix), *(f"{entry.path} is {entry.found}" for entry in skipped), *unknown]
+    if phrases:
+        raise SourceError(f"no {own} label file: {'; '.join(phrases[:_PHRASES])}")
 
 
 def _pair_labels(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from glob import escape
 from typing import Any
 
@@ -112,8 +112,8 @@ def expected_file(config: Config, reader: Any, path: str, look: Look) -> str:
     return f"a {config.source.format} label file; {look.advice}"
 
 
-def describe_looks(looks: Mapping[str, Look | None]) -> Iterator[str]:
-    """Yield a phrase for each look: how many files, two of them, and what to do."""
+def describe_looks(looks: Mapping[str, Look | None], label_format: str, suffix: str) -> Iterator[str]:
+    """Yield a phrase for each look: how many files, two of them, and what to do; `suffix` is that of the format."""
     by_look: defaultdict[Look, list[str]] = defaultdict(list)
     for path, look in sorted(looks.items()):
         if look is not None:
@@ -121,7 +121,17 @@ def describe_looks(looks: Mapping[str, Look | None]) -> Iterator[str]:
     for look, paths in sorted(by_look.items(), key=lambda item: (-len(item[1]), item[0].name)):
         more = ", ..." if len(paths) > 2 else ""
         files = "file looks" if len(paths) == 1 else "files look"
-        yield f"{len(paths)} {files} like {look} ({', '.join(paths[:2])}{more}): {look.advice}"
+        advice = f"rename to a name ending in {suffix}" if look.format == label_format else look.advice
+        yield f"{len(paths)} {files} like {look} ({', '.join(paths[:2])}{more}): {advice}"
+
+
+def describe_unknown(paths: Iterable[str], suffix: str) -> Iterator[str]:
+    """Yield a phrase about the files that may hold labels although they look like no known format, if there are any."""
+    if unknown := sorted(path for path in paths if _may_be_label(path) and not is_companion(path)):
+        more = ", ..." if len(unknown) > 2 else ""
+        files = "file is" if len(unknown) == 1 else "files are"
+        found = f"{len(unknown)} {files} of no known label format ({', '.join(unknown[:2])}{more})"
+        yield f"{found}, expected names ending in {suffix}"
 
 
 def _may_be_label(path: str) -> bool:

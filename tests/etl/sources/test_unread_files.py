@@ -104,6 +104,20 @@ def test_many_files_of_one_kind_are_recognised_by_some_of_them(tmp_path: Path, m
     assert len(opened) < 30
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("all.json.gz", b"\x1f\x8b\x08\0", "is of no known label format (all.json.gz), expected names ending in .json"),
+        ("instances", coco("a.jpg"), "looks like COCO JSON (instances): rename to a name ending in .json"),
+    ],
+)
+def test_a_file_that_its_name_hides_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    laid_out(tmp_path, {"a.jpg": b"", name: content})
+    with pytest.raises(SourceError) as caught:
+        scanned(tmp_path, format="coco", categories=None)
+    assert str(caught.value) == f"no coco label file: 1 file {message}"
+
+
 def test_files_of_another_format_given_as_coco_are_named_in_one_line(tmp_path: Path) -> None:
     laid_out(tmp_path, {f"{n}.jpg": b"" for n in range(30)} | {f"{n}.json": LABELME for n in range(30)})
     with pytest.raises(SourceError) as caught:
