@@ -61,7 +61,8 @@ def describe_stop(report: SplitReport, faults: Sequence[Finding]) -> str:
 
 
 def _mend(remedies: Remedies, code: str) -> str:
-    return f"{remedies.describe()} To build in spite of it: source.allow: [{code}]."
+    text = remedies.describe(leaking=code == "leaking_splits")
+    return f"{text} To build in spite of it: source.allow: [{code}]."
 
 
 def _no_labelled_box(unused: Mapping[str, int]) -> Iterator[Finding]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 
 from etl.config import Source, SplitRatios
 from etl.stages.group_pattern import GroupPattern, suggest_group
-from etl.stages.leakage import look_alikes
+from etl.stages.leakage import GUARD, look_alikes
+from etl.stages.splitting.looks import find_photos, frames_by_sequence
 
 BLOCKS = 10  # of the longest sequence, in the suggested source.group.every
 
@@ -21,17 +24,23 @@ class Remedies:
 
     images: pa.Table
     source: Source
+    plan: str | None = None  # URI of the plan that pins the split
 
-    def describe(self) -> str:
-        """Return the settings that may mend the split, numbered, with examples."""
-        return "To mend it, one of: " + " ".join(f"({place}) {text}" for place, text in enumerate(self._settings(), 1))
+    def describe(self, *, leaking: bool = False) -> str:
+        """Return the settings that may mend the split, numbered, with examples; `leaking` ones need no more groups."""
+        settings = enumerate(self._settings(leaking), 1)
+        return "To mend it, one of: " + " ".join(f"({place}) {text}" for place, text in settings)
 
-    def _settings(self) -> Iterator[str]:
+    def _settings(self, leaking: bool) -> Iterator[str]:
         if not isinstance(self.source.split, SplitRatios):
             yield "Remove source.split, or set source.split: {val: 0.2}: images are then assigned by group."
             yield "Name other images, source.split: {train: [...], val: [...]}."
             return
-        if self.pattern is not None:
+        if self.plan is not None:
+            yield f"Delete {self.plan}, which pins this split: the next build splits anew, and chooses tiles anew too."
+        if self.source.group is not None:
+            yield "Remove source.group: names and looks then make the groups, and long videos are cut into blocks."
+        if self.pattern is not None and (leaking or self.pattern.groups > len(self.images["group"].unique())):
             yield f"Set source.group: '{self.pattern.pattern}', which makes {self.pattern.groups:,} groups here."
         if self.frames_per_block is not None:
             yield f"Cut sequences into blocks, source.group: {{every: {self.frames_per_block}}}."
@@ -40,21 +49,43 @@ class Remedies:
 
     @cached_property
     def pattern(self) -> GroupPattern | None:
-        """A pattern that makes enough groups and separates no two images that look alike."""
+        """A pattern that makes enough groups and separates neither images that look alike nor frames of a video."""
         splits = self.source.split
         asked = 1 + (splits.val > 0) + (splits.test > 0) if isinstance(splits, SplitRatios) else 2
-        found = suggest_group(self.images["path"].to_pylist(), [*_alike(self.images)], asked)
+        together = [*_alike(self.images), *self._neighbours()]
+        found = suggest_group(self.images["path"].to_pylist(), together, asked)
         return None if found is None or found.pattern == self.source.group else found
 
     @cached_property
     def frames_per_block(self) -> int | None:
-        """The frames of a block that cuts the longest sequence into BLOCKS; None without a long sequence."""
-        frames: dict[str, list[int]] = {}
-        for row in self.images.select(["sequence", "frame"]).to_pylist():
-            if row["frame"] is not None:
-                frames.setdefault(row["sequence"], []).append(row["frame"])
-        longest = max(frames.values(), key=len, default=[])
-        return -(-(max(longest) - min(longest) + 1) // BLOCKS) if len(longest) >= 2 * BLOCKS else None
+        """The numbers of a block that cuts the longest sequence into BLOCKS.
+
+        None without a long sequence whose frames differ, or if guard bands would take most of a block.
+        """
+        frames: dict[str, dict[str, int]] = {}  # sequence -> content -> a frame
+        for name, number, content in zip(*self._columns("sequence", "frame", "sha256"), strict=True):
+            if number is not None:
+                frames.setdefault(name, {})[content] = number
+        numbers = max((sorted(found.values()) for found in frames.values()), key=len, default=[])
+        if len(numbers) < 2 * BLOCKS:
+            return None
+        length = -(-(numbers[-1] - numbers[0] + 1) // BLOCKS)
+        return length if length > 2 * GUARD + 1 else None
+
+    def _neighbours(self) -> Iterator[tuple[str, str]]:
+        """Yield the paths of every two neighbouring frames of a video."""
+        names, numbers, hashes, paths = self._columns("sequence", "frame", "phash", "path")
+        sequences = frames_by_sequence(names, numbers, hashes)
+        videos = sequences.keys() - {*find_photos(sequences)}
+        frames = sorted(
+            (name, number, path)
+            for name, number, path in zip(names, numbers, paths, strict=True)
+            if number is not None and name in videos
+        )
+        yield from ((one[2], other[2]) for one, other in pairwise(frames) if one[0] == other[0])
+
+    def _columns(self, *names: str) -> list[list[Any]]:
+        return [self.images[name].to_pylist() for name in names]
 
 
 def _alike(images: pa.Table) -> Iterator[tuple[str, str]]:

@@ -55,8 +55,11 @@ def report_of(
 
 
 def remedies(images: Sequence[Image], **source: Any) -> Remedies:
-    table = pa.Table.from_pylist(image_rows(images), schema=schema.IMAGES)
-    return Remedies(table, Source.model_validate({"format": "yolo", "images": "a", **source}))
+    rows = [{**row, "group": "one"} for row in image_rows(images)]
+    return Remedies(
+        pa.Table.from_pylist(rows, schema=schema.IMAGES),
+        Source.model_validate({"format": "yolo", "images": "a", **source}),
+    )
 
 
 def codes_that_stop(
@@ -247,7 +250,38 @@ def test_the_remedies_fit_how_the_splits_were_made(source: dict[str, Any], said:
 def test_a_long_sequence_may_be_cut_into_blocks() -> None:
     images = [(f"v/{number}.jpg", "train", [20.0]) for number in range(100)]
     rows = [{**row, "sequence": "v", "frame": 1000 + 3 * at} for at, row in enumerate(image_rows(images))]
-    found = Remedies(pa.Table.from_pylist(rows, schema=schema.IMAGES), Source(format="yolo", images="a"))
+    found = remedies_of(rows)
     assert found.frames_per_block == 30  # 298 numbers in ten blocks
     assert "source.group: {every: 30}" in found.describe()
     assert remedies(images).frames_per_block is None  # no frame numbers
+
+
+def test_no_pattern_is_offered_that_makes_no_more_groups_or_separates_the_frames_of_a_video() -> None:
+    def found(**row: Any) -> str:
+        rows = [
+            {**one, "sequence": "v", "phash": None, **{key: value(at) for key, value in row.items()}}
+            for at, one in enumerate(image_rows([(f"v/{number}.jpg", "train", [20.0]) for number in range(30)]))
+        ]
+        return remedies_of(rows).describe()
+
+    assert "'^(.*)\\.\\w+$', which makes 30 groups here" in found()
+    assert "which makes" not in found(group=str)  # each image is a group already
+    assert "which makes" not in found(frame=lambda at: at, phash=lambda at: 2 ** (2 * at) - 1)  # a view that moves on
+
+
+def test_no_blocks_are_offered_that_guard_bands_or_copies_empty() -> None:
+    images = image_rows([(f"v/{number}.jpg", "train", [20.0]) for number in range(40)])
+    for row in ({}, {"sha256": "same"}):
+        rows = [{**one, "sequence": "v", "frame": (9 if row else 1) * at, **row} for at, one in enumerate(images)]
+        assert (
+            Remedies(
+                pa.Table.from_pylist(rows, schema=schema.IMAGES), Source(format="yolo", images="a")
+            ).frames_per_block
+            is None
+        )
+
+
+def test_what_pins_or_makes_the_groups_may_be_removed() -> None:
+    text = remedies_of(image_rows(TRAIN), "store/set/plan.json", group="a").describe()
+    assert "(1) Delete store/set/plan.json, which pins this split" in text
+    assert "(2) Remove source.group: " in text
