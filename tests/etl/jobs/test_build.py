@@ -228,7 +228,9 @@ def test_too_many_broken_images_fail_the_build_naming_the_worst(scene: Path, tmp
     (folder / "c_1.png").write_bytes((folder / "c_1.png").read_bytes()[:2000])
     source = load(scene).source.model_copy(update={"images": str(folder), "categories": ("square",)})
     config = load(scene).model_copy(update={"store": str(tmp_path / "store"), "source": source})
-    with pytest.raises(SourceError, match=r"(?s)1 of 8 images cannot be used.*broken_image: 1 image, 6 annotations\n.*c_1\.png"):
+    with pytest.raises(
+        SourceError, match=r"(?s)1 of 8 images cannot be used.*broken_image: 1 image, 6 annotations\n.*c_1\.png"
+    ):
         built(config)
     assert head(config) is None
 

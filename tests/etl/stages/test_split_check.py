@@ -55,11 +55,12 @@ def report_of(
 
 
 def remedies(images: Sequence[Image], **source: Any) -> Remedies:
-    rows = [{**row, "group": "one"} for row in image_rows(images)]
-    return Remedies(
-        pa.Table.from_pylist(rows, schema=schema.IMAGES),
-        Source.model_validate({"format": "yolo", "images": "a", **source}),
-    )
+    return remedies_of([{**row, "group": "one"} for row in image_rows(images)], **source)
+
+
+def remedies_of(rows: Sequence[dict[str, Any]], plan: str | None = None, **source: Any) -> Remedies:
+    table = pa.Table.from_pylist(rows, schema=schema.IMAGES)
+    return Remedies(table, Source.model_validate({"format": "yolo", "images": "a", **source}), plan)
 
 
 def codes_that_stop(
