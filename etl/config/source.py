@@ -123,7 +123,7 @@ class Source(Section):
     - `'(?:gt_|img_)?([^/]+)\\.'` joins `gt_0012.xml` and `img_0012.jpg`.
     - `'([^/]+)/[^/]+$'` joins `site7/labels.txt` and `site7/photo.jpg`."""
     group: Group | None = None
-    """What must not be torn apart: images of one group never go to different splits. A regular expression finds the
+    """Which images belong together: images of one group never go to different splits. A regular expression finds the
     scene, flight or site in the path relative to `source.images`, folders and extension included (the first group, else
     the whole match); `{every: 200}` makes groups of 200 consecutive frame numbers of a sequence. By default names and
     looks decide: the versions of a photo (`NAME_jpg.rf.<hash>`) and photos that look the same are one group, and so are

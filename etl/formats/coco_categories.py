@@ -64,14 +64,16 @@ def _by_position(file: str, ids: Sequence[Any], names: Sequence[str] | None) -> 
     numbers = sorted(key for key in whole if isinstance(key, int))
     shown = ", ".join(str(key) for key in sorted(whole, key=str)[:_SHOWN]) + (", …" if len(whole) > _SHOWN else "")
     cure = f"write {file} with its list 'categories', or set source.categories to the names in the order of the ids"
-    told = f"{file} has no categories, and its annotations use the category ids {shown}"
+    problem = f"{file} has no categories, and its annotations use the category ids {shown}"
     if names is None:
-        raise SourceError(f"{told}; {cure}")
+        raise SourceError(f"{problem}; {cure}")
     is_position = len(numbers) == len(whole) and numbers[0] >= 0 and numbers[-1] - min(numbers[0], 1) < len(names)
     if not is_position:
-        raise SourceError(f"{told}, which are no positions among the {len(names)} names in source.categories; {cure}")
+        raise SourceError(
+            f"{problem}, which are no positions among the {len(names)} names in source.categories; {cure}"
+        )
     if numbers[0] > 0 and numbers[-1] < len(names):  # 0 or the last position would decide it
         counted = f"which can count the {len(names)} names in source.categories from 0 or from 1"
-        raise SourceError(f"{told}, {counted}; write {file} with its list 'categories'")
+        raise SourceError(f"{problem}, {counted}; write {file} with its list 'categories'")
     first = 1 if numbers[0] > 0 else 0
     return {number + first: name for number, name in enumerate(names)}

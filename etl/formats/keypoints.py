@@ -1,4 +1,4 @@
-"""Rows of a box with keypoints, a confidence or a track id: tell them from polygons."""
+"""Rows of a box with keypoints, a confidence or a track id, as opposed to polygons."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _read_list(data: bytes, folder: str, index: ImageIndex, where: str) -> list[
     """Return the images of a list with one path per line: relative to its folder, to the root, else by path end."""
     text = decode(data)
     if text is None:
-        raise ConfigError("", where, "undecodable bytes", "a text file with one image path a line")
+        raise ConfigError("", where, "undecodable bytes", "a folder, or a text file with one image path a line")
     found = []
     for _, line in lines(text):
         image = index.at(resolve_path(folder, line)) or index.at(resolve_path("", line)) or index.nearest(line)

@@ -108,7 +108,7 @@ def _encode_again(data: bytes, options: int) -> bytes:
     buffer, size = ctypes.c_void_p(), ctypes.c_ulong()
     handle = functions.tjInitTransform()
     try:
-        functions.tjTransform(  # it fails because of the stray bytes, and has written the image nevertheless
+        functions.tjTransform(  # it fails because of the stray bytes, after it has written the image
             handle, data, len(data), 1, ctypes.byref(buffer), ctypes.byref(size), ctypes.byref(transform), 0
         )
         return ctypes.string_at(buffer, size.value) if buffer.value else b""

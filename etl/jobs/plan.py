@@ -142,7 +142,7 @@ def _too_costly(work: WorkDir, tile: TilePlan, objects: Objects) -> list[Finding
 
 
 def pin_after_build(work: WorkDir, plan: Plan) -> None:
-    """Pin the plan of a build if none is pinned; else what it chose anew.
+    """Pin the plan of a build if none is pinned; else the choices that it made again.
 
     That is its sampling policy, if the configuration asked for it, and the range of the first images with more than
     8 bits.

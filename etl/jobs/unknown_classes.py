@@ -20,7 +20,7 @@ from etl.stages.class_list import UnknownClass, count_unknown, explain_unknown
 def report_unknown_classes(config: Config, tables: Mapping[str, pa.Table], *, pinned: bool) -> list[Finding]:
     """Return a finding that names the unknown classes of an ingest and the cure; none if all classes are known.
 
-    `pinned` tells whether the class list is that of the pinned plan.
+    `pinned` is true if the class list is that of the pinned plan.
     """
     rejects = tables["rejects"].filter(pc.equal(tables["rejects"]["reason"], "unknown_category"))
     if not rejects.num_rows:

@@ -65,7 +65,7 @@ class LabelFiles:
 def find_label_files(config: Config, suffix: str, images: FolderListing) -> LabelFiles:
     """Return the files at `source.annotations`, else those in the folder of the images, which is already listed.
 
-    Files that are configured one by one or by a pattern are label files whatever their suffix.
+    Files that are configured one by one or by a pattern are label files with any suffix.
     """
     source, found = config.source, LabelFiles()
     for place in source.annotations or (source.images,):

@@ -28,7 +28,7 @@ _SAME_NAME = "exactly the same name, or source.match: one name is a part of the 
 
 @dataclass(slots=True)
 class SourcePairs:
-    """The label file of each image, and what came of all other label files and images."""
+    """The label file of each image, and the rejects of the label files and images that have no partner."""
 
     pairs: dict[str, str]  # image -> label file
     rejects: list[dict[str, str]] = field(default_factory=list)

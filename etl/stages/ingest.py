@@ -221,7 +221,7 @@ def is_dropped(tables: Mapping[str, pa.Table]) -> pa.ChunkedArray:
 def add_drops(
     tables: dict[str, pa.Table], boxes: pa.Table, reason: str, found: Iterable[object], expected: str
 ) -> dict[str, pa.Table]:
-    """Return the tables with a reject and a ledger row for each of these annotations, of which `found` is said."""
+    """Return the tables with a reject and a ledger row for each of these annotations, of which `found` has values."""
     rows = boxes.select(["annotation_id", "image_id", "file", "line", "source_id"]).to_pylist()
     path_of = dict(zip(*(tables["images"][name].to_pylist() for name in ("image_id", "path")), strict=True))
     rejects = [

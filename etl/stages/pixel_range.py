@@ -30,7 +30,7 @@ def deep(traits: pa.Table) -> pa.Table:
 def choose_ranges(traits: pa.Table) -> dict[str, Range]:
     """Return the range of the whole numbers and that of the floats among the images, by `integer` and `float`.
 
-    It follows from the statistics of all images, whatever their order.
+    It depends on the statistics of all images, not on their order.
     """
     rows = deep(traits)
     rows = rows.filter(pc.is_valid(rows["low"]))

@@ -41,8 +41,8 @@ def check_losses(source: Source, tables: Mapping[str, pa.Table], categories: Seq
     """Return why these tables of an ingest must not be built, None if they can be.
 
     The limit `source.max_rejects` holds for images, for boxes, and for images without labels while label files are not
-    used. It is not applied to a sample, whose rates are not those of the source. A source without any box is refused
-    whatever the limit.
+    used. It is not applied to a sample, whose rates are not those of the source. A source without any box is always
+    refused.
     """
     losses = [loss for loss in _losses(tables) if loss.lost > source.max_rejects * loss.total]
     reasons = [f"{loss}, more than source.max_rejects {source.max_rejects:g} allows" for loss in losses]

@@ -194,7 +194,7 @@ def _use_predefined(
         findings.append(own_leaks.few_leaks(leaks, codes))
         leaks = ()
     if left_out:
-        advice = "images that the dataset's own split does not name are left out; name them or split by ratio"
+        advice = "Images that the dataset's own split does not name are left out: name them, or split by ratio."
         paths = [row["path"] for row in rows if row["image_id"] in left_out]
         findings.append(finding("not_in_own_split", advice, paths, count=len(left_out)))
     kinds: dict[str, GroupKind] = {row["group"]: "source" for row in rows}

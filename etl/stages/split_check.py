@@ -61,8 +61,7 @@ def describe_stop(report: SplitReport, faults: Sequence[Finding]) -> str:
 
 
 def _mend(remedies: Remedies, code: str) -> str:
-    text = remedies.describe(leaking=code == "leaking_splits")
-    return f"{text} To build in spite of it: source.allow: [{code}]."
+    return f"{remedies.describe(leaking=code == 'leaking_splits')} To build anyway: source.allow: [{code}]."
 
 
 def _no_labelled_box(unused: Mapping[str, int]) -> Iterator[Finding]:

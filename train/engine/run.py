@@ -69,7 +69,7 @@ class TrainAnswer(TypedDict):
 def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> TrainAnswer:
     """Train a model on the snapshot, save it below `home` (the dataset's part of the store by default).
 
-    Settings of the build are those of the snapshot, whatever the configuration says; `model.json` states them so.
+    Settings of the build are those of the snapshot, not of the configuration, in `model.json` too.
     The state of the run is saved below `<home>/runs` after its epochs, on a GPU not after all of the short ones.
     Calling `train` again with the same configuration and snapshot after it was killed resumes there.
     """

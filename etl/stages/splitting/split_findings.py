@@ -16,8 +16,8 @@ from etl.stages.splitting.hashes import NEAR
 from etl.stages.splitting.report import SplitReport
 
 _DIVIDED = (
-    "too few images to give each split one: each is divided into regions with a guard band between them. Metrics on a "
-    "neighbouring region are too high; add images of other scenes"
+    "Too few images to give each split one: each is divided into regions with a guard band between them. Metrics on a "
+    "neighbouring region are too high: add images of other scenes."
 )
 _NAMED = 3  # groups named in a text
 
@@ -48,8 +48,8 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     bands = sorted({cut.guard for cut in grouping.cuts.values()})
     width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
     text = (
-        f"whole videos cannot give each split its share, so {enumerate_first(names, _NAMED)} ({len(frames)} frames) "
-        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} numbers between them; "
+        f"Whole videos cannot give each split its share, so {enumerate_first(names, _NAMED)} ({len(frames)} frames) "
+        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} frame numbers between them; "
         f"{guarded} frames are left out. Metrics on blocks of one video are too high"
     )
     together = [name for name in names if not grouping.cuts[name].separates]
@@ -58,7 +58,7 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     elif together:
         text += f", here above all: frames of {enumerate_first(together, _NAMED)} look alike across the guard band"
     severity: Severity = "warning" if similar or together else "info"
-    advice = f"{text}; add videos of other scenes"
+    advice = f"{text}. Add videos of other scenes."
     return finding("block_split", advice, [row["path"] for row in frames], count=len(frames), severity=severity)
 
 
@@ -74,7 +74,7 @@ def _uneven_splits(report: SplitReport, wanted: dict[str, float]) -> list[Findin
                 text = (
                     f"{name} has {counts[name]} of {sum(counts.values())} {noun}, {share:.0%} were asked for: "
                     f"they lie in {_heaviest(report, noun)}. Set source.group to a pattern that makes smaller groups, "
-                    "or add images"
+                    "or add images."
                 )
                 findings.append(finding("uneven_split", text, count=counts[name], split=name))
                 break
