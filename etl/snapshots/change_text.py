@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from etl.enumeration import enumerate_first
 from etl.snapshots.answer import ClassChange, ClassChanges
 
-_WHOLE = 0.5  # share of a class's boxes from which the class is renamed, and not some of its boxes relabelled
+_WHOLE = 0.5  # share of a class's boxes above which the class is renamed, and not some of its boxes relabelled
 
 
 def describe_classes(changes: ClassChanges) -> list[str]:
@@ -51,7 +51,7 @@ def _moved(changes: ClassChanges) -> list[ClassChange]:
 
 
 def _renamed(changes: ClassChanges) -> list[ClassChange]:
-    return [row for row in _moved(changes) if row.boxes >= _WHOLE * row.of]
+    return [row for row in _moved(changes) if row.boxes > _WHOLE * row.of]
 
 
 def _exchanged(renamed: Sequence[ClassChange], changes: ClassChanges) -> list[ClassChange]:

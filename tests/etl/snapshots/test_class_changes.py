@@ -180,3 +180,15 @@ def test_answers_are_json_with_from_and_to(dataset: Any, tmp_path: Path) -> None
     uris = [dataset.build(each)["snapshot"] for each in (config, with_categories(config, "bus", "car"))]
     answer = json.loads(CliRunner().invoke(app, ["diff", *uris, "--json"]).stdout.splitlines()[-1])
     assert {key for entry in answer["classes"]["source"] for key in entry} == {"from", "to", "boxes", "of"}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "line"),
+    [
+        (12, "boxes relabelled: van -> car (12 of 24 boxes)"),
+        (13, "classes renamed in the source: van -> car (13 of 24 boxes)"),
+    ],
+)
+def test_a_class_is_renamed_if_most_of_its_boxes_are(boxes, line):
+    rows = (ClassChange(before="van", after="car", boxes=boxes, of=24),)
+    assert describe_classes(ClassChanges(source=rows)) == [line]
