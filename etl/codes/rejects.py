@@ -112,8 +112,8 @@ _REASONS = (
     RejectReason(
         "unsupported_format",
         ("image", "annotation"),
-        "Images of a format that is not read, or whose library is not installed, are left out.",
-        "Install the library that the reject names, or convert the images to JPEG or PNG.",
+        "Images of a format that is not read, whose library is not installed, or with another suffix are left out.",
+        "Convert them to JPEG or PNG, install the library that the reject names, or rename them by their format.",
     ),
     RejectReason(
         "too_many_pixels",

@@ -12,6 +12,7 @@ from etl.ids import normal_path
 from etl.imaging.formats import EXTENSIONS, HEAD_BYTES, image_format
 from etl.schema import reject
 from etl.sources.label_files import printable
+from etl.sources.unread_files import DATA_SUFFIXES
 from etl.storage import store
 from etl.storage.listing import FolderListing, SkippedEntry, suffix_of
 from etl.storage.store import FileInfo
@@ -54,28 +55,27 @@ def reject_undecodable(kind: str, shown: str) -> dict[str, str]:
 
 
 def reject_unsupported(config: Config, listing: FolderListing) -> list[dict[str, str]]:
-    """Return the rejects of images of formats that are not read, and of images without a suffix.
+    """Return the rejects of images of formats that are not read, and of images without the suffix of one.
 
-    A raw image beside a readable one of the same name is none.
+    A file beside a readable image of the same name, such as its raw image, is none.
     """
+    readable = {_without_suffix(file.path) for file in listing.files if has_image_suffix(file.path)}
     rows, opened = [], 0
-    readable: set[str] | None = None
     for file in listing.files:
         suffix = suffix_of(file.path)
+        if suffix in EXTENSIONS or _without_suffix(file.path) in readable:
+            continue
         if suffix in _UNSUPPORTED:
             found = f"{suffix} image"
-        elif not suffix and not is_companion(file.path) and opened < _MOST_OPENED:
+        elif (not suffix or suffix not in DATA_SUFFIXES) and not is_companion(file.path) and opened < _MOST_OPENED:
             opened += 1
             format = image_format(store.read_start(store.join(config.source.images, file.path), HEAD_BYTES))
             if format is None:
                 continue
-            found = f"{format} image without a suffix"
+            found = f"{format} image with the suffix {suffix}" if suffix else f"{format} image without a suffix"
         else:
             continue
-        if readable is None:
-            readable = {_without_suffix(other.path) for other in listing.files if has_image_suffix(other.path)}
-        if _without_suffix(file.path) not in readable:
-            rows.append(reject("image", printable(file.path), "unsupported_format", found, _EXPECTED))
+        rows.append(reject("image", printable(file.path), "unsupported_format", found, _EXPECTED))
     return rows
 
 

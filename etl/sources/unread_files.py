@@ -19,7 +19,7 @@ from etl.storage import store
 from etl.storage.listing import list_folder, suffix_of
 
 _SAMPLED = 20  # files of one folder and suffix that are opened to know what all of them look like
-_DATA = frozenset(
+DATA_SUFFIXES = frozenset(
     {
         "", ".txt", ".xml", ".json", ".jsonl", ".ndjson", ".geojson", ".csv", ".tsv", ".mat", ".npy", ".npz", ".pkl",
         ".pickle", ".parquet", ".h5", ".hdf5", ".tfrecord", ".tfrecords", ".record", ".xls", ".xlsx", ".shp", ".gpkg",
@@ -136,7 +136,7 @@ def describe_unknown(paths: Iterable[str], suffix: str) -> Iterator[str]:
 
 def _may_be_label(path: str) -> bool:
     suffix = suffix_of(path)
-    return suffix in _DATA and not (is_companion(path) and suffix not in (".txt", ".json", ".xml", ".csv"))
+    return suffix in DATA_SUFFIXES and not (is_companion(path) and suffix not in (".txt", ".json", ".xml", ".csv"))
 
 
 def _reason_of_unknown(config: Config, path: str, uri: str) -> str | None:
@@ -151,7 +151,7 @@ def _reason_of_unknown(config: Config, path: str, uri: str) -> str | None:
     if suffix == ".txt" and not store.read_start(uri, HEAD_BYTES).strip():  # an empty file without an image
         return None
     below_images = uri.startswith(f"{images}/") or any(f"{images}/".startswith(f"{place}/") for place in places)
-    return "unread_label" if suffix in _DATA and suffix not in EXTENSIONS and not below_images else "unknown_file"
+    return "unread_label" if suffix in DATA_SUFFIXES and not below_images else "unknown_file"
 
 
 def _split_lists(config: Config) -> Sequence[str]:

@@ -14,6 +14,7 @@ from etl.storage import store
 from tests.etl.conftest import BUCKET
 from tests.etl.sources.listing import BOX, coco, laid_out, scanned, told
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"}).encode()
 CVAT = b"<annotations><meta/><image id='0'/></annotations>"
 MOT = b"1,0,593,43,174,190,0,0,0,0\n"
@@ -128,6 +129,17 @@ def test_files_of_another_format_given_as_coco_are_named_in_one_line(tmp_path: P
     )
 
 
+def test_an_image_with_the_suffix_of_no_image_is_named_beside_its_label(tmp_path: Path) -> None:
+    files = {f"img/{name}": PNG for name in ("a.xyz", "b.png", "b.orig", "sub/c.image")}
+    labels = {f"ann/{name}.txt": BOX for name in ("a", "b", "c")}
+    laid_out(tmp_path, {**files, **labels, "img/b.pgw": b"0.1\n", "img/d.xyz": b"no image"})
+    found = scanned(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann"))
+    assert {(row["where"], row["reason"], row["found"]) for row in found.rejects} == {
+        ("a.xyz", "unsupported_format", "PNG image with the suffix .xyz"),
+        ("sub/c.image", "unsupported_format", "PNG image with the suffix .image"),
+    }
+
+
 def test_a_foreign_file_beside_coco_files_is_a_reject(tmp_path: Path) -> None:
     laid_out(tmp_path, {"a.jpg": b"", "all.json": coco("a.jpg"), "a.json": LABELME, "notes.json": b"{}"})
     found = scanned(tmp_path, format="coco", categories=None)
@@ -136,7 +148,7 @@ def test_a_foreign_file_beside_coco_files_is_a_reject(tmp_path: Path) -> None:
 
 
 def test_images_of_other_formats_and_without_a_suffix_are_named(tmp_path: Path) -> None:
-    files = {"scan.jp2": b"", "photo": b"\x89PNG\r\n\x1a\n" + bytes(64), "notes": b"text", "a.dng": b""}
+    files = {"scan.jp2": b"", "photo": PNG, "notes": b"text", "a.dng": b""}
     laid_out(tmp_path, {"a.jpg": b"", "a.txt": BOX, **files})
     found = scanned(tmp_path)
     assert told(found) == {("image", "scan.jp2", "unsupported_format"), ("image", "photo", "unsupported_format")}
