@@ -37,6 +37,11 @@ SPLIT_AND_PLAN = (
         "Give val more images (source.split.val), or label more.",
     ),
     FindingCode(
+        "group_not_found", ("warning",),
+        "The pattern source.group finds nothing in the paths of these images: names and looks group them.",
+        "Correct the pattern; it sees the path relative to source.images, with folders and extension.",
+    ),
+    FindingCode(
         "few_leaks", ("warning",),
         "A few val or test images of the split that the dataset came with look like train images.",
         "Delete these images or move them to train.",

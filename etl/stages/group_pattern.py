@@ -57,14 +57,11 @@ def _names_no_scene(group: str) -> bool:
 
 
 def find_groups(paths: Iterable[str], pattern: str) -> Mapping[str, str]:
-    """Return the group that a pattern finds in each path, without the paths in which it finds none."""
-    found = {path: find_group(path, pattern) for path in paths}
-    return {path: group for path, group in found.items() if group is not None}
-
-
-def find_group(path: str, pattern: str) -> str | None:
-    """Return the group that a pattern finds in a path: its first group, else all it matches; None if it finds none."""
-    match = re.search(pattern, normal_path(path))
-    if match is None:
-        return None
-    return match[1] if match.re.groups and match[1] is not None else match[0]
+    """Return the group that a pattern finds in each path: its first group, else all it matches; no empty text."""
+    found = {}
+    for path in paths:
+        if (match := re.search(pattern, normal_path(path))) is not None:
+            group = match[1] if match.re.groups and match[1] is not None else match[0]
+            if group:
+                found[path] = group
+    return found

@@ -16,7 +16,7 @@ from etl.ids import fraction
 from etl.plan import Grouping
 from etl.schema import ANNOTATIONS, DIVIDED, IMAGES, LEFT_OUT, SPLITS
 from etl.stages import leakage
-from etl.stages.group_pattern import find_group
+from etl.stages.group_pattern import find_groups
 from etl.stages.leakage import Looks
 from etl.stages.rows import ImageRow
 from etl.stages.splitting import own_leaks
@@ -27,7 +27,7 @@ from etl.stages.splitting.candidates import codes_of, measure
 from etl.stages.splitting.choice import choose
 from etl.stages.splitting.frame_names import BLOCK, FrameName, frame_name, frame_name_of_old_plan
 from etl.stages.splitting.report import GroupKind, SplitReport, make_report
-from etl.stages.splitting.split_findings import findings_of
+from etl.stages.splitting.split_findings import findings_of, ungrouped
 
 VERSION = 3
 _DIVIDED_CODE = len(SPLITS) + 1  # of divided images, in arrays of codes
@@ -90,7 +90,8 @@ def assign_splits(
     shares = Shares.of(ratios.val, ratios.test)
     counts = count_boxes([row["image_id"] for row in rows], boxes)
     kind: GroupKind = "every" if isinstance(group, Every) or (old and group is None) else "pattern"
-    fixed = [_fixed_group(row["path"], name, group, old=old) for row, name in zip(rows, names, strict=True)]
+    paths = [row["path"] for row in rows]
+    fixed = _fixed_groups(paths, names, group, old=old)
     source = Images(names, fixed, Looks.of(rows), measure(counts, gate_buckets(metric)), kind)
     if pins is None:
         choice = choose(source, shares, ratios.seed)
@@ -120,17 +121,16 @@ def assign_splits(
         left_out,
         report,
         tuple(rows[place]["path"] for place in np.flatnonzero(remainder.leaks).tolist()),
-        findings_of(rows, remainder, grouping, report, wanted),
+        [*findings_of(rows, remainder, grouping, report, wanted), *ungrouped(paths, group)],
     )
 
 
-def _fixed_group(path: str, name: FrameName, rule: GroupRule, *, old: bool) -> str | None:
-    """Return the group that a rule gives an image; None if the names and looks of all images decide."""
+def _fixed_groups(paths: Sequence[str], names: Sequence[FrameName], rule: GroupRule, *, old: bool) -> list[str | None]:
+    """Return the group that a rule gives each image; None if the names and looks of all images decide."""
     if isinstance(rule, Every):
-        return name.block(rule.every)
-    if rule is not None and (found := find_group(path, rule)) is not None:
-        return found
-    return name.block(BLOCK) if old else None
+        return [name.block(rule.every) for name in names]
+    found = find_groups(paths, rule) if rule is not None else {}
+    return [found.get(path, name.block(BLOCK) if old else None) for path, name in zip(paths, names, strict=True)]
 
 
 def _assign_old(images: Images, salt: int, shares: Shares) -> Assignment:

@@ -9,6 +9,7 @@ from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.plan import Grouping
 from etl.schema import DIVIDED
+from etl.stages.group_pattern import find_groups
 from etl.stages.rows import ImageRow
 from etl.stages.splitting.assignment import Remainder
 from etl.stages.splitting.candidates import misses_share
@@ -39,6 +40,17 @@ def findings_of(
     if grouping.near < NEAR:
         findings.append(finding("similar_photos", count=sum(row["phash"] is not None for row in rows)))
     return findings if divided else [*findings, *_uneven_splits(report, wanted)]
+
+
+def ungrouped(paths: Sequence[str], rule: object) -> list[Finding]:
+    """Return a finding of the images in whose paths the pattern of `source.group` finds nothing."""
+    found = find_groups(paths, rule) if isinstance(rule, str) else dict.fromkeys(paths, "")
+    missed = [path for path in paths if path not in found]
+    advice = (
+        f"source.group finds nothing in {len(missed):,} of {len(paths):,} paths: names and looks group these images. "
+        "It sees the path relative to source.images, with folders and extension."
+    )
+    return [finding("group_not_found", advice, missed, count=len(missed))] if missed else []
 
 
 def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Grouping) -> Finding:

@@ -269,3 +269,12 @@ def test_nothing_is_divided_that_the_plan_does_not_name() -> None:
     assert where(assign_splits(big(["ortho.tif"]), SplitRatios(), pins=SplitPins(0, divided=()))) != {
         "ortho.tif": schema.DIVIDED
     }
+
+
+@pytest.mark.parametrize(("group", "missed"), [("zzz", 8), ("^a/", 4), ("x*", 8), ("^(.)/", 0)])
+def test_images_in_which_the_group_finds_nothing_are_told(group: str, missed: int) -> None:
+    paths = [f"{folder}/{name}.jpg" for folder in "ab" for name in "klmn"]
+    outcome = assign_splits(images(paths), SplitRatios(), group=group)
+    found = [(row.severity, row.count, len(row.files)) for row in outcome.findings if row.code == "group_not_found"]
+    assert found == ([("warning", missed, missed)] if missed else [])
+    assert outcome.report.group_count == {8: 8, 4: 5, 0: 2}[missed]
