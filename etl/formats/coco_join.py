@@ -124,31 +124,25 @@ def _join_annotations(
     document.as_text = annotations.as_text + int((loose_images[image] | loose_categories[category])[kept].sum())
     ids = annotations.source_ids()
     for number in np.flatnonzero(lost).tolist():
-        key = annotations.image_ids[image[number]]
-        names = ", ".join(document.entries[n]["name"] for n in entries_of.get(image_keys[image[number]], ()))
-        bad = (
-            BadBox(
-                "ambiguous_image_id",
-                excerpt(f"image id {key}: {names}"),
-                "the id of one image",
-                None,
-                ids[number].as_py(),
-            )
-            if ambiguous[image[number]]
-            else BadBox(
-                "unknown_image_id",
-                f"image_id {_shown(key)}",
-                "the id of an image in the same file",
-                None,
-                ids[number].as_py(),
-            )
-        )
+        code = image[number]
+        names = [document.entries[n]["name"] for n in entries_of.get(image_keys[code], ())]
+        bad = _lost_image(annotations.image_ids[code], names, ids[number].as_py())
         document.bad.append((int(entry[number]), bad, False))
     document.bad += [(int(entry[number]), bad, False) for number, bad in annotations.bad if not lost[number]]
     for number in numbers[~keep & ~lost[numbers]].tolist():
         found = f"category_id {_shown(annotations.category_ids[category[number]])}"
-        bad = BadBox("unknown_category_id", found, "the id of a category in the same file", None, ids[number].as_py())
+        expected = "the id of a category in the same file"
+        bad = BadBox("unknown_category_id", found, expected, source_id=ids[number].as_py())
         document.bad.append((int(entry[number]), bad, False))
+
+
+def _lost_image(key: Any, names: Sequence[str], source_id: str) -> BadBox:
+    """Return why an annotation has no image: several entries, which have these names, have its id, or none has."""
+    if names:
+        found = excerpt(f"image id {key}: {', '.join(names)}")
+        return BadBox("ambiguous_image_id", found, "the id of one image", source_id=source_id)
+    expected = "the id of an image in the same file"
+    return BadBox("unknown_image_id", f"image_id {_shown(key)}", expected, source_id=source_id)
 
 
 def _shown(key: Any) -> str:

@@ -37,7 +37,7 @@ class Remedies:
             yield "Name other images, source.split: {train: [...], val: [...]}."
             return
         if self.plan is not None:
-            yield f"Delete {self.plan}, which pins this split: the next build splits anew, and chooses tiles anew too."
+            yield f"Delete {self.plan}, which pins this split: the next build makes a new split and new tiles."
         if self.source.group is not None:
             yield "Remove source.group: names and looks then make the groups, and long videos are cut into blocks."
         if self.pattern is not None and (leaking or self.pattern.groups > len(self.images["group"].unique())):
