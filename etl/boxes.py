@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import cos, sin
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +128,16 @@ def hull(polygon: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the axis-aligned box of a polygon given as x y x y ..."""
     xs, ys = polygon[0::2], polygon[1::2]
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def rotated_corners(cx: float, cy: float, w: float, h: float, radians: float) -> tuple[float, ...]:
+    """Return the corners x y x y ... of a box that is rotated about its centre."""
+    along, across = (cos(radians), sin(radians)), (-sin(radians), cos(radians))
+    return tuple(
+        centre + x * w * along[axis] + y * h * across[axis]
+        for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+        for axis, centre in enumerate((cx, cy))
+    )
 
 
 def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:

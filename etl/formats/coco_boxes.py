@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from etl.boxes import hull, rotated_corners
 from etl.formats.coco_mask import Corners, Extent, extent, polygons
 from etl.formats.coco_numbers import flag, number, whole
 from etl.formats.labels import BadBox, LabelBox
@@ -62,11 +63,15 @@ def _label_box(annotation: Json, found: Extent, flags: dict[str, bool | None], s
     columns = {name: _column(annotation, nested, name) for name in _COLUMNS}
     track = annotation.get("track_id", nested.get("track_id"))
     outline, whole_segmentation = _polygon(annotation.get("segmentation"))
+    xyxy = found.xyxy
+    if not annotation.get("segmentation") and (degrees := number(nested.get("rotation"))):
+        outline = _rotated(xyxy, degrees)
+        xyxy = hull(outline)
     x0, y0, x1, y1 = found.xyxy
     area = number(annotation.get("area"))
     return LabelBox(
         "",
-        found.xyxy,
+        xyxy,
         empty=x1 <= x0 or y1 <= y0,
         crowd=bool(flags["iscrowd"]),
         ignore=bool(flags["ignore"]),
@@ -79,6 +84,12 @@ def _label_box(annotation: Json, found: Extent, flags: dict[str, bool | None], s
         extra=_extra(annotation, {name for name, value in columns.items() if value is not None}, whole_segmentation),
         source_id=source,
     )
+
+
+def _rotated(xyxy: Corners, degrees: float) -> tuple[float, ...]:
+    """Return the outline of a box that CVAT writes as it was before its rotation."""
+    x0, y0, x1, y1 = xyxy
+    return rotated_corners((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, math.radians(degrees))
 
 
 def _column(annotation: Json, attributes: Json, name: str) -> int | None:

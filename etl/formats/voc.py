@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ElementTree  # to build and write; files are par
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import cos, sin
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
-from etl.boxes import hull
+from etl.boxes import hull, rotated_corners
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.formats.layout import Placed, category_index, place_images, write_text
 from etl.formats.text import decode, excerpt, image_labels, integer, numbers, shortest, unreadable
@@ -148,12 +147,7 @@ def _read_rotated(element: ElementTree.Element) -> _Shape | None:
     if values is None:
         return None
     cx, cy, w, h, angle = values
-    along, across = (cos(angle), sin(angle)), (-sin(angle), cos(angle))
-    polygon = tuple(
-        centre + x * w * along[axis] + y * h * across[axis]
-        for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
-        for axis, centre in enumerate((cx, cy))
-    )
+    polygon = rotated_corners(cx, cy, w, h, angle)
     return _Shape(hull(polygon), w <= 0 or h <= 0, polygon)
 
 

@@ -114,6 +114,18 @@ def test_ids_that_could_mean_two_are_not_joined():
     assert reasons(read(document([box(category_id=" 1 ")], categories=categories))) == ["unknown_category_id"]
 
 
+@pytest.mark.parametrize(
+    ("rotation", "xyxy"),
+    [(90, (17.5, 12.5, 32.5, 42.5)), (270.0, (17.5, 12.5, 32.5, 42.5)), (180, (10, 20, 40, 35)), (0, (10, 20, 40, 35))],
+)
+def test_a_box_that_cvat_rotates_is_the_hull_of_the_rotated_one(rotation, xyxy):
+    found = only_box(box(attributes={"rotation": rotation}))
+    assert found.xyxy == pytest.approx(xyxy)
+    assert (found.polygon is None) == (rotation == 0)
+    outline = [10, 20, 40, 20, 40, 35, 10, 35]  # as Speck writes it, or CVAT for a polygon
+    assert only_box(box(attributes={"rotation": rotation}, segmentation=[outline])).xyxy == (10, 20, 40, 35)
+
+
 def test_the_attributes_of_cvat_land_in_their_columns():
     attributes = {"occluded": True, "track_id": 3, "rotation": 0.5}
     found = only_box(box(attributes=attributes))
