@@ -16,6 +16,7 @@ from etl.formats import coco, yolo
 from etl.formats.categories import yaml_mapping
 from etl.formats.image_index import ImageIndex, resolve_path, split_in_path
 from etl.formats.text import decode, lines
+from etl.relative import relative_to
 from etl.schema import SPLITS
 
 _YAML_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
@@ -63,9 +64,9 @@ def read_split(lists: SplitLists, root: str, images: Sequence[str], texts: Mappi
         for entry in getattr(lists, split):
             place = entry.rstrip("/")
             if entry in texts:
-                folder = _relative_to(posixpath.dirname(place), base)
+                folder = relative_to(posixpath.dirname(place), base)
                 found.append((split, _read_list(texts[entry], "" if folder is None else folder, index, entry)))
-            elif (inside := _relative_to(place, base)) is not None:
+            elif (inside := relative_to(place, base)) is not None:
                 found.append((split, index.below(inside)))
             else:
                 expected = f"a folder below {root} or a text file with one image path a line"
@@ -73,13 +74,6 @@ def read_split(lists: SplitLists, root: str, images: Sequence[str], texts: Mappi
             if not found[-1][1]:
                 raise ConfigError("", f"source.split.{split}", f"no image in {entry!r}", "images of the source")
     return _merge(found)
-
-
-def _relative_to(path: str, base: str) -> str | None:
-    """Return the path relative to the base, None if it is not below it."""
-    if path == base:
-        return ""
-    return path[len(base) + 1 :] if path.startswith(f"{base}/") else None
 
 
 def _merge(found: ImagesBySplit) -> dict[str, str]:

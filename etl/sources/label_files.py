@@ -11,6 +11,7 @@ from etl.config import Config
 from etl.errors import ConfigError
 from etl.ids import normal_path
 from etl.imaging.formats import EXTENSIONS
+from etl.relative import relative_to
 from etl.storage import store
 from etl.storage.listing import FolderListing, SkippedEntry, is_special, list_folder, suffix_of
 
@@ -86,8 +87,8 @@ def list_source_folder(config: Config, folder: str) -> FolderListing:
     """Return the files below a folder of the source, without those that builds of the dataset have left in it."""
     source = config.source
     listing = list_folder(folder, (source.images, *source.annotations), follow_links=source.follow_links)
-    own = _below(config.home, folder)
-    if own is None:
+    own = relative_to(config.home, folder)
+    if not own:
         return listing
     files = tuple(file for file in listing.files if not file.path.startswith(f"{own}/"))
     return FolderListing(files, listing.skipped, listing.aliases)
@@ -102,16 +103,11 @@ def _add_matching(config: Config, place: str, found: LabelFiles) -> None:
         infos = {file.path: (file.size, file.stamp) for file in store.list_files(folder)}
         for uri in uris_in:
             name = uri.rpartition("/")[2]
-            path = _below(uri, config.source.images) or name
+            path = relative_to(uri, config.source.images) or name
             if is_special(uri):
                 found.skipped[path] = SkippedEntry(path, "special_file", "a named pipe, socket or device")
             else:
                 found.add(path, uri, infos.get(name, (0, "")))
-
-
-def _below(uri: str, root: str) -> str | None:
-    prefix = root.rstrip("/") + "/"
-    return uri.removeprefix(prefix).rstrip("/") if uri.startswith(prefix) else None
 
 
 def printable(path: str) -> str:

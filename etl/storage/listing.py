@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from etl.relative import relative_to
 from etl.storage import store
 from etl.storage.store import FileInfo
 
@@ -122,24 +123,24 @@ class _Walk:
             return
         if not (stat.S_ISREG(target.st_mode) or stat.S_ISDIR(target.st_mode)):
             self._skip(link, "special_file", f"a link to {_kind(target.st_mode)}")
-        elif not self.follow_links and not any(_below(real, root) is not None for root in self.inside):
+        elif not self.follow_links and not any(relative_to(real, root) is not None for root in self.inside):
             self._skip_outside(link, real, stat.S_ISDIR(target.st_mode))
         elif stat.S_ISDIR(target.st_mode):
             self._resolve_folder(link, real, listed)
         else:
-            own = _below(real, self.real_root)
+            own = relative_to(real, self.real_root)
             if own in listed and suffix_of(own) == suffix_of(link):
                 self.aliases[link] = own
             elif self._first_time(real):
                 self.files.append(FileInfo(link, target.st_size, f"{target.st_mtime} {real}"))
 
     def _resolve_folder(self, link: str, real: str, listed: set[str]) -> None:
-        own = _below(real, self.real_root)
+        own = relative_to(real, self.real_root)
         if own is not None and not any(part.startswith(".") for part in own.split("/")):
             if own and not f"{link}/".startswith(f"{own}/"):  # a link to a folder around itself names nothing new
                 start = f"{own}/"
                 self.aliases |= {f"{link}/{path[len(start) :]}": path for path in listed if path.startswith(start)}
-        elif _below(self.real_root, real) is None and self._first_time(real):
+        elif relative_to(self.real_root, real) is None and self._first_time(real):
             self.files += self._enter(real, f"{link}/", linked=True)
 
     def _first_time(self, real: str) -> bool:
@@ -165,14 +166,6 @@ def _names_below(folder: str) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         inner = os.path.relpath(place, folder)
         yield from (name if inner == "." else f"{inner}/{name}" for name in sorted(names) if not name.startswith("."))
-
-
-def _below(path: str, root: str) -> str | None:
-    """Return a path relative to a root, empty for the root itself, None if it is not below it."""
-    if path == root:
-        return ""
-    start = root.rstrip("/") + "/"
-    return path[len(start) :] if path.startswith(start) else None
 
 
 def _kind(mode: int) -> str:
