@@ -22,6 +22,12 @@ from etl.stages.splitting.frame_names import frame_name
         ("video_mp4-17_jpg.rf.0a1b2c3d.jpg", "video_mp4-", 17),
         ("a/market_jpg.rf.0a1b2c3d.jpg", "a/market", None),
         ("trains/a_1.jpg", "trains/a_", 1),
+        ("a/DJI_20240517101112_0012_V.JPG", "a/DJI_20240517_*_V", 12),
+        ("a/DJI_20240517101112_0012.JPG", "a/DJI_20240517_", 12),
+        ("a/20240517101112.jpg", "a", 20240517101112),
+        ("train/img_0001_left_jpg.rf.0a1b2c3d.jpg", "img_*_left", 1),
+        ("0007 copy.jpg", "* copy", 7),
+        ("3f2a9c1b.jpg", "3f2a9c1b", None),
         ("a/" + "9" * 20 + ".jpg", "a/" + "9" * 20, None),
     ],
 )
