@@ -21,6 +21,9 @@ def explain(line: str, number: int, values: Sequence[float] | None, kpt_shape: t
         return malformed(number, line, f"class cx cy w h, or {length} numbers by kpt_shape {list(kpt_shape)}")
     if len(values) > _BOX + 1 and (form := keypoints.guess_form(values[1:])) is not None:
         return BadBox("pose_row", excerpt(line), form.expected, number)
+    boxes, rest = divmod(len(values), _BOX)
+    if boxes > 1 and not rest and all(value.is_integer() for value in values[::_BOX]):
+        return malformed(number, line, f"one box a line, not {boxes}. {EXPECTED}")
     if len(values) > _BOX and len(values) % 2 == 0:
         last = "a confidence" if 0 <= values[-1] <= 1 else "a track id"
         return malformed(number, line, f"{len(values) - 1} numbers: is the last one {last}? Delete it. {EXPECTED}")

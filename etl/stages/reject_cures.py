@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from etl.formats.recognise import Look, recognise
 from etl.stages.similar_names import find_similar
 
 Rows = Sequence[Mapping[str, Any]]
@@ -18,8 +20,11 @@ _CHANGES = {  # words of an expectation -> what to do
     "a track id?": "Delete the last number of each row, a track id.",
     "decimal points": "Write decimal points, not commas.",
     "separated by blanks": "Separate the numbers by blanks.",
+    "one box a line": "Begin a new line at each class.",
     "not its name": "Write the index of the class in the list of names, not its name.",
 }
+_ROWS = {"yolo": "class cx cy w h", "dota": "x4 y4 class", "visdrone": "score,category"}  # expected by each format
+_LOOKED_AT = 1000  # lines
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -72,11 +77,21 @@ def _within(corners: Sequence[float], wh: Sequence[int]) -> bool:
 
 
 def _malformed(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
-    """Explain lines that all need the same change, by what their readers expect."""
+    """Explain lines that are rows of another format, or that all need the same change by what their readers expect."""
+    if (look := _find_other_format(rows[:_LOOKED_AT])) is not None:
+        return f"These lines look like {look}: {look.advice}."
     for words, cure in _CHANGES.items():
         if sum(words in row["expected"] for row in rows) >= _MOST * len(rows):
             return cure
     return None
+
+
+def _find_other_format(rows: Rows) -> Look | None:
+    """Return the format that most lines look like, None if it is the one that is expected."""
+    ((look, count),) = Counter(recognise(row["found"].encode()) for row in rows).most_common(1)
+    if look is None or count < _MOST * len(rows):
+        return None
+    return look if look.format is None or _ROWS.get(look.format, "") not in rows[0]["expected"] else None
 
 
 def _unknown_names(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:

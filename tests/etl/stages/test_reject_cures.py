@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etl.formats import yolo
+from etl.formats import get_reader, yolo
 from etl.schema import TABLES, reject, table
 from etl.stages import ingest
 from etl.stages.reject_summary import summarize_reasons
@@ -48,10 +48,34 @@ def test_other_ids_beyond_the_names_point_to_the_list(lines: tuple[str, ...]) ->
         ("0 0,5 0,5 0,1 0,1", "decimal points"),
         ("car .5 .5 .1 .1", "index of the class"),
         ("0 .5 .5 .1", "Correct or delete the line"),
+        ("0 .5 .5 .1 .1 1 .2 .2 .1 .1", "Begin a new line"),
     ],
 )
 def test_lines_that_all_need_one_change_say_which(line: str, cure: str) -> None:
     assert cure in cure_of(*[line] * 10)
+
+
+KITTI = "Car 0.00 0 -1.57 58.00 54.00 79.00 64.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59"
+ROWS = {
+    "yolo": "0 0.21 0.24 0.06 0.04",
+    "dota": "58.0 54.0 79.0 54.0 79.0 64.0 58.0 64.0 car 0",
+    "visdrone": "58,54,21,10,1,4,0,0",
+}
+
+
+@pytest.mark.parametrize("format", ROWS)
+@pytest.mark.parametrize("other", [*ROWS, "kitti"])
+def test_lines_of_another_format_name_it(format: str, other: str) -> None:
+    line = ROWS.get(other, KITTI)
+    labels = get_reader(format).read_label(f"{line}\n".encode() * 20, "a.txt", (320, 240), NAMES)
+    rows = [reject("annotation", f"a.txt:{bad.line}", bad.reason, bad.found, bad.expected) for bad in labels.bad]
+    cures = {row.reason: row.cure for row in summarize_reasons({"rejects": table(TABLES["rejects"], rows)})}
+    if other == format:
+        assert not rows
+    elif other == "kitti":
+        assert cures["malformed_line"].startswith("These lines look like KITTI: ")
+    else:
+        assert cures["malformed_line"].endswith(f": set source.format: {other}.")
 
 
 @pytest.mark.parametrize("wh", [(320, 240), (90, 4000)])
