@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from etl import region
 from etl.boxes import BUCKETS
 from etl.by_size import BySize
 from etl.document import Document
-from etl.schema import DIVIDED, LEFT_OUT
+from etl.schema import DIVIDED, LEFT_OUT, SPLITS
 from etl.stages.rows import ImageRow
 from etl.stages.splitting.box_counts import BoxCounts, boxes_in_region, count_boxes, gate_buckets
 
@@ -71,6 +71,11 @@ class SplitReport(Document):
     leaks: int = 0  # val and test images that look like train images and are too many to leave out
     alike_blocks: int = 0  # the same within cut videos, as with a camera that does not move: no guard band helps
     divided: int = 0  # images divided into regions of several splits
+
+    @field_validator("splits")
+    @classmethod
+    def _in_order(cls, splits: dict[str, SplitCounts]) -> dict[str, SplitCounts]:
+        return {name: splits[name] for name in SPLITS if name in splits}  # a JSON file has them by name
 
     @property
     def boxes(self) -> int:

@@ -92,3 +92,11 @@ def test_a_metric_measures_the_sizes_of_its_name(metric: str, buckets: list[int]
 def test_a_report_survives_json() -> None:
     report = report_of(images(["a.jpg", "b.jpg"]), [box("a.jpg", 10)])
     assert SplitReport.from_dict("report.json", report.to_dict()) == report
+
+
+def test_a_report_has_its_splits_in_order_after_json_sorted_them() -> None:
+    boxes = schema.table(schema.ANNOTATIONS, [box("a.jpg", 10)])
+    names = {"a.jpg": "test", "b.jpg": "val", "c.jpg": "train"}
+    written = assign_splits(images([*names]), None, predefined=names, boxes=boxes).report.to_dict()
+    read = SplitReport.from_dict("report.json", {**written, "splits": dict(sorted(written["splits"].items()))})
+    assert [*read.splits] == ["train", "val", "test"]
