@@ -29,4 +29,4 @@ def refuse(work: WorkDir, message: str, tables: Mapping[str, pa.Table], categori
     retention.remove_old_refusals(home)
     if not work.exists:  # refused while it was read: nothing of it can be resumed
         store.delete(work.uri)
-    return SourceError(f"{name}: {message}\nAll rejects: {paths.html}")
+    return SourceError(f"{name}: {message}\nReport: {paths.html}")

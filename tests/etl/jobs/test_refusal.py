@@ -22,7 +22,7 @@ ROWS = [schema.reject("image", "a.jpg", "broken_image", "no image", "an image")]
 
 
 def page_of(error: SourceError) -> Path:
-    return Path(str(error).splitlines()[-1].removeprefix("All rejects: "))
+    return Path(str(error).splitlines()[-1].removeprefix("Report: "))
 
 
 def test_a_source_that_is_refused_while_it_is_read_leaves_no_work_behind(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_every_command_refuses_a_dataset_alike_and_keeps_its_rejects(dataset: Da
     assert head(config) is None
     assert len({tuple(lines[:-1]) for lines in messages}) == 1
     for lines in messages:
-        page = Path(lines[-1].removeprefix("All rejects: "))
+        page = Path(lines[-1].removeprefix("Report: "))
         rejects = store.read_table(str(page.with_name("rejects.parquet")))
         assert set(rejects["reason"].to_pylist()) == {"malformed_line"}
         assert rejects.num_rows == 10
@@ -86,7 +86,7 @@ def test_the_last_ten_refusals_are_kept_and_garbage_collection_leaves_them(datas
     rejects = schema.table(schema.REJECTS, ROWS)
     for number in range(12):
         work = WorkDir(f"{config.home}/work/{number:02}")
-        page = str(refuse(work, "too bad", {"rejects": rejects})).splitlines()[-1].removeprefix("All rejects: ")
+        page = str(refuse(work, "too bad", {"rejects": rejects})).splitlines()[-1].removeprefix("Report: ")
         os.utime(page, (number, number))
     refuse(WorkDir(f"{config.home}/work/00"), "too bad again", {"rejects": rejects})
     retention.collect_garbage(config)

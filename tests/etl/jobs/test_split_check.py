@@ -67,6 +67,8 @@ def test_a_fault_stops_the_build_before_a_tile_is_cut(written: Written, fault: s
     config = written(fault)
     message = message_of(config)
     assert message.startswith(f"grown: the build stops before any tile is cut.\n{fault}: ")
+    page = Path(message.splitlines()[-1].removeprefix("Report: "))
+    assert "Nothing was rejected" in page.read_text() and "rejects.parquet" not in page.read_text()
     home = Path(config.home)
     assert not (home / "head.json").exists() and not list(home.rglob("*.tar"))
     assert not (home / "lock.json").exists()
