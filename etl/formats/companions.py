@@ -20,7 +20,7 @@ _COMPANIONS = re.compile(
     r"(readme|licen[sc]e|citation|changelog|copying|authors)\b.*|"
     r"(predefined_)?(class(es)?|names|category|categories|obj|label_?map|class_names|meta|notes|dataset_infos?|"
     r"obj_class_to_machine_color)\.(txt|json|names|data|csv)|labels\.txt|"
-    r"thumbs\.db|desktop\.ini|manifest\.txt|_darknet\.labels"
+    r".*\.cache\.npy|thumbs\.db|desktop\.ini|manifest\.txt|_darknet\.labels"
 )
 _LISTED = re.compile(r"[^,;]*\.(jpe?g|png|bmp|tiff?|webp|heic|avif)", re.IGNORECASE)
 _SET_NAMES = re.compile(

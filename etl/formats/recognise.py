@@ -33,6 +33,7 @@ class Look(NamedTuple):
         return f"set source.format: {self.format}" if self.format is not None else self.cure
 
 
+ARRAY = Look("NumPy array")
 _COCO = Look("COCO JSON", "coco")
 _VOC = Look("Pascal VOC XML", "voc")
 _CVAT = "export the task from CVAT as COCO 1.0, PASCAL VOC 1.1 or YOLO 1.1"
@@ -127,7 +128,7 @@ _CSV_LOOKS: tuple[tuple[Look, frozenset[str]], ...] = (  # look, and what its he
 _STARTS = (
     (b"MATLAB 5.0", Look("MATLAB file")),
     (b"\x89HDF\r\n", Look("HDF5 file")),
-    (b"\x93NUMPY", Look("NumPy array")),
+    (b"\x93NUMPY", ARRAY),
     (b"PAR1", Look("Parquet file")),
     (b"SQLite format 3", Look("SQLite database")),
 )

@@ -40,7 +40,12 @@ def _read_line(
     line: str, number: int, wh: tuple[int, int], names: Sequence[str] | None, kpt_shape: tuple[int, int] | None
 ) -> LabelBox | BadBox:
     values = numbers(line.split())
-    if values is None or not values[0].is_integer() or not _is_form(len(values), kpt_shape):
+    if (
+        values is None
+        or not values[0].is_integer()
+        or not _is_form(len(values), kpt_shape)
+        or (kpt_shape is None and len(values) > _BOX and yolo_hints.count_boxes(line) > 1)
+    ):
         return yolo_hints.explain(line, number, values, kpt_shape)
     category, *places = values
     if category < 0 or (names is not None and category >= len(names)):

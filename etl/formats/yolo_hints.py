@@ -19,15 +19,22 @@ def explain(line: str, number: int, values: Sequence[float] | None, kpt_shape: t
     if kpt_shape is not None:
         length = _BOX + kpt_shape[0] * kpt_shape[1]
         return malformed(number, line, f"class cx cy w h, or {length} numbers by kpt_shape {list(kpt_shape)}")
+    if (boxes := count_boxes(line)) > 1:
+        return malformed(number, line, f"one box a line, not {boxes}. {EXPECTED}")
     if len(values) > _BOX + 1 and (form := keypoints.guess_form(values[1:])) is not None:
         return BadBox("pose_row", excerpt(line), form.expected, number)
-    boxes, rest = divmod(len(values), _BOX)
-    if boxes > 1 and not rest and all(value.is_integer() for value in values[::_BOX]):
-        return malformed(number, line, f"one box a line, not {boxes}. {EXPECTED}")
     if len(values) > _BOX and len(values) % 2 == 0:
         last = "a confidence" if 0 <= values[-1] <= 1 else "a track id"
         return malformed(number, line, f"{len(values) - 1} numbers: is the last one {last}? Delete it. {EXPECTED}")
     return malformed(number, line, EXPECTED)
+
+
+def count_boxes(line: str) -> int:
+    """Return how many boxes a line holds: several if every fifth word, and no other, is a whole number."""
+    words = line.split()
+    boxes, rest = divmod(len(words), _BOX)
+    is_class = [number % _BOX == 0 for number in range(len(words))]
+    return boxes if not rest and [word.isdecimal() for word in words] == is_class else 1
 
 
 def _expected_numbers(line: str) -> str:

@@ -12,7 +12,7 @@ from etl.config import Config, SplitLists
 from etl.formats.companions import is_companion, is_image_list
 from etl.formats.folders import names_kind
 from etl.formats.pairing import stem_of
-from etl.formats.recognise import HEAD_BYTES, Look, recognise
+from etl.formats.recognise import ARRAY, HEAD_BYTES, Look, recognise
 from etl.imaging.formats import EXTENSIONS
 from etl.schema import reject
 from etl.storage import store
@@ -65,6 +65,8 @@ def reject_unread(
     rows = []
     for path, uri in sorted(uris.items()):
         look = looks.get(path)
+        if look is ARRAY and stem_of(path) in stems:
+            continue  # the decoded image, which Ultralytics keeps beside it
         if look is not None and look.is_label:
             reason = "second_label" if stem_of(path) in stems else "unread_label"
             rows.append(reject("file", path, reason, look, expected_file(config, reader, path, look)))

@@ -126,6 +126,8 @@ def test_column_names_below_the_first_line_are_malformed():
         ("0,0.5,0.5,0.1,0.1", "separated by blanks"),
         ("0 0,5 0,5 0,1 0,1", "decimal points"),
         ("car 0.5 0.5 0.1 0.1", "not its name"),
+        ("0 0.5 0.5 0.1 0.1 1 0.2 0.2 0.1 0.1", "one box a line, not 2"),
+        ("0 0.5 0.5 0.1 0.1 1 0.2 0.2 0.1 0.1 0 0.3 0.3 0.1 0.1", "one box a line, not 3"),  # as long as a polygon
     ],
 )
 def test_what_is_expected_says_what_to_change(line, hint):

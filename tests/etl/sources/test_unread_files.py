@@ -140,6 +140,15 @@ def test_an_image_with_the_suffix_of_no_image_is_named_beside_its_label(tmp_path
     }
 
 
+def test_decoded_images_that_ultralytics_keeps_are_no_labels(tmp_path: Path) -> None:
+    array = b"\x93NUMPY\1\0" + bytes(80)
+    files = {"img/a.jpg": b"", "img/a.npy": array, "ann/train.cache.npy": array, "ann/a.txt": BOX, "ann/b.npy": array}
+    laid_out(tmp_path, files)
+    found = scanned(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann"))
+    assert told(found) == {("file", "b.npy", "unread_label")}
+    assert told(scanned(tmp_path)) == {("file", "ann/b.npy", "unread_label")}
+
+
 def test_a_foreign_file_beside_coco_files_is_a_reject(tmp_path: Path) -> None:
     laid_out(tmp_path, {"a.jpg": b"", "all.json": coco("a.jpg"), "a.json": LABELME, "notes.json": b"{}"})
     found = scanned(tmp_path, format="coco", categories=None)
