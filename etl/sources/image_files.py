@@ -57,9 +57,10 @@ def reject_undecodable(kind: str, shown: str) -> dict[str, str]:
 def reject_unsupported(config: Config, listing: FolderListing) -> list[dict[str, str]]:
     """Return the rejects of images of formats that are not read, and of images without the suffix of one.
 
-    A file beside a readable image of the same name, such as its raw image, is none.
+    A file beside a readable image of the same name, such as its raw image or the overview `a.tif.ovr`, is none.
     """
-    readable = {_without_suffix(file.path) for file in listing.files if has_image_suffix(file.path)}
+    images = [file.path for file in listing.files if has_image_suffix(file.path)]
+    readable = {*images, *map(_without_suffix, images)}
     rows, opened = [], 0
     for file in listing.files:
         suffix = suffix_of(file.path)

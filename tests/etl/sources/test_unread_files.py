@@ -130,7 +130,7 @@ def test_files_of_another_format_given_as_coco_are_named_in_one_line(tmp_path: P
 
 
 def test_an_image_with_the_suffix_of_no_image_is_named_beside_its_label(tmp_path: Path) -> None:
-    files = {f"img/{name}": PNG for name in ("a.xyz", "b.png", "b.orig", "sub/c.image")}
+    files = {f"img/{name}": PNG for name in ("a.xyz", "b.png", "b.orig", "b.png.ovr", "sub/c.image")}
     labels = {f"ann/{name}.txt": BOX for name in ("a", "b", "c")}
     laid_out(tmp_path, {**files, **labels, "img/b.pgw": b"0.1\n", "img/d.xyz": b"no image"})
     found = scanned(tmp_path, images=str(tmp_path / "img"), annotations=str(tmp_path / "ann"))
