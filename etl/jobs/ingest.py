@@ -20,7 +20,7 @@ from etl.errors import SourceError
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.ids import digest
-from etl.imaging import lossless
+from etl.imaging import formats, lossless
 from etl.imaging.wide import Range
 from etl.jobs import ingest_cache
 from etl.jobs.ingest_worker import IngestPart, ingest_part
@@ -110,7 +110,7 @@ def _scan(config: Config, guesses: Collection[str] | None, purpose: str) -> scan
 
 def _work_dir(config: Config, purpose: str, *parts: object) -> WorkDir:
     """Return the work folder that is named by the purpose and a digest of settings and parts."""
-    name = digest(*parts, config.model_dump(mode="json", include=_SETTINGS), VERSIONS, purpose)[:16]
+    name = digest(*parts, config.model_dump(mode="json", include=_SETTINGS), VERSIONS, formats.READ, purpose)[:16]
     return WorkDir(DatasetPaths(config.home).work_dir(name if purpose == "build" else f"{purpose}-{name}"))
 
 

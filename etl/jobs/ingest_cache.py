@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from etl import schema
 from etl.config import Config
 from etl.ids import digest
+from etl.imaging import formats
 from etl.sources.scan import SourceListing
 from etl.stages import ingest
 from etl.stages.image_traits import TRAITS
@@ -60,7 +61,7 @@ def to_tables(rows: pa.Table) -> dict[str, pa.Table]:
 def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
     """Return, by path, a digest of everything that determines an image's rows; no image is opened."""
     settings = config.source.model_dump(mode="json", include=_SETTINGS)
-    shared = digest(settings, source.categories, ingest.VERSION, *(source.kpt_shape or ()))
+    shared = digest(settings, source.categories, ingest.VERSION, formats.READ, *(source.kpt_shape or ()))
     keys = {}
     for file in source.images:
         if file.path in source.listed:  # parsed labels: the file that lists them lists other images too

@@ -11,9 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from etl.config import Config
 from etl.execution import cluster
+from etl.imaging import formats
 from etl.jobs import ingest
 from etl.storage import store
 from etl.storage.work import WorkDir
@@ -152,3 +154,17 @@ def test_other_settings_read_everything_again(tmp_path: Path) -> None:
         answer, found = ingested(config_of({**source, **change}, folder, tmp_path / "store"))
         assert answer["images_unchanged"] == 0
         assert found == ingested(config_of({**source, **change}, folder, tmp_path / "fresh"))[1]
+
+
+def test_an_image_whose_library_was_missing_is_read_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = coco(folder)
+    Image.fromarray(np.full((60, 80, 3), 9, np.uint8)).save(folder / "i5.png", "WEBP")
+    config = config_of(source, folder, tmp_path / "store")
+    with monkeypatch.context() as without:
+        without.setattr(formats, "READ", tuple(name for name in formats.READ if name != "WEBP"))
+        assert ingested(config)[0]["images"] == 5
+    assert ingested(config)[0]["images"] == 6
