@@ -1,4 +1,4 @@
-"""Boxes with keypoints are told from polygons by the rows of one length together."""
+"""Rows of boxes with keypoints are distinguished from polygons by all rows of one length together."""
 
 from __future__ import annotations
 
