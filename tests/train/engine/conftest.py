@@ -34,7 +34,7 @@ def audit_with() -> AuditMaker:
         image_size: int = 640,
         classes: dict[str, dict[str, int]] | None = None,
     ) -> Audit:
-        empty = conclude(Summary(), Context(tile_size=image_size, image_size=image_size, splits=()))
+        empty = conclude(Summary(), Context(tile_size=image_size, image_size=image_size))
         tiny = empty.tiny.model_copy(update={"network": Tiny(under_8=0.0, under_16=under_16)})
         configured = empty.coverage.configured.model_copy(update={"covered": covered})
         px_8 = empty.resolution.px_8.model_copy(update={"tiled": needed})
