@@ -16,7 +16,6 @@ from etl.stages.split_check import FAULTS, check_split, describe_stop, faults_th
 from etl.stages.split_remedy import Remedies
 from etl.stages.splitting.report import SplitReport
 from etl.storage import store
-from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
@@ -30,8 +29,7 @@ def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     """
     source, report = work.config.source, result.report
     unused = _unused_boxes(work) if report.boxes == 0 else {}
-    plan = DatasetPaths(work.config.home).plan if work.pinned_plan is not None else None
-    remedies = Remedies(result.images, source, plan)
+    remedies = Remedies(result.images, source, pinned=work.pinned_plan is not None)
     findings = check_split(report, work.config.gate, remedies, leaking=result.leaking, unused=unused)
     allow = source.allow if source.sample is None else FAULTS
     if work.is_build and (faults := faults_that_stop(findings, allow)):

@@ -24,7 +24,7 @@ class Remedies:
 
     images: pa.Table
     source: Source
-    plan: str | None = None  # URI of the plan that pins the split
+    pinned: bool = False  # the plan of an earlier build pins the split
 
     def describe(self, *, leaking: bool = False) -> str:
         """Return the settings that may mend the split, numbered, with examples; `leaking` ones need no more groups."""
@@ -36,8 +36,11 @@ class Remedies:
             yield "Remove source.split, or set source.split: {val: 0.2}: images are then assigned by group."
             yield "Name other images, source.split: {train: [...], val: [...]}."
             return
-        if self.plan is not None:
-            yield f"Delete {self.plan}, which pins this split: the next build makes a new split and new tiles."
+        if self.pinned:
+            yield (
+                "Delete plan.json in the folder of the dataset's store, which pins this split: the next build makes "
+                "a new split and new tiles."
+            )
         if self.source.group is not None:
             yield "Remove source.group: names and looks then make the groups, and long videos are cut into blocks."
         if self.pattern is not None and (leaking or self.pattern.groups > len(self.images["group"].unique())):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from etl.config import Config
 from etl.errors import StoreError
@@ -169,6 +169,7 @@ Image = st.integers(0, 50)
     first=st.dictionaries(st.sampled_from(NAMES), Image, min_size=2, max_size=6),
     changes=st.dictionaries(st.sampled_from(NAMES), st.none() | st.tuples(Image, Image), min_size=1, max_size=5),
 )
+@example(first={"a_1": 0, "a_2": 0}, changes={"a_1": None, "a_2": None})  # val becomes empty
 def test_any_growth_gives_the_bytes_of_a_full_build(
     tmp_path_factory: pytest.TempPathFactory,
     growing: Any,

@@ -58,9 +58,9 @@ def remedies(images: Sequence[Image], **source: Any) -> Remedies:
     return remedies_of([{**row, "group": "one"} for row in image_rows(images)], **source)
 
 
-def remedies_of(rows: Sequence[dict[str, Any]], plan: str | None = None, **source: Any) -> Remedies:
+def remedies_of(rows: Sequence[dict[str, Any]], pinned: bool = False, **source: Any) -> Remedies:
     table = pa.Table.from_pylist(rows, schema=schema.IMAGES)
-    return Remedies(table, Source.model_validate({"format": "yolo", "images": "a", **source}), plan)
+    return Remedies(table, Source.model_validate({"format": "yolo", "images": "a", **source}), pinned)
 
 
 def codes_that_stop(
@@ -283,6 +283,6 @@ def test_no_blocks_are_offered_that_guard_bands_or_copies_empty() -> None:
 
 
 def test_what_pins_or_makes_the_groups_may_be_removed() -> None:
-    text = remedies_of(image_rows(TRAIN), "store/set/plan.json", group="a").describe()
-    assert "(1) Delete store/set/plan.json, which pins this split" in text
+    text = remedies_of(image_rows(TRAIN), pinned=True, group="a").describe()
+    assert "(1) Delete plan.json in the folder of the dataset's store, which pins this split" in text
     assert "(2) Remove source.group: " in text
