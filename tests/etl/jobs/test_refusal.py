@@ -15,6 +15,7 @@ from etl.jobs.refusal import refuse
 from etl.lifecycle import retention
 from etl.snapshots.snapshot import head
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
 from tests.etl.conftest import Dataset
 
@@ -85,10 +86,10 @@ def test_the_last_ten_refusals_are_kept_and_garbage_collection_leaves_them(datas
     config = dataset.config(tmp_path)
     rejects = schema.table(schema.REJECTS, ROWS)
     for number in range(12):
-        work = WorkDir(f"{config.home}/work/{number:02}")
+        work = WorkDir(DatasetPaths(config.home).work_dir(f"{number:02}"))
         page = str(refuse(work, "too bad", {"rejects": rejects})).splitlines()[-1].removeprefix("Report: ")
         os.utime(page, (number, number))
-    refuse(WorkDir(f"{config.home}/work/00"), "too bad again", {"rejects": rejects})
+    refuse(WorkDir(DatasetPaths(config.home).work_dir("00")), "too bad again", {"rejects": rejects})
     retention.collect_garbage(config)
     kept = sorted(path.name for path in Path(config.home, "refused").iterdir())
     assert kept == ["00", *(f"{number:02}" for number in range(3, 12))]
