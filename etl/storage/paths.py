@@ -10,7 +10,8 @@
     models/<id>/                            ModelPaths
     runs/<id>/                              RunPaths: a training run, resumable until it has finished
     evaluations/<name>/                     EvaluationPaths: an evaluation of detections from a file
-    missing/<model>/                        MissingPaths: suspected missing labels
+    label_errors/<id>/                      LabelErrorPaths: labels that are probably wrong, found by a model or a run
+    missing/<model>/                        the same, of earlier versions
     audit/  performance/                    the report of `speck audit`, the Dask report of each stage
     refused/<build>/                        RefusalPaths: why a build was refused; the last ten are kept
     work/<build>/                           the stages of a build in progress (etl.storage.work)
@@ -33,6 +34,7 @@ WEIGHTS = "weights.safetensors"
 EVALUATION_JSON, EVALUATION_HTML = "evaluation.json", "evaluation.html"
 RUN_JSON = "run.json"
 REFUSED_HTML = "refused.html"
+LABEL_ERRORS, SUSPECTS_HTML = "label_errors", "suspects.html"
 
 _TRIALS = "trials"
 
@@ -94,13 +96,15 @@ class RunPaths:
         self.checkpoint: Final = f"{self.uri}/last.pt"
 
 
-class MissingPaths:
-    """The URIs of the files that `speck find-missing` writes for one model."""
+class LabelErrorPaths:
+    """The URIs of the files that `speck find-errors` writes for one model, or for one run of cross-fitted models."""
 
     def __init__(self, uri: str) -> None:
         self.uri: Final = uri.rstrip("/")
-        self.queue: Final = f"{self.uri}/queue.parquet"
-        self.coco: Final = f"{self.uri}/missing.coco.json"
+        self.suspects: Final = f"{self.uri}/suspects.parquet"
+        self.coco: Final = f"{self.uri}/suspects.coco.json"
+        self.html: Final = f"{self.uri}/{SUSPECTS_HTML}"
+        self.summary: Final = f"{self.uri}/summary.json"
         self.crops: Final = f"{self.uri}/crops"
 
     def crop(self, name: str) -> str:
@@ -164,9 +168,9 @@ class DatasetPaths:
         """Return the files of an evaluation of detections from a file."""
         return EvaluationPaths(f"{self.home}/evaluations/{name}")
 
-    def missing(self, model: str) -> MissingPaths:
-        """Return the files of the missing labels that a model, given by its id, suggests."""
-        return MissingPaths(f"{self.home}/missing/{model}")
+    def label_errors(self, name: str) -> LabelErrorPaths:
+        """Return the files of the suspects of a model or a run of cross-fitted models, by its id."""
+        return LabelErrorPaths(f"{self.home}/{LABEL_ERRORS}/{name}")
 
     def run(self, name: str) -> RunPaths:
         """Return the files of a training run by its id."""

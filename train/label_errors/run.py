@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl import boxes
@@ -22,11 +21,12 @@ from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
-from etl.storage.paths import DatasetPaths, MissingPaths, split_uri
+from etl.storage.paths import DatasetPaths, LabelErrorPaths, split_uri
 from train.detections import Detections
 from train.evaluation.detectors import Detector, detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
-from train.label_errors.suspects import Calibration, Suspect, calibrate, find_suspects, rank
+from train.label_errors.missing import Calibration, calibrate, find_suspects
+from train.label_errors.suspects import Suspect, rank, to_table
 from train.prediction import drawing
 
 log = logging.getLogger("speck")
@@ -35,14 +35,6 @@ _SPLITS = ("train", "val", "test")
 _CROPS = 100  # of the most likely suspects
 _CROP_WH = (320, 240)
 _QUALITY = 85
-_QUEUE = pa.schema(
-    [
-        ("rank", pa.int32()),
-        *((name, pa.string()) for name in ("path", "image_id", "split", "category")),
-        *((name, pa.float64()) for name in ("x0", "y0", "x1", "y1", "score", "probability")),
-        ("size", pa.string()),
-    ]
-)
 ImageKey = tuple[str, str]  # id and split: a divided image has a window in several splits
 
 
@@ -81,7 +73,7 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
             image, split, *find_suspects(image.truth, detected, calibration), detector.categories
         )
     )
-    paths = DatasetPaths(config.home).missing(split_uri(uri).id)
+    paths = DatasetPaths(config.home).label_errors(f"{split_uri(uri).id}-missing")
     by_split = {(image.image_id, split): image for split, image in zip(splits, images, strict=True)}
     _write(config, paths, queue, by_split, detector)
     log.info("find-missing: %d suspects in %d images: %s", len(queue), len(images), paths.uri)
@@ -89,7 +81,7 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
         model=uri,
         images=len(images),
         suspects=len(queue),
-        queue=paths.queue,
+        queue=paths.suspects,
         coco=paths.coco,
         crops=paths.crops,
         nwd=BySize.of(calibration.nwd.round(4).tolist()),
@@ -122,21 +114,24 @@ def _suspects_of(
     for row in range(len(detections)):
         x0, y0, x1, y1 = (float(side + start) for side, start in zip(detections.xyxy[row], offset, strict=True))
         yield Suspect(
-            rank=0,
+            kind="missing",
             path=image.path,
             image_id=image.image_id,
             split=split,
-            category=categories[detections.category[row]],
-            x0=x0, y0=y0, x1=x1, y1=y1,
+            annotation_id=None,
+            category=None,
+            suggested_category=categories[detections.category[row]],
+            box=(x0, y0, x1, y1),
+            suggested_box=None,
             score=float(detections.score[row]),
-            probability=float(probability[row]),
+            chance=float(probability[row]),
             size=boxes.BUCKETS[sizes[row]],
-        )  # fmt: skip
+        )
 
 
 def _write(
     config: Config,
-    paths: MissingPaths,
+    paths: LabelErrorPaths,
     queue: Sequence[Suspect],
     images: Mapping[ImageKey, EvalImage],
     detector: Detector,
@@ -144,8 +139,7 @@ def _write(
     """Write table, COCO JSON and close-ups in place of those of an earlier run of the same model."""
     if store.exists(paths.uri):
         store.delete(paths.uri)
-    rows = [suspect._asdict() for suspect in queue]
-    store.write_table(paths.queue, pa.Table.from_pylist(rows, schema=_QUEUE))
+    store.write_table(paths.suspects, to_table(queue))
     store.write_json(paths.coco, _coco(queue, images, detector.categories))
     _write_crops(config, paths, queue[:_CROPS], images, detector.pixel_settings)
 
@@ -162,19 +156,21 @@ def _coco(queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage], catego
         "categories": [{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
         "annotations": [
             {
-                "id": row.rank, "image_id": numbers[row.image_id], "category_id": 1 + categories.index(row.category),
-                "bbox": [round(value, 2) for value in (row.x0, row.y0, row.x1 - row.x0, row.y1 - row.y0)],
-                "area": round((row.x1 - row.x0) * (row.y1 - row.y0), 2), "iscrowd": 0,
-                "score": round(row.score, 5), "probability": round(row.probability, 5),
+                "id": row.rank, "image_id": numbers[row.image_id],
+                "category_id": 1 + categories.index(str(row.suggested_category)),
+                "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+                "area": round((x1 - x0) * (y1 - y0), 2), "iscrowd": 0,
+                "score": round(row.score, 5), "chance": round(row.chance, 5),
             }
             for row in queue
+            for x0, y0, x1, y1 in [row.box]
         ],
     }  # fmt: skip
 
 
 def _write_crops(
     config: Config,
-    paths: MissingPaths,
+    paths: LabelErrorPaths,
     queue: Sequence[Suspect],
     images: Mapping[ImageKey, EvalImage],
     settings: PixelSettings,
@@ -188,14 +184,15 @@ def _write_crops(
         image = images[key]
         pixels = read_pixels(config, image, settings)
         for suspect in suspects:
-            name = f"{suspect.rank:04d}_{suspect.category}.jpg".replace("/", "_")
+            name = f"{suspect.rank:04d}_{suspect.suggested_category}.jpg".replace("/", "_")
             store.write_bytes(paths.crop(name), _crop(suspect, image, pixels))
 
 
 def _crop(suspect: Suspect, image: EvalImage, pixels: codec.Pixels) -> bytes:
     """Return the close-up as JPEG: labels in green, the suspect in red."""
     left, top = image.window.x0, image.window.y0
-    xyxy = (suspect.x0 - left, suspect.y0 - top, suspect.x1 - left, suspect.y1 - top)
+    x0, y0, x1, y1 = suspect.box
+    xyxy = (x0 - left, y0 - top, x1 - left, y1 - top)
     window = drawing.close_up_window(xyxy, image.wh, _CROP_WH)
     all_xyxy = boxes.as_boxes([*image.truth.xyxy.tolist(), xyxy])
     colours = (*[drawing.GREEN] * len(image.truth), drawing.RED)

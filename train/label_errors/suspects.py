@@ -1,173 +1,82 @@
-"""Suspects: detections without a label that are probably unlabelled objects, most likely first.
-
-A detection is of a labelled object if their normalised Wasserstein distance (NWD, Wang et al. 2021, arXiv 2110.13389)
-reaches what 99 % of the true pairs of that size reach; IoU would leave every second pair of small boxes unmatched. The
-others are ranked by the share of correct detections of their size and score on the val images, not by the score itself,
-which is higher for large objects.
-"""
+"""A suspect: a label that is probably wrong, or an object that probably has none; a row of suspects.parquet."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
-from etl import boxes
-from etl.boxes import NWD_SCALE
-from train.detections import Detections, GroundTruth
+Kind = Literal["missing", "swapped", "misplaced", "spurious"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Xyxy = tuple[float, float, float, float]
 
-_PAIR_QUANTILE = 0.01  # share of the true pairs that may lie below the threshold
-_MIN_SAMPLES = 30  # of a size, for a threshold and a curve of its own
-_PAIR_DISTANCE = 0.5  # of an object's side: centres further apart are no true pair
-_LABEL_DISTANCE = 0.75  # of a detection's side: a label further off is not its label, whatever the threshold
-_MAX_THRESHOLD = 0.8
-_MIN_PROBABILITY = 0.5  # of a suspect
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """NWD thresholds and the probability of a score, by size bucket."""
-
-    nwd: Floats  # [buckets], from which a detection is of a labelled object
-    scores: Sequence[Floats]  # by bucket, rising
-    right: Sequence[Floats]  # by bucket, the share of correct detections at each of these scores, rising with them
-
-    def probability(self, size: Integers, score: Floats) -> Floats:
-        """Return the probability [N] that detections of these buckets [N] and scores [N] are correct."""
-        probability = np.zeros(len(score))
-        for bucket in np.unique(size):
-            own = size == bucket
-            if len(self.scores[bucket]):
-                probability[own] = np.interp(score[own], self.scores[bucket], self.right[bucket])
-        return probability
+_TEXT = ("path", "image_id", "split", "annotation_id", "category", "suggested_category")
+_BOX = ("x0", "y0", "x1", "y1")
+_SUGGESTED = tuple(f"suggested_{side}" for side in _BOX)
+SUSPECTS = pa.schema(
+    [
+        ("rank", pa.int32()),
+        *((name, pa.string()) for name in ("suspect_id", "kind", *_TEXT)),
+        *((name, pa.float64()) for name in (*_BOX, *_SUGGESTED, "score", "chance")),
+        *((name, pa.string()) for name in ("size", "lookalike")),
+    ]
+)
 
 
-class Suspect(NamedTuple):
-    """A row of the queue; the box is in pixels of the whole image."""
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """One suspect; boxes are in pixels of the whole image."""
 
-    rank: int  # from 1
+    kind: Kind
     path: str
     image_id: str
     split: str
-    category: str
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    score: float
-    probability: float
-    size: str  # the bucket
+    annotation_id: str | None  # None of a missing label
+    category: str | None  # of the label; None of a missing one
+    suggested_category: str | None  # of the detection; None of a spurious label
+    box: Xyxy  # of the label, of a missing one the object's
+    suggested_box: Xyxy | None  # of a misplaced label: where the object is
+    score: float  # of the detection; of a spurious label, of the best detection at its place
+    chance: float  # that the label is wrong, calibrated
+    size: str  # bucket of the box
+    lookalike: str | None = None  # the group of suspects that look alike; None: none does
+    rank: int = 0  # from 1, highest chance first
 
-
-class _Samples(NamedTuple):
-    """The true pairs and the counted detections of some images."""
-
-    pair_size: Integers  # [P], bucket of the object
-    pair_nwd: Floats  # [P]
-    size: Integers  # [D], bucket of the detection
-    score: Floats  # [D]
-    right: Mask  # [D]
-
-
-def calibrate(images: Iterable[tuple[GroundTruth, Detections]]) -> Calibration:
-    """Return the calibration on images whose labels are taken as complete.
-
-    A size with fewer than 30 samples takes those of all sizes together.
-    """
-    samples = _collect(images)
-    thresholds, scores, shares = [], [], []
-    for bucket in range(len(boxes.BUCKETS)):
-        own = samples.pair_size == bucket
-        values = samples.pair_nwd[own] if own.sum() >= _MIN_SAMPLES else samples.pair_nwd
-        threshold = float(np.quantile(values, _PAIR_QUANTILE)) if len(values) else _MAX_THRESHOLD
-        thresholds.append(min(threshold, _MAX_THRESHOLD))
-        own = samples.size == bucket
-        own = own if samples.right[own].sum() >= _MIN_SAMPLES else np.ones(len(samples.size), dtype=np.bool_)
-        score, right = samples.score[own], samples.right[own]
-        order = np.lexsort((~right, score))  # of equal scores the correct ones first: the fit gives them one value
-        scores.append(score[order].astype(np.float64))
-        shares.append(_fit_rising(right[order].astype(np.float64)))
-    return Calibration(np.array(thresholds), scores, shares)
-
-
-def _collect(images: Iterable[tuple[GroundTruth, Detections]]) -> _Samples:
-    none = np.zeros(0)
-    parts = [_Samples(none.astype(np.int64), none, none.astype(np.int64), none, none.astype(np.bool_))]
-    for truth, detections in images:
-        owner, nwd = _pair(truth, detections)
-        right = owner >= 0
-        counted = right | ~_is_on_ignored(truth, detections)
-        parts.append(
-            _Samples(
-                boxes.bucket(boxes.side_length(truth.xyxy[owner[right]])),
-                nwd[right],
-                boxes.bucket(boxes.side_length(detections.xyxy))[counted],
-                detections.score[counted],
-                right[counted],
-            )
-        )
-    return _Samples(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def find_suspects(truth: GroundTruth, detections: Detections, calibration: Calibration) -> tuple[Detections, Floats]:
-    """Return the detections of one image without a label, and the probability that each is an object [N]."""
-    side = boxes.side_length(detections.xyxy)
-    size = boxes.bucket(side)
-    threshold = np.maximum(calibration.nwd[size], np.exp(-_LABEL_DISTANCE * side / NWD_SCALE))
-    nwd = boxes.nwd(detections.xyxy[:, None], truth.xyxy)
-    labelled = (nwd >= threshold[:, None]).any(axis=1) if len(truth) else np.zeros(len(detections), np.bool_)
-    probability = calibration.probability(size, detections.score)
-    kept = ~labelled & ~_is_on_ignored(truth, detections) & (probability >= _MIN_PROBABILITY)
-    return detections.take(kept), probability[kept]
+    @property
+    def suspect_id(self) -> str:
+        """An id that is the same in every run: of the kind, the image, and the label or, without one, the box."""
+        place = self.annotation_id or ",".join(f"{side:.2f}" for side in self.box)
+        return hashlib.sha256("\0".join((self.kind, self.image_id, place)).encode()).hexdigest()[:16]
 
 
 def rank(suspects: Iterable[Suspect]) -> list[Suspect]:
-    """Return the suspects by probability, then score, highest first, ranked from 1."""
-    ordered = sorted(suspects, key=lambda row: (-row.probability, -row.score, row.path, row.x0, row.y0))
-    return [suspect._replace(rank=number) for number, suspect in enumerate(ordered, start=1)]
+    """Return the suspects by chance, then score, highest first, ranked from 1."""
+    ordered = sorted(suspects, key=lambda row: (-row.chance, -row.score, row.path, row.box, row.kind))
+    return [replace(suspect, rank=number) for number, suspect in enumerate(ordered, start=1)]
 
 
-def _pair(truth: GroundTruth, detections: Detections) -> tuple[Integers, Floats]:
-    """Return the counted object of each detection [D], -1 for none, best scores first, and their NWD [D]."""
-    nwd = boxes.nwd(detections.xyxy[:, None], truth.xyxy)
-    of_detection, of_truth = ((part.xyxy[:, :2] + part.xyxy[:, 2:]) / 2 for part in (detections, truth))
-    distance = np.sqrt(((of_detection[:, None] - of_truth) ** 2).sum(axis=2))
-    reach = np.maximum(_PAIR_DISTANCE * boxes.side_length(truth.xyxy), 1.0)
-    available = (distance <= reach) & truth.counted & (detections.category[:, None] == truth.category)
-    owner, value = np.full(len(detections), -1), np.zeros(len(detections))
-    for row in np.argsort(-detections.score, kind="stable"):
-        if available[row].any():
-            owner[row] = int(np.where(available[row], nwd[row], -1.0).argmax())
-            value[row] = nwd[row, owner[row]]
-            available[:, owner[row]] = False
-    return owner, value
+def to_table(suspects: Sequence[Suspect]) -> pa.Table:
+    """Return the suspects as the rows of suspects.parquet."""
+    return pa.Table.from_pylist([_to_row(suspect) for suspect in suspects], schema=SUSPECTS)
 
 
-def _is_on_ignored(truth: GroundTruth, detections: Detections) -> Mask:
-    """Return which detections lie by half inside an ignore region or a difficult object [D]."""
-    ignored = ~truth.counted
-    shared = boxes.intersection(detections.xyxy, truth.xyxy[ignored])
-    return np.asarray((shared >= 0.5 * np.maximum(boxes.area(detections.xyxy), 1e-9)[:, None]).any(axis=1))
+def from_table(table: pa.Table) -> list[Suspect]:
+    """Return the suspects of a suspects.parquet, in its order."""
+    return [
+        Suspect(
+            **{name: row[name] for name in ("rank", "kind", *_TEXT, "score", "chance", "size", "lookalike")},
+            box=tuple(row[side] for side in _BOX),
+            suggested_box=None if row[_SUGGESTED[0]] is None else tuple(row[side] for side in _SUGGESTED),
+        )
+        for row in table.to_pylist()
+    ]
 
 
-def _fit_rising(values: Floats) -> Floats:
-    """Return the rising values with the least squared error (pool adjacent violators, Barlow et al. 1972)."""
-    means: list[float] = []
-    counts: list[int] = []
-    for value in values.tolist():
-        means.append(value)
-        counts.append(1)
-        while len(means) > 1 and means[-2] >= means[-1]:
-            total = counts[-2] + counts[-1]
-            means[-2] = (means[-2] * counts[-2] + means[-1] * counts[-1]) / total
-            counts[-2] = total
-            means.pop()
-            counts.pop()
-    return np.repeat(means, counts) if means else np.zeros(0)
+def _to_row(suspect: Suspect) -> dict[str, object]:
+    row = asdict(suspect)
+    row |= dict(zip(_BOX, row.pop("box"), strict=True))
+    row |= dict(zip(_SUGGESTED, row.pop("suggested_box") or (None,) * 4, strict=True))
+    return {"suspect_id": suspect.suspect_id, **row}

@@ -60,11 +60,13 @@ def test_the_files_of_a_model_an_evaluation_and_a_run() -> None:
     assert RunPaths(f"{HOME}/runs/ab").checkpoint == f"{HOME}/runs/ab/last.pt"
 
 
-def test_the_files_about_missing_labels() -> None:
-    paths = DatasetPaths(HOME).missing("ab")
-    assert paths.queue == f"{HOME}/missing/ab/queue.parquet"
-    assert paths.coco == f"{HOME}/missing/ab/missing.coco.json"
-    assert paths.crop("1.jpg") == f"{HOME}/missing/ab/crops/1.jpg"
+def test_the_files_about_label_errors() -> None:
+    paths = DatasetPaths(HOME).label_errors("ab")
+    assert paths.suspects == f"{HOME}/label_errors/ab/suspects.parquet"
+    assert paths.coco == f"{HOME}/label_errors/ab/suspects.coco.json"
+    assert paths.html == f"{HOME}/label_errors/ab/suspects.html"
+    assert paths.summary == f"{HOME}/label_errors/ab/summary.json"
+    assert paths.crop("1.jpg") == f"{HOME}/label_errors/ab/crops/1.jpg"
 
 
 def test_a_snapshot_is_named_by_its_id_or_its_uri() -> None:
