@@ -166,6 +166,46 @@ class MergeSettings(Document):
     threshold: float
 
 
+SizeRange = tuple[float, float | None]  # network pixels; null: no upper limit
+
+
+class InferencePass(Document):
+    """One pass over an image: the whole image at once, or its tiles at one scale."""
+
+    name: str  # `full_image`, or `tiles` and the scale, such as `tiles x0.5`
+    scale: float | None  # of the tiles; null: the whole image
+    size_range: SizeRange = (0.0, None)  # sides (square root of the area) of the boxes that the pass contributes
+    calibration: tuple[tuple[float, float], ...] = ()  # rising (score, calibrated score), linear between; empty: none
+
+
+class InferencePlan(Document):
+    """The passes over an image whose detections are merged, and how."""
+
+    passes: tuple[InferencePass, ...]
+    merge: MergeSettings
+    max_detections: int  # of one view: the whole image, or a tile
+
+
+class PlanAlternative(Document):
+    """An inference plan that was tried, with its metric on the val images and its cost."""
+
+    name: str
+    plan: InferencePlan
+    value: float | None  # calibrations are fitted on the other half of the val images
+    seconds_per_image: float
+
+
+class InferenceChoice(Document):
+    """The inference plan of a model, and those it was chosen from."""
+
+    name: str  # of the alternative that was chosen
+    chosen: InferencePlan
+    metric: str
+    held_out: float | None  # the metric of the plans chosen on one half of the val images, on the other halves
+    alternatives: tuple[PlanAlternative, ...]  # empty if the val images are too few to choose by
+    reason: str  # a sentence
+
+
 class Gain(Document):
     """What a metric gained over the champion, on bootstrap resamples of the same images."""
 
@@ -220,4 +260,5 @@ class Evaluation(Measurements):
     detections: str | None  # `truth`, or the URI of a COCO results file
     runs_on: str | None = None  # device and precision of the model, such as `cuda:0, float16`
     html: str  # URI of the page
+    inference: InferenceChoice | None = None  # of a model whose plan this evaluation chose
     gate: GateVerdict | None = None
