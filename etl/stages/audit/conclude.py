@@ -14,6 +14,7 @@ from etl.stages.audit.class_similarity import confusable_pairs
 from etl.stages.audit.context import CheckInput, Context
 from etl.stages.audit.counts import (
     ASPECTS,
+    FIXED,
     LEAST,
     LENGTHS,
     NMS,
@@ -32,12 +33,12 @@ from etl.stages.audit.coverage import (
     contested,
     coverage,
     grid,
-    localisation,
 )
+from etl.stages.audit.localisation import localisation
 from etl.stages.audit.model import Audit
 from etl.stages.audit.outliers import find_outliers
 
-VERSION = 4
+VERSION = 5
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -74,7 +75,7 @@ def conclude(summary: Summary, context: Context) -> Audit:
         coverage=_coverage(counts, context),
         neighbours=_neighbours(counts),
         since=_since(counts, context),
-        localisation=localisation(lengths["source"]),
+        localisation=_localisation(counts, sizes["source"]),
         quality=image_quality.conclude_quality(counts),
         alike=tuple(confusable_pairs(summary.descriptors)[:MOST_PAIRS]),
         outliers=tuple(find_outliers(counts, summary.extremes, context.image_size / context.tile_size)),
@@ -121,6 +122,12 @@ def _by_width_and_height(counts: Mapping[Key, int]) -> tuple[tuple[int, ...], ..
     """Return boxes by width bin [column] and height bin [row]; bin 0 lies below the first edge."""
     bins = range(len(SIDES) + 1)
     return tuple(tuple(counts.get(("wh", column, row), 0) for column in bins) for row in bins)
+
+
+def _localisation(counts: Mapping[Key, int], sizes: model.SizeTable) -> BySize[dict[int, model.ShiftedOverlap]]:
+    sums = {(int(key[1]), int(key[2])): number / FIXED for key, number in counts.items() if key[0] == "shifted_iou"}
+    boxes = BySize[int].of(sum(row[name] for row in sizes.values()) for name in BUCKETS)
+    return localisation(sums, boxes)
 
 
 def _half_octaves(bins: Sequence[int]) -> model.Histogram:

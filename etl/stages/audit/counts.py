@@ -27,6 +27,7 @@ from etl.stages.audit.crowding import (
     shared_area,
     shared_cells,
 )
+from etl.stages.audit.localisation import SHIFTS, shifted_iou
 
 STRIDES = (4, 8, 16, 32)
 SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed
@@ -190,6 +191,10 @@ class PartCounter:
             if space != "source":
                 across, down = (_bins(logs[:, axis] + octaves, GRID) for axis in (0, 1))
                 self._add(("sides", space), (names, category), (cells, across), (cells, down))
+        size = bx.bucket(np.exp2(length + _EDGE))
+        for shift in SHIFTS:
+            kept = np.rint(shifted_iou(np.exp2(logs), shift) * FIXED).astype(np.int64)
+            self._add(("shifted_iou", shift), (range(len(BUCKETS)), size), amounts=kept)
         sides = range(len(SIDES) + 1)
         self._add(("wh",), (sides, _bins(logs[:, 0], SIDES)), (sides, _bins(logs[:, 1], SIDES)))
         shape = logs[:, 0] - logs[:, 1]

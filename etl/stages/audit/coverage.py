@@ -1,4 +1,4 @@
-"""Boxes that get candidates from the assigners, and the cost of labelling errors, from counts of box sizes."""
+"""Boxes that get candidates from the assigners, from counts of box sizes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import assigner
-from etl.boxes import BUCKETS, NWD_SCALE, bucket
+from etl.boxes import BUCKETS, bucket
 from etl.by_size import BySize
 from etl.stages.anchors import fit
-from etl.stages.audit.counts import FIXED, GRID, GRID_PER_OCTAVE, LENGTHS, PER_OCTAVE, Key
+from etl.stages.audit.counts import FIXED, GRID, GRID_PER_OCTAVE, Key
 from etl.stages.audit.model import (
     AnchorRecall,
     Change,
@@ -21,11 +21,9 @@ from etl.stages.audit.model import (
     CoverageByLevels,
     CoverageMeans,
     GroupedCoverage,
-    ShiftedOverlap,
 )
 
 _P3_P5, _P2_P5 = (8, 16, 32), (4, 8, 16, 32)  # strides
-SHIFTS = (1, 2, 5, 10)  # px along both axes
 ENOUGH = 0.99  # share of boxes with a candidate
 _LARGER = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # times the input size
 _P2_COST = 1.56  # times the computing
@@ -158,30 +156,3 @@ def cheapest_change(boxes: Grid, name: str, strides: Sequence[int], anchors: Anc
             for factor in _LARGER
         ]
     return min((row for row in changes if row.covered >= ENOUGH), key=lambda row: row.cost, default=None)
-
-
-def localisation(lengths: Sequence[int]) -> BySize[dict[int, ShiftedOverlap]]:
-    """Return mean IoU and NWD of boxes with themselves after diagonal shifts, by size; `lengths` as counted in LENGTHS.
-
-    NWD is exp(-distance / 12.7 px) (Wang et al. 2110.13389).
-    """
-    sides = LENGTHS[0] * np.exp2((np.arange(len(lengths)) - 0.5) / PER_OCTAVE)
-    size, counts = bucket(sides), np.asarray(lengths, dtype=np.float64)
-    return BySize[dict[int, ShiftedOverlap]].of(
-        {shift: _shifted(sides[size == index], counts[size == index], shift) for shift in SHIFTS}
-        for index in range(len(BUCKETS))
-    )
-
-
-def _shifted(sides: Floats, counts: Floats, shift: int) -> ShiftedOverlap:
-    total = float(counts.sum())
-    if not total:
-        return ShiftedOverlap(iou=None, nwd=None)
-    iou = float((shifted_iou(sides, shift) * counts).sum()) / total
-    return ShiftedOverlap(iou=round(iou, 4), nwd=round(float(np.exp(-(2**0.5) * shift / NWD_SCALE)), 4))
-
-
-def shifted_iou(sides: Floats, shift: float) -> Floats:
-    """Return the IoU [N] of squares of these sides [N] with themselves, moved this far along both axes."""
-    shared = np.maximum(sides - shift, 0.0) ** 2
-    return np.asarray(shared / (2 * sides**2 - shared))

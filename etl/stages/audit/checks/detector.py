@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from etl.assigner import tiny_side
+from etl.boxes import BUCKETS, SIZE_RANGES
 from etl.codes import Severity
 from etl.findings import Finding, finding
 from etl.numbers import percent
 from etl.stages.audit.context import CheckInput
-from etl.stages.audit.coverage import ENOUGH, shifted_iou
+from etl.stages.audit.coverage import ENOUGH
 from etl.stages.audit.model import Resolutions
 
 _STALE = 0.01  # share of the boxes that old anchors may lose
@@ -139,10 +138,12 @@ def enlarged_tiles(data: CheckInput) -> Iterator[Finding]:
 def tight_labels(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if a labelling error of one pixel costs half of the boxes much of their IoU."""
     median = data.audit.length_percentiles.source[50]
-    if median is not None and median < _TIGHT:
-        iou = float(shifted_iou(np.array([median]), 1.0)[0])
+    kept = {px: data.audit.localisation[name][1].iou for name, px in zip(BUCKETS[:2], SIZE_RANGES, strict=False)}
+    shown = " and ".join(f"{iou:.2f} ({px} px)" for px, iou in kept.items() if iou is not None)
+    if median is not None and median < _TIGHT and shown:
         advice = (
-            f"Half of the boxes are under {median:.1f} px: one drawn a single pixel off along both axes keeps an IoU "
-            f"of {iou:.2f} only. Evaluate by AP50 and NWD rather than AP75, and label on enlarged images."
+            f"Half of the boxes are under {median:.1f} source px: drawn one pixel off along both axes, a box keeps "
+            f"an IoU of {shown} on average. Evaluate by AP50 and NWD rather than AP75, and label on enlarged images."
         )
-        yield finding("tight_labels", advice, count=data.audit.objects)
+        count = sum(row.very_tiny + row.tiny for row in data.audit.sizes.values())
+        yield finding("tight_labels", advice, count=count)

@@ -25,6 +25,7 @@ from etl.stages.audit.model import (
     ClassPair,
     ConfusablePair,
     Outliers,
+    ShiftedOverlap,
 )
 
 EMPTY = conclude(Summary(), Context(tile_size=640, image_size=640))
@@ -95,6 +96,7 @@ TWO_CLASSES = {"classes": {"car": {"train": 200, "val": 9}, "van": {"train": 100
 BOTH_SPLITS = {"images_by_split": {"train": 5, "val": 5}}
 FRAMES = {"sizes_by_class": {"car": sizes(tiny=200), "van": sizes(large=100)}}
 SHARING = {"pairs": 3, "boxes": 6}
+TIGHT = {"sizes": {"train": sizes(tiny=25, large=9)}, "localisation.tiny.1": ShiftedOverlap(iou=0.6, nwd=0.9)}
 
 CASES = [  # check, code, severity and count of the finding, an input that gives it, an input that does not
     (source.counted_faults, "under_3px", "warning", 4, given(counted={"under_3px": 4}), given()),
@@ -172,9 +174,8 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given({"objects": 100, "neighbours.contested.8.all": 0.9, "neighbours.contested.16.all": 0.2}),
      given({"objects": 100, "neighbours.contested.16.all": 0.1})),
     (detector.enlarged_tiles, "upsampled", "info", 7, given({"images": 7, "image_size": 960}), given({"images": 7})),
-    (detector.tight_labels, "tight_labels", "info", 9,
-     given({"objects": 9, "length_percentiles.source.50": 15.9}),
-     given({"objects": 9, "length_percentiles.source.50": 16.0})),
+    (detector.tight_labels, "tight_labels", "info", 25,
+     given(TIGHT | {"length_percentiles.source.50": 15.9}), given(TIGHT | {"length_percentiles.source.50": 16.0})),
     (image_quality.faint_objects, "faint_objects", "warning", 4,
      given({"quality.images": 4, "quality.contrast.tiny": {50: 9.0}, "quality.contrast.large": {50: 60.0}}),
      given({"quality.images": 4, "quality.contrast.tiny": {50: 11.0}, "quality.contrast.large": {50: 5.0}})),

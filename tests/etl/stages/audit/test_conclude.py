@@ -16,9 +16,10 @@ from hypothesis import given, settings, strategies as st
 
 from etl import assigner, boxes, schema
 from etl.findings import Finding, finding
-from etl.stages.audit import conclude as audit, counts, coverage, crowding
+from etl.stages.audit import conclude as audit, counts, crowding
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, Summary, count_labels, merge
+from etl.stages.audit.localisation import shifted_iou
 from etl.stages.audit.model import Audit, ClassPair
 
 DATA = Path(os.environ.get("SPECK_DATA", Path(__file__).parents[4].parent / "shared" / "data"))
@@ -229,12 +230,38 @@ def test_anchors_that_no_longer_reach_the_boxes_are_an_alarm() -> None:
 
 
 def test_a_labelling_error_of_one_pixel_costs_small_boxes_half_of_their_overlap() -> None:
-    assert coverage.shifted_iou(np.array([4.0, 8.0, 32.0]), 1) == pytest.approx([0.39, 0.62, 0.88], abs=0.005)
+    squares = np.array([[4.0, 4.0], [8.0, 8.0], [32.0, 32.0]])
+    assert shifted_iou(squares, 1) == pytest.approx([0.39, 0.62, 0.88], abs=0.005)
     rows = [box("a", 25 * i, 0, 25 * i + 6, 6) for i in range(30)]
     table = conclude([image("a")], rows).localisation
     assert table.very_tiny[1].iou == pytest.approx(25 / 47, abs=0.01)
     assert table.very_tiny[10].nwd == pytest.approx(np.exp(-np.sqrt(200) / 12.7), abs=1e-3)
     assert table.large[1].iou is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.5, 120), st.floats(0.5, 120)), min_size=20, max_size=60))
+def test_the_cost_of_a_shift_is_that_of_the_boxes_own_shapes(wh: list[tuple[float, float]]) -> None:
+    rows = [box("a", 10, 20, 10 + w, 20 + h, line=line) for line, (w, h) in enumerate(wh)]
+    table = conclude([image("a")], rows).localisation
+    for shift in (1, 2, 5, 10):
+        kept: dict[str, list[float]] = {name: [] for name in boxes.BUCKETS}
+        for row in rows:
+            own = boxes.as_boxes([row[name] for name in boxes.XYXY])
+            size = boxes.BUCKETS[int(boxes.bucket(boxes.side_length(own)[0] + 1e-9))]
+            kept[size].append(float(boxes.iou(own, own + shift)[0, 0]))
+        for name, values in kept.items():
+            expected = None if len(values) < 20 else pytest.approx(np.mean(values), abs=2e-4)
+            assert table[name][shift].iou == expected
+
+
+def test_long_boxes_lose_more_of_their_overlap_than_squares_of_their_area() -> None:
+    long = conclude([image("a")], [box("a", 0, 30 * i, 32, 30 * i + 4) for i in range(20)]).localisation
+    square = conclude([image("a")], [box("a", 0, 30 * i, 11, 30 * i + 11.6) for i in range(20)]).localisation
+    assert long.tiny[1].iou == pytest.approx(31 * 3 / (2 * 32 * 4 - 31 * 3), abs=1e-4)
+    assert long.tiny[1].iou < square.tiny[1].iou - 0.1
+    few = conclude([image("a")], [box("a", 0, 30 * i, 32, 30 * i + 4) for i in range(19)]).localisation
+    assert few.tiny[1].iou is None and few.tiny[1].nwd is None
 
 
 @settings(max_examples=40, deadline=None)
