@@ -253,7 +253,7 @@ _CLASSES = (
     ),
     FindingCode(
         "similar_classes", ("warning",),
-        "Classes differ only by case, blanks, hyphens or a plural, and are trained as different ones.",
+        "Classes differ only by case, blanks, separators or a plural, and are trained as different ones.",
         "Merge them (ontology.merge); the finding has the setting.",
     ),
     FindingCode(

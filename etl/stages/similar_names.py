@@ -1,11 +1,12 @@
-"""Find class names that differ only by case, blanks, hyphens and underscores, or by a plural ending."""
+"""Find class names that differ only by case, blanks, punctuation or a plural ending."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
-_BETWEEN = re.compile(r"[\W_]+")
+_SEPARATORS = re.compile(r"[\s\u00ad\u200b-\u200d\ufeff_\-\u2010-\u2015\u2212\u00b7.,:;/\\|'\"\u2018\u2019()\[\]{}]+")
 
 
 def group_similar(names: Iterable[str]) -> list[list[str]]:
@@ -29,9 +30,20 @@ def find_similar(name: str, known: Iterable[str]) -> str | None:
 
 
 def _spelling(name: str) -> str:
-    """Return the letters and digits of a name in lower case; the name itself if it has none."""
-    return _BETWEEN.sub("", name.casefold()) or name
+    """Return a name in lower case without separators, except between digits; the name itself if nothing is left."""
+    return _SEPARATORS.sub(_joint, unicodedata.normalize("NFKC", name).casefold()) or name
 
 
-def _plurals(word: str) -> tuple[str, ...]:
-    return (f"{word}s", f"{word}es", f"{word[:-1]}ies") if word.endswith("y") else (f"{word}s", f"{word}es")
+def _joint(separator: re.Match[str]) -> str:
+    """Return what stands for a separator: a point between digits, as 1.5 is not 15, else nothing."""
+    before, after = separator.string[: separator.start()][-1:], separator.string[separator.end() :][:1]
+    return "." if before.isdigit() and after.isdigit() else ""
+
+
+def _plurals(word: str) -> list[str]:
+    """Return the regular plurals of a word; none of a single letter or of a number."""
+    if len(word) < 2 or not word[-1].isalpha():
+        return []
+    endings = [("y", "ies"), ("fe", "ves"), ("f", "ves")]
+    irregular = [word.removesuffix(ending) + plural for ending, plural in endings if word.endswith(ending)]
+    return [f"{word}s", f"{word}es", *irregular]

@@ -20,6 +20,15 @@ from etl.stages.similar_names import find_similar, group_similar
         (["lamps", "lamp", "lam"], [["lamp", "lamps"]]),
         (["7", "8", "-", "_", "+", "car", "van", "person", "people"], []),
         (["A1", "A-1", "A11"], [["A-1", "A1"]]),
+        (["leaf", "leaves", "knife", "knives", "Knife"], [["Knife", "knife", "knives"], ["leaf", "leaves"]]),
+        (
+            ["small\u00a0car", "small  car", "small\u200bcar", "small/car"],
+            [["small  car", "small/car", "small\u00a0car", "small\u200bcar"]],
+        ),
+        (["caf\u00e9", "cafe\u0301"], [["cafe\u0301", "caf\u00e9"]]),
+        (["1.5", "15", "limit 1-0", "limit 10", "C", "C++", "C#", "5", "+5"], []),
+        (["limit 1-0", "limit_1.0"], [["limit 1-0", "limit_1.0"]]),
+        (["\u0915\u093f", "\u0915\u093e", "a", "as", "1", "1s"], []),
         ([], []),
     ],
 )
