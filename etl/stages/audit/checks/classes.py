@@ -57,8 +57,8 @@ def similar_classes(data: CheckInput) -> Iterator[Finding]:
         merge = {max(group, key=lambda name: boxes[name]): group for group in groups[:_GROUPS]}
         setting = yaml.safe_dump({"merge": merge}, default_flow_style=True, allow_unicode=True, width=1e9).strip()
         advice = (
-            f"Classes that differ only by case, blanks, separators or a plural are trained as different ones: {shown}. If "
-            f"they are the same, set `ontology: {setting}`."
+            f"Classes that differ only by case, blanks, separators or a plural are trained as different ones: {shown}. "
+            f"If they are the same, set `ontology: {setting}`."
         )
         yield finding("similar_classes", advice, count=sum(map(len, groups)))
 
