@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 GRID = 16  # windows start on multiples of this, the largest JPEG block
 
@@ -28,6 +28,13 @@ class TilePlan(BaseModel):
     overlap: float
     min_visibility: float
     scales: tuple[float, ...]
+    coarse_min_side: float | None = None  # null in plans of older versions: objects are labelled at any size
+
+    @model_serializer(mode="wrap")
+    def _without_missing_limit(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields; a plan of an older version is written as it was, so that its samples are reused."""
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if value is not None}
 
     def side(self, scale: float) -> int:
         """Return the side of a window at a scale, in source pixels."""

@@ -25,6 +25,7 @@ _RULES = (
     LedgerRule("whole", ("tile", "augment"), ("kept",), "The sample shows and labels the whole box."),
     LedgerRule("visible", ("tile", "augment"), ("kept",), "The sample shows and labels enough of the box."),
     LedgerRule("min_visibility", ("tile", "augment"), ("ignored",), "The sample shows less than tile.min_visibility."),
+    LedgerRule("coarse_min_side", ("tile",), ("ignored",), "Under tile.coarse_min_side here, whole at a finer scale."),
     LedgerRule("never_labelled", ("final",), ("dropped",), "No tile shows enough of the box to label it."),
 )  # fmt: skip
 

@@ -55,6 +55,10 @@ class Tile(Section):
     scales: Literal["auto"] | Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Listed] = "auto"
     """Scales at which images are cut, in tile pixels per source pixel, above 0 up to 1, each once. `auto` adds the
     smaller scales at which large objects fit into a tile."""
+    coarse_min_side: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """An object that a coarse tile shows with a side below this becomes an ignore region there, if a finer scale shows
+    it whole; in network pixels, 0 labels it at every scale. `auto` is 4. Plans made by older versions have no limit
+    until `speck plan --update`."""
     negatives: Fraction = 0.25
     """Share of tiles without objects among the train tiles, 0 to 1. Val and test keep all of theirs."""
 

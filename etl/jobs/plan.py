@@ -44,7 +44,7 @@ def resolve_plan(work: WorkDir, images: pa.Table, annotations: pa.Table) -> Plan
         log.info("plan: tiles of %d px at scales %s", plan.tile.size, scales)
     else:
         codec = lossless.choose_codec(work.config.shard.jpeg, pinned.codec)
-        tile = apply_settings(pinned.tile, work.config.tile)
+        tile = apply_settings(pinned.tile, work.config.tile, work.config.train.image_size)
         plan = pinned.model_copy(
             update={
                 "tile": tile, "categories": tuple(work.categories), "codec": codec,
@@ -87,12 +87,13 @@ def resolve_tile_size(work: WorkDir) -> int:
 def resolve_tile_plan(work: WorkDir, tables: Tables | None = None) -> TilePlan:
     """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
     if work.pinned_plan is not None:
-        return apply_settings(work.pinned_plan.tile, work.config.tile)
+        return apply_settings(work.pinned_plan.tile, work.config.tile, work.config.train.image_size)
     uri = work.path("plan", "tile.json")
     if not store.exists(uri):
         objects = collect_objects(tables_to_tile(work) if tables is None else tables)
-        best = best_candidate(assess_candidates(work.config.tile, work.config.train.image_size, objects))
-        store.write_json(uri, best.tile_plan(work.config.tile).model_dump(mode="json"))
+        settings = work.config.tile, work.config.train.image_size
+        best = best_candidate(assess_candidates(*settings, objects))
+        store.write_json(uri, best.tile_plan(*settings).model_dump(mode="json"))
     return TilePlan.model_validate(store.read_json(uri))
 
 

@@ -116,8 +116,12 @@ def _ledger_rows(sample: Sample, rows: Sequence[AnnotationRow]) -> list[LedgerRo
         )
         for row, share in zip(sample.rows, sample.visibility.tolist(), strict=True)
     ]
+    too_small = sample.tile.too_small.tolist() if sample.kind == schema.BASE else [False] * len(sample.ignored)
     ignored = [
-        ledger_row(rows[row]["annotation_id"], stage, "ignored", "min_visibility", sample_id=sample.sample_id)
-        for row in sample.ignored
-    ]
+        ledger_row(
+            rows[row]["annotation_id"], stage, "ignored", "coarse_min_side" if small else "min_visibility",
+            sample_id=sample.sample_id,
+        )
+        for row, small in zip(sample.ignored, too_small, strict=True)
+    ]  # fmt: skip
     return labels + ignored

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes as bx
 from etl.ids import fraction
-from etl.plan import Plan, TilePlan, Window
+from etl.plan import GRID, Plan, TilePlan, Window, window_step
 from etl.region import Region
 
-VERSION = 2
+VERSION = 3
 _PAIRS = 2**18  # of a window and a box, considered at once
 
 
@@ -28,6 +29,7 @@ class Tile:
     boxes: bx.Boxes  # [n, 4]
     visibility: NDArray[np.float64]  # [n]
     ignored: NDArray[np.int64]  # [m] rows of the image's boxes
+    too_small: NDArray[np.bool_]  # [m] which are ignored for their size here alone: a finer scale shows them whole
     ignore: bx.Boxes  # [m, 4]
     near: bool  # a label of the image touches the window or lies less than half its side away
 
@@ -53,16 +55,18 @@ def cut_tiles(
     """Return every tile of an image with boxes [N, 4] in source pixels, of which `ignore` [N] are not labels.
 
     A box is a label in a tile that shows at least `min_visibility` of its area. A smaller visible part, and any visible
-    part of an ignored box, is an ignore region. Tiles do not cross regions; without regions all are train tiles.
+    part of an ignored box, is an ignore region; so is a part with a side below `coarse_min_side` if a finer scale shows
+    the box whole. Tiles do not cross regions; without regions all are train tiles.
     """
     width, height = size_wh
     clipped = bx.clip(boxes, (0, 0, width, height))
     tiles: list[Tile] = []
     for split, frame in regions or [Region("train", Window(0, 0, width, height))]:
         places = list(_windows(frame, plan))
+        finest = finest_whole(clipped, frame, plan)
         at_once = max(_PAIRS // max(len(boxes), 1), 1)
         for first in range(0, len(places), at_once):
-            tiles += _cut(split, places[first : first + at_once], clipped, ignore, plan.min_visibility)
+            tiles += _cut(split, places[first : first + at_once], clipped, ignore, finest, plan)
     return tiles
 
 
@@ -71,7 +75,8 @@ def _cut(
     places: Sequence[tuple[float, Window]],
     boxes: bx.Boxes,
     ignore: NDArray[np.bool_],
-    min_visibility: float,
+    finest: NDArray[np.float64],
+    plan: TilePlan,
 ) -> Iterator[Tile]:
     """Yield the tiles at these scales and windows, computed for all pairs of a window and a box in it at once."""
     windows = np.array([window for _, window in places])  # [T, 4]
@@ -83,7 +88,10 @@ def _cut(
     visibility = bx.visibility(of_pair, window_of_pair)
     in_window = (bx.clip(of_pair, window_of_pair) - np.tile(windows[tile_of, :2], 2)) * true_scale[tile_of]
     in_sample = bx.clip(in_window, (0, 0, *wh[tile_of].T))
-    is_label = ~ignore[box_of] & (visibility >= min_visibility)
+    is_visible = ~ignore[box_of] & (visibility >= plan.min_visibility)
+    scale_of = np.array([scale for scale, _ in places])[tile_of]
+    side = bx.size(in_sample).min(axis=1)
+    is_label = is_visible & ~is_too_small(side, scale_of, finest[box_of], plan)
     ends = np.searchsorted(tile_of, np.arange(len(places) + 1))
     for number, (scale, window) in enumerate(places):
         pairs = np.arange(ends[number], ends[number + 1])
@@ -96,9 +104,41 @@ def _cut(
             boxes=in_sample[labelled],
             visibility=visibility[labelled],
             ignored=box_of[ignored],
+            too_small=is_visible[ignored],
             ignore=in_sample[ignored],
             near=bool(near[number]),
         )
+
+
+def finest_whole(boxes: bx.Boxes, frame: Window, plan: TilePlan) -> NDArray[np.float64]:
+    """Return the finest scale [N] at which a window of a frame shows each box whole; 0 where none does."""
+    finest = np.zeros(len(boxes))
+    low, high = boxes[:, :2] - frame[:2], boxes[:, 2:] - frame[:2]
+    length = np.array([frame.x1 - frame.x0, frame.y1 - frame.y0])
+    for scale in sorted(plan.scales):
+        inside = (low >= 0) & (high <= np.minimum(reach(low, length, plan, scale), length))
+        finest[inside.all(axis=1)] = scale
+    return finest
+
+
+def reach(low: NDArray[np.float64], length: NDArray[Any], plan: TilePlan, scale: float) -> NDArray[np.float64]:
+    """Return how far along its axis the last window that starts at or before each coordinate reaches.
+
+    `length` is that of the axis, in the same shape or one that broadcasts.
+    """
+    side = plan.side(scale)
+    last = np.where(length > side, -(-(length - side) // GRID) * GRID, 0)
+    step = window_step(side, plan.overlap)
+    start: NDArray[np.float64] = np.where(low >= last, last, np.floor(low / step) * step)
+    return start + side
+
+
+def is_too_small(side: Any, scale: Any, finest: Any, plan: TilePlan) -> Any:
+    """Return whether parts of boxes with these shorter sides in the sample are left to a finer scale.
+
+    `finest` is the finest scale that shows the box whole. There and at any finer scale every box is a label.
+    """
+    return (side < (plan.coarse_min_side or 0.0)) & (finest > scale)
 
 
 def _windows(frame: Window, plan: TilePlan) -> Iterator[tuple[float, Window]]:

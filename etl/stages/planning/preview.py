@@ -103,7 +103,7 @@ def preview_changes(pinned: Plan, new: Plan) -> dict[str, tuple[JsonValue, JsonV
         {**plan.model_dump(mode="json", exclude={"tile"}), **plan.tile.model_dump(mode="json")}
         for plan in (pinned, new)
     )
-    return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
+    return {key: (before.get(key), after[key]) for key in after if before.get(key) != after[key]}
 
 
 def count_base_tiles(stats: TileStats, plan: Plan) -> dict[str, int]:

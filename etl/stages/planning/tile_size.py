@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log2
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,15 @@ from numpy.typing import NDArray
 from etl import boxes as bx, schema
 from etl.config import Tile
 from etl.ids import fraction
-from etl.plan import GRID, TilePlan, window_starts, window_step
+from etl.plan import TilePlan, Window, window_starts, window_step
 from etl.stages.planning.tile_stats import Tables
+from etl.stages.tile import finest_whole, is_too_small, reach
 
 SIZES = tuple(range(256, 1281, 32))  # px: candidates of `size: auto`
 SMALLEST = 8.0  # network px: target of the PERCENTILE of sqrt(w * h)
 PERCENTILE = 5
 COUNTED = 128  # maximum number of train images on which the cost is measured
+COARSE_MIN_SIDE = 4.0  # network px: one cell of the finest level that detectors have (P2)
 _PREFERRED = 640  # px: among sizes of equal cost, the nearest to it is chosen
 _CHUNK = 64  # boxes at once
 
@@ -61,9 +64,9 @@ class Candidate:
     not_held: int  # objects that no scale holds at every position
     reason: str = ""
 
-    def tile_plan(self, tile: Tile) -> TilePlan:
-        """Return the tiling of this candidate with the configured overlap and visibility."""
-        return TilePlan(size=self.size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=self.scales)
+    def tile_plan(self, tile: Tile, image_size: int | None) -> TilePlan:
+        """Return the tiling of this candidate with the configured overlap, visibility and least size."""
+        return _tiling(tile, image_size, self.size, self.scales)
 
     @property
     def shortfall(self) -> float:
@@ -122,20 +125,28 @@ def find_never_whole(plan: TilePlan, objects: Objects) -> Bools:
     """Return which objects [N] lie whole in no window of the plan at their actual position."""
     whole = np.zeros(len(objects.xyxy), dtype=np.bool_)
     length = objects.image_wh[objects.owner]
+    low, high = objects.xyxy[:, :2], objects.xyxy[:, 2:]
     for scale in plan.scales:
-        side = plan.side(scale)
-        last = np.where(length > side, -(-(length - side) // GRID) * GRID, 0)
-        low, high = objects.xyxy[:, :2], objects.xyxy[:, 2:]
-        step = window_step(side, plan.overlap)
-        start = np.where(low >= last, last, np.floor(low / step) * step)
-        whole |= np.all(high <= start + side, axis=1)  # the last window starting before it reaches furthest
+        whole |= np.all(high <= reach(low, length, plan, scale), axis=1)
     return ~whole
 
 
 def _candidate(size: int, tile: Tile, image_size: int | None, objects: Objects) -> Candidate:
-    plan = TilePlan(size=size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=(1.0,))
+    plan = _tiling(tile, image_size, size, (1.0,))
     scales = choose_scales(plan, objects) if tile.scales == "auto" else tile.scales
     return _assess(plan.model_copy(update={"scales": scales}), tile.negatives, image_size, objects)
+
+
+def _tiling(tile: Tile, image_size: int | None, size: int, scales: tuple[float, ...]) -> TilePlan:
+    least = COARSE_MIN_SIDE if tile.coarse_min_side == "auto" else tile.coarse_min_side
+    return TilePlan(
+        size=size, overlap=tile.overlap, min_visibility=tile.min_visibility, scales=scales,
+        coarse_min_side=_to_sample_pixels(least, size, image_size),
+    )  # fmt: skip
+
+
+def _to_sample_pixels(length: float, size: int, image_size: int | None) -> float:
+    return length * (size / image_size if image_size else 1.0)
 
 
 def _assess(plan: TilePlan, negatives: float, image_size: int | None, objects: Objects) -> Candidate:
@@ -192,32 +203,41 @@ def _count_tiles(plan: TilePlan, width: int, height: int, boxes: bx.Boxes) -> ND
     """Return the tiles of an image with labels, those without, and the sample pixels of each [4]."""
     total = np.zeros(4)
     boxes = boxes[bx.area(boxes) > 0]
+    finest = finest_whole(boxes, Window(0, 0, width, height), plan)
     for scale in plan.scales:
         if not plan.windows(width, height, scale)[:1]:
             continue
         side = plan.side(scale)
-        (x, widths, x_shares), (y, heights, y_shares) = (
+        across, down = (
             _along(np.array(window_starts(length, side, plan.overlap)), side, length, scale, boxes[:, [axis, axis + 2]])
             for axis, length in enumerate((width, height))
         )
-        labelled = np.zeros((len(x), len(y)), dtype=np.bool_)
+        labelled = np.zeros((len(across.samples), len(down.samples)), dtype=np.bool_)
         for start in range(0, len(boxes), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            visibility = x_shares[chunk, :, None] * y_shares[chunk, None, :]  # [n, C, R]
-            labelled |= (visibility >= plan.min_visibility).any(axis=0)
-        pixels = widths[:, None] * heights[None, :]
+            visibility = across.shares[chunk, :, None] * down.shares[chunk, None, :]  # [n, C, R]
+            shown = np.minimum(across.shown[chunk, :, None], down.shown[chunk, None, :])
+            too_small = is_too_small(shown, scale, finest[chunk, None, None], plan)
+            labelled |= ((visibility >= plan.min_visibility) & ~too_small).any(axis=0)
+        pixels = across.samples[:, None] * down.samples[None, :]
         total += (labelled.sum(), (~labelled).sum(), pixels[labelled].sum(), pixels[~labelled].sum())
     return total
 
 
-def _along(
-    start: Ints, side: int, length: int, scale: float, interval: NDArray[np.float64]
-) -> tuple[Ints, NDArray[np.float64], NDArray[np.float64]]:
-    """Return along one axis the windows' starts [C], their samples' lengths [C], the shares of boxes shown [n, C]."""
+class _Axis(NamedTuple):
+    """The windows of one axis."""
+
+    samples: NDArray[np.float64]  # [C] lengths of their samples
+    shares: NDArray[np.float64]  # [n, C] of each box that they show
+    shown: NDArray[np.float64]  # [n, C] the same in sample pixels
+
+
+def _along(start: Ints, side: int, length: int, scale: float, interval: NDArray[np.float64]) -> _Axis:
     end = np.minimum(start + side, length)
     low, high = interval[:, :1], interval[:, 1:]
     shared = np.maximum(np.minimum(high, end) - np.maximum(low, start), 0.0)
-    return start, np.maximum(np.rint((end - start) * scale), 1.0), shared / (high - low)
+    samples = np.maximum(np.rint((end - start) * scale), 1.0)
+    return _Axis(samples, shared / (high - low), shared * (samples / (end - start)))
 
 
 def collect_objects(tables: Tables) -> Objects:
@@ -236,11 +256,14 @@ def collect_objects(tables: Tables) -> Objects:
     return Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
 
 
-def apply_settings(pinned: TilePlan, tile: Tile) -> TilePlan:
+def apply_settings(pinned: TilePlan, tile: Tile, image_size: int | None) -> TilePlan:
     """Return the pinned tiling with every setting that the configuration states explicitly."""
+    size = pinned.size if tile.size == "auto" else tile.size
+    least = tile.coarse_min_side
     return TilePlan(
-        size=pinned.size if tile.size == "auto" else tile.size,
+        size=size,
         overlap=tile.overlap,
         min_visibility=tile.min_visibility,
         scales=pinned.scales if tile.scales == "auto" else tile.scales,
+        coarse_min_side=pinned.coarse_min_side if least == "auto" else _to_sample_pixels(least, size, image_size),
     )

@@ -35,7 +35,12 @@ def test_everything_but_the_source_has_a_default(dataset) -> None:
     ("extra", "key", "found", "expected"),
     [
         ("tiles: {size: 3}", "tiles", "an unknown key", "tile, train, watch"),
-        ("tile: {sise: 3}", "tile.sise", "an unknown key", "one of min_visibility, negatives, overlap, scales, size"),
+        (
+            "tile: {sise: 3}",
+            "tile.sise",
+            "an unknown key",
+            "one of coarse_min_side, min_visibility, negatives, overlap, scales, size",
+        ),
         ("tile: {size: big}", "tile.size", "'big'", "a valid integer or 'auto'"),
         ("tile: {size: 31}", "tile.size", "31", "greater than or equal to 32 or 'auto'"),
         ("tile: {scales: [0.5, 2]}", "tile.scales.1", "2", "less than or equal to 1"),

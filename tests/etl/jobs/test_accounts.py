@@ -44,6 +44,7 @@ tilings = st.fixed_dictionaries(
         "overlap": st.sampled_from([0, 0.2, 0.5]),
         "min_visibility": st.sampled_from([0.2, 0.4, 1.0]),
         "scales": st.sampled_from([[1.0], [1.0, 0.5], "auto"]),
+        "coarse_min_side": st.sampled_from(["auto", 0, 20]),
         "negatives": st.sampled_from([0, 0.25, 1]),
     }
 )

@@ -11,8 +11,14 @@ from etl.stages import tile as tile_stage
 from etl.stages.tile import choose_negative_thresholds, cut_tiles, keeps_negative, label_weights, sample_wh
 
 
-def plan(size: int = 64, overlap: float = 0.25, visible: float = 0.4, scales: tuple[float, ...] = (1.0,)) -> TilePlan:
-    return TilePlan(size=size, overlap=overlap, min_visibility=visible, scales=scales)
+def plan(
+    size: int = 64,
+    overlap: float = 0.25,
+    visible: float = 0.4,
+    scales: tuple[float, ...] = (1.0,),
+    least: float | None = None,
+) -> TilePlan:
+    return TilePlan(size=size, overlap=overlap, min_visibility=visible, scales=scales, coarse_min_side=least)
 
 
 @st.composite
@@ -28,7 +34,8 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[int, int], bx.Boxes, np.ndarray, Tile
         draw(st.sampled_from([32, 64, 96])),
         draw(st.sampled_from([0.0, 0.25, 0.5])),
         draw(st.sampled_from([0.01, 0.4, 1.0])),
-        draw(st.sampled_from([(1.0,), (1.0, 0.5), (0.3,)])),
+        draw(st.sampled_from([(1.0,), (1.0, 0.5), (0.3,), (0.25, 1.0, 0.5)])),
+        draw(st.sampled_from([None, 0.0, 4.0, 15.0])),
     )
     return (width, height), bx.as_boxes(found), ignore, cut
 
@@ -42,8 +49,35 @@ def test_every_visible_part_is_a_label_or_an_ignore_region_and_never_background(
         assert sorted([*tile.labelled, *tile.ignored]) == np.flatnonzero(shown > 0).tolist()
         assert not ignore[tile.labelled].any()
         assert (tile.visibility >= cut.min_visibility).all()
-        unlabelled = [row for row in tile.ignored if not ignore[row]]
+        unlabelled = [
+            row for row, small in zip(tile.ignored, tile.too_small, strict=True) if not ignore[row] and not small
+        ]
         assert (shown[unlabelled] < cut.min_visibility).all()
+        assert (shown[tile.ignored[tile.too_small]] >= cut.min_visibility).all()
+        assert not ignore[tile.ignored[tile.too_small]].any()
+
+
+def inside(box: np.ndarray, window: Window) -> bool:
+    return bool((box[:2] >= window[:2]).all() and (box[2:] <= window[2:]).all())
+
+
+@given(scenes())
+@settings(max_examples=150, deadline=None)
+def test_a_part_below_the_limit_is_left_to_a_finer_tile_that_labels_the_object_whole(scene: tuple) -> None:
+    wh, boxes, ignore, cut = scene
+    tiles = cut_tiles(wh, boxes, ignore, cut)
+    everywhere = cut_tiles(wh, boxes, ignore, cut.model_copy(update={"coarse_min_side": None}))
+    least, clipped = cut.coarse_min_side or 0, bx.clip(boxes, (0, 0, *wh))
+    for tile, without_limit in zip(tiles, everywhere, strict=True):
+        finer = [other.window for other in tiles if other.scale > tile.scale]
+        sides = dict(zip(without_limit.labelled.tolist(), bx.size(without_limit.boxes).min(axis=1), strict=True))
+        left = {
+            row for row, side in sides.items() if side < least and any(inside(clipped[row], window) for window in finer)
+        }
+        assert set(tile.ignored[tile.too_small].tolist()) == left
+        assert set(tile.labelled.tolist()) == sides.keys() - left
+    rows_of = [{row for tile in made for row in tile.labelled.tolist()} for made in (tiles, everywhere)]
+    assert rows_of[0] == rows_of[1]  # no object loses its last label
 
 
 @given(scenes())

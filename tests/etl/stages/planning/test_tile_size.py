@@ -17,8 +17,8 @@ from etl.stages.planning import tile_size
 from etl.stages.tile import cut_tiles
 
 
-def cut(size: int, overlap: float, *scales: float) -> TilePlan:
-    return TilePlan(size=size, overlap=overlap, min_visibility=0.4, scales=scales or (1.0,))
+def cut(size: int, overlap: float, *scales: float, least: float = 0) -> TilePlan:
+    return TilePlan(size=size, overlap=overlap, min_visibility=0.4, scales=scales or (1.0,), coarse_min_side=least)
 
 
 def objects(wh: list[tuple[int, int]], found: list[list[list[float]]]) -> tile_size.Objects:
@@ -134,18 +134,27 @@ def subsets(ladder: list[float]) -> Iterator[tuple[float, ...]]:
     return chain.from_iterable(combinations(ladder, number) for number in range(len(ladder) + 1))
 
 
-@given(scenes(images=2, longest=400), st.sampled_from([0.1, 0.2, 0.5]), st.sampled_from([None, 128]))
+@given(
+    scenes(images=2, longest=400),
+    st.sampled_from([0.1, 0.2, 0.5]),
+    st.sampled_from([None, 128]),
+    st.sampled_from([0.0, 4.0, 12.0]),
+)
 @settings(max_examples=60, deadline=None)
 def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
-    scene: tile_size.Objects, overlap: float, image_size: int | None
+    scene: tile_size.Objects, overlap: float, image_size: int | None, least: float
 ) -> None:
     sizes = (64, 96, 128, 160)
-    tile = Tile(size="auto", overlap=overlap, min_visibility=0.4, negatives=0.25)
+    tile = Tile(size="auto", overlap=overlap, min_visibility=0.4, negatives=0.25, coarse_min_side=least)
     best = tile_size.best_candidate(tile_size.assess_candidates(tile, image_size, scene, sizes))
     small = np.percentile(bx.side_length(scene.xyxy), 5) if len(scene.xyxy) else 8.0
+
+    def in_sample(size: int) -> float:
+        return least * size / (image_size or size)
+
     shortfall = {size: max(8 - small * (image_size / size if image_size else 1), 0) for size in sizes}
     every = [
-        epoch_pixels(scene, cut(size, overlap, 1.0, *coarser), 0.25, image_size)
+        epoch_pixels(scene, cut(size, overlap, 1.0, *coarser, least=in_sample(size)), 0.25, image_size)
         for size in sizes
         if shortfall[size] == min(shortfall.values())
         for coarser in subsets([0.5**k for k in range(1, ceil(log2(max(scene.image_wh.max() / size, 1))) + 1)])
@@ -155,7 +164,9 @@ def test_the_choice_costs_at_most_a_twentieth_more_than_the_best_of_all(
             for dropped in coarser
         )
     ]
-    cost = epoch_pixels(scene, cut(best.size, overlap, *best.scales), 0.25, image_size)
+    plan = cut(best.size, overlap, *best.scales, least=in_sample(best.size))
+    assert best.tile_plan(tile, image_size) == plan
+    cost = epoch_pixels(scene, plan, 0.25, image_size)
     assert cost <= 1.05 * min(every) + 1
     assert best.pixels == pytest.approx(cost, abs=1)
     assert best.not_held == 0

@@ -44,6 +44,16 @@ def shared_area(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return width * height if width > 0 and height > 0 else 0.0
 
 
+def shown_side(box: tuple[float, ...], window: Window, scale: float) -> float:
+    """The shorter side of the part of a box in a window, in pixels of the sample, whose sides are whole."""
+    return min(
+        (min(box[axis + 2], window[axis + 2]) - max(box[axis], window[axis]))
+        * max(round((window[axis + 2] - window[axis]) * scale), 1)
+        / (window[axis + 2] - window[axis])
+        for axis in (0, 1)
+    )
+
+
 def bucket_of(side: float) -> int:
     return sum(side >= edge for edge in boxes.BUCKET_EDGES)
 
@@ -60,6 +70,16 @@ def count_in_loops(images: list[dict[str, Any]], annotations: list[dict[str, Any
         ]
         areas = [shared_area(box, frame) for box in clipped]
         whole = set()
+        windows = [
+            (scale, Window(x0 + part.window.x0, y0 + part.window.y0, x1 + part.window.x0, y1 + part.window.y0))
+            for part in region.regions_of(image, HELD_OUT)
+            for scale in plan.scales
+            for x0, y0, x1, y1 in plan.windows(part.window.x1 - part.window.x0, part.window.y1 - part.window.y0, scale)
+        ]
+        finest = [
+            max((scale for scale, window in windows if area and shared_area(box, window) == area), default=0.0)
+            for box, area in zip(clipped, areas, strict=True)
+        ]
         for part in region.regions_of(image, HELD_OUT):
             left, top = part.window[:2]
             for scale in plan.scales:
@@ -75,7 +95,11 @@ def count_in_loops(images: list[dict[str, Any]], annotations: list[dict[str, Any
                             continue
                         near |= shared_area(clipped[number], around) > 0
                         visible = shared_area(clipped[number], window) / areas[number]
-                        if visible > 0 and visible >= plan.min_visibility:
+                        too_small = (
+                            shown_side(clipped[number], window, scale) < (plan.coarse_min_side or 0)
+                            and finest[number] > scale
+                        )
+                        if visible > 0 and visible >= plan.min_visibility and not too_small:
                             sides.append(sqrt(areas[number]))
                             whole |= {number} if visible == 1 else set()
                     if part.split != "train":
@@ -103,7 +127,8 @@ def count_in_loops(images: list[dict[str, Any]], annotations: list[dict[str, Any
     st.sampled_from([64, 96, 128]),
     st.sampled_from([0.0, 0.2, 0.5]),
     st.sampled_from([0.1, 0.4, 1.0]),
-    st.sampled_from([(1.0,), (1.0, 0.5), (0.5, 0.25)]),
+    st.sampled_from([(1.0,), (1.0, 0.5), (0.5, 0.25), (0.25, 1.0, 0.5)]),
+    st.sampled_from([None, 0.0, 4.0, 12.0]),
 )
 @settings(max_examples=100, deadline=None)
 def test_every_tile_is_counted_as_plain_loops_count_it(
@@ -112,8 +137,9 @@ def test_every_tile_is_counted_as_plain_loops_count_it(
     overlap: float,
     min_visibility: float,
     scales: tuple[float, ...],
+    least: float | None,
 ) -> None:
-    plan = TilePlan(size=size, overlap=overlap, min_visibility=min_visibility, scales=scales)
+    plan = TilePlan(size=size, overlap=overlap, min_visibility=min_visibility, scales=scales, coarse_min_side=least)
     stats, expected = TileStats(tables_of(*dataset), plan, HELD_OUT), count_in_loops(*dataset, plan)
     assert {tile.sample_id: (tile.near, tile.pixels) for tile in stats.empty} == expected["empty"]
     assert len(stats.empty) == len(expected["empty"])
