@@ -224,6 +224,22 @@ class GateVerdict(Document):
     gains: dict[str, Gain] = Field(default_factory=dict)  # by metric
 
 
+class FalseAlarms(Document):
+    """Detections on the images without any labelled box, at or above the confidence thresholds."""
+
+    images: int
+    megapixels: float
+    detections: int
+    per_megapixel: float
+
+
+class UnsharedCategories(Document):
+    """The categories that only the detections have, and those that only the labels have."""
+
+    detector: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
 class Measurements(Document):
     """Everything measured on detections of each inference mode; single values are those of the combined mode."""
 
@@ -244,6 +260,13 @@ class Measurements(Document):
     confusion: tuple[tuple[int, ...], ...]  # [category, detected category], the last of each is "background"
     centre_recall: BySize[float | None]
     seams: Seams
+    false_alarms: FalseAlarms | None = None  # None: every image has a labelled box
+    thresholds_of: str = "evaluation"  # `model` or `default` where the images hold no object to choose them by
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether the images hold an object to judge by."""
+        return self.combined.boxes > 0
 
     @property
     def modes(self) -> dict[str, ModeMetrics]:
@@ -254,11 +277,14 @@ class Measurements(Document):
 class Evaluation(Measurements):
     """The measurements of a model or of a file of detections; `gate` is absent without `--promote`."""
 
-    dataset: str
+    dataset: str  # whose images were evaluated on
     snapshot: str  # URI
+    split: str = "val"  # whose images were evaluated on; `all`: every image
     model: str | None  # URI
     detections: str | None  # `truth`, or the URI of a COCO results file
     runs_on: str | None = None  # device and precision of the model, such as `cuda:0, float16`
     html: str  # URI of the page
     inference: InferenceChoice | None = None  # of a model whose plan this evaluation chose
     gate: GateVerdict | None = None
+    is_own: bool = True  # of a model on val of the snapshot it was trained on; only that is kept with the model
+    unshared: UnsharedCategories = UnsharedCategories()

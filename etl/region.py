@@ -48,7 +48,12 @@ def regions_of(image: Mapping[str, Any], held_out: tuple[float, float] | None) -
     if image["split"] == DIVIDED:
         assert held_out is not None
         return divide(image["width"], image["height"], *held_out)
-    return [Region(image["split"], Window(0, 0, image["width"], image["height"]))]
+    return [Region(image["split"], whole(image))]
+
+
+def whole(image: Mapping[str, Any]) -> Window:
+    """Return the window of a whole image."""
+    return Window(0, 0, image["width"], image["height"])
 
 
 def window_of(image: Mapping[str, Any], split: str, held_out: tuple[float, float] | None) -> Window:

@@ -96,20 +96,34 @@ def evaluate(
         str | None,
         typer.Option(help="COCO results file to evaluate instead of a model; `truth`: the labels.", show_default=False),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val, test or all images.", show_default="val, with --dataset all"),
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="YAML file of another dataset to evaluate on.", show_default=False)
+    ] = None,
     promote: Annotated[
         bool, typer.Option("--promote", help="Compare with the champion and replace it if the gate passes.")
     ] = False,
     precision: Precision = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on the val images in three modes: full image, tiled, and combined."""
+    """Evaluate a model on the val images in three modes: full image, tiled, and combined.
+
+    Only the evaluation on val of the snapshot that the model was trained on is kept with the model.
+    """
     settings = load(config, {} if precision is None else {"evaluate.precision": precision})
+    other = None if dataset is None else load(dataset)
     from train.evaluation import console, run
 
     with name_file_in_errors(config):
         if model is not None:
             _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
-        result = run.evaluate(settings, _open_snapshot(settings, snapshot), model, detections, promote=promote)
+        result = run.evaluate(
+            settings, _open_snapshot(other or settings, snapshot), model, detections,
+            promote=promote, split=split, dataset=other,
+        )  # fmt: skip
     if as_json:
         print_answer(result.to_dict(), True)
         return

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from etl.boxes import Boxes
 
 BORDER = 2.0  # a side this close to a tile border, in the view's pixels or in source pixels, may have been cut there
+DEFAULT_CONFIDENCE = 0.25  # confidence threshold of a category that no evaluation has chosen one for
 EVERY_CATEGORY = -1  # category of an ignore region whose own category is not among the model's
 
 Index = NDArray[np.int64]

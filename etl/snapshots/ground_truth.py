@@ -1,4 +1,4 @@
-"""The ground truth for evaluation: the images of a split and their boxes, in source pixels."""
+"""The ground truth for evaluation: the images of a split, or all images, and their boxes, in source pixels."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from etl.plan import Window
 from etl.snapshots.snapshot import Snapshot
 from etl.stages import remap
 
-IMAGE_COLUMNS = ("image_id", "path", "width", "height", "exif_orientation", *Window._fields)
+IMAGE_COLUMNS = ("image_id", "path", "sha256", "width", "height", "exif_orientation", *Window._fields)
+ALL = "all"  # in place of a split: every image, whole
 
 
 def load_ground_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table, pa.Table]:
-    """Return the images of a split and the boxes to detect in them.
+    """Return the images of a split, or of `all`, and the boxes to detect in them.
 
     Images are sorted by path, with the EXIF orientation to decode them with and the window x0 y0 x1 y1 that belongs to
     the split, usually the whole image. Boxes have the categories of the ontology and are clipped to their window, in
     its pixels; `area` is that of the label file. Evaluation ignores `ignore` and `difficult` boxes; `ignore` also marks
     a box whose share in the window is below the plan's min_visibility. Boxes that no tile labels are included.
     """
-    images = snapshot.table("images")
-    images = images.filter(pc.is_in(images["split"], pa.array([split, schema.DIVIDED]))).sort_by("path")
+    images = snapshot.table("images").sort_by("path")
+    if split != ALL:
+        images = images.filter(pc.is_in(images["split"], pa.array([split, schema.DIVIDED])))
     images = _add_windows(images, split, snapshot.config)
     orientation = pc.if_else(images["exif_applied"], images["exif_orientation"], pa.scalar(1, pa.int8()))
     images = images.set_column(images.schema.get_field_index("exif_orientation"), "exif_orientation", orientation)
     ledger = snapshot.table("ledger")
-    is_dropped = pc.and_(
-        pc.equal(ledger["outcome"], "dropped"), pc.is_in(ledger["stage"], pa.array(["ingest", "split"]))
-    )
+    stages = ["ingest"] if split == ALL else ["ingest", "split"]  # the split drops boxes of no split
+    is_dropped = pc.and_(pc.equal(ledger["outcome"], "dropped"), pc.is_in(ledger["stage"], pa.array(stages)))
     annotations = snapshot.table("annotations")
     unusable = pc.is_in(annotations["annotation_id"], ledger.filter(is_dropped)["annotation_id"].combine_chunks())
     in_split = pc.is_in(annotations["image_id"], images["image_id"].combine_chunks())
@@ -49,8 +50,11 @@ def load_ground_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table,
 
 
 def _add_windows(images: pa.Table, split: str, config: Config) -> pa.Table:
-    """Return the images with the window of each that belongs to a split."""
-    windows = [region.window_of(row, split, config.source.held_out) for row in images.to_pylist()]
+    """Return the images with the window of each that belongs to a split, the whole image for `all`."""
+    windows = [
+        region.whole(row) if split == ALL else region.window_of(row, split, config.source.held_out)
+        for row in images.to_pylist()
+    ]
     for name in Window._fields:
         images = images.append_column(name, pa.array([getattr(window, name) for window in windows], pa.int32()))
     return images

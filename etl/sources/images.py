@@ -22,8 +22,14 @@ def open_image(
     config: Config, path: str, value_range: Range | None, known: tuple[int, int, str] | None = None
 ) -> ImageFile:
     """Return the file of a source image; `known` are its width, height and format as stored."""
-    content = store.read_or_path(store.join(config.source.images, path))
-    return ImageFile(content, known, pixel_settings(config, value_range))
+    return image_file(config, path, pixel_settings(config, value_range), known)
+
+
+def image_file(
+    config: Config, path: str, settings: PixelSettings, known: tuple[int, int, str] | None = None
+) -> ImageFile:
+    """Return the file of a source image, whose values become pixels by these settings."""
+    return ImageFile(store.read_or_path(store.join(config.source.images, path)), known, settings)
 
 
 def read_image_file(config: Config, image: Mapping[str, Any], value_range: Range | None) -> ImageFile:
@@ -42,5 +48,4 @@ def applied_orientation(image: Mapping[str, Any]) -> int:
 
 def read_image(config: Config, path: str, orientation: int, settings: PixelSettings) -> codec.Pixels:
     """Return a source image uint8 [H, W, 3] RGB with an EXIF orientation applied."""
-    content = store.read_or_path(store.join(config.source.images, path))
-    return ImageFile(content, settings=settings).pixels(orientation)
+    return image_file(config, path, settings).pixels(orientation)

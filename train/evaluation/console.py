@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from etl import boxes
 from etl.evaluation import Evaluation
+from train.evaluation.basis import describe_basis, describe_images
 
 _BY_SIZE = tuple(f"AP_{name}" for name in boxes.BUCKETS)
 _METRICS = ("AP", "AP50", "AP75", *_BY_SIZE, "AP50_small", "AR", "NWD_AP", *(f"NWD_{name}" for name in _BY_SIZE))
@@ -15,7 +16,7 @@ def print_table(evaluation: Evaluation) -> None:
     from rich.table import Table
 
     modes = evaluation.modes
-    title = f"{evaluation.dataset}: {evaluation.images} images, sizes in {evaluation.size_reference} pixels"
+    title = f"{evaluation.dataset}: {describe_images(evaluation)}, sizes in {evaluation.size_reference} pixels"
     table = Table(title=title)
     for name in ("", *modes):
         table.add_column(name.replace("_", " "), justify="right" if name else "left")
@@ -25,4 +26,6 @@ def print_table(evaluation: Evaluation) -> None:
     table.add_row("seconds per image", *(f"{metrics.seconds_per_image:.2f}" for metrics in modes.values()))
     console = Console()
     console.print(table)
+    for sentence in describe_basis(evaluation):
+        console.print(sentence)
     console.print(f"report: {evaluation.html}", soft_wrap=True)

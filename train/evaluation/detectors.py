@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +52,13 @@ class Detector:
     tile: TilePlan
     runs_on: str | None = None  # device and precision of a model
     pixel_settings: PixelSettings = NO_SETTINGS
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # of an earlier evaluation of the model, by category
+    own_categories: tuple[str, ...] | None = None  # that it can detect; None: all
+
+    @property
+    def detectable(self) -> tuple[str, ...]:
+        """The categories that it can detect."""
+        return self.categories if self.own_categories is None else self.own_categories
 
     def scale(self, mode: Mode, image_wh: tuple[int, int]) -> float:
         """Return the highest resolution at which a mode shows an image, in network pixels per source pixel."""
@@ -116,7 +123,10 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
             detections[mode] = Detections(merged.xyxy, merged.score, index[merged.category], merged.window)
         return detections, seconds
 
-    return Detector(detect, categories, model.image_size, model.tile, model.runs_on, settings)
+    thresholds = model.meta.get("thresholds", {})
+    return Detector(
+        detect, categories, model.image_size, model.tile, model.runs_on, settings, thresholds, model.categories
+    )
 
 
 def _run_passes(model: Model, pixels: Pixels, confidence: float) -> dict[Mode, tuple[list[Detections], float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,10 @@ from etl.errors import SourceError
 from etl.imaging import codec
 from etl.imaging.wide import PixelSettings
 from etl.plan import Window
-from etl.sources.images import read_image
+from etl.sources.images import image_file
 from train.detections import EVERY_CATEGORY, GroundTruth
+
+_CURE = "restore it, or run `speck build` and evaluate on the new snapshot"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class EvalImage:
     window: Window  # the part that belongs to the split: of a divided image a region, else the whole image
     orientation: int  # EXIF, to decode it with
     truth: GroundTruth
+    sha256: str | None = None  # of the file when the snapshot was built; None: not checked
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -51,6 +54,7 @@ def build_eval_images(images: pa.Table, truth: pa.Table, categories: Sequence[st
             Window(*(image[side] for side in Window._fields)),
             image["exif_orientation"],
             _take(every, rows[image["image_id"]]),
+            image["sha256"],
         )
         for image in images.to_pylist()
     ]
@@ -77,10 +81,11 @@ def _take(truth: GroundTruth, rows: Sequence[int]) -> GroundTruth:
 def read_pixels(config: Config, image: EvalImage, settings: PixelSettings) -> codec.Pixels:
     """Return the window of an image [H, W, 3], upright.
 
-    SourceError when the image cannot be read or its size is not the one recorded in the snapshot.
+    SourceError when the image cannot be read or its file is not the one that the snapshot was built from.
     """
+    file = image_file(config, image.path, settings)
     try:
-        pixels = read_image(config, image.path, image.orientation, settings)
+        pixels = file.pixels(image.orientation)
     except codec.UnreadableImageError as error:
         raise SourceError(f"{image.path}: {error}") from error
     width, height = pixels.shape[1], pixels.shape[0]
@@ -88,7 +93,23 @@ def read_pixels(config: Config, image: EvalImage, settings: PixelSettings) -> co
         built_width, built_height = image.image_wh
         raise SourceError(
             f"{image.path}: the image size changed since the build: was {built_width} x {built_height}, "
-            f"now {width} x {height}"
+            f"now {width} x {height}; {_CURE}"
         )
+    if image.sha256 not in (None, file.sha256):
+        raise _changed(image)
     x0, y0, x1, y1 = image.window
     return pixels[y0:y1, x0:x1]
+
+
+def check_unchanged(config: Config, images: Iterable[EvalImage], settings: PixelSettings) -> None:
+    """Raise SourceError for the first image whose file is not the one that the snapshot was built from."""
+    for image in images:
+        if image.sha256 not in (None, image_file(config, image.path, settings).sha256):
+            read_pixels(config, image, settings)  # its error names what has changed
+            raise _changed(image)
+
+
+def _changed(image: EvalImage) -> SourceError:
+    return SourceError(
+        f"{image.path}: the file changed since the build, its labels may be those of another image; {_CURE}"
+    )

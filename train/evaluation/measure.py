@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from etl import boxes
 from etl.config import Config
-from etl.evaluation import CombinedMetrics, Measurements, MergeSettings, ModeMetrics, NwdSettings
+from etl.evaluation import (
+    CombinedMetrics,
+    FalseAlarms,
+    Measurements,
+    MergeSettings,
+    ModeMetrics,
+    NwdSettings,
+    OperatingPoint,
+)
 from train.detections import Detections, GroundTruth
 from train.evaluation import bootstrap, coco, error_types, metrics, nwd, operating_points
-from train.evaluation.detectors import DetectedImages
+from train.evaluation.detectors import DetectedImages, Detector
+from train.evaluation.images import EvalImage
 from train.evaluation.matching import MatchedDetections, match_images
-from train.evaluation.operating_points import MatchedImage, Scores
+from train.evaluation.operating_points import MatchedImage, Scores, Thresholds
 from train.evaluation.sized_boxes import scaled_images
 from train.prediction.tiled import Mode
 
@@ -31,7 +40,7 @@ def evaluate_detections(detected: DetectedImages, config: Config) -> Measurement
     scores, combined = Scores.of(matched), _combined_metrics(detected, config)
     best_f1 = operating_points.best_f1(scores)
     thresholds = operating_points.operating_points(matched, categories)
-    kept = drop_low_scores(detections, operating_points.confidence_thresholds(thresholds, best_f1))
+    kept = drop_low_scores(detections, counted_from(thresholds, best_f1, detected.detector))
     scale = detected.size_scale("combined", config.evaluate.size_reference)
     return Measurements(
         full_image=_measure_mode(detected, "full_image", config)[0],
@@ -54,10 +63,31 @@ def evaluate_detections(detected: DetectedImages, config: Config) -> Measurement
         confusion=error_types.confusion_matrix(truth, kept, len(categories)),
         centre_recall=error_types.centre_recall(truth, kept, scale),
         seams=error_types.seam_recall(truth, kept, [image.wh for image in detected.images], detected.detector.tile),
+        false_alarms=_count_false_alarms(detected.images, kept),
+        thresholds_of="evaluation" if scores.objects else "model" if detected.detector.thresholds else "default",
     )
 
 
-def drop_low_scores(detections: Sequence[Detections], thresholds: operating_points.Thresholds) -> list[Detections]:
+def counted_from(points: Mapping[str, OperatingPoint], overall: OperatingPoint, detector: Detector) -> Thresholds:
+    """Return the confidence threshold of each category [C]: of the best F1, without objects that of the detector."""
+    if overall.recall is None:
+        return operating_points.known_thresholds(detector.thresholds, detector.categories)
+    return operating_points.confidence_thresholds(points, overall)
+
+
+def _count_false_alarms(images: Sequence[EvalImage], kept: Sequence[Detections]) -> FalseAlarms | None:
+    """Return how many detections lie on the images without any labelled box; None without such images."""
+    empty = [number for number, image in enumerate(images) if not len(image.truth)]
+    if not empty:
+        return None
+    megapixels = sum(images[number].wh[0] * images[number].wh[1] for number in empty) / 1e6
+    count = sum(len(kept[number]) for number in empty)
+    return FalseAlarms(
+        images=len(empty), megapixels=round(megapixels, 6), detections=count, per_megapixel=round(count / megapixels, 6)
+    )
+
+
+def drop_low_scores(detections: Sequence[Detections], thresholds: Thresholds) -> list[Detections]:
     """Return the detections at or above the confidence threshold of their category [C]."""
     return [image.take(image.score >= thresholds[image.category]) for image in detections]
 

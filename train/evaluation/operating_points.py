@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl.evaluation import Calibration, CalibrationBin, ConfidenceCurve, OperatingPoint
-from train.detections import Detections, GroundTruth
+from train.detections import DEFAULT_CONFIDENCE, Detections, GroundTruth
 from train.evaluation.metrics import Matches
 
 _POINTS = 101  # of a curve
@@ -121,6 +121,11 @@ def confidence_thresholds(points: Mapping[str, OperatingPoint], overall: Operati
     return np.array(
         [other if point.confidence is None else point.confidence for point in points.values()], dtype=np.float64
     )
+
+
+def known_thresholds(known: Mapping[str, float], categories: Sequence[str]) -> Thresholds:
+    """Return the confidence threshold of each category [C] that an earlier evaluation chose, else the default."""
+    return np.array([known.get(name, DEFAULT_CONFIDENCE) for name in categories], dtype=np.float64)
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

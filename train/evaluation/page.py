@@ -10,6 +10,7 @@ import numpy as np
 from etl import boxes, numbers
 from etl.evaluation import ConfidenceCurve, Evaluation, Interval, ModeMetrics
 from etl.reports import charts, page
+from train.evaluation import basis
 from train.evaluation.examples import KINDS, Picture
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -30,6 +31,8 @@ def render(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
         "evaluation.html.j2",
         folder=_TEMPLATES,
         evaluation=evaluation,
+        where=basis.describe_images(evaluation),
+        basis=basis.describe_basis(evaluation),
         modes=_MODES,
         plots=_metric_plots(evaluation),
         sizes=_size_rows(evaluation),

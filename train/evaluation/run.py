@@ -1,30 +1,32 @@
-"""`speck evaluate`: detect on the val images, measure, compare with the champion, write the result, promote."""
+"""`speck evaluate`: detect on the images, measure, compare with the champion, write the result, promote."""
 
 from __future__ import annotations
 
 import logging
-from pathlib import PurePosixPath
+
+import pyarrow as pa
 
 from etl.config import Config
+from etl.enumeration import enumerate_first
 from etl.errors import ConfigError
-from etl.evaluation import Evaluation
+from etl.evaluation import Evaluation, UnsharedCategories
 from etl.imaging.codec import Pixels
-from etl.snapshots.ground_truth import load_ground_truth
-from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
-from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths
+from etl.storage.paths import EvaluationPaths
 from train.evaluation import examples, page, promotion
+from train.evaluation.basis import describe_basis
 from train.evaluation.detectors import (
     DetectedImages,
+    Detector,
     detect_all,
     find_newest_model,
     from_file_or_truth,
     load_detector,
 )
-from train.evaluation.images import EvalImage, build_eval_images, read_pixels
-from train.evaluation.measure import drop_low_scores, evaluate_detections
-from train.evaluation.operating_points import confidence_thresholds
+from train.evaluation.images import EvalImage, build_eval_images, check_unchanged, read_pixels
+from train.evaluation.measure import counted_from, drop_low_scores, evaluate_detections
+from train.evaluation.subject import Subject, choose_subject, is_own_evaluation, report_paths
 from train.models.model import save_thresholds
 
 log = logging.getLogger("speck")
@@ -38,63 +40,89 @@ def evaluate(
     out: str | None = None,
     *,
     promote: bool = False,
+    split: str | None = None,
+    dataset: Config | None = None,
 ) -> Evaluation:
     """Evaluate a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
 
-    Without either, the newest model is evaluated. With `promote` it is compared with the dataset's champion on the
-    same images and replaces it if the gate passes. Writes evaluation.json and evaluation.html into the model's folder,
-    or into `out`. ConfigError without a model, without val images, or for options that exclude each other.
+    Without either, the newest model is evaluated. `split` names another split, or `all` images; with `dataset`, another
+    dataset that the snapshot is of, it is `all` by default. With `promote` the model is compared with the dataset's
+    champion on the same images and replaces it if the gate passes. Writes evaluation.json and evaluation.html into
+    `out`, else into a folder of the dataset's `evaluations`; only a model's evaluation on val of the snapshot it was
+    trained on is written into its own folder, with its confidence thresholds. ConfigError without a model, without
+    images, or for options that exclude each other.
     """
     snapshot = Snapshot.open(snapshot) if isinstance(snapshot, str) else snapshot
+    subject = choose_subject(config, snapshot, split, dataset)
+    _refuse_options(subject, model, detections, promote)
     if detections is None:
         model = find_newest_model(config) if model is None else model
-        paths: EvaluationPaths = ModelPaths(model)
-    else:
-        _refuse_with_detections(model, promote)
-        paths = DatasetPaths(config.home).evaluation(PurePosixPath(detections).stem)
-    paths = paths if out is None else EvaluationPaths(out)
-    detected = _detect(config, snapshot, model, detections)
+    paths = report_paths(config, subject, model, detections) if out is None else EvaluationPaths(out)
+    table, truth = subject.load()
+    detector = _choose_detector(subject, table, model, detections)
+    unshared = _compare_categories(detector, snapshot)
+    images = build_eval_images(table, truth, detector.categories)
+    if detections is not None:
+        check_unchanged(subject.config, images, detector.pixel_settings)
+    detected = detect_all(images, detector)
     evaluation = Evaluation(
         **dict(evaluate_detections(detected, config)),
-        dataset=config.name,
+        dataset=subject.config.name,
         snapshot=snapshot.uri,
+        split=subject.split,
         model=model,
         detections=detections,
         runs_on=detected.detector.runs_on,
         html=paths.evaluation_html,
+        is_own=model is not None and is_own_evaluation(model, subject),
+        unshared=unshared,
     )
     if promote and model is not None:
         evaluation = evaluation.model_copy(update={"gate": promotion.compare(config, snapshot, model, detected)})
-    _write(config, paths, evaluation, detected)
-    if model is not None and paths.uri == ModelPaths(model).uri:
-        save_thresholds(model, {name: point.confidence for name, point in evaluation.thresholds.items()})
+    _write(subject.config, paths, evaluation, detected)
+    if model is not None and evaluation.is_own and out is None:
+        _save_thresholds(model, evaluation)
     if model is not None and evaluation.gate is not None:
         promotion.promote_if_passed(model, evaluation.gate)
     _log_result(evaluation)
     return evaluation
 
 
-def _refuse_with_detections(model: str | None, promote: bool) -> None:
-    if model is not None or promote:
+def _refuse_options(subject: Subject, model: str | None, detections: str | None, promote: bool) -> None:
+    if detections is not None and (model is not None or promote):
         other = "--model" if model is not None else "--promote"
         raise ConfigError("speck evaluate", f"{other}, --detections", "both", "one of them")
+    if promote and (subject.of_other_dataset or subject.split != "val"):
+        other = "--dataset" if subject.of_other_dataset else f"--split {subject.split}"
+        raise ConfigError(
+            "speck evaluate", f"--promote, {other}", "both", "one of them: the gate compares models on val"
+        )
 
 
-def _detect(config: Config, snapshot: Snapshot, model: str | None, detections: str | None) -> DetectedImages:
-    """Return the val images with the detections of a model, or else those of `detections`."""
-    table, truth = load_ground_truth(snapshot, "val")
-    if not table.num_rows:
-        raise missing_split_error(snapshot, "val")
+def _choose_detector(subject: Subject, images: pa.Table, model: str | None, detections: str | None) -> Detector:
     if detections is not None:
-        detector = from_file_or_truth(config, snapshot, detections, table)
-    else:
-        detector = load_detector(config, snapshot, model or find_newest_model(config))
-    return detect_all(build_eval_images(table, truth, detector.categories), detector)
+        return from_file_or_truth(subject.config, subject.snapshot, detections, images)
+    return load_detector(subject.config, subject.snapshot, str(model))
+
+
+def _compare_categories(detector: Detector, snapshot: Snapshot) -> UnsharedCategories:
+    """Return the categories that only the detector or only the snapshot has; ConfigError if they share none."""
+    only_detected = tuple(name for name in detector.detectable if name not in snapshot.categories)
+    only_labelled = tuple(name for name in snapshot.categories if name not in detector.detectable)
+    if detector.detectable and len(only_labelled) == len(snapshot.categories):
+        found = f"a detector of {enumerate_first(only_detected)} for labels of {enumerate_first(only_labelled)}"
+        raise ConfigError("speck evaluate", "", found, "a category that both have; ontology.rename renames labels")
+    return UnsharedCategories(detector=only_detected, labels=only_labelled)
+
+
+def _save_thresholds(model: str, evaluation: Evaluation) -> None:
+    if evaluation.has_objects:
+        save_thresholds(model, {name: point.confidence for name, point in evaluation.thresholds.items()})
 
 
 def _write(config: Config, paths: EvaluationPaths, evaluation: Evaluation, detected: DetectedImages) -> None:
     """Write the page, then evaluation.json."""
-    thresholds = confidence_thresholds(evaluation.thresholds, evaluation.best_f1)
+    thresholds = counted_from(evaluation.thresholds, evaluation.best_f1, detected.detector)
     kept = drop_low_scores(detected.detections["combined"], thresholds)
     chosen = examples.select_examples(detected.images, kept, detected.detector.categories)
 
@@ -109,4 +137,6 @@ def _write(config: Config, paths: EvaluationPaths, evaluation: Evaluation, detec
 def _log_result(evaluation: Evaluation) -> None:
     values = (evaluation.combined.AP50, evaluation.combined.AP_small)
     ap50, ap_small = ("none" if value is None else f"{value:.3f}" for value in values)
+    for sentence in describe_basis(evaluation):
+        log.info("evaluation: %s", sentence)
     log.info("evaluation: AP50 %s, AP_small %s: %s", ap50, ap_small, evaluation.html)

@@ -23,7 +23,7 @@ from etl.execution import progress
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.storage import store
-from train.detections import Detections
+from train.detections import DEFAULT_CONFIDENCE, Detections
 from train.prediction import drawing, media
 from train.prediction.ahead import map_ahead
 from train.prediction.tiled import MODES, own_settings, predict_images
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("speck")
 
 _PAINTERS = 2  # threads that draw and encode, on a GPU; on a CPU they would take it from the network
-_CONFIDENCE = 0.25  # least score drawn for a category that no evaluation has a best-F1 score for
 _TABLE = pa.schema(
     [
         ("file", pa.string()), ("category", pa.string()), ("score", pa.float64()),
@@ -230,7 +229,7 @@ class _Gallery:
 def _drawing_thresholds(model: Model, confidence: float | Literal["auto"]) -> NDArray[np.float64]:
     """Return the least score drawn for each category [C]."""
     known = model.meta.get("thresholds", {}) if confidence == "auto" else {}
-    default = _CONFIDENCE if confidence == "auto" else confidence
+    default = DEFAULT_CONFIDENCE if confidence == "auto" else confidence
     return np.array([known.get(name, default) for name in model.categories], dtype=np.float64)
 
 

@@ -1,0 +1,64 @@
+"""Sentences on what an evaluation rests on: its images, its categories, and what it leaves unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from etl import numbers
+from etl.enumeration import enumerate_first
+from etl.evaluation import Evaluation, FalseAlarms
+from etl.snapshots.ground_truth import ALL
+from etl.storage.paths import split_uri
+
+_IMAGES = {"val": "validation images", "train": "training images", "test": "test images", ALL: "images, every split"}
+_THRESHOLDS = {
+    "evaluation": "the best-F1 confidence of their category",
+    "model": "the confidence threshold in model.json",
+    "default": "a confidence of 0.25",
+}
+
+
+def describe_images(evaluation: Evaluation) -> str:
+    """Return number and split of the images."""
+    return f"{numbers.count(evaluation.images)} {_IMAGES[evaluation.split]}"
+
+
+def describe_basis(evaluation: Evaluation) -> list[str]:
+    """Return the sentences for the page and the terminal."""
+    return [*_on_model(evaluation), *_on_categories(evaluation), *_on_objects(evaluation)]
+
+
+def _on_model(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.model is None or evaluation.is_own:
+        return
+    snapshot, model = split_uri(evaluation.snapshot).id, split_uri(evaluation.model).id
+    yield (
+        f"Evaluated on snapshot {snapshot} of {evaluation.dataset}. Model {model} is unchanged: neither its confidence "
+        "thresholds nor its own evaluation, on val of the snapshot it was trained on, are replaced."
+    )
+    if split_uri(evaluation.snapshot).home == split_uri(evaluation.model).home and evaluation.split in ("train", ALL):
+        yield "The images include training images: the metrics are too good for new images."
+
+
+def _on_categories(evaluation: Evaluation) -> Iterator[str]:
+    unshared = evaluation.unshared
+    if unshared.detector:
+        yield f"Categories of the detector without labels here: {enumerate_first(unshared.detector)}."
+    if unshared.labels:
+        names = enumerate_first(unshared.labels)
+        yield f"Categories of the labels without detections: {names}; their objects count as missed."
+
+
+def _on_objects(evaluation: Evaluation) -> Iterator[str]:
+    if not evaluation.has_objects:
+        yield "The images hold no object to judge by: there is no AP and no recall."
+    if evaluation.false_alarms is not None:
+        yield _describe_false_alarms(evaluation.false_alarms, _THRESHOLDS[evaluation.thresholds_of])
+
+
+def _describe_false_alarms(alarms: FalseAlarms, threshold: str) -> str:
+    images = f"{numbers.count(alarms.images)} image{'s' * (alarms.images != 1)} without a labelled box"
+    return (
+        f"{numbers.count(alarms.detections)} detections at or above {threshold} lie on the {images} "
+        f"({alarms.megapixels:.3g} megapixels): {alarms.per_megapixel:.3g} false alarms per megapixel."
+    )
