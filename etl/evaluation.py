@@ -182,7 +182,8 @@ class InferencePlan(Document):
     """The passes over an image whose detections are merged, and how."""
 
     passes: tuple[InferencePass, ...]
-    merge: MergeSettings
+    merge: MergeSettings  # of the detections of one pass; without `across`, of those of all passes at once
+    across: MergeSettings | None = None  # of the merged detections of the passes
     max_detections: int  # of one view: the whole image, or a tile
 
 

@@ -86,6 +86,9 @@ class Evaluate(Section):
     precision: PredictionPrecision = "auto"
     """Number format of the network in evaluation and prediction: `auto` and `half` are float16 on an NVIDIA GPU and
     float32 on other devices. Boxes are always computed in float32."""
+    max_detections: Positive | Literal["auto"] = "auto"
+    """Most detections of one view (a tile, or the whole image). `auto` is twice the boxes of the most crowded train
+    tile or image, at least 300."""
     size_reference: Literal["source", "network"] = "source"
     """Pixels in which object size is measured for metrics by size: of the source image or of the network input."""
 

@@ -31,6 +31,7 @@ from train.engine.spec import TrainingSpec
 from train.engine.trainer import Trainer
 from train.models.architecture import Architecture, add_anchors, resolve
 from train.models.model import Trained, TrainingMeta, save_model
+from train.models.trained_labels import measure_labels
 from train.models.weights import find_weights
 
 compat.install()
@@ -106,6 +107,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         "config": config.resolved(),
         "recipe": reasons,
         "trained": trained,
+        "trained_labels": measure_labels(snapshot.table("samples"), spec.image_size / spec.tile_size).to_dict(),
     }
     uri = save_model(trainer.best_module(), home, meta)
     checkpoint.delete_state(run_uri)

@@ -8,12 +8,15 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors.torch import load as load_tensors, save as save_tensors
 
+from etl.config import Evaluate
 from etl.errors import StoreError
+from etl.evaluation import InferenceChoice
 from etl.imaging.wide import PixelSettings
 from etl.plan import TilePlan
 from etl.storage import store
@@ -24,6 +27,7 @@ from train.models.anchor_based import AnchorDetector
 from train.models.anchor_free import AnchorFreeDetector
 from train.models.architecture import KEYS, Architecture, Detector, check
 from train.models.batch_limit import BatchLimit
+from train.models.trained_labels import PER_VIEW, TrainedLabels
 
 compat.install()
 
@@ -58,6 +62,7 @@ class TrainingMeta(TypedDict):
     pixel_range: NotRequired[tuple[float, float] | None]  # shown as 0 to 255 in images of more than 8 bits
     recipe: list[str]  # the reasons for settings that were chosen automatically
     trained: Trained
+    trained_labels: NotRequired[dict[str, Any]]  # TrainedLabels; earlier versions did not record them
 
 
 class ModelMeta(TrainingMeta):
@@ -65,6 +70,7 @@ class ModelMeta(TrainingMeta):
 
     id: str
     architecture: Architecture
+    inference: NotRequired[dict[str, Any]]  # etl.evaluation.InferenceChoice, once the model was evaluated
     thresholds: NotRequired[dict[str, float]]  # the best-F1 score of each category, once the model was evaluated
 
 
@@ -124,10 +130,36 @@ class Model:
         """Whether images are rotated by their EXIF data, as in training."""
         return bool(self._source.get("exif", "apply") == "apply")
 
+    @cached_property
+    def inference(self) -> InferenceChoice | None:
+        """The inference plan that was chosen for the model; None before its evaluation."""
+        chosen = self.meta.get("inference")
+        return None if chosen is None else InferenceChoice.from_dict(f"{self.uri}: inference", chosen)
+
+    @property
+    def trained_labels(self) -> TrainedLabels | None:
+        """What the model was trained with; None for models of earlier versions."""
+        labels = self.meta.get("trained_labels")
+        return None if labels is None else TrainedLabels.from_dict(f"{self.uri}: trained_labels", labels)
+
+    def max_detections(self, settings: Evaluate) -> int:
+        """Return the most detections of a view: of the chosen plan, else as configured, else for the trained labels."""
+        if self.inference is not None:
+            return self.inference.chosen.max_detections
+        if settings.max_detections != "auto":
+            return settings.max_detections
+        return PER_VIEW if self.trained_labels is None else self.trained_labels.max_detections
+
     @property
     def _source(self) -> dict[str, Any]:
         """The section `source` of the configuration; earlier versions did not write every key."""
         return dict(self.meta.get("config", {}).get("source", {}))
+
+    def limit_detections(self, most: int) -> None:
+        """Let a head that needs no suppression return so many detections of a view; an ONNX file has a fixed number."""
+        head = getattr(self.module, "model", [None])[-1]
+        if self.nms_free and hasattr(head, "max_det"):
+            head.max_det = most
 
     def detect(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the first output of the network for a batch."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from etl.config import Evaluate
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan
 from train.device import choose_device
@@ -83,8 +84,8 @@ def export_onnx(model: Model, out: Path) -> OnnxExport:
     """Write a model as ONNX and return the answer of `speck export-model`; ConfigError if onnx is not installed.
 
     The input is [B, 3, S, S] RGB in [0, 1], padded with grey (114) on the right and at the bottom; S is the image size
-    rounded up to a multiple of the stride. The metadata hold model.json (tile geometry, categories, thresholds) under
-    `speck`, and the entries that other programs read: names, imgsz, stride.
+    rounded up to a multiple of the stride. The metadata hold model.json (tile geometry, categories, thresholds,
+    inference plan) under `speck`, and the entries that other programs read: names, imgsz, stride.
     """
     try:
         import onnx
@@ -93,6 +94,7 @@ def export_onnx(model: Model, out: Path) -> OnnxExport:
     if out.is_dir():
         raise ConfigError("speck export-model", "OUT", f"{out}, which is a folder", "a file name such as model.onnx")
     side = -(-model.image_size // model.stride) * model.stride
+    model.limit_detections(model.max_detections(Evaluate.model_validate(model.meta["config"].get("evaluate", {}))))
     module = _FirstOutput(copy.deepcopy(model.module)).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     out.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():

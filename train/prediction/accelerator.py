@@ -13,6 +13,7 @@ import torch
 
 from etl.errors import ConfigError
 from train.models.model import Model
+from train.models.trained_labels import PER_VIEW
 from train.prediction.device_rows import suppress_on_device
 from train.prediction.rows import Rows, above_confidence, suppress_raw
 from train.prediction.views import View
@@ -25,8 +26,8 @@ _LANES = 2  # batches on the GPU: one is computed while the detections of the ot
 class Accelerator:
     """A model on a GPU; threads may share it."""
 
-    def __init__(self, model: Model, confidence: float) -> None:
-        self._model, self._confidence = model, confidence
+    def __init__(self, model: Model, confidence: float, most: int = PER_VIEW) -> None:
+        self._model, self._confidence, self._most = model, confidence, most
         self._cuda = model.device.type == "cuda"
         self._launching = threading.Lock()
         self._taking_all = threading.Lock()
@@ -108,6 +109,6 @@ class Accelerator:
 
     def _select(self, output: torch.Tensor) -> list[Rows]:
         if not self._model.nms_free and output.is_cuda:
-            return suppress_on_device(output, self._confidence)
+            return suppress_on_device(output, self._confidence, self._most)
         to_rows = above_confidence if self._model.nms_free else suppress_raw
-        return [to_rows(view, self._confidence) for view in output.cpu().numpy()]
+        return [to_rows(view, self._confidence, self._most) for view in output.cpu().numpy()]

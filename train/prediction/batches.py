@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from train.models.model import Model
+from train.models.trained_labels import PER_VIEW
 from train.prediction.accelerator import Accelerator
 from train.prediction.ahead import map_ahead, usable_threads
 from train.prediction.rows import Rows, above_confidence, suppress_raw
@@ -21,12 +22,13 @@ _LOADED = 2**29  # bytes: or until images of this size were taken after it
 Batch = list[tuple[int, View]]  # with their numbers in the stream
 
 
-def detect(model: Model, views: Iterable[View], confidence: float) -> Iterator[Rows]:
-    """Yield the rows of every view, in order."""
+def detect(model: Model, views: Iterable[View], confidence: float, most: int = PER_VIEW) -> Generator[Rows, None, None]:
+    """Yield the rows of every view, `most` of each, in order."""
+    model.limit_detections(most)
     if not model.on_gpu:
-        yield from _detect_one_by_one(model, views, confidence)
+        yield from _detect_one_by_one(model, views, confidence, most)
         return
-    accelerator = Accelerator(model, confidence)
+    accelerator = Accelerator(model, confidence, most)
 
     def run(batch: Batch) -> list[tuple[int, Rows]]:
         rows = accelerator.rows([view for _, view in batch])
@@ -69,7 +71,7 @@ def group_by_shape(views: Iterable[View], model: Model) -> Iterator[Batch]:
         yield rest.batch
 
 
-def _detect_one_by_one(model: Model, views: Iterable[View], confidence: float) -> Iterator[Rows]:
+def _detect_one_by_one(model: Model, views: Iterable[View], confidence: float, most: int) -> Iterator[Rows]:
     pixels = np.empty((1, 0, 0, 3), dtype=np.uint8)
     to_rows = above_confidence if model.nms_free else suppress_raw
     for view in views:
@@ -79,4 +81,4 @@ def _detect_one_by_one(model: Model, views: Iterable[View], confidence: float) -
         image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
         with torch.inference_mode():
             output = model.detect(image.contiguous(memory_format=torch.channels_last))
-        yield to_rows(output.float().numpy()[0], confidence)
+        yield to_rows(output.float().numpy()[0], confidence, most)

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import torch
 
-from train.prediction.rows import CANDIDATES, PER_VIEW, RAW_IOU, Rows, float32_limit
+from train.models.trained_labels import PER_VIEW
+from train.prediction.rows import RAW_IOU, Rows, candidates, float32_limit
 
 _SCORES_AT_ONCE = 2**24  # bounds the memory when every score is above the confidence
 _BLOCK = 256  # candidates of a view compared with each other at a time, best first
 
 
-def suppress_on_device(raw: torch.Tensor, confidence: float) -> list[Rows]:
+def suppress_on_device(raw: torch.Tensor, confidence: float, most: int = PER_VIEW) -> list[Rows]:
     """Return the rows of each view of a float32 output [B, 4 + C, N]: those that `rows.suppress_raw` returns for it."""
     views = max(1, _SCORES_AT_ONCE // max(1, raw[0, 4:].numel()))
-    return [rows for part in raw.split(views) for rows in _suppress(part, confidence)]
+    return [rows for part in raw.split(views) for rows in _suppress(part, confidence, most)]
 
 
-def _suppress(raw: torch.Tensor, confidence: float) -> list[Rows]:
-    view, rows = _candidates(raw, confidence)
+def _suppress(raw: torch.Tensor, confidence: float, most: int) -> list[Rows]:
+    view, rows = _candidates(raw, confidence, candidates(most))
     count = _count(view, len(raw))
     padded = rows.new_zeros(len(raw), int(count.max()), 6)
     padded[view, _place(view, count)] = rows
-    kept, valid = _greedy(padded, count)
+    kept, valid = _greedy(padded, count, most)
     detections = padded.gather(1, kept[..., None].expand(-1, -1, 6))[valid].cpu()
     return [part.numpy() for part in detections.split(valid.sum(1).tolist())]
 
 
-def _candidates(raw: torch.Tensor, confidence: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the view [N] and the row [N, 6] of the best candidates, by view and in the order of suppression."""
+def _candidates(raw: torch.Tensor, confidence: float, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the view [N] and the row [N, 6] of the best candidates of each view, in the order of suppression."""
     above = raw[:, 4:] > float(float32_limit(confidence))
     view, category, candidate = above.nonzero(as_tuple=True)
     score = raw[view, 4 + category, candidate]
     order = _lexsort(-score, view)
-    best = order[_place(view[order], _count(view, len(raw))) < CANDIDATES]
+    best = order[_place(view[order], _count(view, len(raw))) < number]
     view, category, candidate, score = (values[best] for values in (view, category, candidate, score))
     cxcywh = raw[view, :4, candidate].double()
     corners = cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, :2] + cxcywh[:, 2:] / 2
@@ -62,8 +63,8 @@ def _place(view: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     return torch.arange(len(view), device=view.device) - (count.cumsum(0) - count)[view]
 
 
-def _greedy(rows: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the index [B, M] of the first PER_VIEW rows of each view that suppression keeps, and which are valid.
+def _greedy(rows: torch.Tensor, count: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the index [B, M] of the first `most` rows of each view that suppression keeps, and which are valid.
 
     `rows` is [B, K, 6], best first, of which each view has `count`.
     """
@@ -77,9 +78,9 @@ def _greedy(rows: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torc
         covered = (_overlaps(better, block) & valid[..., None]).any(1)
         alive = _keep_in_block((index < count[:, None]) & ~covered, _overlaps(block, block).triu(1))
         kept, valid = torch.cat([kept, index], dim=1), torch.cat([valid, alive], dim=1)
-        order = (~valid).int().argsort(dim=1, stable=True)[:, :PER_VIEW]
+        order = (~valid).int().argsort(dim=1, stable=True)[:, :most]
         kept, valid = kept.gather(1, order), valid.gather(1, order)
-        if bool(((valid.sum(1) == PER_VIEW) | (count <= begin + _BLOCK)).all()):
+        if bool(((valid.sum(1) == most) | (count <= begin + _BLOCK)).all()):
             break
     return kept, valid
 

@@ -39,6 +39,7 @@ def test_training_saves_a_model_that_loads_and_says_where_it_came_from(
     assert loaded.categories == ("blue", "red")
     assert (loaded.meta["snapshot"], loaded.meta["dataset"], loaded.image_size) == ("abc", "squares", 64)
     assert loaded.meta["trained"]["weights"] == "scratch"
+    assert loaded.trained_labels is not None and loaded.trained_labels.most_in_tile > 0
     assert any("epoch 1, step" in text and "s left" in text for text in caplog.messages)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["squares"]
     assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "runs", "shards", "snapshots"]

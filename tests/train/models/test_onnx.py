@@ -14,7 +14,8 @@ from etl.errors import ConfigError, StoreError
 from tests.train.models import test_anchor_based as test_anchored, test_model
 from train.models import architecture, model, onnx as portable
 from train.models.load import load_model
-from train.prediction import tiled
+from train.prediction import batches, tiled
+from train.prediction.views import whole_view
 
 pytest.importorskip("onnxruntime")
 
@@ -51,6 +52,22 @@ def test_an_exported_model_finds_the_same_boxes(tmp_path: Path, name: str, nms_f
     pixels = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
     first, second = (tiled.detect_tiles(one, pixels, loaded.tile, [1.0], 0.0) for one in (loaded, again))
     assert len(first) == len(second) > 0
+
+
+@pytest.mark.parametrize(("most", "number"), [(40, 40), (700, 336)])  # 16² + 8² + 4² cells
+def test_a_model_without_suppression_gives_as_many_detections_as_its_plan_allows(
+    tmp_path: Path, most: int, number: int
+) -> None:
+    torch.manual_seed(0)
+    module = model.build_detector(architecture.resolve("yolo26n"), test_model.CATEGORIES)
+    settings = {"evaluate": {"max_detections": most, "confidence": 0.0}}
+    meta = {**test_model.META, "model": "yolo26n", "nms_free": True, "image_size": 128, "config": settings}
+    loaded = model.load_saved_model(model.save_model(module.eval(), str(tmp_path), meta))
+    exported = portable.load_onnx(Path(portable.export_onnx(loaded, tmp_path / "model.onnx")["out"]))
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    for one in (loaded, exported):
+        (rows,) = batches.detect(one, [whole_view(pixels)], -1.0, one.max_detections(tiled.own_settings(one)))
+        assert len(rows) == number
 
 
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:

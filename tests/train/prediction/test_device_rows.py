@@ -23,10 +23,10 @@ def crowd(rng: np.random.Generator, number: int, categories: int, levels: int | 
     return raw
 
 
-def assert_equal_rows(raw: NDArray[np.float32], confidence: float) -> int:
+def assert_equal_rows(raw: NDArray[np.float32], confidence: float, most: int = rows.PER_VIEW) -> int:
     """Compare each view's rows on both ways; return the number of rows."""
-    on_device = device_rows.suppress_on_device(torch.from_numpy(raw), confidence)
-    on_host = [rows.suppress_raw(view, confidence) for view in raw]
+    on_device = device_rows.suppress_on_device(torch.from_numpy(raw), confidence, most)
+    on_host = [rows.suppress_raw(view, confidence, most) for view in raw]
     assert len(on_device) == len(on_host)
     for ours, theirs in zip(on_device, on_host, strict=True):
         assert ours.dtype == np.float64
@@ -71,6 +71,18 @@ def test_more_candidates_than_are_kept_for_suppression(levels: int | None) -> No
     raw = crowd(np.random.default_rng(3), 3500, 4, levels)
     assert (raw[4:] > 0.001).sum() > rows.CANDIDATES
     assert assert_equal_rows(raw[None], 0.001) == rows.PER_VIEW
+
+
+@pytest.mark.parametrize("most", [20, 300, 1000])
+def test_a_view_has_the_best_rows_up_to_the_limit(most: int) -> None:
+    scores = np.random.default_rng(5).permutation(np.linspace(0.1, 0.9, 1600)).astype(np.float32)
+    apart = np.zeros((5, 1600), dtype=np.float32)
+    apart[0], apart[1], apart[2:4], apart[4] = np.arange(1600) % 40 * 16, np.arange(1600) // 40 * 16, 10, scores
+    assert assert_equal_rows(apart[None], 0.05, most) == most
+    best = np.sort(scores)[::-1][:most]
+    np.testing.assert_array_equal(rows.suppress_raw(apart, 0.05, most)[:, 4], best)
+    without_suppression = np.column_stack([apart[:4].T, scores, np.zeros(1600)]).astype(np.float32)
+    assert set(rows.above_confidence(without_suppression, 0.05, most)[:, 4]) == set(best.astype(np.float64))
 
 
 def test_many_categories_in_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
