@@ -35,10 +35,10 @@ def measure_labels(samples: pa.Table, network_px: float) -> TrainedLabels:
     number = pc.list_value_length(train["boxes"]).fill_null(0)
     box, rows = pc.list_flatten(train["boxes"]), pc.list_parent_indices(train["boxes"])
     side = boxes.side_length(boxes.from_table(pa.Table.from_struct_array(box))) * network_px
-    scale = pc.take(train["scale"], rows).to_numpy()
+    scale = pc.take(train["scale"], rows).to_numpy().astype(np.float64)
     sizes = {
         float(value): (low, high)
-        for value in np.unique(scale)
+        for value in np.unique(scale[np.isfinite(scale)])
         for low, high in [np.percentile(side[scale == value], _PERCENTILES).round(2).tolist()]
     }
     objects = pa.table({"image": pc.take(train["image_id"], rows), "box": pc.struct_field(box, "annotation_id")})
