@@ -14,7 +14,8 @@ from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.imaging import lossless
 from etl.jobs import audit_cache, plan, split_check
-from etl.jobs.audit_images import example_pictures, measure_pixels, pixel_parts, sample_images
+from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
+from etl.jobs.audit_pictures import draw_pictures
 from etl.jobs.parts import boxes_of, image_count
 from etl.reports.audit_page import audit_page
 from etl.snapshots import snapshot
@@ -37,7 +38,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
 
     def compute() -> Answer:
         images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
-        audit = write_audit(work, _summarize(work, cluster, images, annotations), images, annotations)
+        audit = write_audit(work, cluster, _summarize(work, cluster, images, annotations), images, annotations)
         severities = Counter(finding.severity for finding in audit.findings)
         return {
             "findings": dict(sorted(severities.items())),
@@ -78,13 +79,21 @@ def label_parts(work: WorkDir, images: pa.Table, annotations: pa.Table) -> list[
     return [LabelPart(piece, boxes_of(piece, annotations), tile_size, image_size, rejected) for piece in pieces]
 
 
-def write_audit(work: WorkDir, summary: Summary, images: pa.Table, annotations: pa.Table) -> Audit:
+def write_audit(work: WorkDir, cluster: Cluster, summary: Summary, images: pa.Table, annotations: pa.Table) -> Audit:
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
     audit = conclude(summary, _context(work, images))
     preview = remap.preview_categories(annotations, work.categories, work.config.ontology)
-    pictures = example_pictures(work, audit, images, annotations)
+    pictures = draw_pictures(work, cluster, audit.findings, images, annotations)
     before, split = _audit_before(work.config), split_check.load_report(work)
-    page = audit_page(audit, preview, pictures, title=work.config.name, before=before, split=split)
+    page = audit_page(
+        audit,
+        preview,
+        pictures.fullest,
+        title=work.config.name,
+        before=before,
+        split=split,
+        pictures=pictures.of_findings,
+    )
     store.write_json(work.path("audit", AUDIT_JSON), audit.to_dict())
     store.write_bytes(work.path("audit", AUDIT_HTML), page.encode())
     return audit

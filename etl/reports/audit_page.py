@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
@@ -27,11 +28,12 @@ def audit_page(
     title: str = "",
     before: Audit | None = None,
     split: SplitReport | None = None,
+    pictures: Mapping[str, Sequence[tuple[str, bytes]]] = MappingProxyType({}),
 ) -> str:
     """Return the audit as one HTML page.
 
-    Thumbnails are captions with the JPEG bytes of images with boxes drawn; `before` is the audit of the last snapshot,
-    `split` the report of the split.
+    Thumbnails are captions with the JPEG bytes of images with boxes drawn, `pictures` those of each finding by its
+    code; `before` is the audit of the last snapshot, `split` the report of the split.
     """
     classes = audit.objects_by_class
     return render(
@@ -55,6 +57,7 @@ def audit_page(
             [row.category, row.becomes or "", row.rule, count(row.boxes), count(row.images)] for row in ontology_preview
         ],
         thumbnails=list(thumbnails),
+        pictures=pictures,
         split=split,
         split_tables=[] if split is None else list(_split_tables(split)),
         resolution_table=[_resolution(8, audit.resolution.px_8), _resolution(16, audit.resolution.px_16)],

@@ -1,0 +1,127 @@
+"""The pictures of the audit page, drawn on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.boxes import Boxes, corners, from_table
+from etl.config import Config
+from etl.execution.cluster import Cluster
+from etl.findings import Finding
+from etl.imaging import close_up, codec
+from etl.imaging.codec import Pixels
+from etl.imaging.wide import Range
+from etl.jobs.parts import image_count
+from etl.sources.images import applied_orientation, pixel_settings, read_image
+from etl.stages.audit.examples import TWO_READINGS, Example, choose_examples, fullest_images
+from etl.storage.work import WorkDir
+
+_FULL_SIDE = 560  # px: of images with many boxes, and of an image in two readings
+_QUALITY = 80
+_MOST_BYTES = 1_200_000  # of all pictures: a third more on the page
+
+Picture = tuple[str, bytes]  # caption and JPEG
+
+
+class Pictures(NamedTuple):
+    """The pictures of the page: of each finding by its code, and the images with the most boxes."""
+
+    of_findings: Mapping[str, Sequence[Picture]]
+    fullest: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class PicturePart:
+    """The pictures to draw of one image."""
+
+    config: Config
+    image: Mapping[str, Any]  # row of the table
+    examples: tuple[Example, ...]
+    boxes: Boxes  # [N, 4] of the image, as written
+    value_range: Range | None  # of images of more than 8 bits
+
+    @property
+    def images(self) -> Sequence[Mapping[str, Any]]:
+        """The one image."""
+        return (self.image,)
+
+
+def draw_pictures(
+    work: WorkDir, cluster: Cluster, findings: Sequence[Finding], images: pa.Table, annotations: pa.Table
+) -> Pictures:
+    """Return pictures of the images and boxes that findings name, and of the images with the most boxes.
+
+    `annotations` are the boxes as written. What exceeds the size of a page is left out, later examples first.
+    """
+    chosen = [*fullest_images(images, annotations), *choose_examples(findings, images, annotations)]
+    parts = _parts(work, chosen, annotations)
+    drawn = cluster.map(draw_examples, parts, label="audit pictures", images=image_count)
+    pictures = {
+        (example.code, example.caption): data
+        for part, of_image in zip(parts, drawn, strict=True)
+        for example, data in zip(part.examples, of_image, strict=True)
+    }
+    of_findings: dict[str, list[Picture]] = {"": []}
+    room = _MOST_BYTES
+    for example in chosen:
+        data = pictures[example.code, example.caption]
+        room -= len(data)
+        if room >= 0:
+            of_findings.setdefault(example.code, []).append((example.caption, data))
+    return Pictures(of_findings, of_findings.pop(""))
+
+
+def _parts(work: WorkDir, examples: Iterable[Example], annotations: pa.Table) -> list[PicturePart]:
+    """Return the examples image by image, so that each image is read once."""
+    by_image: dict[str, list[Example]] = {}
+    for example in examples:
+        by_image.setdefault(example.image["image_id"], []).append(example)
+    ids = pa.array(by_image, pa.string())
+    of_images = annotations.filter(pc.is_in(annotations["image_id"], value_set=ids))
+    return [
+        PicturePart(
+            work.config,
+            own[0].image,
+            tuple(own),
+            from_table(of_images.filter(pc.equal(of_images["image_id"], name))),
+            work.pixel_range,
+        )
+        for name, own in by_image.items()
+    ]
+
+
+def draw_examples(part: PicturePart) -> list[bytes]:
+    """Return the JPEG of each example of an image."""
+    settings = pixel_settings(part.config, part.value_range)
+    pixels = read_image(part.config, part.image["path"], applied_orientation(part.image), settings)
+    return [codec.encode(_draw(part, example, pixels), _QUALITY) for example in part.examples]
+
+
+def _draw(part: PicturePart, example: Example, pixels: Pixels) -> Pixels:
+    if example.box is not None:
+        return close_up.close_up(pixels, part.boxes, corners(example.box))
+    if example.code == TWO_READINGS:
+        return _both_readings(part)
+    return close_up.overview(pixels, part.boxes, close_up.SIDE if example.code else _FULL_SIDE)
+
+
+def _both_readings(part: PicturePart) -> Pixels:
+    """Return a rotated image with its boxes, left, and the image as stored with the boxes as they would lie there."""
+    settings = pixel_settings(part.config, part.value_range)
+    own_wh = np.array([part.image["width"], part.image["height"]] * 2, dtype=np.float64)
+    panels = []
+    for applied in (part.image["exif_orientation"], 1):
+        pixels = read_image(part.config, part.image["path"], applied, settings)
+        wh = np.array([pixels.shape[1], pixels.shape[0]] * 2, dtype=np.float64)
+        shares = part.config.source.format == "yolo"  # of the sides; other formats have pixels
+        boxes = part.boxes * wh / own_wh if shares else part.boxes
+        panels.append(close_up.overview(pixels, boxes, _FULL_SIDE // 2))
+    height = max(panel.shape[0] for panel in panels)
+    filled = [np.pad(panel, ((0, height - panel.shape[0]), (0, 4), (0, 0)), constant_values=255) for panel in panels]
+    return np.hstack(filled)

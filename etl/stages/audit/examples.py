@@ -1,0 +1,114 @@
+"""The images and boxes that the audit page shows of each finding."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl import schema
+from etl.findings import Finding
+
+PER_FINDING = 4  # pictures
+MOST = 80  # pictures of all findings
+FULLEST = 3  # images with the most boxes
+TWO_READINGS = "unknown_rotation"  # finding whose images are shown rotated and as stored
+
+Row = Mapping[str, Any]  # of the images or annotations table
+
+
+class Example(NamedTuple):
+    """A picture to draw: an image, or one of its boxes with the surroundings."""
+
+    code: str  # of the finding; empty of an image with many boxes
+    caption: str
+    image: Row
+    box: Row | None = None
+
+
+class _Location(NamedTuple):
+    image: Row
+    box: Row | None
+
+
+def choose_examples(findings: Sequence[Finding], images: pa.Table, annotations: pa.Table) -> list[Example]:
+    """Return examples of each finding, in rounds: the first of every finding, then the second of every finding.
+
+    They are the images and boxes that its files name, those of other images first. A label file stands for its image.
+    """
+    wanted = {file for row in findings for file in row.files}
+    locations = _locate(wanted, images, annotations)
+    boxes_of_image = Counter(annotations["image_id"].to_pylist())
+    of_findings = [
+        [_example(row.code, location, boxes_of_image) for location in _spread(row.files, locations)] for row in findings
+    ]
+    rounds = zip_longest(*(examples[:PER_FINDING] for examples in of_findings))
+    return [example for each in rounds for example in each if example is not None][:MOST]
+
+
+def fullest_images(images: pa.Table, annotations: pa.Table) -> list[Example]:
+    """Return the images with the most boxes, as examples of no finding."""
+    boxes_of_image = Counter(annotations["image_id"].to_pylist())
+    ids = images["image_id"].to_pylist()
+    paths = images["path"].to_pylist()
+    order = sorted(range(len(ids)), key=lambda row: (-boxes_of_image[ids[row]], paths[row]))
+    rows = images.take(pa.array(order[:FULLEST], pa.int64())).to_pylist()
+    return [_example("", _Location(row, None), boxes_of_image) for row in rows]
+
+
+def _example(code: str, location: _Location, boxes_of_image: Mapping[str, int]) -> Example:
+    image, box = location
+    if box is None:
+        number = boxes_of_image.get(image["image_id"], 0)
+        reading = "; left: rotated, right: as stored" if code == TWO_READINGS else ""
+        return Example(code, f"{image['path']}: {number} {'box' if number == 1 else 'boxes'}{reading}", image)
+    size = f"{box['x1'] - box['x0']:.4g} x {box['y1'] - box['y0']:.4g} px"
+    where = schema.place(box["file"], box["line"], image["path"], box["source_id"])
+    return Example(code, f"{box['category']}, {size}, {where}", image, box)
+
+
+def _spread(files: Iterable[str], locations: Mapping[str, _Location]) -> list[_Location]:
+    """Return the locations of the files, the first of each image before the others."""
+    named = [locations[file] for file in files if file in locations]
+    first = {location.image["image_id"]: location for location in reversed(named)}
+    return sorted(named, key=lambda location: first[location.image["image_id"]] is not location)
+
+
+def _locate(places: Collection[str], images: pa.Table, annotations: pa.Table) -> dict[str, _Location]:
+    """Return, by place, the image or the box that it names; other places lack."""
+    wanted = pa.array(sorted(places), pa.string())
+    rows = images.filter(pc.is_in(images["path"], value_set=wanted)).to_pylist()
+    locations = {row["path"]: _Location(row, None) for row in rows}
+    boxes = _named_boxes(wanted, images, annotations)
+    files = _images_of_files(pa.array(sorted(places - locations.keys() - boxes.keys()), pa.string()), annotations)
+    ids = pa.array(sorted({*(row["image_id"] for row in boxes.values()), *files.values()}), pa.string())
+    by_id = {row["image_id"]: row for row in images.filter(pc.is_in(images["image_id"], value_set=ids)).to_pylist()}
+    for place, box in boxes.items():
+        locations.setdefault(place, _Location(by_id[box["image_id"]], box))
+    return locations | {file: _Location(by_id[name], None) for file, name in files.items() if name in by_id}
+
+
+def _named_boxes(places: pa.Array, images: pa.Table, annotations: pa.Table) -> dict[str, Row]:
+    paths = images["path"].take(pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks()))
+    file, line, number = (annotations[name] for name in ("file", "line", "source_id"))
+    by_line = pc.binary_join_element_wise(file, line.cast(pa.string()), ":")
+    by_id = pc.binary_join_element_wise(file, ": ", paths, " #", number, "")
+    named = pc.coalesce(by_line, by_id)  # what `schema.place` returns of each box
+    chosen = pc.is_in(named, value_set=places)
+    rows = annotations.filter(chosen).to_pylist()
+    first: dict[str, Row] = {}
+    for place, row in zip(named.filter(chosen).to_pylist(), rows, strict=True):
+        first.setdefault(place, row)
+    return first
+
+
+def _images_of_files(files: pa.Array, annotations: pa.Table) -> dict[str, str]:
+    """Return the image_id of each label file that belongs to one image only."""
+    pairs = annotations.filter(pc.is_in(annotations["file"], value_set=files)).select(["file", "image_id"])
+    rows = pairs.group_by(["file", "image_id"]).aggregate([]).to_pylist()
+    owners = Counter(row["file"] for row in rows)
+    return {row["file"]: row["image_id"] for row in rows if owners[row["file"]] == 1}

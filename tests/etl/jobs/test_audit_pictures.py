@@ -1,0 +1,135 @@
+"""The pictures of the audit page: in every format the box that a finding names is found again and shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import audit_pictures
+from etl.jobs.build import audit_source
+
+W, H = 200, 160
+BOXES = [(20, 30, 40, 50), (20, 30, 40, 50), (60, 90, 100, 130)]  # the first two are a double label
+BLUE, RED = (0, 0, 255), (255, 60, 60)
+READER = """
+from etl.formats.labels import ImageLabels, LabelBox
+
+def read(files, images):
+    for image in images:
+        boxes = tuple(LabelBox("car", box) for box in {boxes})
+        yield image, "all.csv", ImageLabels("all.csv", boxes=boxes)
+"""
+
+
+def scenes(folder: Path) -> None:
+    """Two images of noise with a blue object in each box."""
+    folder.mkdir()
+    for number, name in enumerate("ab"):
+        pixels = np.random.default_rng(number).integers(60, 200, (H, W, 3), dtype=np.uint8)
+        for x0, y0, x1, y1 in BOXES:
+            pixels[y0:y1, x0:x1] = BLUE[::-1]
+        cv2.imwrite(str(folder / f"{name}.png"), pixels)
+
+
+def write_lines(folder: Path, line: Callable[[float, float, float, float], str]) -> None:
+    for name in "ab":
+        (folder / f"{name}.txt").write_text("\n".join(line(*box) for box in BOXES))
+
+
+def write_yolo(folder: Path) -> None:
+    write_lines(folder, lambda a, b, c, d: f"0 {(a + c) / 2 / W} {(b + d) / 2 / H} {(c - a) / W} {(d - b) / H}")
+
+
+def write_visdrone(folder: Path) -> None:
+    write_lines(folder, lambda x0, y0, x1, y1: f"{x0},{y0},{x1 - x0},{y1 - y0},1,4,0,0")
+
+
+def write_dota(folder: Path) -> None:
+    write_lines(folder, lambda x0, y0, x1, y1: f"{x0} {y0} {x1} {y0} {x1} {y1} {x0} {y1} car 0")
+
+
+def write_voc(folder: Path) -> None:
+    for name in "ab":
+        objects = "\n".join(
+            f"<object><name>car</name><bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax>"
+            f"<ymax>{y1}</ymax></bndbox></object>"
+            for x0, y0, x1, y1 in BOXES
+        )
+        head = f"<filename>{name}.png</filename><size><width>{W}</width><height>{H}</height></size>"
+        (folder / f"{name}.xml").write_text(f"<annotation>{head}\n{objects}\n</annotation>")
+
+
+def write_coco(folder: Path) -> None:
+    images = [{"id": n, "file_name": f"{name}.png", "width": W, "height": H} for n, name in enumerate("ab")]
+    rows = [
+        {"id": 3 * n + k, "image_id": n, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for n in range(2)
+        for k, (x0, y0, x1, y1) in enumerate(BOXES)
+    ]
+    document = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "car"}]}
+    (folder / "all.json").write_text(json.dumps(document))
+
+
+def write_custom(folder: Path) -> None:
+    (folder / "own_reader.py").write_text(READER.format(boxes=BOXES))
+    (folder / "all.csv").write_text("")
+
+
+FORMATS = {
+    "yolo": write_yolo, "visdrone": write_visdrone, "dota": write_dota, "voc": write_voc, "coco": write_coco,
+    "custom": write_custom,
+}  # fmt: skip
+
+
+def pictures_of(page: str, code: str) -> list[tuple[str, np.ndarray]]:
+    """Caption and RGB pixels of the pictures that a page shows of a finding."""
+    item = next(part for part in page.split("<li class=") if f"<code>{code}</code>" in part)
+    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="([^"]*)"', item)
+    decoded = [(caption, cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 1)) for data, caption in found]
+    return [(unescape(caption), pixels[..., ::-1]) for caption, pixels in decoded]
+
+
+def share_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> float:
+    return float((np.abs(pixels.astype(int) - colour).max(axis=2) < 60).mean())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_in_every_format_a_finding_shows_its_box_with_its_surroundings(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    scenes(folder)
+    FORMATS[name](folder)
+    source = {"format": f"{folder}/own_reader:read" if name == "custom" else name, "images": str(folder)}
+    source |= {"categories": ["car"]} if name == "yolo" else {}
+    config = Config.model_validate({"name": "some", "store": str(tmp_path / "store"), "source": source})
+    with cluster.serial() as here:
+        audit = audit_source(config, here)
+    (double,) = [row for row in audit.findings if row.code == "duplicate_boxes"]
+    shown = pictures_of(Path(audit.html).read_text(), "duplicate_boxes")
+    assert [caption.split(", ", 2)[1:] for caption, _ in shown] == [["20 x 20 px", file] for file in double.files]
+    for _, pixels in shown:  # 64 px around an object of 20 x 20 px, four times as large
+        assert pixels.shape == (256, 256, 3)
+        assert share_of(pixels, BLUE) == pytest.approx((20 / 64) ** 2, rel=0.25)
+        assert share_of(pixels, RED) > 0.003
+
+
+def test_pictures_beyond_the_size_of_a_page_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    scenes(folder)
+    write_yolo(folder)
+    source = {"format": "yolo", "images": str(folder), "categories": ["car"]}
+    config = Config.model_validate({"name": "some", "store": str(tmp_path / "store"), "source": source})
+    monkeypatch.setattr(audit_pictures, "_MOST_BYTES", 60_000)
+    with cluster.serial() as here:
+        page = Path(audit_source(config, here).html).read_text()
+    data = [base64.b64decode(found) for found in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
+    assert 0 < sum(map(len, data)) <= 60_000
