@@ -41,7 +41,7 @@ class RejectReason:
 class LedgerRule:
     """Why a stage kept, clipped, merged, ignored or dropped an annotation.
 
-    In the ledger a colon and a class name may follow the rule: `merge:car`.
+    In the ledger a colon and a class name, or a kind of suspect, may follow the rule: `merge:car`, `review:swapped`.
     """
 
     rule: str

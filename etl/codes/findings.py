@@ -49,6 +49,16 @@ _LABELS = (
         "Boxes are far wider, taller or longer than the others of their class.",
         "Look at them: labelling errors, groups, or another class?",
     ),
+    FindingCode(
+        "reviewed_labels", ("info",),
+        "Labels that differ from their files by answers of the review: added, moved, removed, or of another class.",
+        "",
+    ),
+    FindingCode(
+        "stale_answers", ("warning",),
+        "Answers of the review that are not applied, because the label or the image has changed since.",
+        "Run `speck find-errors` again: it no longer suspects labels that were corrected in their files.",
+    ),
     FindingCode("difficult", ("info",), "Boxes marked difficult are trained on and ignored in evaluation.", ""),
     FindingCode(
         "ignore_regions", ("info",),

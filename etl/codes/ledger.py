@@ -8,6 +8,7 @@ from etl.codes.rejects import REASONS
 _RULES = (
     LedgerRule("image_border", ("ingest",), ("clipped",), "The box reaches outside its image and is cut there."),
     LedgerRule("sorted_corners", ("ingest",), ("kept",), "Its left and right or top and bottom were exchanged."),
+    LedgerRule("review", ("ingest",), ("kept", "dropped"), "An answer of the review corrected, added or removed it."),
     LedgerRule("duplicate_of_train", ("split",), ("dropped",), "Its val or test image equals a train image in bytes."),
     LedgerRule("near_duplicate_of_train", ("split",), ("dropped",), "Its val or test image looks like a train image."),
     LedgerRule("frame_guard", ("split",), ("dropped",), "Its frame lies between a video's blocks of several splits."),

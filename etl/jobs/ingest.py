@@ -31,10 +31,12 @@ from etl.jobs.plan import PLAN_UPDATE
 from etl.jobs.refusal import refuse
 from etl.jobs.unknown_classes import report_unknown_classes
 from etl.jobs.versions import VERSIONS
+from etl.lifecycle.review import load_errors
 from etl.plan import Plan
+from etl.review import Answer
 from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
-from etl.stages import ingest, remap
+from etl.stages import ingest, remap, review
 from etl.stages.class_list import extend_categories, report_roots, unused_roots
 from etl.stages.image_traits import find_traits
 from etl.stages.misread_boxes import reject_misread_boxes
@@ -60,6 +62,7 @@ class _Inputs:
     plan: Plan | None  # None before the first build
     purpose: str
     full: bool
+    review: tuple[Answer, ...] = ()  # the answers that correct labels
 
     @property
     def pinned_categories(self) -> tuple[str, ...]:
@@ -71,7 +74,8 @@ class _Inputs:
         config, plan = self.config, self.plan
         pinned = plan.model_dump(mode="json") if plan is not None else None
         codec = lossless.choose_codec(config.shard.jpeg, plan.codec if plan is not None else None)
-        return _work_dir(config, self.purpose, self.source.fingerprint, pinned, codec, self.full)
+        answers = [[row.to_dict() for row in self.review]] if self.review else []
+        return _work_dir(config, self.purpose, self.source.fingerprint, pinned, codec, self.full, *answers)
 
 
 def run(
@@ -88,7 +92,7 @@ def run(
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
     plan = load_plan(config.home) if plan is None else plan
     pinned = plan.guesses if plan is not None and purpose != PLAN_UPDATE else None
-    inputs = _Inputs(config, _scan(config, pinned, purpose), plan, purpose, full)
+    inputs = _Inputs(config, _scan(config, pinned, purpose), plan, purpose, full, load_errors(config.home))
     work = inputs.work()
     with work.hold_lease():
         if not work.exists:
@@ -140,9 +144,15 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     if (message := check_losses(config.source, tables, categories)) is not None:
         explained = "\n".join([message, *(row.advice for row in unknown)])
         raise refuse(work, explained, tables, categories)
+    corrections = ingest.describe_corrections(tables)
+    reviewed = review.apply_answers(tables, inputs.review, categories, config.ontology)
+    tables, counts = reviewed.tables, reviewed.counts()
+    if counts:
+        log.info("review: %d labels corrected, %d answers stale", len(reviewed.applied), len(reviewed.stale))
     findings = [
         *inputs.source.findings,
-        *ingest.describe_corrections(tables),
+        *corrections,
+        *reviewed.findings(),
         *report_roots(left_out),
         *unknown,
         *find_traits(traits, config.source.exif),
@@ -151,7 +161,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     for name, table in tables.items():
         work.write("ingest", name, table)
     ranges = {"pixel_range": value_range, "new_pixel_range": new_range(config, traits, value_range)}
-    _write_build(inputs, work, findings, categories=categories, boxes=boxes, **ranges)
+    _write_build(inputs, work, findings, categories=categories, boxes=boxes, review=counts, **ranges)
     if not rows.equals(cached):
         ingest_cache.save(config, keys, rows)
     reasons = Counter(tables["rejects"]["reason"].to_pylist())
@@ -160,6 +170,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         "images_unchanged": cached.num_rows,
         "annotations": boxes,
         "rejects": dict(sorted(reasons.items())),
+        **({"review": counts} if counts else {}),
         "cpu_seconds": cluster.take_cpu_seconds(),
     }
 

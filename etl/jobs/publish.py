@@ -24,7 +24,7 @@ from etl.snapshots import diff, snapshot
 from etl.snapshots.answer import BuildAnswer, FittedAnchors, SnapshotCounts
 from etl.snapshots.class_changes import Labels
 from etl.snapshots.snapshot import Snapshot
-from etl.stages import STAGES, ledger
+from etl.stages import STAGES, ledger, review
 from etl.stages.remap import trained_categories
 from etl.storage import lease, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri
@@ -108,11 +108,12 @@ def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> Sna
         return dict(sorted(Counter(values.to_pylist()).items()))
 
     samples, events = tables["samples"], tables["ledger"]
-    final = events.filter(pc.equal(events["stage"], schema.FINAL))
+    final, added = events.filter(pc.equal(events["stage"], schema.FINAL)), review.count_added(events)
     base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
     return SnapshotCounts(
         images=tables["images"].num_rows,
-        annotations=final.num_rows,
+        annotations=final.num_rows - added,
+        added=added,
         rejects=count(tables["rejects"]["reason"]),
         ledger=ledger.count_outcomes(final),
         samples=count(samples["split"]),

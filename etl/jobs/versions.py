@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etl.stages import ingest, remap, split, tile
+from etl.stages import ingest, remap, review, split, tile
 from etl.stages.anchors import fit
 from etl.stages.audit import conclude
 from etl.stages.augment import sample
@@ -10,6 +10,7 @@ from etl.storage import shard
 
 VERSIONS = {
     "ingest": ingest.VERSION,
+    "review": review.VERSION,
     "split": split.VERSION,
     "audit": conclude.VERSION,
     "remap": remap.VERSION,

@@ -23,6 +23,7 @@ class SnapshotCounts(Document):
 
     images: int  # rows of the table `images`
     annotations: int  # boxes in the source
+    added: int = 0  # boxes that a review added; the ledger's counts are of these and of `annotations`
     rejects: dict[str, int]  # files, images and annotations that could not be used, by reason
     ledger: dict[str, int]  # boxes by final outcome
     samples: dict[str, int]  # by split

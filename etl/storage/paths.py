@@ -2,7 +2,7 @@
 
 <store>/<dataset>/                          DatasetPaths
     plan.json  head.json  champion.json     the pinned plan, the newest snapshot, the champion
-    log/  promotions/                       one numbered entry for each publication and promotion
+    log/  promotions/  reviews/             one numbered entry for each publication, promotion and imported review
     lock.json  watch.json                   the lease, the last listing of the source
     seen.parquet  pixels.parquet            the ingest cache, the audit cache
     snapshots/<id>/                         SnapshotPaths
@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 # File names that other modules look up in a listing of their folder.
@@ -37,6 +38,7 @@ REFUSED_HTML = "refused.html"
 LABEL_ERRORS, SUSPECTS_HTML = "label_errors", "suspects.html"
 
 _TRIALS = "trials"
+_TRIAL_HOME = re.compile(rf"(?P<home>.*/(?P<name>[^/]+))/{_TRIALS}/[^/]+/(?P=name)")
 
 
 class Reference(NamedTuple):
@@ -135,6 +137,8 @@ class DatasetPaths:
         self.pixels: Final = f"{self.home}/pixels.parquet"
         self.log: Final = f"{self.home}/log"
         self.promotions: Final = f"{self.home}/promotions"
+        trial = _TRIAL_HOME.fullmatch(self.home)
+        self.reviews: Final = f"{trial['home'] if trial else self.home}/reviews"  # a trial uses those of its dataset
         self.snapshots: Final = f"{self.home}/{SNAPSHOTS}"
         self.shards: Final = f"{self.home}/shards"
         self.models: Final = f"{self.home}/{MODELS}"
@@ -143,6 +147,10 @@ class DatasetPaths:
         self.trials: Final = f"{self.home}/{_TRIALS}"
         self.refused: Final = f"{self.home}/refused"
         self.audit_html: Final = f"{self.home}/audit/{AUDIT_HTML}"
+
+    def review(self, sequence: int) -> str:
+        """Return the URI of the entry of an imported review."""
+        return f"{self.reviews}/{sequence:08d}.json"
 
     def log_entry(self, sequence: int) -> str:
         """Return the URI of the log entry of a publication."""

@@ -1,0 +1,213 @@
+"""Apply the answers of a review to the labels: add missing boxes, change classes, move boxes, remove labels.
+
+A corrected label keeps its annotation id. An answer is stale, and not applied, if its label or image has changed since:
+a label's id follows from its class and box as written, so that a changed label has another id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.boxes import XYXY, area, as_boxes, clip, from_rows
+from etl.config import Ontology
+from etl.enumeration import enumerate_first
+from etl.findings import Finding, finding
+from etl.ids import digest
+from etl.review import KINDS, Answer, Box, at_place
+from etl.schema import ANNOTATIONS, LEDGER, table
+from etl.stages.ledger import LedgerRow, ledger_row
+from etl.stages.remap import trained_names
+
+VERSION = 1
+FILE = "review"  # in the column `file` of an added box
+_ADDED = "review:missing"  # rule of an added box
+
+IMAGE_GONE = "the image is no longer used"
+LABEL_GONE = "the label was changed or removed in its file"
+LABEL_UNUSED = "the label is rejected"
+LABELLED_SINCE = "the object was labelled in its file"
+NOT_TRAINED = "the class is no longer trained"
+OUTSIDE = "the box is outside the image"
+_DONE = {"missing": "added", "swapped": "class changed", "misplaced": "moved", "spurious": "removed"}
+
+
+class Stale(NamedTuple):
+    """An answer that is not applied."""
+
+    answer: Answer
+    reason: str
+
+
+class Reviewed(NamedTuple):
+    """The tables with the corrected labels, the answers that were applied and those that were not."""
+
+    tables: dict[str, pa.Table]
+    applied: tuple[Answer, ...]
+    stale: tuple[Stale, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of applied answers by kind, and of stale ones; empty without answers."""
+        if not (self.applied or self.stale):
+            return {}
+        kinds = Counter(answer.kind for answer in self.applied)
+        return {**{kind: kinds[kind] for kind in KINDS}, "stale": len(self.stale)}
+
+    def findings(self) -> list[Finding]:
+        """Return what the audit reports: the applied answers and the stale ones."""
+        found = []
+        if self.applied:
+            done = Counter(_DONE[answer.kind] for answer in self.applied)
+            text = ", ".join(f"{done[word]:,} {word}" for word in _DONE.values() if done[word])
+            files = sorted({answer.path for answer in self.applied})
+            advice = f"Labels that differ from their files by answers of the review: {text}."
+            found.append(finding("reviewed_labels", advice, files, count=len(self.applied)))
+        if self.stale:
+            reasons = Counter(row.reason for row in self.stale)
+            text = enumerate_first(f"{reason} ({number:,})" for reason, number in sorted(reasons.items()))
+            places = sorted(f"{row.answer.path}: {row.answer.kind}: {row.reason}" for row in self.stale)
+            advice = (
+                f"Answers of the review that are not applied: {text}. Run `speck find-errors` again: it no longer "
+                "suspects labels that were corrected in their files."
+            )
+            found.append(finding("stale_answers", advice, places, count=len(self.stale)))
+        return found
+
+
+def apply_answers(
+    tables: Mapping[str, pa.Table], answers: Sequence[Answer], categories: Sequence[str], ontology: Ontology
+) -> Reviewed:
+    """Return the tables with the labels that the answers correct; `categories` are the classes of the source.
+
+    A class of an answer is a trained one; a label gets the class of the source that is trained as it, by preference
+    the one of its name. Missing boxes are added first, so that later answers can correct them.
+    """
+    errors = sorted((row for row in answers if row.answer == "error"), key=lambda row: row.kind != "missing")
+    if not errors:
+        return Reviewed(dict(tables), (), ())
+    labels = _Labels(tables, {row.image_id for row in errors}, source_classes(categories, ontology))
+    reasons = [labels.apply(row) for row in errors]
+    applied = tuple(row for row, reason in zip(errors, reasons, strict=True) if reason is None)
+    stale = tuple(Stale(row, reason) for row, reason in zip(errors, reasons, strict=True) if reason is not None)
+    return Reviewed(labels.corrected(tables), applied, stale)
+
+
+def source_classes(categories: Sequence[str], ontology: Ontology) -> dict[str, str]:
+    """Return a class of the source for each trained class."""
+    chosen: dict[str, str] = {}
+    for name, trained in trained_names(categories, ontology).items():
+        if name == trained or trained not in chosen:
+            chosen[trained] = name
+    return chosen
+
+
+def count_added(ledger: pa.Table) -> int:
+    """Return the number of boxes that a review added."""
+    is_added = pc.and_(pc.equal(ledger["stage"], "ingest"), pc.equal(ledger["rule"], _ADDED))
+    return int(pc.sum(is_added).as_py() or 0)
+
+
+def added_id(suspect_id: str) -> str:
+    """Return the annotation id of the box that is added for a suspect."""
+    return digest("review", suspect_id)[:16]
+
+
+class _Labels:
+    """The labels of some images, as the answers change them."""
+
+    def __init__(self, tables: Mapping[str, pa.Table], images: set[str], classes: Mapping[str, str]) -> None:
+        wanted = pa.array(sorted(images), pa.string())
+        rows = tables["images"].filter(pc.is_in(tables["images"]["image_id"], wanted)).to_pylist()
+        self._wh = {row["image_id"]: (row["width"], row["height"]) for row in rows}
+        annotations = tables["annotations"]
+        of_images = annotations.filter(pc.is_in(annotations["image_id"], wanted)).to_pylist()
+        self._labels: dict[str, dict[str, Any]] = {row["annotation_id"]: row for row in of_images}
+        ledger = tables["ledger"].filter(pc.equal(tables["ledger"]["outcome"], "dropped"))
+        self._rejected = set(ledger["annotation_id"].to_pylist()) & self._labels.keys()
+        self._written = {image: [row for row in of_images if self._is_object(row, image)] for image in self._wh}
+        self._classes = classes
+        self._changed: set[str] = set()
+        self._added: set[str] = set()
+        self._moved: set[str] = set()
+        self._events: list[LedgerRow] = []
+
+    def _is_object(self, row: Mapping[str, Any], image: str) -> bool:
+        is_region = row["ignore"] or row["crowd"]
+        return row["image_id"] == image and not is_region and row["annotation_id"] not in self._rejected
+
+    def apply(self, answer: Answer) -> str | None:
+        """Apply an answer, or return why it is stale."""
+        if answer.image_id not in self._wh:
+            return IMAGE_GONE
+        category = None if answer.new_category is None else self._classes.get(answer.new_category)
+        if answer.kind in ("missing", "swapped") and category is None:
+            return NOT_TRAINED
+        if answer.kind == "missing":
+            return self._add(answer, category)
+        label = self._labels.get(answer.annotation_id or "")
+        if label is None:
+            return LABEL_GONE
+        if answer.annotation_id in self._rejected:
+            return LABEL_UNUSED
+        if answer.kind == "swapped":
+            label["category"] = category
+        elif answer.kind == "misplaced":
+            if (box := self._clipped(answer.new_box or answer.box, answer.image_id)) is None:
+                return OUTSIDE
+            label.update(zip(XYXY, box, strict=True), area=_area(box), polygon=None)
+            self._moved.add(label["annotation_id"])
+        self._changed.add(label["annotation_id"])
+        outcome = "dropped" if answer.kind == "spurious" else "kept"
+        self._events.append(ledger_row(label["annotation_id"], "ingest", outcome, f"review:{answer.kind}"))
+        return None
+
+    def _add(self, answer: Answer, category: str | None) -> str | None:
+        written = self._written[answer.image_id]
+        there = [row for row, same in zip(written, at_place(answer.box, from_rows(written)), strict=True) if same]
+        if any(row["annotation_id"] not in answer.overlapping for row in there):
+            return LABELLED_SINCE
+        if (box := self._clipped(answer.box, answer.image_id)) is None:
+            return OUTSIDE
+        name = added_id(answer.suspect_id)
+        self._labels[name] = {
+            "annotation_id": name, "image_id": answer.image_id, "category": category,
+            **dict(zip(XYXY, box, strict=True)), "area": _area(box),
+            "crowd": False, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0, "file": FILE, "source_id": answer.suspect_id,
+        }  # fmt: skip
+        self._added.add(name)
+        self._events.append(ledger_row(name, "ingest", "kept", _ADDED))
+        return None
+
+    def _clipped(self, box: Box, image: str) -> Box | None:
+        """Return the part of a box within its image, None if there is none."""
+        cut = clip(as_boxes([box]), (0, 0, *self._wh[image]))
+        return tuple(cut[0].tolist()) if area(cut)[0] > 0 else None
+
+    def corrected(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        """Return the tables with the changed and added labels and their ledger rows."""
+        annotations, ledger = tables["annotations"], tables["ledger"]
+        changed, added = sorted(self._changed - self._added), sorted(self._added)
+        rows = table(ANNOTATIONS, [self._labels[name] for name in (*changed, *added)])
+        place = pc.index_in(annotations["annotation_id"], pa.array(changed, pa.string()))
+        order = np.where(
+            pc.is_valid(place).to_numpy(),
+            pc.fill_null(place, 0).to_numpy() + annotations.num_rows,
+            np.arange(annotations.num_rows),
+        )
+        order = np.append(order, annotations.num_rows + len(changed) + np.arange(len(added)))
+        moved = pc.is_in(ledger["annotation_id"], pa.array(sorted(self._moved), pa.string()))
+        of_old_place = pc.and_(moved, pc.equal(ledger["outcome"], "clipped"))
+        return {
+            **tables,
+            "annotations": pa.concat_tables([annotations, rows]).take(pa.array(order, pa.int64())),
+            "ledger": pa.concat_tables([ledger.filter(pc.invert(of_old_place)), table(LEDGER, self._events)]),
+        }
+
+
+def _area(box: Box) -> float:
+    return float(area(as_boxes([box]))[0])
