@@ -57,13 +57,15 @@ standard error."""
 def answers() -> str:
     """Return the page of the JSON objects that commands print, explained by the models' docstrings and comments."""
     from etl.evaluation import Evaluation
+    from etl.lifecycle.review import ImportedReview
     from etl.snapshots.answer import BuildAnswer
     from etl.stages.audit.model import AuditAnswer
     from etl.stages.planning.preview import PlanPreview
 
     lines = ["# Answers", "", ANSWERS]
     documented: list[type[BaseModel]] = []
-    models = {"audit": AuditAnswer, "plan": PlanPreview, "build": BuildAnswer, "evaluate": Evaluation}
+    models: dict[str, type[BaseModel]] = {"audit": AuditAnswer, "plan": PlanPreview, "build": BuildAnswer}
+    models |= {"evaluate": Evaluation, "import-review": ImportedReview}
     for command, model in models.items():
         lines += ["", f"## speck {command}", "", *_model(model, documented)]
     for model in documented:  # grows while their fields name others

@@ -25,7 +25,7 @@ def suspect_id(kind: str, image_id: str, annotation_id: str | None, box: Box) ->
     return hashlib.sha256("\0".join((kind, image_id, place)).encode()).hexdigest()[:16]
 
 
-class Answer(Document):
+class ReviewAnswer(Document):
     """The answer about one suspect.
 
     `error` adds the box of a missing label, changes the class of a swapped one, moves a misplaced one and removes a
@@ -45,12 +45,12 @@ class Answer(Document):
     overlapping: tuple[str, ...] = ()  # of a missing label: the labels that were at its place before; set on import
 
 
-class AnswerFile(Document):
+class ReviewFile(Document):
     """A file of answers, as the page of the suspects gives it."""
 
     dataset: str
     snapshot: str  # id of the snapshot whose labels were reviewed
-    answers: tuple[Answer, ...]
+    answers: tuple[ReviewAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Answered:
         return annotation_id is None and bool(at_place(box, self.missing.get(image_id, as_boxes([]))).any())
 
 
-def collect_answered(answers: Iterable[Answer]) -> Answered:
+def collect_answered(answers: Iterable[ReviewAnswer]) -> Answered:
     """Return what these answers settle."""
     answers = tuple(answers)
     missing: dict[str, list[Box]] = {}
@@ -92,9 +92,9 @@ def at_place(box: Box, others: Boxes) -> NDArray[np.bool_]:
     return np.asarray((iou(own, others)[0] >= SAME_IOU) | (nwd(own, others) >= SAME_NWD))
 
 
-def latest(answers: Iterable[Answer]) -> tuple[Answer, ...]:
+def latest(answers: Iterable[ReviewAnswer]) -> tuple[ReviewAnswer, ...]:
     """Return the last answer about each suspect, in the order in which they were given."""
-    last: dict[str, Answer] = {}
+    last: dict[str, ReviewAnswer] = {}
     for answer in answers:
         last.pop(answer.suspect_id, None)
         last[answer.suspect_id] = answer

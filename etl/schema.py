@@ -59,10 +59,10 @@ _IMAGES = (
     Column("labelled", pa.bool_(), "false: the image has no label file and is background"),
 )
 _ANNOTATIONS = (
-    Column("annotation_id", pa.string(), "digest of image, category and box, never of the place in a file"),
+    Column("annotation_id", pa.string(), "digest of image, category and box as written, never of the place in a file"),
     Column("image_id", pa.string(), "the image"),
-    Column("category", pa.string(), "class name as written in the source"),
-    *_corners(pa.float64(), "of the box, px"),
+    Column("category", pa.string(), "class name as written in the source, or corrected by a review"),
+    *_corners(pa.float64(), "of the box, px, as written or corrected by a review"),
     Column("crowd", pa.bool_(), "the box marks a group of objects"),
     Column("ignore", pa.bool_(), "the box marks a region that is neither object nor background"),
     Column("difficult", pa.int32(), "above 0: trained on, ignored in evaluation"),
@@ -72,7 +72,7 @@ _ANNOTATIONS = (
     Column("polygon", pa.list_(pa.float64()), "x y x y ..., px"),
     Column("track_id", pa.string(), "as in the source"),
     Column("extra", pa.string(), "JSON object of everything else in the source"),
-    Column("file", pa.string(), "the label file"),
+    Column("file", pa.string(), "the label file; `review` for a box that a review added"),
     Column("line", pa.int32(), "its line, where the format has lines"),
     Column("source_id", pa.string(), "its id in the label file, or in brackets its place in a list there"),
 )

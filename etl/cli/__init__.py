@@ -1,5 +1,5 @@
 """The commands that need no Torch; importing the package registers them in the order of `speck --help`."""
 
-from etl.cli import build, snapshots, models, local  # isort: skip
+from etl.cli import build, snapshots, models, review, local  # isort: skip
 
-__all__ = ["build", "local", "models", "snapshots"]
+__all__ = ["build", "local", "models", "review", "snapshots"]

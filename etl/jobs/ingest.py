@@ -33,7 +33,7 @@ from etl.jobs.unknown_classes import report_unknown_classes
 from etl.jobs.versions import VERSIONS
 from etl.lifecycle.review import load_errors
 from etl.plan import Plan
-from etl.review import Answer
+from etl.review import ReviewAnswer
 from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap, review
@@ -62,7 +62,7 @@ class _Inputs:
     plan: Plan | None  # None before the first build
     purpose: str
     full: bool
-    review: tuple[Answer, ...] = ()  # the answers that correct labels
+    review: tuple[ReviewAnswer, ...] = ()  # the answers that correct labels
 
     @property
     def pinned_categories(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
         split=split_check.load_report(work),
         findings=tuple(split_check.load_findings(work)),
         annotations=work.build["boxes"],
+        review=work.build.get("review", {}),
         boxes=tables.annotations.num_rows,
         base_tiles=preview.count_base_tiles(stats, plan),
         negatives=preview.preview_negatives(stats, plan, config),

@@ -11,12 +11,12 @@ from math import isfinite
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.boxes import as_boxes, area, clip, from_table
+from etl.boxes import area, as_boxes, clip, from_table
 from etl.config import Config
 from etl.document import Document
 from etl.enumeration import enumerate_first
 from etl.errors import ConfigError
-from etl.review import KINDS, Answer, Answered, AnswerFile, Box, at_place, collect_answered, latest, suspect_id
+from etl.review import KINDS, Answered, Box, ReviewAnswer, ReviewFile, at_place, collect_answered, latest, suspect_id
 from etl.snapshots.snapshot import Snapshot, head
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
@@ -38,15 +38,15 @@ class ImportedReview(Document):
     stale: int  # about labels that the newest snapshot no longer has
 
 
-def load_answers(home: str) -> tuple[Answer, ...]:
+def load_answers(home: str) -> tuple[ReviewAnswer, ...]:
     """Return the answers that hold for the dataset at `home`: of each suspect the last one."""
     folder = DatasetPaths(home).reviews
     entries = [f"{folder}/{file.path}" for file in store.list_files(folder)] if store.exists(folder) else []
-    files = (AnswerFile.from_json(uri, store.read_bytes(uri)) for uri in entries)
+    files = (ReviewFile.from_json(uri, store.read_bytes(uri)) for uri in entries)
     return latest(answer for file in files for answer in file.answers)
 
 
-def load_errors(home: str) -> tuple[Answer, ...]:
+def load_errors(home: str) -> tuple[ReviewAnswer, ...]:
     """Return the answers that correct labels."""
     return tuple(answer for answer in load_answers(home) if answer.answer == "error")
 
@@ -61,7 +61,7 @@ def import_answers(config: Config, content: bytes | str, where: str) -> Imported
 
     ConfigError if one of the answers is not about the dataset's labels: nothing is imported then.
     """
-    file = AnswerFile.from_json(where, content)
+    file = ReviewFile.from_json(where, content)
     if file.dataset != config.name:
         raise ConfigError(where, "dataset", repr(file.dataset), f"{config.name!r}: answers of another dataset")
     if not file.answers:
@@ -84,7 +84,7 @@ def import_answers(config: Config, content: bytes | str, where: str) -> Imported
     )
 
 
-def _by_kind(answers: Iterable[Answer]) -> dict[str, int]:
+def _by_kind(answers: Iterable[ReviewAnswer]) -> dict[str, int]:
     counts = Counter(answer.kind for answer in answers)
     return {kind: counts[kind] for kind in KINDS}
 
@@ -104,27 +104,28 @@ class _Labels:
     def __init__(self, snapshot: Snapshot) -> None:
         images, self._annotations = snapshot.table("images"), snapshot.table("annotations")
         columns = (images[name].to_pylist() for name in ("image_id", "path", "width", "height"))
-        self.images = {name: (path, (0, 0, width, height)) for name, path, width, height in zip(*columns, strict=True)}
+        self._images = {name: (path, (0, 0, width, height)) for name, path, width, height in zip(*columns, strict=True)}
         names = (self._annotations[name].to_pylist() for name in ("annotation_id", "image_id"))
         self._image_of = dict(zip(*names, strict=True))
         self.snapshot, self.categories = snapshot.id, snapshot.categories
 
-    def has_image(self, answer: Answer) -> bool:
+    def has_image(self, answer: ReviewAnswer) -> bool:
         """Return whether the image of an answer is there, under the path of the answer."""
-        return answer.image_id in self.images and self.images[answer.image_id][0] == answer.path
+        return answer.image_id in self._images and self._images[answer.image_id][0] == answer.path
 
-    def has(self, answer: Answer) -> bool:
+    def has(self, answer: ReviewAnswer) -> bool:
         """Return whether the image and the label of an answer are there."""
         known = answer.annotation_id is None or self._image_of.get(answer.annotation_id) == answer.image_id
         return known and self.has_image(answer)
 
     def holds(self, box: Box | None, image: str) -> bool:
-        """Return whether a box has an area within its image."""
+        """Return whether a box has an area within its image, or, of an image that is not there, anywhere."""
         if box is None or not all(map(isfinite, box)) or box[2] <= box[0] or box[3] <= box[1]:
             return False
-        return bool(area(clip(as_boxes([box]), self.images[image][1]))[0] > 0)
+        window = self._images[image][1] if image in self._images else box
+        return bool(area(clip(as_boxes([box]), window))[0] > 0)
 
-    def with_overlapping(self, answer: Answer) -> Answer:
+    def with_overlapping(self, answer: ReviewAnswer) -> ReviewAnswer:
         """Return an answer about a missing label with the labels that are at its place."""
         if answer.kind != "missing":
             return answer
@@ -133,18 +134,18 @@ class _Labels:
         return answer.model_copy(update={"overlapping": tuple(sorted(there["annotation_id"].to_pylist()))})
 
 
-def _check(answers: Sequence[Answer], labels: _Labels, where: str, *, exact: bool) -> None:
+def _check(answers: Sequence[ReviewAnswer], labels: _Labels, where: str, *, exact: bool) -> None:
     """Raise ConfigError, with examples, for answers that do not fit a snapshot; `exact`: it is the reviewed one."""
 
-    def require(fits: Callable[[Answer], bool], what: str, expected: str) -> None:
+    def require(fits: Callable[[ReviewAnswer], bool], what: str, expected: str) -> None:
         if wrong := [answer for answer in answers if not fits(answer)]:
             named = enumerate_first((f"{row.suspect_id} ({row.kind}, {row.path})" for row in wrong), _EXAMPLES)
             raise ConfigError(where, "answers", f"{len(wrong)} {what}: {named}", f"{expected}; nothing was imported")
 
-    def has_class(answer: Answer) -> bool:
+    def has_class(answer: ReviewAnswer) -> bool:
         return answer.new_category in labels.categories or not _needs(answer, "missing", "swapped")
 
-    def has_box(answer: Answer) -> bool:
+    def has_box(answer: ReviewAnswer) -> bool:
         box = answer.new_box if _needs(answer, "misplaced") else answer.box
         return labels.holds(box, answer.image_id) or not _needs(answer, "missing", "misplaced")
 
@@ -154,22 +155,20 @@ def _check(answers: Sequence[Answer], labels: _Labels, where: str, *, exact: boo
         require(labels.has_image, f"about images that {source} does not have", f"answers about {source}; {_AGAIN}")
         require(labels.has, f"about labels that {source} does not have", f"answers about {source}; {_AGAIN}")
     require(has_class, "without a trained class as new_category", f"one of {enumerate_first(labels.categories)}")
-    known = [answer for answer in answers if labels.has_image(answer)]
-    answers = known
     require(has_box, "without a box inside their image", "x0, y0, x1, y1 in pixels of the image")
 
 
-def _is_consistent(answer: Answer) -> bool:
+def _is_consistent(answer: ReviewAnswer) -> bool:
     own = suspect_id(answer.kind, answer.image_id, answer.annotation_id, answer.box)
     return answer.suspect_id == own and (answer.annotation_id is None) == (answer.kind == "missing")
 
 
-def _needs(answer: Answer, *kinds: str) -> bool:
+def _needs(answer: ReviewAnswer, *kinds: str) -> bool:
     """Return whether an answer corrects a label of one of these kinds."""
     return answer.answer == "error" and answer.kind in kinds
 
 
-def _keep(home: str, file: AnswerFile) -> tuple[str, dict[str, Answer]]:
+def _keep(home: str, file: ReviewFile) -> tuple[str, dict[str, ReviewAnswer]]:
     """Add the entry of a review; return its URI and the answers that held before, by suspect."""
     paths = DatasetPaths(home)
     entry = {**file.to_dict(), "time": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -33,6 +33,10 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
     console.print(_ontology_table(preview))
     for table in _split_tables(preview):
         console.print(table)
+    if preview.review:
+        stale = preview.review["stale"]
+        corrected = sum(preview.review.values()) - stale
+        console.print(f"review: {corrected:,} labels corrected, {stale:,} answers stale", soft_wrap=True)
     for row in preview.findings:
         console.print(f"{row.severity} {row.code} ({row.count:,}): {row.advice}", markup=False, soft_wrap=True)
     console.print(_negatives_table(preview.negatives))

@@ -19,7 +19,7 @@ from etl.config import Ontology
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.ids import digest
-from etl.review import KINDS, Answer, Box, at_place
+from etl.review import KINDS, Box, ReviewAnswer, at_place
 from etl.schema import ANNOTATIONS, LEDGER, table
 from etl.stages.ledger import LedgerRow, ledger_row
 from etl.stages.remap import trained_names
@@ -32,6 +32,7 @@ IMAGE_GONE = "the image is no longer used"
 LABEL_GONE = "the label was changed or removed in its file"
 LABEL_UNUSED = "the label is rejected"
 LABELLED_SINCE = "the object was labelled in its file"
+ADDED_BEFORE = "an earlier answer added the box"
 NOT_TRAINED = "the class is no longer trained"
 OUTSIDE = "the box is outside the image"
 _DONE = {"missing": "added", "swapped": "class changed", "misplaced": "moved", "spurious": "removed"}
@@ -40,7 +41,7 @@ _DONE = {"missing": "added", "swapped": "class changed", "misplaced": "moved", "
 class Stale(NamedTuple):
     """An answer that is not applied."""
 
-    answer: Answer
+    answer: ReviewAnswer
     reason: str
 
 
@@ -48,7 +49,7 @@ class Reviewed(NamedTuple):
     """The tables with the corrected labels, the answers that were applied and those that were not."""
 
     tables: dict[str, pa.Table]
-    applied: tuple[Answer, ...]
+    applied: tuple[ReviewAnswer, ...]
     stale: tuple[Stale, ...]
 
     def counts(self) -> dict[str, int]:
@@ -80,7 +81,7 @@ class Reviewed(NamedTuple):
 
 
 def apply_answers(
-    tables: Mapping[str, pa.Table], answers: Sequence[Answer], categories: Sequence[str], ontology: Ontology
+    tables: Mapping[str, pa.Table], answers: Sequence[ReviewAnswer], categories: Sequence[str], ontology: Ontology
 ) -> Reviewed:
     """Return the tables with the labels that the answers correct; `categories` are the classes of the source.
 
@@ -140,7 +141,7 @@ class _Labels:
         is_region = row["ignore"] or row["crowd"]
         return row["image_id"] == image and not is_region and row["annotation_id"] not in self._rejected
 
-    def apply(self, answer: Answer) -> str | None:
+    def apply(self, answer: ReviewAnswer) -> str | None:
         """Apply an answer, or return why it is stale."""
         if answer.image_id not in self._wh:
             return IMAGE_GONE
@@ -166,18 +167,23 @@ class _Labels:
         self._events.append(ledger_row(label["annotation_id"], "ingest", outcome, f"review:{answer.kind}"))
         return None
 
-    def _add(self, answer: Answer, category: str | None) -> str | None:
-        written = self._written[answer.image_id]
-        there = [row for row, same in zip(written, at_place(answer.box, from_rows(written)), strict=True) if same]
-        if any(row["annotation_id"] not in answer.overlapping for row in there):
-            return LABELLED_SINCE
+    def _add(self, answer: ReviewAnswer, category: str | None) -> str | None:
+        others = [*self._written[answer.image_id], *(self._labels[name] for name in sorted(self._added))]
+        there = [
+            row["annotation_id"]
+            for row, same in zip(others, at_place(answer.box, from_rows(others)), strict=True)
+            if same and row["image_id"] == answer.image_id and row["annotation_id"] not in answer.overlapping
+        ]
+        if there:
+            return ADDED_BEFORE if self._added.issuperset(there) else LABELLED_SINCE
         if (box := self._clipped(answer.box, answer.image_id)) is None:
             return OUTSIDE
         name = added_id(answer.suspect_id)
         self._labels[name] = {
             "annotation_id": name, "image_id": answer.image_id, "category": category,
             **dict(zip(XYXY, box, strict=True)), "area": _area(box),
-            "crowd": False, "ignore": False, "difficult": 0, "truncated": 0, "occluded": 0, "file": FILE, "source_id": answer.suspect_id,
+            **dict.fromkeys(("crowd", "ignore"), False), **dict.fromkeys(("difficult", "truncated", "occluded"), 0),
+            "file": FILE, "source_id": answer.suspect_id,
         }  # fmt: skip
         self._added.add(name)
         self._events.append(ledger_row(name, "ingest", "kept", _ADDED))

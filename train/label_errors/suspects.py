@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
 
 import pyarrow as pa
 
-Kind = Literal["missing", "swapped", "misplaced", "spurious"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-Xyxy = tuple[float, float, float, float]
+from etl.review import Box, Kind, suspect_id
 
 _TEXT = ("path", "image_id", "split", "annotation_id", "category", "suggested_category")
 _BOX = ("x0", "y0", "x1", "y1")
@@ -37,8 +33,8 @@ class Suspect:
     annotation_id: str | None  # None of a missing label
     category: str | None  # of the label; None of a missing one
     suggested_category: str | None  # of the detection; None of a spurious label
-    box: Xyxy  # of the label, of a missing one the object's
-    suggested_box: Xyxy | None  # of a misplaced label: where the object is
+    box: Box  # of the label, of a missing one the object's
+    suggested_box: Box | None  # of a misplaced label: where the object is
     score: float  # of the detection; of a spurious label, of the best detection at its place
     chance: float  # that the label is wrong, calibrated
     size: str  # bucket of the box
@@ -48,8 +44,7 @@ class Suspect:
     @property
     def suspect_id(self) -> str:
         """An id that is the same in every run: of the kind, the image, and the label or, without one, the box."""
-        place = self.annotation_id or ",".join(f"{side:.2f}" for side in self.box)
-        return hashlib.sha256("\0".join((self.kind, self.image_id, place)).encode()).hexdigest()[:16]
+        return suspect_id(self.kind, self.image_id, self.annotation_id, self.box)
 
 
 def rank(suspects: Iterable[Suspect]) -> list[Suspect]:

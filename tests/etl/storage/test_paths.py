@@ -19,6 +19,7 @@ def test_the_file_names_of_a_dataset_do_not_change_between_versions() -> None:
         "pixels": "pixels.parquet",
         "log": "log",
         "promotions": "promotions",
+        "reviews": "reviews",
         "snapshots": "snapshots",
         "shards": "shards",
         "models": "models",
@@ -30,11 +31,18 @@ def test_the_file_names_of_a_dataset_do_not_change_between_versions() -> None:
     }
     assert paths.log_entry(7) == f"{HOME}/log/00000007.json"
     assert paths.promotion(12) == f"{HOME}/promotions/00000012.json"
+    assert paths.review(3) == f"{HOME}/reviews/00000003.json"
     assert paths.shard("ab12") == f"{HOME}/shards/ab12.tar"
     assert paths.performance("tile") == f"{HOME}/performance/tile.html"
     assert paths.refusal("0f").html == f"{HOME}/refused/0f/refused.html"
     assert paths.refusal("0f").rejects == f"{HOME}/refused/0f/rejects.parquet"
     assert paths.work_dir("0f") == "/".join((HOME, "work", "0f"))
+
+
+def test_a_trial_uses_the_reviews_of_its_dataset() -> None:
+    assert DatasetPaths(f"{HOME}/trials/ab/cars").reviews == f"{HOME}/reviews"
+    other = f"{HOME}/trials/ab/vans"  # a store within a folder of that name
+    assert DatasetPaths(other).reviews == f"{other}/reviews"
 
 
 def test_the_files_of_a_snapshot() -> None:
