@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -20,7 +20,7 @@ from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from speck_dags.datasets import load_datasets
 from speck_links import PREFIX
 from sqlalchemy import select
@@ -29,11 +29,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from etl.config import Config
 from etl.dashboard import pages
-from etl.dashboard.overview import Overview, load_overview, read_performance_report, read_report
+from etl.dashboard.overview import Overview, load_overview, newest_suspects, read_performance_report, read_report
 from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
-from etl.errors import StoreError
+from etl.errors import SpeckError, StoreError
+from etl.lifecycle.review import import_answers, load_answers
 from etl.lifecycle.trial import with_trial_store
 from etl.reports import page
+from etl.storage.paths import LABEL_ERRORS, SUSPECTS_HTML
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ _TRIAL = re.compile(r"[0-9a-f]{8}")
 _TRIAL_PAGE = "trials/{trial}/{id}/audit.html"  # of a trial build
 _ENDED = ("success", "failed")
 _RELOAD_SECONDS = 10
+_MOST_BYTES = 20_000_000  # of a file of answers
 _NEWEST_RUNS = 5  # shown per DAG
 _STORE_READERS = ThreadPoolExecutor(32, thread_name_prefix="speck-store")
 _STORE_TIMEOUT_SECONDS = 20.0  # a store that does not respond must not block the page
@@ -71,6 +74,22 @@ _ERRORS = {
 }
 
 app = FastAPI(title="Speck", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
+
+
+async def _read_json(request: Request) -> bytes:
+    """Return the body of a request from a page of this server; HTTP 403 for another site's.
+
+    Another site cannot send JSON without the permission of this server, and browsers name the site in Sec-Fetch-Site.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise HTTPException(403)
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise HTTPException(413, f"more than {_MOST_BYTES // 10**6} MB of answers")
+    return content
 
 
 @app.exception_handler(StarletteHTTPException)
@@ -135,6 +154,52 @@ def model_report(dataset: str, name: str, file: str, user: GetUserDep) -> HTMLRe
     return _report(_config(dataset, "evaluate", user), "models", name, file)
 
 
+@app.get("/datasets/{dataset}/label_errors/{name}/{file}.html")
+def suspects(dataset: str, name: str, file: str, user: GetUserDep) -> HTMLResponse:
+    """Return a page of suspected label errors, which sends its answers to the path below."""
+    return _report(_config(dataset, "build", user), LABEL_ERRORS, name, f"{file}.html", connects=True)
+
+
+@app.get("/datasets/{dataset}/label_errors/{name}/answers")
+def answers(dataset: str, name: str, user: GetUserDep) -> JSONResponse:
+    """Return the imported answers by suspect, and whether the user may import more."""
+    config = _config(dataset, "build", user)
+    known = {
+        row.suspect_id: {"answer": row.answer, "new_category": row.new_category} for row in load_answers(config.home)
+    }
+    return _json({"answers": known, "may_import": _may_import(dataset, user)})
+
+
+@app.post("/datasets/{dataset}/label_errors/{name}/answers")
+def post_answers(
+    request: Request, dataset: str, name: str, user: GetUserDep, content: Annotated[bytes, Depends(_read_json)]
+) -> JSONResponse:
+    """Import answers as `speck import-review` does; for users who may trigger builds of the dataset."""
+    config = _config(dataset, "build", user)
+    if not _may_import(dataset, user):
+        return _json(
+            {"message": "You do not have permission to import answers: it needs the right to trigger builds."}, 403
+        )
+    try:
+        done = import_answers(config, content, "answers")
+    except SpeckError as error:
+        return _json({"message": str(error)}, 422)
+    corrected = sum(done.errors.values())
+    message = f"Answers imported: {done.answers:,}. Labels that the next build corrects: {corrected:,}."
+    return _json({"message": message, **done.to_dict()})
+
+
+@app.get("/dags/{dag_id}/label_errors", response_model=None)
+def label_errors_tab(request: Request, dag_id: str, user: GetUserDep) -> HTMLResponse | RedirectResponse:
+    """Redirect from a DAG to the newest page of suspected label errors of its dataset."""
+    config, _ = _dataset_of(dag_id, user)
+    dataset_path = f"{_root(request)}/datasets/{config.name}"
+    if (name := newest_suspects(config)) is None:
+        text = "Run `speck find-errors` with the file of the dataset: it lists labels that are probably wrong."
+        return _html(pages.notice_page("No suspects yet", text, links={f"Dataset {config.name}": dataset_path}))
+    return RedirectResponse(f"{dataset_path}/{LABEL_ERRORS}/{name}/{SUSPECTS_HTML}")
+
+
 @app.get("/dags/{dag_id}")
 def dag_tab(request: Request, dag_id: str, user: GetUserDep) -> RedirectResponse:
     """Redirect from a DAG to its dataset's page."""
@@ -176,8 +241,12 @@ def run_tab(
     return _html(pages.notice_page("Not ready yet", text, links=links, reload_seconds=_RELOAD_SECONDS))
 
 
-def _html(text: str | bytes, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(text, status, _HEADERS | {"Content-Security-Policy": page.policy()})
+def _html(text: str | bytes, status: int = 200, *, connects: bool = False) -> HTMLResponse:
+    return HTMLResponse(text, status, _HEADERS | {"Content-Security-Policy": page.policy(connects=connects)})
+
+
+def _json(content: dict[str, Any], status: int = 200) -> JSONResponse:
+    return JSONResponse(content, status, _HEADERS)
 
 
 def _root(request: Request) -> str:
@@ -188,6 +257,15 @@ def _root(request: Request) -> str:
 def _may_read(dag_id: str, user: BaseUser, entity: DagAccessEntity | None = None) -> bool:
     details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     return get_auth_manager().is_authorized_dag(method="GET", access_entity=entity, details=details, user=user)
+
+
+def _may_import(dataset: str, user: BaseUser) -> bool:
+    """Return whether a user may trigger the builds of a dataset, and so change what they make."""
+    dag_id = f"{dataset}_build"
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    return get_auth_manager().is_authorized_dag(
+        method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user
+    )
 
 
 def _config(dataset: str, kind: str, user: BaseUser) -> Config:
@@ -229,9 +307,9 @@ def _await_overview(config: Config, future: Future[Overview]) -> tuple[Overview 
         return None, f"The store {config.store} cannot be read: {error}"
 
 
-def _report(config: Config, folder: str, name: str, file: str) -> HTMLResponse:
+def _report(config: Config, folder: str, name: str, file: str, *, connects: bool = False) -> HTMLResponse:
     try:
-        return _html(read_report(config, folder, name, file))
+        return _html(read_report(config, folder, name, file), connects=connects)
     except StoreError as error:
         raise HTTPException(404, f"{config.name} has no such report") from error
 

@@ -34,6 +34,7 @@ class SpeckPlugin(AirflowPlugin):
     external_views = [
         _view("Datasets", "datasets", "nav", "/datasets") | {"nav_top_level": True},
         _view("Dataset", "dataset", "dag", "/dags/{DAG_ID}"),
+        _view("Label errors", "label_errors", "dag", "/dags/{DAG_ID}/label_errors"),
         _view("Report", "report", "dag_run", "/runs/{DAG_ID}/{RUN_ID}"),
     ]
     operator_extra_links = [AuditLink(), DashboardLink(), EvaluationLink(), PerformanceLink()]

@@ -27,11 +27,13 @@ from etl.storage.paths import (
     AUDIT_JSON,
     EVALUATION_HTML,
     EVALUATION_JSON,
+    LABEL_ERRORS,
     MANIFEST,
     MODEL_JSON,
     MODELS,
     SAMPLES_HTML,
     SNAPSHOTS,
+    SUSPECTS_HTML,
     WEIGHTS,
     DatasetPaths,
     ModelPaths,
@@ -41,8 +43,12 @@ from etl.storage.paths import (
 NEWEST = 30  # publications and promotions that are read
 METRICS = ("AP", "AP50", *(f"AP_{name}" for name in BUCKETS))
 
-PAGES = {SNAPSHOTS: (AUDIT_HTML, SAMPLES_HTML), MODELS: (EVALUATION_HTML,)}  # pages in each folder of these folders
-_ID = re.compile(r"[0-9a-f]{16}")
+PAGES = {  # pages in each folder of these folders
+    SNAPSHOTS: (AUDIT_HTML, SAMPLES_HTML),
+    MODELS: (EVALUATION_HTML,),
+    LABEL_ERRORS: (SUSPECTS_HTML,),
+}
+_ID = re.compile(r"[0-9a-f]{16}(-[a-z]+)?")
 _CACHED_FILES = 4096  # small files; a dataset has about a hundred
 _STAGE = re.compile(r"[a-z]+")
 _CACHED_PAGES = 16  # up to a few MB each
@@ -120,6 +126,7 @@ class Overview:
     publications: tuple[Publication, ...]
     models: tuple[ModelSummary, ...]
     promotions: tuple[Promotion, ...]
+    suspects: str | None = None  # the newest folder of suspected label errors
 
     @property
     def newest(self) -> Publication | None:
@@ -153,7 +160,19 @@ def load_overview(config: Config) -> Overview:
         publications=tuple(publications),
         models=tuple(sorted((model for model in models if model), key=lambda model: (model.time, model.id))),
         promotions=tuple(_load_promotion(uri, stamp) for uri, stamp in _newest_entries(paths.promotions)),
+        suspects=newest_suspects(config),
     )
+
+
+def newest_suspects(config: Config) -> str | None:
+    """Return the name of the folder with the newest page of suspected label errors, None if there is none."""
+    folders = _stamps_by_folder(f"{config.home}/{LABEL_ERRORS}")
+    times = [
+        (_modified(DatasetPaths(config.home).label_errors(name).html, stamps[SUSPECTS_HTML]), name)
+        for name, stamps in folders.items()
+        if SUSPECTS_HTML in stamps and _ID.fullmatch(name)
+    ]
+    return max(times)[1] if times else None
 
 
 def read_report(config: Config, folder: str, name: str, file: str) -> bytes:

@@ -63,7 +63,7 @@ def import_answers(config: Config, content: bytes | str, where: str) -> Imported
     """
     file = ReviewFile.from_json(where, content)
     if file.dataset != config.name:
-        raise ConfigError(where, "dataset", repr(file.dataset), f"{config.name!r}: answers of another dataset")
+        raise ConfigError(where, "dataset", repr(file.dataset), repr(config.name))
     if not file.answers:
         raise ConfigError(where, "answers", "none", "at least one answer")
     given = latest(file.answers)

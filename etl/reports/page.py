@@ -14,7 +14,8 @@ import jinja2
 from etl.numbers import DASH, count, decimal, percent
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("sort.js", "frame.js")  # the only scripts of a page
+_SCRIPTS = ("sort.js", "frame.js", "review.js")  # the only scripts of a page
+_CONNECTS = "; connect-src 'self'"
 
 
 def render(template: str, /, folder: Path | None = None, **values: Any) -> str:
@@ -23,13 +24,16 @@ def render(template: str, /, folder: Path | None = None, **values: Any) -> str:
 
 
 @cache
-def policy() -> str:
-    """Return the Content-Security-Policy of the pages: their own scripts by hash, inline styles and pictures."""
+def policy(*, connects: bool = False) -> str:
+    """Return the Content-Security-Policy of the pages: their own scripts by hash, inline styles and pictures.
+
+    With `connects` the page may also send requests to its own server.
+    """
     hashes = (hashlib.sha256(render(name).encode()).digest() for name in _SCRIPTS)
     scripts = " ".join(f"'sha256-{base64.b64encode(found).decode()}'" for found in hashes)
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+        f"base-uri 'none'; form-action 'none'; frame-ancestors 'self'{_CONNECTS if connects else ''}"
     )
 
 

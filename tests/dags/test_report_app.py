@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from datetime import UTC, datetime
@@ -99,6 +100,24 @@ def visit(airflow):
         return client.get(path, headers=headers)
 
     return get
+
+
+@pytest.fixture
+def post(airflow):
+    """Return a function that posts JSON to a path as a user of a role, as a page of this server does."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from starlette.testclient import TestClient
+
+    client = TestClient(airflow, base_url="http://127.0.0.1", follow_redirects=False)
+
+    def send(path, content, role, headers=None):
+        headers = {"Content-Type": "application/json", "Sec-Fetch-Site": "same-origin", **(headers or {})}
+        if role is not None:
+            user = SimpleAuthManagerUser(username="someone", role=role if role != "none" else None)
+            headers["Authorization"] = f"Bearer {airflow.state.auth_manager.generate_jwt(user)}"
+        return client.post(path, content=json.dumps(content), headers=headers)
+
+    return send
 
 
 @pytest.fixture
@@ -201,6 +220,82 @@ def test_a_dag_redirects_to_its_dataset_and_a_run_without_output_shows_its_state
     assert "Not ready yet" in running and 'http-equiv="refresh"' in running
 
 
+SUSPECTS = f"/speck/datasets/grown/label_errors/{MODEL}"
+
+
+@pytest.fixture
+def reviewed(home):
+    """The store with a page of suspects, and a file of one answer about a label of the newest snapshot."""
+    from etl.review import suspect_id
+    from etl.snapshots.snapshot import Snapshot
+
+    newest = store.read_json(store.join(home, "head.json"))["snapshot"]
+    snapshot = Snapshot.open(store.join(home, "snapshots", newest))
+    label = snapshot.table("annotations").to_pylist()[0]
+    paths = {row["image_id"]: row["path"] for row in snapshot.table("images").to_pylist()}
+    box = [label[side] for side in ("x0", "y0", "x1", "y1")]
+    given = {"kind": "spurious", "image_id": label["image_id"], "annotation_id": label["annotation_id"], "box": box}
+    given |= {"suspect_id": suspect_id(*given.values()), "path": paths[label["image_id"]], "answer": "error"}
+    store.write_bytes(store.join(home, "label_errors", MODEL, "suspects.html"), b"<p>suspects</p>")
+    yield {"dataset": "grown", "snapshot": newest, "answers": [given]}
+    store.delete(store.join(home, "label_errors"))
+    store.delete(store.join(home, "reviews"))
+
+
+def test_the_tab_of_label_errors_shows_the_newest_page_or_how_to_make_one(visit, paths, home):
+    tab = f"{paths['dag']}/label_errors"
+    assert "speck find-errors" in visit(tab).text
+    assert "label_errors" not in visit(paths["dataset"]).text
+    for name in (MODEL, "b" * 16, "c" * 16):
+        store.write_bytes(store.join(home, "label_errors", name, "suspects.html"), name.encode())
+        time.sleep(0.02)
+    store.write_bytes(store.join(home, "label_errors", "b" * 16, "suspects.html"), b"again")
+    try:
+        newest = SUSPECTS.replace(MODEL, "b" * 16) + "/suspects.html"
+        assert visit(tab).headers["location"] == newest
+        assert f'href="{newest}"' in visit(paths["dataset"]).text
+        page = visit(newest)
+        assert (page.status_code, page.content) == (200, b"again")
+        assert page.headers["content-security-policy"].endswith("; connect-src 'self'")
+        assert "connect-src" not in visit(paths["audit"]).headers["content-security-policy"]
+        for path in ("suspects.parquet", "..%2fsuspects.html", "summary.html"):
+            assert visit(f"{SUSPECTS}/{path}").status_code == 404
+        for path in (tab, newest, f"{SUSPECTS}/answers"):
+            assert (visit(path, role=None).status_code, visit(path, role="none").status_code) == (401, 403)
+    finally:
+        store.delete(store.join(home, "label_errors"))
+
+
+def test_a_user_imports_answers_and_a_viewer_only_sees_them(post, visit, reviewed, home):
+    from etl.lifecycle.review import load_answers
+
+    path = f"{SUSPECTS}/answers"
+    assert visit(path).json() == {"answers": {}, "may_import": False}
+    assert visit(path, role="user").json() == {"answers": {}, "may_import": True}
+    for role, status in ((None, 401), ("none", 403), ("viewer", 403)):
+        assert post(path, reviewed, role).status_code == status
+    assert load_answers(home) == ()
+    done = post(path, reviewed, "user")
+    assert (done.status_code, done.json()["message"]) == (
+        200,
+        "Answers imported: 1. Labels that the next build corrects: 1.",
+    )
+    (kept,) = load_answers(home)
+    assert visit(path).json()["answers"] == {kept.suspect_id: {"answer": "error", "new_category": None}}
+
+
+def test_answers_from_another_site_or_about_another_dataset_are_refused(post, reviewed, home):
+    path = f"{SUSPECTS}/answers"
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Content-Type": "text/plain"}):
+        assert post(path, reviewed, "admin", headers).status_code == 403
+    other = post(path, {**reviewed, "dataset": "other"}, "admin")
+    assert (other.status_code, other.json()["message"]) == (
+        422, "answers: dataset: found 'other', expected 'grown'"
+    )  # fmt: skip
+    assert post(path, "no answers", "admin").status_code == 422
+    assert not store.exists(store.join(home, "reviews"))
+
+
 def test_a_dask_report_is_sandboxed(visit, home):
     place = "/speck/dags/grown_build/performance"
     assert visit(f"{place}/tile").status_code == 404
@@ -244,6 +339,7 @@ def test_the_plugin_adds_a_menu_entry_tabs_and_links(airflow):
     assert views == {
         "Datasets": ("nav", "/speck/datasets"),
         "Dataset": ("dag", "/speck/dags/{DAG_ID}"),
+        "Label errors": ("dag", "/speck/dags/{DAG_ID}/label_errors"),
         "Report": ("dag_run", "/speck/runs/{DAG_ID}/{RUN_ID}"),
     }
     links = [link.name for link in plugin.operator_extra_links]
