@@ -214,7 +214,7 @@ _IMAGES = (
     ),
     FindingCode(
         "near_duplicates", ("info",),
-        "Images that look like another, such as neighbouring frames.",
+        "Pairs of images that look alike, such as neighbouring frames, are in different splits.",
         "Keep each such scene in one split (source.group).",
     ),
     FindingCode(

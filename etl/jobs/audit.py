@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,14 +19,18 @@ from etl.jobs import audit_cache, plan, split_check
 from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
 from etl.jobs.audit_pictures import draw_pictures
 from etl.jobs.parts import boxes_of, image_count
+from etl.jobs.remap import apply_ontology, count_untrained, preview_ontology
 from etl.reports.audit_page import audit_page
+from etl.schema import USED
 from etl.snapshots import snapshot
 from etl.sources.images import pixel_settings
-from etl.stages import leakage, remap
+from etl.stages import remap
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, Summary, count_labels, merge
 from etl.stages.audit.model import Audit
+from etl.stages.planning.tile_stats import Tables
+from etl.stages.splitting.crossing import crossing_pairs
 from etl.storage import store
 from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, SnapshotPaths
 from etl.storage.work import Answer, WorkDir
@@ -32,13 +38,29 @@ from etl.storage.work import Answer, WorkDir
 _IMAGES_PER_PART = 2_000
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """The images of a source, their boxes as written, and those that split and ontology leave to train on."""
+
+    images: pa.Table
+    annotations: pa.Table
+    trained: pa.Table
+    untrained: Mapping[str, int]  # boxes by the rule that takes them
+
+    @classmethod
+    def read(cls, work: WorkDir) -> _Labels:
+        trained, ledger = apply_ontology(work)
+        untrained = count_untrained(work, ledger)
+        return cls(work.read("split", "images"), work.read("ingest", "annotations"), trained, untrained)
+
+
 def run(uri: str, cluster: Cluster) -> Answer:
-    """Audit the labels as written and the images; writes audit.json and audit.html."""
+    """Audit the labels as trained and as written, and the images; writes audit.json and audit.html."""
     work = WorkDir(uri)
 
     def compute() -> Answer:
-        images, annotations = work.read("split", "images"), work.read("ingest", "annotations")
-        audit = write_audit(work, cluster, _summarize(work, cluster, images, annotations), images, annotations)
+        labels = _Labels.read(work)
+        audit = _write_audit(work, cluster, _summarize(work, cluster, labels), labels)
         severities = Counter(finding.severity for finding in audit.findings)
         return {
             "findings": dict(sorted(severities.items())),
@@ -49,16 +71,16 @@ def run(uri: str, cluster: Cluster) -> Answer:
     return work.run_once("audit", compute)
 
 
-def _summarize(work: WorkDir, cluster: Cluster, images: pa.Table, annotations: pa.Table) -> Summary:
+def _summarize(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
     """Return the counts of all labels, and those of the pixels of a sample of the images."""
-    parts = label_parts(work, images, annotations)
-    labels = cluster.fold(count_labels, parts, merge, label="audit", images=image_count)
-    return merge(labels or Summary(), _summarize_pixels(work, cluster, sample_images(images)))
+    counted = cluster.fold(count_labels, _label_parts(work, labels), merge, label="audit", images=image_count)
+    return merge(counted or Summary(), _summarize_pixels(work, cluster, labels))
 
 
-def _summarize_pixels(work: WorkDir, cluster: Cluster, images: pa.Table) -> Summary:
-    """Return the counts of the pixels of these images; what earlier audits measured is not measured again."""
-    annotations = boxes_of(images, work.usable_annotations("ingest"))
+def _summarize_pixels(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
+    """Return the counts of the pixels of some images; what earlier audits measured is not measured again."""
+    images = sample_images(labels.images.filter(pc.is_in(labels.images["split"], pa.array(USED))))
+    annotations = boxes_of(images, labels.trained.filter(pc.invert(labels.trained["ignore"])))
     keys = audit_cache.image_keys(images, annotations, pixel_settings(work.config, work.pixel_range))
     cached = audit_cache.load(work.config, {} if work.full else keys)
     is_cached = pc.is_in(images["image_id"], pa.array(cached.keys(), pa.string()))
@@ -70,38 +92,43 @@ def _summarize_pixels(work: WorkDir, cluster: Cluster, images: pa.Table) -> Summ
     return reduce(merge, summaries.values(), Summary())
 
 
-def label_parts(work: WorkDir, images: pa.Table, annotations: pa.Table) -> list[LabelPart]:
-    """Return the images in parts of bounded size, with their annotations."""
+def _label_parts(work: WorkDir, labels: _Labels) -> list[LabelPart]:
+    """Return the images in parts of bounded size, with their boxes."""
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
     rejected = frozenset(work.dropped_ids("ingest").to_pylist())
+    images = labels.images
     pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
-    return [LabelPart(piece, boxes_of(piece, annotations), tile_size, image_size, rejected) for piece in pieces]
+    return [
+        LabelPart(
+            piece,
+            boxes_of(piece, labels.annotations),
+            tile_size,
+            image_size,
+            rejected,
+            boxes_of(piece, labels.trained),
+        )
+        for piece in pieces
+    ]
 
 
-def write_audit(work: WorkDir, cluster: Cluster, summary: Summary, images: pa.Table, annotations: pa.Table) -> Audit:
+def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Labels) -> Audit:
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
-    audit = conclude(summary, _context(work, images))
-    preview = remap.preview_categories(annotations, work.categories, work.config.ontology)
-    pictures = draw_pictures(work, cluster, audit.findings, images, annotations)
+    audit = conclude(summary, _context(work, labels))
+    pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.annotations)
     before, split = _audit_before(work.config), split_check.load_report(work)
     page = audit_page(
-        audit,
-        preview,
-        pictures.fullest,
-        title=work.config.name,
-        before=before,
-        split=split,
-        pictures=pictures.of_findings,
+        audit, pictures.fullest, title=work.config.name, before=before, split=split, pictures=pictures.of_findings
     )
     store.write_json(work.path("audit", AUDIT_JSON), audit.to_dict())
     store.write_bytes(work.path("audit", AUDIT_HTML), page.encode())
     return audit
 
 
-def _context(work: WorkDir, images: pa.Table) -> Context:
+def _context(work: WorkDir, labels: _Labels) -> Context:
     config = work.config
     tile_size = plan.resolve_tile_size(work)
+    findings_of_plan = plan.check_plan(work, Tables(plan.images_to_tile(work), labels.trained))
     return Context(
         tile_size=tile_size,
         image_size=network.image_size(config, tile_size),
@@ -109,25 +136,32 @@ def _context(work: WorkDir, images: pa.Table) -> Context:
         strides=network.strides(config),
         anchors=_anchors_before(config, tile_size),
         preset_anchors=config.anchors.preset is not None,
-        images=images,
+        images=labels.images,
         rejects=work.read("ingest", "rejects"),
         declared=work.categories,
+        lists_classes=config.source.categories is not None,
+        names_classes=config.source.format != "yolo",
+        ontology=config.ontology,
         trained=remap.trained_names(work.categories, config.ontology),
-        near_duplicates=_near_duplicates(images),
-        findings=[*_findings_of_source(work), *split_check.load_findings(work), *plan.check_plan(work)],
+        preview=preview_ontology(work),
+        untrained=labels.untrained,
+        grouped_by=_grouped_by(work),
+        near_duplicates=crossing_pairs(labels.images, split_check.near_bits(work)),
+        findings=[*_findings_of_source(work), *split_check.load_findings(work), *findings_of_plan],
         max_rejects=config.source.max_rejects,
         lossless_remedy=_lossless_remedy(work),
     )
 
 
+def _grouped_by(work: WorkDir) -> Literal["source.group", "own split"] | None:
+    if work.build["own_split"] is not None:
+        return "own split"
+    return None if work.config.source.group is None else "source.group"
+
+
 def _lossless_remedy(work: WorkDir) -> str | None:
     jpeg, pinned = work.config.shard.jpeg, work.pinned_plan
     return lossless.remedy(jpeg, lossless.choose_codec(jpeg, None if pinned is None else pinned.codec))
-
-
-def _near_duplicates(images: pa.Table) -> list[str]:
-    paths = images["path"].to_pylist()
-    return [paths[place] for group in leakage.look_alikes(images["phash"].to_pylist()) for place in group]
 
 
 def _findings_of_source(work: WorkDir) -> list[Finding]:

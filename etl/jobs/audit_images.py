@@ -21,7 +21,8 @@ from etl.jobs.parts import boxes_of
 from etl.sources.images import applied_orientation, open_image
 from etl.stages.audit import image_quality
 from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
-from etl.stages.audit.counts import Key, Summary
+from etl.stages.audit.counts import Summary
+from etl.stages.audit.tally import Key
 
 _IMAGES_PER_PART = 4
 

@@ -12,6 +12,7 @@ from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.findings import Finding, finding
 from etl.imaging import lossless
+from etl.jobs.remap import apply_ontology
 from etl.plan import Grouping, Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import sampling
@@ -25,7 +26,6 @@ from etl.stages.planning.tile_size import (
     find_never_whole,
 )
 from etl.stages.planning.tile_stats import Tables, TileStats
-from etl.stages.remap import remap_boxes
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
@@ -99,15 +99,17 @@ def resolve_tile_plan(work: WorkDir, tables: Tables | None = None) -> TilePlan:
 
 def tables_to_tile(work: WorkDir) -> Tables:
     """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
+    return Tables(images_to_tile(work), apply_ontology(work)[0])
+
+
+def images_to_tile(work: WorkDir) -> pa.Table:
+    """Return the images of every split."""
     images = work.read("split", "images")
-    images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-    annotations, _ = remap_boxes(work.usable_annotations("ingest", "split"), work.categories, work.config.ontology)
-    return Tables(images, annotations)
+    return images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
 
 
-def check_plan(work: WorkDir) -> list[Finding]:
+def check_plan(work: WorkDir, tables: Tables) -> list[Finding]:
     """Return the audit's findings about a plan that no longer fits the data, and log each."""
-    tables = tables_to_tile(work)
     tile, objects = resolve_tile_plan(work, tables), collect_objects(tables)
     findings = [*_too_large(work, tile, objects, tables.images["path"].to_pylist()), *_too_costly(work, tile, objects)]
     for row in findings:

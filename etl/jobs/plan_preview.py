@@ -6,13 +6,13 @@ from collections import Counter
 
 from etl.jobs import split_check
 from etl.jobs.plan import new_plan, resolve_plan, tables_to_tile
+from etl.jobs.remap import preview_ontology
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import preview
 from etl.stages.planning.preview import PlanPreview
 from etl.stages.planning.sampling import choose_policy
 from etl.stages.planning.tile_size import assess_candidates, best_candidate, collect_objects
 from etl.stages.planning.tile_stats import TileStats
-from etl.stages.remap import preview_categories
 from etl.storage.work import WorkDir
 
 
@@ -39,7 +39,7 @@ def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
         changes=preview.preview_changes(stored, new) if stored is not None else {},
         reason=best.reason,
         candidates=preview.preview_candidates(candidates, best),
-        ontology=preview_categories(work.read("ingest", "annotations"), work.categories, config.ontology),
+        ontology=preview_ontology(work),
         images=dict(sorted(Counter(work.read("split", "images")["split"].to_pylist()).items())),
         split=split_check.load_report(work),
         findings=tuple(split_check.load_findings(work)),

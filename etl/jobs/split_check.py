@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from etl.findings import Finding
+from etl.jobs import remap
 from etl.jobs.refusal import refuse
-from etl.stages.remap import remap_boxes
+from etl.plan import Grouping
 from etl.stages.split import SplitResult
 from etl.stages.split_check import FAULTS, check_split, describe_stop, faults_that_stop
 from etl.stages.split_remedy import Remedies
+from etl.stages.splitting.hashes import NEAR
 from etl.stages.splitting.report import SplitReport
 from etl.storage import store
 from etl.storage.work import WorkDir
@@ -28,7 +26,7 @@ def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     unless it has no labelled box: its splits are not those of the whole source.
     """
     source, report = work.config.source, result.report
-    unused = _unused_boxes(work) if report.boxes == 0 else {}
+    unused = remap.count_untrained(work, remap.apply_ontology(work)[1]) if report.boxes == 0 else {}
     remedies = Remedies(result.images, source, pinned=work.pinned_plan is not None)
     findings = check_split(report, work.config.gate, remedies, leaking=result.leaking, unused=unused)
     allow = source.allow if source.sample is None else FAULTS
@@ -52,9 +50,7 @@ def load_findings(work: WorkDir) -> list[Finding]:
     return [Finding.model_validate(row, strict=False) for row in pins["findings"]]
 
 
-def _unused_boxes(work: WorkDir) -> dict[str, int]:
-    """Return the number of boxes that are no objects, by the rule that drops or ignores them."""
-    _, remapped = remap_boxes(work.usable_annotations("ingest", "split"), work.categories, work.config.ontology)
-    ledgers = pa.concat_tables([work.read("ingest", "ledger"), work.read("split", "ledger"), remapped])
-    taken = ledgers.filter(pc.is_in(ledgers["outcome"], pa.array(["dropped", "ignored"])))
-    return dict(Counter(taken["rule"].to_pylist()).most_common())
+def near_bits(work: WorkDir) -> int:
+    """Return the number of bits up to which the split of a work takes images for near-duplicates."""
+    grouping = store.read_json(work.path("split", "pins.json"))["grouping"]
+    return NEAR if grouping is None else Grouping.model_validate(grouping).near

@@ -9,9 +9,16 @@ from typing import Any
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.numbers import count, percent
 from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
+from etl.reports.class_tables import (
+    ONTOLOGY_HEAD,
+    SIZE_HEAD,
+    ontology_row,
+    size_rows_by_class,
+    split_rows_by_class,
+)
 from etl.reports.page import render
-from etl.stages.audit.model import Audit, Histogram2D, ImageQuality, Resolution, SizeTable
-from etl.stages.remap import CategoryPreview
+from etl.schema import LEFT_OUT
+from etl.stages.audit.model import Audit, Histogram2D, ImageQuality, Resolution, SizeTable, SourceView
 from etl.stages.split_rows import group_rows, left_out_rows, size_rows
 from etl.stages.splitting.report import SplitReport
 
@@ -22,7 +29,6 @@ _MOST_GROUPS = 20
 
 def audit_page(
     audit: Audit,
-    ontology_preview: Sequence[CategoryPreview] = (),
     thumbnails: Sequence[tuple[str, bytes]] = (),
     *,
     title: str = "",
@@ -46,16 +52,12 @@ def audit_page(
         cells=list(_cell_figures(audit)),
         labels=list(_label_figures(audit, classes)),
         quality=list(_quality_figures(audit.quality)),
-        size_table=_size_table(audit.sizes_network_by_class),
-        size_head=[
-            "class",
-            *(f"{name.replace('_', ' ')} {px} px" for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)),
-        ],
-        class_head=["class", *audit.images_by_split, "all"],
-        class_table=_class_table(audit),
-        preview=[
-            [row.category, row.becomes or "", row.rule, count(row.boxes), count(row.images)] for row in ontology_preview
-        ],
+        size_table=size_rows_by_class(audit.sizes_network_by_class),
+        size_head=SIZE_HEAD,
+        class_head=["class", *_used_splits(audit), "all"],
+        class_table=split_rows_by_class(audit.classes, _used_splits(audit)),
+        source_median="none" if audit.source is None else _pixels(audit.source.length_percentiles[50]),
+        source=[] if audit.source is None else list(_source_tables(audit, audit.source)),
         thumbnails=list(thumbnails),
         pictures=pictures,
         split=split,
@@ -82,28 +84,55 @@ def _resolution(goal: int, row: Resolution) -> list[str]:
     ]  # fmt: skip
 
 
-def _changes(before: Audit, now: Audit) -> list[list[str]]:
-    """Return what differs from the audit of the last snapshot: name, before, now."""
+def _changes(before: Audit, now: Audit) -> list[tuple[str, str, str]]:
+    """Return what differs from the audit of the last snapshot: name, before, now.
+
+    An audit by an earlier version is of the boxes of the source, so that only those are compared with it.
+    """
     rows = [
         ("images", count(before.images), count(now.images)),
-        ("boxes", count(before.annotations), count(now.annotations)),
-        ("usable boxes", count(before.objects), count(now.objects)),
-        ("under 16 px, tiled", *(percent(one.tiny.network.under_16) for one in (before, now))),
+        ("boxes in the label files", count(before.annotations), count(now.annotations)),
     ]
-    old, new = ({row.code: row.count for row in one.findings} for one in (before, now))
-    rows += [(code, count(old.get(code)), count(new.get(code))) for code in sorted({*old, *new})]
-    return [list(row) for row in rows if row[1] != row[2]]
+    if before.source is not None and now.source is not None:
+        old, new = ({row.code: row.count for row in one.findings} for one in (before, now))
+        rows += [
+            ("boxes as trained", count(before.objects), count(now.objects)),
+            ("under 16 px, tiled", percent(before.tiny.network.under_16), percent(now.tiny.network.under_16)),
+            *((code, count(old.get(code)), count(new.get(code))) for code in sorted({*old, *new})),
+        ]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _source_tables(audit: Audit, source: SourceView) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Yield caption, head and rows of each table of the source view."""
+    taken = [[rule, count(number)] for rule, number in source.untrained.items()]
+    if taken:
+        yield "Boxes that are no trained objects, by the rule that takes them.", ["rule", "boxes"], taken
+    caption = (
+        "What becomes of the valid boxes of each class: a class that is dropped has none trained; the boxes of the "
+        "others are trained, under ontology.min_side, ignored (crowds and ignore regions) or left out of every split."
+    )
+    yield caption, ONTOLOGY_HEAD, [ontology_row(row) for row in source.ontology]
+    splits = list(audit.images_by_split)
+    rows = split_rows_by_class(source.classes, splits)
+    yield "Valid boxes of each class by split, as the source names it.", ["class", *splits, "all"], rows
+    rows = size_rows_by_class(source.sizes_by_class)
+    yield "Valid boxes of each class by size in source pixels, not cut at the image border.", SIZE_HEAD, rows
 
 
 def _facts(audit: Audit, classes: Mapping[str, int]) -> list[tuple[str, str, str]]:
     images = audit.images_by_split
     splits = ", ".join(f"{name.replace('_', ' ')} {count(number)}" for name, number in images.items())
-    unusable = audit.annotations - audit.objects
+    declared = len(classes) if audit.source is None else len(audit.source.classes)
     median, at_network = audit.length_percentiles.source[50], audit.length_percentiles.network[50]
     return [
         ("Images", count(audit.images), splits),
-        ("Boxes", count(audit.annotations), f"{count(unusable)} not trained on" if unusable else "all usable"),
-        ("Classes", count(len(classes)), f"{sum(number > 0 for number in classes.values())} in use"),
+        ("Boxes", count(audit.objects), f"as trained, of {count(audit.annotations)} in the label files"),
+        (
+            "Classes",
+            count(len(classes)),
+            f"as trained, {sum(number > 0 for number in classes.values())} in use; {count(declared)} in the source",
+        ),
         ("Median side", _pixels(median), f"√(w·h) in source pixels, {_pixels(at_network)} at the network"),
         ("Under 16 px", percent(audit.tiny.network.under_16), "of the boxes, as the network sees the tiles"),
         ("Untiled", percent(audit.tiny.full_image.under_16), "under 16 px, if whole images are resized to the input"),
@@ -250,9 +279,7 @@ def _hundred(value: float | None) -> float | None:
 def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]:
     ranked = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
     more = f" The {len(ranked) - _MOST_CLASSES} rarest are not drawn." if len(ranked) > _MOST_CLASSES else ""
-    yield bar_chart(
-        "Boxes by class", f"Usable boxes of each class, as the source names it.{more}", dict(ranked[:_MOST_CLASSES])
-    )
+    yield bar_chart("Boxes by class", f"Boxes of each trained class.{more}", dict(ranked[:_MOST_CLASSES]))
     total = [0] * len(_PER_IMAGE)
     for split in audit.boxes_per_image.histogram.values():
         for boxes, images in split.items():
@@ -262,7 +289,7 @@ def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]
     ends = [*_PER_IMAGE[1:], max(2000, (most or 0) + 1)]
     yield histogram(
         "Boxes per image",
-        f"Images by how many usable boxes they hold, from none (leftmost bar) to {count(most)}; the bars are "
+        f"Images by how many trained boxes they hold, from none (leftmost bar) to {count(most)}; the bars are "
         "not equally wide.",
         [0, *ends[: last + 1]],
         total[: last + 1],
@@ -316,14 +343,5 @@ def anchor_figures(content: Mapping[str, Any]) -> Iterator[Figure]:
         )
 
 
-def _size_table(sizes: SizeTable) -> list[list[str]]:
-    ranked = sorted(sizes.items(), key=lambda item: (-sum(item[1].values()), item[0]))
-    return [[name, *(count(row[bucket]) for bucket in BUCKETS)] for name, row in ranked]
-
-
-def _class_table(audit: Audit) -> list[list[str]]:
-    splits = list(audit.images_by_split)
-    return [
-        [name, *(count(row.get(split, 0)) for split in splits), count(sum(row.values()))]
-        for name, row in audit.classes.items()
-    ]
+def _used_splits(audit: Audit) -> list[str]:
+    return [split for split in audit.images_by_split if split != LEFT_OUT]

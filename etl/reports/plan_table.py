@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from etl.reports.class_tables import ONTOLOGY_HEAD, ontology_row
 from etl.stages.planning.preview import CandidatePreview, Negatives, PlanPreview, Sizes
 from etl.stages.split_rows import class_rows, group_rows, left_out_rows, size_rows
 
@@ -69,8 +70,8 @@ def _candidate_table(candidates: Sequence[CandidatePreview]) -> Table:
 def _ontology_table(preview: PlanPreview) -> Table:
     return _table(
         "Ontology",
-        ("class", "becomes", "rule", "boxes", "images"),
-        ((row.category, row.becomes or "-", row.rule, row.boxes, row.images) for row in preview.ontology),
+        ONTOLOGY_HEAD,
+        (ontology_row(row, dropped="-") for row in preview.ontology),
     )
 
 

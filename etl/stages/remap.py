@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
 
 from etl.config import Ontology
+from etl.document import Document
 from etl.errors import ConfigError
 from etl.schema import LEDGER
 from etl.stages.ledger import LedgerRow, ledger_row
 
 VERSION = 1
+_FATES = {"min_side": "under_min_side", "crowd": "ignored", "ignored_region": "ignored"}  # by rule
 
 
-class CategoryPreview(BaseModel):
-    """The trained class of one class of the source."""
+class CategoryPreview(Document):
+    """The trained class of one class of the source, and what becomes of its boxes.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The boxes of a class that is not dropped are trained, under min_side, ignored or left out.
+    """
 
     category: str
     becomes: str | None  # the new name, null if the class is dropped
     rule: str
-    boxes: int
+    boxes: int  # valid ones in the label files
     images: int  # that have a box of the class
+    trained: int  # boxes
+    under_min_side: int = 0  # boxes with a side below ontology.min_side
+    ignored: int = 0  # crowds and ignore regions
+    left_out: int = 0  # boxes of images in no split, and between the regions of divided images
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +101,17 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
     which training masks out and evaluation does not count.
     """
     actions = resolve_actions(categories, ontology)
-    names = annotations["category"].to_pylist()
-    ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
-    crowd = np.array(annotations["crowd"].to_pylist(), dtype=bool)
-    side = np.minimum(
-        pc.subtract(annotations["x1"], annotations["x0"]).to_numpy(),
-        pc.subtract(annotations["y1"], annotations["y0"]).to_numpy(),
-    )
-    ids = annotations["annotation_id"].to_pylist()
+    ids, names = annotations["annotation_id"].to_pylist(), annotations["category"].to_pylist()
     rows: list[LedgerRow] = []
     keep, flags, renamed = [], [], []
-    for index, name in enumerate(names):
-        action = _action(actions, name, bool(ignore[index]), bool(crowd[index]), float(side[index]), ontology)
+    for index, (action, side) in enumerate(_box_actions(annotations, actions, ontology)):
         if action.rule != "keep":
-            value = float(side[index]) if action.rule == "min_side" else None
+            value = side if action.rule == "min_side" else None
             rows.append(ledger_row(ids[index], "remap", action.outcome, action.rule, value))
         if action.outcome != "dropped":
             keep.append(index)
             flags.append(action.outcome == "ignored")
-            renamed.append(action.category or name)
+            renamed.append(action.category or names[index])
     kept = annotations.take(pa.array(keep, pa.int64()))
     kept = kept.set_column(kept.schema.get_field_index("category"), "category", pa.array(renamed, pa.string()))
     kept = kept.set_column(kept.schema.get_field_index("ignore"), "ignore", pa.array(flags, pa.bool_()))
@@ -121,27 +119,51 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
 
 
 def preview_categories(
-    annotations: pa.Table, categories: Sequence[str], ontology: Ontology
+    annotations: pa.Table, categories: Sequence[str], ontology: Ontology, left_out: pa.Array | None = None
 ) -> tuple[CategoryPreview, ...]:
-    """Return what the ontology makes of each class of the source, without remapping its boxes."""
+    """Return what the ontology makes of each class of the source, without remapping its boxes.
+
+    `annotations` are the valid boxes, `left_out` the ids of those among them that no split uses.
+    """
     actions = resolve_actions(categories, ontology)
-    boxes = Counter(annotations["category"].to_pylist())
-    pairs = set(zip(annotations["category"].to_pylist(), annotations["image_id"].to_pylist(), strict=True))
-    images = Counter(category for category, _ in pairs)
+    names, images = annotations["category"].to_pylist(), annotations["image_id"].to_pylist()
+    unused = pc.is_in(annotations["annotation_id"], pa.array([], pa.string()) if left_out is None else left_out)
+    fates: dict[str, Counter[str]] = {name: Counter() for name in categories}
+    for name, out, (action, _) in zip(
+        names, unused.to_pylist(), _box_actions(annotations, actions, ontology), strict=True
+    ):
+        if name in fates:  # ignore regions can have names of their own
+            fates[name]["left_out" if out else _FATES.get(action.rule, "trained")] += 1
+    images_of = Counter(name for name, _ in set(zip(names, images, strict=True)))
     return tuple(
         CategoryPreview(
             category=name,
             becomes=actions[name].category,
             rule=actions[name].rule,
-            boxes=boxes[name],
-            images=images[name],
+            boxes=fates[name].total(),
+            images=images_of[name],
+            **{fate: fates[name][fate] for fate in ("under_min_side", "ignored", "left_out")},
+            trained=fates[name]["trained"] if actions[name].category is not None else 0,
         )
         for name in categories
     )
 
 
+def _box_actions(
+    annotations: pa.Table, actions: Mapping[str, Action], ontology: Ontology
+) -> Iterator[tuple[Action, float]]:
+    """Yield what happens to each box, and its smaller side in source pixels."""
+    side = np.minimum(
+        pc.subtract(annotations["x1"], annotations["x0"]).to_numpy(),
+        pc.subtract(annotations["y1"], annotations["y0"]).to_numpy(),
+    ).tolist()
+    columns = (annotations[name].to_pylist() for name in ("category", "ignore", "crowd"))
+    for name, ignore, crowd, length in zip(*columns, side, strict=True):
+        yield _action(actions, name, bool(ignore), bool(crowd), length, ontology), length
+
+
 def _action(
-    actions: dict[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology
+    actions: Mapping[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology
 ) -> Action:
     """Return what happens to one box of a class, given its flags and its smaller side in source pixels."""
     if ignore:

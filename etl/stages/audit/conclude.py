@@ -16,13 +16,10 @@ from etl.stages.audit.counts import (
     ASPECTS,
     FIXED,
     LEAST,
-    LENGTHS,
     NMS,
-    PER_OCTAVE,
     SIDES,
     SPACES,
     STRIDES,
-    Key,
     Summary,
 )
 from etl.stages.audit.coverage import (
@@ -37,8 +34,10 @@ from etl.stages.audit.coverage import (
 from etl.stages.audit.localisation import localisation
 from etl.stages.audit.model import Audit
 from etl.stages.audit.outliers import find_outliers
+from etl.stages.audit.source_counts import WRITTEN
+from etl.stages.audit.tally import LENGTHS, PER_OCTAVE, Key
 
-VERSION = 5
+VERSION = 6
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -64,7 +63,7 @@ def conclude(summary: Summary, context: Context) -> Audit:
         sizes_full_image=sizes["full_image"],
         sizes_by_class=_sizes(counts, "source", 3),
         sizes_network_by_class=_sizes(counts, "network", 3),
-        classes=_classes(counts, context.declared),
+        classes=_classes(counts, "source", context.classes),
         length_percentiles=percentiles,
         resolution=model.Resolutions(
             px_8=_resolution(context, 8, percentiles), px_16=_resolution(context, 16, percentiles)
@@ -83,6 +82,7 @@ def conclude(summary: Summary, context: Context) -> Audit:
         image_sizes=_largest({f"{key[1]} x {key[2]}": n for key, n in counts.items() if key[0] == "image_size"}),
         formats=_largest({str(key[1]): n for key, n in counts.items() if key[0] == "format"}),
         tiny=model.NetworkSpaces(**{space: _tiny(sizes[space]) for space in SPACES[1:]}),
+        source=_source(counts, context),
     )
     return audit.model_copy(update={"findings": tuple(run_checks(CheckInput(audit, summary, context)))})
 
@@ -100,14 +100,27 @@ def _sizes(counts: Mapping[Key, int], space: str, by: int) -> model.SizeTable:
     return {name: BySize[int].of(row) for name, row in table.items()}
 
 
-def _classes(counts: Mapping[Key, int], declared: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return the trainable boxes of each class by split; declared ones first, in their order."""
-    used = sorted({str(key[1]) for key in counts if key[0] == "category"} - set(declared))
-    table: dict[str, dict[str, int]] = {name: {} for name in [*declared, *used]}
-    for key, number in sorted(((k, n) for k, n in counts.items() if k[:2] == ("size", "source")), key=repr):
+def _classes(counts: Mapping[Key, int], space: str, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return the objects of each class by split; classes with these names first, in their order."""
+    numbers = sorted(((key, number) for key, number in counts.items() if key[:2] == ("size", space)), key=repr)
+    used = sorted({str(key[3]) for key, _ in numbers} - set(names))
+    table: dict[str, dict[str, int]] = {name: {} for name in [*names, *used]}
+    for key, number in numbers:
         row = table[str(key[3])]
         row[str(key[2])] = row.get(str(key[2]), 0) + number
     return table
+
+
+def _source(counts: Mapping[Key, int], context: Context) -> model.SourceView:
+    lengths = _lengths(counts, WRITTEN)
+    return model.SourceView(
+        objects=sum(lengths),
+        classes=_classes(counts, WRITTEN, context.declared),
+        sizes_by_class=_sizes(counts, WRITTEN, 3),
+        length_percentiles={q: _percentile(lengths, q) for q in PERCENTILES},
+        untrained=dict(context.untrained),
+        ontology=tuple(context.preview),
+    )
 
 
 def _lengths(counts: Mapping[Key, int], space: str) -> list[int]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pyarrow as pa
 
+from etl.config import Ontology
 from etl.findings import Finding
 from etl.schema import IMAGES, REJECTS
 from etl.stages.audit.counts import Summary
-from etl.stages.audit.model import Audit
+from etl.stages.audit.model import Audit, SourceView
+from etl.stages.remap import CategoryPreview
+from etl.stages.splitting.crossing import CrossingPairs
 
 _IN_TABLE = (  # rejected boxes that the annotations table holds too
     *("zero_size", "outside_image", "unknown_category"),
@@ -31,11 +35,22 @@ class Context:
     images: pa.Table = field(default_factory=IMAGES.empty_table)
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     declared: Sequence[str] = ()  # the source's list of classes; empty when it has none
+    lists_classes: bool = False  # the dataset file has source.categories
+    names_classes: bool = True  # the label files name classes, rather than number them
+    ontology: Ontology = field(default_factory=Ontology)
     trained: Mapping[str, str] = field(default_factory=dict)  # class -> its name after the ontology; dropped ones lack
-    near_duplicates: Sequence[str] = ()  # paths of the images that look like another
+    preview: Sequence[CategoryPreview] = ()  # what the ontology makes of each class
+    untrained: Mapping[str, int] = field(default_factory=dict)  # boxes by the rule that takes them
+    grouped_by: Literal["source.group", "own split"] | None = None  # what keeps images together
+    near_duplicates: CrossingPairs = field(default_factory=CrossingPairs)
     findings: Sequence[Finding] = ()  # of other stages
     max_rejects: float = 0.05
     lossless_remedy: str | None = None  # what makes tiles lossless; None if they are, or if encoding is configured
+
+    @property
+    def classes(self) -> list[str]:
+        """The trained classes, in the order of the source."""
+        return list(dict.fromkeys(self.trained.values())) if self.trained else list(self.declared)
 
     @property
     def unread_boxes(self) -> int:
@@ -46,11 +61,19 @@ class Context:
 
 @dataclass(frozen=True)
 class CheckInput:
-    """What a check may read: the audit without findings, the summary that it was concluded from, and its context."""
+    """What a check may read: the audit without findings, the summary that it was concluded from, and its context.
+
+    Audit and summary are of the boxes as trained, `source` of those in the label files.
+    """
 
     audit: Audit
     summary: Summary
     context: Context
+
+    @property
+    def source(self) -> SourceView | None:
+        """The boxes as the label files have them."""
+        return self.audit.source
 
     def counted(self, code: str) -> int:
         """Return how many images, boxes or pairs were counted under the code of a finding."""

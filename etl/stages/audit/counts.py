@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -13,10 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import boxes as bx
-from etl.boxes import BUCKETS, Boxes, from_table
-from etl.findings import EXAMPLES
+from etl.boxes import BUCKETS, Boxes
 from etl.imaging.formats import suffix_fits
-from etl.schema import place
+from etl.schema import LEFT_OUT
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
 from etl.stages.audit.crowding import (
     DUPLICATE_IOU,
@@ -28,13 +27,24 @@ from etl.stages.audit.crowding import (
     shared_cells,
 )
 from etl.stages.audit.localisation import SHIFTS, shifted_iou
+from etl.stages.audit.source_counts import count_source
+from etl.stages.audit.tally import (
+    EDGE,
+    LENGTHS,
+    BoxColumns,
+    Ints,
+    Key,
+    Tally,
+    bins,
+    coded,
+    first_names,
+    image_sizes,
+    split_names,
+)
 
 STRIDES = (4, 8, 16, 32)
 SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at network size; the whole image letterboxed
-UNSPLIT = "unsplit"
 
-PER_OCTAVE = 64  # bins of sqrt(w * h): 1.1 % wide
-LENGTHS = np.exp2(np.arange(-4 * PER_OCTAVE, 14 * PER_OCTAVE + 1) / PER_OCTAVE)  # px
 SIDES = np.exp2(np.arange(0, 29) / 2)  # px, half octaves from 1 px
 ASPECTS = np.exp2(np.arange(-8, 9) / 2)  # w / h
 FIXED = 1 << 20  # fixed point of shares
@@ -43,12 +53,8 @@ GRID = np.exp2(np.arange(0, 12 * GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)  # px: 
 LEAST = (0, 8, 16)  # px: sides that assigners enlarge smaller ones to
 NMS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds
 EXTREMES = 5  # boxes kept at each end
-_EDGE = 1e-9  # of a bin: what lies on an edge belongs above it, also after rounding
 _SAME_OBJECT, _WITHIN = 0.5, 0.9  # IoU of boxes of two classes on one object; share of a box that lies in another
 _CLIPPED = 0.01  # px: what reaches less far outside is rounding
-
-Key = tuple[str | int, ...]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def merge(a: Summary, b: Summary) -> Summary:
     descriptors: dict[str, tuple[Descriptor, ...]] = {}
     for summary in (a, b):
         for code, files in summary.files.items():
-            names[code] = _first([*names.get(code, ()), *files])
+            names[code] = first_names([*names.get(code, ()), *files])
         for end, rows in summary.extremes.items():
             extremes[end] = _farthest([*extremes.get(end, ()), *rows])
         for category, rows_of_class in summary.descriptors.items():
@@ -80,55 +86,50 @@ def merge(a: Summary, b: Summary) -> Summary:
 
 @dataclass(frozen=True)
 class LabelPart:
-    """Some images, a table that contains their annotations, and the sizes that turn source into network pixels."""
+    """Some images, tables that contain their boxes, and the sizes that turn source into network pixels.
+
+    Without a table of trained boxes every box of the source that was not dropped is trained.
+    """
 
     images: pa.Table
-    annotations: pa.Table
+    annotations: pa.Table  # as written
     tile_size: int
     image_size: int
     dropped: frozenset[str] = frozenset()  # annotation_ids that were rejected on reading
+    trained: pa.Table | None = None  # what split and ontology leave, with the names of the trained classes
 
 
 def count_labels(part: LabelPart) -> Summary:
-    """Return the summary of a part's images and of their annotations."""
+    """Return the summary of a part's images, of their boxes as trained, and of those as written."""
     counter = PartCounter(part)
     counter.count_images()
     counter.count_boxes()
     counter.count_sizes()
     counter.count_neighbours()
-    files = {code: _first(names) for code, names in counter.files.items()}
-    return Summary(dict(counter.counts), files, counter.extremes)
+    source = count_source(part.images, part.annotations, part.dropped)
+    files = {code: first_names(names) for code, names in (*counter.files.items(), *source.files.items())}
+    return Summary(dict(counter.counts + source.counts), files, counter.extremes)
 
 
-class PartCounter:
-    """The columns of one part as arrays, and the counts gathered from them."""
+class PartCounter(Tally):
+    """The images of one part and their boxes as trained, and the counts gathered from them."""
 
     def __init__(self, part: LabelPart) -> None:
-        images, annotations = part.images, part.annotations
-        self.counts: Counter[Key] = Counter()
-        self.files: dict[str, list[str]] = {}
+        super().__init__()
+        self.images, self.dropped = part.images, part.dropped
         self.extremes: dict[str, tuple[tuple[float, str], ...]] = {}
-        self.images, self.dropped = images, part.dropped
-        self.paths: list[str] = images["path"].to_pylist()
-        self.splits = [split if split is not None else UNSPLIT for split in images["split"].to_pylist()]
-        self.wh = np.stack([images[name].to_numpy().astype(np.float64) for name in ("width", "height")], axis=1)
-        owner = pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks())
-        self.rows = annotations.filter(pc.is_valid(owner)) if owner.null_count else annotations
-        self.owner: Ints = owner.drop_null().to_numpy().astype(np.int64)
-        self.xyxy: Boxes = from_table(self.rows)
-        self.names, self.category = _coded(self.rows["category"])
+        self.paths: list[str] = part.images["path"].to_pylist()
+        self.splits = split_names(part.images)
+        self.wh = image_sizes(part.images)
+        self.boxes = BoxColumns.of(part.images, part.annotations if part.trained is None else part.trained)
+        self.owner, self.names, self.category = self.boxes.owner, self.boxes.names, self.boxes.category
+        self.xyxy = bx.clip(self.boxes.xyxy, (0, 0, *self.wh[self.owner].T))  # what lies outside is not trained
         longest = self.wh.max(axis=1, initial=1.0)[self.owner]
         self.scales = {  # network pixels per source pixel [N]
             "source": np.ones(len(self.owner)),
             "network": np.full(len(self.owner), part.image_size / part.tile_size),
             "full_image": part.image_size / longest,
         }
-
-    def report(self, code: str, affected: NDArray[np.bool_], names: Callable[[Ints], Iterable[str]]) -> None:
-        """Count the affected rows [N] under the code of a finding, and keep their names."""
-        if affected.any():
-            self.counts["found", code] += int(affected.sum())
-            self.files[code] = list(names(np.flatnonzero(affected)))
 
     def count_images(self) -> None:
         """Count the images by split, size and format, and report their faults."""
@@ -142,42 +143,32 @@ class PartCounter:
         self.report("mpo", np.array([name == "MPO" for name in columns["format"]], dtype=bool), self._paths)
         wrong = [not suffix_fits(path, name) for path, name in zip(self.paths, columns["format"], strict=True)]
         self.report("extension_mismatch", np.array(wrong, dtype=bool), self._paths)
-        self.report("left_out", np.array([split == "left_out" for split in self.splits]), self._paths)
+        self.report("left_out", np.array([split == LEFT_OUT for split in self.splits]), self._paths)
         unlabelled = np.array([labelled is False for labelled in self.images["labelled"].to_pylist()], dtype=bool)
         self.report("unlabelled_images", unlabelled, self._paths)
-        empty = ~unlabelled & (np.bincount(self.owner, minlength=len(self.paths)) == 0)
-        self.report("empty_labels", empty, self._paths)
         for code, column, wrong_value in _IMAGE_FAULTS:
             measured = self.images[column].to_pylist()
             affected = np.array([value is not None and wrong_value(value) for value in measured], dtype=bool)
             self.report(code, affected, self._paths)
 
     def count_boxes(self) -> None:
-        """Count every box as written, and report its faults."""
-        self.counts["annotations",] += len(self.owner)
-        self._add(("category",), (self.names, self.category))
-        x0, y0, x1, y1 = self.xyxy.T
-        width, height = self.wh[self.owner].T if len(self.owner) else (np.empty(0), np.empty(0))
-        empty = (x1 <= x0) | (y1 <= y0)
-        outside = ~empty & ((x0 >= width) | (y0 >= height) | (x1 <= 0) | (y1 <= 0))
-        overflow = np.stack([-x0, -y0, x1 - width, y1 - height]).max(axis=0)
-        marked = pc.or_kleene(self.rows["crowd"], self.rows["ignore"]).fill_null(False)
-        region = np.asarray(marked)
-        difficult = self.rows["difficult"].fill_null(0).to_numpy() > 0
-        dropped = np.asarray(pc.is_in(self.rows["annotation_id"], value_set=pa.array(self.dropped, pa.string())))
-        self.objects = ~empty & ~outside & ~region & ~dropped
-        self.report("zero_size", empty, self._places)
-        self.report("outside_image", outside, self._places)
-        self.report("clipped", ~empty & ~outside & (overflow > _CLIPPED), self._places)
-        self.report("under_3px", self.objects & (np.minimum(x1 - x0, y1 - y0) < 3), self._places)
-        self.report("difficult", difficult, self._places)
-        self.report("ignore_regions", ~empty & ~outside & region, self._places)
+        """Find the boxes that are trained, and report their faults."""
+        boxes = self.boxes
+        dropped = np.asarray(pc.is_in(boxes.rows["annotation_id"], value_set=pa.array(self.dropped, pa.string())))
+        usable = ~(boxes.empty | boxes.outside | dropped)
+        self.objects = usable & ~boxes.region
+        width, height = bx.size(boxes.xyxy).T
+        difficult = boxes.rows["difficult"].fill_null(0).to_numpy() > 0
+        self.report("clipped", usable & (boxes.overflow > _CLIPPED), boxes.where)
+        self.report("under_3px", self.objects & (np.minimum(width, height) < 3), boxes.where)
+        self.report("difficult", self.objects & difficult, boxes.where)
+        self.report("ignore_regions", usable & boxes.region, boxes.where)
 
     def count_sizes(self) -> None:
         """Count the trainable boxes by class and size in each space; keep the extremes of each class."""
         chosen = np.flatnonzero(self.objects)
         xyxy, owner = self.xyxy[chosen], self.owner[chosen]
-        splits, split = _coded(pa.chunked_array([self.splits], pa.string()))
+        splits, split = coded(pa.chunked_array([self.splits], pa.string()))
         names, category, split = self.names, self.category[chosen], split[owner]
         logs = np.log2(bx.size(xyxy))
         length = logs.mean(axis=1)
@@ -185,23 +176,25 @@ class PartCounter:
         for space, scale in self.scales.items():
             octaves = np.log2(scale[chosen])
             in_space = length + octaves
-            bucket = bx.bucket(np.exp2(in_space + _EDGE))
-            self._add(("size", space), (splits, split), (names, category), (range(len(BUCKETS)), bucket))
-            self._add(("length", space), (splits, split), (range(len(LENGTHS) + 1), _bins(in_space, LENGTHS)))
+            bucket = bx.bucket(np.exp2(in_space + EDGE))
+            self.add(("size", space), (splits, split), (names, category), (range(len(BUCKETS)), bucket))
+            self.add(("length", space), (splits, split), (range(len(LENGTHS) + 1), bins(in_space, LENGTHS)))
             if space != "source":
-                across, down = (_bins(logs[:, axis] + octaves, GRID) for axis in (0, 1))
-                self._add(("sides", space), (names, category), (cells, across), (cells, down))
-        size = bx.bucket(np.exp2(length + _EDGE))
+                across, down = (bins(logs[:, axis] + octaves, GRID) for axis in (0, 1))
+                self.add(("sides", space), (names, category), (cells, across), (cells, down))
+        size = bx.bucket(np.exp2(length + EDGE))
         for shift in SHIFTS:
             kept = np.rint(shifted_iou(np.exp2(logs), shift) * FIXED).astype(np.int64)
-            self._add(("shifted_iou", shift), (range(len(BUCKETS)), size), amounts=kept)
+            self.add(("shifted_iou", shift), (range(len(BUCKETS)), size), amounts=kept)
         sides = range(len(SIDES) + 1)
-        self._add(("wh",), (sides, _bins(logs[:, 0], SIDES)), (sides, _bins(logs[:, 1], SIDES)))
+        self.add(("wh",), (sides, bins(logs[:, 0], SIDES)), (sides, bins(logs[:, 1], SIDES)))
         shape = logs[:, 0] - logs[:, 1]
-        self._add(("aspect",), (range(len(ASPECTS) + 1), _bins(shape, ASPECTS)))
+        self.add(("aspect",), (range(len(ASPECTS) + 1), bins(shape, ASPECTS)))
         boxes_of_image = np.bincount(owner, minlength=len(self.paths))
         self.counts.update(
-            ("per_image", name, int(number)) for name, number in zip(self.splits, boxes_of_image, strict=True)
+            ("per_image", name, int(number))
+            for name, number in zip(self.splits, boxes_of_image, strict=True)
+            if name != LEFT_OUT
         )
         self.report("crowded_images", boxes_of_image > 300, self._paths)
         self._keep_extremes(chosen, category, {"shape": shape, "size": length})
@@ -218,7 +211,7 @@ class PartCounter:
                 far = sign * values[members]
                 least = np.partition(far, -EXTREMES)[-EXTREMES] if len(far) > EXTREMES else -np.inf
                 rows = members[far >= least]  # with ties: their names decide which are kept
-                named = zip((sign * values[rows]).round(6).tolist(), self._places(chosen[rows]), strict=True)
+                named = zip((sign * values[rows]).round(6).tolist(), self.boxes.where(chosen[rows]), strict=True)
                 self.extremes[f"{end} {measure}/{name}"] = _farthest(named)
 
     def count_neighbours(self) -> None:
@@ -241,10 +234,10 @@ class PartCounter:
             overlapping.append(pairs[shared_area(network_xyxy, pairs) > 0])
         for least, share in contested.items():
             fixed = np.minimum(share, FIXED).astype(np.int64)
-            self._add(("contested", least), (range(len(BUCKETS)), bucket), amounts=fixed)
+            self.add(("contested", least), (range(len(BUCKETS)), bucket), amounts=fixed)
         distances = nearest_distances((network_xyxy[:, :2] + network_xyxy[:, 2:]) / 2, owner)
-        self._add(
-            ("nearest",), (range(len(LENGTHS) + 1), _bins(np.log2(distances[np.isfinite(distances)] + 1e-9), LENGTHS))
+        self.add(
+            ("nearest",), (range(len(LENGTHS) + 1), bins(np.log2(distances[np.isfinite(distances)] + 1e-9), LENGTHS))
         )
         pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *overlapping])
         iou, within = overlaps(network_xyxy, pairs)
@@ -256,13 +249,13 @@ class PartCounter:
         self._report_pairs("several_classes", chosen, pairs[~same & (iou > _SAME_OBJECT)])
         for code, close in (("on_one_object", iou > _SAME_OBJECT), ("within", within > _WITHIN)):
             both = np.sort(category[pairs[~same & close]], axis=1)
-            self._add((code,), (names, both[:, 0]), (names, both[:, 1]))
+            self.add((code,), (names, both[:, 0]), (names, both[:, 1]))
 
     def _report_pairs(self, code: str, chosen: Ints, pairs: Ints) -> None:
         """Count pairs of boxes under the code of a finding, and keep the place of the later box of each."""
         if len(pairs):
             self.counts["found", code] += len(pairs)
-            self.files[code] = self._places(chosen[pairs[:, 1]])
+            self.files[code] = self.boxes.where(chosen[pairs[:, 1]])
 
     def _count_cells(self, space: str, xyxy: Boxes, owner: Ints, scale: NDArray[np.float64]) -> None:
         centres = (xyxy[:, :2] + xyxy[:, 2:]) / 2 * scale[:, None]
@@ -274,26 +267,6 @@ class PartCounter:
     def _paths(self, images: Ints) -> list[str]:
         return [self.paths[image] for image in images]
 
-    def _places(self, rows: Ints) -> list[str]:
-        """Return the place of each box in its label file, by line or by image and id; without a file its image."""
-        written = self.rows.select(["file", "line", "source_id"]).take(pa.array(rows)).to_pylist()
-        images = self._paths(self.owner[rows])
-        return [
-            image if row["file"] is None else place(row["file"], row["line"], image, row["source_id"])
-            for row, image in zip(written, images, strict=True)
-        ]
-
-    def _add(self, head: Key, *columns: tuple[Sequence[str | int], Ints], amounts: Ints | None = None) -> None:
-        """Add how often each combination of labels occurs, or the sum of the amounts over it."""
-        shape = tuple(max(len(labels), 1) for labels, _ in columns)
-        flat = np.ravel_multi_index(tuple(codes for _, codes in columns), shape)
-        sums = np.bincount(flat, amounts)  # exact: whole numbers below 2^53
-        places = np.flatnonzero(sums)
-        codes = [index.tolist() for index in np.unravel_index(places, shape)]
-        marked = [[labels[code] for code in of] for (labels, _), of in zip(columns, codes, strict=True)]
-        for *labels, number in zip(*marked, sums[places].tolist(), strict=True):
-            self.counts[(*head, *labels)] += int(number)
-
 
 _IMAGE_FAULTS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("dark_images", "brightness", lambda luma: luma < 40),
@@ -304,21 +277,6 @@ _IMAGE_FAULTS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
 )
 
 
-def _coded(values: pa.ChunkedArray) -> tuple[list[str], Ints]:
-    """Return the distinct values in order, and the index of each value among them."""
-    labels = sorted(pc.unique(values).to_pylist())
-    codes: Ints = pc.index_in(values, value_set=pa.array(labels, pa.string())).to_numpy().astype(np.int64)
-    return labels, codes
-
-
-def _bins(logs: NDArray[np.float64], edges: NDArray[np.float64]) -> Ints:
-    """Return what `np.digitize` would of 2^logs [N], for edges that are evenly spaced powers of 2."""
-    first = np.log2(edges[0])
-    step = (np.log2(edges[-1]) - first) / (len(edges) - 1)
-    bins: Ints = np.clip(np.floor((logs - first) / step + _EDGE) + 1, 0, len(edges)).astype(np.int64)
-    return bins
-
-
 def _enlarge(boxes: Boxes, least: float) -> Boxes:
     """Return the boxes with sides below the least enlarged to it about their centres."""
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(bx.size(boxes), least) / 2
@@ -327,7 +285,3 @@ def _enlarge(boxes: Boxes, least: float) -> Boxes:
 
 def _farthest(rows: Iterable[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
     return tuple(sorted(rows, key=lambda row: (-row[0], row[1]))[:EXTREMES])
-
-
-def _first(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(names))[:EXAMPLES])

@@ -13,7 +13,7 @@ from etl import assigner
 from etl.boxes import BUCKETS, bucket
 from etl.by_size import BySize
 from etl.stages.anchors import fit
-from etl.stages.audit.counts import FIXED, GRID, GRID_PER_OCTAVE, Key
+from etl.stages.audit.counts import FIXED, GRID, GRID_PER_OCTAVE
 from etl.stages.audit.model import (
     AnchorRecall,
     Change,
@@ -22,6 +22,7 @@ from etl.stages.audit.model import (
     CoverageMeans,
     GroupedCoverage,
 )
+from etl.stages.audit.tally import Key
 
 _P3_P5, _P2_P5 = (8, 16, 32), (4, 8, 16, 32)  # strides
 ENOUGH = 0.99  # share of boxes with a candidate

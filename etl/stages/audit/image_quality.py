@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from etl.boxes import BUCKETS, Boxes, bucket, side_length
 from etl.by_size import BySize
 from etl.imaging.codec import Pixels
-from etl.stages.audit.counts import Key
 from etl.stages.audit.model import ImageQuality
+from etl.stages.audit.tally import Key
 
 Floats = NDArray[np.float64]
 

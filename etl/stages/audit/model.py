@@ -1,5 +1,7 @@
 """The audit of a dataset: what audit.json and `speck audit --json` hold.
 
+Objects are the boxes as trained: of the images in a split, after the ontology and cut at the image border, without
+crowds and ignore regions; classes have their trained names. `source` is the same dataset as its label files have it.
 Lengths are sqrt(w * h) in pixels, shares lie in 0..1. A value is None if there are no boxes to compute it from. The
 keys of tables are names of splits or classes, or numbers: percentiles, strides, thresholds, pixels.
 """
@@ -13,6 +15,7 @@ from pydantic import Field
 from etl.by_size import BySize
 from etl.document import Document
 from etl.findings import Finding
+from etl.stages.remap import CategoryPreview
 
 T = TypeVar("T")
 Percentiles = dict[int, float | None]  # by percentile
@@ -225,12 +228,23 @@ class Tiny(Document):
 SizeTable = dict[str, BySize[int]]  # boxes by split or class, and size
 
 
+class SourceView(Document):
+    """The boxes as the label files have them; objects are the valid ones that are no crowds or ignore regions."""
+
+    objects: int
+    classes: dict[str, dict[str, int]]  # objects by class and split
+    sizes_by_class: SizeTable  # objects, source pixels
+    length_percentiles: Percentiles
+    untrained: dict[str, int]  # boxes that are no trained objects, by the rule that takes them
+    ontology: tuple[CategoryPreview, ...]
+
+
 class Audit(Document):
     """Counts, shares, percentiles and findings of a dataset."""
 
     images: int
-    annotations: int
-    objects: int  # annotations that can be trained on
+    annotations: int  # boxes in the label files
+    objects: int  # boxes as trained
     images_by_split: dict[str, int]
     tile_size: int
     image_size: int
@@ -256,11 +270,12 @@ class Audit(Document):
     image_sizes: dict[str, int]
     formats: dict[str, int]
     tiny: NetworkSpaces[Tiny]
+    source: SourceView | None = None  # null in audits by earlier versions, whose objects are those of the source
     findings: tuple[Finding, ...] = ()
 
     @property
     def objects_by_class(self) -> dict[str, int]:
-        """The number of objects of each class, declared classes without any included."""
+        """The number of objects of each trained class, classes without any included."""
         return {name: sum(splits.values()) for name, splits in self.classes.items()}
 
 

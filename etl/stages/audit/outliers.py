@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.stages.audit.counts import GRID_PER_OCTAVE, Key
+from etl.stages.audit.counts import GRID_PER_OCTAVE
 from etl.stages.audit.model import Outliers
+from etl.stages.audit.tally import Key
 
 _LEAST = 30  # boxes of a class that define its usual size
 _FENCE = 3.0  # interquartile ranges beyond the quartiles: Tukey's "far out"

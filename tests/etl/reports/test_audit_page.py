@@ -57,17 +57,14 @@ def made(boxes: int = 30, name: str = "car") -> Audit:
         for i in range(boxes)
     ]
     summary = count_labels(LabelPart(images, schema.table(schema.ANNOTATIONS, rows), 640, 640))
-    context = Context(tile_size=640, image_size=640, images=images, declared=(name, "ghost"))
-    return conclude(summary, context)
-
-
-def preview(name: str) -> list[CategoryPreview]:
-    return [CategoryPreview(category=name, becomes=None, rule="drop", boxes=30, images=2)]
+    preview = [CategoryPreview(category=name, becomes=None, rule="drop", boxes=30, images=2, trained=0)]
+    settings = {"tile_size": 640, "image_size": 640, "images": images, "declared": (name, "ghost"), "preview": preview}
+    return conclude(summary, Context(**settings))
 
 
 @pytest.mark.parametrize("boxes", [0, 30])
 def test_the_page_is_well_formed_with_and_without_boxes(boxes: int) -> None:
-    html = audit_page.audit_page(made(boxes), preview("car"), [("a.jpg", b"\xff\xd8\xff")], title="cars")
+    html = audit_page.audit_page(made(boxes), [("a.jpg", b"\xff\xd8\xff")], title="cars")
     parser = _Nesting()
     parser.feed(html)
     assert parser.open == []
@@ -76,14 +73,14 @@ def test_the_page_is_well_formed_with_and_without_boxes(boxes: int) -> None:
 
 
 def test_names_of_classes_files_and_pictures_are_escaped_everywhere() -> None:
-    html = audit_page.audit_page(made(name=NASTY), preview(NASTY), [(NASTY, b"")], title=NASTY)
+    html = audit_page.audit_page(made(name=NASTY), [(NASTY, b"")], title=NASTY)
     assert html.count("<script") == html.count("</script") == 1  # the page's own
     assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
 
 
 def test_the_page_asks_no_other_host_for_anything() -> None:
-    html = audit_page.audit_page(made(), preview("car"), [("a.jpg", b"")], title="cars")
+    html = audit_page.audit_page(made(), [("a.jpg", b"")], title="cars")
     assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import|https?://|<script\s|<link""", html)
 
 

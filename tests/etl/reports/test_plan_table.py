@@ -55,8 +55,18 @@ def preview(**changes: Any) -> PlanPreview:
         "reason": "cheapest: 640 px",
         "candidates": CANDIDATES,
         "ontology": (
-            CategoryPreview(category="van", becomes="car", rule="merge:car", boxes=31, images=5),
-            CategoryPreview(category="tree", becomes=None, rule="drop", boxes=17, images=2),
+            CategoryPreview(
+                category="van",
+                becomes="car",
+                rule="merge:car",
+                boxes=39,
+                images=5,
+                trained=31,
+                under_min_side=4,
+                ignored=3,
+                left_out=1,
+            ),
+            CategoryPreview(category="tree", becomes=None, rule="drop", boxes=17, images=2, trained=0),
         ),
         "images": {"train": 81, "val": 9, "left_out": 2},
         "split": SplitReport(
@@ -97,8 +107,8 @@ def test_every_table_has_its_rows() -> None:
     for row in (
         "640 1 0.5 1200 491.5 7.2 cheapest",
         "320 1 4100 419.8 - cuts",
-        "van car merge:car 31 5",
-        "tree - drop 17 2",
+        "van car merge:car 39 5 31 4 3 1",
+        "tree - drop 17 2 0 0 0 0",
         "train 81 28 1 27 0 0 0 902",
         "val 9 3 1 2 0 0 0 77",
         "frame_guard 2",

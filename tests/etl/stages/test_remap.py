@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from etl import schema
@@ -150,10 +151,30 @@ def test_the_dry_run_counts_what_the_run_does() -> None:
     rows = annotations(("van", 10), ("van", 10), ("cyclist", 10))
     previews = {row.category: row for row in preview_categories(rows, CLASSES, ontology)}
     assert previews["van"].model_dump() == {
-        "category": "van", "becomes": "minibus", "rule": "rename:minibus", "boxes": 2, "images": 2
+        "category": "van", "becomes": "minibus", "rule": "rename:minibus", "boxes": 2, "images": 2, "trained": 2,
+        "under_min_side": 0, "ignored": 0, "left_out": 0,
     }  # fmt: skip
-    assert (previews["cyclist"].becomes, previews["truck"].boxes) == (None, 0)
+    assert (previews["cyclist"].becomes, previews["cyclist"].trained, previews["truck"].boxes) == (None, 0, 0)
     assert remap_boxes(rows, CLASSES, ontology)[0].num_rows == 2
+
+
+@pytest.mark.parametrize("dropped_as", ["background", "ignore"])
+def test_the_dry_run_counts_min_side_crowds_regions_and_images_in_no_split(dropped_as: Any) -> None:
+    ontology = Ontology(merge={"car": ("van", "car")}, drop=("bus",), min_side=5, dropped_as=dropped_as)
+    boxes = [("van", 10), ("van", 4.99), ("van", 5), ("car", 1), ("bus", 1), ("bus", 10)]
+    crowd, regions = (
+        {"category": "van", "crowd": True},
+        ({"category": name, "ignore": True} for name in ("car", "field")),
+    )
+    rows = annotations(*boxes, crowd, *regions)
+    previews = {row.category: row for row in preview_categories(rows, CLASSES, ontology, pa.array(["a0", "a5"]))}
+    van, car, bus = (previews[name] for name in ("van", "car", "bus"))
+    assert (van.boxes, van.trained, van.under_min_side, van.ignored, van.left_out) == (4, 1, 1, 1, 1)
+    assert (car.boxes, car.trained, car.under_min_side, car.ignored, car.left_out) == (2, 0, 1, 1, 0)
+    assert (bus.boxes, bus.trained, bus.under_min_side, bus.ignored, bus.left_out) == (2, 0, 0, 0, 1)
+    used = rows.filter(pc.invert(pc.is_in(rows["annotation_id"], pa.array(["a0", "a5"]))))
+    trained = remap_boxes(used, CLASSES, ontology)[0]
+    assert trained.filter(pc.invert(trained["ignore"])).num_rows == sum(row.trained for row in previews.values())
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import yaml
 
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.numbers import percent
+from etl.stages.audit.checks.remedies import how_to_drop, how_to_merge, source_classes
 from etl.stages.audit.class_similarity import ALIKE
-from etl.stages.audit.context import CheckInput
+from etl.stages.audit.context import CheckInput, Context
 from etl.stages.audit.model import Audit
 from etl.stages.similar_names import group_similar
 
@@ -22,15 +23,13 @@ _ENCLOSED = 0.8  # share of a class's boxes that lie within another class's
 
 
 def declared_classes(data: CheckInput) -> Iterator[Finding]:
-    """Yield findings if declared classes have no box, or boxes have a class that is not declared."""
-    objects, declared = data.audit.objects_by_class, data.context.declared
-    if unused := [name for name in declared if not objects.get(name)]:
-        advice = (
-            f"Classes that are declared and never labelled: {enumerate_first(unused)}. A model would carry outputs it "
-            "cannot learn. Remove them from source.categories, or drop them (ontology.drop)."
-        )
-        yield finding("unused_categories", advice, count=len(unused))
-    if declared and (unknown := [name for name, number in objects.items() if number and name not in declared]):
+    """Yield findings if trained classes have no box, or boxes have a class that is not declared."""
+    context, objects = data.context, data.audit.objects_by_class
+    if unused := [name for name in context.classes if not objects.get(name)]:
+        yield finding("unused_categories", " ".join(_explain_unused(context, unused)), count=len(unused))
+    written = data.source.classes if data.source is not None else {}
+    declared = context.declared
+    if declared and (unknown := [name for name, row in written.items() if any(row.values()) and name not in declared]):
         advice = (
             f"Labels name classes that are not declared: {enumerate_first(unknown)}. Add them to source.categories, or "
             "drop them."
@@ -38,23 +37,56 @@ def declared_classes(data: CheckInput) -> Iterator[Finding]:
         yield finding("unknown_category", advice, count=len(unknown))
 
 
+def _explain_unused(context: Context, names: Sequence[str]) -> Iterator[str]:
+    """Yield sentences about classes without a box: those never labelled, and those whose boxes rules take."""
+    taken = {name: _describe_taken(context, name) for name in names}
+    if never := [name for name, rules in taken.items() if not rules]:
+        listed = ", or remove them from source.categories" if context.lists_classes else ""
+        yield (
+            f"Classes that are trained and never labelled: {enumerate_first(never)}. A model would carry outputs it "
+            f"cannot learn: {how_to_drop(context, never)}{listed}."
+        )
+    if explained := [f"{name} ({rules})" for name, rules in taken.items() if rules]:
+        yield f"Classes that are trained and whose boxes are all taken by rules: {enumerate_first(explained)}."
+
+
+def _describe_taken(context: Context, name: str) -> str:
+    """Return how many boxes of a trained class each rule takes."""
+    rows = [row for row in context.preview if row.becomes == name]
+    rules = {
+        "under ontology.min_side": sum(row.under_min_side for row in rows),
+        "crowds or ignore regions": sum(row.ignored for row in rows),
+        "in no split": sum(row.left_out for row in rows),
+    }
+    return ", ".join(f"{number:,} {rule}" for rule, number in rules.items() if number)
+
+
 def unnamed_classes(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if classes have a number instead of a name."""
-    if digits := [name for name in data.audit.classes if name.isdigit()]:
-        shown = enumerate_first(digits)
-        advice = f"Classes without a name: {shown}. Give source.categories the file or the list that names them."
-        yield finding("digit_categories", advice, count=len(digits))
+    """Yield a finding if trained classes have a number instead of a name, unless the dataset file names them so."""
+    context = data.context
+    named = {*context.ontology.rename.values(), *context.ontology.merge}
+    digits = [name for name in data.audit.classes if name.isdigit() and name not in named]
+    if digits and not context.lists_classes:
+        remedy = (
+            "Name them with ontology.rename."
+            if context.names_classes
+            else "Give source.categories the file or the list that names them."
+        )
+        yield finding(
+            "digit_categories", f"Classes without a name: {enumerate_first(digits)}. {remedy}", count=len(digits)
+        )
 
 
 def similar_classes(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if trained classes differ by spelling only, with the setting that merges them."""
-    trained, boxes = data.context.trained, Counter[str]()
-    for name, number in data.audit.objects_by_class.items():
-        boxes[trained.get(name, name)] += number
+    boxes = data.audit.objects_by_class
     groups = group_similar(name for name, number in boxes.items() if number)
     if groups:
         shown = "; ".join(", ".join(f"{name} ({boxes[name]})" for name in group) for group in groups[:_GROUPS])
-        merge = {max(group, key=lambda name: boxes[name]): group for group in groups[:_GROUPS]}
+        merge = {
+            max(group, key=lambda name: boxes[name]): source_classes(data.context, group) or group
+            for group in groups[:_GROUPS]
+        }
         setting = yaml.safe_dump({"merge": merge}, default_flow_style=True, allow_unicode=True, width=1e9).strip()
         advice = (
             f"Classes that differ only by case, blanks, separators or a plural are trained as different ones: {shown}. "
@@ -104,7 +136,7 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
         )
         advice = (
             f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
-            "people could not tell them apart, merge them (ontology.merge)."
+            f"people could not tell them apart, {how_to_merge(data.context, chain(*(pair[:2] for pair in pairs)))}."
         )
         yield finding("class_overlap", advice, count=sum(pair.pairs for pair in pairs))
 
@@ -126,9 +158,9 @@ def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
             f"{outer} around {enumerate_first(sorted(inner))}" for outer, inner in sorted(enclosed.items())
         )
         advice = (
-            f"Classes whose boxes hold nearly all boxes of others: {shown}. If they frame a scene, drop them "
-            "(ontology.drop), for their boxes take cells and tiles from the small ones; if classes inside differ by "
-            "place only, merge them (ontology.merge)."
+            f"Classes whose boxes hold nearly all boxes of others: {shown}. If they frame a scene, "
+            f"{how_to_drop(data.context, enclosed)}, for their boxes take cells and tiles from the small ones; if "
+            f"classes inside differ by place only, {how_to_merge(data.context, chain(*enclosed.values()))}."
         )
         yield finding("enclosing_classes", advice, count=sum(objects[outer] for outer in enclosed))
 
@@ -142,8 +174,9 @@ def lookalike_classes(data: CheckInput) -> Iterator[Finding]:
         )
         advice = (
             f"Classes that look alike, by the share of objects whose nearest look-alikes are of the other: {shown} "
-            "(chance level: 50 %). Where the difference does not matter, merge them (ontology.merge); where it does, "
-            "they need more pixels per object, and a second look at their labels."
+            "(chance level: 50 %). Where the difference does not matter, "
+            f"{how_to_merge(data.context, chain(*(pair.classes for pair in pairs)))}; where it does, they need more "
+            "pixels per object, and a second look at their labels."
         )
         yield finding("lookalike_classes", advice, count=len(pairs))
 

@@ -14,6 +14,11 @@ from etl.stages.reject_summary import ReasonSummary, summarize_reasons
 _OWN_CHECK = {"one_colour_images", "unlabelled_images"}  # counted under a code whose severity takes more than the count
 _MANY_OF_ONE_COLOUR = 0.1  # share of the images
 _MANY_UNLABELLED = 5  # more than one image in so many
+_KEEP_TOGETHER = {  # by what groups the images
+    None: "Set source.group to a pattern that names the scene.",
+    "source.group": "Give source.group a pattern that finds the same text in the paths of both.",
+    "own split": "Move them into one split of the dataset's own.",
+}
 
 
 def counted_faults(data: CheckInput) -> Iterator[Finding]:
@@ -67,14 +72,17 @@ def duplicate_images(data: CheckInput) -> Iterator[Finding]:
 
 
 def near_duplicates(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if images look alike."""
-    paths = data.context.near_duplicates
-    if paths:
+    """Yield a finding if images in different splits look alike."""
+    pairs = data.context.near_duplicates
+    if pairs.count:
+        one, other = pairs.examples[0]
         advice = (
-            "Images that look like another, such as neighbouring frames: keep each such scene in one split "
-            "(source.group)."
+            f"{pairs.count:,} {'pair' if pairs.count == 1 else 'pairs'} of images that look alike are in different "
+            f"splits, for example {one} and {other}: these splits are not independent. "
+            f"{_KEEP_TOGETHER[data.context.grouped_by]}"
         )
-        yield finding("near_duplicates", advice, sorted(paths), count=len(paths))
+        files = dict.fromkeys(path for pair in pairs.examples for path in pair)
+        yield finding("near_duplicates", advice, files, count=pairs.count)
 
 
 def unlabelled_images(data: CheckInput) -> Iterator[Finding]:

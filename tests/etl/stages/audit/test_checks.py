@@ -27,6 +27,7 @@ from etl.stages.audit.model import (
     Outliers,
     ShiftedOverlap,
 )
+from etl.stages.splitting.crossing import CrossingPairs
 
 EMPTY = conclude(Summary(), Context(tile_size=640, image_size=640))
 
@@ -110,7 +111,8 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given(images=images(("a", "1", "train"), ("b", "2", "val")))),
     (source.duplicate_images, "duplicate_images", "warning", 1,
      given(images=images(("a", "1", "train"), ("b", "1", "train"))), given()),
-    (source.near_duplicates, "near_duplicates", "info", 2, given(near_duplicates=["a", "b"]), given()),
+    (source.near_duplicates, "near_duplicates", "info", 2,
+     given(near_duplicates=CrossingPairs(2, (("a", "b"), ("a", "c")))), given()),
     (source.one_colour_images, "one_colour_images", "critical", 2,
      given({"images": 10}, {"one_colour_images": 2}), given({"images": 10})),
     (source.one_colour_images, "one_colour_images", "warning", 1,
@@ -124,11 +126,12 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
     (classes.declared_classes, "unused_categories", "info", 1,
      given(TWO_CLASSES, declared=("car", "van", "bus")), given(TWO_CLASSES, declared=("car", "van"))),
     (classes.declared_classes, "unknown_category", "warning", 1,
-     given(TWO_CLASSES, declared=("car",)), given(TWO_CLASSES)),
+     given(TWO_CLASSES | {"source.classes": TWO_CLASSES["classes"]}, declared=("car",)),
+     given(TWO_CLASSES | {"source.classes": TWO_CLASSES["classes"]})),
     (classes.unnamed_classes, "digit_categories", "warning", 1, given({"classes": {"7": {}}}), given(TWO_CLASSES)),
     (classes.similar_classes, "similar_classes", "warning", 2,
      given({"classes": {"Car": {"train": 5}, "cars": {"val": 1}, "CAR": {}, "van": {"train": 1}}}),
-     given({"classes": {"Car": {"train": 5}, "cars": {"val": 1}}}, trained={"Car": "car", "cars": "car"})),
+     given({"classes": {"car": {"train": 5, "val": 1}}}, trained={"Car": "car", "cars": "car"})),
     (classes.rare_classes, "class_imbalance", "warning", 1,
      given({"classes": {"car": {"train": 101}, "van": {"train": 1}}}),
      given({"classes": {"car": {"train": 100}, "van": {"train": 1}, "never": {}}})),

@@ -1,0 +1,190 @@
+"""The audit of a source with an ontology: of the boxes as trained, with the boxes as written beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import build
+from etl.snapshots.snapshot import Snapshot
+from etl.stages.audit.model import Audit
+
+W, H = 160, 120
+NAMES = ["car", "van", "frame", "cyclist", "7", "8", "rest"]
+ONTOLOGY: dict[str, Any] = {
+    "drop": ["frame", "cyclist", "rest"], "rename": {"van": "car"}, "merge": {"sign": ["7", "8"]}, "min_side": 3
+}  # fmt: skip
+
+Row = tuple[int, float, float, float, float]  # class, x0, y0, x1, y1 in px
+
+
+def rows_of(number: int) -> list[Row]:
+    """A frame around a car, a van that repeats the car, a number twice, and boxes of sizes around min_side."""
+    x, y = 10.0 + number, 12.0 + 2 * number
+    return [
+        (2, 4, 4, 150, 110),
+        (0, x, y, x + 20, y + 10),
+        (1, x, y + 1, x + 20, y + 11),
+        (4, 100, 20, 106, 28),
+        (5, 100, 20.5, 106, 28.5),
+        (0, 60, 60, 60 + 2.5 + 0.25 * (number % 6), 70),
+        (1, W - 6, 90, W + 6, 100),  # half outside
+        (0, 30, 100, 30, 110),  # without width
+        (6, 120, 80, 124, 84),
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve images of three sites; no two of them look alike."""
+    made = tmp_path / "data"
+    made.mkdir()
+    for number in range(12):
+        name = f"site{number % 3}-{number}"
+        small = np.random.default_rng(number).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(made / f"{name}.png"), cv2.resize(small, (W, H), interpolation=cv2.INTER_NEAREST))
+        write(made / f"{name}.txt", rows_of(number))
+    return made
+
+
+def write(file: Path, rows: list[Row]) -> None:
+    lines = [
+        f"{c} {(x0 + x1) / 2 / W!r} {(y0 + y1) / 2 / H!r} {(x1 - x0) / W!r} {(y1 - y0) / H!r}"
+        for c, x0, y0, x1, y1 in rows
+    ]
+    file.write_text("\n".join(lines))
+
+
+def configured(folder: Path, ontology: dict[str, Any] | None = None, **source: Any) -> Config:
+    values = {"format": "yolo", "images": str(folder), "categories": NAMES, "group": "^(site[0-9])", **source}
+    values |= {"max_rejects": 1.0, "allow": ["leaking_splits", "no_objects", "empty_split"]}
+    sections = {"tile": {"size": 64}, "ontology": ONTOLOGY if ontology is None else ontology}
+    return Config.model_validate(
+        {"name": "audited", "store": str(folder.parent / "store"), "source": values, **sections}
+    )
+
+
+def audited(folder: Path, ontology: dict[str, Any] | None = None, **source: Any) -> Audit:
+    with cluster.serial() as here:
+        return build.audit_source(configured(folder, ontology, **source), here)
+
+
+def snapshot_of(folder: Path) -> Snapshot:
+    with cluster.serial() as here:
+        return Snapshot.open(build.build(configured(folder), here).snapshot)
+
+
+def codes(audit: Audit) -> dict[str, int]:
+    return {row.code: row.count for row in audit.findings}
+
+
+def advice(audit: Audit, code: str) -> str:
+    return next(row.advice for row in audit.findings if row.code == code)
+
+
+def recount(folder: Path, split_of: dict[str, str]) -> dict[str, Any]:
+    """Count the label files again with plain loops, under ONTOLOGY."""
+    becomes = {"car": "car", "van": "car", "7": "sign", "8": "sign"}
+    trained: Counter[tuple[str, str]] = Counter()
+    written: Counter[tuple[str, str]] = Counter()
+    fates: Counter[tuple[str, str]] = Counter()
+    lengths: list[float] = []
+    duplicates = 0
+    for file in sorted(folder.glob("*.txt")):
+        split, boxes = split_of[file.stem], []
+        for line in file.read_text().splitlines():
+            number, cx, cy, w, h = line.split()
+            name, width, height = NAMES[int(number)], float(w) * W, float(h) * H
+            x0, y0 = float(cx) * W - width / 2, float(cy) * H - height / 2
+            if width == 0 or height == 0:
+                fates["", "zero_size"] += 1
+                continue
+            written[name, split] += 1
+            if name not in becomes:
+                fates[name, "drop"] += 1
+            elif min(width, height) < 3 - 1e-9:
+                fates[name, "min_side"] += 1
+            else:
+                trained[becomes[name], split] += 1
+                fates[name, "trained"] += 1
+                box = (max(x0, 0), max(y0, 0), min(x0 + width, W), min(y0 + height, H))
+                lengths.append(math.sqrt((box[2] - box[0]) * (box[3] - box[1])))
+                duplicates += sum(overlap(box, other) > 0.8 for kind, other in boxes if kind == becomes[name])
+                boxes.append((becomes[name], box))
+    return {"trained": trained, "written": written, "fates": fates, "lengths": lengths, "duplicates": duplicates}
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def by_class(counted: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    names = {name for name, _ in counted}
+    return {name: {split: number for (one, split), number in counted.items() if one == name} for name in names}
+
+
+def test_the_audit_is_of_the_boxes_as_trained_and_the_source_view_of_those_as_written(folder: Path) -> None:
+    snapshot = snapshot_of(folder)
+    images = snapshot.table("images")
+    split_of = dict(
+        zip((Path(path).stem for path in images["path"].to_pylist()), images["split"].to_pylist(), strict=True)
+    )
+    expected, audit = recount(folder, split_of), snapshot.audit
+    assert audit.classes == by_class(expected["trained"])
+    assert audit.objects == expected["trained"].total() == len(expected["lengths"])
+    assert sum(sum(row.values()) for row in audit.sizes.values()) == audit.objects
+    under = {name: sum(row[name] for row in audit.sizes.values()) for name in ("very_tiny", "tiny", "small")}
+    edges = {"very_tiny": (0, 8), "tiny": (8, 16), "small": (16, 32)}
+    assert under == {
+        name: sum(low <= side < high for side in expected["lengths"]) for name, (low, high) in edges.items()
+    }
+    assert codes(audit)["duplicate_boxes"] == expected["duplicates"] >= 24
+    source = audit.source
+    assert source is not None
+    assert {name: row for name, row in source.classes.items() if row} == by_class(expected["written"])
+    fates = expected["fates"]
+    assert source.untrained == {
+        rule: sum(number for (_, one), number in fates.items() if one == rule)
+        for rule in ("drop", "zero_size", "min_side")
+    }
+    assert audit.annotations == audit.objects + sum(source.untrained.values())
+    for row in source.ontology:
+        assert (row.trained, row.under_min_side) == (fates[row.category, "trained"], fates[row.category, "min_side"])
+        assert row.boxes == sum(expected["written"][row.category, split] for split in ("train", "val", "test"))
+    assert 0 < fates["car", "min_side"] < 12
+
+
+def test_a_build_and_speck_audit_give_the_same_audit(folder: Path) -> None:
+    alone = audited(folder).to_dict()
+    assert {**alone, "html": None} == {**snapshot_of(folder).audit.to_dict(), "html": None}
+
+
+SETTLED = [  # an ontology, and the finding that it settles
+    ({"drop": ["frame", "cyclist"]}, "enclosing_classes"),
+    ({"keep": ["car", "van", "7", "8", "rest"]}, "enclosing_classes"),
+    ({"drop": ["cyclist"]}, "unused_categories"),
+    ({"merge": {"rider": ["car", "cyclist"]}}, "unused_categories"),
+    ({"rename": {"van": "car"}, "drop": ["8"]}, "class_overlap"),
+    ({"rename": {"7": "stop", "8": "yield"}}, "digit_categories"),
+    ({"drop": ["7", "8"]}, "digit_categories"),
+    ({"merge": {"7": ["7", "8"]}}, "digit_categories"),
+    ({"min_side": 3}, "under_3px"),
+    ({"drop": ["van"]}, "clipped"),
+]
+
+
+def test_what_the_ontology_settles_is_no_finding(folder: Path) -> None:
+    (folder / "data.yaml").write_text(json.dumps({"names": NAMES}))
+    assert {code for _, code in SETTLED} <= set(codes(audited(folder, {}, categories=None)))
+    for ontology, code in SETTLED:
+        assert code not in codes(audited(folder, ontology, categories=None)), ontology
