@@ -219,22 +219,22 @@ _IMAGES = (
     ),
     FindingCode(
         "faint_objects", ("warning",),
-        "Small objects differ from their surroundings by few levels of luma.",
-        "Keep augment.quality on; capture in a lower sun or with longer exposure.",
+        "The median small object differs from its surroundings by few levels of luma.",
+        "Set augment.quality and augment.copies; more contrast at capture helps more.",
     ),
     FindingCode(
         "noisy_images", ("info",),
-        "Half of the measured images carry noise that hides objects of few pixels.",
-        "augment.quality adds such noise in training; less gain at capture helps more.",
+        "More than half of the measured images carry noise, or fine texture, that hides objects of few pixels.",
+        "Less gain at capture helps.",
     ),
     FindingCode(
         "heavy_compression", ("warning",),
-        "Half of the measured images were saved at a low JPEG quality.",
+        "More than half of the measured images were saved at a low JPEG quality.",
         "Store new images at quality 90 or more.",
     ),
     FindingCode(
         "clipped_exposure", ("info",),
-        "In half of the measured images many pixels are black or white without detail.",
+        "In more than half of the measured images many pixels are black or white without detail.",
         "Expose for what is labelled.",
     ),
     FindingCode(

@@ -19,17 +19,19 @@ from etl.storage import cache, store
 from etl.storage.paths import DatasetPaths
 
 _COUNT = pa.struct([("key", pa.string()), ("number", pa.int64())])  # the key as JSON
+_FILES = pa.struct([("code", pa.string()), ("files", pa.list_(pa.string()))])
 _DESCRIPTOR = pa.struct([("category", pa.string()), ("rank", pa.float64()), ("features", pa.binary())])
 _CACHE = pa.schema(
     [
         ("image_id", pa.string()),
         ("key", pa.string()),
         ("counts", pa.list_(_COUNT)),
+        ("files", pa.list_(_FILES)),
         ("descriptors", pa.list_(_DESCRIPTOR)),
     ]
 )
 _IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation", "exif_applied")
-_BOX = ("annotation_id", "category", *XYXY)
+_BOX = ("annotation_id", "category", *XYXY, "file", "line", "source_id")
 
 
 def image_keys(
@@ -64,6 +66,7 @@ def save(config: Config, keys: Mapping[str, str], measured: Mapping[str, Summary
 def _columns(summary: Summary) -> dict[str, object]:
     return {
         "counts": [{"key": json.dumps(key), "number": number} for key, number in summary.counts.items()],
+        "files": [{"code": code, "files": files} for code, files in summary.files.items()],
         "descriptors": [
             {"category": category, "rank": row.rank, "features": row.features}
             for category, rows in summary.descriptors.items()
@@ -78,7 +81,8 @@ def _summary(row: Mapping[str, Any]) -> Summary:
         found = Descriptor(each["rank"], row["image_id"], each["features"])
         descriptors[each["category"]] = (*descriptors.get(each["category"], ()), found)
     counts = {tuple(json.loads(each["key"])): each["number"] for each in row["counts"]}
-    return Summary(counts, descriptors=descriptors)
+    files = {each["code"]: tuple(each["files"]) for each in row["files"]}
+    return Summary(counts, files, descriptors=descriptors)
 
 
 def _uri(config: Config) -> str:

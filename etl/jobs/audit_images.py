@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from etl.boxes import from_table
 from etl.config import Config
+from etl.findings import EXAMPLES
 from etl.ids import fraction
 from etl.imaging import codec, lossless
 from etl.imaging.wide import Range
 from etl.jobs.parts import boxes_of
+from etl.schema import place
 from etl.sources.images import applied_orientation, open_image
 from etl.stages.audit import image_quality
 from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
@@ -74,13 +76,23 @@ def _measure(part: PixelPart, image: Row) -> Summary:
     annotations = part.annotations.filter(pc.equal(part.annotations["image_id"], image["image_id"]))
     objects = _every_nth(annotations, image_quality.MOST)
     boxes = from_table(objects)
-    counts.update(image_quality.count_quality(luma, boxes, jpeg_quality))
+    quality = image_quality.measure_quality(luma, boxes, jpeg_quality)
+    counts.update(image_quality.count_quality(quality))
+    files: dict[str, tuple[str, ...]] = {code: (image["path"],) for code, faulty in quality.faults.items() if faulty}
+    if quality.faint.any():
+        files["faint_objects"] = _places(objects.filter(pa.array(quality.faint)), image)
     described = describe_objects(pixels, boxes, objects["annotation_id"].to_pylist(), image["image_id"])
     descriptors: dict[str, list[Descriptor]] = {}
     for category, descriptor in zip(objects["category"].to_pylist(), described, strict=True):
         if descriptor is not None:
             descriptors.setdefault(category, []).append(descriptor)
-    return Summary(dict(counts), descriptors={name: lowest_ranks(rows) for name, rows in descriptors.items()})
+    return Summary(dict(counts), files, descriptors={name: lowest_ranks(rows) for name, rows in descriptors.items()})
+
+
+def _places(boxes: pa.Table, image: Row) -> tuple[str, ...]:
+    """Return the first places of boxes of an image, as many as a finding names."""
+    rows = boxes.select(["file", "line", "source_id"]).slice(0, EXAMPLES).to_pylist()
+    return tuple(place(row["file"], row["line"], image["path"], row["source_id"]) for row in rows)
 
 
 def _every_nth(annotations: pa.Table, most: int) -> pa.Table:

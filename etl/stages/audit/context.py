@@ -45,6 +45,7 @@ class Context:
     near_duplicates: CrossingPairs = field(default_factory=CrossingPairs)
     findings: Sequence[Finding] = ()  # of other stages
     max_rejects: float = 0.05
+    varies_quality: bool = True  # whether augmented samples vary light, contrast and noise
     lossless_remedy: str | None = None  # what makes tiles lossless; None if they are, or if encoding is configured
 
     @property
@@ -78,3 +79,7 @@ class CheckInput:
     def counted(self, code: str) -> int:
         """Return how many images, boxes or pairs were counted under the code of a finding."""
         return self.summary.counts.get(("found", code), 0)
+
+    def measured(self, code: str) -> int:
+        """Return how many measured images or objects have the fault of a finding."""
+        return self.summary.counts.get(("measured", code), 0)

@@ -6,17 +6,18 @@ It is measured on a sample of the images at full size, because a reduced image h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from etl.boxes import BUCKETS, Boxes, bucket, side_length
+from etl.boxes import BUCKETS, SMALL, Boxes, bucket, side_length
 from etl.by_size import BySize
 from etl.imaging.codec import Pixels
 from etl.stages.audit.model import ImageQuality
+from etl.stages.audit.sample_size import LEAST
 from etl.stages.audit.tally import Key
 
 Floats = NDArray[np.float64]
@@ -24,7 +25,14 @@ Floats = NDArray[np.float64]
 SAMPLE = 32  # images of a dataset
 MOST = 64  # objects of an image
 MEASURES = ("contrast", "sharpness")  # of objects
-_EDGES = np.exp2(np.arange(-8, 33) / 4)  # quarter octaves from 1/4: luma levels
+FAINT = 10.0  # levels of luma: a small object below hardly differs from its surroundings
+NOISY = 8.0  # levels of luma
+COARSE = 70  # JPEG quality
+CLIPPED = 0.1  # share of the pixels
+
+_PER_OCTAVE = 16
+_EDGES = np.exp2(np.arange(-2 * _PER_OCTAVE, 8 * _PER_OCTAVE + 1) / _PER_OCTAVE)  # levels of luma from 1/4
+_TENTHS = 1_000  # of a per cent in a whole
 _RING = 0.5  # of the longer side, and 4 px at least: the surroundings of an object
 _PERCENTS = (5, 25, 50, 75)
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
@@ -37,18 +45,50 @@ def is_upright_jpeg(image: Mapping[str, Any]) -> bool:
     return image["format"] in ("JPEG", "MPO") and not (image["exif_applied"] and image["exif_orientation"] != 1)
 
 
-def count_quality(luma: Pixels, boxes: Boxes, jpeg_quality: int | None) -> Counter[Key]:
-    """Return the counts of one image's luma [H, W] and of the objects [N, 4] in it."""
+class Quality(NamedTuple):
+    """What is measured of one image and of the objects in it."""
+
+    noise: float  # levels of luma
+    clipped: float  # share of the pixels
+    jpeg_quality: int | None
+    length: Floats  # [N] sqrt(w * h), source px
+    contrast: Floats  # [N]
+    sharpness: Floats  # [N]
+
+    @property
+    def faults(self) -> dict[str, bool]:
+        """Whether the image has the fault of each finding."""
+        return {
+            "noisy_images": self.noise > NOISY,
+            "heavy_compression": self.jpeg_quality is not None and self.jpeg_quality < COARSE,
+            "clipped_exposure": self.clipped >= CLIPPED,
+        }
+
+    @property
+    def faint(self) -> NDArray[np.bool_]:
+        """Which objects [N] are small and differ little from their surroundings."""
+        return (self.length < SMALL) & (self.contrast < FAINT)
+
+
+def measure_quality(luma: Pixels, boxes: Boxes, jpeg_quality: int | None) -> Quality:
+    """Return the measures of one image's luma [H, W] and of the objects [N, 4] in it."""
+    clipped = float(((luma <= _DARK) | (luma >= _BRIGHT)).mean())
+    return Quality(estimate_noise(luma), clipped, jpeg_quality, side_length(boxes), *measure_objects(luma, boxes))
+
+
+def count_quality(quality: Quality) -> Counter[Key]:
+    """Return the counts of one image and of the objects in it."""
     counts: Counter[Key] = Counter()
     counts["quality_images",] += 1
-    counts["noise", _bin(estimate_noise(luma))] += 1
-    clipped = float(((luma <= _DARK) | (luma >= _BRIGHT)).mean())
-    counts["clipped", round(100 * clipped)] += 1
-    if jpeg_quality is not None:
-        counts["jpeg_quality", jpeg_quality] += 1
-    sizes = bucket(side_length(boxes))
-    for name, values in zip(MEASURES, measure_objects(luma, boxes), strict=True):
-        for size, value in zip(sizes.tolist(), values.tolist(), strict=True):
+    counts["noise", _bin(quality.noise)] += 1
+    counts["clipped", int(_TENTHS * quality.clipped)] += 1
+    if quality.jpeg_quality is not None:
+        counts["jpeg_quality", quality.jpeg_quality] += 1
+    counts.update(("measured", code) for code, faulty in quality.faults.items() if faulty)
+    counts["measured", "faint_objects"] += int(quality.faint.sum())
+    sizes = bucket(quality.length)
+    for name in MEASURES:
+        for size, value in zip(sizes.tolist(), getattr(quality, name).tolist(), strict=True):
             if np.isfinite(value):
                 counts[name, size, _bin(value)] += 1
     return counts
@@ -94,22 +134,45 @@ def estimate_jpeg_quality(luminance: Sequence[int]) -> int:
 
 
 def conclude_quality(counts: Mapping[Key, int]) -> ImageQuality:
-    """Return the number of measured images and the percentiles of each measure, those of objects by size."""
+    """Return the number of measured images and the percentiles of each measure, those of objects by size.
+
+    Of fewer than LEAST objects of a size there are none.
+    """
     contrast, sharpness = (
         BySize[dict[int, float] | None].of(
-            _percentiles({int(k[2]): n for k, n in counts.items() if k[:2] == (name, index)}, _middle)
-            for index in range(len(BUCKETS))
+            _percentiles(bins, _middle) if sum(bins.values()) >= LEAST else None
+            for bins in (_objects_of(counts, name, {index}) for index in range(len(BUCKETS)))
         )
         for name in MEASURES
     )
     return ImageQuality(
         images=counts.get(("quality_images",), 0),
         noise=_percentiles(_bins_of(counts, "noise"), _middle),
-        clipped_percent=_percentiles(_bins_of(counts, "clipped"), float),
+        clipped_percent=_percentiles(_bins_of(counts, "clipped"), lambda tenths: tenths / 10),
         jpeg_quality=_percentiles(_bins_of(counts, "jpeg_quality"), float),
         contrast=contrast,
         sharpness=sharpness,
     )
+
+
+def median_contrast(counts: Mapping[Key, int], sizes: Collection[int]) -> tuple[float | None, int]:
+    """Return the median contrast of the measured objects of these sizes, indices into BUCKETS, and their number.
+
+    The median of fewer than LEAST objects is None.
+    """
+    bins = _objects_of(counts, "contrast", sizes)
+    number = sum(bins.values())
+    percentiles = _percentiles(bins, _middle) if number >= LEAST else None
+    return None if percentiles is None else percentiles[50], number
+
+
+def _objects_of(counts: Mapping[Key, int], name: str, sizes: Collection[int]) -> dict[int, int]:
+    """Return a measure of the objects of these sizes together, by bin."""
+    bins: Counter[int] = Counter()
+    for key, number in counts.items():
+        if key[0] == name and key[1] in sizes:
+            bins[int(key[2])] += number
+    return bins
 
 
 def _bins_of(counts: Mapping[Key, int], name: str) -> dict[int, int]:
@@ -133,7 +196,7 @@ def _bin(value: float) -> int:
 
 
 def _middle(place: int) -> float:
-    return float(_EDGES[0] * 2 ** ((place - 0.5) / 4)) if place else 0.0
+    return float(_EDGES[0] * 2 ** ((place - 0.5) / _PER_OCTAVE)) if place else 0.0
 
 
 def _whole(boxes: Boxes, size_wh: tuple[int, int]) -> NDArray[np.int64]:

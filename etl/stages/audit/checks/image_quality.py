@@ -4,66 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etl.boxes import BUCKETS, SMALL_BUCKETS
+from etl.boxes import BUCKETS, SMALL, SMALL_BUCKETS
 from etl.findings import Finding, finding
 from etl.schema import LEFT_OUT
 from etl.stages.audit.context import CheckInput
-from etl.stages.audit.image_quality import is_upright_jpeg
-
-_FAINT = 10.0  # levels of luma: objects below hardly stand out
-_NOISY = 8.0  # levels of luma
-_COARSE = 70  # JPEG quality
-_CLIPPED = 10.0  # per cent of the pixels
+from etl.stages.audit.image_quality import CLIPPED, COARSE, FAINT, NOISY, is_upright_jpeg, median_contrast
+from etl.stages.audit.sample_size import LEAST
 
 
 def faint_objects(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if small objects differ little from their surroundings."""
-    quality = data.audit.quality
-    medians = {size: row[50] for size, row in quality.contrast.items() if row is not None}
-    small = [value for size, value in medians.items() if size in BUCKETS[:SMALL_BUCKETS]]
-    large = [value for size, value in medians.items() if size not in BUCKETS[:SMALL_BUCKETS]]
-    if small and min(small) < _FAINT:
-        of_larger = f", larger ones by {max(large):.0f}" if large else ""
-        advice = (
-            f"Small objects stand out from their surroundings by {min(small):.0f} of 255 levels of luma in the median"
-            f"{of_larger} ({quality.images} images measured): hard to tell from the ground. Keep augment.quality on, "
-            "which varies light and contrast, and capture in a lower sun or with longer exposure if you can."
-        )
-        yield finding("faint_objects", advice, count=quality.images)
+    """Yield a finding if the median small object differs little from its surroundings."""
+    counts = data.summary.counts
+    small, objects = median_contrast(counts, range(SMALL_BUCKETS))
+    if small is None or small >= FAINT:
+        return
+    larger, others = median_contrast(counts, range(SMALL_BUCKETS, len(BUCKETS)))
+    of_larger = "" if larger is None else f", the median one of {others} larger objects by {larger:.0f}"
+    remedy = (
+        "augment.quality varies light and contrast in training, and is on; more contrast at capture helps more."
+        if data.context.varies_quality
+        else "Set augment.quality and augment.copies, which vary light and contrast in training; more contrast at "
+        "capture helps more."
+    )
+    advice = (
+        f"The median one of {objects} small objects (under {SMALL:.0f} source px) differs from its surroundings by "
+        f"{small:.0f} of 255 levels of luma{of_larger} ({data.audit.quality.images} images measured). {remedy}"
+    )
+    yield _of_measured(data, "faint_objects", advice)
 
 
 def noisy_images(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if half of the images are noisy."""
+    """Yield a finding if most of the measured images are noisy."""
     quality = data.audit.quality
-    if quality.noise is not None and quality.noise[50] > _NOISY:
+    if quality.noise is not None and _most_are(data, "noisy_images"):
         advice = (
-            f"Half of {quality.images} images measured carry noise of {quality.noise[50]:.0f} levels or more, which "
-            "hides objects of few pixels: augment.quality adds such noise in training; less gain at capture helps "
-            "more."
+            f"{_measured(data, 'noisy_images')} carry noise or fine texture of more than {NOISY:.0f} levels of luma "
+            f"(median {quality.noise[50]:.0f}), which hides objects of few pixels. Less gain at capture helps."
         )
-        yield finding("noisy_images", advice, count=quality.images)
+        yield _of_measured(data, "noisy_images", advice)
 
 
 def heavy_compression(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if half of the images were saved at a low JPEG quality."""
+    """Yield a finding if most of the measured images were saved at a low JPEG quality."""
     quality = data.audit.quality
-    if quality.jpeg_quality is not None and quality.jpeg_quality[50] < _COARSE:
+    if quality.jpeg_quality is not None and _most_are(data, "heavy_compression"):
         advice = (
-            f"Half of {quality.images} images measured were saved at JPEG quality {quality.jpeg_quality[50]:.0f} or "
-            "below: an object smaller than a block of 8 px is mostly the block. Store them at 90 or more from now on."
+            f"{_measured(data, 'heavy_compression')} were saved at a JPEG quality below {COARSE} (median "
+            f"{quality.jpeg_quality[50]:.0f}): an object smaller than a block of 8 px is mostly the block. Store new "
+            "images at 90 or more."
         )
-        yield finding("heavy_compression", advice, count=quality.images)
+        yield _of_measured(data, "heavy_compression", advice)
 
 
 def clipped_exposure(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if many pixels of half of the images are black or white."""
-    quality = data.audit.quality
-    if quality.clipped_percent is not None and quality.clipped_percent[50] >= _CLIPPED:
+    """Yield a finding if many pixels of most measured images are black or white."""
+    if _most_are(data, "clipped_exposure"):
         advice = (
-            f"In half of {quality.images} images measured {quality.clipped_percent[50]:.0f} % of the pixels or more "
-            "are black or white without detail: objects there cannot be seen. Expose for what is labelled."
+            f"In {_measured(data, 'clipped_exposure')} at least {100 * CLIPPED:.0f} % of the pixels are black or white "
+            "without detail, by exposure or as padding: no object can be seen there. Expose for what is labelled."
         )
-        yield finding("clipped_exposure", advice, count=quality.images)
+        yield _of_measured(data, "clipped_exposure", advice)
+
+
+def _most_are(data: CheckInput, code: str) -> bool:
+    """Return whether more than half of the measured images have a fault, in a dataset with enough objects."""
+    return data.audit.objects >= LEAST and 2 * data.measured(code) > data.audit.quality.images
+
+
+def _measured(data: CheckInput, code: str) -> str:
+    return f"{data.measured(code)} of {data.audit.quality.images} images measured"
+
+
+def _of_measured(data: CheckInput, code: str, advice: str) -> Finding:
+    return finding(code, advice, data.summary.files.get(code, ()), count=data.measured(code))
 
 
 def reencoded_tiles(data: CheckInput) -> Iterator[Finding]:

@@ -68,6 +68,14 @@ def measured_jpegs(remedy: str | None, *, able: int, unable: int = 0) -> CheckIn
     return CheckInput(EMPTY, summary, context)
 
 
+def measured(counts: Mapping[Any, int] | None = None, **faulty: int) -> CheckInput:
+    """Four measured images in a dataset of twenty objects, so many of which are faulty."""
+    quality = {"images": 4, "noise": {50: 9.0}, "jpeg_quality": {50: 60.0}, "clipped_percent": {50: 10.0}}
+    values = {"objects": 20} | {f"quality.{name}": value for name, value in quality.items()}
+    summary = Summary({**(counts or {}), **{("measured", code): number for code, number in faulty.items()}})
+    return CheckInput(audited(values), summary, Context(tile_size=640, image_size=640))
+
+
 def sizes(**boxes: int) -> BySize[int]:
     return BySize[int].of(boxes.get(name, 0) for name in BUCKETS)
 
@@ -179,16 +187,15 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
     (detector.enlarged_tiles, "upsampled", "info", 7, given({"images": 7, "image_size": 960}), given({"images": 7})),
     (detector.tight_labels, "tight_labels", "info", 25,
      given(TIGHT | {"length_percentiles.source.50": 15.9}), given(TIGHT | {"length_percentiles.source.50": 16.0})),
-    (image_quality.faint_objects, "faint_objects", "warning", 4,
-     given({"quality.images": 4, "quality.contrast.tiny": {50: 9.0}, "quality.contrast.large": {50: 60.0}}),
-     given({"quality.images": 4, "quality.contrast.tiny": {50: 11.0}, "quality.contrast.large": {50: 5.0}})),
-    (image_quality.noisy_images, "noisy_images", "info", 4,
-     given({"quality.images": 4, "quality.noise": {50: 9.0}}), given({"quality.noise": {50: 8.0}})),
-    (image_quality.heavy_compression, "heavy_compression", "warning", 4,
-     given({"quality.images": 4, "quality.jpeg_quality": {50: 60.0}}), given({"quality.jpeg_quality": {50: 70.0}})),
-    (image_quality.clipped_exposure, "clipped_exposure", "info", 4,
-     given({"quality.images": 4, "quality.clipped_percent": {50: 10.0}}),
-     given({"quality.clipped_percent": {50: 9.0}})),
+    (image_quality.faint_objects, "faint_objects", "warning", 14,
+     measured({("contrast", 1, 70): 20, ("contrast", 4, 120): 20}, faint_objects=14),
+     measured({("contrast", 1, 90): 20, ("contrast", 4, 70): 20}, faint_objects=14)),
+    (image_quality.noisy_images, "noisy_images", "info", 3,
+     measured(noisy_images=3), measured(noisy_images=2)),
+    (image_quality.heavy_compression, "heavy_compression", "warning", 3,
+     measured(heavy_compression=3), measured(heavy_compression=2)),
+    (image_quality.clipped_exposure, "clipped_exposure", "info", 3,
+     measured(clipped_exposure=3), measured(clipped_exposure=2)),
     (image_quality.reencoded_tiles, "reencoded_tiles", "warning", 3, measured_jpegs("install it", able=4),
      measured_jpegs(None, able=4)),
     (image_quality.reencoded_tiles, "reencoded_tiles", "warning", 2, measured_jpegs("install it", able=2, unable=2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -63,10 +64,13 @@ def test_counts_of_images_add_up_to_percentiles_by_size() -> None:
     luma = flat(80)
     luma[20:26, 20:26] = 84
     luma[60:160, 60:160] = 180
-    one = image_quality.count_quality(luma, boxes.as_boxes([[20, 20, 26, 26], [60, 60, 160, 160]]), 60)
-    quality = image_quality.conclude_quality(one + one)
-    assert quality.images == 2 and quality.jpeg_quality[50] == 60 and quality.clipped_percent[50] == 0
+    xyxy = boxes.as_boxes([[20, 20, 26, 26], [60, 60, 160, 160]])
+    one = image_quality.count_quality(image_quality.measure_quality(luma, xyxy, 60))
+    quality = image_quality.conclude_quality(Counter({key: 20 * number for key, number in one.items()}))
+    assert quality.images == 20 and quality.jpeg_quality[50] == 60 and quality.clipped_percent[50] == 0
     assert quality.contrast.very_tiny[50] == pytest.approx(4, rel=0.1)
     assert quality.contrast.large[50] == pytest.approx(100, rel=0.1)
     assert quality.contrast.tiny is None
     assert image_quality.conclude_quality({}).noise is None
+    few = image_quality.conclude_quality(Counter({key: 19 * number for key, number in one.items()}))
+    assert few.contrast.very_tiny is None and few.sharpness.large is None and few.noise is not None
