@@ -1,9 +1,6 @@
-"""Error types by object size as TIDE defines them (Bolya et al. 2020, arXiv 2008.08115), and recall at tile borders.
+"""Errors of each TIDE type by object size (train.evaluation.tide), confusion, and recall at tile borders.
 
-They are counted on the detections at or above the confidence thresholds, with TIDE's two IoU thresholds, 0.5
-(foreground) and 0.1 (background). A false positive is, in this order: a *duplicate* (IoU >= 0.5 with a matched object
-of its category), a *class* error (IoU >= 0.5 with an object of another category), a *localisation* error (0.1 to 0.5,
-its category), *both* (0.1 to 0.5, another category), else *background*. A *missed* object has no detection about it.
+They are counted on the detections at or above the confidence thresholds, at TIDE's IoU thresholds of 0.5 and 0.1.
 """
 
 from __future__ import annotations
@@ -17,13 +14,10 @@ from etl import boxes
 from etl.by_size import BySize
 from etl.evaluation import ErrorCounts, Recall, Seams
 from etl.plan import TilePlan
-from train.detections import Detections, GroundTruth, Index
-from train.evaluation import coco, metrics
+from train.detections import Detections, GroundTruth
+from train.evaluation import coco, metrics, tide
 from train.evaluation.pairs import centred_pairs
 
-ERROR_TYPES = ("localisation", "class", "both", "duplicate", "background", "missed")
-_BACKGROUND_IOU = 0.1  # below it a detection is about no object
-_PAIRS_AT_ONCE = 2**20  # of false positives and objects
 _CENTRE_SHARE, _CENTRE_PX = 0.5, 1.0  # of sqrt(w * h), and at least: how far off a centre may lie
 
 
@@ -35,20 +29,15 @@ def count_errors(
     All sequences hold one entry per image, `scale` network pixels per source pixel. An error counts under the size of
     the object it is about, a background error under its own.
     """
-    names = ("objects", "found", *ERROR_TYPES)
+    names = ("objects", "found", *tide.ERROR_TYPES)
     table = np.zeros((len(boxes.BUCKETS), len(names)), dtype=np.int64)
     for image, detected, per_pixel in zip(truth, detections, scale, strict=True):
         matched = metrics.match(image, detected)
         of_truth, of_detection = (boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (image, detected))
         np.add.at(table[:, 0], of_truth[image.counted], 1)
         np.add.at(table[:, 1], of_truth[matched.found], 1)
-        explained = matched.found.copy()
-        for wrong in _split(np.flatnonzero(matched.false_positive), len(image)):
-            types, about = _classify(image, detected, matched, wrong)
-            sizes = np.where(about >= 0, of_truth[about] if len(image) else 0, of_detection[wrong])
-            np.add.at(table, (sizes, 2 + types), 1)
-            explained[about[(about >= 0) & (types < ERROR_TYPES.index("duplicate"))]] = True
-        np.add.at(table[:, -1], of_truth[image.counted & ~explained], 1)
+        errors = tide.find_errors(image, detected, matched)
+        np.add.at(table, (errors.values(of_truth, of_detection), 2 + errors.type), 1)
     return BySize.of(ErrorCounts(**dict(zip(names, row, strict=True))) for row in table.tolist())
 
 
@@ -74,34 +63,6 @@ def confusion_matrix(
         np.add.at(table, (rows[counted], detected.category[counted]), 1)
         np.add.at(table[:, categories], image.category[free], 1)
     return tuple(map(tuple, table.tolist()))
-
-
-def _split(detections: Index, objects: int) -> list[Index]:
-    """Return the detections in parts whose pairs with so many objects fit into memory."""
-    return np.array_split(detections, 1 + len(detections) * objects // _PAIRS_AT_ONCE)
-
-
-def _classify(
-    image: GroundTruth, detections: Detections, matched: metrics.Matches, wrong: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the error type (index) of each false positive, and the object it is about, -1 for background."""
-    types, about = np.full(len(wrong), ERROR_TYPES.index("background")), np.full(len(wrong), -1)
-    overlap = np.where(image.counted, boxes.iou(detections.xyxy[wrong], image.xyxy), 0.0)  # [W, N]
-    if not overlap.size:
-        return types, about
-    same = detections.category[wrong, None] == image.category
-    unclassified = np.ones(len(wrong), dtype=np.bool_)
-    for name, candidates, threshold in (
-        ("duplicate", same & matched.found, metrics.MATCHED_IOU),
-        ("class", ~same, metrics.MATCHED_IOU),
-        ("localisation", same, _BACKGROUND_IOU),
-        ("both", ~same, _BACKGROUND_IOU),
-    ):
-        iou = np.where(candidates, overlap, 0.0)
-        is_type = unclassified & (iou.max(axis=1) >= threshold)
-        types[is_type], about[is_type] = ERROR_TYPES.index(name), iou.argmax(axis=1)[is_type]
-        unclassified &= ~is_type
-    return types, about
 
 
 def seam_recall(
