@@ -9,7 +9,6 @@ from pydantic import Field
 from etl.by_size import BySize
 from etl.document import Document
 
-Interval = tuple[float, float]  # the 2.5th and the 97.5th percentile
 AdviceCode = Literal["mode", "error", "size", "category", "validation", "training", "calibration"]
 
 
@@ -46,15 +45,6 @@ class Mending(Document):
     all: ErrorGains
     by_size: BySize[ErrorGains]
     by_category: dict[str, ErrorGains]
-
-
-class BucketMetrics(Document):
-    """The objects of one size bucket by the side of their box, and how well they are found."""
-
-    objects: int
-    AP: dict[str, float | None]  # by inference mode
-    NWD_AP: dict[str, float | None]
-    interval: Interval | None  # of the combined AP
 
 
 class ConfidentCalibration(Document):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from etl.by_size import BySize
+from etl.diagnosis import Advice, ConfidentCalibration, Mending, TrainingRecord
 from etl.document import Document
 
 Interval = tuple[float, float]  # the 2.5th and the 97.5th percentile
@@ -75,7 +76,9 @@ class Metrics(MetricValues):
 
     categories: dict[str, CategoryMetrics]
     boxes: int
-    buckets: BySize[int]  # objects
+    buckets: BySize[int]  # objects, by the side of their box; the values of a bucket are absent in earlier files
+    AP_by_bucket: BySize[float | None] | None = None
+    NWD_AP_by_bucket: BySize[float | None] | None = None
     max_detections: int  # counted per image and category
 
 
@@ -89,6 +92,7 @@ class CombinedMetrics(ModeMetrics):
     """The metrics of full-image and tiled inference combined, with 95 % bootstrap intervals."""
 
     intervals: dict[str, Interval | None]  # by metric
+    bucket_intervals: BySize[Interval | None] | None = None  # of AP_by_bucket
 
 
 class OperatingPoint(Document):
@@ -122,6 +126,7 @@ class Calibration(Document):
 
     error: float | None  # expected calibration error
     bins: tuple[CalibrationBin | None, ...]  # null without detections
+    confident: ConfidentCalibration | None = None  # without the many detections of low score
 
 
 class ErrorCounts(Document):
@@ -256,6 +261,9 @@ class Measurements(Document):
     thresholds: dict[str, OperatingPoint]  # the best F1 of each category
     curve: ConfidenceCurve | None
     curves: dict[str, ConfidenceCurve | None]  # by category
+    bucket_curves: BySize[ConfidenceCurve | None] | None = None  # absent in earlier files, as what follows
+    mode_gains: dict[str, Gain] = Field(default_factory=dict)  # AP of the combined mode minus that of each other mode
+    mending: Mending | None = None
     calibration: Calibration
     error_types: BySize[ErrorCounts] = Field(alias="mistakes")
     confusion: tuple[tuple[int, ...], ...]  # [category, detected category], the last of each is "background"
@@ -286,6 +294,8 @@ class Evaluation(Measurements):
     runs_on: str | None = None  # device and precision of the model, such as `cuda:0, float16`
     html: str  # URI of the page
     inference: InferenceChoice | None = None  # of a model whose plan this evaluation chose
+    training: TrainingRecord | None = None  # of a model
+    advice: tuple[Advice, ...] = ()
     gate: GateVerdict | None = None
     is_own: bool = True  # of a model on val of the snapshot it was trained on; only that is kept with the model
     unshared: UnsharedCategories = UnsharedCategories()

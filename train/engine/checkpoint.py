@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 
@@ -31,6 +31,7 @@ class TrainingState(TypedDict):
     best: dict[str, torch.Tensor]  # weights of the best epoch
     metrics: dict[str, float]
     numbers: dict[str, Any]  # attributes of the trainer
+    history: NotRequired[list[dict[str, Any]]]  # of the epochs; earlier versions did not save it
 
 
 def run_uri(home: str, *inputs: Any) -> str:

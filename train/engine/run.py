@@ -24,7 +24,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import split_uri
 from train import compat
 from train.device import choose_device
-from train.engine import checkpoint, recipe
+from train.engine import checkpoint, history, recipe
 from train.engine.batch import plan_batch
 from train.engine.precision import Precision, choose_precision
 from train.engine.spec import TrainingSpec
@@ -93,6 +93,10 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         "seconds": round(trainer.seconds, 1), "device": trainer.device.type,
         "weights": spec.weights or "scratch", "batch": trainer.args.batch, "nbs": trainer.args.nbs,
         "precision": trainer.precision,
+        "planned_epochs": spec.epochs, "time_limit": spec.budget,
+        "steps": math.ceil(trainer.batches / max(round(trainer.args.nbs / trainer.args.batch), 1)),
+        "ended": history.find_end(trainer.epoch + 1, spec.epochs, trainer.seconds, spec.budget),
+        "history": history.thin_out(trainer.history, trainer.best_epoch),
     }  # fmt: skip
     meta: TrainingMeta = {
         "dataset": config.name,

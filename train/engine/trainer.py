@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from etl.errors import SpeckError
 from etl.snapshots.samples import ShardReader
 from train import compat
-from train.engine import checkpoint, loading, tracking
+from train.engine import checkpoint, history, loading, tracking
 from train.engine.batch import divide_step
 from train.engine.dataset import ShardDataset
 from train.engine.precision import computes_in_float16
@@ -37,7 +37,7 @@ _HALVED = "halved, because memory ran out"
 _PROGRESS_SECONDS = 10.0
 _VALIDATION_SHARE = 0.1  # of the run's time
 _WARMUP_SHARE = 0.05  # of a time budget, at most
-_COUNTERS = {"best_epoch": "best_epoch", "_validated": "_validated_epoch", "_steps": "_steps"}
+_COUNTERS = {"best_epoch": "best_epoch", "_validated": "_validated_epoch", "_steps": "batches"}
 _NUMBERS = {  # name in the saved state: attribute of the trainer
     **_COUNTERS, "_validating": "_validation_seconds", "before": "seconds_before", "best_fitness": "best_fitness",
     "fitness": "fitness",
@@ -56,11 +56,12 @@ class Trainer(DetectionTrainer):
         self._batch_reason = spec.batch_reason
         self.precision = spec.precision
         self.best_epoch = 0
+        self.history: list[history.EpochRow] = []
         self._best: dict[str, torch.Tensor] = {}
         self._validated_epoch = -1
         self._validation_seconds = 0.0
         self._last_report = 0.0  # time
-        self._steps = 0
+        self.batches = 0  # of all epochs
         self._batch = 0  # within the epoch, from 1
         self.seconds_before = seconds_before  # of the run until it was killed or its memory ran out
         self._sampler: EpochSampler | None = None
@@ -104,7 +105,11 @@ class Trainer(DetectionTrainer):
         self._trackers = tracking.start_trackers(self._run_uri, self.spec.dataset, self.spec.settings, self.start_epoch)
 
     def _track_losses(self) -> None:
-        self._track({**self.label_loss_items(self.tloss, "train"), **self.lr})
+        losses = self.label_loss_items(self.tloss, "train")
+        self._track({**losses, **self.lr})
+        history.add_losses(
+            self.history, self.epoch + 1, {name.removeprefix("train/"): value for name, value in losses.items()}
+        )
 
     def _track(self, scalars: Mapping[str, Any]) -> None:
         for tracker in self._trackers:
@@ -184,8 +189,9 @@ class Trainer(DetectionTrainer):
             setattr(self, _NUMBERS[name], value)
         self._best = state["best"]
         self.metrics = state["metrics"]
+        self.history = list(state.get("history", []))
         self.start_epoch = state["epoch"] + 1
-        self._steps = self.start_epoch * len(self.train_loader)  # the batches may be smaller than those of the state
+        self.batches = self.start_epoch * len(self.train_loader)  # the batches may be smaller than those of the state
         self.epochs = self.args.epochs = state["epochs"]
         if getattr(self.model.model[-1], "one2one_cv2", None) is not None:  # its loss weights depend on the epoch
             self.model.criterion = self.model.init_criterion()
@@ -212,6 +218,7 @@ class Trainer(DetectionTrainer):
         if state is None or not state["done"] or not state["best"]:
             return False
         self.epoch, self._best = state["epoch"], state["best"]
+        self.history, self.batches = list(state.get("history", [])), state["numbers"]["_steps"]
         self.best_epoch, self.seconds_before = state["numbers"]["best_epoch"], state["numbers"]["before"]
         log.info("all %d epochs were already trained", self.epoch + 1)
         return True
@@ -237,6 +244,7 @@ class Trainer(DetectionTrainer):
             "scaler": self.scaler.state_dict(),
             "stopper": {name: getattr(self.stopper, name) for name in ("best_fitness", "best_epoch", "possible_stop")},
             "best": self._best,
+            "history": self.history,
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "numbers": {name: None if value is None else float(value) for name, value in numbers.items()},
         }
@@ -308,6 +316,7 @@ class Trainer(DetectionTrainer):
             metrics["metrics/mAP50-95(B)"], len(self.spec.val),
         )  # fmt: skip
         self._track(metrics)
+        history.add_metrics(self.history, metrics)
         return metrics, fitness
 
     def save_model(self) -> bool:
@@ -344,9 +353,9 @@ class Trainer(DetectionTrainer):
         if budget is None:
             return
         seconds = (time.time() - self.train_time_start) / budget
-        spent = max(seconds, self._steps / (self.spec.epochs * len(self.train_loader)))
+        spent = max(seconds, self.batches / (self.spec.epochs * len(self.train_loader)))
         warmup_steps = self.spec.warmup_epochs * len(self.train_loader)
-        warmup = max((self._steps + 1) / max(warmup_steps, 1), spent / _WARMUP_SHARE)
+        warmup = max((self.batches + 1) / max(warmup_steps, 1), spent / _WARMUP_SHARE)
         factor = learning_rate_factor(spent, warmup, final=self.args.lrf, cosine=self.args.cos_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -361,18 +370,18 @@ class Trainer(DetectionTrainer):
             self.stop |= self.epoch + 1 >= self.spec.epochs
 
     def _report_step(self) -> None:
-        self._steps += 1
+        self.batches += 1
         now = time.time()
         if now - self._last_report < _PROGRESS_SECONDS:
             return
         self._last_report = now
         elapsed = now - self.train_time_start
         steps = len(self.train_loader)
-        remaining = elapsed / self._steps * (steps * self.spec.epochs - self._steps)
+        remaining = elapsed / self.batches * (steps * self.spec.epochs - self.batches)
         if self.spec.budget is not None:
             remaining = min(remaining, self.spec.budget - elapsed)
         log.info(
-            "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self._steps - 1) % steps + 1, steps,
+            "epoch %d, step %d of %d, loss %.3f, %.0f s left", self.epoch + 1, (self.batches - 1) % steps + 1, steps,
             float(sum(self.tloss.values())), max(remaining, 0.0),
         )  # fmt: skip
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from etl import boxes
-from etl.evaluation import Interval
+from etl.by_size import BySize
+from etl.evaluation import Gain, Interval
 from train.detections import Index
 from train.evaluation import coco, precision
 from train.evaluation.matching import MatchedDetections
-from train.evaluation.sized_boxes import Floats, size_range_of
+from train.evaluation.sized_boxes import BUCKET_RANGES, Floats, size_range_of
 
 RESAMPLES = 1000
 METRICS = ("AP", "AP50", "AP75", *(f"AP_{name}" for name in boxes.BUCKETS))
@@ -52,6 +53,25 @@ def confidence_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str,
     }
     values |= {f"AP_{name}": average_precision(matched, f"AP_{name}", weights) for name in boxes.BUCKETS}
     return {metric: percentile_interval(values[metric]) for metric in METRICS}
+
+
+def bucket_intervals(matched: MatchedDetections, seed: int = 0) -> BySize[Interval | None]:
+    """Return the 95 % interval of AP in each size bucket; None where there is no ground truth."""
+    weights = resample(matched.images, seed=seed)
+    return BySize.of(
+        percentile_interval(
+            _mean([precision.average_precision(category, weights) for category in matched.ranges[size]], weights)
+        )
+        for size in BUCKET_RANGES
+    )
+
+
+def paired_gain(model: MatchedDetections, other: MatchedDetections, metric: str, weights: Index) -> Gain:
+    """Return the difference model - other of a metric on the resamples; None where one of them cannot be measured."""
+    difference = average_precision(model, metric, weights) - average_precision(other, metric, weights)
+    measured = difference[~np.isnan(difference)]
+    median = round(float(np.median(measured)), 6) if len(measured) else None
+    return Gain(median=median, interval=percentile_interval(difference))
 
 
 def _mean(categories: Sequence[Floats], weights: Index) -> Floats:

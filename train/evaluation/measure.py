@@ -21,6 +21,7 @@ from train.evaluation import bootstrap, coco, error_types, metrics, nwd, operati
 from train.evaluation.detectors import DetectedImages, Detector
 from train.evaluation.images import EvalImage
 from train.evaluation.matching import MatchedDetections, match_images
+from train.evaluation.mending import measure_mending
 from train.evaluation.operating_points import MatchedImage, Scores, Thresholds
 from train.evaluation.sized_boxes import scaled_images
 from train.prediction.tiled import Mode
@@ -37,14 +38,19 @@ def evaluate_detections(detected: DetectedImages, config: Config) -> Measurement
     log.info("evaluation: %d images, %d objects", len(truth), sum(int(image.counted.sum()) for image in truth))
     categories, detections = detected.detector.categories, detected.detections["combined"]
     matched = _match(truth, detections)
-    scores, combined = Scores.of(matched), _combined_metrics(detected, config)
+    scores = Scores.of(matched)
+    (full_image, by_full_image), (tiled, by_tiled) = (
+        _measure_mode(detected, mode, config) for mode in ("full_image", "tiled")
+    )
+    combined, by_combined = _combined_metrics(detected, config)
+    weights = bootstrap.resample(len(truth))
     best_f1 = operating_points.best_f1(scores)
     thresholds = operating_points.operating_points(matched, categories)
     kept = drop_low_scores(detections, counted_from(thresholds, best_f1, detected.detector))
     scale = detected.size_scale("combined", config.evaluate.size_reference)
     return Measurements(
-        full_image=_measure_mode(detected, "full_image", config)[0],
-        tiled=_measure_mode(detected, "tiled", config)[0],
+        full_image=full_image,
+        tiled=tiled,
         combined=combined,
         seconds_per_image=combined.seconds_per_image,
         images=len(truth),
@@ -58,6 +64,12 @@ def evaluate_detections(detected: DetectedImages, config: Config) -> Measurement
             name: operating_points.confidence_curve(Scores.of(matched, number))
             for number, name in enumerate(categories)
         },
+        bucket_curves=operating_points.bucket_curves(matched, scale),
+        mode_gains={
+            mode: bootstrap.paired_gain(by_combined, by_mode, "AP", weights)
+            for mode, by_mode in {"full_image": by_full_image, "tiled": by_tiled}.items()
+        },
+        mending=measure_mending(matched, scale, categories),
         calibration=operating_points.measure_calibration(scores),
         error_types=error_types.count_errors(truth, kept, scale),
         confusion=error_types.confusion_matrix(truth, kept, len(categories)),
@@ -110,7 +122,12 @@ def _measure_mode(detected: DetectedImages, mode: Mode, config: Config) -> tuple
     return ModeMetrics(**dict(measured), seconds_per_image=seconds), matched
 
 
-def _combined_metrics(detected: DetectedImages, config: Config) -> CombinedMetrics:
-    """Return the metrics of the combined mode with their 95 % bootstrap intervals."""
+def _combined_metrics(detected: DetectedImages, config: Config) -> tuple[CombinedMetrics, MatchedDetections]:
+    """Return the metrics of the combined mode with their 95 % bootstrap intervals, and its matched detections."""
     measured, matched = _measure_mode(detected, "combined", config)
-    return CombinedMetrics(**dict(measured), intervals=bootstrap.confidence_intervals(matched))
+    metrics = CombinedMetrics(
+        **dict(measured),
+        intervals=bootstrap.confidence_intervals(matched),
+        bucket_intervals=bootstrap.bucket_intervals(matched),
+    )
+    return metrics, matched

@@ -51,24 +51,22 @@ class MendableDetections:
             objects += np.bincount(truth.category[truth.counted], minlength=categories)
             errors = tide.find_errors(truth, detections, matches)
             place = np.cumsum(~matches.neutral) - 1 + before
-            sizes = [
-                boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (truth, detections)
-            ]
+            sizes = [boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) for part in (truth, detections)]
             row = np.where(errors.detection >= 0, np.append(place, -1)[errors.detection], -1)
             kept = ~matches.neutral
             before += int(kept.sum())
-            columns.append(
-                (detections.score[kept], detections.category[kept], matches.owner[kept] >= 0)
-                + (errors.type, row, errors.values(truth.category, detections.category), errors.values(*sizes))
-                + (errors.mendable,)
-            )
+            of_detections = detections.score[kept], detections.category[kept], matches.owner[kept] >= 0
+            about = errors.values(truth.category, detections.category), errors.values(*sizes)
+            columns.append((*of_detections, errors.type, row, *about, errors.mendable))
         score, category, hit, *of_errors = map(np.concatenate, zip(*columns, strict=True))
         return cls(score, category, hit, objects, *of_errors)
 
     @cached_property
     def base(self) -> Floats:
         """AP50 of each category as it is [C], NaN without objects."""
-        return self._measure(np.arange(len(self.objects)), self.category, self.hit, self.objects, np.ones_like(self.hit))
+        return self._measure(
+            np.arange(len(self.objects)), self.category, self.hit, self.objects, np.ones_like(self.hit)
+        )
 
     def gain(self, errors: Mask) -> float:
         """Return by how much AP50 rises if some errors [E] are mended."""

@@ -65,12 +65,15 @@ def measure_matches(
     """Return the metrics of average_precision from the matches by IoU."""
     most = max([coco.MAX_DETECTIONS, *(max(len(truth), len(detections)) for truth, detections, _ in images)])
     most = coco.MAX_DETECTIONS if coco_rules else most
+    by_nwd = nwd.match(images, len(categories), most, coco_rules=coco_rules)
     return Metrics(
         **_by_iou(matched),
-        **nwd.average_precision(images, len(categories), most, coco_rules=coco_rules),
+        **nwd.by_size(by_nwd),
         categories=_by_category(matched, categories),
         boxes=matched.objects("all"),
         buckets=BySize.of(matched.objects(size) for size in BUCKET_RANGES),
+        AP_by_bucket=_by_bucket(matched),
+        NWD_AP_by_bucket=_by_bucket(by_nwd),
         max_detections=most,
     )
 
@@ -91,6 +94,10 @@ def _by_iou(matched: MatchedDetections) -> dict[str, float | None]:
         "AR": ar(""),
         **{f"AR_{name}": ar(name) for name in boxes.BUCKETS},
     }
+
+
+def _by_bucket(matched: MatchedDetections) -> BySize[float | None]:
+    return BySize.of(precision.mean(precision.by_category(matched, size)) for size in BUCKET_RANGES)
 
 
 def _by_category(matched: MatchedDetections, categories: Sequence[str]) -> dict[str, CategoryMetrics]:

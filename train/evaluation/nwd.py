@@ -21,7 +21,7 @@ import numpy as np
 from etl import assigner, boxes
 from etl.boxes import Boxes
 from train.evaluation import coco, precision
-from train.evaluation.matching import match_images
+from train.evaluation.matching import MatchedDetections, match_images
 from train.evaluation.pairs import Criterion
 from train.evaluation.sized_boxes import Floats, ScaledImage, size_range_of
 
@@ -53,8 +53,17 @@ def average_precision(
 
     All detections count, or so many per image and category; `coco_rules` as in metrics.average_precision.
     """
+    return by_size(match(images, categories, max_detections, coco_rules=coco_rules))
+
+
+def match(
+    images: Sequence[ScaledImage], categories: int, max_detections: int | None, *, coco_rules: bool
+) -> MatchedDetections:
+    """Return the detections matched by NWD, in every size range."""
+    return match_images(images, categories, NWD, max_detections=max_detections, coco_rules=coco_rules)
+
+
+def by_size(matched: MatchedDetections) -> dict[str, float | None]:
+    """Return NWD_AP and NWD_AP_size of detections matched by NWD."""
     sizes = {"NWD_AP": "all", **{f"NWD_AP_{name}": size_range_of(name) for name in boxes.BUCKETS}}
-    matched = match_images(
-        images, categories, NWD, max_detections=max_detections, coco_rules=coco_rules, sizes=tuple(sizes.values())
-    )
     return {name: precision.mean(precision.by_category(matched, size)) for name, size in sizes.items()}

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from etl import boxes
+from etl.by_size import BySize
+from etl.diagnosis import ConfidentCalibration
 from etl.evaluation import Calibration, CalibrationBin, ConfidenceCurve, OperatingPoint
 from train.detections import DEFAULT_CONFIDENCE, Detections, GroundTruth
 from train.evaluation.metrics import Matches
 
 _POINTS = 101  # of a curve
 _BINS = 10  # of scores, for calibration
+CONFIDENT = 0.1  # the score from which `Calibration.confident` counts detections
 
 Thresholds = NDArray[np.float64]  # [C], the confidence threshold of each category
 
@@ -91,22 +95,65 @@ def confidence_curve(scores: Scores) -> ConfidenceCurve | None:
     )
 
 
+def bucket_curves(images: Sequence[MatchedImage], scale: Sequence[float]) -> BySize[ConfidenceCurve | None]:
+    """Return the curve of the objects of each size bucket, and of detections on them or, if unmatched, of its size."""
+    return BySize.of(confidence_curve(Scores.of(_of_bucket(images, scale, size))) for size in range(len(boxes.BUCKETS)))
+
+
+def _of_bucket(images: Sequence[MatchedImage], scale: Sequence[float], bucket: int) -> Iterator[MatchedImage]:
+    """Yield the images as for one size: other objects are difficult, detections on them or of other sizes neutral."""
+    for (truth, detections, matches), per_pixel in zip(images, scale, strict=True):
+        of_truth, of_detection = (
+            boxes.bucket(boxes.side_length(part.xyxy) * per_pixel) == bucket for part in (truth, detections)
+        )
+        owner = matches.owner
+        own = np.where(owner >= 0, np.append(of_truth, False)[owner], of_detection)
+        yield MatchedImage(
+            replace(truth, difficult=truth.difficult | ~of_truth),
+            detections,
+            replace(matches, neutral=matches.neutral | ~own),
+        )
+
+
 def measure_calibration(scores: Scores) -> Calibration:
     """Return mean score and share of hits in ten equal bins of the score, and the expected calibration error.
 
+    Most detections have a score near 0, where any detector is calibrated; `confident` leaves those out.
+
     ECE = sum_b n_b / n * |mean score of b - share of hits of b| over the bins b (Guo et al. 2017, arXiv 1706.04599).
     """
-    place = np.minimum((scores.score * _BINS).astype(np.int64), _BINS - 1)
-    number = np.bincount(place, minlength=_BINS)
-    total = np.bincount(place, scores.score, minlength=_BINS)
-    hits = np.bincount(place, scores.hit, minlength=_BINS)
-    error = round(float(np.abs(total - hits).sum() / len(scores.score)), 6) if len(scores.score) else None
+    number, total, hits = _bin(scores)
+    confident = scores.score >= CONFIDENT
     return Calibration(
-        error=error,
+        error=_calibration_error(scores),
+        confident=_measure_confident(Scores(scores.score[confident], scores.hit[confident], scores.objects)),
         bins=tuple(
             CalibrationBin(detections=int(n), score=round(float(t / n), 4), right=round(float(h / n), 4)) if n else None
             for n, t, h in zip(number, total, hits, strict=True)
         ),
+    )
+
+
+def _bin(scores: Scores) -> NDArray[np.float64]:
+    """Return the number of detections, the sum of their scores and the hits of each bin [3, bins]."""
+    place = np.minimum((scores.score * _BINS).astype(np.int64), _BINS - 1)
+    values = np.ones(len(place)), scores.score, scores.hit
+    return np.stack([np.bincount(place, value, minlength=_BINS) for value in values]).astype(np.float64)
+
+
+def _calibration_error(scores: Scores) -> float | None:
+    _, total, hits = _bin(scores)
+    return round(float(np.abs(total - hits).sum() / len(scores.score)), 6) if len(scores.score) else None
+
+
+def _measure_confident(scores: Scores) -> ConfidentCalibration:
+    number = len(scores.score)
+    return ConfidentCalibration(
+        threshold=CONFIDENT,
+        detections=number,
+        error=_calibration_error(scores),
+        score=round(float(scores.score.mean()), 6) if number else None,
+        right=round(float(scores.hit.mean()), 6) if number else None,
     )
 
 

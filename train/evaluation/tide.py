@@ -76,7 +76,7 @@ def _classify(
     near_own, near_other = own.max(axis=1), other.max(axis=1)
     taken = np.where(matches.found, own, 0.0).max(axis=1)
     conditions = {
-        LOCALISATION: (BACKGROUND_IOU <= near_own) & (near_own <= metrics.MATCHED_IOU),
+        LOCALISATION: (near_own >= BACKGROUND_IOU) & (near_own <= metrics.MATCHED_IOU),
         CLASS: near_other >= metrics.MATCHED_IOU,
         DUPLICATE: taken >= metrics.MATCHED_IOU,
         BACKGROUND: overlap.max(axis=1) <= BACKGROUND_IOU,

@@ -45,6 +45,11 @@ class Trained(TypedDict):
     batch: NotRequired[int]  # samples; earlier versions did not record it, nor what follows
     nbs: NotRequired[int]  # samples per optimizer step
     precision: NotRequired[str]  # bf16, fp16 or fp32
+    planned_epochs: NotRequired[int]  # train.epochs, unless the time ran out
+    time_limit: NotRequired[float | None]  # seconds
+    steps: NotRequired[int]  # of the optimizer
+    ended: NotRequired[str]  # by `epochs`, `time` or `patience`
+    history: NotRequired[list[dict[str, Any]]]  # etl.diagnosis.Epoch
 
 
 class TrainingMeta(TypedDict):

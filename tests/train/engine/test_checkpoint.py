@@ -32,6 +32,7 @@ def test_a_resumed_run_ends_with_the_same_weights(published, tmp_path, monkeypat
     settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "nbs": nbs, "fliplr": 0.5})
     monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # validate after every epoch
     whole = run.train(settings, snapshot)["model"]
+    recorded = store.read_json(f"{whole}/model.json")["trained"]
     steps = iter(range(100))
     report = trainer.Trainer._report_step
 
@@ -46,6 +47,11 @@ def test_a_resumed_run_ends_with_the_same_weights(published, tmp_path, monkeypat
     resumed = run.train(settings, snapshot)
     assert resumed["model"] == whole
     assert resumed["epochs"] == 4
+    again = store.read_json(f"{whole}/model.json")["trained"]
+    assert [row["epoch"] for row in again["history"]] == [1, 2, 3, 4]
+    assert {name: again[name] for name in ("history", "steps", "ended")} == {
+        name: recorded[name] for name in ("history", "steps", "ended")
+    }
     messages = [text for text in caplog.messages if "resuming" in text]
     assert messages == ([f"resuming after epoch {(moment + 1) // 4}"] if moment > 3 else [])
     assert not list((tmp_path / "squares" / "runs").glob("*/[!e]*"))  # all that is left are the event files
@@ -63,8 +69,11 @@ def test_a_finished_run_whose_model_was_not_saved_is_not_trained_again(published
         with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
             patched.setattr(run, "save_model", fails)
             run.train(settings, snapshot)
+    recorded = store.read_json(f"{whole['model']}/model.json")["trained"]
     again = run.train(settings, snapshot)
     assert (again["model"], again["epochs"]) == (whole["model"], 2)
+    trained = store.read_json(f"{whole['model']}/model.json")["trained"]
+    assert (trained["history"], trained["steps"]) == (recorded["history"], recorded["steps"])
 
 
 def test_a_batch_halved_for_memory_stays_halved_when_the_run_resumes(published, tmp_path, monkeypatch, config):

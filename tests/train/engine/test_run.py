@@ -38,8 +38,14 @@ def test_training_saves_a_model_that_loads_and_says_where_it_came_from(
     loaded = model.load_saved_model(answer["model"])
     assert loaded.categories == ("blue", "red")
     assert (loaded.meta["snapshot"], loaded.meta["dataset"], loaded.image_size) == ("abc", "squares", 64)
-    assert loaded.meta["trained"]["weights"] == "scratch"
     assert loaded.trained_labels is not None and loaded.trained_labels.most_in_tile > 0
+    trained = loaded.meta["trained"]
+    assert trained["weights"] == "scratch"
+    assert (trained["ended"], trained["planned_epochs"], trained["time_limit"]) == ("epochs", 1, None)
+    assert trained["steps"] == next(int(text.split("; ")[1].split()[0]) for text in caplog.messages if "batch " in text)
+    (epoch,) = trained["history"]
+    assert epoch["losses"].keys() == {"box_loss", "cls_loss", "l1_loss"}
+    assert 0 <= epoch["AP"] <= epoch["AP50"] <= 1
     assert any("epoch 1, step" in text and "s left" in text for text in caplog.messages)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["squares"]
     assert sorted(path.name for path in (tmp_path / "squares").iterdir()) == ["models", "runs", "shards", "snapshots"]

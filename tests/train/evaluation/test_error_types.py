@@ -72,8 +72,7 @@ def test_every_detection_and_every_object_is_accounted_for(seed: int, confidence
     seen = seen.take(seen.score >= confidence)
     table = error_types.count_errors([truth], [seen], [1.0])
     total = {
-        name: sum(count_of(row, name) for _, row in table.items())
-        for name in ("objects", "found", *tide.ERROR_TYPES)
+        name: sum(count_of(row, name) for _, row in table.items()) for name in ("objects", "found", *tide.ERROR_TYPES)
     }
     assert total["objects"] == truth.counted.sum()
     wrong = sum(total[kind] for kind in tide.ERROR_TYPES[:-1])

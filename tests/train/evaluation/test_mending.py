@@ -15,7 +15,9 @@ from train.evaluation.operating_points import MatchedImage
 
 Images = list[tuple[GroundTruth, Detections]]
 Row = tuple[float, int, bool]  # score, category, correct
-Error = tuple[str, Row | None, Row | None, int | None, int, int]  # type, before, mended, missed category, category, size
+Error = tuple[
+    str, Row | None, Row | None, int | None, int, int
+]  # type, before, mended, missed category, category, size
 
 
 def images_of(seed: int, number: int = 4) -> Images:
@@ -138,8 +140,9 @@ def plain_gain(images: Images, name: str, size: int | None = None, category: int
 def test_the_gains_equal_those_of_plain_loops(seed: int) -> None:
     images = images_of(seed)
     mending = mending_of(images)
-    assert mending.AP50 == pytest.approx(
-        metrics.average_precision(*map(list, zip(*images, strict=True)), NAMES).AP50, abs=1e-5
+    assert (
+        pytest.approx(metrics.average_precision(*map(list, zip(*images, strict=True)), NAMES).AP50, abs=1e-5)
+        == mending.AP50
     )
     for name, gain in mending.all.items():
         assert gain == pytest.approx(plain_gain(images, name), abs=2e-6), name

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from etl import boxes
 from tests.train.evaluation.test_metrics import make_detections, make_truth, random_image
 from train.evaluation import metrics, operating_points
 from train.evaluation.operating_points import Scores
@@ -78,4 +79,54 @@ def test_a_score_that_is_the_share_of_hits_is_calibrated() -> None:
     sure = operating_points.measure_calibration(Scores(value, rng.random(len(value)) < value / 2, 1))
     assert sure.error == pytest.approx(0.25, abs=0.01)
     nothing = operating_points.measure_calibration(Scores(np.zeros(0), np.zeros(0, dtype=bool), 0))
-    assert nothing.to_dict() == {"error": None, "bins": [None] * 10}
+    confident = {"threshold": 0.1, "detections": 0, "error": None, "score": None, "right": None}
+    assert nothing.to_dict() == {"error": None, "bins": [None] * 10, "confident": confident}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(score, st.booleans()), min_size=1, max_size=40))
+def test_the_confident_calibration_leaves_out_low_scores(rows: list[tuple[float, bool]]) -> None:
+    rows = sorted(rows, reverse=True)
+    scores = Scores(np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=bool), 1)
+    found = operating_points.measure_calibration(scores).confident
+    kept = [(value, hit) for value, hit in rows if value >= 0.1]
+    assert found.detections == len(kept)
+    if kept:
+        error = 0.0
+        for tenth in range(10):
+            inside = [(value, hit) for value, hit in kept if tenth == min(int(value * 10), 9)]
+            error += abs(sum(value - hit for value, hit in inside)) / len(kept)
+        assert found.error == pytest.approx(error, abs=1e-6)
+        assert found.score == pytest.approx(sum(value for value, _ in kept) / len(kept), abs=1e-6)
+        assert found.right == pytest.approx(sum(hit for _, hit in kept) / len(kept), abs=1e-6)
+
+
+def test_many_detections_near_zero_do_not_hide_confident_ones_that_are_wrong() -> None:
+    score = np.concatenate([np.full(100, 0.6), np.full(9900, 0.001)])
+    hit = np.concatenate([np.arange(100) < 30, np.zeros(9900, dtype=bool)])
+    found = operating_points.measure_calibration(Scores(score, hit, 30))
+    assert found.error < 0.01
+    assert found.confident.error == pytest.approx(0.3)
+    assert (found.confident.score, found.confident.right) == (0.6, 0.3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_the_curve_of_a_bucket_is_of_its_objects_alone(scale: float) -> None:
+    images = [matched_image(seed) for seed in range(6)]
+    curves = operating_points.bucket_curves(images, [scale] * 6)
+    for bucket, (_, curve) in enumerate(curves.items()):
+        rows, objects = [], 0
+        for truth, found, matches in images:
+            sizes = [np.digitize(boxes.side_length(part.xyxy) * scale, boxes.BUCKET_EDGES) for part in (truth, found)]
+            objects += sum(truth.counted & (sizes[0] == bucket))
+            for row, owner in enumerate(matches.owner):
+                if owner >= 0 and sizes[0][owner] == bucket:
+                    rows.append((found.score[row], True))
+                elif matches.false_positive[row] and sizes[1][row] == bucket:
+                    rows.append((found.score[row], False))
+        assert (curve is None) == (objects == 0)
+        if curve is not None:
+            for at, recall, precision in zip(curve.confidence, curve.recall, curve.precision, strict=True):
+                kept = [hit for value, hit in rows if value >= at]
+                assert recall == pytest.approx(sum(kept) / objects, abs=1e-4)
+                assert precision == pytest.approx(sum(kept) / len(kept) if kept else 1.0, abs=1e-4)
