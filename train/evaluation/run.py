@@ -15,6 +15,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import EvaluationPaths
 from train.evaluation import examples, page, promotion
+from train.evaluation.advice import advise
 from train.evaluation.basis import describe_basis
 from train.evaluation.detectors import (
     DetectedImages,
@@ -27,6 +28,7 @@ from train.evaluation.detectors import (
 from train.evaluation.images import EvalImage, build_eval_images, check_unchanged, read_pixels
 from train.evaluation.measure import counted_from, drop_low_scores, evaluate_detections
 from train.evaluation.subject import Subject, choose_subject, is_own_evaluation, report_paths
+from train.evaluation.training import load_training
 from train.models.model import save_thresholds
 
 log = logging.getLogger("speck")
@@ -73,12 +75,14 @@ def evaluate(
         model=model,
         detections=detections,
         runs_on=detected.detector.runs_on,
+        training=None if model is None else load_training(model),
         html=paths.evaluation_html,
         is_own=model is not None and is_own_evaluation(model, subject),
         unshared=unshared,
     )
     if promote and model is not None:
         evaluation = evaluation.model_copy(update={"gate": promotion.compare(config, snapshot, model, detected)})
+    evaluation = evaluation.model_copy(update={"advice": advise(evaluation)})
     _write(subject.config, paths, evaluation, detected)
     if model is not None and evaluation.is_own and out is None:
         _save_thresholds(model, evaluation)

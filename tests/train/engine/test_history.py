@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from etl.diagnosis import Epoch
@@ -39,7 +41,7 @@ def test_at_most_two_hundred_epochs_are_kept_with_the_best_and_the_last(epochs: 
     assert len(kept) == min(epochs, len(kept)) <= 200
     assert {1, best, epochs} <= set(kept)
     assert kept == sorted(set(kept))
-    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(kept)]
     assert max(gaps, default=1) <= epochs // 198 + 1
 
 
