@@ -92,7 +92,7 @@ class CombinedMetrics(ModeMetrics):
     """The metrics of full-image and tiled inference combined, with 95 % bootstrap intervals."""
 
     intervals: dict[str, Interval | None]  # by metric
-    bucket_intervals: BySize[Interval | None] | None = None  # of AP_by_bucket
+    bucket_intervals: dict[str, Interval | None] = Field(default_factory=dict)  # of AP_by_bucket
 
 
 class OperatingPoint(Document):

@@ -94,7 +94,7 @@ def advise_size(evaluation: Evaluation) -> Advice | None:
         return None
     bucket, error, gain = found
     ap = None if combined.AP_by_bucket is None else combined.AP_by_bucket[bucket]
-    interval = None if combined.bucket_intervals is None else combined.bucket_intervals[bucket]
+    interval = combined.bucket_intervals.get(bucket)
     return Advice(
         code="size",
         action=f"Improve {bucket_name(bucket)} first",

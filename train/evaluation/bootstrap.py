@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from etl import boxes
-from etl.by_size import BySize
 from etl.evaluation import Gain, Interval
 from train.detections import Index
 from train.evaluation import coco, precision
@@ -55,15 +54,15 @@ def confidence_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str,
     return {metric: percentile_interval(values[metric]) for metric in METRICS}
 
 
-def bucket_intervals(matched: MatchedDetections, seed: int = 0) -> BySize[Interval | None]:
+def bucket_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, Interval | None]:
     """Return the 95 % interval of AP in each size bucket; None where there is no ground truth."""
     weights = resample(matched.images, seed=seed)
-    return BySize.of(
-        percentile_interval(
+    return {
+        bucket: percentile_interval(
             _mean([precision.average_precision(category, weights) for category in matched.ranges[size]], weights)
         )
-        for size in BUCKET_RANGES
-    )
+        for bucket, size in zip(boxes.BUCKETS, BUCKET_RANGES, strict=True)
+    }
 
 
 def paired_gain(model: MatchedDetections, other: MatchedDetections, metric: str, weights: Index) -> Gain:

@@ -115,7 +115,7 @@ def test_the_size_that_costs_the_most_is_named_but_never_one_of_few_objects() ->
         "boxes": 139,
         "buckets": by_size({"very_tiny": 19, "tiny": 100, "medium": 20}, 0),
         "AP_by_bucket": by_size({"tiny": 0.25}, None),
-        "bucket_intervals": by_size({"tiny": (0.2, 0.31)}, None),
+        "bucket_intervals": {"tiny": (0.2, 0.31)},
     }
     advice = advice_of(model_evaluation(values=values, mending=mending({}, sizes)), "size")
     assert advice.action == "Improve tiny (8–16 px) first"  # noqa: RUF001 - an en dash between numbers
