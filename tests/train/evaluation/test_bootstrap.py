@@ -143,3 +143,31 @@ def test_buckets_are_those_of_the_audit() -> None:
     assert [name for name in scenes({"tiny": 1, "small": 1, "medium": 1}).ranges if name.startswith("bucket/")] == [
         f"bucket/{name}" for name in boxes.BUCKETS
     ]
+
+
+def test_a_bucket_has_its_own_ap_and_interval_by_the_side_of_the_boxes(images: Images) -> None:
+    truth, found = ([image[place] for image in images] for place in (0, 1))
+    by_side = [replace(image, area=boxes.area(image.xyxy)) for image in truth]
+    ap = average_precision(by_side, found, NAMES)
+    assert ap.AP_by_bucket is not None
+    intervals = bootstrap.bucket_intervals(matched(images))
+    for bucket, value in ap.AP_by_bucket.items():
+        interval = intervals[bucket]
+        assert interval is not None and value is not None
+        assert interval[0] - 0.05 <= value <= interval[1] + 0.05
+        if bucket != "small":  # COCO's range of this name holds the two below as well
+            assert value == pytest.approx(ap[f"AP_{bucket}"], abs=0.01)
+    only = [replace(image, difficult=boxes.bucket(boxes.side_length(image.xyxy)) != 2) for image in by_side]
+    alone = average_precision(only, found, NAMES).AP_by_bucket["small"]
+    assert ap.AP_by_bucket["small"] == pytest.approx(alone, abs=0.01)  # a difficult object excuses by another share
+    assert abs(ap.AP_by_bucket["small"] - ap.AP_small) > 0.01
+
+
+def test_a_paired_gain_is_the_difference_on_the_same_resamples(images: Images) -> None:
+    worse = [(truth, found.take(np.arange(0, len(found), 2))) for truth, found in images]
+    weights = bootstrap.resample(len(images), 200)
+    gain = bootstrap.paired_gain(matched(images), matched(worse), "AP", weights)
+    ap = [bootstrap.average_precision(matched(part), "AP", weights) for part in (images, worse)]
+    assert gain.median == pytest.approx(np.median(ap[0] - ap[1]), abs=1e-6)
+    assert gain.interval == pytest.approx(tuple(np.percentile(ap[0] - ap[1], [2.5, 97.5])), abs=1e-6)
+    assert bootstrap.paired_gain(matched(images), matched(images), "AP", weights).interval == (0.0, 0.0)
