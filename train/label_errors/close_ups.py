@@ -17,7 +17,7 @@ from train.label_errors.suspects import Suspect
 from train.prediction.drawing import close_up_window
 
 MOST = 500  # close-ups of a page
-MOST_BYTES = 3_400_000  # of all of them; as text on the page a third more
+MOST_BYTES = 3_000_000  # of all of them; as text on the page a third more
 _WH = (320, 240)  # px; a window of fewer source pixels is stored as it is, and enlarged by the browser
 _QUALITY = 88
 _SAME = 0.02  # px, between the corners of a suspect's own label and those of the label in the ground truth

@@ -7,13 +7,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etl.config import Config
+from etl.imaging.wide import PixelSettings
 from etl.reports import page
 from etl.review import KINDS
-from train.label_errors.close_ups import CloseUp
+from etl.snapshots.snapshot import Snapshot
+from train.evaluation.images import EvalImage, read_pixels
+from train.label_errors.close_ups import CloseUp, ImageKey, take_close_ups
 from train.label_errors.suspects import Suspect
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_UNSEEN = 2000  # suspects without a close-up that a group of look-alikes adds to the page
+
+
+def suspects_page(
+    config: Config,
+    snapshot: Snapshot,
+    suspects: Sequence[Suspect],
+    images: Mapping[ImageKey, EvalImage],
+    settings: PixelSettings,
+) -> bytes:
+    """Return the page of ranked suspects in the labels of a snapshot, with as many close-ups as it can hold."""
+    close_ups = take_close_ups(
+        suspects, images, snapshot.categories, lambda image: read_pixels(config, image, settings)
+    )
+    html = render(suspects, close_ups, dataset=config.name, snapshot=snapshot.id, categories=snapshot.categories)
+    return html.encode()
 
 
 def render(

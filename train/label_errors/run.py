@@ -26,6 +26,7 @@ from train.detections import Detections
 from train.evaluation.detectors import Detector, detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.label_errors.missing import Calibration, calibrate, find_suspects
+from train.label_errors.page import suspects_page
 from train.label_errors.suspects import Suspect, rank, to_table
 from train.prediction import drawing
 
@@ -76,6 +77,7 @@ def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -
     paths = DatasetPaths(config.home).label_errors(f"{split_uri(uri).id}-missing")
     by_split = {(image.image_id, split): image for split, image in zip(splits, images, strict=True)}
     _write(config, paths, queue, by_split, detector)
+    store.write_bytes(paths.html, suspects_page(config, snapshot, queue, by_split, detector.pixel_settings))
     log.info("find-missing: %d suspects in %d images: %s", len(queue), len(images), paths.uri)
     return SuspectQueue(
         model=uri,
