@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +21,11 @@ from etl.sources.images import pixel_settings
 from train.detections import Detections, concatenate
 from train.evaluation import coco_results
 from train.evaluation.images import EvalImage, read_pixels
+from train.evaluation.model_passes import ModelPasses
 from train.prediction import tiled
 from train.prediction.ahead import map_ahead, usable_threads
 from train.prediction.merge import merge
 from train.prediction.tiled import MODES, Mode
-
-if TYPE_CHECKING:
-    from train.models.model import Model
 
 log = logging.getLogger("speck")
 
@@ -54,6 +50,7 @@ class Detector:
     pixel_settings: PixelSettings = NO_SETTINGS
     thresholds: Mapping[str, float] = field(default_factory=dict)  # of an earlier evaluation of the model, by category
     own_categories: tuple[str, ...] | None = None  # that it can detect; None: all
+    passes: ModelPasses | None = None  # of a model
 
     @property
     def detectable(self) -> tuple[str, ...]:
@@ -108,42 +105,15 @@ def load_detector(config: Config, snapshot: Snapshot, uri: str) -> Detector:
     def read(image: EvalImage) -> tuple[EvalImage, Pixels]:
         return image, read_pixels(config, image, settings)
 
-    def detect(images: Iterable[EvalImage]) -> Iterator[Detected]:
-        for image, pixels in map_ahead(read, images, usable_threads(_READERS)):
-            yield detect_one(image, pixels)
+    def read_ahead(images: Iterable[EvalImage]) -> Iterator[tuple[EvalImage, Pixels]]:
+        return map_ahead(read, images, usable_threads(_READERS))
 
-    def detect_one(image: EvalImage, pixels: Pixels) -> Detected:
-        passes = _run_passes(model, pixels, config.evaluate.confidence)
-        detections: DetectionsByMode = {}
-        seconds: SecondsByMode = {}
-        for mode, (parts, pass_seconds) in passes.items():
-            start = time.perf_counter()
-            merged = merge(concatenate(parts), image.wh, config.evaluate.merge)
-            seconds[mode] = pass_seconds + time.perf_counter() - start
-            detections[mode] = Detections(merged.xyxy, merged.score, index[merged.category], merged.window)
-        return detections, seconds
-
+    running = ModelPasses(model, config.evaluate, read_ahead, index)
     thresholds = model.meta.get("thresholds", {})
     return Detector(
-        detect, categories, model.image_size, model.tile, model.runs_on, settings, thresholds, model.categories
-    )
-
-
-def _run_passes(model: Model, pixels: Pixels, confidence: float) -> dict[Mode, tuple[list[Detections], float]]:
-    """Return the detections of the passes that make up each mode, not merged, and the seconds they took."""
-    base, *coarser = tiled.all_scales(model.tile)
-    start = time.perf_counter()
-    full_image = tiled.detect_full_image(model, pixels, confidence)
-    full_image_end = time.perf_counter()
-    fine = tiled.detect_tiles(model, pixels, model.tile, [base], confidence)
-    fine_end = time.perf_counter()
-    coarse = tiled.detect_tiles(model, pixels, model.tile, coarser, confidence)
-    end = time.perf_counter()
-    return {
-        "full_image": ([full_image], full_image_end - start),
-        "tiled": ([fine], fine_end - full_image_end),
-        "combined": ([full_image, fine, coarse], end - start),
-    }
+        running.detect, categories, model.image_size, model.tile, model.runs_on, settings, thresholds, model.categories,
+        running,
+    )  # fmt: skip
 
 
 def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, images: pa.Table) -> Detector:

@@ -14,7 +14,7 @@ from etl.imaging.codec import Pixels
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import EvaluationPaths
-from train.evaluation import examples, page, promotion
+from train.evaluation import examples, page, plan_choice, promotion
 from train.evaluation.advice import advise
 from train.evaluation.basis import describe_basis
 from train.evaluation.detectors import (
@@ -29,7 +29,7 @@ from train.evaluation.images import EvalImage, build_eval_images, check_unchange
 from train.evaluation.measure import counted_from, drop_low_scores, evaluate_detections
 from train.evaluation.subject import Subject, choose_subject, is_own_evaluation, report_paths
 from train.evaluation.training import load_training
-from train.models.model import save_thresholds
+from train.models.model import save_inference, save_thresholds
 
 log = logging.getLogger("speck")
 
@@ -66,7 +66,12 @@ def evaluate(
     images = build_eval_images(table, truth, detector.categories)
     if detections is not None:
         check_unchanged(subject.config, images, detector.pixel_settings)
-    detected = detect_all(images, detector)
+    is_own = model is not None and is_own_evaluation(model, subject)
+    inference = None
+    if is_own and out is None and detector.passes is not None:
+        detected, inference = plan_choice.detect_and_choose(config, snapshot, images, detector, detector.passes)
+    else:
+        detected = detect_all(images, detector)
     evaluation = Evaluation(
         **dict(evaluate_detections(detected, config)),
         dataset=subject.config.name,
@@ -77,7 +82,8 @@ def evaluate(
         runs_on=detected.detector.runs_on,
         training=None if model is None else load_training(model),
         html=paths.evaluation_html,
-        is_own=model is not None and is_own_evaluation(model, subject),
+        inference=inference,
+        is_own=is_own,
         unshared=unshared,
     )
     if promote and model is not None:
@@ -85,7 +91,7 @@ def evaluate(
     evaluation = evaluation.model_copy(update={"advice": advise(evaluation)})
     _write(subject.config, paths, evaluation, detected)
     if model is not None and evaluation.is_own and out is None:
-        _save_thresholds(model, evaluation)
+        _save_choices(model, evaluation)
     if model is not None and evaluation.gate is not None:
         promotion.promote_if_passed(model, evaluation.gate)
     _log_result(evaluation)
@@ -119,7 +125,10 @@ def _compare_categories(detector: Detector, snapshot: Snapshot) -> UnsharedCateg
     return UnsharedCategories(detector=only_detected, labels=only_labelled)
 
 
-def _save_thresholds(model: str, evaluation: Evaluation) -> None:
+def _save_choices(model: str, evaluation: Evaluation) -> None:
+    """Write the inference plan and the confidence thresholds into model.json."""
+    if evaluation.inference is not None:
+        save_inference(model, evaluation.inference)
     if evaluation.has_objects:
         save_thresholds(model, {name: point.confidence for name, point in evaluation.thresholds.items()})
 

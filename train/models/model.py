@@ -241,3 +241,9 @@ def save_thresholds(model_uri: str, thresholds: Mapping[str, float | None]) -> N
     uri = ModelPaths(model_uri).model_json
     known = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
     store.write_json(uri, {**store.read_json(uri), "thresholds": known})
+
+
+def save_inference(model_uri: str, choice: InferenceChoice) -> None:
+    """Write the inference plan that was chosen for a model into its model.json."""
+    uri = ModelPaths(model_uri).model_json
+    store.write_json(uri, {**store.read_json(uri), "inference": choice.to_dict()})

@@ -6,6 +6,7 @@ another view holds the whole object; suppress the detections that still overlap 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import ceil, log2
@@ -27,10 +28,26 @@ _GROWTH = 16  # of the numbers processed next
 
 def merge(detections: Detections, image_wh: tuple[int, int], settings: Merge) -> Detections:
     """Return one detection per object, best score first, from those of all windows of an image."""
+    return merge_by_methods(detections, image_wh, settings, [settings.method])[0][settings.method]
+
+
+def merge_by_methods(
+    detections: Detections, image_wh: tuple[int, int], settings: Merge, methods: Iterable[str]
+) -> tuple[dict[str, Detections], dict[str, float]]:
+    """Return the detections merged by each of these methods in place of that of the settings, and their seconds."""
+    start = time.perf_counter()
     stitched, cut = stitch(detections, cut_sides(detections, image_wh))
     whole = drop_covered(stitched, np.any(cut, axis=1))
     kept = suppress(whole, settings.metric, settings.threshold)
-    return whole.take(kept) if settings.method == "nms" else fuse(whole, kept, settings)
+    shared = time.perf_counter() - start
+    merged: dict[str, Detections] = {}
+    seconds: dict[str, float] = {}
+    for method in methods:
+        start = time.perf_counter()
+        by_method = settings.model_copy(update={"method": method})
+        merged[method] = whole.take(kept) if method == "nms" else fuse(whole, kept, by_method)
+        seconds[method] = shared + time.perf_counter() - start
+    return merged, seconds
 
 
 def cut_sides(detections: Detections, image_wh: tuple[int, int]) -> NDArray[np.bool_]:

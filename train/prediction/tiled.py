@@ -69,6 +69,12 @@ def own_plan(model: Model, mode: Mode, settings: Evaluate, tile: TilePlan) -> In
     return plan_of_mode(mode, tile, settings, model.max_detections(settings))
 
 
+def deciding_scales(model: Model, mode: Mode, plan: InferencePlan, tile: TilePlan) -> Sequence[float]:
+    """Return the scales at which a tile that shows the whole image makes coarser tiles of it superfluous."""
+    chosen = mode == "combined" and model.inference is not None
+    return passes.trained_scales(plan.passes, tile) if chosen else tile.scales
+
+
 def predict_image(
     model: Model, image: Pixels, mode: Mode, settings: Evaluate, plan: TilePlan | None = None
 ) -> Detections:
@@ -87,8 +93,7 @@ def predict_images(
     """
     tile = model.tile if plan is None else plan
     inference = own_plan(model, mode, settings, tile)
-    chosen = mode == "combined" and model.inference is not None
-    scales = passes.trained_scales(inference.passes, tile) if chosen else tile.scales
+    scales = deciding_scales(model, mode, inference, tile)
     limit = ViewLimit(inference.max_detections)
     begun: deque[tuple[_Key, Pixels, list[InferencePass], list[View]]] = deque()
 
