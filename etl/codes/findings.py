@@ -55,9 +55,9 @@ _LABELS = (
         "",
     ),
     FindingCode(
-        "stale_answers", ("warning",),
+        "stale_answers", ("info",),
         "Answers of the review that are not applied, because the label or the image has changed since.",
-        "Run `speck find-errors` again: it no longer suspects labels that were corrected in their files.",
+        "If the labels were corrected in their files, nothing is left to do; if not, run `speck find-errors` again.",
     ),
     FindingCode("difficult", ("info",), "Boxes marked difficult are trained on and ignored in evaluation.", ""),
     FindingCode(

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from etl.reports.class_tables import ONTOLOGY_HEAD, ontology_row
+from etl.review import KINDS
 from etl.stages.planning.preview import CandidatePreview, Negatives, PlanPreview, Sizes
 from etl.stages.split_rows import class_rows, group_rows, left_out_rows, size_rows
 
@@ -35,8 +36,7 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
     for table in _split_tables(preview):
         console.print(table)
     if preview.review:
-        stale = preview.review["stale"]
-        corrected = sum(preview.review.values()) - stale
+        corrected, stale = sum(preview.review[kind] for kind in KINDS), preview.review["stale"]
         console.print(f"review: {corrected:,} labels corrected, {stale:,} answers stale", soft_wrap=True)
     for row in preview.findings:
         console.print(f"{row.severity} {row.code} ({row.count:,}): {row.advice}", markup=False, soft_wrap=True)

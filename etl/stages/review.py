@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.boxes import XYXY, area, as_boxes, clip, from_rows
+from etl.codes import FINDINGS
 from etl.config import Ontology
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
@@ -32,7 +33,7 @@ IMAGE_GONE = "the image is no longer used"
 LABEL_GONE = "the label was changed or removed in its file"
 LABEL_UNUSED = "the label is rejected"
 LABELLED_SINCE = "the object was labelled in its file"
-ADDED_BEFORE = "an earlier answer added the box"
+REPEATED = "an earlier answer added the box"  # the labels are as answered: not stale
 NOT_TRAINED = "the class is no longer trained"
 OUTSIDE = "the box is outside the image"
 _DONE = {"missing": "added", "swapped": "class changed", "misplaced": "moved", "spurious": "removed"}
@@ -46,18 +47,19 @@ class Stale(NamedTuple):
 
 
 class Reviewed(NamedTuple):
-    """The tables with the corrected labels, the answers that were applied and those that were not."""
+    """The tables with the corrected labels, the answers that were applied, stale ones, and those that repeat one."""
 
     tables: dict[str, pa.Table]
     applied: tuple[ReviewAnswer, ...]
     stale: tuple[Stale, ...]
+    repeated: int = 0
 
     def counts(self) -> dict[str, int]:
-        """Return the number of applied answers by kind, and of stale ones; empty without answers."""
+        """Return the number of applied answers by kind, of stale ones and of repeated ones; empty without answers."""
         if not (self.applied or self.stale):
             return {}
         kinds = Counter(answer.kind for answer in self.applied)
-        return {**{kind: kinds[kind] for kind in KINDS}, "stale": len(self.stale)}
+        return {**{kind: kinds[kind] for kind in KINDS}, "stale": len(self.stale), "repeated": self.repeated}
 
     def findings(self) -> list[Finding]:
         """Return what the audit reports: the applied answers and the stale ones."""
@@ -72,10 +74,7 @@ class Reviewed(NamedTuple):
             reasons = Counter(row.reason for row in self.stale)
             text = enumerate_first(f"{reason} ({number:,})" for reason, number in sorted(reasons.items()))
             places = sorted(f"{row.answer.path}: {row.answer.kind}: {row.reason}" for row in self.stale)
-            advice = (
-                f"Answers of the review that are not applied: {text}. Run `speck find-errors` again: it no longer "
-                "suspects labels that were corrected in their files."
-            )
+            advice = f"Answers of the review that are not applied: {text}. {FINDINGS['stale_answers'].cure}"
             found.append(finding("stale_answers", advice, places, count=len(self.stale)))
         return found
 
@@ -93,9 +92,10 @@ def apply_answers(
         return Reviewed(dict(tables), (), ())
     labels = _Labels(tables, {row.image_id for row in errors}, source_classes(categories, ontology))
     reasons = [labels.apply(row) for row in errors]
-    applied = tuple(row for row, reason in zip(errors, reasons, strict=True) if reason is None)
-    stale = tuple(Stale(row, reason) for row, reason in zip(errors, reasons, strict=True) if reason is not None)
-    return Reviewed(labels.corrected(tables), applied, stale)
+    done = list(zip(errors, reasons, strict=True))
+    applied = tuple(row for row, reason in done if reason is None)
+    stale = tuple(Stale(row, reason) for row, reason in done if reason not in (None, REPEATED))
+    return Reviewed(labels.corrected(tables), applied, stale, reasons.count(REPEATED))
 
 
 def source_classes(categories: Sequence[str], ontology: Ontology) -> dict[str, str]:
@@ -175,7 +175,7 @@ class _Labels:
             if same and row["image_id"] == answer.image_id and row["annotation_id"] not in answer.overlapping
         ]
         if there:
-            return ADDED_BEFORE if self._added.issuperset(there) else LABELLED_SINCE
+            return REPEATED if self._added.issuperset(there) else LABELLED_SINCE
         if (box := self._clipped(answer.box, answer.image_id)) is None:
             return OUTSIDE
         name = added_id(answer.suspect_id)

@@ -84,7 +84,7 @@ class PlanPreview(_Preview):
     split: SplitReport  # images and boxes of each split, and what is left out
     findings: tuple[Finding, ...]  # of the split; see etl.codes
     annotations: int  # boxes in the source
-    review: dict[str, int] = {}  # answers that correct labels, by kind, and stale ones; empty without answers
+    review: dict[str, int] = {}  # answers that correct labels, by kind, stale and repeated ones; empty without
     boxes: int  # boxes that reach the tile stage
     base_tiles: dict[str, int]  # by split
     negatives: Negatives

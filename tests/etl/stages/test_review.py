@@ -97,7 +97,7 @@ def test_each_kind_of_error_changes_what_it_says() -> None:
         ("a", "van", 22.0, 20.0, 44.0, 41.0),
         ("b", "car", 100.0, 10.0, 120.0, 30.0),
     ]
-    assert found.counts() == {"missing": 1, "swapped": 1, "misplaced": 1, "spurious": 1, "stale": 0}
+    assert found.counts() == {"missing": 1, "swapped": 1, "misplaced": 1, "spurious": 1, "stale": 0, "repeated": 0}
     rules = Counter((row["stage"], row["outcome"], row["rule"]) for row in found.tables["ledger"].to_pylist())
     assert rules == {
         ("ingest", "kept", "review:missing"): 1,
@@ -138,7 +138,7 @@ def test_an_answer_whose_label_or_image_has_changed_is_stale(given: ReviewAnswer
     assert used(found.tables) == used(before)
     (shown,) = found.findings()
     assert (shown.code, shown.count, shown.files) == ("stale_answers", 1, (f"{given.path}: {given.kind}: {reason}",))
-    assert f"{reason} (1)" in shown.advice
+    assert f"{reason} (1)" in shown.advice and shown.severity == "info"
 
 
 def test_a_rejected_label_is_not_corrected() -> None:
@@ -168,8 +168,7 @@ def test_an_added_box_can_be_corrected_by_a_later_answer() -> None:
 def test_two_answers_add_one_box_at_one_place() -> None:
     given = [answer("missing", "b", (100 + n, 10, 120 + n, 30), new_category="car") for n in (0, 1, 40)]
     found = apply(tables(LABELS), *given)
-    assert [(row.answer, row.reason) for row in found.stale] == [(given[1], review.ADDED_BEFORE)]
-    assert found.applied == (given[0], given[2])
+    assert (found.applied, found.stale, found.repeated) == ((given[0], given[2]), (), 1)
 
 
 def test_a_class_of_the_ontology_becomes_a_class_of_the_source() -> None:
@@ -214,7 +213,7 @@ def test_every_box_is_accounted_for_and_keeps_its_id(boxes: dict, chosen: list, 
     assert after[:written] == ids and len(set(after)) == len(after) == written + added
     assert len(collect_ids(found.tables["annotations"], found.tables["ledger"])) == written + added
     assert review.count_added(found.tables["ledger"]) == added
-    assert len(found.applied) + len(found.stale) == len(answers)
+    assert len(found.applied) + len(found.stale) + found.repeated == len(answers)
     lost = {row.annotation_id for row in found.applied if row.kind == "spurious"}
     rejected = {ids[number] for number in dropped if number < written}
     assert len(used(found.tables)) == written + added - len(lost | rejected)
