@@ -246,6 +246,43 @@ class UnsharedCategories(Document):
     labels: tuple[str, ...] = ()
 
 
+class ComparableMetrics(Document):
+    """The metrics of pycocotools on the boxes as the label files have them, where it has -1 None."""
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+    objects: int
+    crowds: int
+
+
+COMPARABLE_METRICS = tuple(name for name in ComparableMetrics.model_fields if name.startswith("A"))
+
+
+class FileReading(Document):
+    """How the ids of a results file were read, and what its detections are about."""
+
+    images: str  # what the image ids are, such as `file names`
+    categories: str  # what the category ids are
+    detections: int  # in the file
+    judged: int  # on the evaluated images, of an evaluated category
+    other_images: int
+    other_categories: int
+    unexplained: int  # of no image or no category of the dataset
+    on_objects: int = 0  # judged ones that lie on an object of their category, IoU 0.5 or more
+    on_objects_by_chance: float = 0.0  # as many lie on an object of another image in the same place
+    is_suspicious: bool = False  # no more lie on objects than by chance
+
+
 class Measurements(Document):
     """Everything measured on detections of each inference mode; single values are those of the combined mode."""
 
@@ -299,3 +336,5 @@ class Evaluation(Measurements):
     gate: GateVerdict | None = None
     is_own: bool = True  # of a model on val of the snapshot it was trained on; only that is kept with the model
     unshared: UnsharedCategories = UnsharedCategories()
+    reading: FileReading | None = None  # of a results file
+    comparable: ComparableMetrics | None = None  # with `--comparable`

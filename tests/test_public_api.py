@@ -33,7 +33,8 @@ SIGNATURES = {
 TRAIN_SIGNATURES = {
     "Detections": "(xyxy, score, category, window, grain=None)",
     "SnapshotDataset": "(snapshot, split, paint_ignore=True)",
-    "evaluate": "(config, snapshot, model=None, detections=None, out=None, *, promote=False)",
+    "evaluate": "(config, snapshot, model=None, detections=None, out=None, *, promote=False, split=None, dataset=None, "
+    "comparable=False)",
     "load_model": "(uri, device='auto', precision=None)",
     "predict": "(model, image, mode='combined')",
 }

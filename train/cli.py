@@ -103,6 +103,9 @@ def evaluate(
     dataset: Annotated[
         Path | None, typer.Option(help="YAML file of another dataset to evaluate on.", show_default=False)
     ] = None,
+    comparable: Annotated[
+        bool, typer.Option("--comparable", help="Measure as pycocotools does, too, on the boxes of the label files.")
+    ] = False,
     promote: Annotated[
         bool, typer.Option("--promote", help="Compare with the champion and replace it if the gate passes.")
     ] = False,
@@ -122,7 +125,7 @@ def evaluate(
             _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
         result = run.evaluate(
             settings, _open_snapshot(other or settings, snapshot), model, detections,
-            promote=promote, split=split, dataset=other,
+            promote=promote, split=split, dataset=other, comparable=comparable,
         )  # fmt: skip
     if as_json:
         print_answer(result.to_dict(), True)

@@ -49,6 +49,29 @@ def load_ground_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table,
     return images.select(IMAGE_COLUMNS), truth
 
 
+def load_source_boxes(snapshot: Snapshot, images: pa.Table) -> pa.Table:
+    """Return the boxes of images (of `load_ground_truth`) as the label files have them, in pixels of the window.
+
+    Boxes are neither clipped nor left out for their size, their place or a flag but `crowd`; only the classes are those
+    of the ontology. A box belongs to a window that is not the whole image if its centre lies there.
+    """
+    annotations = snapshot.table("annotations")
+    row = pc.index_in(annotations["image_id"], images["image_id"].combine_chunks())
+    trained = remap.trained_names(snapshot.plan.categories, snapshot.config.ontology)
+    category = pa.array([trained.get(name) for name in annotations["category"].to_pylist()], pa.string())
+    xyxy = boxes.from_table(annotations)
+    usable = pc.and_(pc.is_valid(row), pc.and_(pc.is_valid(category), pa.array(np.isfinite(xyxy).all(axis=1))))
+    annotations, row, category = (part.filter(usable) for part in (annotations, row, category))
+    xyxy = boxes.from_table(annotations)
+    x0, y0, x1, y1, width, height = (images[side].take(row).to_numpy() for side in (*Window._fields, "width", "height"))
+    x, y = (xyxy[:, 0] + xyxy[:, 2]) / 2, (xyxy[:, 1] + xyxy[:, 3]) / 2
+    whole = (x1 - x0 == width) & (y1 - y0 == height)
+    inside = pa.array(whole | ((x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)))
+    corners = dict(zip(boxes.XYXY, (xyxy - np.column_stack([x0, y0] * 2)).T, strict=True))
+    names = {name: annotations[name] for name in ("image_id", "area", "crowd")}
+    return pa.table({**names, "category": category, **corners}).filter(inside)
+
+
 def _add_windows(images: pa.Table, split: str, config: Config) -> pa.Table:
     """Return the images with the window of each that belongs to a split, the whole image for `all`."""
     windows = [

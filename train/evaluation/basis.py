@@ -1,4 +1,4 @@
-"""Sentences on what an evaluation rests on: its images, its categories, and what it leaves unchanged."""
+"""What an evaluation rests on, as text: its images, how ids were read, categories, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from etl import numbers
 from etl.enumeration import enumerate_first
-from etl.evaluation import Evaluation, FalseAlarms
+from etl.evaluation import COMPARABLE_METRICS, ComparableMetrics, Evaluation, FalseAlarms, FileReading
 from etl.snapshots.ground_truth import ALL
 from etl.storage.paths import split_uri
 
@@ -25,7 +25,39 @@ def describe_images(evaluation: Evaluation) -> str:
 
 def describe_basis(evaluation: Evaluation) -> list[str]:
     """Return the sentences for the page and the terminal."""
-    return [*_on_model(evaluation), *_on_categories(evaluation), *_on_objects(evaluation)]
+    sentences = [*_on_model(evaluation), *_on_categories(evaluation), *_on_objects(evaluation)]
+    return sentences if evaluation.reading is None else [*_on_reading(evaluation.reading), *sentences]
+
+
+def comparable_rows(metrics: ComparableMetrics | None) -> list[list[str]]:
+    """Return name and value of each metric of pycocotools, -1 as there where it has no value."""
+    if metrics is None:
+        return []
+    values = ((name, getattr(metrics, name)) for name in COMPARABLE_METRICS)
+    return [[name, "-1" if value is None else f"{value:.9f}"] for name, value in values]
+
+
+def _on_reading(reading: FileReading) -> Iterator[str]:
+    if not reading.detections:
+        yield "The file holds no detection."
+        return
+    left_out = {
+        "on other images of the dataset": reading.other_images,
+        "of categories that are not evaluated": reading.other_categories,
+        "of no image or category of the dataset": reading.unexplained,
+    }
+    counts = [f"{numbers.count(count)} {which}" for which, count in left_out.items() if count]
+    yield (
+        f"The image ids of the file were read as {reading.images}, its category ids as {reading.categories}: "
+        f"{numbers.count(reading.judged)} of {numbers.count(reading.detections)} detections are evaluated"
+        f"{'; left out: ' + ', '.join(counts) if counts else ''}."
+    )
+    if reading.is_suspicious:
+        yield (
+            f"Suspicious: {numbers.count(reading.on_objects)} of {numbers.count(reading.judged)} detections overlap an "
+            f"object of their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap one of another "
+            "image. Are the boxes in pixels of the original images, and the ids those of these images?"
+        )
 
 
 def _on_model(evaluation: Evaluation) -> Iterator[str]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from etl import boxes
-from etl.evaluation import Evaluation
-from train.evaluation.basis import describe_basis, describe_images
+from etl.evaluation import ComparableMetrics, Evaluation
+from train.evaluation.basis import comparable_rows, describe_basis, describe_images
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _BY_SIZE = tuple(f"AP_{name}" for name in boxes.BUCKETS)
 _METRICS = ("AP", "AP50", "AP75", *_BY_SIZE, "AP50_small", "AR", "NWD_AP", *(f"NWD_{name}" for name in _BY_SIZE))
@@ -26,6 +31,18 @@ def print_table(evaluation: Evaluation) -> None:
     table.add_row("seconds per image", *(f"{metrics.seconds_per_image:.2f}" for metrics in modes.values()))
     console = Console()
     console.print(table)
+    if evaluation.comparable is not None:
+        console.print(_comparable_table(evaluation.comparable))
     for sentence in describe_basis(evaluation):
         console.print(sentence)
     console.print(f"report: {evaluation.html}", soft_wrap=True)
+
+
+def _comparable_table(metrics: ComparableMetrics) -> Table:
+    from rich.table import Table
+
+    title = f"{metrics.objects} objects and {metrics.crowds} crowds of the label files"
+    table = Table("", "as pycocotools", title=title)
+    for row in comparable_rows(metrics):
+        table.add_row(*row)
+    return table

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from etl.config import Config
 from etl.errors import ConfigError
+from etl.evaluation import FileReading
 from etl.execution import progress
 from etl.imaging.codec import Pixels
 from etl.imaging.wide import NO_SETTINGS, PixelSettings
@@ -19,8 +20,9 @@ from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from train.detections import Detections, concatenate
-from train.evaluation import coco_results
+from train.evaluation import coco_results, results_file, truth_detections
 from train.evaluation.images import EvalImage, read_pixels
+from train.evaluation.known_dataset import known_dataset
 from train.evaluation.model_passes import ModelPasses
 from train.prediction import tiled
 from train.prediction.ahead import map_ahead, usable_threads
@@ -51,6 +53,7 @@ class Detector:
     thresholds: Mapping[str, float] = field(default_factory=dict)  # of an earlier evaluation of the model, by category
     own_categories: tuple[str, ...] | None = None  # that it can detect; None: all
     passes: ModelPasses | None = None  # of a model
+    reading: FileReading | None = None  # of a results file
 
     @property
     def detectable(self) -> tuple[str, ...]:
@@ -120,14 +123,15 @@ def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, imag
     """Return a detector whose detections are the ground truth, or those of a COCO results file.
 
     The ground truth is cut by tile windows and merged as a model's detections are; detections of a file are taken as
-    they are. Neither is timed.
+    they are. Neither is timed. ConfigError for a file without a detection on the images.
     """
-    plan, categories = snapshot.plan.tile, snapshot.categories
+    plan, file = snapshot.plan.tile, None
     if detections == GROUND_TRUTH:
         find = _truth_finder(config, plan)
     else:
-        exported = snapshot.table("images").sort_by("path")
-        by_image = coco_results.read_results(detections, images, exported, config.source.images, categories)
+        file = coco_results.read_results(detections, images, known_dataset(config, snapshot))
+        by_image = file.by_image
+        _refuse_other_images(detections, file.reading, images)
 
         def find(image: EvalImage) -> DetectionsByMode:
             return dict.fromkeys(MODES, by_image[image.image_id])
@@ -136,17 +140,31 @@ def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, imag
         for image in images:
             yield find(image), dict.fromkeys(MODES, 0.0)
 
-    settings = pixel_settings(config, snapshot.plan.pixel_range)
-    return Detector(detect, tuple(categories), config.train.image_size or plan.size, plan, pixel_settings=settings)
+    return Detector(
+        detect,
+        tuple(snapshot.categories),
+        config.train.image_size or plan.size,
+        plan,
+        pixel_settings=pixel_settings(config, snapshot.plan.pixel_range),
+        own_categories=None if file is None else file.categories,
+        reading=None if file is None else file.reading,
+    )
+
+
+def _refuse_other_images(uri: str, reading: FileReading, images: pa.Table) -> None:
+    if reading.detections and not reading.judged:
+        found = f"{reading.other_images:,} detections on other images, {reading.other_categories:,} of other categories"
+        expected = f"detections on the {images.num_rows:,} images, such as {images['path'][0].as_py()}; see --split"
+        raise results_file.error(uri, "", f"{found} (image ids read as {reading.images})", expected)
 
 
 def _truth_finder(config: Config, plan: TilePlan) -> Callable[[EvalImage], DetectionsByMode]:
     base, *coarser = tiled.all_scales(plan)
 
     def find(image: EvalImage) -> DetectionsByMode:
-        full_image = coco_results.truth_in_full_image(image.truth, image.wh)
-        fine = coco_results.truth_in_tiles(image.truth, image.wh, plan, [base])
-        coarse = coco_results.truth_in_tiles(image.truth, image.wh, plan, coarser)
+        full_image = truth_detections.truth_in_full_image(image.truth, image.wh)
+        fine = truth_detections.truth_in_tiles(image.truth, image.wh, plan, [base])
+        coarse = truth_detections.truth_in_tiles(image.truth, image.wh, plan, coarser)
         passes: dict[Mode, list[Detections]] = {
             "full_image": [full_image], "tiled": [fine], "combined": [full_image, fine, coarse]
         }  # fmt: skip

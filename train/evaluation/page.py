@@ -37,6 +37,7 @@ def render(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
         plots=_metric_plots(evaluation),
         sizes=_size_rows(evaluation),
         further=_further_rows(evaluation),
+        comparable=basis.comparable_rows(evaluation.comparable),
         gains=_gain_rows(evaluation),
         categories=_category_rows(evaluation),
         error_plots=[_matched_and_missed(evaluation), _confusion_map(evaluation)],

@@ -9,7 +9,7 @@ import pyarrow as pa
 from etl.config import Config
 from etl.enumeration import enumerate_first
 from etl.errors import ConfigError
-from etl.evaluation import Evaluation, UnsharedCategories
+from etl.evaluation import Evaluation, FileReading, UnsharedCategories
 from etl.imaging.codec import Pixels
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
@@ -17,6 +17,8 @@ from etl.storage.paths import EvaluationPaths
 from train.evaluation import examples, page, plan_choice, promotion
 from train.evaluation.advice import advise
 from train.evaluation.basis import describe_basis
+from train.evaluation.chance import compare_with_chance
+from train.evaluation.comparable import measure_comparable
 from train.evaluation.detectors import (
     DetectedImages,
     Detector,
@@ -44,12 +46,14 @@ def evaluate(
     promote: bool = False,
     split: str | None = None,
     dataset: Config | None = None,
+    comparable: bool = False,
 ) -> Evaluation:
     """Evaluate a model (its URI), or detections (`truth` or a COCO results file), on the snapshot's val images.
 
     Without either, the newest model is evaluated. `split` names another split, or `all` images; with `dataset`, another
     dataset that the snapshot is of, it is `all` by default. With `promote` the model is compared with the dataset's
-    champion on the same images and replaces it if the gate passes. Writes evaluation.json and evaluation.html into
+    champion on the same images and replaces it if the gate passes. With `comparable` the metrics of pycocotools are
+    measured, too. Writes evaluation.json and evaluation.html into
     `out`, else into a folder of the dataset's `evaluations`; only a model's evaluation on val of the snapshot it was
     trained on is written into its own folder, with its confidence thresholds. ConfigError without a model, without
     images, or for options that exclude each other.
@@ -85,6 +89,8 @@ def evaluate(
         inference=inference,
         is_own=is_own,
         unshared=unshared,
+        reading=_compare_with_chance(detected),
+        comparable=measure_comparable(subject.config, detected, table, snapshot) if comparable else None,
     )
     if promote and model is not None:
         evaluation = evaluation.model_copy(update={"gate": promotion.compare(config, snapshot, model, detected)})
@@ -123,6 +129,11 @@ def _compare_categories(detector: Detector, snapshot: Snapshot) -> UnsharedCateg
         found = f"a detector of {enumerate_first(only_detected)} for labels of {enumerate_first(only_labelled)}"
         raise ConfigError("speck evaluate", "", found, "a category that both have; ontology.rename renames labels")
     return UnsharedCategories(detector=only_detected, labels=only_labelled)
+
+
+def _compare_with_chance(detected: DetectedImages) -> FileReading | None:
+    reading, truth = detected.detector.reading, [image.truth for image in detected.images]
+    return reading and compare_with_chance(reading, truth, detected.detections["combined"])
 
 
 def _save_choices(model: str, evaluation: Evaluation) -> None:

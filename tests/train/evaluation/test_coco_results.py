@@ -14,7 +14,8 @@ from etl.errors import ConfigError
 from etl.plan import TilePlan
 from tests.train.evaluation.test_metrics import make_truth
 from train.detections import Detections
-from train.evaluation import coco_results
+from train.evaluation import coco_results, truth_detections
+from train.evaluation.known_dataset import KnownDataset
 
 ROOT = "/data/images"
 PATHS = {"1a": "left/one.jpg", "2b": "left/two.jpg", "3c": "right/two.jpg", "4d": "wide.jpg"}
@@ -33,13 +34,14 @@ def image_table(*image_ids: str) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-VAL, EXPORTED = image_table("1a", "2b", "4d"), image_table("1a", "2b", "3c", "4d")
+VAL = image_table("1a", "2b", "4d")
+KNOWN = KnownDataset(image_table("1a", "2b", "3c", "4d"), ROOT, CATEGORIES)
 
 
 def read(folder: Path, document: Any) -> dict[str, Detections]:
     file = folder / "results.json"
     file.write_text(json.dumps(document))
-    return coco_results.read_results(str(file), VAL, EXPORTED, ROOT, CATEGORIES)
+    return coco_results.read_results(str(file), VAL, KNOWN).by_image
 
 
 def result(**keys: Any) -> dict[str, Any]:
@@ -60,9 +62,9 @@ def test_an_image_is_named_by_id_path_file_name_or_number_of_the_export(
     assert [key for key, detections in found.items() if len(detections)] == [image_id]
 
 
-@pytest.mark.parametrize(("category", "index"), [("car", 0), ("bus", 1), (1, 0), (2, 1)])
-def test_a_category_is_named_or_numbered_from_1(tmp_path: Path, category: str | int, index: int) -> None:
-    assert read(tmp_path, [result(category_id=category)])["1a"].category.tolist() == [index]
+@pytest.mark.parametrize("written", [("car", "bus"), (1, 2), (0, 1), ("1", "2"), (1.0, 2.0), ("Car", " BUS")])
+def test_a_category_is_named_or_numbered_from_0_or_1(tmp_path: Path, written: tuple[str | int, ...]) -> None:
+    assert read(tmp_path, [result(category_id=category) for category in written])["1a"].category.tolist() == [0, 1]
 
 
 def test_boxes_become_corners_and_images_without_results_have_no_detections(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_dataset_file_brings_its_own_names(tmp_path: Path) -> None:
     [
         (result(image_id="none.jpg"), r"\[0\]: image_id: found 'none.jpg', expected an id, a path or a file name"),
         (result(category_id="tram"), r"\[0\]: category_id: found 'tram', expected a category .*: car, bus"),
-        (result(category_id=0), r"\[0\]: category_id: found 0, expected a category"),
+        (result(category_id=3), r"\[0\]: category_id: found 3, expected a category"),
         ({"image_id": "1a"}, r"\[0\]: category_id: found nothing, expected a result with image_id"),
         (result(bbox=[0, 0, 1]), r"\[0\]: bbox, score: found .*, expected numbers"),
         (result(bbox=[0, 0, 1, -1]), r"\[0\]: bbox, score: found .*, expected finite numbers"),
@@ -120,12 +122,12 @@ def test_a_wrong_entry_is_an_error_with_file_entry_key_found_and_expected(
 
 def test_a_file_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json: found no such file, expected `truth` or a COCO results file"):
-        coco_results.read_results(str(tmp_path / "none.json"), VAL, EXPORTED, ROOT, CATEGORIES)
+        coco_results.read_results(str(tmp_path / "none.json"), VAL, KNOWN)
 
 
 def test_the_ground_truth_leaves_out_what_does_not_count() -> None:
     truth = make_truth([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], [0, 1, 1], ignore=[False, True, False])
-    found = coco_results.truth_in_full_image(truth, (100, 80))
+    found = truth_detections.truth_in_full_image(truth, (100, 80))
     assert found.xyxy.tolist() == [[0, 0, 10, 10], [40, 0, 50, 10]]
     assert found.category.tolist() == [0, 1]
     assert set(found.score.tolist()) == {1.0}
@@ -135,10 +137,10 @@ def test_the_ground_truth_in_tiles_is_cut_and_scored_by_its_visible_share() -> N
     plan = TilePlan(size=64, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
     assert [(window.x0, window.x1) for window in plan.windows(100, 60, 1.0)] == [(0, 64), (48, 100)]
     truth = make_truth([[44, 0, 54, 10]])
-    found = coco_results.truth_in_tiles(truth, (100, 60), plan, [1.0])
+    found = truth_detections.truth_in_tiles(truth, (100, 60), plan, [1.0])
     assert found.xyxy.tolist() == [[44, 0, 54, 10], [48, 0, 54, 10]]
     np.testing.assert_allclose(found.score, [1.0, 0.6])
     assert found.window.tolist() == [[0, 0, 64, 60], [48, 0, 100, 60]]
-    coarse = coco_results.truth_in_tiles(truth, (100, 60), plan, [0.5])
+    coarse = truth_detections.truth_in_tiles(truth, (100, 60), plan, [0.5])
     assert coarse.grain is not None
     assert (coarse.grain.tolist(), coarse.score.tolist()) == ([2.0], [1.0])

@@ -1,0 +1,54 @@
+"""Whether the detections of a file lie on objects more often than by chance: if not, the file is read wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from etl.evaluation import FileReading
+from train.detections import Detections, GroundTruth, Index
+from train.evaluation import coco
+from train.evaluation.metrics import MATCHED_IOU, find_centred
+
+_SHIFTS = 5  # by how many images, at most, the labels are moved on to count chance hits
+_DEVIATIONS = 3.0  # standard deviations of a count above its mean
+_FOUND_SHARE = 0.5  # of the objects, from which no file is suspicious: still cameras show objects in equal places
+
+
+def compare_with_chance(
+    reading: FileReading, truth: Sequence[GroundTruth], detections: Sequence[Detections]
+) -> FileReading:
+    """Return the reading with the number of detections on objects of their category, and how many chance explains.
+
+    Chance is counted with the labels of other images; with one image it is 0.
+    """
+    objects = sum(int(image.counted.sum()) for image in truth)
+    if not (objects and reading.judged):
+        return reading
+    hits, found = _count_hits(truth, detections)
+    shifts = range(1, min(_SHIFTS, len(truth) - 1) + 1)
+    moved = [_count_hits([*truth[shift:], *truth[:shift]], detections)[0] for shift in shifts]
+    chance = float(np.mean(moved)) if moved else 0.0
+    return reading.model_copy(
+        update={
+            "on_objects": hits,
+            "on_objects_by_chance": round(chance, 4),
+            "is_suspicious": hits <= chance + _DEVIATIONS * chance**0.5 and found < _FOUND_SHARE * objects,
+        }
+    )
+
+
+def _count_hits(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> tuple[int, int]:
+    """Return how many detections lie on an object of their category, and how many objects a detection lies on."""
+    pairs = [_hits(*image) for image in zip(truth, detections, strict=True)]
+    return sum(len(np.unique(hit)) for hit, _ in pairs), sum(len(np.unique(other)) for _, other in pairs)
+
+
+def _hits(truth: GroundTruth, detections: Detections) -> tuple[Index, Index]:
+    """Return the pairs of detections and counted objects of their category that overlap by MATCHED_IOU."""
+    detection, other = find_centred(truth, detections)
+    alike = (detections.category[detection] == truth.category[other]) & truth.counted[other]
+    detection, other = detection[alike], other[alike]
+    close = coco.iou(detections.xyxy[detection], truth.xyxy[other]) >= MATCHED_IOU
+    return detection[close], other[close]
