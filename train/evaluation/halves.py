@@ -54,5 +54,6 @@ def resample_parts(first: Mask, resamples: int) -> dict[str, Index]:
         inside = np.flatnonzero(part)
         weights[name] = np.zeros((1 + resamples, len(part)), dtype=np.int64)
         weights[name][0, inside] = 1
-        weights[name][1:, inside] = bootstrap.resample(len(inside), resamples)
+        if len(inside):
+            weights[name][1:, inside] = bootstrap.resample(len(inside), resamples)
     return weights
