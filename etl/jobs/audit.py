@@ -47,6 +47,11 @@ class _Labels:
     trained: pa.Table
     untrained: Mapping[str, int]  # boxes by the rule that takes them
 
+    @property
+    def objects(self) -> pa.Table:
+        """The trained boxes without ignore regions."""
+        return self.trained.filter(pc.invert(self.trained["ignore"]))
+
     @classmethod
     def read(cls, work: WorkDir) -> _Labels:
         trained, ledger = apply_ontology(work)
@@ -80,7 +85,7 @@ def _summarize(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
 def _summarize_pixels(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
     """Return the counts of the pixels of some images; what earlier audits measured is not measured again."""
     images = sample_images(labels.images.filter(pc.is_in(labels.images["split"], pa.array(USED))))
-    annotations = boxes_of(images, labels.trained.filter(pc.invert(labels.trained["ignore"])))
+    annotations = boxes_of(images, labels.objects)
     keys = audit_cache.image_keys(images, annotations, pixel_settings(work.config, work.pixel_range))
     cached = audit_cache.load(work.config, {} if work.full else keys)
     is_cached = pc.is_in(images["image_id"], pa.array(cached.keys(), pa.string()))
@@ -115,7 +120,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> list[LabelPart]:
 def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Labels) -> Audit:
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
     audit = conclude(summary, _context(work, labels))
-    pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.annotations)
+    pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.annotations, labels.objects)
     before, split = _audit_before(work.config), split_check.load_report(work)
     page = audit_page(
         audit, pictures.fullest, title=work.config.name, before=before, split=split, pictures=pictures.of_findings

@@ -30,7 +30,7 @@ Picture = tuple[str, bytes]  # caption and JPEG
 
 
 class Pictures(NamedTuple):
-    """The pictures of the page: of each finding by its code, and the images with the most boxes."""
+    """The pictures of the page: of each finding by its code, and the images with the most trained boxes."""
 
     of_findings: Mapping[str, Sequence[Picture]]
     fullest: Sequence[Picture]
@@ -43,7 +43,8 @@ class PicturePart:
     config: Config
     image: Mapping[str, Any]  # row of the table
     examples: tuple[Example, ...]
-    boxes: Boxes  # [N, 4] of the image, as written
+    written: Boxes  # [N, 4] of the image
+    trained: Boxes  # [M, 4] of the image
     value_range: Range | None  # of images of more than 8 bits
 
     @property
@@ -53,14 +54,20 @@ class PicturePart:
 
 
 def draw_pictures(
-    work: WorkDir, cluster: Cluster, findings: Sequence[Finding], images: pa.Table, annotations: pa.Table
+    work: WorkDir,
+    cluster: Cluster,
+    findings: Sequence[Finding],
+    images: pa.Table,
+    annotations: pa.Table,
+    trained: pa.Table,
 ) -> Pictures:
-    """Return pictures of the images and boxes that findings name, and of the images with the most boxes.
+    """Return pictures of the images and boxes that findings name, and of the images with the most trained boxes.
 
-    `annotations` are the boxes as written. What exceeds the size of a page is left out, later examples first.
+    `annotations` are the boxes as written, which findings name. What exceeds the size of a page is left out, later
+    examples first.
     """
-    chosen = [*fullest_images(images, annotations), *choose_examples(findings, images, annotations)]
-    parts = _parts(work, chosen, annotations)
+    chosen = [*fullest_images(images, trained), *choose_examples(findings, images, annotations)]
+    parts = _parts(work, chosen, annotations, trained)
     drawn = cluster.map(draw_examples, parts, label="audit pictures", images=image_count)
     pictures = {
         (example.code, example.caption): data
@@ -77,23 +84,22 @@ def draw_pictures(
     return Pictures(of_findings, of_findings.pop(""))
 
 
-def _parts(work: WorkDir, examples: Iterable[Example], annotations: pa.Table) -> list[PicturePart]:
+def _parts(work: WorkDir, examples: Iterable[Example], annotations: pa.Table, trained: pa.Table) -> list[PicturePart]:
     """Return the examples image by image, so that each image is read once."""
     by_image: dict[str, list[Example]] = {}
     for example in examples:
         by_image.setdefault(example.image["image_id"], []).append(example)
-    ids = pa.array(by_image, pa.string())
-    of_images = annotations.filter(pc.is_in(annotations["image_id"], value_set=ids))
+    written, used = (_boxes_by_image(table, by_image) for table in (annotations, trained))
     return [
-        PicturePart(
-            work.config,
-            own[0].image,
-            tuple(own),
-            from_table(of_images.filter(pc.equal(of_images["image_id"], name))),
-            work.pixel_range,
-        )
+        PicturePart(work.config, own[0].image, tuple(own), written[name], used[name], work.pixel_range)
         for name, own in by_image.items()
     ]
+
+
+def _boxes_by_image(boxes: pa.Table, images: Iterable[str]) -> dict[str, Boxes]:
+    names = list(images)
+    of_images = boxes.filter(pc.is_in(boxes["image_id"], value_set=pa.array(names, pa.string())))
+    return {name: from_table(of_images.filter(pc.equal(of_images["image_id"], name))) for name in names}
 
 
 def draw_examples(part: PicturePart) -> list[bytes]:
@@ -105,10 +111,12 @@ def draw_examples(part: PicturePart) -> list[bytes]:
 
 def _draw(part: PicturePart, example: Example, pixels: Pixels) -> Pixels:
     if example.box is not None:
-        return close_up.close_up(pixels, part.boxes, corners(example.box))
+        return close_up.close_up(pixels, part.written, corners(example.box))
     if example.code == TWO_READINGS:
         return _both_readings(part)
-    return close_up.overview(pixels, part.boxes, close_up.SIDE if example.code else _FULL_SIDE)
+    if example.code:
+        return close_up.overview(pixels, part.written, close_up.SIDE)
+    return close_up.overview(pixels, part.trained, _FULL_SIDE)
 
 
 def _both_readings(part: PicturePart) -> Pixels:
@@ -120,7 +128,7 @@ def _both_readings(part: PicturePart) -> Pixels:
         pixels = read_image(part.config, part.image["path"], applied, settings)
         wh = np.array([pixels.shape[1], pixels.shape[0]] * 2, dtype=np.float64)
         shares = part.config.source.format == "yolo"  # of the sides; other formats have pixels
-        boxes = part.boxes * wh / own_wh if shares else part.boxes
+        boxes = part.written * wh / own_wh if shares else part.written
         panels.append(close_up.overview(pixels, boxes, _FULL_SIDE // 2))
     height = max(panel.shape[0] for panel in panels)
     filled = [np.pad(panel, ((0, height - panel.shape[0]), (0, 4), (0, 0)), constant_values=255) for panel in panels]

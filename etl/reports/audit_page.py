@@ -115,9 +115,13 @@ def _source_tables(audit: Audit, source: SourceView) -> Iterator[tuple[str, list
     yield caption, ONTOLOGY_HEAD, [ontology_row(row) for row in source.ontology]
     splits = list(audit.images_by_split)
     rows = split_rows_by_class(source.classes, splits)
-    yield "Valid boxes of each class by split, as the source names it.", ["class", *splits, "all"], rows
+    yield (
+        "Valid boxes of each class of the source by split, without crowds and ignore regions.",
+        ["class", *splits, "all"],
+        rows,
+    )
     rows = size_rows_by_class(source.sizes_by_class)
-    yield "Valid boxes of each class by size in source pixels, not cut at the image border.", SIZE_HEAD, rows
+    yield "The same boxes by size in source pixels, not cut at the image border.", SIZE_HEAD, rows
 
 
 def _facts(audit: Audit, classes: Mapping[str, int]) -> list[tuple[str, str, str]]:

@@ -106,6 +106,49 @@ def test_the_page_has_the_table_of_the_split_with_its_groups_and_what_is_left_ou
     assert "<h2>Splits</h2>" not in audit_page.audit_page(made(), title="cars")
 
 
+def text_of(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u202f", "").split())
+
+
+def test_the_source_view_is_folded_below_the_trained_one() -> None:
+    taken = {"drop": 1234, "min_side": 5}
+    preview = CategoryPreview(
+        category="van",
+        becomes="car",
+        rule="rename:car",
+        boxes=60,
+        images=9,
+        trained=51,
+        under_min_side=5,
+        ignored=3,
+        left_out=1,
+    )
+    source = made().source.model_copy(update={"untrained": taken, "ontology": (preview,)})
+    html = audit_page.audit_page(made().model_copy(update={"source": source, "annotations": 1269}), title="cars")
+    section = html[html.index("<h2>The source, as written</h2>") :]
+    folded = re.search(r"<details><summary>(.*?)</summary>(.*?)</details>", section, re.S)
+    assert folded is not None
+    assert text_of(folded[1]) == (
+        "1269 boxes in the label files, 30 valid ones that are no crowds or ignore regions, 30 trained"
+    )
+    assert "drop 1234" in text_of(folded[2]) and "min_side 5" in text_of(folded[2])
+    assert "van car rename:car 60 9 51 5 3 1" in text_of(folded[2])
+    assert html.index("Trained boxes of each class") < html.index("The source, as written")
+    without = made().model_copy(update={"source": None})  # by an earlier version
+    assert "The source, as written" not in audit_page.audit_page(without, title="cars")
+
+
+def test_an_audit_is_compared_like_with_like() -> None:
+    before, now = made(), made(boxes=20)
+    table = audit_page.audit_page(now, title="cars", before=before)
+    assert "boxes as trained 30 20" in text_of(table) and "boxes in the label files 30 20" in text_of(table)
+    earlier = before.model_copy(update={"source": None})  # its objects are those of the source
+    text = text_of(audit_page.audit_page(now, title="cars", before=earlier))
+    assert "boxes in the label files 30 20" in text and "boxes as trained 30" not in text
+    assert "under_3px" in text_of(table[table.index("Since the last") : table.index("Object sizes")])
+    assert not [row for row in audit_page._changes(earlier, now) if row[0] in {one.code for one in before.findings}]
+
+
 def test_every_plot_has_a_title_and_a_sentence() -> None:
     html = audit_page.audit_page(made(), title="cars")
     figures = re.findall(r'<figure class="plot">.*?</figure>', html, re.S)
