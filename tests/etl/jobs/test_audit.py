@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from etl.config import Config
@@ -188,3 +190,38 @@ def test_what_the_ontology_settles_is_no_finding(folder: Path) -> None:
     assert {code for _, code in SETTLED} <= set(codes(audited(folder, {}, categories=None)))
     for ontology, code in SETTLED:
         assert code not in codes(audited(folder, ontology, categories=None)), ontology
+
+
+def copy_image(folder: Path, name: str, other: str) -> None:
+    """Add an image that looks like another: a little brighter, so that its bytes differ."""
+    pixels = cv2.imread(str(folder / f"{name}.png"))
+    cv2.imwrite(str(folder / f"{other}.png"), cv2.add(pixels, 2))
+    (folder / f"{other}.txt").write_text((folder / f"{name}.txt").read_text())
+
+
+def test_near_duplicates_are_pairs_across_the_splits_as_assigned(folder: Path) -> None:
+    copy_image(folder, "site0-0", "site0-100")  # in its site, and so in its split
+    audit = audited(folder)
+    assert "near_duplicates" not in codes(audit)
+    copy_image(folder, "site0-0", "site1-101")
+    copy_image(folder, "site0-0", "site2-102")
+    result = snapshot_of(folder)
+    images = result.table("images").filter(
+        pc.match_substring_regex(result.table("images")["path"], "^site.-(0|10.).png$")
+    )
+    splits = images["split"].to_pylist()
+    crossing = sum(a != b for a, b in combinations([split for split in splits if split != "left_out"], 2))
+    assert codes(result.audit).get("near_duplicates", 0) == crossing
+
+
+def test_near_duplicates_of_an_own_split_are_counted_with_the_remedy(folder: Path) -> None:
+    copy_image(folder, "site0-0", "site0-100")
+    names = sorted(file.name for file in folder.glob("*.png"))
+    val = ["site0-100.png", "site1-1.png", "site2-2.png"]
+    for split, files in (("train", set(names) - set(val)), ("val", val)):
+        (folder / f"{split}.txt").write_text("".join(f"{folder}/{name}\n" for name in sorted(files)))
+    lists = {"train": str(folder / "train.txt"), "val": str(folder / "val.txt")}
+    audit = audited(folder, split=lists)
+    (row,) = (row for row in audit.findings if row.code == "near_duplicates")
+    assert (row.count, row.files) == (1, ("site0-0.png", "site0-100.png"))
+    assert "Move them into one split of the dataset's own" in row.advice

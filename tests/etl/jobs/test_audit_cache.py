@@ -67,6 +67,19 @@ def test_only_changed_images_are_measured_and_the_audit_is_that_of_measuring_all
     assert audit_of(second)["quality"]["images"] == 10 + (change is add) - (change is remove)
 
 
+def test_a_new_ontology_measures_the_images_whose_trained_boxes_it_changes(
+    dataset: Any, measured: list[str], tmp_path: Path
+) -> None:
+    dataset.build(dataset.config(tmp_path / "store"))
+    measured.clear()
+    config = dataset.config(tmp_path / "store", ontology={"drop": ["bus"]})
+    second = dataset.build(config)
+    with_bus = [f"{chr(97 + n)}_5" for n in range(10) if any(row[0] == 1 for row in dataset.boxes(n))]
+    assert measured == with_bus and 0 < len(with_bus) < 10
+    fresh = config.model_copy(update={"store": str(tmp_path / "fresh")})
+    assert audit_of(second) == audit_of(dataset.build(fresh, load_plan(config.home)))
+
+
 def test_a_damaged_audit_cache_costs_time_only(
     dataset: Any, measured: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
