@@ -208,7 +208,7 @@ _IMAGES = (
     ),
     FindingCode(
         "duplicate_images", ("critical", "warning"),
-        "Images with the same bytes: they count twice in training, and make the metrics too high if the copies "
+        "Images with the same bytes: they count twice in their split, or make the metrics too high where the copies "
         "are in several splits.",
         "Delete the copies.",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from etl.codes import FINDINGS, Severity
 from etl.findings import Finding, finding, finding_of_rejects
-from etl.schema import SPLITS
+from etl.schema import LEFT_OUT, SPLITS
 from etl.stages.audit.context import CheckInput
 from etl.stages.reject_summary import ReasonSummary, summarize_reasons
 
@@ -55,20 +55,30 @@ def too_many_rejects(data: CheckInput) -> Iterator[Finding]:
 
 
 def duplicate_images(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if files are equal; critical if equal files are in several splits."""
+    """Yield a finding if files that splits use are equal; critical if equal files are in several splits."""
     rows_of_content: dict[str, list[dict[str, Any]]] = {}
     for row in data.context.images.select(["path", "sha256", "split"]).to_pylist():
-        if row["sha256"] is not None:
+        if row["sha256"] is not None and row["split"] != LEFT_OUT:
             rows_of_content.setdefault(row["sha256"], []).append(row)
     groups = [sorted(rows, key=lambda row: row["path"]) for rows in rows_of_content.values() if len(rows) > 1]
-    if not groups:
+    copies = [row["path"] for rows in groups for row in rows[1:]]
+    if not copies:
         return
-    leaks = sum(len({row["split"] for row in rows} & set(SPLITS)) > 1 for rows in groups)
-    advice = "Images with the same bytes: they count twice in training. Delete the copies."
-    if leaks:
-        advice += f" {leaks} are in several splits, so the metrics are too high."
-    copies = sorted(row["path"] for rows in groups for row in rows[1:])
-    yield finding("duplicate_images", advice, copies, count=len(copies), severity="critical" if leaks else "warning")
+    splits = [{row["split"] for row in rows} for rows in groups]
+    leaks = sum(len(names & set(SPLITS)) > 1 for names in splits)
+    again = len(copies) - sum(len(names) - 1 for names in splits)
+    effects = [
+        *([f"{again:,} count twice in their split"] if again else []),
+        *(
+            [f"{leaks:,} {'set is' if leaks == 1 else 'sets are'} in several splits: metrics are too high"]
+            if leaks
+            else []
+        ),
+    ]
+    advice = f"Images with the same bytes: {'; '.join(effects)}. Delete the copies."
+    yield finding(
+        "duplicate_images", advice, sorted(copies), count=len(copies), severity="critical" if leaks else "warning"
+    )
 
 
 def near_duplicates(data: CheckInput) -> Iterator[Finding]:

@@ -118,7 +118,8 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given(images=images(("a", "1", "train"), ("b", "1", "val"))),
      given(images=images(("a", "1", "train"), ("b", "2", "val")))),
     (source.duplicate_images, "duplicate_images", "warning", 1,
-     given(images=images(("a", "1", "train"), ("b", "1", "train"))), given()),
+     given(images=images(("a", "1", "train"), ("b", "1", "train"))),
+     given(images=images(("a", "1", "train"), ("b", "1", "left_out")))),
     (source.near_duplicates, "near_duplicates", "info", 2,
      given(near_duplicates=CrossingPairs(2, (("a", "b"), ("a", "c")))), given()),
     (source.one_colour_images, "one_colour_images", "critical", 2,
@@ -262,3 +263,28 @@ def test_re_encoded_jpegs_are_named_only_if_every_measured_one_can_be_cut() -> N
     assert exact.advice.endswith("can be cut without loss: install it.")
     assert (estimated.files, estimated.count) == ((), 2)
     assert "(an estimate: 3 of 4 JPEGs measured can be cut)" in estimated.advice
+
+
+def test_copies_are_counted_by_what_they_do() -> None:
+    rows = [("a", "1", "train"), ("b", "1", "train"), ("c", "1", "val"), ("d", "2", "val"), ("e", "2", "val"),
+            ("f", "3", "test"), ("g", "3", "left_out"), ("h", "4", "train")]  # fmt: skip
+    (row,) = source.duplicate_images(given(images=images(*rows)))
+    assert (row.count, row.files) == (3, ("b", "c", "e"))
+    assert "2 count twice in their split; 1 set is in several splits" in row.advice
+
+
+@pytest.mark.parametrize(
+    ("grouped_by", "remedy"),
+    [
+        (None, "Set source.group to a pattern that names the scene."),
+        ("source.group", "Give source.group a pattern that finds the same text in the paths of both."),
+        ("own split", "Move them into one split of the dataset's own."),
+    ],
+)
+def test_near_duplicates_are_kept_together_by_what_groups_the_images(grouped_by: str | None, remedy: str) -> None:
+    pairs = CrossingPairs(1, (("a.jpg", "b.jpg"),))
+    (row,) = source.near_duplicates(given(near_duplicates=pairs, grouped_by=grouped_by))
+    assert row.advice == (
+        "1 pair of images that look alike are in different splits, for example a.jpg and b.jpg: these splits are not "
+        f"independent. {remedy}"
+    )
