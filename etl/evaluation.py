@@ -213,21 +213,26 @@ class InferenceChoice(Document):
 
 
 class Gain(Document):
-    """What a metric gained over the champion, on bootstrap resamples of the same images."""
+    """What a metric gained over a champion, on bootstrap resamples of the same images."""
 
     median: float | None
     interval: Interval | None
+    deviation: float | None = None  # standard deviation; None in older files
+    objects: int | None = None  # that the metric measures; None in older files
 
 
 class GateVerdict(Document):
-    """The decision of the gate on a model; `gains` is absent where there was no champion to compare with."""
+    """The decision of the gate on a model; gains are absent where there was no champion to compare with."""
 
     champion: str | None  # id of the model it was compared with
     passed: bool
     promoted: bool
     reasons: tuple[str, ...]  # against a promotion
     warnings: tuple[str, ...]
-    gains: dict[str, Gain] = Field(default_factory=dict)  # by metric
+    gains: dict[str, Gain] = Field(default_factory=dict)  # by metric, over the champion
+    sites: dict[str, Gain] = Field(default_factory=dict)  # AP by site (group), over the champion
+    metric: str | None = None  # the one that had to rise; None in older files
+    champions: tuple[str, ...] = ()  # of the last year, compared with, oldest first
 
 
 class FalseAlarms(Document):

@@ -294,6 +294,6 @@ class EvaluateOperator(ProcessOperator):
             "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if promotable else [])
         )
         evaluation = Evaluation.from_dict("speck evaluate --json", answer)
-        note = run_notes.describe_evaluation(evaluation, config.gate.metric)
+        note = run_notes.describe_evaluation(evaluation)
         context["ti"].xcom_push(key=NOTE_KEY, value=note)
         return answer

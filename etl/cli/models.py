@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
 
 from etl.cli.app import ConfigFile, Json, app, print_answer
 from etl.config import load
+
+log = logging.getLogger("speck")
 
 
 @app.command()
@@ -25,8 +28,10 @@ def promote(
     reason: Annotated[str, typer.Option(help="Reason recorded with the promotion.")] = "by hand",
     as_json: Json = False,
 ) -> None:
-    """Promote a model to champion without the gate, e.g. to roll back."""
+    """Promote a model to champion without the gate, e.g. to roll back; warn of what speaks against it."""
     from etl.lifecycle import champion
 
     home, name = champion.resolve_model(model)
+    for concern in champion.concerns(model):
+        log.warning("promote: %s: %s", name, concern)
     print_answer(champion.promote(home, name, reason, over=champion.current_champion(home)), as_json)

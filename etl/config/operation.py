@@ -67,4 +67,4 @@ class Retention(Section):
     snapshots: Positive = 30
     """Newest snapshots to keep. Those that the head, the champion or its predecessor refer to always stay."""
     models: Positive = 10
-    """Newest models to keep. The champion and its predecessor always stay."""
+    """Newest models to keep. The champion, its predecessor and the champions of the last year always stay."""

@@ -15,7 +15,7 @@ def _number_as_text(value: object) -> object:
 
 Device = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | int)]
 PredictionPrecision = Literal["auto", "half", "float32"]
-_METRIC = r"^AP(50|75)?(_(very_tiny|tiny|small|medium|large))?$"
+_METRIC = r"^(auto|AP(50|75)?(_(very_tiny|tiny|small|medium|large))?)$"
 
 
 class Loss(Section):
@@ -96,12 +96,12 @@ class Evaluate(Section):
 class Gate(Section):
     """When a new model replaces the champion."""
 
-    metric: Annotated[str, Field(pattern=_METRIC)] = "AP_small"
-    """Metric on val that must not fall: AP, AP50 or AP75, alone or with a size as in `AP_small`. A model whose metric
-    or AP is 0 is never promoted."""
+    metric: Annotated[str, Field(pattern=_METRIC)] = "auto"
+    """Metric on val that must rise: AP, AP50 or AP75, alone or with a size as in `AP_small`. `auto` is AP_small where
+    val has `gate.min_boxes` small objects or more, else AP."""
     max_regression: Fraction = 0.01
-    """Largest accepted loss of AP in a size bucket, 0 to 1: the median of 1,000 bootstrap resamples of the images. A
-    larger loss whose 95 % interval includes 0 is accepted, too."""
+    """Largest accepted loss of AP in a size bucket or a site (group), 0 to 1, compared with every champion of the last
+    year: the median of 1,000 bootstrap resamples of the images. A larger loss that may be chance is accepted, too."""
     min_boxes: Annotated[int, Field(ge=0)] = 50
-    """Number of objects from which a size bucket can block a promotion; the AP of fewer is mostly noise and only
-    warns."""
+    """Number of objects from which a size bucket or a site can block a promotion; the AP of fewer is mostly noise and
+    only warns. Nothing is promoted on a val that has fewer objects than this."""

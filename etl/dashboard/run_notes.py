@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etl.evaluation import Evaluation
+from etl.evaluation import METRICS, Evaluation
 from etl.snapshots import snapshot
 from etl.snapshots.answer import BuildAnswer, Difference
 from etl.snapshots.change_text import describe_classes
@@ -13,6 +13,8 @@ from etl.storage import store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
 
 Answer = Mapping[str, Any]
+
+_DEFAULT_METRIC = "AP_small"  # where the gate did not decide
 
 
 def describe_build(answer: BuildAnswer) -> str:
@@ -34,9 +36,11 @@ def describe_training(answer: Answer, reason: str) -> str:
     return f"model {model}: {answer['epochs']} epochs on {answer['device']}, reason: {reason}"
 
 
-def describe_evaluation(evaluation: Evaluation, metric: str) -> str:
-    """Return a model's metric, its gain over the champion and the gate's decision; `metric` is the gate's."""
-    text, gate = f"{metric} {_percent(evaluation.combined[metric])}", evaluation.gate
+def describe_evaluation(evaluation: Evaluation) -> str:
+    """Return the gate's metric of a model, its gain over the champion and the gate's decision."""
+    gate = evaluation.gate
+    metric = gate.metric if gate is not None and gate.metric in METRICS else _DEFAULT_METRIC
+    text = f"{metric} {_percent(evaluation.combined[metric])}"
     if gate is None:
         return text
     if metric in gate.gains and (gain := gate.gains[metric].median) is not None:

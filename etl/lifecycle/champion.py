@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Literal
 
 from etl.errors import ConfigError, StoreError
 from etl.evaluation import CombinedMetrics, Evaluation
 from etl.storage import store
 from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
+
+YEAR = timedelta(days=365)  # for so long the gate compares a new model with former champions
 
 
 def current_champion(home: str) -> str | None:
@@ -23,15 +26,36 @@ def champion_and_previous(home: str) -> list[str]:
     return [str(entry[key]) for entry in entries for key in ("model", "predecessor") if entry[key] is not None]
 
 
+def champions_of_year(home: str, now: datetime) -> list[str]:
+    """Return the ids of the champion and of those of the last year, oldest first.
+
+    The champion at the start of the year is one of them. Those that a person replaced are not.
+    """
+    entries = history(home)
+    start = now - YEAR
+    champion = [str(entry["model"]) for entry in entries[-1:]]
+    former = [
+        str(entry["model"])
+        for entry, after in pairwise(entries)
+        if datetime.fromisoformat(after["time"]) > start and after.get("by") != "hand"
+    ]
+    return [*dict.fromkeys(model for model in former if model not in champion), *champion]
+
+
 def history(home: str) -> list[dict[str, Any]]:
-    """Return every promotion, oldest first: sequence, model, predecessor, reason and time."""
+    """Return every promotion, oldest first: sequence, model, predecessor, reason, time, and by whom.
+
+    Entries of older versions do not tell by whom.
+    """
     folder = DatasetPaths(home).promotions
     if not store.exists(folder):
         return []
     return [store.read_json(f"{folder}/{file.path}") for file in store.list_files(folder)]
 
 
-def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str, Any]:
+def promote(
+    home: str, model: str, reason: str, *, over: str | None, by: Literal["gate", "hand"] = "hand"
+) -> dict[str, Any]:
     """Make a model the champion in place of `over`, the champion it was compared with, and return the log entry.
 
     The log entry makes the promotion valid, and only one of two concurrent promotions can create it; champion.json is a
@@ -53,11 +77,26 @@ def promote(home: str, model: str, reason: str, *, over: str | None) -> dict[str
         "predecessor": champion,
         "reason": reason,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "by": by,
     }
     if not store.create_if_absent(paths.promotion(sequence), store.to_json(entry)):
         raise StoreError(f"{home}: another promotion came first; evaluate again")
     store.write_json(paths.champion, entry)
     return entry
+
+
+def concerns(model: str) -> list[str]:
+    """Return what speaks against promoting a model (its URI): it was not evaluated, or the gate decided against it."""
+    paths = ModelPaths(model)
+    if not store.exists(paths.evaluation_json):
+        return ["it was not evaluated"]
+    evaluation = Evaluation.from_json(paths.evaluation_json, store.read_bytes(paths.evaluation_json))
+    if not evaluation.combined.boxes:
+        return ["its val has no object to judge by"]
+    if not evaluation.combined.AP:
+        return ["its AP is 0: no correct detection in val"]
+    gate = evaluation.gate
+    return [] if gate is None or gate.passed else [f"the gate decided against it: {reason}" for reason in gate.reasons]
 
 
 def list_models(home: str) -> list[dict[str, Any]]:

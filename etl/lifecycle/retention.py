@@ -174,9 +174,10 @@ def _in_training(home: str) -> list[str]:
 
 
 def _old_models(config: Config) -> list[str]:
-    """Return the ids of the models beyond `retention.models`, except the champion and its predecessor."""
+    """Return the ids of the models beyond `retention.models`, except the champion, its predecessor and the year's."""
     ids = [row["id"] for row in champion.list_models(config.home)]
-    return sorted(set(ids[: -config.retention.models]) - set(champion.champion_and_previous(config.home)))
+    kept = {*champion.champion_and_previous(config.home), *champion.champions_of_year(config.home, datetime.now(UTC))}
+    return sorted(set(ids[: -config.retention.models]) - kept)
 
 
 def _unused_trials(config: Config) -> list[str]:

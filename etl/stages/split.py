@@ -92,7 +92,7 @@ def assign_splits(
     kind: GroupKind = "every" if isinstance(group, Every) or (old and group is None) else "pattern"
     paths = [row["path"] for row in rows]
     fixed = _fixed_groups(paths, names, group, old=old)
-    source = Images(names, fixed, Looks.of(rows), measure(counts, gate_buckets(metric)), kind)
+    source = Images(names, fixed, Looks.of(rows), measure(counts, gate_buckets(metric, counts.sizes.sum(axis=0))), kind)
     if pins is None:
         choice = choose(source, shares, ratios.seed)
         pins = SplitPins(choice.salt, choice.near_duplicates, None, choice.grouping)

@@ -105,13 +105,19 @@ def _no_objects(report: SplitReport, gate: Gate, remedies: Remedies) -> Iterator
     in_train = train.boxes_of(report.gate_sizes)
     if in_train >= ENOUGH_IN_TRAIN and not val.boxes_of(report.gate_sizes):
         advice = (
-            f"val has no object of the sizes of gate.metric {gate.metric}, train has {in_train:,}: no model can be "
-            f"judged by it. {_describe_holders(report)}{_mend(remedies, 'no_objects')}"
+            f"val has no object of the sizes of gate.metric {_describe_metric(report, gate)}, train has {in_train:,}: "
+            f"no model can be judged by it. {_describe_holders(report)}{_mend(remedies, 'no_objects')}"
         )
         yield finding("no_objects", advice, count=in_train)
     elif val.boxes and not train.boxes:
         advice = f"train has no object to learn from, val has {val.boxes:,}. {_mend(remedies, 'no_objects')}"
         yield finding("no_objects", advice, count=val.boxes)
+
+
+def _describe_metric(report: SplitReport, gate: Gate) -> str:
+    if gate.metric != "auto":
+        return gate.metric
+    return "auto (AP)" if len(report.gate_sizes) == len(BUCKETS) else "auto (AP_small)"
 
 
 def _describe_holders(report: SplitReport) -> str:

@@ -68,9 +68,16 @@ def bucket_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, Int
 def paired_gain(model: MatchedDetections, other: MatchedDetections, metric: str, weights: Index) -> Gain:
     """Return the difference model - other of a metric on the resamples; None where one of them cannot be measured."""
     difference = average_precision(model, metric, weights) - average_precision(other, metric, weights)
-    measured = difference[~np.isnan(difference)]
-    median = round(float(np.median(measured)), 6) if len(measured) else None
-    return Gain(median=median, interval=percentile_interval(difference))
+    measured, objects = difference[~np.isnan(difference)], model.objects(size_range_of(metric.partition("_")[2]))
+    if not len(measured):
+        return Gain(median=None, interval=None, objects=objects)
+    few = np.sqrt(model.images / max(model.images - 1, 1))  # resamples vary less than new images
+    return Gain(
+        median=round(float(np.median(measured)), 6),
+        interval=percentile_interval(difference),
+        deviation=round(float(measured.std() * few), 6),
+        objects=objects,
+    )
 
 
 def _mean(categories: Sequence[Floats], weights: Index) -> Floats:

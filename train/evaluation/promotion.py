@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -13,19 +14,22 @@ from etl.evaluation import GateVerdict
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from train.detections import Detections
-from train.evaluation import coco, gate
+from train.evaluation import comparison, gate
+from train.evaluation.comparison import match
 from train.evaluation.detectors import DetectedImages, detect_all, load_detector
+from train.evaluation.eligibility import disqualify
+from train.evaluation.gate import BUCKET_METRICS, Comparison
 from train.evaluation.images import build_eval_images
-from train.evaluation.matching import MatchedDetections, match_images
-from train.evaluation.sized_boxes import scaled_images
+from train.evaluation.sized_boxes import size_range_of
 
 log = logging.getLogger("speck")
 
 
 def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedImages) -> GateVerdict:
-    """Return the gate's verdict on a model (its URI) with these detections, compared with the champion.
+    """Return the gate's verdict on a model (its URI) with these detections, compared with the champions of the year.
 
     The first model needs no comparison; a model that is the champion passes and is not promoted again.
     """
@@ -33,22 +37,53 @@ def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedIm
     current = champion.current_champion(home)
     if current == challenger:
         return _verdict(current, passed=True, promoted=False, reasons=("it is the champion",))
-    matched = _match(config, detected, detected.detections["combined"])
-    if reasons := gate.disqualify(matched, config.gate.metric):
-        return _verdict(current, passed=False, promoted=False, reasons=tuple(reasons))
-    if current is None:
-        return _verdict(current, passed=True, promoted=True)
-    log.info("gate: evaluating the champion %s on the same images", current)
-    of_champion = _detect_with(config, snapshot, DatasetPaths(home).model(current).uri, detected.detector.categories)
-    decision = gate.decide(matched, _match(config, detected, of_champion), config.gate)
+    matched = match(detected, detected.detections["combined"], config.evaluate.size_reference)
+    metric = gate.gate_metric(config.gate, matched.objects(size_range_of("small")))
+    sites = _sites(snapshot, detected)
+    reasons = disqualify(config, detected, matched, metric, sites)
+    if reasons or current is None:
+        passed = not reasons
+        return _verdict(current, passed=passed, promoted=passed, reasons=tuple(reasons), metric=metric)
+
+    def compare_with(name: str) -> Comparison:
+        log.info("gate: evaluating the champion %s on the same images", name)
+        found = _detect_with(config, snapshot, DatasetPaths(home).model(name).uri, detected.detector.categories)
+        return comparison.compare(matched, match(detected, found, config.evaluate.size_reference), name, metric, sites)
+
+    comparisons = [compare_with(current)]
+    decision = gate.decide(metric, comparisons, config.gate)
+    if decision.passed:
+        comparisons = [*map(compare_with, _former_champions(home, challenger)), *comparisons]
+        decision = gate.decide(metric, comparisons, config.gate)
+    of_champion = comparisons[-1]
+    buckets = {BUCKET_METRICS[name]: gain for name, gain in of_champion.buckets.items()}
     return GateVerdict(
         champion=current,
         passed=decision.passed,
         promoted=decision.passed,
         reasons=decision.reasons,
         warnings=decision.warnings,
-        gains=decision.gains,
+        gains={**buckets, metric: of_champion.metric},
+        sites=dict(of_champion.sites),
+        metric=metric,
+        champions=tuple(row.champion for row in comparisons),
     )
+
+
+def _former_champions(home: str, challenger: str) -> list[str]:
+    """Return the ids of the year's champions before the current one, oldest first, as far as their models are there."""
+    former = [name for name in champion.champions_of_year(home, datetime.now(UTC))[:-1] if name != challenger]
+    present = [name for name in former if store.exists(DatasetPaths(home).model(name).model_json)]
+    for name in sorted(set(former) - set(present)):
+        log.warning("gate: the former champion %s was deleted and is not compared with", name)
+    return present
+
+
+def _sites(snapshot: Snapshot, detected: DetectedImages) -> list[str]:
+    """Return the group of each image."""
+    table = snapshot.table("images")
+    groups = dict(zip(table["image_id"].to_pylist(), table["group"].to_pylist(), strict=True))
+    return [str(groups[image.image_id]) for image in detected.images]
 
 
 def promote_if_passed(model: str, verdict: GateVerdict) -> None:
@@ -60,22 +95,17 @@ def promote_if_passed(model: str, verdict: GateVerdict) -> None:
     current = verdict.champion
     if verdict.promoted:
         reason = "the first model to pass the gate" if current is None else f"passes the gate, compared with {current}"
-        champion.promote(home, challenger, reason, over=current)
+        champion.promote(home, challenger, reason, over=current, by="gate")
         log.info("gate: promoted %s: %s", challenger, reason)
     elif not verdict.passed:
         log.warning("gate: %s is not promoted: %s", challenger, "; ".join(verdict.reasons))
 
 
-def _verdict(current: str | None, *, passed: bool, promoted: bool, reasons: tuple[str, ...] = ()) -> GateVerdict:
+def _verdict(
+    current: str | None, *, passed: bool, promoted: bool, reasons: tuple[str, ...] = (), metric: str | None = None
+) -> GateVerdict:
     """Return a verdict without a comparison."""
-    return GateVerdict(champion=current, passed=passed, promoted=promoted, reasons=reasons, warnings=())
-
-
-def _match(config: Config, detected: DetectedImages, detections: Sequence[Detections]) -> MatchedDetections:
-    """Return detections matched on the images, with sizes as the evaluated model's network shows them."""
-    truth = [image.truth for image in detected.images]
-    scale = detected.size_scale("combined", config.evaluate.size_reference)
-    return match_images(scaled_images(truth, detections, scale), len(detected.detector.categories), coco.IOU)
+    return GateVerdict(champion=current, passed=passed, promoted=promoted, reasons=reasons, warnings=(), metric=metric)
 
 
 def _detect_with(config: Config, snapshot: Snapshot, model: str, categories: Sequence[str]) -> list[Detections]:

@@ -16,6 +16,7 @@ from etl.stages.rows import ImageRow
 
 Counts = NDArray[np.int64]
 
+ENOUGH_SMALL = 50  # small objects of a dataset from which `gate.metric: auto` is about them
 _BY_AREA = BUCKETS.index(
     "small"
 )  # evaluation takes the buckets from here on by area, as COCO does, the others by sides
@@ -30,11 +31,14 @@ class BoxCounts(NamedTuple):
     names: tuple[str, ...]  # of the classes
 
 
-def gate_buckets(metric: str) -> list[int]:
+def gate_buckets(metric: str, sizes: Counts) -> list[int]:
     """Return the indices of the size buckets that a metric such as AP_small measures.
 
-    `small` is COCO's range, everything below 32 px; a metric without a size measures all.
+    `small` is COCO's range, everything below 32 px; a metric without a size measures all. `auto` is AP_small where the
+    dataset has ENOUGH_SMALL such objects or more; `sizes` [buckets] is the number of its objects.
     """
+    if metric == "auto":
+        metric = "AP_small" if sizes[:SMALL_BUCKETS].sum() >= ENOUGH_SMALL else "AP"
     name = metric.partition("_")[2]
     if not name:
         return [*range(len(BUCKETS))]

@@ -115,7 +115,7 @@ def make_report(
         groups=tuple(_largest_groups(rows, counts, kinds)),
         group_count=len(names),
         kinds=dict(sorted(Counter(kinds.get(name, "photo") for name in names).items())),
-        gate_sizes=tuple(BUCKETS[index] for index in gate_buckets(metric)),
+        gate_sizes=tuple(BUCKETS[index] for index in gate_buckets(metric, counts.sizes.sum(axis=0))),
         leaks=leaks,
         alike_blocks=alike_blocks,
         divided=sum(row["split"] == DIVIDED for row in rows),

@@ -52,16 +52,16 @@ def test_the_note_of_a_training_has_model_and_reason() -> None:
 )
 def test_the_note_of_an_evaluation_has_metric_gain_and_decision(verdict, note) -> None:
     evaluated = evaluation({"AP_small": 0.4123}, **({} if verdict is None else {"gate": verdict}))
-    assert run_notes.describe_evaluation(evaluated, "AP_small") == note
+    assert run_notes.describe_evaluation(evaluated) == note
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "none"), (0.0, "0.0"), (0.0004, "below 0.1"), (0.0006, "0.1")])
 def test_a_note_distinguishes_a_metric_without_value_of_0_and_close_to_0(value: float | None, text: str) -> None:
-    assert run_notes.describe_evaluation(evaluation({"AP_small": value}), "AP_small") == f"AP_small {text}"
+    assert run_notes.describe_evaluation(evaluation({"AP_small": value})) == f"AP_small {text}"
 
 
 def test_a_model_with_an_ap_of_0_is_not_promoted_and_the_note_says_why() -> None:
     verdict = gate(passed=False, promoted=False, reasons=["AP_small is 0: no correct detection in val"])
-    assert run_notes.describe_evaluation(evaluation({"AP_small": 0.0}, gate=verdict), "AP_small") == (
+    assert run_notes.describe_evaluation(evaluation({"AP_small": 0.0}, gate=verdict)) == (
         "AP_small 0.0, not promoted: AP_small is 0: no correct detection in val"
     )

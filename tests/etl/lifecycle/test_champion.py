@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from etl.errors import ConfigError, StoreError
 from etl.lifecycle import champion
 from etl.storage import store
-from tests.etl.test_evaluation import evaluation
+from tests.etl.test_evaluation import evaluation, gate
 
 
 def test_promotions_are_logged_in_order_with_their_reasons(tmp_path: Path) -> None:
@@ -22,6 +24,50 @@ def test_promotions_are_logged_in_order_with_their_reasons(tmp_path: Path) -> No
     assert [entry["model"] for entry in champion.history(home)] == ["a", "b", "a"]
     assert store.read_json(f"{home}/champion.json") == rollback
     assert (rollback["sequence"], rollback["predecessor"], rollback["reason"]) == (3, "b", "rollback")
+
+
+def entry_of(model: str, day: int, by: str | None = "gate") -> dict[str, Any]:
+    time = (datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)).isoformat()
+    return {"model": model, "predecessor": None, "reason": "", "time": time, **({} if by is None else {"by": by})}
+
+
+@pytest.mark.parametrize(
+    ("entries", "day", "expected"),
+    [
+        ([], 0, []),
+        ([("a", 0, "gate")], 900, ["a"]),
+        ([("a", 0, "gate"), ("b", 10, "gate"), ("c", 20, "gate")], 30, ["a", "b", "c"]),
+        ([("a", 0, "gate"), ("b", 10, "gate"), ("c", 20, "gate")], 376, ["b", "c"]),  # b was champion a year ago
+        ([("a", 0, "gate"), ("b", 10, "gate"), ("c", 20, "gate")], 386, ["c"]),
+        ([("a", 0, "gate"), ("b", 10, "gate"), ("a", 20, "hand")], 30, ["a"]),  # a person took b back
+        ([("a", 0, None), ("b", 10, None)], 30, ["a", "b"]),  # entries of older versions
+        ([("a", 0, "gate"), ("b", 10, "gate"), ("a", 20, "gate"), ("c", 25, "gate")], 30, ["a", "b", "c"]),
+    ],
+)
+def test_the_champions_of_a_year_are_those_that_no_person_replaced(
+    monkeypatch: pytest.MonkeyPatch, entries: list[tuple[str, int, str | None]], day: int, expected: list[str]
+) -> None:
+    monkeypatch.setattr(champion, "history", lambda _: [entry_of(*entry) for entry in entries])
+    now = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
+    assert champion.champions_of_year("", now) == expected
+
+
+def test_what_speaks_against_a_promotion_is_named(tmp_path: Path) -> None:
+    uri = f"{tmp_path}/models/a"
+
+    def concerns_of(values: dict[str, Any], **keys: Any) -> list[str]:
+        store.write_json(f"{uri}/evaluation.json", evaluation(values, **keys).to_dict())
+        return champion.concerns(uri)
+
+    assert champion.concerns(uri) == ["it was not evaluated"]
+    assert concerns_of({"AP": 0.5, "boxes": 9}) == []
+    assert concerns_of({"AP": 0.0, "boxes": 9}) == ["its AP is 0: no correct detection in val"]
+    assert concerns_of({"AP": None}) == ["its val has no object to judge by"]
+    refused = gate(passed=False, promoted=False, reasons=["AP falls", "AP_tiny falls"])
+    assert concerns_of({"AP": 0.5, "boxes": 9}, gate=refused) == [
+        "the gate decided against it: AP falls",
+        "the gate decided against it: AP_tiny falls",
+    ]
 
 
 def test_one_of_two_promotions_over_the_same_champion_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_the_newest_models_and_the_champion_are_kept(grown: tuple[Any, list[str]
     assert sorted(path.name for path in Path(config.home, "models").iterdir()) == ["m1", "m3", "m4"]
     # of the newest model, of the champion, the newest snapshot
     assert kept_uris(config) == {uris[0], uris[1], uris[3]}
+
+
+def test_the_champions_of_the_year_are_kept(grown: tuple[Any, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, uris = grown
+    few = config.model_copy(update={"retention": config.retention.model_copy(update={"models": 1})})
+    for number in range(5):
+        add_model(config, f"m{number}", uris[3])
+        time.sleep(0.01)  # models are sorted by their time of writing
+    for before, name in ((None, "m0"), ("m0", "m1"), ("m1", "m2"), ("m2", "m3")):
+        champion.promote(config.home, name, "better", over=before, by="gate")
+    assert retention.collect_garbage(few)["removed"]["models"] == []
+    monkeypatch.setattr(champion, "YEAR", timedelta(seconds=-1))
+    assert retention.collect_garbage(few)["removed"]["models"] == ["m0", "m1"]  # m2 is the predecessor
 
 
 def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) -> None:

@@ -224,7 +224,7 @@ def test_a_leak_names_its_share_and_an_example() -> None:
 
 def test_missing_objects_name_the_groups_that_hold_them() -> None:
     advice = finding_of("no_objects", [*TRAIN, ("b/x.jpg", "train", [20.0] * 30), *LARGE_VAL]).advice
-    assert "gate.metric AP_small, train has 90" in advice
+    assert "gate.metric auto (AP_small), train has 90" in advice
     assert "Groups with most of them: b 30, a0 10" in advice
 
 

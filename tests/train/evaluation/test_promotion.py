@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from etl.config import Config, load
@@ -22,16 +23,32 @@ from train.evaluation.images import EvalImage
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0,))
 ROWS = [[20.0 * i, 0.0, 20.0 * i + 10, 10.0] for i in range(4)]
+
+
+def rows_of(image: int) -> list[list[float]]:
+    """The objects of an image: none is where one of the next image is."""
+    down = 11.0 * (image % 11)
+    return [[x0, y0 + down, x1, y1 + down] for x0, y0, x1, y1 in ROWS]
+
+
 IMAGES = [
-    EvalImage(f"{n}", f"{n}.jpg", (128, 128), Window(0, 0, 128, 128), 1, make_truth(ROWS, [0, 1, 0, 1]))
+    EvalImage(f"{n}", f"{n}.jpg", (128, 128), Window(0, 0, 128, 128), 1, make_truth(rows_of(n), [0, 1, 0, 1]))
     for n in range(40)
 ]
+
+
+class SnapshotOfSites:
+    """Every image is of one of two sites."""
+
+    @staticmethod
+    def table(_: str) -> pa.Table:
+        return pa.table({"image_id": [image.image_id for image in IMAGES], "group": ["port", "yard"] * 20})
 
 
 def detected(matched: int, categories: tuple[str, ...] = ("car", "bus")) -> DetectedImages:
     """The images with exact detections of the first objects of each."""
     numbers = [categories.index(name) for name in ("car", "bus", "car", "bus")][:matched]
-    detections = [make_detections(ROWS[:matched], [0.9] * matched, numbers)] * len(IMAGES)
+    detections = [make_detections(rows_of(n)[:matched], [0.9] * matched, numbers) for n in range(len(IMAGES))]
     detector = Detector(lambda _: ({}, {}), categories, 128, PLAN)
     return DetectedImages(IMAGES, detector, {"combined": detections}, {"combined": 0.0})
 
@@ -53,14 +70,15 @@ def compare(config: Config, monkeypatch: Any, matched: int, of_champion: Detecte
     monkeypatch.setattr(promotion, "load_ground_truth", lambda *_: ((), ()))
     monkeypatch.setattr(promotion, "build_eval_images", lambda *_: IMAGES)
     monkeypatch.setattr(promotion, "detect_all", lambda *_: of_champion)
-    verdict = promotion.compare(config, None, f"{config.home}/models/new", detected(matched))
-    assert loaded == ([f"{config.home}/models/old"] if verdict.gains else [])
+    verdict = promotion.compare(config, SnapshotOfSites(), f"{config.home}/models/new", detected(matched))
+    assert loaded == [f"{config.home}/models/{name}" for name in verdict.champions[::-1]]
     return verdict
 
 
 def test_the_first_model_with_a_correct_detection_passes_without_a_comparison(config: Config, monkeypatch: Any) -> None:
     verdict = compare(config, monkeypatch, 1, detected(4))
-    assert verdict.to_dict() == {"champion": None, "passed": True, "promoted": True, "reasons": [], "warnings": []}
+    assert (verdict.champion, verdict.passed, verdict.promoted) == (None, True, True)
+    assert (verdict.reasons, verdict.warnings, verdict.gains, verdict.metric) == ((), (), {}, "AP")
 
 
 def test_a_model_without_a_correct_detection_does_not_pass(config: Config, monkeypatch: Any) -> None:
@@ -76,8 +94,8 @@ def test_the_champion_itself_passes_and_is_not_promoted_again(config: Config, mo
     assert verdict.reasons == ("it is the champion",)
 
 
-@pytest.mark.parametrize(("matched", "promoted"), [(4, True), (2, True), (1, False)])
-def test_a_model_is_promoted_unless_it_is_worse_than_the_champion(
+@pytest.mark.parametrize(("matched", "promoted"), [(4, True), (2, False), (1, False)])
+def test_a_model_is_promoted_only_if_it_is_better_than_the_champion(
     config: Config, monkeypatch: Any, matched: int, promoted: bool
 ) -> None:
     promotions.promote(config.home, "old", "by hand", over=None)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from etl import boxes
-from etl.config import Config, load
+from etl.config import Config, Gate, load
 from etl.errors import ConfigError, SourceError
 from etl.execution import cluster
 from etl.imaging import codec
@@ -19,7 +19,7 @@ from etl.jobs import build
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
-from train.evaluation import gate, run
+from train.evaluation import gate, promotion, run
 from train.evaluation.detectors import Detector, from_file_or_truth, load_detector
 from train.models import architecture
 from train.prediction import tiled
@@ -255,6 +255,7 @@ def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
     from train.models import model
 
     config, snapshot = built(tmp_path)
+    config = config.model_copy(update={"gate": Gate(metric="AP_small", min_boxes=4)})  # val has 12 objects
     meta = {
         "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
         "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
@@ -280,13 +281,8 @@ def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[
     reason = "AP_small is 0: no correct detection in val"
     first = run.evaluate(config, snapshot, blind, promote=True)
     assert first.combined.AP == 0
-    assert first.gate.to_dict() == {
-        "champion": None,
-        "passed": False,
-        "promoted": False,
-        "reasons": [reason],
-        "warnings": [],
-    }
+    assert (first.gate.champion, first.gate.passed, first.gate.promoted) == (None, False, False)
+    assert (first.gate.reasons, first.gate.gains, first.gate.metric) == ((reason,), {}, "AP_small")
     assert champion.current_champion(config.home) is None
     assert f"Not promoted: {reason}. There is no champion yet." in Path(first.html).read_text()
     standing = by_hand.rsplit("/", 1)[1]
@@ -305,12 +301,15 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     images, _ = load_ground_truth(snapshot, "val")
     perfect = from_file_or_truth(config, snapshot, "truth", images)
     monkeypatch.setattr(run, "load_detector", lambda *_: perfect)  # the challenger's detections
+    refused_first = run.evaluate(config, snapshot, uris[0], promote=True).gate
+    assert "does not look at the image: 1.0000 by its own detections on other images" in refused_first.reasons[0]
+    monkeypatch.setattr(promotion, "disqualify", lambda *_: [])  # all images have their objects at the same places
     first = run.evaluate(config, snapshot, uris[0], promote=True).gate
     assert (first.champion, first.promoted) == (None, True)
     again = run.evaluate(config, snapshot, uris[0], promote=True)
     assert (again.gate.champion, again.gate.promoted) == (ids[0], False)
     assert "This model is the champion." in Path(again.html).read_text()
-    refused = gate.Decision(passed=False, reasons=("AP_tiny falls by 0.2 (99 objects)",), warnings=(), gains={})
+    refused = gate.Decision(passed=False, reasons=("AP_tiny falls by 0.2 (99 objects)",), warnings=())
     with monkeypatch.context() as patched:
         patched.setattr(gate, "decide", lambda *_, **__: refused)
         assert not run.evaluate(config, snapshot, uris[1], promote=True).gate.promoted

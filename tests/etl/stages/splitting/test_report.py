@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -86,7 +87,16 @@ def test_a_divided_image_counts_in_each_of_its_splits() -> None:
     [("AP", [0, 1, 2, 3, 4]), ("AP_small", [0, 1, 2]), ("AP50_tiny", [1]), ("AP75_large", [4])],
 )
 def test_a_metric_measures_the_sizes_of_its_name(metric: str, buckets: list[int]) -> None:
-    assert gate_buckets(metric) == buckets
+    assert gate_buckets(metric, np.zeros(5, dtype=np.int64)) == buckets
+
+
+@pytest.mark.parametrize(
+    ("sizes", "buckets"), [([20, 20, 10, 0, 0], [0, 1, 2]), ([20, 20, 9, 900, 900], [0, 1, 2, 3, 4])]
+)
+def test_the_automatic_metric_measures_small_objects_if_the_dataset_has_enough(
+    sizes: list[int], buckets: list[int]
+) -> None:
+    assert gate_buckets("auto", np.array(sizes)) == buckets
 
 
 def test_a_report_survives_json() -> None:
