@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from etl import boxes
 from tests.train.evaluation.test_metrics import NAMES, make_detections, make_truth, random_image
 from train.detections import Detections, GroundTruth
 from train.evaluation import bootstrap, coco
