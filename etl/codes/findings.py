@@ -25,8 +25,8 @@ _LABELS = (
     ),
     FindingCode(
         "duplicate_boxes", ("warning",),
-        "Pairs of boxes of one class overlap by more than 0.8: the same object labelled twice, so that one of the two "
-        "can only be counted as missed.",
+        "Pairs of boxes of one class overlap with an IoU above 0.8: the same object labelled twice, so that one of the "
+        "two is counted as missed.",
         "Delete one of each.",
     ),
     FindingCode(
@@ -58,6 +58,12 @@ _LABELS = (
         "stale_answers", ("info",),
         "Answers of the review that are not applied, because the label or the image has changed since.",
         "If the labels were corrected in their files, nothing is left to do; if not, run `speck find-errors` again.",
+    ),
+    FindingCode(
+        "whole_image_boxes", ("warning", "info"),
+        "Boxes cover at least 90 % of their image: tags of the image, not objects in it; a warning if they are more "
+        "than 5 % of all boxes.",
+        "Draw boxes around the objects, delete these boxes, or drop the class (ontology.drop).",
     ),
     FindingCode("difficult", ("info",), "Boxes marked difficult are trained on and ignored in evaluation.", ""),
     FindingCode(
@@ -183,28 +189,34 @@ _IMAGES = (
         "Check the files; set source.pixel_range, or choose the range again with `speck plan --update`.",
     ),
     FindingCode(
-        "crowded_images", ("warning",),
+        "crowded_images", ("info",),
         "These images hold more than 300 boxes, the usual limit of detections per image.",
-        "Tiles hold fewer; for whole images raise max_det.",
+        "evaluate.max_detections: auto follows them; other frameworks need a higher limit (max_det).",
     ),
     FindingCode(
-        "dark_images", ("info",),
-        "Very dark images: small objects are hard to see.",
-        "Are there enough of them to learn from?",
+        "dark_images", ("warning", "info"),
+        "Images have a mean luma under 40 of 255 after decoding; a warning if they are more than a tenth of all.",
+        "Compare a few with another viewer; source.pixel_range sets the values of images of more than 8 bits.",
     ),
-    FindingCode("bright_images", ("info",), "Overexposed images: small objects have little contrast.", ""),
+    FindingCode(
+        "bright_images", ("info",),
+        "Images have a mean luma above 215 of 255.",
+        "Look at a few: are they overexposed, or on a white ground?",
+    ),
     FindingCode(
         "one_colour_images", ("critical", "warning"),
         "Images are black or of one colour after decoding; critical if they are more than a tenth of all images.",
-        "Open a few of them: are the files whole? Images of more than 8 bits need source.pixel_range.",
+        "Open a few of them: are the files whole? source.pixel_range sets the values of images of more than 8 bits.",
     ),
     FindingCode(
-        "flat_images", ("info",), "Images almost without contrast.", "Check for fog, a lens cap or plain ground."
+        "flat_images", ("info",),
+        "Images with little contrast: the standard deviation of their luma is under 15 of 255.",
+        "Check for fog, a lens cap or plain ground.",
     ),
     FindingCode(
         "blurred_images", ("info",),
-        "Images without fine detail, out of focus or shaken: boxes of few pixels are guesses there.",
-        "",
+        "Images without fine detail: out of focus, shaken, or of plain ground.",
+        "Look at a few: can their small objects be seen?",
     ),
     FindingCode(
         "duplicate_images", ("critical", "warning"),

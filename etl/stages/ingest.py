@@ -243,12 +243,15 @@ def add_drops(
 
 def describe_corrections(tables: Mapping[str, pa.Table]) -> list[Finding]:
     """Return a finding for each rule by which readers put boxes right."""
-    ledger, annotations = tables["ledger"], tables["annotations"].select(["annotation_id", "file", "line"])
+    ledger = tables["ledger"]
+    annotations = tables["annotations"].select(["annotation_id", "image_id", "file", "line", "source_id"])
+    paths = dict(zip(*(tables["images"][name].to_pylist() for name in ("image_id", "path")), strict=True))
     findings = []
     for rule, count in sorted(Counter(ledger.filter(pc.equal(ledger["outcome"], "kept"))["rule"].to_pylist()).items()):
         ids = ledger.filter(pc.equal(ledger["rule"], rule))["annotation_id"].combine_chunks()
         boxes = annotations.filter(pc.is_in(annotations["annotation_id"], ids)).slice(0, EXAMPLES).to_pylist()
-        findings.append(finding(rule, files=[place(row["file"], row["line"]) for row in boxes], count=count))
+        files = [place(row["file"], row["line"], paths[row["image_id"]], row["source_id"]) for row in boxes]
+        findings.append(finding(rule, files=files, count=count))
     return findings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,6 +79,10 @@ class CheckInput:
     def counted(self, code: str) -> int:
         """Return how many images, boxes or pairs were counted under the code of a finding."""
         return self.summary.counts.get(("found", code), 0)
+
+    def largest_boxes(self, classes: Iterable[str]) -> list[str]:
+        """Return the place of the largest box of each trained class that has one."""
+        return [place for name in classes for _, place in self.summary.extremes.get(f"most size/{name}", ())[:1]]
 
     def measured(self, code: str) -> int:
         """Return how many measured images or objects have the fault of a finding."""

@@ -19,6 +19,7 @@ from etl.schema import LEFT_OUT
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
 from etl.stages.audit.crowding import (
     DUPLICATE_IOU,
+    boxes_in_cell,
     count_suppressed,
     nearest_distances,
     overlapping_pairs,
@@ -52,8 +53,11 @@ GRID_PER_OCTAVE = 8
 GRID = np.exp2(np.arange(0, 12 * GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)  # px: sides of boxes by sides, 9 % wide
 LEAST = (0, 8, 16)  # px: sides that assigners enlarge smaller ones to
 NMS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds
+DARK, NEARLY_BLACK = 40, 16  # mean luma of an image
 EXTREMES = 5  # boxes kept at each end
 _SAME_OBJECT, _WITHIN = 0.5, 0.9  # IoU of boxes of two classes on one object; share of a box that lies in another
+_WHOLE = 0.9  # share of an image: what covers more is no object in it
+_TINY, _CONTESTED, _STRIDE, _NMS = 16.0, 0.5, 8, 0.5  # of the boxes that findings name: px, share of area, px, IoU
 _CLIPPED = 0.01  # px: what reaches less far outside is rounding
 
 
@@ -150,6 +154,8 @@ class PartCounter(Tally):
             measured = self.images[column].to_pylist()
             affected = np.array([value is not None and wrong_value(value) for value in measured], dtype=bool)
             self.report(code, affected, self._paths)
+        luma = [value for value in self.images["brightness"].to_pylist() if value is not None]
+        self.counts["nearly_black",] += sum(value < NEARLY_BLACK for value in luma)
 
     def count_boxes(self) -> None:
         """Find the boxes that are trained, and report their faults."""
@@ -163,6 +169,9 @@ class PartCounter(Tally):
         self.report("under_3px", self.objects & (np.minimum(width, height) < 3), boxes.where)
         self.report("difficult", self.objects & difficult, boxes.where)
         self.report("ignore_regions", usable & boxes.region, boxes.where)
+        whole = self.objects & (bx.area(self.xyxy) >= _WHOLE * self.wh[self.owner].prod(axis=1))
+        self.report("whole_image_boxes", whole, boxes.where)
+        self.add(("whole",), (self.names, self.category[whole]))
 
     def count_sizes(self) -> None:
         """Count the trainable boxes by class and size in each space; keep the extremes of each class."""
@@ -182,6 +191,8 @@ class PartCounter(Tally):
             if space != "source":
                 across, down = (bins(logs[:, axis] + octaves, GRID) for axis in (0, 1))
                 self.add(("sides", space), (names, category), (cells, across), (cells, down))
+        self._name("tight_labels", chosen[np.exp2(length) < _TINY])
+        self._name("tiny_labels", chosen[np.exp2(length) * self.scales["network"][chosen] < _TINY])
         size = bx.bucket(np.exp2(length + EDGE))
         for shift in SHIFTS:
             kept = np.rint(shifted_iou(np.exp2(logs), shift) * FIXED).astype(np.int64)
@@ -235,6 +246,7 @@ class PartCounter(Tally):
         for least, share in contested.items():
             fixed = np.minimum(share, FIXED).astype(np.int64)
             self.add(("contested", least), (range(len(BUCKETS)), bucket), amounts=fixed)
+        self._name("contested_boxes", chosen[contested[max(LEAST)] >= _CONTESTED * FIXED])
         distances = nearest_distances((network_xyxy[:, :2] + network_xyxy[:, 2:]) / 2, owner)
         self.add(
             ("nearest",), (range(len(LENGTHS) + 1), bins(np.log2(distances[np.isfinite(distances)] + 1e-9), LENGTHS))
@@ -242,6 +254,7 @@ class PartCounter(Tally):
         pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *overlapping])
         iou, within = overlaps(network_xyxy, pairs)
         same = category[pairs[:, 0]] == category[pairs[:, 1]]
+        self._name("nms_ceiling", chosen[pairs[same & (iou > _NMS)][:, 1]])
         for threshold, removed in zip(NMS, count_suppressed(pairs[same], iou[same], NMS), strict=True):
             self.counts["suppressed", str(threshold)] += removed
         self._report_pairs("duplicate_boxes", chosen, pairs[same & (iou > DUPLICATE_IOU)])
@@ -259,17 +272,24 @@ class PartCounter(Tally):
 
     def _count_cells(self, space: str, xyxy: Boxes, owner: Ints, scale: NDArray[np.float64]) -> None:
         centres = (xyxy[:, :2] + xyxy[:, 2:]) / 2 * scale[:, None]
+        if space == "network":
+            self._name("shared_cells", np.flatnonzero(self.objects)[boxes_in_cell(centres, owner, _STRIDE) > 1])
         for stride in STRIDES:
             pairs, sharing = shared_cells(centres, owner, stride)
             self.counts["cell_pairs", space, stride] += pairs
             self.counts["cell_boxes", space, stride] += sharing
+
+    def _name(self, code: str, rows: Ints) -> None:
+        """Keep the place of one of these boxes in each image as an example of a finding that another count decides."""
+        if len(rows):
+            self.files[code] = self.boxes.where(rows[np.unique(self.owner[rows], return_index=True)[1]])
 
     def _paths(self, images: Ints) -> list[str]:
         return [self.paths[image] for image in images]
 
 
 _IMAGE_FAULTS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    ("dark_images", "brightness", lambda luma: luma < 40),
+    ("dark_images", "brightness", lambda luma: luma < DARK),
     ("bright_images", "brightness", lambda luma: luma > 215),
     ("one_colour_images", "contrast", lambda deviation: deviation < 2),
     ("flat_images", "contrast", lambda deviation: deviation < 15),

@@ -110,6 +110,13 @@ def _parts(partners: Indices) -> Iterator[slice]:
 
 def shared_cells(centres: NDArray[np.float64], owner: Indices, stride: float) -> tuple[int, int]:
     """Return the pairs of centres [N, 2] of one owner [N] in the same cell, and the centres in such pairs."""
+    together = boxes_in_cell(centres, owner, stride)
+    return int((together - 1).sum()) // 2, int((together > 1).sum())
+
+
+def boxes_in_cell(centres: NDArray[np.float64], owner: Indices, stride: float) -> Indices:
+    """Return, of each centre [N, 2], the number [N] of centres of its owner [N] in its cell, itself included."""
     cell = np.clip(np.floor(centres / stride), 0, _SIDE - 1).astype(np.int64)
-    _, filled = np.unique((owner * _SIDE + cell[:, 1]) * _SIDE + cell[:, 0], return_counts=True)
-    return int((filled * (filled - 1) // 2).sum()), int(filled[filled > 1].sum())
+    keys = (owner * _SIDE + cell[:, 1]) * _SIDE + cell[:, 0]
+    _, places, filled = np.unique(keys, return_inverse=True, return_counts=True)
+    return np.asarray(filled[places], dtype=np.int64)

@@ -93,7 +93,8 @@ FORMATS = {
 
 def pictures_of(page: str, code: str) -> list[tuple[str, np.ndarray]]:
     """Caption and RGB pixels of the pictures that a page shows of a finding."""
-    item = next(part for part in page.split("<li class=") if f"<code>{code}</code>" in part)
+    items = page.split("</ol>")[0].split("<li class=")
+    item = next(part for part in items if f"<code>{code}</code>" in part)
     found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="([^"]*)"', item)
     decoded = [(caption, cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 1)) for data, caption in found]
     return [(unescape(caption), pixels[..., ::-1]) for caption, pixels in decoded]

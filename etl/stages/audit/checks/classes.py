@@ -14,8 +14,11 @@ from etl.stages.audit.checks.remedies import how_to_drop, how_to_merge, source_c
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.context import CheckInput, Context
 from etl.stages.audit.model import Audit
+from etl.stages.audit.sample_size import LEAST
 from etl.stages.similar_names import group_similar
 
+_RATIO = "width over height"
+_UNITS = {"larger": "px of √(w·h)", "smaller": "px of √(w·h)", "longer": "longer over shorter side"}
 _GROUPS = 10  # of similar classes in a message
 _RARE = 100  # times fewer boxes than the largest class
 _SHARED = 10  # at least one box in so many of the smaller of two classes lies on an object of the other
@@ -73,7 +76,10 @@ def unnamed_classes(data: CheckInput) -> Iterator[Finding]:
             else "Give source.categories the file or the list that names them."
         )
         yield finding(
-            "digit_categories", f"Classes without a name: {enumerate_first(digits)}. {remedy}", count=len(digits)
+            "digit_categories",
+            f"Classes without a name: {enumerate_first(digits)}. {remedy}",
+            data.largest_boxes(digits),
+            count=len(digits),
         )
 
 
@@ -92,7 +98,7 @@ def similar_classes(data: CheckInput) -> Iterator[Finding]:
             f"Classes that differ only by case, blanks, separators or a plural are trained as different ones: {shown}. "
             f"If they are the same, set `ontology: {setting}`."
         )
-        yield finding("similar_classes", advice, count=sum(map(len, groups)))
+        yield finding("similar_classes", advice, data.largest_boxes(chain(*groups)), count=sum(map(len, groups)))
 
 
 def rare_classes(data: CheckInput) -> Iterator[Finding]:
@@ -104,22 +110,22 @@ def rare_classes(data: CheckInput) -> Iterator[Finding]:
         advice = (
             f"Classes with less than a hundredth of the largest one's boxes: {shown}. Label more, merge or drop them."
         )
-        yield finding("class_imbalance", advice, count=len(rare))
+        yield finding("class_imbalance", advice, data.largest_boxes(name for _, name in rare), count=len(rare))
 
 
 def classes_missing_in_a_split(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding for classes in train and not in val, and one for classes in val and not in train."""
     not_evaluated = "Their metrics will be empty."
-    yield from _only_in(data.audit, "train", "val", "class_not_in_val", not_evaluated)
+    yield from _only_in(data, "train", "val", "class_not_in_val", not_evaluated)
     not_trained = "They are evaluated but never trained on: split by other groups, or label more."
-    yield from _only_in(data.audit, "val", "train", "class_not_in_train", not_trained)
+    yield from _only_in(data, "val", "train", "class_not_in_train", not_trained)
 
 
-def _only_in(audit: Audit, split: str, other: str, code: str, consequence: str) -> Iterator[Finding]:
-    names = [name for name, row in audit.classes.items() if row.get(split) and not row.get(other)]
-    if names and audit.images_by_split.get(other):
+def _only_in(data: CheckInput, split: str, other: str, code: str, consequence: str) -> Iterator[Finding]:
+    names = [name for name, row in data.audit.classes.items() if row.get(split) and not row.get(other)]
+    if names and data.audit.images_by_split.get(other):
         advice = f"Classes in {split} and not in {other}: {enumerate_first(names)}. {consequence}"
-        yield finding(code, advice, count=len(names))
+        yield finding(code, advice, data.largest_boxes(names), count=len(names))
 
 
 def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
@@ -128,7 +134,7 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
     pairs = [
         pair
         for pair in data.audit.neighbours.on_one_object
-        if _SHARED * pair.pairs >= min(objects[pair.first], objects[pair.second])
+        if _SHARED * pair.pairs >= min(objects[pair.first], objects[pair.second]) >= LEAST
     ]
     if pairs:
         shown = enumerate_first(
@@ -138,7 +144,12 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
             f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
             f"people could not tell them apart, {how_to_merge(data.context, chain(*(pair[:2] for pair in pairs)))}."
         )
-        yield finding("class_overlap", advice, count=sum(pair.pairs for pair in pairs))
+        yield finding(
+            "class_overlap",
+            advice,
+            data.summary.files.get("several_classes", ()),
+            count=sum(pair.pairs for pair in pairs),
+        )
 
 
 def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
@@ -151,7 +162,7 @@ def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
     enclosed: dict[str, list[str]] = {}
     for pair in data.audit.neighbours.within:
         inner, outer = sorted((pair.first, pair.second), key=lambda name: size[name])
-        if size[inner] < size[outer] and pair.pairs >= _ENCLOSED * objects[inner]:
+        if size[inner] < size[outer] and pair.pairs >= _ENCLOSED * objects[inner] and objects[inner] >= LEAST:
             enclosed.setdefault(outer, []).append(inner)
     if enclosed:
         shown = "; ".join(
@@ -162,7 +173,8 @@ def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
             f"{how_to_drop(data.context, enclosed)}, for their boxes take cells and tiles from the small ones; if "
             f"classes inside differ by place only, {how_to_merge(data.context, chain(*enclosed.values()))}."
         )
-        yield finding("enclosing_classes", advice, count=sum(objects[outer] for outer in enclosed))
+        files = data.largest_boxes([*enclosed, *chain(*enclosed.values())])
+        yield finding("enclosing_classes", advice, files, count=sum(objects[outer] for outer in enclosed))
 
 
 def lookalike_classes(data: CheckInput) -> Iterator[Finding]:
@@ -178,23 +190,24 @@ def lookalike_classes(data: CheckInput) -> Iterator[Finding]:
             f"{how_to_merge(data.context, chain(*(pair.classes for pair in pairs)))}; where it does, they need more "
             "pixels per object, and a second look at their labels."
         )
-        yield finding("lookalike_classes", advice, count=len(pairs))
+        files = data.largest_boxes(dict.fromkeys(chain(*(pair.classes for pair in pairs))))
+        yield finding("lookalike_classes", advice, files, count=len(pairs))
 
 
 def outliers(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding for boxes of unusual size and one for boxes of unusual shape."""
-    yield from _outliers(data.audit, "size", "size_outliers", "px of √(w·h)")
-    shape = "width over height, or longer over shorter side"
-    yield from _outliers(data.audit, "shape", "shape_outliers", shape)
+    yield from _outliers(data.audit, "size", "size_outliers")
+    yield from _outliers(data.audit, "shape", "shape_outliers")
 
 
-def _outliers(audit: Audit, kind: str, code: str, unit: str) -> Iterator[Finding]:
+def _outliers(audit: Audit, kind: str, code: str) -> Iterator[Finding]:
     rows = [row for row in audit.outliers if row.kind == kind]
     if not rows:
         return
     shown = enumerate_first(
         [
-            f"{row.count} {row.category} {row.than} than usual ({row.usual[0]:.3g} to {row.usual[1]:.3g} {unit})"
+            f"{row.count} {row.category} {row.than} than usual ({row.usual[0]:.3g} to {row.usual[1]:.3g} "
+            f"{_UNITS.get(row.than, _RATIO)})"
             for row in rows
         ]
     )

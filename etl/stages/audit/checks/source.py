@@ -11,8 +11,9 @@ from etl.schema import LEFT_OUT, SPLITS
 from etl.stages.audit.context import CheckInput
 from etl.stages.reject_summary import ReasonSummary, summarize_reasons
 
-_OWN_CHECK = {"one_colour_images", "unlabelled_images"}  # counted under a code whose severity takes more than the count
-_MANY_OF_ONE_COLOUR = 0.1  # share of the images
+_OWN_CHECK = {  # counted under a code whose text or severity takes more than the count
+    *("dark_images", "one_colour_images", "unlabelled_images", "whole_image_boxes"),
+}
 _MANY_UNLABELLED = 5  # more than one image in so many
 _KEEP_TOGETHER = {  # by what groups the images
     None: "Set source.group to a pattern that names the scene.",
@@ -109,16 +110,3 @@ def unlabelled_images(data: CheckInput) -> Iterator[Finding]:
         )
         files = data.summary.files.get("unlabelled_images", ())
         yield finding("unlabelled_images", advice, files, count=missing, severity=severity)
-
-
-def one_colour_images(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if images show nothing; critical if many do."""
-    affected = data.counted("one_colour_images")
-    if affected:
-        severity: Severity = "critical" if affected > _MANY_OF_ONE_COLOUR * data.audit.images else "warning"
-        advice = (
-            f"{affected} of {data.audit.images} images are black or of one colour after decoding. Open a few of them: "
-            "are the files whole? Images of more than 8 bits need source.pixel_range."
-        )
-        files = data.summary.files.get("one_colour_images", ())
-        yield finding("one_colour_images", advice, files, count=affected, severity=severity)

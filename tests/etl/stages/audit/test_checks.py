@@ -12,7 +12,7 @@ from etl import codes, schema
 from etl.boxes import BUCKETS
 from etl.by_size import BySize
 from etl.findings import Finding, finding
-from etl.stages.audit.checks import classes, detector, image_quality, source
+from etl.stages.audit.checks import classes, detector, image_quality, images as images_checks, source
 from etl.stages.audit.checks.run import CHECKS, run_checks
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import CheckInput, Context
@@ -66,6 +66,12 @@ def measured_jpegs(remedy: str | None, *, able: int, unable: int = 0) -> CheckIn
     summary = Summary({("can_be_cut", 1): able, ("can_be_cut", 0): unable})
     context = Context(tile_size=640, image_size=640, images=table, lossless_remedy=remedy)
     return CheckInput(EMPTY, summary, context)
+
+
+def whole(tags: int, boxes: int) -> CheckInput:
+    """So many boxes of two classes, of which some of one class cover their image."""
+    audit = audited({"classes": {"tag": {"train": tags}, "car": {"train": boxes - tags}}, "objects": boxes})
+    return CheckInput(audit, Summary({("whole", "tag"): tags}), Context(tile_size=640, image_size=640))
 
 
 def measured(counts: Mapping[Any, int] | None = None, **faulty: int) -> CheckInput:
@@ -122,10 +128,16 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given(images=images(("a", "1", "train"), ("b", "1", "left_out")))),
     (source.near_duplicates, "near_duplicates", "info", 2,
      given(near_duplicates=CrossingPairs(2, (("a", "b"), ("a", "c")))), given()),
-    (source.one_colour_images, "one_colour_images", "critical", 2,
+    (images_checks.one_colour_images, "one_colour_images", "critical", 2,
      given({"images": 10}, {"one_colour_images": 2}), given({"images": 10})),
-    (source.one_colour_images, "one_colour_images", "warning", 1,
+    (images_checks.one_colour_images, "one_colour_images", "warning", 1,
      given({"images": 10}, {"one_colour_images": 1}), given({"images": 10})),
+    (images_checks.dark_images, "dark_images", "warning", 2,
+     given({"images": 10}, {"dark_images": 2}), given({"images": 10})),
+    (images_checks.dark_images, "dark_images", "info", 1,
+     given({"images": 10}, {"dark_images": 1}), given({"images": 10})),
+    (images_checks.whole_image_boxes, "whole_image_boxes", "warning", 187, whole(187, 332), whole(0, 332)),
+    (images_checks.whole_image_boxes, "whole_image_boxes", "info", 3, whole(3, 332), whole(0, 332)),
     (source.unlabelled_images, "unlabelled_images", "warning", 3,
      given({"images": 10}, {"unlabelled_images": 3}), given({"images": 10})),
     (source.unlabelled_images, "unlabelled_images", "critical", 6,
