@@ -155,8 +155,18 @@ def predict(
     out: Annotated[Path, typer.Option(help="Output folder for tables and annotated media.")] = Path("predictions"),
     mode: Annotated[str, typer.Option(help="full_image, tiled or combined.")] = "combined",
     confidence: Annotated[
-        str, typer.Option(help="Minimum score to draw; auto: the best-F1 threshold of each class.")
+        str, typer.Option(help="Minimum score to write and draw; auto: the best-F1 threshold of each class.")
     ] = "auto",
+    every: Annotated[
+        bool, typer.Option("--all", help="Write every detection above evaluate.confidence, not only those drawn.")
+    ] = False,
+    labels: Annotated[
+        str, typer.Option(help="full: class and score; short: the first letters of the class; none.")
+    ] = "full",
+    line_width: Annotated[
+        int | None, typer.Option(min=1, help="Width of the boxes, px.", show_default="by the size of the image")
+    ] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="Write each drawn detection as a picture, too.")] = False,
     precision: Precision = None,
     as_json: Json = False,
 ) -> None:
@@ -166,7 +176,8 @@ def predict(
     if not (model.endswith(".onnx") and Path(model).is_file()):
         _require_file(model, MODEL_JSON, "MODEL", _MODEL_URI)
     threshold = _parse_confidence(confidence)
-    print_answer(files.predict_files(model, images, out, mode, threshold, precision), as_json)
+    output = files.Output(every, labels, line_width, crops)  # type: ignore[arg-type]
+    print_answer(files.predict_files(model, images, out, mode, threshold, precision, output), as_json)
 
 
 @app.command("export-model")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, count
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from etl.boxes import XYXY
+from etl.boxes import clip
 from etl.config import PredictionPrecision
 from etl.errors import ConfigError
 from etl.execution import progress
@@ -26,6 +25,7 @@ from etl.storage import store
 from train.detections import DEFAULT_CONFIDENCE, Detections
 from train.prediction import drawing, media
 from train.prediction.ahead import map_ahead
+from train.prediction.tables import Tables
 from train.prediction.tiled import MODES, own_settings, predict_images
 
 if TYPE_CHECKING:
@@ -33,15 +33,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("speck")
 
-_PAINTERS = 2  # threads that draw and encode, on a GPU; on a CPU they would take it from the network
-_TABLE = pa.schema(
-    [
-        ("file", pa.string()), ("category", pa.string()), ("score", pa.float64()),
-        *((side, pa.float64()) for side in XYXY),
-    ]
-)  # fmt: skip
+Labels = Literal["full", "short", "none"]
+LABELS: tuple[Labels, ...] = ("full", "short", "none")
 
+_PAINTERS = 2  # threads that draw and encode, on a GPU; on a CPU they would take it from the network
+_QUALITY = 90  # of the JPEGs
+_SHORT = 3  # letters of a class in a short label
 _Image = tuple[media.Frame, Pixels]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `speck predict` writes besides the detections that it draws."""
+
+    every: bool = False  # the tables hold every detection above `evaluate.confidence`, not only the drawn ones
+    labels: Labels = "full"  # class and score above each box, the first letters of the class, or nothing
+    line_width: int | None = None  # px; None: by the size of the image
+    crops: bool = False  # each drawn detection as a picture of its own
 
 
 class _Annotated(NamedTuple):
@@ -52,6 +60,7 @@ class _Annotated(NamedTuple):
     detections: Detections
     drawn: Detections
     picture: bytes | Pixels  # the JPEG of an image, the pixels of a video frame
+    crops: list[bytes]  # JPEGs, in the order of the drawn detections
 
 
 class Unreadable(TypedDict):
@@ -65,6 +74,7 @@ class PredictAnswer(TypedDict):
     """The answer of `speck predict`."""
 
     detections: str  # detections.json
+    results: str  # results.json: the list that pycocotools' loadRes takes
     table: str  # detections.parquet
     images: int
     objects: dict[str, int]  # drawn detections by category
@@ -81,51 +91,61 @@ def predict_files(
     mode: str = "combined",
     confidence: float | Literal["auto"] = "auto",
     precision: PredictionPrecision | None = None,
+    output: Output = Output(),
 ) -> PredictAnswer:
     """Detect in image files, videos, folders, patterns and URIs; return the answer of `speck predict`.
 
-    Writes detections.json (COCO), detections.parquet, an annotated JPEG of each image and an annotated MP4 of each
-    video. The tables hold every detection above `evaluate.confidence`. Only detections of at least `confidence` are
-    drawn and counted; `auto` is the best-F1 score of each category in the model's evaluation, 0.25 without one.
-    `precision` is that of `load_model`. Raises ConfigError if no input can be read.
+    Writes detections.json (COCO), results.json (its detections as a list), detections.parquet, an annotated JPEG of
+    each image and an annotated MP4 of each video. Files have names relative to the folder or pattern that was given.
+    Only detections of at least `confidence` are written, drawn and counted; `auto` is the best-F1 score of each
+    category in the model's evaluation, 0.25 without one. `output` asks for more, `precision` is that of `load_model`.
+    Raises ConfigError if no input can be read.
     """
     if mode not in MODES:
         raise ConfigError("speck predict", "--mode", repr(mode), f"one of {', '.join(MODES)}")
     out = Path(out_dir)
     if out.exists() and not out.is_dir():
         raise ConfigError("speck predict", "--out", f"{out}, which is a file", "a folder")
-    files = media.expand_paths([str(path) for path in paths])
+    if output.labels not in LABELS:
+        raise ConfigError("speck predict", "--labels", repr(output.labels), f"one of {', '.join(LABELS)}")
+    names = media.name_files([str(path) for path in paths], without=str(out))
+    files = list(names)
     from train.models.load import load_model
 
     model = load_model(model_uri, precision=precision)
     log.info("predict: model %s on %s", model.id, model.runs_on)
     thresholds = _drawing_thresholds(model, confidence)
     unreadable: list[Unreadable] = []
-    tables = _Tables(model.categories)
+    tables = Tables(model.categories)
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
     objects: Counter[str] = Counter()
 
     def annotate(prediction: tuple[_Image, Detections]) -> _Annotated:
         (frame, pixels), detections = prediction
         drawn = detections.take(detections.score >= thresholds[detections.category])
-        picture = _draw(pixels, drawn, model.categories)
+        picture = _draw(pixels, drawn, model.categories, output)
         wh = (pixels.shape[1], pixels.shape[0])
-        return _Annotated(frame, wh, detections, drawn, codec.encode(picture, 90) if frame.video is None else picture)
+        encoded = codec.encode(picture, _QUALITY) if frame.video is None else picture
+        crops = _crop(pixels, drawn) if output.crops else []
+        return _Annotated(frame, wh, detections if output.every else drawn, drawn, encoded, crops)
 
     frames = ((image, image[1]) for image in _readable_frames(files, model, unreadable))
     with closing(predict_images(model, frames, mode, own_settings(model))) as predictions:
         ahead = map_ahead(annotate, predictions, _PAINTERS) if model.on_gpu else map(annotate, predictions)
         for image in ahead:
-            tables.add(image.frame.name, image.wh, image.detections)
+            name = image.frame.name_in(names)
+            tables.add(name, image.wh, image.detections)
             objects.update(model.categories[category] for category in image.drawn.category.tolist())
-            gallery.add(image.frame, image.picture)
+            gallery.add(image.frame, names, image.picture)
+            gallery.add_crops(name, image.crops)
     written = gallery.close()
     if not written:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
         raise ConfigError("speck predict", "IMAGE", reasons, "at least one readable image")
-    document, table = tables.write(out)
+    document, results, table = tables.write(out)
     return {
         "detections": document,
+        "results": results,
         "table": table,
         "images": tables.images,
         "objects": dict(sorted(objects.items())),
@@ -155,39 +175,6 @@ def _readable_frames(files: Sequence[str], model: Model, unreadable: list[Unread
         )
 
 
-@dataclass
-class _Tables:
-    """The detections of all frames, as a COCO document and as table columns."""
-
-    categories: Sequence[str]
-    _images: list[dict[str, Any]] = field(default_factory=list)
-    _annotations: list[dict[str, Any]] = field(default_factory=list)
-    _columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _TABLE.names})
-
-    @property
-    def images(self) -> int:
-        return len(self._images)
-
-    def add(self, name: str, wh: tuple[int, int], detections: Detections) -> None:
-        """Append the detections of a frame."""
-        image_id, first_id = len(self._images) + 1, len(self._annotations) + 1
-        self._images.append({"id": image_id, "file_name": name, "width": wh[0], "height": wh[1]})
-        self._annotations += _coco_annotations(detections, image_id, first_id, self.categories)
-        self._columns["file"] += [name] * len(detections)
-        self._columns["category"] += [self.categories[category] for category in detections.category.tolist()]
-        self._columns["score"] += detections.score.tolist()
-        for side, values in zip(XYXY, detections.xyxy.T.tolist(), strict=True):
-            self._columns[side] += values
-
-    def write(self, out: Path) -> tuple[str, str]:
-        """Write detections.json and detections.parquet and return their paths."""
-        categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
-        document, table = str(out / "detections.json"), str(out / "detections.parquet")
-        store.write_json(document, {"images": self._images, "annotations": self._annotations, "categories": categories})
-        store.write_table(table, pa.table(self._columns, schema=_TABLE))
-        return document, table
-
-
 class _Gallery:
     """Annotated images and videos in a folder; no input file is overwritten."""
 
@@ -196,17 +183,23 @@ class _Gallery:
         self._written: list[str] = []
         self._video: tuple[str, tuple[int, ...], media.VideoWriter] | None = None  # path, shape, writer
 
-    def add(self, frame: media.Frame, picture: bytes | Pixels) -> None:
+    def add(self, frame: media.Frame, names: Mapping[str, str], picture: bytes | Pixels) -> None:
         """Write the JPEG of an image, or append the pixels of a frame to the video that is being written."""
+        stem = str(PurePosixPath(names[frame.file]).with_suffix(""))
         if isinstance(picture, bytes):
-            store.write_bytes(str(self._free_path(frame.stem, ".jpg")), picture)
+            store.write_bytes(str(self._free_path(stem, ".jpg")), picture)
             return
         if self._video is None or self._video[:2] != (frame.video, picture.shape):
             self._close_video()
             size_wh = (picture.shape[1], picture.shape[0])
-            writer = media.VideoWriter(self._free_path(frame.stem, ".mp4"), frame.rate, size_wh)
+            writer = media.VideoWriter(self._free_path(stem, ".mp4"), frame.rate, size_wh)
             self._video = str(frame.video), picture.shape, writer
         self._video[2].add(picture)
+
+    def add_crops(self, name: str, crops: Sequence[bytes]) -> None:
+        """Write the crops of a frame, numbered from 1 in the order of its detections."""
+        for number, crop in enumerate(crops, start=1):
+            store.write_bytes(str(self._out / "crops" / f"{name}-{number}.jpg"), crop)
 
     def close(self) -> list[str]:
         """Finish the last video and return the paths of all files written."""
@@ -233,24 +226,21 @@ def _drawing_thresholds(model: Model, confidence: float | Literal["auto"]) -> ND
     return np.array([known.get(name, default) for name in model.categories], dtype=np.float64)
 
 
-def _coco_annotations(
-    detections: Detections, image_id: int, first_id: int, categories: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the detections as COCO annotations with scores and category names, numbered from `first_id`."""
-    xyxy = detections.xyxy
-    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).round(2).tolist()
-    rows = zip(xywh, detections.category.tolist(), detections.score.tolist(), strict=True)
-    return [
-        {
-            "id": annotation_id, "image_id": image_id, "category_id": category + 1, "category": categories[category],
-            "bbox": box, "area": round(box[2] * box[3], 2), "iscrowd": 0, "score": round(score, 5),
-        }
-        for annotation_id, (box, category, score) in enumerate(rows, start=first_id)
-    ]  # fmt: skip
+def _crop(image: Pixels, detections: Detections) -> list[bytes]:
+    """Return each detection with a margin of half its size, as JPEG."""
+    half = np.maximum((detections.xyxy[:, 2:] - detections.xyxy[:, :2]) / 2, 1.0)
+    windows = np.concatenate([detections.xyxy[:, :2] - half, detections.xyxy[:, 2:] + half], axis=1)
+    inside = clip(windows, (0, 0, image.shape[1], image.shape[0])).round().astype(int).tolist()
+    return [codec.encode(np.ascontiguousarray(image[y0:y1, x0:x1]), _QUALITY) for x0, y0, x1, y1 in inside]
 
 
-def _draw(image: Pixels, detections: Detections, categories: Sequence[str]) -> Pixels:
+def _draw(image: Pixels, detections: Detections, categories: Sequence[str], output: Output) -> Pixels:
     colours = [drawing.PALETTE[category % len(drawing.PALETTE)] for category in detections.category.tolist()]
     rows = zip(detections.category, detections.score, strict=True)
-    labels = [f"{categories[category]} {score:.2f}" for category, score in rows]
-    return drawing.draw_boxes(image, detections.xyxy, colours, labels, width=max(1, round(max(image.shape[:2]) / 1500)))
+    labels = {
+        "full": [f"{categories[category]} {score:.2f}" for category, score in rows],
+        "short": [categories[category][:_SHORT] for category in detections.category.tolist()],
+        "none": [""] * len(detections),
+    }[output.labels]
+    width = output.line_width or max(1, round(max(image.shape[:2]) / 1500))
+    return drawing.draw_boxes(image, detections.xyxy, colours, labels, width=width)

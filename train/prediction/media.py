@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,8 @@ from etl.storage import store
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
 
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
+_KNOWN = EXTENSIONS | VIDEOS
+_WILDCARD = re.compile(r"[*?\[]")
 _MEGAPIXELS = 400.0  # limit of an image, so that it fits in memory
 _READERS = 3  # threads that decode images, and images in memory ahead of the detector
 _DEFAULT_RATE = 25.0  # frames per second of a video whose header gives none
@@ -32,11 +36,19 @@ class Frame:
     """An image or a video frame, or the error that kept it from being read."""
 
     name: str  # the path or URI; of a video with `#` and the frame number from 0
-    stem: str
     image: Pixels | codec.UnreadableImageError  # [H, W, 3] RGB
     video: str | None = None  # the path of the video
     rate: float = _DEFAULT_RATE  # frames per second of the video
     full_range: bool = False  # an image of 16 bits, all of whose values are shown because the model has no range
+
+    @property
+    def file(self) -> str:
+        """The path or URI of the image or the video."""
+        return self.video or self.name
+
+    def name_in(self, names: Mapping[str, str]) -> str:
+        """Return the name of the frame, given the names of the files."""
+        return names[self.file] + self.name.removeprefix(self.file)
 
 
 def expand_paths(paths: Sequence[str]) -> list[str]:
@@ -44,30 +56,49 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
 
     ConfigError if one names none.
     """
-    files: list[str] = []
-    known = EXTENSIONS | VIDEOS
-    expected = "image files, videos, folders, patterns or URIs of them"
+    return list(name_files(paths))
+
+
+def name_files(paths: Sequence[str], without: str | None = None) -> dict[str, str]:
+    """Return the files as `expand_paths` does, each with its name relative to the folder that was given.
+
+    A file has the name of the file, one that matches a pattern its path below the folders without a wildcard. Files
+    that would get one name have their paths. Folders are read with their subfolders, except for the folder `without`.
+    """
+    names: dict[str, str] = {}
     for path in paths:
-        local = store.local_path(path)
-        if local is not None and local.is_file():
-            files.append(path)
-            continue
-        if local is not None and local.is_dir():
-            matches = [str(file) for file in sorted(local.iterdir()) if file.is_file() and file.suffix.lower() in known]
-        elif glob.has_magic(path):
-            matches = [uri for uri in store.glob(path) if _suffix(uri) in known]
-        elif local is None and store.exists(path):
-            folder = store.list_files(path) if PurePosixPath(path).suffix.lower() not in known else []
-            within = [
-                store.join(path, file.path) for file in folder if PurePosixPath(file.path).suffix.lower() in known
-            ]
-            matches = within or [path]
-        else:
-            raise ConfigError("speck predict", "IMAGE", f"{path}, which does not exist", expected)
-        if not matches:
-            raise ConfigError("speck predict", "IMAGE", f"{path}, which holds no image or video", expected)
-        files += matches
-    return list(dict.fromkeys(files))
+        for uri, name in _find_files(path, without):
+            names.setdefault(uri, name)
+    uses = Counter(names.values())
+    return {uri: name if uses[name] == 1 else uri.replace("://", "/").lstrip("/") for uri, name in names.items()}
+
+
+def _find_files(path: str, without: str | None) -> list[tuple[str, str]]:
+    """Return the files that one path, folder, pattern or URI names, with their names; ConfigError if there are none."""
+    expected = "image files, videos, folders, patterns or URIs of them"
+    local = store.local_path(path)
+    is_pattern = glob.has_magic(path)
+    if local is not None and local.is_file():
+        return [(path, local.name)]
+    if local is not None and local.is_dir():
+        found = [(store.join(path, file.path), file.path) for file in store.list_files(path)]
+    elif is_pattern:
+        folder = _WILDCARD.split(path, maxsplit=1)[0].rpartition("/")[0]
+        found = [(uri, uri.removeprefix(folder).lstrip("/")) for uri in store.glob(path)]
+    elif local is None and store.exists(path):
+        of_folder = store.list_files(path) if _suffix(path) not in _KNOWN else []
+        found = [(store.join(path, file.path), file.path) for file in of_folder]
+        if not any(_suffix(name) in _KNOWN for _, name in found):
+            return [(path, PurePosixPath(path).name)]
+    else:
+        raise ConfigError("speck predict", "IMAGE", f"{path}, which does not exist", expected)
+    inside = None if without is None or local is None or is_pattern else Path(without).resolve()
+    if inside is not None and local is not None and inside != local.resolve():
+        found = [(uri, name) for uri, name in found if inside not in Path(uri).resolve().parents]
+    found = [(uri, name) for uri, name in found if _suffix(name) in _KNOWN]
+    if not found:
+        raise ConfigError("speck predict", "IMAGE", f"{path}, which holds no image or video", expected)
+    return found
 
 
 def read_frames(
@@ -111,7 +142,6 @@ def _open(uri: str, settings: PixelSettings) -> ImageFile:
 
 
 def _read_image(uri: str, settings: PixelSettings, *, exif: bool) -> Frame:
-    stem = PurePosixPath(uri).stem
     try:
         file = _open(uri, settings)
         header = file.header(_MEGAPIXELS)
@@ -119,26 +149,25 @@ def _read_image(uri: str, settings: PixelSettings, *, exif: bool) -> Frame:
             needed = "a model that was trained on such images and has a range for their values"
             raise codec.UnreadableImageError("unsupported_pixels", f"samples of {header.kind}", needed)
         pixels = file.pixels(header.orientation if exif else 1)
-        return Frame(uri, stem, pixels, full_range=file.needs_range)
+        return Frame(uri, pixels, full_range=file.needs_range)
     except codec.UnreadableImageError as error:
-        return Frame(uri, stem, error)
+        return Frame(uri, error)
 
 
 def _read_video(file: str) -> Iterator[Frame]:
-    stem = PurePosixPath(file).stem
     video = cv2.VideoCapture(file)
     rate, number, expected = video.get(cv2.CAP_PROP_FPS) or _DEFAULT_RATE, 0, _header_frames(video)
     try:
         while (frame := video.read())[0]:
             pixels = np.asarray(cv2.cvtColor(frame[1], cv2.COLOR_BGR2RGB), dtype=np.uint8)
-            yield Frame(f"{file}#{number}", stem, pixels, file, rate)
+            yield Frame(f"{file}#{number}", pixels, file, rate)
             number += 1
     finally:
         video.release()
     if number < expected * _COMPLETE:
         found = f"{number} of {expected} frames"
         needed = "a complete video in a local file that OpenCV can decode"
-        yield Frame(file, stem, codec.UnreadableImageError("broken_video", found, needed))
+        yield Frame(file, codec.UnreadableImageError("broken_video", found, needed))
 
 
 def _video_length(file: str) -> int:

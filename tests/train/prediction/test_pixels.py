@@ -42,7 +42,7 @@ def saved(folder: Path, value_range: tuple[float, float] | None = None, **source
 def detections(model: str, folder: Path, data: bytes, name: str) -> list[dict[str, Any]]:
     """What `speck predict` writes for one image."""
     (folder / name).write_bytes(data)
-    files.predict_files(model, [folder / name], folder / "out")
+    files.predict_files(model, [folder / name], folder / "out", output=files.Output(every=True))
     found: list[dict[str, Any]] = json.loads((folder / "out" / "detections.json").read_text())["annotations"]
     return [{key: row[key] for key in ("bbox", "score", "category")} for row in found]
 

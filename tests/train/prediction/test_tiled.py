@@ -190,7 +190,7 @@ def test_predict_writes_coco_detections_and_annotated_images(tmp_path: Path) -> 
     for name in ("a", "b"):
         (pictures / f"{name}.jpg").write_bytes(codec.encode(painted((150, 90), OBJECTS[:1]), 95))
     (pictures / "broken.jpg").write_bytes(b"no image")
-    answer = files.predict_files(uri, [pictures], tmp_path / "out")
+    answer = files.predict_files(uri, [pictures], tmp_path / "out", output=files.Output(every=True))
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [Path(image["file_name"]).name for image in document["images"]] == ["a.jpg", "b.jpg"]
     assert document["annotations"], "a random network at confidence 0 sees something"
@@ -251,7 +251,9 @@ def test_predict_on_an_array_gives_the_boxes_of_the_command(tmp_path: Path, mode
     uri = saved(tmp_path / "store")
     pixels = np.random.default_rng(1).integers(0, 255, (150, 220, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    table = pq.read_table(files.predict_files(uri, [tmp_path / "image.png"], tmp_path / "out", mode)["table"])
+    every = files.Output(every=True)
+    answer = files.predict_files(uri, [tmp_path / "image.png"], tmp_path / "out", mode, output=every)
+    table = pq.read_table(answer["table"])
     model = train.load_model(uri)
     detections = train.predict(model, pixels, mode)
     assert len(detections) == table.num_rows > 0
@@ -338,7 +340,7 @@ def test_videos_patterns_and_uris_are_read_frame_by_frame(tmp_path: Path) -> Non
     memory = fsspec.filesystem("memory")
     memory.pipe("/predicted/far.jpg", (given / "a.jpg").read_bytes())
     paths = [str(given / "*.mp4"), str(given / "[a]*.jpg"), "memory://predicted"]
-    answer = files.predict_files(saved(tmp_path / "store"), paths, tmp_path / "out")
+    answer = files.predict_files(saved(tmp_path / "store"), paths, tmp_path / "out", output=files.Output(every=True))
     assert [Path(name).name for name in answer["drawn"]] == ["drive.mp4", "a.jpg", "far.jpg"]
     assert [Path(entry["file"]).name for entry in answer["unreadable"]] == ["broken.mp4"]
     document = json.loads(Path(answer["detections"]).read_text())

@@ -1,0 +1,135 @@
+"""What `speck predict` writes: which detections, under which names, and how they are drawn."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pycocotools.coco import COCO
+
+from etl.errors import ConfigError
+from tests.train.prediction.test_tiled import saved
+from train.detections import Detections
+from train.prediction import files, media
+
+BOXES = np.array([(10.0, 12.0, 22.0, 20.0), (40.0, 30.0, 50.0, 44.0), (0.0, 0.0, 8.0, 6.0)])
+SCORES = np.array([0.9, 0.6, 0.1])
+CATEGORIES = np.array([0, 1, 0])
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a model that finds the same three objects in every image, one of them below the threshold."""
+
+    def detect(_: Any, images: Any, *__: Any) -> Iterator[tuple[Any, Detections]]:
+        for key, _pixels in images:
+            yield key, Detections(BOXES, SCORES, CATEGORIES, BOXES)
+
+    monkeypatch.setattr(files, "predict_images", detect)
+    return saved(tmp_path / "store")
+
+
+def put(*paths: Path) -> None:
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((60, 80, 3), 40 + 20 * number, np.uint8))
+
+
+def document_of(answer: files.PredictAnswer) -> dict[str, Any]:
+    return dict(json.loads(Path(answer["detections"]).read_text()))
+
+
+@pytest.mark.parametrize(("every", "written"), [(False, [0.9, 0.6]), (True, [0.9, 0.6, 0.1])])
+def test_the_tables_hold_what_is_drawn_or_on_request_everything(
+    model: str, tmp_path: Path, every: bool, written: list[float]
+) -> None:
+    put(tmp_path / "a.png")
+    answer = files.predict_files(model, [tmp_path / "a.png"], tmp_path / "out", output=files.Output(every=every))
+    assert [row["score"] for row in document_of(answer)["annotations"]] == written
+    assert pq.read_table(answer["table"])["score"].to_pylist() == written
+    assert answer["objects"] == {"bus": 1, "car": 1}
+
+
+def test_pycocotools_reads_the_results_of_the_document(model: str, tmp_path: Path) -> None:
+    put(tmp_path / "a.png", tmp_path / "b.png")
+    answer = files.predict_files(model, [tmp_path / "b.png", tmp_path / "a.png"], tmp_path / "out")
+    truth = COCO(answer["detections"])
+    results = truth.loadRes(answer["results"])
+    assert Counter(row["image_id"] for row in results.dataset["annotations"]) == {1: 2, 2: 2}
+    assert [truth.imgs[number]["file_name"] for number in (1, 2)] == ["b.png", "a.png"]
+    first = results.dataset["annotations"][0]
+    assert (first["bbox"], first["category_id"], first["score"]) == ([10.0, 12.0, 12.0, 8.0], 1, 0.9)
+
+
+def test_files_have_names_relative_to_what_was_given(model: str, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    put(given / "a.png", given / "north" / "a.png", given / "north" / "deep" / "c.jpg", tmp_path / "other" / "d.png")
+    put(tmp_path / "other" / "e.bmp")
+    paths = [given, tmp_path / "other" / "d.png", str(tmp_path / "oth*" / "*.bmp")]
+    answer = files.predict_files(model, paths, tmp_path / "out")
+    names = [row["file_name"] for row in document_of(answer)["images"]]
+    assert names == ["a.png", "north/a.png", "north/deep/c.jpg", "d.png", "other/e.bmp"]
+    assert set(pq.read_table(answer["table"])["file"].to_pylist()) == set(names)
+    drawn = [Path(file).relative_to(tmp_path / "out").as_posix() for file in answer["drawn"]]
+    assert drawn == ["a.jpg", "north/a.jpg", "north/deep/c.jpg", "d.jpg", "other/e.jpg"]
+
+
+def test_files_that_would_get_one_name_have_their_paths(tmp_path: Path) -> None:
+    put(tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", tmp_path / "y" / "b.png")
+    names = media.name_files([str(tmp_path / "x"), str(tmp_path / "y")])
+    inside = str(tmp_path).lstrip("/")
+    assert list(names.values()) == [f"{inside}/x/a.png", f"{inside}/y/a.png", "b.png"]
+    assert len(set(names)) == 3
+    fsspec.filesystem("memory").pipe("/named/deep/far.jpg", (tmp_path / "x" / "a.png").read_bytes())
+    assert list(media.name_files(["memory://named"]).values()) == ["deep/far.jpg"]
+
+
+def test_what_an_earlier_run_wrote_into_a_folder_that_is_walked_is_not_read(model: str, tmp_path: Path) -> None:
+    put(tmp_path / "given" / "a.png")
+    out = tmp_path / "given" / "predictions"
+    for _ in range(2):
+        answer = files.predict_files(model, [tmp_path / "given"], out, output=files.Output(crops=True))
+        assert (answer["images"], len(answer["drawn"])) == (1, 1)
+
+
+@pytest.mark.parametrize("labels", files.LABELS)
+def test_labels_and_the_width_of_lines_are_as_asked(
+    model: str, tmp_path: Path, labels: files.Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    put_text = cv2.putText
+    monkeypatch.setattr(
+        cv2, "putText", lambda *given, **named: (written.append(given[1]), put_text(*given, **named))[1]
+    )
+    put(tmp_path / "a.png")
+    thick = files.Output(labels=labels, line_width=3)
+    answer = files.predict_files(model, [tmp_path / "a.png"], tmp_path / "out", output=thick)
+    assert written == {"full": ["car 0.90", "bus 0.60"], "short": ["car", "bus"], "none": []}[labels]
+    drawn = cv2.imread(answer["drawn"][0]).astype(int)
+    changed = np.abs(drawn - 40).max(axis=2) > 30
+    assert changed[15:18, 8:11].all()  # the left side of the first box, from 1.5 px outside to 1.5 px inside
+    thin = files.predict_files(model, [tmp_path / "a.png"], tmp_path / "thin", output=files.Output(labels=labels))
+    assert (np.abs(cv2.imread(thin["drawn"][0]).astype(int) - 40).max(axis=2) > 30).sum() < changed.sum()
+
+
+def test_crops_show_each_drawn_detection_with_a_margin(model: str, tmp_path: Path) -> None:
+    put(tmp_path / "given" / "north" / "a.png")
+    files.predict_files(model, [tmp_path / "given"], tmp_path / "out", output=files.Output(crops=True))
+    crops = sorted((tmp_path / "out" / "crops").rglob("*.jpg"))
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in crops] == [
+        "crops/north/a.png-1.jpg", "crops/north/a.png-2.jpg"
+    ]  # fmt: skip
+    assert [cv2.imread(str(path)).shape[:2] for path in crops] == [(16, 24), (28, 20)]
+
+
+def test_an_unknown_kind_of_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--labels: found 'long', expected one of full, short, none"):
+        files.predict_files("nowhere", [tmp_path], tmp_path, output=files.Output(labels="long"))  # type: ignore[arg-type]
