@@ -24,7 +24,7 @@ from etl.storage.work import WorkDir
 
 _FULL_SIDE = 560  # px: of images with many boxes, and of an image in two readings
 _QUALITY = 80
-_MOST_BYTES = 1_200_000  # of all pictures: a third more on the page
+_MOST_BYTES = 700_000  # of all pictures: a third more on the page
 
 Picture = tuple[str, bytes]  # caption and JPEG
 

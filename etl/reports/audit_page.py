@@ -19,6 +19,7 @@ from etl.reports.class_tables import (
 from etl.reports.page import render
 from etl.schema import LEFT_OUT
 from etl.stages.audit.model import Audit, Histogram2D, ImageQuality, Resolution, SizeTable, SourceView
+from etl.stages.audit.sample_size import LEAST
 from etl.stages.split_rows import group_rows, left_out_rows, size_rows
 from etl.stages.splitting.report import SplitReport
 
@@ -62,7 +63,9 @@ def audit_page(
         pictures=pictures,
         split=split,
         split_tables=[] if split is None else list(_split_tables(split)),
-        resolution_table=[_resolution(8, audit.resolution.px_8), _resolution(16, audit.resolution.px_16)],
+        resolution_table=[_resolution(8, audit.resolution.px_8), _resolution(16, audit.resolution.px_16)]
+        if audit.objects >= LEAST
+        else [],
         changes=[] if before is None else _changes(before, audit),
     )
 
@@ -169,11 +172,13 @@ def _size_figures(audit: Audit) -> Iterator[Figure]:
         ["this dataset", "COCO"],
     )
     yield _width_height(audit.histograms.wh)
-    if len(audit.sizes_network) > 1:
+    splits = {name: row.values() for name, row in audit.sizes_network.items() if sum(row.values()) >= LEAST}
+    if len(splits) > 1:
         yield stacked_bars(
             "Are the splits alike?",
-            "Boxes by size at the network in each split: if these differ, val does not represent the training data.",
-            {name.replace("_", " "): row.values() for name, row in audit.sizes_network.items()},
+            f"Boxes by size at the network in each split of {LEAST} boxes or more: if these differ, val does not "
+            "represent the training data.",
+            {name.replace("_", " "): row for name, row in splits.items()},
             [f"{px} px" for px in SIZE_RANGES],
             ordered=True,
         )
@@ -188,7 +193,7 @@ def _lengths(audit: Audit) -> Figure:
     first, last = _filled(bins.counts)
     edges = bins.edges[first : last + 2]
     marks = {f"{edge:.0f} px": edge for edge in BUCKET_EDGES[:2] if edges[0] < edge < edges[-1]}
-    input_size = audit.resolution.px_8.tiled
+    input_size = audit.resolution.px_8.tiled if audit.objects >= LEAST else None
     needed = "" if input_size is None else f" 19 in 20 boxes reach 8 px from network size {input_size} on."
     return histogram(
         "Box sizes at the network",
@@ -282,8 +287,12 @@ def _hundred(value: float | None) -> float | None:
 
 def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]:
     ranked = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
-    more = f" The {len(ranked) - _MOST_CLASSES} rarest are not drawn." if len(ranked) > _MOST_CLASSES else ""
-    yield bar_chart("Boxes by class", f"Boxes of each trained class.{more}", dict(ranked[:_MOST_CLASSES]))
+    bars, others = dict(ranked[:_MOST_CLASSES]), [boxes for _, boxes in ranked[_MOST_CLASSES:]]
+    if others:
+        bars[f"{count(len(others))} others"] = sum(others)
+    more = f" The last bar holds the {count(len(others))} rarest together." if others else ""
+    texts = {name: count(boxes) for name, boxes in bars.items()}
+    yield bar_chart("Boxes by class", f"Boxes of each trained class.{more}", bars, texts=texts)
     total = [0] * len(_PER_IMAGE)
     for split in audit.boxes_per_image.histogram.values():
         for boxes, images in split.items():

@@ -20,12 +20,10 @@ def size_rows_by_class(sizes: SizeTable) -> list[list[str]]:
 
 
 def split_rows_by_class(classes: Mapping[str, Mapping[str, int]], splits: Iterable[str]) -> list[list[str]]:
-    """Return the boxes of each class in these splits and in all."""
+    """Return the boxes of each class in these splits and in all, the class with most boxes first."""
     splits = list(splits)
-    return [
-        [name, *(count(row.get(split, 0)) for split in splits), count(sum(row.values()))]
-        for name, row in classes.items()
-    ]
+    ranked = sorted(classes.items(), key=lambda item: -sum(item[1].values()))
+    return [[name, *(count(row.get(split, 0)) for split in splits), count(sum(row.values()))] for name, row in ranked]
 
 
 def ontology_row(row: CategoryPreview, dropped: str = "") -> list[str]:

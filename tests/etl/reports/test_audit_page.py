@@ -7,6 +7,7 @@ from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -163,6 +164,52 @@ def test_bars_of_plots_with_the_same_highest_value_may_be_compared() -> None:
     half, whole = (charts.grouped_bars("t", "s.", {"a": [value]}, ["b"], highest=1.0).svg for value in (0.5, 1.0))
     tall = [float(height) for svg in (half, whole) for height in re.findall(r'height="([\d.]+)"><title>a, b', svg)]
     assert tall == [65.0, 130.0]
+
+
+def many_classes(number: int, boxes: int = 3) -> Audit:
+    """So many classes, the first with the most boxes."""
+    images = [{"image_id": str(i), "path": f"{i}.jpg", "sha256": str(i), "split": split, "width": 800, "height": 600}
+              for i, split in enumerate(("train", "val"))]  # fmt: skip
+    rows = [
+        {"annotation_id": f"{n}-{k}", "image_id": str(k % 2), "category": f"species number {n:04}", "file": "a.txt"}
+        | {"line": k, "x0": 5.0 + n % 700, "y0": 5.0 + 9 * k, "x1": 25.0 + n % 700, "y1": 13.0 + 9 * k}
+        for n in range(number)
+        for k in range(boxes + (number - n) // 20)
+    ]
+    table = schema.table(schema.IMAGES, images)
+    summary = count_labels(LabelPart(table, schema.table(schema.ANNOTATIONS, rows), 640, 640))
+    declared = tuple(f"species number {n:04}" for n in range(number))
+    return conclude(summary, Context(tile_size=640, image_size=640, images=table, declared=declared))
+
+
+def test_a_page_of_a_thousand_classes_is_small_and_folds_its_tables() -> None:
+    result = many_classes(1000)
+    jpeg = np.random.default_rng(0).bytes(35_000)
+    pictures = {row.code: [(f"{n}", jpeg) for n in range(4)] for row in result.findings[:5]}  # 700 kB
+    html = audit_page.audit_page(result, title="species", pictures=pictures)
+    assert len(html.encode()) <= 2_000_000
+    unfolded = re.sub(r"<details>.*?</details>", "", html, flags=re.S)
+    assert unfolded.count("<tr>") < 120 and html.count("<tr>") > 2000
+    assert "The first 20 of 1\u202f000 rows." in unfolded
+
+
+@pytest.mark.parametrize("number", [20, 21, 1000])
+def test_the_bars_of_classes_end_with_all_others_together(number: int) -> None:
+    result = many_classes(number)
+    html = audit_page.audit_page(result, title="species")
+    figure = html[html.index("<h3>Boxes by class</h3>") :].split("</figure>")[0]
+    ranked = sorted(result.objects_by_class.values(), reverse=True)
+    assert figure.count('class="s1"') == min(number, 21)
+    rest = f"{sum(ranked[20:]):,}".replace(",", "\u202f")
+    assert (f">{rest}</text>" in figure) == (number > 20)
+    assert (f"The last bar holds the {number - 20} rarest together." in figure) == (number > 20)
+
+
+def test_splits_of_few_boxes_are_not_compared_and_few_boxes_ask_for_no_resolution() -> None:
+    title, head = "<h3>Are the splits alike?</h3>", "19 in 20 boxes reach"
+    assert title in audit_page.audit_page(made(40)) and head in audit_page.audit_page(made(40))
+    assert title not in audit_page.audit_page(made(38))  # 19 in each
+    assert head in audit_page.audit_page(made(20)) and head not in audit_page.audit_page(made(19))
 
 
 numbers = st.floats(0, 1e7)

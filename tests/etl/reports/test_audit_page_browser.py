@@ -14,6 +14,8 @@ import pytest
 from etl.config import Config
 from etl.execution import cluster
 from etl.jobs import build
+from etl.reports.audit_page import audit_page
+from tests.etl.reports.test_audit_page import many_classes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -91,3 +93,18 @@ def test_a_table_sorts_by_the_head_that_is_clicked(page: Path, tmp_path: Path) -
     assert title is not None
     down, up = ([int(value) for value in part.split(",")] for part in title.groups())
     assert down == sorted(down, reverse=True) and up == down[::-1] and len(set(down)) > 1
+
+
+@pytest.mark.parametrize(("size", "most"), [(WIDE, 9_000), (PHONE, 12_000)])
+def test_a_page_of_a_thousand_classes_is_not_much_longer_than_one_of_two(
+    size: tuple[int, int], most: int, tmp_path: Path
+) -> None:
+    measure = "<script>document.title = 'high ' + document.documentElement.scrollHeight;</script></body>"
+    high = []
+    for number in (2, 1000):
+        long = tmp_path / f"{number}.html"
+        long.write_text(audit_page(many_classes(number), title="species").replace("</body>", measure))
+        dom = chromium(long, "--dump-dom", f"--window-size={size[0]},{size[1]}").stdout
+        high.append(int(re.search(r"<title>high (\d+)</title>", dom)[1]))
+    assert high[1] < most
+    assert high[1] < 2 * high[0]
