@@ -65,8 +65,8 @@ def _on_model(evaluation: Evaluation) -> Iterator[str]:
         return
     snapshot, model = split_uri(evaluation.snapshot).id, split_uri(evaluation.model).id
     yield (
-        f"Evaluated on snapshot {snapshot} of {evaluation.dataset}. Model {model} is unchanged: neither its confidence "
-        "thresholds nor its own evaluation, on val of the snapshot it was trained on, are replaced."
+        f"Evaluated on snapshot {snapshot} of {evaluation.dataset}. Model {model} is unchanged: its confidence "
+        "thresholds and its own evaluation, on val of the snapshot it was trained on, are kept."
     )
     if split_uri(evaluation.snapshot).home == split_uri(evaluation.model).home and evaluation.split in ("train", ALL):
         yield "The images include training images: the metrics are too good for new images."
@@ -91,6 +91,6 @@ def _on_objects(evaluation: Evaluation) -> Iterator[str]:
 def _describe_false_alarms(alarms: FalseAlarms, threshold: str) -> str:
     images = f"{numbers.count(alarms.images)} image{'s' * (alarms.images != 1)} without a labelled box"
     return (
-        f"{numbers.count(alarms.detections)} detections at or above {threshold} lie on the {images} "
-        f"({alarms.megapixels:.3g} megapixels): {alarms.per_megapixel:.3g} false alarms per megapixel."
+        f"Detections at or above {threshold} on the {images} ({alarms.megapixels:.3g} megapixels): "
+        f"{numbers.count(alarms.detections)}, or {alarms.per_megapixel:.3g} false alarms per megapixel."
     )

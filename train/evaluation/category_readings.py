@@ -28,11 +28,12 @@ def expected(known: KnownDataset) -> str:
     return f"a category of the snapshot: {enumerate_first(known.categories)}; {forms}"
 
 
-def category_readings(file: ResultsFile, known: KnownDataset) -> list[list[Reading]]:
-    """Return the readings: of the names that the file has, then of its ids."""
+def category_readings(file: ResultsFile, known: KnownDataset) -> list[Reading]:
+    """Return the readings of the names that the file has, else of its ids."""
     ids, names = file.categories, _targets(known)
-    readings = [_by_name(NAMES, ids, names), *_source_ids(ids, known, names), *_positions(ids, known, names)]
-    return [*([] if file.category_names is None else [_own_names(file.category_names, names)]), readings]
+    if file.category_names is not None:  # its ids are its own
+        return [_own_names(file.category_names, names)]
+    return [_by_name(NAMES, ids, names), *_source_ids(ids, known, names), *_positions(ids, known, names)]
 
 
 def _targets(known: KnownDataset) -> dict[str, int]:
@@ -42,11 +43,12 @@ def _targets(known: KnownDataset) -> dict[str, int]:
     return {name: ELSEWHERE if new is None else numbers[new] for name, new in source} | numbers
 
 
-def _own_names(column: Column, names: _Targets) -> list[Reading]:
-    """Return the names that the file has; those of no category of the dataset are not evaluated. Empty without any."""
+def _own_names(column: Column, names: _Targets) -> Reading:
+    """Return the names that the file has; if some are of the dataset, the others are not evaluated."""
     reading = _by_name(NAMES, column, names)
-    targets = np.where(reading.targets == UNEXPLAINED, ELSEWHERE, reading.targets)
-    return [Reading(reading.name, column, targets)] if (reading.targets >= 0).any() else []
+    if not (reading.targets >= 0).any():
+        return reading
+    return Reading(NAMES, column, np.where(reading.targets == UNEXPLAINED, ELSEWHERE, reading.targets))
 
 
 def _by_name(name: str, column: Column, names: _Targets) -> Reading:

@@ -22,11 +22,12 @@ EXPECTED = (
 )
 
 
-def image_readings(file: ResultsFile, known: KnownDataset, judged: Collection[str]) -> list[list[Reading]]:
-    """Return the readings: of the names that the file has, then of its ids. `judged` are the paths evaluated on."""
-    of_names = [] if file.image_names is None else [[_names(file.image_names, known, judged)]]
+def image_readings(file: ResultsFile, known: KnownDataset, judged: Collection[str]) -> list[Reading]:
+    """Return the readings of the names that the file has, else of its ids. `judged` are the paths evaluated on."""
+    if file.image_names is not None:  # its ids are its own
+        return [_names(file.image_names, known, judged)]
     ids = file.images
-    return [*of_names, [_names(ids, known, judged), *_source_ids(ids, known), _positions(ids, known)]]
+    return [_names(ids, known, judged), *_source_ids(ids, known), _positions(ids, known)]
 
 
 def _names(column: Column, known: KnownDataset, judged: Collection[str]) -> Reading:

@@ -50,7 +50,7 @@ def known_dataset(config: Config, snapshot: Snapshot) -> KnownDataset:
 def _other_paths(config: Config, snapshot: Snapshot, known: set[str]) -> list[str]:
     """Return the images that the build rejected, and those that a sample leaves out."""
     rejects = snapshot.table("rejects")
-    rejected = set(rejects.filter(pc.equal(rejects["kind"], "image"))["where"].to_pylist())
+    rejected = set(rejects.filter(pc.not_equal(rejects["kind"], "annotation"))["where"].to_pylist())
     if snapshot.config.source.sample is not None:
         rejected |= {file.path for file in list_source_folder(config, config.source.images).files}
     return sorted(rejected - known)

@@ -45,19 +45,16 @@ class Reading:
 
 
 def choose(
-    file: ResultsFile, key: str, tiers: Sequence[Sequence[Reading]], evidence: Sequence[Evidence], expected: str
+    file: ResultsFile, key: str, readings: Sequence[Reading], evidence: Sequence[Evidence], expected: str
 ) -> Reading:
     """Return the reading that explains the file.
 
-    The readings of a tier are tried only where none of an earlier one explains the file. Of several that differ, it is
-    the one that agrees best with the labels, by the first evidence that tells. ConfigError, naming the readings, where
-    none explains the file, or where several do and the labels do not tell.
+    Of several that differ, it is the one that agrees best with the labels, by the first evidence that tells.
+    ConfigError, naming the readings, where none explains the file, or where several do and the labels do not tell.
     """
-    for tier in tiers:
-        if possible := _distinct([reading for reading in tier if reading.explains]):
-            return _decide(file, key, possible, evidence)
-    best = min((reading for tier in tiers for reading in tier), key=lambda reading: len(reading.unexplained))
-    raise _unexplained(file, key, best, expected)
+    if possible := _distinct([reading for reading in readings if reading.explains]):
+        return _decide(file, key, possible, evidence)
+    raise _unexplained(file, key, min(readings, key=lambda reading: len(reading.unexplained)), expected)
 
 
 def _distinct(readings: Sequence[Reading]) -> list[Reading]:

@@ -272,3 +272,46 @@ def test_classes_that_the_dataset_does_not_have_are_named(made: Made, tmp_path: 
     answer = run.evaluate(made.config, made.snapshot, detections=str(file))
     assert answer.unshared.to_dict() == {"detector": ["tram"], "labels": ["hot-air balloon"]}
     assert answer.reading is not None and answer.reading.other_categories == 5
+
+
+def test_the_ids_of_a_file_with_names_of_its_own_are_never_read_as_others(made: Made, tmp_path: Path) -> None:
+    document = as_dataset(made, lambda name: f"x{name}" if name.endswith(("100.png", "101.png")) else name)
+    for image in document["images"]:
+        image["id"] -= 499  # numbers that the label file has, too
+    for row in document["annotations"]:
+        row["image_id"] -= 499
+    with pytest.raises(ConfigError, match=r"image_id: found 'xsite0/000100\.png', 'xsite1/000101\.png' \("):
+        judge(made, tmp_path, document)
+    document = as_dataset(made, same)
+    for category in document["categories"]:
+        category["name"] = f"class {category['id']}"
+    with pytest.raises(
+        ConfigError, match=r"category_id: found 'class \d', .*, expected a category of the snapshot: car"
+    ):
+        judge(made, tmp_path, document)
+
+
+def test_images_that_the_build_could_not_use_are_other_images(tmp_path: Path) -> None:
+    document = make_document()
+    folder = tmp_path / "data"
+    write(folder, document)
+    unlisted = folder / "images" / "site0" / "000900.png"
+    unlisted.write_bytes((folder / "images" / document["images"][0]["file_name"]).read_bytes())
+    (folder / "images" / document["images"][1]["file_name"]).write_bytes(b"broken")
+    settings = (folder / "made.yaml").read_text().replace("allow:", "max_rejects: 0.2, allow:")
+    (folder / "made.yaml").write_text(settings)
+    config = load(folder / "made.yaml")
+    with cluster.serial() as engine:
+        snapshot = Snapshot.open(build.build(config, engine).snapshot)
+    broken = document["images"][1]
+    usable = {**document, "images": [image for image in document["images"] if image is not broken]}
+    usable["annotations"] = [row for row in document["annotations"] if row["image_id"] != broken["id"]]
+    data = Made(config, snapshot, usable, detect(usable))
+    names = ("site0/000900.png", broken["file_name"])
+    rows = [{**row, "image_id": f"elsewhere/{data.files[row['image_id']]}"} for row in data.results]
+    rows += [
+        {**row, "image_id": f"elsewhere/{name}"} for row in others for name in ("site0/000900.png", broken["file_name"])
+    ]
+    values, reading = judge(data, tmp_path, rows)
+    np.testing.assert_allclose(values, pycocotools(data, data.results), rtol=0, atol=1e-9)
+    assert reading.unexplained == 0 and reading.other_images == len(rows) - len(on_val(data))

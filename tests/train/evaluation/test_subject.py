@@ -207,7 +207,7 @@ def test_val_without_objects_counts_false_alarms_by_the_thresholds_of_the_model(
         assert answer.thresholds_of == origin
         page = Path(answer.html).read_text()
         assert "The images hold no object to judge by: there is no AP and no recall." in page
-        assert f"{2 * kept} detections at or above" in page
+        assert f"(0.132 megapixels): {2 * kept}, or {2 * kept / megapixels:.3g} false alarms per megapixel." in page
     assert content(uri)["model.json"] == before["model.json"], "no threshold was chosen"
 
 
