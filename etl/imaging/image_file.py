@@ -52,6 +52,13 @@ class ImageFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
+    def georeference(self) -> tiff.GeoReference | None:
+        """Where the pixels of an upright TIFF lie, None of others."""
+        with self._open() as file:
+            layout = tiff.read_layout(file)
+        return layout.georeference if layout is not None and layout.orientation == 1 else None
+
+    @property
     def value_range(self) -> Range | None:
         """The range of values that becomes 0 to 255, of an image of more than 8 bits; None of others."""
         return self._settings.value_range if self.wide is not None and self.wide.is_deep else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count
@@ -25,8 +25,10 @@ from etl.storage import store
 from train.detections import DEFAULT_CONFIDENCE, Detections
 from train.prediction import drawing, media
 from train.prediction.ahead import map_ahead
+from train.prediction.geojson import to_geojson
 from train.prediction.tables import Tables
 from train.prediction.tiled import MODES, own_settings, predict_images
+from train.prediction.views import View
 
 if TYPE_CHECKING:
     from train.models.model import Model
@@ -37,6 +39,7 @@ Labels = Literal["full", "short", "none"]
 LABELS: tuple[Labels, ...] = ("full", "short", "none")
 
 _PAINTERS = 2  # threads that draw and encode, on a GPU; on a CPU they would take it from the network
+_MANY_VIEWS = 100  # of an image whose progress is reported
 _QUALITY = 90  # of the JPEGs
 _SHORT = 3  # letters of a class in a short label
 _Image = tuple[media.Frame, Pixels]
@@ -81,6 +84,7 @@ class PredictAnswer(TypedDict):
     confidence: dict[str, float]  # the least score drawn, by category
     runs_on: str  # device or ONNX Runtime's execution provider, and precision
     drawn: list[str]  # annotated images and videos
+    geojson: list[str]  # of georeferenced images
     unreadable: list[Unreadable]
 
 
@@ -119,6 +123,7 @@ def predict_files(
     tables = Tables(model.categories)
     gallery = _Gallery(out, {path.resolve() for file in files if (path := store.local_path(file)) is not None})
     objects: Counter[str] = Counter()
+    geojson: list[str] = []
 
     def annotate(prediction: tuple[_Image, Detections]) -> _Annotated:
         (frame, pixels), detections = prediction
@@ -130,7 +135,7 @@ def predict_files(
         return _Annotated(frame, wh, detections if output.every else drawn, drawn, encoded, crops)
 
     frames = ((image, image[1]) for image in _readable_frames(files, model, unreadable))
-    with closing(predict_images(model, frames, mode, own_settings(model))) as predictions:
+    with closing(predict_images(model, frames, mode, own_settings(model), watch=_watch)) as predictions:
         ahead = map_ahead(annotate, predictions, _PAINTERS) if model.on_gpu else map(annotate, predictions)
         for image in ahead:
             name = image.frame.name_in(names)
@@ -138,6 +143,10 @@ def predict_files(
             objects.update(model.categories[category] for category in image.drawn.category.tolist())
             gallery.add(image.frame, names, image.picture)
             gallery.add_crops(name, image.crops)
+            if image.frame.georeference is not None:
+                content = to_geojson(name, image.detections, model.categories, image.frame.georeference)
+                geojson.append(str(out / f"{name}.geojson"))
+                store.write_json(geojson[-1], content)
     written = gallery.close()
     if not written:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
@@ -152,8 +161,14 @@ def predict_files(
         "confidence": dict(zip(model.categories, thresholds.tolist(), strict=True)),
         "runs_on": model.runs_on,
         "drawn": written,
+        "geojson": geojson,
         "unreadable": unreadable,
     }
+
+
+def _watch(views: Sequence[View]) -> Iterable[View]:
+    """Return the views of an image, and report progress within it if there are many."""
+    return progress.track(views, "predict", len(views), "view") if len(views) >= _MANY_VIEWS else views
 
 
 def _readable_frames(files: Sequence[str], model: Model, unreadable: list[Unreadable]) -> Iterator[_Image]:

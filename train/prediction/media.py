@@ -18,6 +18,7 @@ from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from etl.imaging.formats import EXTENSIONS
 from etl.imaging.image_file import ImageFile
+from etl.imaging.tiff import GeoReference
 from etl.imaging.wide import FULL_RANGES, NO_SETTINGS, PixelSettings
 from etl.storage import store
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
@@ -40,6 +41,7 @@ class Frame:
     video: str | None = None  # the path of the video
     rate: float = _DEFAULT_RATE  # frames per second of the video
     full_range: bool = False  # an image of 16 bits, all of whose values are shown because the model has no range
+    georeference: GeoReference | None = None  # of a GeoTIFF
 
     @property
     def file(self) -> str:
@@ -149,7 +151,7 @@ def _read_image(uri: str, settings: PixelSettings, *, exif: bool) -> Frame:
             needed = "a model that was trained on such images and has a range for their values"
             raise codec.UnreadableImageError("unsupported_pixels", f"samples of {header.kind}", needed)
         pixels = file.pixels(header.orientation if exif else 1)
-        return Frame(uri, pixels, full_range=file.needs_range)
+        return Frame(uri, pixels, full_range=file.needs_range, georeference=file.georeference)
     except codec.UnreadableImageError as error:
         return Frame(uri, error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -84,12 +84,19 @@ def predict_image(
 
 
 def predict_images(
-    model: Model, images: Iterable[tuple[_Key, Pixels]], mode: Mode, settings: Evaluate, plan: TilePlan | None = None
+    model: Model,
+    images: Iterable[tuple[_Key, Pixels]],
+    mode: Mode,
+    settings: Evaluate,
+    plan: TilePlan | None = None,
+    *,
+    watch: Callable[[Sequence[View]], Iterable[View]] = iter,
 ) -> Generator[tuple[_Key, Detections], None, None]:
     """Yield the merged detections of every image [H, W, 3], in order, with the image's key.
 
-    On a GPU the views of several images share a batch, so that images are taken ahead of the detections. Close the
-    generator when not all are wanted: its threads end then.
+    `watch` returns the views of an image in the same order, and may report how many were taken. On a GPU the views of
+    several images share a batch, so that images are taken ahead of the detections. Close the generator when not all are
+    wanted: its threads end then.
     """
     tile = model.tile if plan is None else plan
     inference = own_plan(model, mode, settings, tile)
@@ -104,7 +111,7 @@ def predict_images(
             by_view = [one for one in needed for _ in views[one.name]]
             every = [view for one in needed for view in views[one.name]]
             begun.append((key, image, by_view, every))
-            yield from every
+            yield from watch(every)
 
     parts: list[Detections] = []  # of the views of the first image begun
 

@@ -13,9 +13,11 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image, TiffImagePlugin
 from pycocotools.coco import COCO
 
 from etl.errors import ConfigError
+from etl.execution import progress
 from tests.train.prediction.test_tiled import saved
 from train.detections import Detections
 from train.prediction import files, media
@@ -29,7 +31,7 @@ CATEGORIES = np.array([0, 1, 0])
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URI of a model that finds the same three objects in every image, one of them below the threshold."""
 
-    def detect(_: Any, images: Any, *__: Any) -> Iterator[tuple[Any, Detections]]:
+    def detect(_: Any, images: Any, *__: Any, **___: Any) -> Iterator[tuple[Any, Detections]]:
         for key, _pixels in images:
             yield key, Detections(BOXES, SCORES, CATEGORIES, BOXES)
 
@@ -130,6 +132,74 @@ def test_crops_show_each_drawn_detection_with_a_margin(model: str, tmp_path: Pat
     assert [cv2.imread(str(path)).shape[:2] for path in crops] == [(16, 24), (28, 20)]
 
 
+def geotiff(path: Path, *, tags: dict[int, Any]) -> None:
+    """A TIFF of 60 x 80 px with tags: doubles, or whole numbers for the GeoKey directory."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        info.tagtype[tag] = 3 if tag == 34735 else 12
+        info[tag] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (80, 60)).save(path, tiffinfo=info)
+
+
+UTM = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32633)
+TIED = {33550: (0.5, 0.25, 0.0), 33922: (0.0, 0.0, 0.0, 500_000.0, 4_649_776.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("tags", "corner"),
+    [
+        ({**TIED, 34735: UTM}, (500_005.0, 4_649_773.0)),
+        ({**TIED, 34735: (1, 1, 0, 3, *UTM[4:], 1025, 0, 1, 2)}, (500_004.75, 4_649_773.125)),  # pixels are points
+        (
+            {34264: (0.0, 2.0, 0.0, 100.0, 3.0, 0.0, 0.0, 200.0, *(0.0,) * 7, 1.0), 34735: UTM},  # turned
+            (100 + 2 * 12.0, 200 + 3 * 10.0),
+        ),
+    ],
+)
+def test_detections_in_a_geotiff_are_written_in_its_coordinates(
+    model: str, tmp_path: Path, tags: dict[int, Any], corner: tuple[float, float]
+) -> None:
+    geotiff(tmp_path / "given" / "field" / "a.tif", tags=tags)
+    put(tmp_path / "given" / "b.png")
+    answer = files.predict_files(model, [tmp_path / "given"], tmp_path / "out")
+    assert answer["geojson"] == [str(tmp_path / "out" / "field" / "a.tif.geojson")]
+    found = json.loads(Path(answer["geojson"][0]).read_text())
+    assert found["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
+    assert [row["properties"]["score"] for row in found["features"]] == [0.9, 0.6]
+    (ring,) = found["features"][0]["geometry"]["coordinates"]
+    assert ring[0] == ring[-1] == pytest.approx(corner) and len(ring) == 5
+
+
+@pytest.mark.parametrize("tags", [{}, TIED, {34735: UTM}, {**TIED, 34735: (1, 1, 0, 1, 3072, 0, 1, 32767)}])
+def test_an_image_without_a_known_coordinate_system_has_no_geojson(
+    model: str, tmp_path: Path, tags: dict[int, Any]
+) -> None:
+    geotiff(tmp_path / "a.tif", tags=tags)
+    assert files.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out")["geojson"] == []
+
+
+def test_degrees_need_no_name_of_the_coordinate_system(model: str, tmp_path: Path) -> None:
+    geotiff(tmp_path / "a.tif", tags={**TIED, 34735: (1, 1, 0, 1, 2048, 0, 1, 4326)})
+    (file,) = files.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out")["geojson"]
+    assert "crs" not in json.loads(Path(file).read_text())
+
+
 def test_an_unknown_kind_of_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--labels: found 'long', expected one of full, short, none"):
         files.predict_files("nowhere", [tmp_path], tmp_path, output=files.Output(labels="long"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("side", "reported"), [(200, False), (1200, True)])
+def test_progress_within_a_large_image_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, side: int, reported: bool
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((side, side, 3), 90, np.uint8))
+    with caplog.at_level("INFO", logger="speck"):
+        files.predict_files(saved(tmp_path / "store"), [tmp_path / "a.png"], tmp_path / "out", "tiled")
+    lines = [row.getMessage() for row in caplog.records if " views (" in row.getMessage()]
+    assert bool(lines) is reported
+    if reported:
+        done = [int(line.split()[1]) for line in lines]
+        assert done == sorted(done) and len(done) > 2 and "(100%)" in lines[-1]
