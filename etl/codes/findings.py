@@ -260,8 +260,8 @@ _IMAGES = (
 _CLASSES = (
     FindingCode(
         "unused_categories", ("info",),
-        "Classes are declared and never labelled: the model would carry outputs that it cannot learn.",
-        "Remove them from source.categories, or drop them (ontology.drop).",
+        "Trained classes have no box: the model would carry outputs that it cannot learn.",
+        "Drop them (ontology.drop), or take them out of ontology.keep; the finding names the key.",
     ),
     FindingCode(
         "root_category", ("info",),
@@ -270,8 +270,8 @@ _CLASSES = (
     ),
     FindingCode(
         "digit_categories", ("warning",),
-        "Classes have a number instead of a name.",
-        "Give source.categories the file or the list that names them.",
+        "Trained classes have a number instead of a name.",
+        "Give source.categories the file or the list that names them, or rename them (ontology.rename).",
     ),
     FindingCode(
         "similar_classes", ("warning",),

@@ -260,9 +260,16 @@ class PartCounter(Tally):
         self._report_pairs("duplicate_boxes", chosen, pairs[same & (iou > DUPLICATE_IOU)])
         self._report_pairs("nested_boxes", chosen, pairs[same & (iou <= DUPLICATE_IOU) & (within > _WITHIN)])
         self._report_pairs("several_classes", chosen, pairs[~same & (iou > _SAME_OBJECT)])
-        for code, close in (("on_one_object", iou > _SAME_OBJECT), ("within", within > _WITHIN)):
-            both = np.sort(category[pairs[~same & close]], axis=1)
-            self.add((code,), (names, both[:, 0]), (names, both[:, 1]))
+        both = np.sort(category[pairs[~same & (iou > _SAME_OBJECT)]], axis=1)
+        self.add(("on_one_object",), (names, both[:, 0]), (names, both[:, 1]))
+        self._count_enclosed(network_xyxy, category, pairs[~same & (iou <= _SAME_OBJECT) & (within > _WITHIN)])
+
+    def _count_enclosed(self, xyxy: Boxes, category: Ints, pairs: Ints) -> None:
+        """Count the boxes of each class that lie in a larger one of another class, each once for that class."""
+        first_is_larger = bx.area(xyxy[pairs[:, 0]]) > bx.area(xyxy[pairs[:, 1]])
+        inner, outer = np.where(first_is_larger[:, None], pairs[:, ::-1], pairs).T
+        boxes, around = np.unique(np.stack([inner, category[outer]], axis=1), axis=0).T
+        self.add(("within",), (self.names, category[boxes]), (self.names, around))
 
     def _report_pairs(self, code: str, chosen: Ints, pairs: Ints) -> None:
         """Count pairs of boxes under the code of a finding, and keep the place of the later box of each."""

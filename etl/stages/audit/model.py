@@ -128,7 +128,7 @@ class Contested(BySize[float | None]):
 
 
 class ClassPair(NamedTuple):
-    """Two classes, and a number of pairs of their boxes."""
+    """Two classes, and a number of pairs of their boxes, or of boxes of the first."""
 
     first: str
     second: str
@@ -143,7 +143,7 @@ class Neighbours(Document):
     cap_recall: dict[int, float | None]  # by the limit of detections per image
     nearest_px: Percentiles  # distance of the centres
     on_one_object: tuple[ClassPair, ...]
-    within: tuple[ClassPair, ...]
+    within: tuple[ClassPair, ...]  # boxes of the first class that lie in a larger one of the second
 
 
 class AnchorRecall(Document):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import yaml
@@ -13,7 +13,7 @@ from etl.numbers import percent
 from etl.stages.audit.checks.remedies import how_to_drop, how_to_merge, source_classes
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.context import CheckInput, Context
-from etl.stages.audit.model import Audit
+from etl.stages.audit.model import Audit, ClassPair
 from etl.stages.audit.sample_size import LEAST
 from etl.stages.similar_names import group_similar
 
@@ -44,7 +44,7 @@ def _explain_unused(context: Context, names: Sequence[str]) -> Iterator[str]:
     """Yield sentences about classes without a box: those never labelled, and those whose boxes rules take."""
     taken = {name: _describe_taken(context, name) for name in names}
     if never := [name for name, rules in taken.items() if not rules]:
-        listed = ", or remove them from source.categories" if context.lists_classes else ""
+        listed = ", or remove them from source.categories" if context.lists_classes and context.names_classes else ""
         yield (
             f"Classes that are trained and never labelled: {enumerate_first(never)}. A model would carry outputs it "
             f"cannot learn: {how_to_drop(context, never)}{listed}."
@@ -140,9 +140,11 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
         shown = enumerate_first(
             [f"{first} and {second} ({number} objects carry both)" for first, second, number in pairs]
         )
+        key = "keep" if data.context.ontology.keep else "drop"
+        merge = how_to_merge(data.context, chain(*(pair[:2] for pair in pairs)))
         advice = (
-            f"Classes that share objects: {shown}. Where one only repeats the other, drop it (ontology.drop); where "
-            f"people could not tell them apart, {how_to_merge(data.context, chain(*(pair[:2] for pair in pairs)))}."
+            f"Classes that share objects: {shown}. Where one only repeats the other, leave it out (ontology.{key}); "
+            f"where people could not tell them apart, {merge}."
         )
         yield finding(
             "class_overlap",
@@ -155,26 +157,28 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
 def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
     """Yield a finding if the boxes of a class hold those of others: frames of a scene rather than objects in it."""
     objects = data.audit.objects_by_class
-    size = {
-        name: sum(index * number for index, number in enumerate(row.values())) / max(sum(row.values()), 1)
-        for name, row in data.audit.sizes_by_class.items()
-    }
-    enclosed: dict[str, list[str]] = {}
-    for pair in data.audit.neighbours.within:
-        inner, outer = sorted((pair.first, pair.second), key=lambda name: size[name])
-        if size[inner] < size[outer] and pair.pairs >= _ENCLOSED * objects[inner] and objects[inner] >= LEAST:
-            enclosed.setdefault(outer, []).append(inner)
+    enclosed: dict[str, list[ClassPair]] = {}
+    for pair in sorted(data.audit.neighbours.within):
+        if objects[pair.first] >= LEAST and pair.pairs >= _ENCLOSED * objects[pair.first]:
+            enclosed.setdefault(pair.second, []).append(pair)
     if enclosed:
-        shown = "; ".join(
-            f"{outer} around {enumerate_first(sorted(inner))}" for outer, inner in sorted(enclosed.items())
-        )
+        shown = "; ".join(_describe_frame(outer, pairs, objects) for outer, pairs in sorted(enclosed.items()))
         advice = (
-            f"Classes whose boxes hold nearly all boxes of others: {shown}. If they frame a scene, "
-            f"{how_to_drop(data.context, enclosed)}, for their boxes take cells and tiles from the small ones; if "
-            f"classes inside differ by place only, {how_to_merge(data.context, chain(*enclosed.values()))}."
+            f"Classes whose boxes hold {percent(_ENCLOSED, 0)} or more of the boxes of another class: {shown}. If they "
+            f"frame a scene, {how_to_drop(data.context, enclosed)}, for their boxes take cells and tiles from the "
+            "small ones."
         )
-        files = data.largest_boxes([*enclosed, *chain(*enclosed.values())])
+        inside = [[pair.first for pair in pairs if pair.first not in enclosed] for pairs in enclosed.values()]
+        if together := list(chain(*(names for names in inside if len(names) > 1))):
+            advice += f" If the classes inside differ by place only, {how_to_merge(data.context, together)}."
+        files = data.largest_boxes([*enclosed, *(pair.first for pairs in enclosed.values() for pair in pairs)])
         yield finding("enclosing_classes", advice, files, count=sum(objects[outer] for outer in enclosed))
+
+
+def _describe_frame(outer: str, pairs: Sequence[ClassPair], objects: Mapping[str, int]) -> str:
+    """Return a class with the classes inside it, and how many of their boxes lie in one of its own."""
+    inner = enumerate_first([f"{name} ({number:,} of {objects[name]:,})" for name, _, number in pairs])
+    return f"{outer} around {inner}"
 
 
 def lookalike_classes(data: CheckInput) -> Iterator[Finding]:

@@ -30,11 +30,11 @@ def how_to_drop(context: Context, names: Iterable[str]) -> str:
 def how_to_merge(context: Context, names: Iterable[str]) -> str:
     """Return how to merge classes, as a clause; a class that is renamed or merged already has to be moved."""
     sources = source_classes(context, names)
-    keys = _keys_of(context, sources)
-    if not keys:
+    moved = {key: [name for name in sources if key in _keys_of(context, [name])] for key in ("rename", "merge")}
+    entries = [f"ontology.{key} of {enumerate_first(names)}" for key, names in moved.items() if names]
+    if not entries:
         return "merge them (ontology.merge)"
-    places = " and ".join(f"ontology.{key}" for key in keys)
-    return f"merge {enumerate_first(sources)} (ontology.merge, in place of their entries in {places})"
+    return f"merge {enumerate_first(sources)} (ontology.merge, in place of {' and '.join(entries)})"
 
 
 def _keys_of(context: Context, sources: Collection[str]) -> list[str]:

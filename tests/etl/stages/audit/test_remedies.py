@@ -67,11 +67,11 @@ def test_a_class_that_is_dropped_as_told_is_no_longer_trained(
         ({"keep": ("bus", "car")}, ["bus", "car"], "merge them (ontology.merge)"),
         (
             {"rename": {"van": "lorry"}}, ["lorry", "car"],
-            "merge car, van (ontology.merge, in place of their entries in ontology.rename)",
+            "merge car, van (ontology.merge, in place of ontology.rename of van)",
         ),
         (
             {"merge": {"big": ("bus", "Bus")}}, ["big", "car"],
-            "merge car, bus, Bus (ontology.merge, in place of their entries in ontology.merge)",
+            "merge car, bus, Bus (ontology.merge, in place of ontology.merge of bus, Bus)",
         ),
     ],
 )  # fmt: skip
@@ -113,6 +113,8 @@ def test_an_unused_class_is_one_whose_trained_name_has_no_box() -> None:
     )
     listed = advice_of(audited(Ontology(), ALL, lists_classes=True), "unused_categories")
     assert listed is not None and listed.endswith("(ontology.drop), or remove them from source.categories.")
+    numbered = advice_of(audited(Ontology(), ALL, lists_classes=True, names_classes=False), "unused_categories")
+    assert numbered is not None and numbered.endswith("(ontology.drop).")  # another name would take over its number
     kept = advice_of(audited(Ontology(keep=("car", "ghost")), ALL), "unused_categories")
     assert kept is not None and kept.endswith("cannot learn: take ghost out of ontology.keep.")
     for settled in (Ontology(drop=("ghost",)), Ontology(merge={"car": ("car", "ghost")}), Ontology(keep=("car",))):
