@@ -63,9 +63,7 @@ def audit_page(
         pictures=pictures,
         split=split,
         split_tables=[] if split is None else list(_split_tables(split)),
-        resolution_table=[_resolution(8, audit.resolution.px_8), _resolution(16, audit.resolution.px_16)]
-        if audit.objects >= LEAST
-        else [],
+        resolution_table=list(_resolution_rows(audit)) if audit.objects >= LEAST else [],
         changes=[] if before is None else _changes(before, audit),
     )
 
@@ -76,6 +74,14 @@ def _split_tables(split: SplitReport) -> Iterator[tuple[str, list[list[str]]]]:
     if split.left_out:
         yield "Images that are in no split, by reason.", left_out_rows(split)
     yield f"The largest of {split.group_count:,} groups; a group is not divided.", group_rows(split, _MOST_GROUPS)
+
+
+def _resolution_rows(audit: Audit) -> Iterator[list[str]]:
+    """Yield what takes 19 in 20 boxes to 8 and to 16 px; the settings that are, where they suffice."""
+    size = audit.image_size
+    for goal, row in ((8, audit.resolution.px_8), (16, audit.resolution.px_16)):
+        sizes = {"tiled": max(row.tiled or 0, size), "full_image": max(row.full_image or 0, size)}
+        yield _resolution(goal, row.model_copy(update=sizes))
 
 
 def _resolution(goal: int, row: Resolution) -> list[str]:
@@ -197,7 +203,7 @@ def _lengths(audit: Audit) -> Figure:
     needed = "" if input_size is None else f" 19 in 20 boxes reach 8 px from network size {input_size} on."
     return histogram(
         "Box sizes at the network",
-        "Boxes by √(w·h) in network pixels, every bar half an octave wide; boxes below 8 px are rarely detected."
+        "Boxes by √(w·h) in network pixels, every bar half an octave wide; boxes below 8 px are hard to detect."
         f"{needed}",
         edges,
         bins.counts[first : last + 1],
@@ -263,16 +269,16 @@ def _cell_figures(audit: Audit) -> Iterator[Figure]:
     )
     yield grouped_bars(
         "Labelled boxes that NMS keeps",
-        "Per cent of the labelled boxes kept by greedy NMS within each class, all scores equal, by IoU threshold: an "
-        "upper bound of the recall of detectors with NMS.",
+        "Per cent of the labelled boxes kept by greedy NMS within each class, all scores equal, by IoU threshold: "
+        "the recall that a detector with NMS can reach.",
         {f"IoU {at}": [_hundred(kept)] for at, kept in audit.neighbours.nms_recall.items()},
         ["kept"],
         digits=2,
     )
     yield grouped_bars(
         "Cost of a labelling error",
-        "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: boxes "
-        "below 50 count as missed.",
+        "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: AP50 "
+        f"counts a box with less than 50 as missed. Sizes of fewer than {LEAST} boxes are left out.",
         {
             f"{px} px": [_hundred(audit.localisation[name][shift].iou) for shift in (1, 2, 5)]
             for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)

@@ -137,18 +137,21 @@ def _few_objects(report: SplitReport, gate: Gate) -> Iterator[Finding]:
     classes = _few({name: (val.categories[name], train.categories[name]) for name in val.categories}, gate.min_boxes)
     if sizes or classes:
         kinds = (("of size", sizes), ("of class", classes))
-        shown = "; ".join(f"{kind} {enumerate_first(few, _LISTED)}" for kind, few in kinds if few)
+        shown = "; ".join(f"{kind} {_list(few)}" for kind, few in kinds if few)
+        can_move = any(one + other >= gate.min_boxes for one, other in (*sizes.values(), *classes.values()))
+        remedy = "give val more images (source.split.val), or label more" if can_move else "label more of them"
         advice = (
             f"val has fewer than {gate.min_boxes} objects (gate.min_boxes) {shown}. Their metrics are mostly noise: "
-            "give val more images (source.split.val), or label more."
+            f"{remedy}."
         )
         yield finding("few_objects", advice, count=len(sizes) + len(classes))
 
 
-def _few(numbers: Mapping[str, tuple[int, int]], least: int) -> list[str]:
-    """Return each name with its numbers in val and train, of those that occur and have fewer than `least` in val."""
-    return [
-        f"{name} {in_val:,} (train {in_train:,})"
-        for name, (in_val, in_train) in numbers.items()
-        if in_val < least and in_val + in_train
-    ]
+def _few(numbers: Mapping[str, tuple[int, int]], least: int) -> dict[str, tuple[int, int]]:
+    """Return the numbers in val and train of what occurs and has fewer than `least` in val."""
+    return {name: pair for name, pair in numbers.items() if pair[0] < least and sum(pair)}
+
+
+def _list(few: Mapping[str, tuple[int, int]]) -> str:
+    listed = [f"{name} {in_val:,} (train {in_train:,})" for name, (in_val, in_train) in few.items()]
+    return enumerate_first(listed, _LISTED)

@@ -90,6 +90,21 @@ def test_tiles_of_deep_images_are_those_of_the_same_pictures_in_8_bits(
     assert not {"pixel_range", "outside_pixel_range"} & findings(plain).keys()
 
 
+def test_deep_images_in_too_wide_a_range_are_dark_after_decoding(tmp_path: Path) -> None:
+    deep(tmp_path / "data", range(8), 16)  # values up to 4080
+    wide, fitting = (
+        findings(build(config(tmp_path / "data", tmp_path / name, **source)))
+        for name, source in (("wide", {"pixel_range": [0, 65535]}), ("fitting", {}))
+    )
+    dark = wide["dark_images"]
+    assert (dark.count, dark.severity) == (8, "warning")
+    assert (
+        len(dark.files) == 8 and "8 of 8 images" in dark.advice and "8 of them under 16 (nearly black)" in dark.advice
+    )
+    assert "source.pixel_range sets" in dark.advice
+    assert "dark_images" not in fitting
+
+
 def test_a_later_build_uses_the_pinned_range_and_its_bytes_are_those_of_a_full_build(tmp_path: Path) -> None:
     settings = config(tmp_path / "data", tmp_path / "store")
     deep(tmp_path / "data", range(8))

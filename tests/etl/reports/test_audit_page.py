@@ -233,3 +233,15 @@ def test_any_figures_make_well_formed_drawings(values: list[float], name: str) -
         for rect in root.iter("rect"):
             assert 0 <= float(rect.attrib["x"]) <= wide + 0.1
             assert float(rect.attrib["width"]) >= 0 and float(rect.attrib["height"]) >= 0
+
+
+def test_the_table_of_resolutions_shows_the_current_settings_where_they_suffice() -> None:
+    html = audit_page.audit_page(many_classes(3, boxes=20))  # 12.6 px
+    rows = re.findall(r'<th scope="row">(\d+) px at the network</th>(.*?)</tr>', html)
+    cells = {int(goal): re.findall(r"<td>(.*?)</td>", row) for goal, row in rows}
+    assert cells[8] == ["640", "640", "640", "1 times", "1 times"]
+    tiled, whole, tile, factor, cost = (float(cell.replace("\u202f", "").split()[0]) for cell in cells[16])
+    side = (20 * 8) ** 0.5  # of every box
+    assert tiled == pytest.approx(640 * 16 / side, abs=32) and whole == pytest.approx(800 * 16 / side, abs=32)
+    assert tile == pytest.approx(640 * side / 16, abs=16)
+    assert factor == pytest.approx(16 / side, abs=0.02) and cost == pytest.approx((16 / side) ** 2, abs=0.04)

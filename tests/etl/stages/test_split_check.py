@@ -187,6 +187,9 @@ def test_few_objects_of_a_size_or_class_in_val_are_a_warning_with_the_numbers() 
     assert (few.severity, few.count) == ("warning", 3)
     assert "fewer than 50 objects" in few.advice
     assert "of size medium 0 (train 1), large 3 (train 0); of class bus 0 (train 2)" in few.advice
+    assert few.advice.endswith("mostly noise: label more of them.")  # train has none to give
+    rich = [*TRAIN, ("b0/x.jpg", "train", [60.0] * 47), ("v/x.jpg", "val", [20.0] * 55 + [60.0] * 3)]
+    assert "give val more images" in finding_of("few_objects", rich, boxes=box_rows(rich)).advice
     assert [row.code for row in check_split(report_of(images, boxes), Gate(min_boxes=0), remedies(images))] == []
 
 
