@@ -54,6 +54,7 @@ OUTPUTS = {  # by kind of DAG
     "evaluate": RunOutput("evaluate", "model", "models/{id}/evaluation.html"),
 }
 _OUTPUT_URI = re.compile(r"(?:/trials/([0-9a-f]{8})/[^/]+/snapshots)?/([0-9a-f]{16})/?$")
+_OTHER_EVALUATION = re.compile(r"/(evaluations/[\w.-]+/evaluation\.html)$")  # not the model's own
 _TRIAL = re.compile(r"[0-9a-f]{8}")
 _TRIAL_PAGE = "trials/{trial}/{id}/audit.html"  # of a trial build
 _ENDED = ("success", "failed")
@@ -200,6 +201,12 @@ def label_errors_tab(request: Request, dag_id: str, user: GetUserDep) -> HTMLRes
     return RedirectResponse(f"{dataset_path}/{LABEL_ERRORS}/{name}/{SUSPECTS_HTML}")
 
 
+@app.get("/datasets/{dataset}/evaluations/{name}/{file}")
+def evaluation_report(dataset: str, name: str, file: str, user: GetUserDep) -> HTMLResponse:
+    """Return the report of an evaluation that is not kept with a model."""
+    return _report(_config(dataset, "evaluate", user), "evaluations", name, file)
+
+
 @app.get("/dags/{dag_id}")
 def dag_tab(request: Request, dag_id: str, user: GetUserDep) -> RedirectResponse:
     """Redirect from a DAG to its dataset's page."""
@@ -230,6 +237,8 @@ def run_tab(
     output = OUTPUTS[kind]
     dataset_path = f"{_root(request)}/datasets/{config.name}"
     result = _task_result(session, dag_id, run_id, output.task)
+    if (other := _OTHER_EVALUATION.search(str(result.get("html", "")))) is not None:
+        return RedirectResponse(f"{dataset_path}/{other[1]}")
     if (match := _OUTPUT_URI.search(str(result.get(output.key, "")))) is not None:
         path = (_TRIAL_PAGE if match[1] else output.page).format(trial=match[1], id=match[2])
         return RedirectResponse(f"{dataset_path}/{path}")

@@ -27,6 +27,7 @@ from etl.storage.paths import (
     AUDIT_JSON,
     EVALUATION_HTML,
     EVALUATION_JSON,
+    EVALUATIONS,
     LABEL_ERRORS,
     MANIFEST,
     MODEL_JSON,
@@ -46,9 +47,11 @@ METRICS = ("AP", "AP50", *(f"AP_{name}" for name in BUCKETS))
 PAGES = {  # pages in each folder of these folders
     SNAPSHOTS: (AUDIT_HTML, SAMPLES_HTML),
     MODELS: (EVALUATION_HTML,),
+    EVALUATIONS: (EVALUATION_HTML,),
     LABEL_ERRORS: (SUSPECTS_HTML,),
 }
 _ID = re.compile(r"[0-9a-f]{16}(-[a-z]+)?")
+_NAME = re.compile(r"\w[\w.-]*")  # of an evaluation
 _CACHED_FILES = 4096  # small files; a dataset has about a hundred
 _STAGE = re.compile(r"[a-z]+")
 _CACHED_PAGES = 16  # up to a few MB each
@@ -176,9 +179,9 @@ def newest_suspects(config: Config) -> str | None:
 
 
 def read_report(config: Config, folder: str, name: str, file: str) -> bytes:
-    """Return a page of a snapshot or a model as it was written; StoreError if there is no such page."""
+    """Return a page of a snapshot, a model or an evaluation as written; StoreError if there is no such page."""
     uri = f"{config.home}/{folder}/{name}"
-    allowed = file in PAGES.get(folder, ()) and _ID.fullmatch(name)
+    allowed = file in PAGES.get(folder, ()) and (_NAME if folder == EVALUATIONS else _ID).fullmatch(name)
     stamps = {entry.path: entry.stamp for entry in store.list_files(uri)} if allowed else {}
     if file not in stamps:
         raise StoreError(f"{config.name}: no page {folder}/{name}/{file}")

@@ -9,7 +9,7 @@
     shards/<sha256>.tar                     the samples of all snapshots
     models/<id>/                            ModelPaths
     runs/<id>/                              RunPaths: a training run, resumable until it has finished
-    evaluations/<name>/                     EvaluationPaths: an evaluation of detections from a file
+    evaluations/<name>/                     EvaluationPaths: an evaluation that is not kept with a model
     label_errors/<id>/                      LabelErrorPaths: labels that are probably wrong, found by a model or a run
     missing/<model>/                        the same, of earlier versions
     audit/  performance/                    the report of `speck audit`, the Dask report of each stage
@@ -35,6 +35,7 @@ WEIGHTS = "weights.safetensors"
 EVALUATION_JSON, EVALUATION_HTML = "evaluation.json", "evaluation.html"
 RUN_JSON = "run.json"
 REFUSED_HTML = "refused.html"
+EVALUATIONS = "evaluations"
 LABEL_ERRORS, SUSPECTS_HTML = "label_errors", "suspects.html"
 
 _TRIALS = "trials"
@@ -173,8 +174,8 @@ class DatasetPaths:
         return ModelPaths(f"{self.models}/{name}")
 
     def evaluation(self, name: str) -> EvaluationPaths:
-        """Return the files of an evaluation of detections from a file."""
-        return EvaluationPaths(f"{self.home}/evaluations/{name}")
+        """Return the files of an evaluation that is not kept with a model."""
+        return EvaluationPaths(f"{self.home}/{EVALUATIONS}/{name}")
 
     def label_errors(self, name: str) -> LabelErrorPaths:
         """Return the files of the suspects of a model or a run of cross-fitted models, by its id."""

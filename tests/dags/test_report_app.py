@@ -188,6 +188,25 @@ def test_a_report_is_the_one_in_the_store(visit, paths, home):
     assert visit(paths["audit"]).content == store.read_bytes(store.join(home, "snapshots", newest, "audit.html"))
 
 
+def test_a_report_beside_the_model_is_served_and_a_run_leads_to_it(visit, home, airflow, monkeypatch):
+    name = f"{MODEL}-grown-{'0' * 16}-test"
+    report = store.join(home, "evaluations", name, "evaluation.html")
+    store.write_bytes(report, b"<p>on test</p>")
+    page = f"/speck/datasets/grown/evaluations/{name}/evaluation.html"
+    assert visit(page).content == b"<p>on test</p>"
+    assert visit(page, role=None).status_code == 401
+    for path in (
+        page.replace(name, "..%2fmodels"),
+        page.replace(name, "..."),
+        page.replace("evaluation.html", "x.json"),
+    ):
+        assert visit(path).status_code == 404, path
+    import speck_pages
+
+    monkeypatch.setattr(speck_pages, "_task_result", lambda *_: {"model": f"x/{MODEL}", "html": report})
+    assert visit("/speck/runs/grown_build/manual__1").headers["location"] == page
+
+
 def test_an_unknown_page_is_a_404_and_no_path_leads_out_of_the_store(visit, paths):
     audit, model = paths["audit"], paths["model"]
     for path in [
