@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 
 import numpy as np
@@ -16,6 +17,7 @@ from etl.snapshots.snapshot import Snapshot
 from train.detections import Detections, Index, no_detections
 from train.evaluation import bootstrap, coco, metrics
 from train.evaluation.detectors import DetectedImages, Detector
+from train.evaluation.gate import BUCKET_METRICS
 from train.evaluation.halves import Halves, divide, resample_parts
 from train.evaluation.images import EvalImage
 from train.evaluation.matching import match_images
@@ -37,13 +39,14 @@ _TILES = tiles(BASE_SCALE)
 
 @dataclass
 class _Tried:
-    """A candidate on all images: its detections, seconds and resampled metric."""
+    """A candidate on all images: its detections, seconds and metric."""
 
     candidate: Candidate
     detections: list[Detections]
     seconds: float  # per image
     value: Mapping[str, float]  # of the halves and of all images
-    resampled: Mapping[str, Floats]
+    by_size: Mapping[str, Floats]  # AP, and AP of each size that a plan must keep
+    resample: Callable[[str], Floats]  # the metric on resamples of a part
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,7 @@ class _Val:
     categories: int
     scale: Sequence[float]
     metric: str
+    kept: tuple[str, ...]  # AP, and AP by size, in which no plan may lose to the tiles
     halves: Halves
     weights: Mapping[str, Index]  # of the halves and all images
     objects: Index  # that the metric counts in each image
@@ -76,20 +80,22 @@ def detect_and_choose(
     every = [FULL_IMAGE, *map(tiles, passes.all_scales(geometry.tile))]
     stream = running.results(images, every, methods, most)
     results = list(progress.track(stream, "evaluation", len(images), "image"))
-    metric, objects = _metric(config, images, detector)
+    counts = _count_objects(config, images, detector)
+    metric, objects = _metric(config, counts)
     plain = tiled.plan_of_mode("combined", geometry.tile, config.evaluate, most)
     scale = detector_scale(config, detector, images)
     halves = _halves(snapshot, images, objects)
     val = _Val(
-        images, results, running, len(detector.categories), scale, metric, halves,
-        resample_parts(halves.first, _RESAMPLES), objects,
+        images, results, running, len(detector.categories), scale, metric,
+        ("AP", *(name for name in BUCKET_METRICS.values() if counts[name].sum() >= config.gate.min_boxes)),
+        halves, resample_parts(halves.first, _RESAMPLES), objects,
     )  # fmt: skip
     if objects.sum() < LEAST_OBJECTS or np.count_nonzero(objects) < 2:
         reason = (
             f"All passes are merged at once: to choose a plan, val needs {LEAST_OBJECTS} objects in two images, "
             f"and has {int(objects.sum())} in {np.count_nonzero(objects)}."
         )
-        chosen = _Tried(Candidate(ALL_PASSES, plain), *_merged_at_once(results, merge.method), {}, {})
+        chosen = _measure(val, Candidate(ALL_PASSES, plain), *_merged_at_once(results, merge.method))
         choice = InferenceChoice(
             name=ALL_PASSES, chosen=plain, metric=metric, held_out=None, alternatives=(), reason=reason
         )
@@ -121,21 +127,27 @@ def _geometry(
     return geometry, labels.max_detections if limit == "auto" else limit
 
 
-def _metric(config: Config, images: Sequence[EvalImage], detector: Detector) -> tuple[str, Index]:
+def _count_objects(config: Config, images: Sequence[EvalImage], detector: Detector) -> dict[str, Index]:
+    """Return the objects that AP, the gate's metric and AP by bucket count in each image."""
+    nothing = [no_detections() for _ in images]
+    scaled = scaled_images([image.truth for image in images], nothing, detector_scale(config, detector, images))
+    counts: dict[str, Index] = {}
+    for metric in ("AP", config.gate.metric, *BUCKET_METRICS.values()):
+        size = _size_of(metric)
+        matched = match_images(scaled, len(detector.categories), coco.IOU, sizes=[size])
+        counts[metric] = np.stack([category.objects for category in matched.ranges[size]]).sum(axis=0)
+    return counts
+
+
+def _metric(config: Config, counts: Mapping[str, Index]) -> tuple[str, Index]:
     """Return the gate's metric, or AP if val has too few objects of its size, and the objects of each image."""
-    truth = [image.truth for image in images]
     wanted = config.gate.metric
-    for metric in (wanted, "AP"):
-        size = size_range_of(metric.partition("_")[2])
-        empty = [no_detections() for _ in truth]
-        matched = match_images(
-            scaled_images(truth, empty, detector_scale(config, detector, images)), len(detector.categories), coco.IOU,
-            sizes=[size],
-        )  # fmt: skip
-        objects: Index = np.sum([category.objects for category in matched.ranges[size]], axis=0)
-        if objects.sum() >= config.gate.min_boxes:
-            return metric, objects
-    return "AP", objects
+    metric = wanted if counts[wanted].sum() >= config.gate.min_boxes else "AP"
+    return metric, counts[metric]
+
+
+def _size_of(metric: str) -> str:
+    return size_range_of(metric.partition("_")[2])
 
 
 def _halves(snapshot: Snapshot, images: Sequence[EvalImage], objects: Index) -> Halves:
@@ -167,13 +179,19 @@ def _apply(val: _Val, plans: Sequence[InferencePlan]) -> tuple[list[Detections],
 
 def _measure(val: _Val, candidate: Candidate, detections: list[Detections], seconds: float) -> _Tried:
     truth = [image.truth for image in val.images]
-    size = size_range_of(val.metric.partition("_")[2])
-    matched = match_images(scaled_images(truth, detections, val.scale), val.categories, coco.IOU, sizes=[size])
-    values = {name: bootstrap.average_precision(matched, val.metric, weights) for name, weights in val.weights.items()}
-    return _Tried(
-        candidate, detections, seconds, {name: float(all_[0]) for name, all_ in values.items()},
-        {name: all_[1:] for name, all_ in values.items()},
-    )  # fmt: skip
+    sizes = list(dict.fromkeys(map(_size_of, (val.metric, *val.kept))))
+    matched = match_images(scaled_images(truth, detections, val.scale), val.categories, coco.IOU, sizes=sizes)
+
+    def once(metric: str, part: str) -> float:
+        return float(bootstrap.average_precision(matched, metric, val.weights[part][:1])[0])
+
+    @cache
+    def resample(part: str) -> Floats:
+        return bootstrap.average_precision(matched, val.metric, val.weights[part][1:])
+
+    value = {part: once(val.metric, part) for part in val.weights}
+    by_size = {part: np.array([once(metric, part) for metric in val.kept]) for part in val.weights}
+    return _Tried(candidate, detections, seconds, value, by_size, resample)
 
 
 def _choose(
@@ -181,14 +199,17 @@ def _choose(
 ) -> tuple[_Tried, InferenceChoice]:
     """Return the chosen plan on all images, and the choice with its alternatives."""
     tried = {candidate.name: _try(val, candidate) for candidate in candidates}
-    bases = [pick_cheapest([*tried.values()], part, tolerance).candidate for part in val.weights]
-    for base in dict.fromkeys(bases):
-        tried |= {one.name: _try(val, one) for one in merge_candidates(base, methods)}
-    by_first, by_second = (pick_cheapest([*tried.values()], half, tolerance) for half in ("first", "second"))
     fine = tried[name_passes([_TILES])]
+
+    def pick(part: str) -> _Tried:
+        return pick_cheapest(eligible([*tried.values()], fine, part, tolerance), part, tolerance)
+
+    for base in dict.fromkeys(pick(part).candidate for part in val.weights):
+        tried |= {one.name: _try(val, one) for one in merge_candidates(base, methods)}
+    by_first, by_second = pick("first"), pick("second")
     held_out, of_tiles = val.mean(by_second, by_first), val.mean(fine, fine)
-    best = pick_cheapest([by_first, by_second], "all", tolerance)
-    chosen = best if held_out >= of_tiles - tolerance else fine
+    finalists = eligible([by_first, by_second], fine, "all", tolerance) if held_out >= of_tiles - tolerance else []
+    chosen = pick_cheapest(finalists or [fine], "all", tolerance)
     reference = _measure(val, Candidate(ALL_PASSES, plain), *_merged_at_once(val.results, plain.merge.method))
     choice = InferenceChoice(
         name=chosen.candidate.name,
@@ -196,7 +217,7 @@ def _choose(
         metric=val.metric,
         held_out=round(held_out, 6),
         alternatives=tuple(map(_alternative, (*tried.values(), reference))),
-        reason=_reason(val, chosen, [*tried.values()], held_out, of_tiles),
+        reason=_reason(val, chosen, [*tried.values()], fine, held_out, of_tiles, tolerance),
     )
     if chosen.candidate.calibrated:
         chosen = _measure(val, chosen.candidate, *_apply(val, [choice.chosen] * len(val.images)))
@@ -210,6 +231,11 @@ def _fitted(val: _Val, candidate: Candidate) -> InferencePlan:
     return _calibrated(val, candidate.plan, np.ones_like(val.halves.first))
 
 
+def eligible(tried: Sequence[_Tried], tiles_alone: _Tried, part: str, tolerance: float) -> list[_Tried]:
+    """Return the plans that lose no more than the tolerance to the tiles alone, in AP and in AP of any size."""
+    return [one for one in tried if not np.any(tiles_alone.by_size[part] - one.by_size[part] > tolerance)]
+
+
 def pick_cheapest(tried: Sequence[_Tried], part: str, tolerance: float) -> _Tried:
     """Return the cheapest plan whose metric on a part of the images ties with the best.
 
@@ -221,11 +247,15 @@ def pick_cheapest(tried: Sequence[_Tried], part: str, tolerance: float) -> _Trie
     for one in tried:
         cost.setdefault(_views_of(one.candidate.plan), one.seconds)
     for one in sorted(tried, key=lambda one: cost[_views_of(one.candidate.plan)]):
-        loss = best.value[part] - one.value[part]
-        interval = bootstrap.percentile_interval(best.resampled[part] - one.resampled[part])
-        if one is best or (loss <= tolerance and interval is not None and interval[0] <= 0):
+        if one is best or (best.value[part] - one.value[part] <= tolerance and _tie(best, one, part)):
             return one
     return best
+
+
+def _tie(best: _Tried, other: _Tried, part: str) -> bool:
+    """Return whether the 95 % interval of what a plan loses to the best includes 0, on the same resamples."""
+    interval = bootstrap.percentile_interval(best.resample(part) - other.resample(part))
+    return interval is not None and interval[0] <= 0
 
 
 def _views_of(plan: InferencePlan) -> tuple[InferencePass, ...]:
@@ -266,14 +296,19 @@ def _alternative(one: _Tried) -> PlanAlternative:
     )  # fmt: skip
 
 
-def _reason(val: _Val, chosen: _Tried, tried: Sequence[_Tried], held_out: float, of_tiles: float) -> str:
+def _reason(
+    val: _Val, chosen: _Tried, tried: Sequence[_Tried], fine: _Tried, held_out: float, of_tiles: float, tolerance: float
+) -> str:
     """Return the sentence that explains the choice."""
-    value, best = chosen.value["all"], max(tried, key=lambda one: one.value["all"])
+    keeping = eligible(tried, fine, "all", tolerance)
+    best = max(keeping, key=lambda one: one.value["all"])
     rank = "the best" if best is chosen else f"the best being {best.value['all']:.3f} ({best.candidate.name})"
+    alone = name_passes([_TILES])
     return (
-        f"{chosen.candidate.name}: {val.metric} {value:.3f} on val at {chosen.seconds:.3f} s per image, {rank} of "
-        f"{len(tried)} plans; the plans chosen on one half of val's {val.halves.by} reach {held_out:.3f} on the other "
-        f"half, {name_passes([_TILES])} {of_tiles:.3f} there (means of both ways)."
+        f"{chosen.candidate.name}: {val.metric} {chosen.value['all']:.3f} on val at {chosen.seconds:.3f} s per image, "
+        f"{rank} of {len(keeping)} plans; {len(tried) - len(keeping)} others lose over {tolerance:g} to {alone} in AP "
+        f"or the AP of a size; the plans chosen on one half of val's {val.halves.by} reach {held_out:.3f} on the other "
+        f"half, {alone} {of_tiles:.3f} there (means of both ways)."
     )
 
 

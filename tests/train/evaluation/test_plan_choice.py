@@ -112,7 +112,10 @@ def test_a_pass_that_adds_false_alarms_is_left_out() -> None:
         == pytest.approx(0.1, abs=0.05)
     )
     assert choice.chosen.max_detections == 300
-    assert "tiles x1: AP_small 1.000 on val at 0.1" in choice.reason and "the best of 6 plans" in choice.reason
+    assert (
+        "tiles x1: AP_small 1.000 on val at 0.1" in choice.reason
+        and "the best of 4 plans; 2 others lose over 0.01" in choice.reason
+    )
     assert "one half of val's groups reach 1.000 on the other half, tiles x1 1.000 there" in choice.reason
 
 
@@ -132,6 +135,21 @@ def test_a_pass_that_finds_what_tiles_miss_is_used_for_its_sizes() -> None:
     assert value(choice, choice.name) == 1.0 > value(choice, "all passes")
     assert sum(map(len, detected.detections["combined"])) == 12 * 12
     assert detected.seconds["combined"] / 12 == pytest.approx(0.11, abs=0.05)
+
+
+def test_a_plan_that_is_better_at_the_metric_and_worse_at_another_size_is_not_chosen() -> None:
+    def truth(number: int) -> list[tuple[float, ...]]:
+        return objects(number, (12, 16, 60))
+
+    def sees(name: str, number: int, rng: np.random.Generator) -> list[tuple[float, ...]]:
+        small = [(*box, 0.9) for box in truth(number) if box[2] - box[0] < 32]
+        large = [(*box, 0.9) for box in truth(number) if box[2] - box[0] > 32]
+        return small if name == "full_image" else [*small[number % 2 :], *large]
+
+    _, choice = choose(sees, truth=truth)
+    assert value(choice, "full image") > value(choice, "tiles x1"), "of small objects"
+    assert choice.name != "full image"
+    assert "tiles x1" in [one.name for one in choice.chosen.passes]
 
 
 @pytest.mark.parametrize(("lost", "expected"), [(0, "full image"), (4, "tiles x1")])
