@@ -17,7 +17,7 @@ from etl.snapshots.snapshot import Snapshot
 from train.detections import Detections, Index, no_detections
 from train.evaluation import bootstrap, coco, metrics
 from train.evaluation.detectors import DetectedImages, Detector
-from train.evaluation.gate import BUCKET_METRICS
+from train.evaluation.gate import AUTO, BUCKET_METRICS, EVERY_SIZE_METRIC, SMALL_METRIC, gate_metric
 from train.evaluation.halves import Halves, divide, resample_parts
 from train.evaluation.images import EvalImage
 from train.evaluation.matching import match_images
@@ -91,14 +91,8 @@ def detect_and_choose(
         halves, resample_parts(halves.first, _RESAMPLES), objects,
     )  # fmt: skip
     if objects.sum() < LEAST_OBJECTS or np.count_nonzero(objects) < 2:
-        reason = (
-            f"All passes are merged at once: to choose a plan, val needs {LEAST_OBJECTS} objects in two images, "
-            f"and has {int(objects.sum())} in {np.count_nonzero(objects)}."
-        )
-        chosen = _measure(val, Candidate(ALL_PASSES, plain), *_merged_at_once(results, merge.method))
-        choice = InferenceChoice(
-            name=ALL_PASSES, chosen=plain, metric=metric, held_out=None, alternatives=(), reason=reason
-        )
+        fault = f"val needs {LEAST_OBJECTS} objects in two images, and has {int(objects.sum())} in "
+        chosen, choice = _unchosen(val, plain, f"{fault}{np.count_nonzero(objects)}")
     else:
         chosen, choice = _choose(
             val, pass_candidates(geometry, merge, most), methods, plain, config.gate.max_regression
@@ -132,7 +126,8 @@ def _count_objects(config: Config, images: Sequence[EvalImage], detector: Detect
     nothing = [no_detections() for _ in images]
     scaled = scaled_images([image.truth for image in images], nothing, detector_scale(config, detector, images))
     counts: dict[str, Index] = {}
-    for metric in ("AP", config.gate.metric, *BUCKET_METRICS.values()):
+    wanted = [] if config.gate.metric == AUTO else [config.gate.metric]
+    for metric in (EVERY_SIZE_METRIC, *BUCKET_METRICS.values(), *wanted):
         size = _size_of(metric)
         matched = match_images(scaled, len(detector.categories), coco.IOU, sizes=[size])
         counts[metric] = np.stack([category.objects for category in matched.ranges[size]]).sum(axis=0)
@@ -141,8 +136,8 @@ def _count_objects(config: Config, images: Sequence[EvalImage], detector: Detect
 
 def _metric(config: Config, counts: Mapping[str, Index]) -> tuple[str, Index]:
     """Return the gate's metric, or AP if val has too few objects of its size, and the objects of each image."""
-    wanted = config.gate.metric
-    metric = wanted if counts[wanted].sum() >= config.gate.min_boxes else "AP"
+    wanted = gate_metric(config.gate, int(counts[SMALL_METRIC].sum()))
+    metric = wanted if counts[wanted].sum() >= config.gate.min_boxes else EVERY_SIZE_METRIC
     return metric, counts[metric]
 
 
@@ -194,12 +189,23 @@ def _measure(val: _Val, candidate: Candidate, detections: list[Detections], seco
     return _Tried(candidate, detections, seconds, value, by_size, resample)
 
 
+def _unchosen(val: _Val, plain: InferencePlan, fault: str) -> tuple[_Tried, InferenceChoice]:
+    """Return the plan of all passes where none can be chosen, and the fault as the reason."""
+    chosen = _measure(val, Candidate(ALL_PASSES, plain), *_merged_at_once(val.results, plain.merge.method))
+    reason = f"All passes are merged at once: to choose a plan, {fault}."
+    return chosen, InferenceChoice(
+        name=ALL_PASSES, chosen=plain, metric=val.metric, held_out=None, alternatives=(), reason=reason
+    )
+
+
 def _choose(
     val: _Val, candidates: Sequence[Candidate], methods: Sequence[str], plain: InferencePlan, tolerance: float
 ) -> tuple[_Tried, InferenceChoice]:
     """Return the chosen plan on all images, and the choice with its alternatives."""
     tried = {candidate.name: _try(val, candidate) for candidate in candidates}
     fine = tried[name_passes([_TILES])]
+    if not max(one.value["all"] for one in tried.values()) > 0:
+        return _unchosen(val, plain, f"{val.metric} must be above 0, and is 0 for each of {len(tried)} plans")
 
     def pick(part: str) -> _Tried:
         return pick_cheapest(eligible([*tried.values()], fine, part, tolerance), part, tolerance)
