@@ -153,9 +153,7 @@ def predict(
         typer.Argument(help="Images, videos, folders, quoted glob patterns, or URIs.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="Output folder for tables and annotated media.")] = Path("predictions"),
-    mode: Annotated[
-        str, typer.Option(help="full_image, tiled, or combined: the plan chosen for the model.")
-    ] = "combined",
+    mode: Annotated[str, typer.Option(help="full_image, tiled, or combined (the chosen plan).")] = "combined",
     confidence: Annotated[
         str, typer.Option(help="Minimum score to write and draw; auto: the best-F1 threshold of each class.")
     ] = "auto",
