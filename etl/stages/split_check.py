@@ -149,7 +149,7 @@ def _few_objects(report: SplitReport, gate: Gate) -> Iterator[Finding]:
 
 def _few(numbers: Mapping[str, tuple[int, int]], least: int) -> dict[str, tuple[int, int]]:
     """Return the numbers in val and train of what occurs and has fewer than `least` in val."""
-    return {name: pair for name, pair in numbers.items() if pair[0] < least and sum(pair)}
+    return {name: pair for name, pair in numbers.items() if pair[0] < least and any(pair)}
 
 
 def _list(few: Mapping[str, tuple[int, int]]) -> str:
