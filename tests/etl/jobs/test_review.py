@@ -12,7 +12,7 @@ from rich.console import Console
 
 from etl.config import Config
 from etl.execution import cluster
-from etl.jobs import build as jobs
+from etl.jobs import build as jobs, ingest
 from etl.lifecycle import review, trial
 from etl.lifecycle.retention import collect_garbage
 from etl.reports import plan_table
@@ -122,3 +122,19 @@ def test_a_trial_uses_the_answers_of_its_dataset_and_gc_keeps_them(reviewed: Any
     before = review.load_answers(config.home)
     collect_garbage(config)
     assert review.load_answers(config.home) == before != ()
+
+
+def test_a_build_in_progress_is_not_resumed_with_other_answers(dataset: Any, tmp_path: Path) -> None:
+    config = dataset.config(tmp_path / "store")
+    snapshot = Snapshot.open(dataset.build(config)["snapshot"])
+    answers = answers_about(snapshot)
+
+    def work() -> str:
+        with cluster.serial() as here:
+            return str(ingest.run(config, here)["work"])
+
+    without = work()
+    review.import_answers(config, file_of(snapshot, [{**answers[0], "answer": "correct"}]), "correct.json")
+    assert work() == without  # no label changes
+    review.import_answers(config, file_of(snapshot, answers), "errors.json")
+    assert work() != without
