@@ -63,6 +63,7 @@ def airflow(home):
         from airflow.models.dagrun import DagRun
         from airflow.utils.db import initdb
         from airflow.utils.session import create_session
+        from sqlalchemy import delete
 
         patch.setattr(settings, "PLUGINS_FOLDER", str(DAGS / "plugins"))
         plugins_manager._get_plugins.cache_clear()
@@ -80,6 +81,9 @@ def airflow(home):
                     )
                 )
         yield create_app(apps="core")
+        with create_session() as session:  # another module may write the same rows
+            for model in (DagRun, DagModel, DagBundleModel):
+                session.execute(delete(model))
         plugins_manager._get_plugins.cache_clear()
         plugins_manager.get_fastapi_plugins.cache_clear()
 
