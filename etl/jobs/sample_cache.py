@@ -1,6 +1,7 @@
-"""The sample cache: samples taken from the newest snapshot, for images with an unchanged key.
+"""The sample cache: samples taken from the newest snapshot, for units with an unchanged key.
 
-A key is a digest of everything that determines the bytes of an image's samples.
+A unit is what an image makes at once: its base samples, or the augmented samples that use one of its sets of donors. A
+key is a digest of everything that determines the bytes of a unit's samples.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ from etl.imaging.wide import PixelSettings
 from etl.plan import Plan
 from etl.snapshots.snapshot import Snapshot, head
 from etl.sources.images import pixel_settings
-from etl.stages.augment.donors import Donors
+from etl.stages.augment.donors import SETS, Donors, donor_set
 from etl.storage import shard, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, shard_file
 from etl.storage.work import WorkDir
 
-KEYS = pa.schema([("image_id", pa.string()), ("key", pa.string())])
+KEYS = pa.schema([("unit", pa.string()), ("key", pa.string())])
 _STAGES = ("tile", "augment", "shard")  # whose code makes samples
 _IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation", "exif_applied", "split")
 _BOX = ("annotation_id", "category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
+_AUGMENTED = ("train", schema.DIVIDED)  # splits of images with augmented samples
 _SAMPLE_STAGES = pa.array(["tile", "augment"])  # whose ledger rows have a sample_id
 _SPAN_BYTES = 64_000_000  # most that is read at once
 
@@ -60,10 +62,10 @@ def sample_keys(
     versions: Mapping[str, int],
     donors: Donors,
 ) -> pa.Table:
-    """Return the key of each image's samples, by image_id.
+    """Return the keys, sorted by unit.
 
     `annotations` are the boxes after the ontology, in the order of their image's samples; `donors` names the images
-    whose pixels are pasted into an image's samples.
+    whose pixels are in an image's augmented samples.
     """
     shared = [
         plan.tile.model_dump(mode="json"),
@@ -71,8 +73,7 @@ def sample_keys(
         [config.shard.jpeg, config.shard.quality],
         [versions[stage] for stage in _STAGES],
     ]
-    settings = [part.model_dump(mode="json") for part in (plan.rate, config.augment)]
-    of_train = [plan.negatives, plan.negatives_far, *settings]
+    of_train = [plan.negatives, plan.negatives_far]
     of_split = {split: digest(shared, of_train if split == "train" else None) for split in schema.SPLITS}
     if isinstance(config.source.split, SplitRatios):
         of_split[schema.DIVIDED] = digest(shared, of_train, config.source.split.model_dump(mode="json"))
@@ -85,8 +86,27 @@ def sample_keys(
         )
         for row in rows
     }
-    keys = {name: digest(key, [own[donor] for donor in donors.get(name, ())]) for name, key in own.items()}
-    return pa.table({"image_id": sorted(keys), "key": [keys[name] for name in sorted(keys)]}, schema=KEYS)
+    keys = dict(own)
+    augmented = [row["image_id"] for row in rows if row["split"] in _AUGMENTED] if config.augment.copies else []
+    settings = [part.model_dump(mode="json") for part in (plan.rate, config.augment)]
+    for image in augmented:
+        for number, names in enumerate(donors.get(image, [()] * SETS)):
+            keys[unit_of(image, number)] = digest(own[image], settings, [own[name] for name in names])
+    return pa.table({"unit": sorted(keys), "key": [keys[name] for name in sorted(keys)]}, schema=KEYS)
+
+
+def unit_of(image: str, number: int | None) -> str:
+    """Return the unit of an image's augmented samples that use a set of donors; of its base samples for None."""
+    return image if number is None else f"{image}/{number}"
+
+
+def unit_column(samples: pa.Table) -> pa.Array:
+    """Return the unit of each sample."""
+    kinds = pc.struct_field(samples["recipe"], "kind").to_pylist()
+    rows = zip(samples["image_id"].to_pylist(), samples["sample_id"].to_pylist(), kinds, strict=True)
+    return pa.array(
+        [unit_of(image, None if kind == schema.BASE else donor_set(name)) for image, name, kind in rows], pa.string()
+    )
 
 
 def _pixels_of(image: Mapping[str, object], settings: PixelSettings) -> list[object]:
@@ -105,31 +125,34 @@ def _boxes_by_image(annotations: pa.Table) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def plan_reuse(work: WorkDir, keys: pa.Table) -> pa.Array:
-    """Write the keys of this build and the snapshot to reuse; return the ids of the images whose samples it holds."""
+    """Write the keys of this build and the snapshot to reuse; return the units whose samples it holds."""
     uri = head(work.config) if not work.full else None
     unchanged = pa.array([], pa.string())
     if uri is not None and store.exists(SnapshotPaths(uri).manifest):
-        unchanged = _unchanged_images(Snapshot.open(uri), keys)
+        unchanged = _unchanged_units(Snapshot.open(uri), keys)
     work.write("tile", "keys", keys)
-    work.write("tile", "kept", pa.table({"image_id": unchanged}))
+    work.write("tile", "kept", pa.table({"unit": unchanged}))
     store.write_json(work.path("tile", "reuse.json"), {"snapshot": uri if len(unchanged) else None})
     return unchanged
 
 
-def _unchanged_images(earlier: Snapshot, keys: pa.Table) -> pa.Array:
-    """Return the ids of the images that have the same key in the snapshot and whose shards all exist."""
+def _unchanged_units(earlier: Snapshot, keys: pa.Table) -> pa.Array:
+    """Return the units that have the same key in the snapshot and whose shards all exist."""
+    none = pa.array([], pa.string())
     uri = earlier.paths.keys  # losing it costs a full build, nothing else
     if not store.exists(uri):
-        return pa.array([], pa.string())
+        return none
     earlier_keys = store.read_table(uri)
-    rows = pc.index_in(keys["image_id"], earlier_keys["image_id"].combine_chunks())
+    if earlier_keys.schema.names != KEYS.names:  # of an older version, which made the samples in another way
+        return none
+    rows = pc.index_in(keys["unit"], earlier_keys["unit"].combine_chunks())
     is_same = pc.equal(earlier_keys["key"].take(rows), keys["key"])
-    same = keys.filter(pc.fill_null(is_same, False))["image_id"].combine_chunks()
+    same = keys.filter(pc.fill_null(is_same, False))["unit"].combine_chunks()
     lost = _lost_shards(earlier)
     if not lost:
         return same
-    samples = earlier.table("samples").select(["image_id", "shard"])
-    incomplete = samples.filter(pc.is_in(samples["shard"], pa.array(lost)))["image_id"].combine_chunks()
+    samples = earlier.table("samples").select(["image_id", "sample_id", "recipe", "shard"])
+    incomplete = unit_column(samples.filter(pc.is_in(samples["shard"], pa.array(lost))))
     return same.filter(pc.invert(pc.is_in(same, incomplete)))
 
 
@@ -161,7 +184,7 @@ def reused_samples(work: WorkDir) -> pa.Table:
     lengths[order] = next_starts - starts[order]
     uris = pa.array([earlier.shard_uri(entry["sha256"]) for entry in shards], pa.string())
     table = with_location(samples, uris.take(pa.array(shard_of)), starts, lengths)
-    return table.filter(pc.is_in(samples["image_id"], work.read("tile", "kept")["image_id"].combine_chunks()))
+    return table.filter(pc.is_in(unit_column(samples), work.read("tile", "kept")["unit"].combine_chunks()))
 
 
 def reused_ledger(work: WorkDir, samples: pa.Table) -> pa.Table:

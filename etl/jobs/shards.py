@@ -74,12 +74,13 @@ def assemble_shards(work: WorkDir, images: pa.Table) -> Assembled:
 
 
 def _order_samples(samples: pa.Table, images: pa.Table) -> pa.Table:
-    """Return the rows by split, then image path, then their order within the image."""
+    """Return the rows by split, then image path, then unit, then their order within the unit."""
     paths = images["path"].take(pc.index_in(samples["image_id"], images["image_id"].combine_chunks()))
     order = pa.table(
         {
             "split": pc.index_in(samples["split"], pa.array(schema.SPLITS)),
             "path": paths,
+            "unit": sample_cache.unit_column(samples),
             "row": pa.array(np.arange(samples.num_rows)),
         }
     )

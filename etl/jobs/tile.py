@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -37,18 +37,20 @@ def run(uri: str, cluster: Cluster) -> Answer:
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         donors_of = donors.choose_donors(images, annotations, work.config.augment)
         keys = sample_cache.sample_keys(images, annotations, plan, work.config, VERSIONS, donors_of)
-        unchanged = sample_cache.plan_reuse(work, keys)
-        changed = images.filter(pc.invert(pc.is_in(images["image_id"], unchanged)))
+        changed = _changed_units(keys, sample_cache.plan_reuse(work, keys))
+        changed_images = images.filter(pc.is_in(images["image_id"], pa.array(changed, pa.string())))
+        needed = {name: _needed_sets(sets, changed.get(name, [])) for name, sets in donors_of.items()}
         parts = [
             TilePart(
                 work.config,
                 plan,
-                work.path("tile", digest(part["image_id"].to_pylist())[:16]),
+                work.path("tile", digest([changed[name] for name in part["image_id"].to_pylist()])[:16]),
                 part,
                 boxes_of(part, annotations),
-                donor_reader.select_donors(donors_of, part, images, annotations),
+                donor_reader.select_donors(needed, part, images, annotations),
+                frozenset(unit for name in part["image_id"].to_pylist() for unit in changed[name]),
             )
-            for part in _image_parts(changed)
+            for part in _image_parts(changed_images)
         ]
         made = cluster.map(tile_part, parts, label="tile", images=image_count)
         store.sync(work.uri)
@@ -56,11 +58,24 @@ def run(uri: str, cluster: Cluster) -> Answer:
         return {
             "parts": len(parts),
             "parts_reused": made.count(False),
-            "images_unchanged": len(unchanged),
+            "images_unchanged": images.num_rows - changed_images.num_rows,
             "cpu_seconds": cluster.take_cpu_seconds(),
         }
 
     return work.run_once("tile", compute)
+
+
+def _changed_units(keys: pa.Table, unchanged: pa.Array) -> dict[str, list[str]]:
+    """Return the units to make by image id."""
+    units: dict[str, list[str]] = {}
+    for unit in keys.filter(pc.invert(pc.is_in(keys["unit"], unchanged)))["unit"].to_pylist():
+        units.setdefault(unit.partition("/")[0], []).append(unit)
+    return units
+
+
+def _needed_sets(sets: Sequence[Sequence[str]], units: Sequence[str]) -> list[Sequence[str]]:
+    """Return an image's sets of donors, empty where no unit of it uses them."""
+    return [names if any(unit.endswith(f"/{number}") for unit in units) else () for number, names in enumerate(sets)]
 
 
 def _image_parts(images: pa.Table) -> Iterator[pa.Table]:

@@ -14,10 +14,12 @@ from etl.errors import StoreError
 from etl.execution import malloc
 from etl.imaging import lossless
 from etl.imaging.codec import Pixels
+from etl.jobs.sample_cache import unit_of
 from etl.jobs.sample_writer import SampleWriter, SourceObjects
 from etl.plan import Plan
 from etl.sources.images import applied_orientation, read_image_file
 from etl.stages.augment.donor_reader import DonorReader, DonorTables
+from etl.stages.augment.donors import SETS
 from etl.stages.augment.labelled_image import train_region
 from etl.stages.encode import TileEncoder
 from etl.stages.image_annotations import ImageAnnotations, by_image
@@ -38,6 +40,7 @@ class TilePart:
     images: pa.Table
     annotations: pa.Table
     donors: DonorTables
+    units: frozenset[str]  # to make, see etl.jobs.sample_cache
 
 
 def tile_part(part: TilePart) -> bool:
@@ -54,7 +57,7 @@ def tile_part(part: TilePart) -> bool:
     with store.open_atomic(f"{part.uri}.tar", durable=False) as file:
         writer = SampleWriter(file)
         for annotated in by_image(part.images, part.annotations).values():
-            _write_samples(part.config, part.plan, annotated, donor_reader, writer)
+            _write_samples(part, annotated, donor_reader, writer)
     store.write_table(f"{part.uri}.ledger.parquet", writer.ledger_table(), durable=False)
     store.write_table(f"{part.uri}.samples.parquet", writer.index_table(), durable=False)
     malloc.trim()
@@ -78,21 +81,31 @@ def _is_complete(uri: str) -> bool:
 
 
 def _write_samples(
-    config: Config, plan: Plan, annotated: ImageAnnotations, donor_reader: DonorReader, writer: SampleWriter
+    part: TilePart, annotated: ImageAnnotations, donor_reader: DonorReader, writer: SampleWriter
 ) -> None:
-    image, held_out = annotated.image, config.source.held_out
+    """Write the samples of an image unit by unit, so that the pixels of few donors are in memory at once."""
+    config, plan, image = part.config, part.plan, annotated.image
+    name, held_out = image["image_id"], config.source.held_out
     file = read_image_file(config, image, plan.pixel_range)
     base = base_samples(annotated, plan, held_out)
-    tiles = [sample.tile for sample in base]
+    is_base_made = unit_of(name, None) in part.units
+    tiles = [sample.tile for sample in base] if is_base_made else []
     encoder = TileEncoder(file, applied_orientation(image), name=plan.codec, quality=config.shard.quality, tiles=tiles)
-    objects = SourceObjects(
-        rows=[*annotated.rows, *donor_reader.rows(image["image_id"])],
-        sides=np.concatenate([annotated.sides, donor_reader.sides(image["image_id"])]),
-    )
-    donors = donor_reader.images(image["image_id"], len(annotated.rows))
+    if is_base_made:
+        objects = SourceObjects(rows=annotated.rows, sides=annotated.sides)
+        for sample in base:
+            writer.add(sample, encoder.encode_tile(sample.tile), objects)
+            encoder.release()
     own = cache(lambda: train_region(annotated, encoder.pixels, plan.tile.min_visibility, held_out))
-    for sample in base:
-        writer.add(sample, encoder.encode_tile(sample.tile), objects)
-        encoder.release()
-        for augmented, pixels in augmented_samples(sample, annotated, own, donors, plan, config.augment):
-            writer.add(augmented, encoder.encode(pixels), objects)
+    for number in range(SETS):
+        if unit_of(name, number) not in part.units:
+            continue
+        objects = SourceObjects(
+            rows=[*annotated.rows, *donor_reader.rows(name, number)],
+            sides=np.concatenate([annotated.sides, donor_reader.sides(name, number)]),
+        )
+        donors = donor_reader.images(name, number, len(annotated.rows))
+        for sample in base:
+            for augmented, pixels in augmented_samples(sample, annotated, own, donors, number, plan, config.augment):
+                writer.add(augmented, encoder.encode(pixels), objects)
+                encoder.release()

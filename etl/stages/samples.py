@@ -16,6 +16,7 @@ from etl.imaging.codec import Pixels
 from etl.plan import Plan
 from etl.schema import BASE
 from etl.stages.augment import oversample
+from etl.stages.augment.donors import donor_set
 from etl.stages.augment.labelled_image import LabelledImage
 from etl.stages.augment.recipe import Parameters
 from etl.stages.augment.sample import augment, choose_recipe
@@ -67,18 +68,22 @@ def augmented_samples(
     annotated: ImageAnnotations,
     own: Callable[[], LabelledImage],
     donors: Sequence[Callable[[], LabelledImage]],
+    number: int,
     plan: Plan,
     config: Augment,
 ) -> Iterator[tuple[Sample, Pixels]]:
-    """Yield the augmented samples of a base sample with their pixels [H, W, 3]; only train tiles at scale 1 have any.
+    """Yield the augmented samples of a base sample that use a set of donors, with their pixels [H, W, 3].
 
-    `own` returns the train region of the base sample's image, and is called only if there are samples to make.
+    Only train tiles at scale 1 have any. `own` returns the train region of the base sample's image, and is called only
+    if there are samples to make. `number` is that of the set.
     """
     tile = base.tile
     if tile.split != "train" or tile.scale != 1:
         return
     for copy in range(oversample.count_copies(base.sample_id, annotated.sides[base.rows], plan.rate)):
         recipe = choose_recipe(base.image_id, tile.window, copy, config)
+        if donor_set(recipe.sample_id) != number:
+            continue
         image = own()
         augmented = augment(image, donors, recipe.kind, image.to_local(tile.window), plan.tile, config, recipe.seed)
         sample = Sample(

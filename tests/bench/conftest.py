@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 import pytest
 
 from etl.config import Config
-from etl.jobs import tile_worker
+from etl.jobs import sample_cache, tile_worker
 from etl.plan import Plan
-from etl.stages.augment import donor_reader
+from etl.stages.augment import donor_reader, donors
 
 ROUNDS = 7
 DATASETS = Path(__file__).resolve().parents[2] / "dags" / "datasets"
@@ -134,6 +134,11 @@ def parts_of(
             config, plan, str(out / str(number)), piece,
             annotations.filter(pc.is_in(annotations["image_id"], piece["image_id"].combine_chunks())),
             donor_reader.DonorTables({}, images.slice(0, 0), annotations.slice(0, 0)),
+            frozenset(
+                sample_cache.unit_of(name, number)
+                for name in piece["image_id"].to_pylist()
+                for number in (None, *range(donors.SETS))
+            ),
         )
         for number, piece in enumerate(slices)
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.imaging.codec import Pixels
-from etl.stages.augment.donors import SLOTS, Donors
+from etl.stages.augment.donors import PER_SET, Donors
 from etl.stages.augment.labelled_image import LabelledImage
 from etl.stages.image_annotations import by_image
 from etl.stages.rows import AnnotationRow, ImageRow
@@ -20,7 +20,7 @@ from etl.stages.rows import AnnotationRow, ImageRow
 
 @dataclass(frozen=True)
 class DonorTables:
-    """The donors of some images by image id, and the rows of these donors alone."""
+    """The sets of donors of some images by image id, and the rows of these donors alone."""
 
     donors: Donors
     images: pa.Table
@@ -30,7 +30,8 @@ class DonorTables:
 def select_donors(donors: Donors, images: pa.Table, all_images: pa.Table, annotations: pa.Table) -> DonorTables:
     """Return the donors of `images` with their rows of the whole dataset's images and usable boxes."""
     selected = {image: donors[image] for image in images["image_id"].to_pylist() if image in donors}
-    names = pa.array(sorted({name for names in selected.values() for name in names}), pa.string())
+    lending = {name for sets in selected.values() for names in sets for name in names}
+    names = pa.array(sorted(lending), pa.string())
     return DonorTables(
         selected,
         all_images.filter(pc.is_in(all_images["image_id"], names)),
@@ -46,27 +47,31 @@ class DonorReader:
         self._donors = tables.donors
         annotated = self._annotated = by_image(tables.images, tables.annotations)
 
-        @lru_cache(maxsize=SLOTS)
+        @lru_cache(maxsize=PER_SET)
         def pixels(image: str) -> Pixels:
             return read(annotated[image].image)  # no reference to `self`: the cache would keep it alive
 
         self._pixels = pixels
 
-    def rows(self, image: str) -> list[AnnotationRow]:
-        """Return the annotations of an image's donors, in the order in which `images` numbers them."""
-        return [row for name in self._donors.get(image, ()) for row in self._annotated[name].rows]
+    def rows(self, image: str, number: int) -> list[AnnotationRow]:
+        """Return the annotations of the donors in a set of an image, in the order in which `images` numbers them."""
+        return [row for name in self._set(image, number) for row in self._annotated[name].rows]
 
-    def sides(self, image: str) -> NDArray[np.float64]:
+    def sides(self, image: str, number: int) -> NDArray[np.float64]:
         """Return the side lengths [N] of `rows`, in source pixels, clipped to their images."""
-        return np.concatenate([np.zeros(0), *(self._annotated[name].sides for name in self._donors.get(image, ()))])
+        return np.concatenate([np.zeros(0), *(self._annotated[name].sides for name in self._set(image, number))])
 
-    def images(self, image: str, first: int) -> list[Callable[[], LabelledImage]]:
-        """Return an image's donors, each read when first called, their boxes numbered from `first`."""
+    def images(self, image: str, number: int, first: int) -> list[Callable[[], LabelledImage]]:
+        """Return the donors in a set of an image, each read when first called, their boxes numbered from `first`."""
         donors: list[Callable[[], LabelledImage]] = []
-        for name in self._donors.get(image, ()):
+        for name in self._set(image, number):
             donors.append(cache(partial(self._image, name, first)))
             first += len(self._annotated[name].rows)
         return donors
+
+    def _set(self, image: str, number: int) -> Sequence[str]:
+        sets = self._donors.get(image, ())
+        return sets[number] if number < len(sets) else ()
 
     def _image(self, name: str, first: int) -> LabelledImage:
         annotated = self._annotated[name]

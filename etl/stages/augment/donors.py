@@ -12,13 +12,14 @@ import pyarrow.compute as pc
 from etl.config import Augment
 from etl.ids import digest
 
-Donors = Mapping[str, Sequence[str]]  # ids of the donors, by image id
-SLOTS = 2  # donors of one image: a new image changes the samples of about as many others
+Donors = Mapping[str, Sequence[Sequence[str]]]  # ids of the donors of each of SETS sets, by image id
+SETS = 3  # of donors of an image; each of its augmented samples uses one of them
+PER_SET = 3  # donors: with the own image a mosaic shows four
 _MAX_PIXELS = 50_000_000  # of a donor, so that a worker holds few large images at once
 
 
 def choose_donors(images: pa.Table, annotations: pa.Table, config: Augment) -> Donors:
-    """Return the donors of every train image that has a label; none where the configuration uses no donors."""
+    """Return the sets of donors of every train image that has a label; none where the configuration uses no donors."""
     if not config.copies or not (config.mosaic or config.copy_paste):
         return {}
     labels = annotations.filter(pc.invert(annotations["ignore"]))
@@ -26,7 +27,23 @@ def choose_donors(images: pa.Table, annotations: pa.Table, config: Augment) -> D
     train = images.filter(pc.and_(pc.equal(images["split"], "train"), labelled))
     pixels = np.multiply(train["width"].to_numpy(), train["height"].to_numpy(), dtype=np.int64)
     ring = sorted(train.filter(pa.array(pixels <= _MAX_PIXELS))["image_id"].to_pylist())
-    return {image: pick_donors(image, SLOTS, ring, own=image) for image in train["image_id"].to_pylist()}
+    return {
+        image: divide_into_sets(pick_donors(image, SETS * PER_SET, ring, own=image))
+        for image in train["image_id"].to_pylist()
+    }
+
+
+def divide_into_sets(donors: Sequence[str]) -> list[list[str]]:
+    """Return SETS sets of PER_SET different donors; few donors are in several sets, fewer than PER_SET in all."""
+    return [
+        [donors[(number * PER_SET + place) % len(donors)] for place in range(min(PER_SET, len(donors)))]
+        for number in range(SETS)
+    ]
+
+
+def donor_set(sample_id: str) -> int:
+    """Return the number of the set whose donors an augmented sample uses."""
+    return int(sample_id[-4:], 16) % SETS
 
 
 def pick_donors(name: str, slots: int, ring: Sequence[str], own: str | None = None) -> list[str]:

@@ -27,7 +27,9 @@ def make_mosaic(
     config: Augment,
     rng: np.random.Generator,
 ) -> AugmentedImage:
-    """Return a sample of the window's size: a view of the window and three views of donors, or of the own image.
+    """Return a sample of the window's size: a view of the window and one of each of three donors.
+
+    With fewer donors some images have several views, the own one included.
 
     Nothing is downscaled. An object cut by the border of its view is a label or an ignore region by the plan's
     `min_visibility`.
@@ -35,13 +37,13 @@ def make_mosaic(
     width, height = window.x1 - window.x0, window.y1 - window.y0
     cx, cy = _random_between(width, rng), _random_between(height, rng)
     quadrants = [(0, 0, cx, cy), (cx, 0, width, cy), (0, cy, cx, height), (cx, cy, width, height)]
-    first = int(rng.integers(4))
+    first, images = int(rng.integers(4)), 1 + min(len(donors), 3)
     pixels = np.empty((height, width, 3), np.uint8)
     rendered, offsets = [], []
     views: list[MosaicView] = []
     for number in range(4):
         x0, y0, x1, y1 = quadrants[(first + number) % 4]
-        image = own if number == 0 or not donors else donors[number % len(donors)]()
+        image = own if number % images == 0 else donors[number % images - 1]()
         view = _choose_view(image, window if number == 0 else None, (x1 - x0, y1 - y0), plan, config, rng)
         part = render(image, view, plan.min_visibility)
         pixels[y0:y1, x0:x1] = part.pixels

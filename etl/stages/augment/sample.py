@@ -17,7 +17,7 @@ from etl.stages.augment.corruptions import corrupt, occlude
 from etl.stages.augment.labelled_image import LabelledImage
 from etl.stages.augment.mosaic import MIN_SIDE, make_mosaic
 
-VERSION = 4
+VERSION = 5
 AUGMENT = "augment"  # recipe kind of a sample that shows one view
 MOSAIC = "mosaic"
 KINDS = (AUGMENT, MOSAIC)
@@ -66,6 +66,7 @@ def augment(
         sample = _random_view(own, window, plan, config, rng)
     pasting = config.copy_paste > 0 and rng.random() < config.copy_paste
     if pasting:
+        donors = donors if kind == MOSAIC else donors[:1]  # one more image to read
         sample = paste_small(sample, [own, *(donor() for donor in donors)], config.oversample_small, rng)
     if pasting or kind == MOSAIC:
         donor_ids = [donor().image_id for donor in donors]

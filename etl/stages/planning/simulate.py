@@ -15,7 +15,7 @@ from etl.ids import fraction
 from etl.plan import Rate, TilePlan
 from etl.stages.augment import oversample
 from etl.stages.augment.donor_reader import DonorReader, select_donors
-from etl.stages.augment.donors import choose_donors
+from etl.stages.augment.donors import choose_donors, donor_set
 from etl.stages.augment.labelled_image import LabelledImage, train_region
 from etl.stages.augment.sample import augment, choose_recipe
 from etl.stages.image_annotations import by_image
@@ -72,20 +72,20 @@ class AugmentationSimulator:
 
     def _simulate(self, tile: LabelledTile, copy: int) -> Counts:
         """Return the labels by size bucket [5] of one augmented sample of a tile."""
-        own, donors, sides = self._inputs(tile.image_id)
         recipe = choose_recipe(tile.image_id, tile.window, copy, self._config)
+        own, donors, sides = self._inputs(tile.image_id, donor_set(recipe.sample_id))
         window = own.to_local(tile.window)
         sample = augment(own, donors, recipe.kind, window, self._plan, self._config, recipe.seed)
         return histogram(sides[sample.rows])
 
     def _make_inputs(
-        self, image_id: str
+        self, image_id: str, number: int
     ) -> tuple[LabelledImage, list[Callable[[], LabelledImage]], NDArray[np.float64]]:
-        """Return an image, its donors, and the side lengths of the boxes of all of them."""
+        """Return an image, the donors of one of its sets, and the side lengths of the boxes of all of them."""
         annotated = self._annotated[image_id]
         own = train_region(annotated, _black(annotated.image), self._plan.min_visibility, self._held_out)
-        donors = self._donor_reader.images(image_id, len(annotated.rows))
-        return own, donors, np.concatenate([annotated.sides, self._donor_reader.sides(image_id)])
+        donors = self._donor_reader.images(image_id, number, len(annotated.rows))
+        return own, donors, np.concatenate([annotated.sides, self._donor_reader.sides(image_id, number)])
 
 
 def _black(image: ImageRow) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -17,7 +18,7 @@ from etl.jobs import build
 from etl.reports import contact_sheet
 from etl.schema import BASE
 from etl.snapshots.snapshot import Snapshot, load_plan
-from etl.stages.augment.donors import choose_donors
+from etl.stages.augment.donors import choose_donors, donor_set
 from etl.storage import store
 
 
@@ -45,11 +46,15 @@ def untouched(config: Config, first: dict[str, Any], second: dict[str, Any], cha
     lent = [choose_donors(one.table("images"), one.table("annotations"), config.augment) for one in (before, after)]
     paths = {row["image_id"]: row["path"] for one in (before, after) for row in one.table("images").to_pylist()}
 
-    def stays(image: str) -> bool:
-        lenders = [donors.get(image, []) for donors in lent]
+    def stays(row: dict[str, Any]) -> bool:
+        image = row["image_id"]
+        if row["recipe"]["kind"] == BASE:
+            return paths[image] not in changed
+        number = donor_set(row["sample_id"])
+        lenders = [donors[image][number] if image in donors else [] for donors in lent]
         return lenders[0] == lenders[1] and not any(paths[name] in changed for name in [image, *lenders[0]])
 
-    return sum(stays(row["image_id"]) for row in before.table("samples").to_pylist())
+    return sum(stays(row) for row in before.table("samples").to_pylist())
 
 
 @pytest.fixture
@@ -95,16 +100,30 @@ def test_a_change_redoes_what_it_touches_and_gives_the_bytes_of_a_full_build(
     second = dataset.build(config)
     assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
     held_out = sum(row["split"] != "train" for row in before)
-    with_bus = {row["image_id"] for row in before if any(box["category"] == "bus" for box in row["boxes"])}
+    without_bus = sum(all(box["category"] != "bus" for box in row["boxes"]) for row in before)
     assert held_out > 0
     if change in ("pixels", "boxes", "removed"):
         assert 0 < second["reused_samples"] == untouched(config, first, second, ["c_5.png"]) < len(before)
     elif change == "quality":
         assert second["reused_samples"] == 0
     elif change == "copies":
-        assert second["reused_samples"] == held_out
+        assert second["reused_samples"] == sum(row["recipe"]["kind"] == BASE for row in before)
     else:
-        assert 0 < second["reused_samples"] <= sum(row["image_id"] not in with_bus for row in before)
+        assert 0 < second["reused_samples"] <= without_bus < len(before)
+
+
+def test_mosaics_show_four_images_and_an_image_borrows_from_many(dataset: Any, tmp_path: Path) -> None:
+    config = dataset.config(tmp_path / "store", augment={"mosaic": 1, "copy_paste": 0, "copies": 3})
+    rows = Snapshot.open(str(dataset.build(config)["snapshot"])).table("samples").to_pylist()
+    donors: dict[str, set[str]] = {}
+    for row in rows:
+        if row["recipe"]["kind"] == "mosaic":
+            parameters = json.loads(row["recipe"]["parameters"])
+            shown = [view["image"] for view in parameters["views"]]
+            assert len(set(shown)) == 4
+            assert set(shown) == {row["image_id"], *parameters["donors"]}
+            donors.setdefault(row["image_id"], set()).update(parameters["donors"])
+    assert max(len(names) for names in donors.values()) > 3
 
 
 def test_shards_whose_members_stay_are_neither_read_nor_written_again(

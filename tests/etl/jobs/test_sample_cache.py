@@ -12,6 +12,7 @@ from etl import schema
 from etl.config import Config
 from etl.jobs import sample_cache
 from etl.plan import Plan, TilePlan
+from etl.stages.augment.donors import SETS
 
 VERSIONS = {"tile": 1, "augment": 1, "shard": 1, "split": 1}
 Given = dict[str, Any]
@@ -31,7 +32,7 @@ def given() -> Given:
     return {"images": images, "boxes": boxes, "plan": plan, "tile": cut, "config": {}, "versions": dict(VERSIONS)}
 
 
-def keys(what: Given, donors: dict[str, list[str]] | None = None) -> dict[str, str]:
+def keys(what: Given, donors: dict[str, list[list[str]]] | None = None) -> dict[str, str]:
     config = Config.model_validate({"name": "n", "source": {"format": "yolo", "images": "x"}, **what["config"]})
     table = sample_cache.sample_keys(
         schema.table(schema.IMAGES, what["images"]),
@@ -41,8 +42,8 @@ def keys(what: Given, donors: dict[str, list[str]] | None = None) -> dict[str, s
         what["versions"],
         donors or {},
     )
-    assert table["image_id"].to_pylist() == sorted(table["image_id"].to_pylist())
-    return dict(zip(table["image_id"].to_pylist(), table["key"].to_pylist(), strict=True))
+    assert table["unit"].to_pylist() == sorted(table["unit"].to_pylist())
+    return dict(zip(table["unit"].to_pylist(), table["key"].to_pylist(), strict=True))
 
 
 def put(part: str, key: Any, value: Any) -> Callable[[Given], None]:
@@ -65,7 +66,6 @@ def put(part: str, key: Any, value: Any) -> Callable[[Given], None]:
         (lambda what: what["boxes"].pop(), "i"),
         (lambda what: what["boxes"].reverse(), "i"),
         (put("plan", "negatives", 0.6), "i"),  # val keeps all its tiles
-        (put("config", "augment", {"copies": 3}), "i"),
         (put("plan", "codec", "other-1"), "ij"),
         (put("tile", "overlap", 0.3), "ij"),
         (put("tile", "scales", (1.0, 0.5)), "ij"),
@@ -86,21 +86,35 @@ def test_a_change_touches_the_keys_of_what_it_decides(change: Callable[[Given], 
     before, after = given(), given()
     change(after)
     old, new = keys(before), keys(after)
-    assert "".join(name for name in old if old[name] != new[name]) == touched
+    assert "".join(name for name in ("i", "j") if old[name] != new[name]) == touched
+    augmented = [old[f"i/{number}"] != new.get(f"i/{number}") for number in range(SETS)]
+    assert augmented == ["i" in touched] * SETS
 
 
-def test_an_image_changes_with_the_images_it_borrows_from_and_with_which_these_are() -> None:
+def test_only_train_images_have_augmented_units_and_settings_of_augmentation_touch_no_others() -> None:
+    before, after = given(), given()
+    assert [*keys(before)] == ["i", "i/0", "i/1", "i/2", "j"]
+    after["config"] = {"augment": {"copies": 3}}
+    old, new = keys(before), keys(after)
+    assert [name for name in old if old[name] != new[name]] == ["i/0", "i/1", "i/2"]
+    after["config"] = {"augment": {"copies": 0}}
+    assert [*keys(after)] == ["i", "j"]
+
+
+def test_augmented_units_change_with_the_images_they_borrow_from_and_with_which_these_are() -> None:
     before, after = given(), given()
     after["images"][1]["sha256"] = "9"
-    assert keys(before)["i"] == keys(after)["i"]
-    assert keys(before, {"i": ["j"]})["i"] != keys(after, {"i": ["j"]})["i"]
-    assert keys(before, {"i": ["j"]})["i"] != keys(before)["i"]
+    assert keys(before)["i/1"] == keys(after)["i/1"]
+    lent = {"i": [[], ["j"], []]}
+    old, new, alone = keys(before, lent), keys(after, lent), keys(before)
+    assert [name for name in old if old[name] != new[name]] == ["i/1", "j"]
+    assert [name for name in old if old[name] != alone[name]] == ["i/1"]
 
 
 def test_an_image_that_is_left_out_has_no_key() -> None:
     what = given()
     what["images"][1]["split"] = schema.LEFT_OUT
-    assert list(keys(what)) == ["i"]
+    assert list(keys(what)) == ["i", "i/0", "i/1", "i/2"]
 
 
 def test_a_span_joins_samples_that_follow_each_other_in_one_tar() -> None:

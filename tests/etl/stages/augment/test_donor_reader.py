@@ -9,7 +9,7 @@ import pytest
 from etl import schema
 from etl.config import Augment
 from etl.stages.augment.donor_reader import DonorReader, DonorTables, select_donors
-from etl.stages.augment.donors import SLOTS, choose_donors, pick_donors
+from etl.stages.augment.donors import PER_SET, SETS, choose_donors, divide_into_sets, pick_donors
 
 NAMES = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(8)]
 
@@ -39,31 +39,32 @@ def test_a_part_carries_the_rows_of_its_train_images_donors_and_no_more() -> Non
     found = borrowed()
     assert set(found.donors) == set(NAMES[4:6])
     everyone = sorted(NAMES[:6])
-    for name, donors in found.donors.items():
-        assert donors == pick_donors(name, SLOTS, everyone, own=name)
-    donors = {name for names in found.donors.values() for name in names}
+    for name, sets in found.donors.items():
+        assert sets == divide_into_sets(pick_donors(name, SETS * PER_SET, everyone, own=name))
+    donors = {name for sets in found.donors.values() for names in sets for name in names}
     assert set(found.images["image_id"].to_pylist()) == set(found.annotations["image_id"].to_pylist()) == donors
 
 
-def test_the_boxes_of_donors_are_numbered_through_as_their_rows_are() -> None:
+@pytest.mark.parametrize("number", range(SETS))
+def test_the_boxes_of_donors_are_numbered_through_as_their_rows_are(number: int) -> None:
     reader = DonorReader(borrowed(), lambda image: np.zeros((image["height"], image["width"], 3), np.uint8))
-    rows, sides = reader.rows(NAMES[4]), reader.sides(NAMES[4])
-    images = [ask() for ask in reader.images(NAMES[4], 10)]
-    assert len(rows) == len(sides) == 2 * SLOTS
+    rows, sides = reader.rows(NAMES[4], number), reader.sides(NAMES[4], number)
+    images = [ask() for ask in reader.images(NAMES[4], number, 10)]
+    assert len(rows) == len(sides) == 2 * PER_SET
     for labelled in images:
-        for number, (box, ignore) in enumerate(zip(labelled.boxes, labelled.ignore, strict=True)):
-            row = rows[labelled.first - 10 + number]
+        for place, (box, ignore) in enumerate(zip(labelled.boxes, labelled.ignore, strict=True)):
+            row = rows[labelled.first - 10 + place]
             assert (row["image_id"], row["x1"], row["ignore"]) == (labelled.image_id, box[2], ignore)
-            assert sides[labelled.first - 10 + number] == pytest.approx(((box[2] - box[0]) * 38) ** 0.5)  # inside
-    assert len({labelled.image_id for labelled in images}) == SLOTS
+            assert sides[labelled.first - 10 + place] == pytest.approx(((box[2] - box[0]) * 38) ** 0.5)  # inside
+    assert len({labelled.image_id for labelled in images}) == PER_SET
 
 
 def test_a_donor_is_read_when_asked_for_and_once() -> None:
     read = []
     reader = DonorReader(borrowed(), lambda image: read.append(image["image_id"]) or np.zeros((40, 60, 3), np.uint8))
-    asks = reader.images(NAMES[5], 0)
+    asks = reader.images(NAMES[5], 0, 0)
     assert read == []
     for _ in range(3):
         asks[0]()
     assert len(read) == 1
-    assert reader.images(NAMES[6], 0) == reader.rows(NAMES[6]) == []  # of val
+    assert reader.images(NAMES[6], 0, 0) == reader.rows(NAMES[6], 0) == []  # of val

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 from hypothesis import given, strategies as st
 
 from etl import schema
 from etl.config import Augment
-from etl.stages.augment.donors import choose_donors, pick_donors
+from etl.stages.augment.donors import PER_SET, SETS, choose_donors, divide_into_sets, donor_set, pick_donors
 
 IDS = st.integers(0, 10**6).map(lambda number: hashlib.sha256(str(number).encode()).hexdigest()[:16])
 RINGS = st.sets(IDS, max_size=12).map(sorted)
@@ -40,6 +41,33 @@ def test_a_new_image_changes_the_donors_of_few() -> None:
     assert len(everyone) > 600  # and all images lend alike
 
 
+def test_one_per_cent_of_new_images_changes_few_sets() -> None:
+    names = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(1010)]
+    before, after = sorted(names[:1000]), sorted(names)
+
+    def sets(name: str, ring: list[str]) -> list[list[str]]:
+        return divide_into_sets(pick_donors(name, SETS * PER_SET, ring, own=name))
+
+    changed = [old != new for name in before for old, new in zip(sets(name, before), sets(name, after), strict=True)]
+    assert 0.01 < sum(changed) / len(changed) < 0.05
+
+
+@given(st.integers(0, 12))
+def test_sets_hold_different_donors_and_together_all(number: int) -> None:
+    donors = [f"d{place}" for place in range(number)]
+    sets = divide_into_sets(donors)
+    assert len(sets) == SETS
+    for names in sets:
+        assert len(names) == len(set(names)) == min(PER_SET, number)
+    assert {name for names in sets for name in names} == set(donors[: SETS * PER_SET])
+
+
+def test_samples_use_each_set_alike() -> None:
+    used = Counter(donor_set(hashlib.sha256(str(number).encode()).hexdigest()[:16]) for number in range(3000))
+    assert sorted(used) == list(range(SETS))
+    assert min(used.values()) > 900
+
+
 def test_only_train_images_with_labels_and_of_bounded_size_lend() -> None:
     rows = [
         {"image_id": name, "split": split, "width": width, "height": 9000}
@@ -55,7 +83,7 @@ def test_only_train_images_with_labels_and_of_bounded_size_lend() -> None:
         if row["image_id"] != "unlabelled"
     ]
     tables = schema.table(schema.IMAGES, rows), schema.table(schema.ANNOTATIONS, labels)
-    found = {image: sorted(names) for image, names in choose_donors(*tables, Augment()).items()}
-    assert found == {"a": ["d"], "d": ["a"], "vast": ["a", "d"]}
+    found = {image: [sorted(names) for names in sets] for image, sets in choose_donors(*tables, Augment()).items()}
+    assert found == {"a": [["d"]] * 3, "d": [["a"]] * 3, "vast": [["a", "d"]] * 3}
     assert choose_donors(schema.IMAGES.empty_table(), schema.ANNOTATIONS.empty_table(), Augment()) == {}
     assert choose_donors(*tables, Augment(copies=0)) == choose_donors(*tables, Augment(mosaic=0, copy_paste=0)) == {}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -13,7 +15,7 @@ from etl.stages.augment.mosaic import make_mosaic
 
 PLAN = TilePlan(size=128, overlap=0.2, min_visibility=0.4, scales=(1.0,))
 MIDDLE = Window(112, 64, 240, 192)
-COLOURS = {"own": (200, 40, 40), "first": (40, 200, 40), "second": (40, 40, 200)}
+COLOURS = {"own": (200, 40, 40), "first": (40, 200, 40), "second": (40, 40, 200), "third": (200, 40, 200)}
 
 
 def labelled_image(name: str, first: int, size_wh: tuple[int, int] = (300, 200)) -> LabelledImage:
@@ -25,8 +27,9 @@ def labelled_image(name: str, first: int, size_wh: tuple[int, int] = (300, 200))
     return LabelledImage(name, pixels, boxes, np.zeros(3, bool), first)
 
 
-def made(seed: int, window: Window = MIDDLE, rotate: float = 0, donors: int = 2) -> AugmentedImage:
-    lent = [lambda: labelled_image("first", 3), lambda: labelled_image("second", 6)][:donors]
+def made(seed: int, window: Window = MIDDLE, rotate: float = 0, donors: int = 3) -> AugmentedImage:
+    names = ("first", "second", "third")[:donors]
+    lent = [partial(labelled_image, name, 3 * place) for place, name in enumerate(names, start=1)]
     return make_mosaic(
         labelled_image("own", 0), lent, window, PLAN, Augment(rotate=rotate), np.random.default_rng(seed)
     )
@@ -49,10 +52,10 @@ def test_every_box_shows_an_object_of_its_own_picture_at_native_scale(seed: int)
 def test_there_is_an_object_of_the_window_and_of_each_donor_and_every_view_shows_one(seed: int) -> None:
     scene = made(seed)
     assert 1 in [row for row in scene.rows if row < 3] or 1 in scene.ignored  # the one the window shows
-    assert {row // 3 for row in [*scene.rows, *scene.ignored]} == {0, 1, 2}
+    assert {row // 3 for row in [*scene.rows, *scene.ignored]} == {0, 1, 2, 3}
     views = scene.parameters["views"]
     assert next(view["image"] for view in views) == "own"
-    assert sorted({view["image"] for view in views}) == ["first", "own", "second"]
+    assert sorted(view["image"] for view in views) == ["first", "own", "second", "third"]
     cx, cy = scene.parameters["centre"]
     assert 38 <= cx <= 90 and 38 <= cy <= 90
     assert sorted(tuple(view["corner"]) for view in views) == [(0, 0), (0, cy), (cx, 0), (cx, cy)]
@@ -67,6 +70,13 @@ def test_what_is_neither_label_nor_region_is_background(seed: int) -> None:
     strong = left.max(axis=2).astype(int) - left.min(axis=2) > 60  # a coloured square; grey is outside the image
     # the corners of a turned square reach beyond the box of the ellipse in it
     assert strong.mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("donors", "views"), [(1, ["first", "first", "own", "own"]), (2, ["first", "own", "own", "second"])]
+)
+def test_with_few_donors_images_have_several_views(donors: int, views: list[str]) -> None:
+    assert sorted(view["image"] for view in made(3, donors=donors).parameters["views"]) == views
 
 
 def test_alone_an_image_makes_a_mosaic_of_itself() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from etl.config import Augment, Config
 from etl.ids import fraction
 from etl.plan import Plan, Policy, Rate, TilePlan
 from etl.stages.augment.donor_reader import DonorReader, select_donors
-from etl.stages.augment.donors import choose_donors
+from etl.stages.augment.donors import SETS, choose_donors
 from etl.stages.augment.labelled_image import train_region
+from etl.stages.augment.sample import choose_recipe
 from etl.stages.image_annotations import by_image
 from etl.stages.planning.simulate import AugmentationSimulator
 from etl.stages.planning.tile_stats import Tables, TileStats
@@ -69,14 +71,16 @@ def made_samples(dataset: Tables, augment: Augment, rate: Rate) -> list[tuple[st
     samples = []
     for name, annotated in by_image(*dataset).items():
         own = cache(lambda annotated=annotated: train_region(annotated, noise(annotated.image), 0.4, (0.1, 0.1)))
-        sides = [*annotated.sides, *reader.sides(name)]
-        lent = reader.images(name, len(annotated.rows))
-        for base in base_samples(annotated, plan_of(rate), (0.1, 0.1)):
-            for copy, (sample, _) in enumerate(augmented_samples(base, annotated, own, lent, plan_of(rate), augment)):
+        for base, number in product(base_samples(annotated, plan_of(rate), (0.1, 0.1)), range(SETS)):
+            sides = [*annotated.sides, *reader.sides(name, number)]
+            lent = reader.images(name, number, len(annotated.rows))
+            window = base.tile.window
+            copies = {choose_recipe(name, window, copy, augment).sample_id: copy for copy in range(50)}
+            for sample, _ in augmented_samples(base, annotated, own, lent, number, plan_of(rate), augment):
                 counts = [0] * len(boxes.BUCKETS)
                 for row in sample.rows:
                     counts[sum(sides[row] >= edge for edge in boxes.BUCKET_EDGES)] += 1
-                samples.append((base.sample_id, copy, np.array(counts)))
+                samples.append((base.sample_id, copies[sample.sample_id], np.array(counts)))
     return samples
 
 
