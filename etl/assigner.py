@@ -5,7 +5,8 @@ depends on the position of the box, which augmentation changes; shares and means
 
 - `point_in_box`: every cell whose centre lies in the box (FCOS, Tian et al. 1904.01355, without size ranges).
 - `tal`: the same after sides below the second stride are enlarged to it (TOOD, Feng et al. 2108.07755, as in
-  Ultralytics since 8.4).
+  Ultralytics since 8.4). Of these candidates the TOPK whose score and overlap are highest become positives, and a cell
+  that several boxes want goes to the one that it overlaps most.
 - `ratio`: every anchor whose sides differ from the box's by less than a factor of 4, in three cells (YOLOv5).
 - `max_iou`: every anchor whose IoU with the box reaches 0.5 (RetinaNet, Lin et al. 1708.02002, without the rescue of
   the best anchor).
@@ -33,7 +34,10 @@ NAMES = ("point_in_box", "tal", *WITH_ANCHORS)
 RATIO = 4.0  # of sides, YOLOv5's anchor_t
 RATIO_CELLS = 3  # the box's own and the two nearest
 IOU, NWD = 0.5, 0.7  # thresholds from which an anchor is positive
+TOPK = 10  # positives that `tal` gives a box at most (Ultralytics' one-to-many head)
 _STEPS = 32  # positions per pixel
+_PLACES = 2  # of a square's candidates, per pixel
+_BOXES = 256  # whose overlaps are computed at once
 _OFFSETS = 16  # of an anchor from a box, per axis
 
 
@@ -91,6 +95,60 @@ def coverage_of(
             covered = np.maximum(covered, share)  # a lower bound: anchors may cover different positions
             candidates += mean
     return Coverage(covered, candidates)
+
+
+def positives_of(areas: Floats, strides: Sequence[int]) -> Floats:
+    """Return how many positives [N] `tal` gives a box on average, from the area [N] that holds its own candidates.
+
+    The area is the box enlarged as `tal` does, without what a neighbour gets. It is taken as a square, and its position
+    as random.
+    """
+    period = int(np.lcm.reduce(strides))
+    start = (np.arange(period * _PLACES) + 0.5) / _PLACES
+    side = np.minimum(np.sqrt(areas), np.sqrt(TOPK + 1) * strides[0] + strides[0])  # beyond it, TOPK at any position
+    held = np.stack(
+        [
+            np.floor((start + side[:, None]) / stride - 0.5) - np.floor(start / stride - 0.5)  # [N, P] centres
+            for stride in strides
+        ]
+    )
+    candidates = np.einsum("lnp,lnq->npq", held, held)
+    return np.asarray(np.minimum(candidates, TOPK).mean(axis=(1, 2)))
+
+
+def best_iou(wh: Floats, strides: Sequence[int], reach: float, kept: Floats) -> Floats:
+    """Return the highest IoU [N] that one of the candidates of `tal` is expected to give a box, over all positions.
+
+    A head predicts the distances from the cell's centre to the four edges, from 0 to `reach` strides: of a box beside
+    the cell, or one that reaches further, it cannot give more than a part. Infinite reach has no such limit. `kept`
+    [N, L] is what a level's errors leave of the IoU.
+    """
+    period = int(np.lcm.reduce(strides))
+    steps = np.array(strides, dtype=np.float64)[:, None]
+    centre = np.arange(period) + 0.5
+    apart = np.abs(centre % steps - steps / 2)  # [L, P] to the nearest cell's centre
+    best = [
+        _best_of_levels(wh[first : first + _BOXES], strides, reach, apart, kept[first : first + _BOXES])
+        for first in range(0, len(wh), _BOXES)
+    ]
+    return np.concatenate([np.empty(0), *best])
+
+
+def _best_of_levels(wh: Floats, strides: Sequence[int], reach: float, apart: Floats, kept: Floats) -> Floats:
+    limit = reach * np.array(strides, dtype=np.float64)[:, None]  # [L, 1]
+    half = wh[:, :, None, None] / 2  # [N, 2, 1, 1]
+    left, right = half + apart, half - apart  # [N, 2, L, P] distances to the far and the near edge
+    if np.isfinite(reach):
+        shown = np.minimum(left, limit) + np.clip(right, 0.0, limit)
+        shared = np.minimum(shown, 2 * half)
+    else:
+        shown = shared = np.broadcast_to(2 * half, left.shape)
+    held = apart < enlarge_tiny(wh, strides)[:, :, None, None] / 2
+    inside = shared[:, 0, :, :, None] * shared[:, 1, :, None, :]  # [N, L, P, P]
+    drawn = shown[:, 0, :, :, None] * shown[:, 1, :, None, :]
+    iou = inside / (wh.prod(axis=1)[:, None, None, None] + drawn - inside) * kept[:, :, None, None]
+    candidate = held[:, 0, :, :, None] & held[:, 1, :, None, :]
+    return np.asarray(np.where(candidate, iou, 0.0).max(axis=1).mean(axis=(1, 2)))
 
 
 def matches_ratio(wh: Any, anchor: Any) -> Any:

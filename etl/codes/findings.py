@@ -317,6 +317,11 @@ _DETECTOR = (
         "Raise train.image_size, lower tile.size, or use a model with a P2 level.",
     ),
     FindingCode(
+        "coarse_levels", ("warning", "info"),
+        "The cells of the model's levels are coarse for the boxes: a change of levels or input size is worth its cost.",
+        "Use the P2 level or input size that the finding names; train.recipe: auto does.",
+    ),
+    FindingCode(
         "uncovered_boxes", ("warning",),
         "The model's assigner is expected to give some boxes no candidate: it never trains on them.",
         "Use a P2 level or a larger input size; the finding names the cheapest change that suffices.",
@@ -328,8 +333,8 @@ _DETECTOR = (
     ),
     FindingCode(
         "contested_boxes", ("info",),
-        "A neighbouring box takes part of a box's candidates.",
-        "Use a finer level or a larger input size.",
+        "Neighbouring boxes take part of a box's candidate cells.",
+        "A P2 level or a larger input size separates boxes that do not overlap; the finding says how many.",
     ),
     FindingCode(
         "nms_ceiling", ("warning", "info"),

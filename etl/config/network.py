@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import PurePath
 
 from etl.config.dataset import Config
@@ -11,6 +12,8 @@ from etl.errors import ConfigError
 DEFAULT_TILE = 640
 WITH_ANCHORS = "-anchors"  # after a model's name: the same backbone and neck, and a head that fits boxes to anchors
 _STRIDES = {"speck-micro": (4, 8)}  # of the detection levels of the architectures in train/architectures
+_REACH = 15.0  # strides: what distances of 16 bins (reg_max) express at most
+_WITHOUT_BINS = ("yolo26", "yoloe-26", *_STRIDES)  # models whose distances are plain numbers
 _LEVELS = (8, 16, 32)  # P3, P4, P5 of the YOLO families
 
 
@@ -55,3 +58,19 @@ def preset_anchors(
 def assigner(config: Config) -> str:
     """Return the name of the assigner by which the configured model learns, of those in etl.assigner."""
     return "ratio" if config.train.model.endswith(WITH_ANCHORS) else "tal"  # every detector of Ultralytics' families
+
+
+def reach(config: Config) -> float:
+    """Return how many strides a cell's box can reach from the cell's centre to an edge; infinite without such a limit.
+
+    By the model's name: YOLO26 predicts distances as plain numbers, the families before it as bins.
+    """
+    model = PurePath(config.train.model).name
+    return inf if model.startswith(_WITHOUT_BINS) or model.endswith(WITH_ANCHORS) else _REACH
+
+
+def p2_variant(model: str) -> str | None:
+    """Return the name of the model's P2 variant; None if the model has a P2 level or no such variant."""
+    base = model.removesuffix(WITH_ANCHORS)
+    has_variant = base.startswith(("yolo26", "yolov8")) and base.isalnum()
+    return f"{base}-p2{model.removeprefix(base)}" if has_variant else None

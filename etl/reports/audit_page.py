@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
-from etl.numbers import count, percent
+from etl.numbers import DASH, count, decimal, percent
 from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
 from etl.reports.class_tables import (
     ONTOLOGY_HEAD,
@@ -18,7 +18,8 @@ from etl.reports.class_tables import (
 )
 from etl.reports.page import render
 from etl.schema import LEFT_OUT
-from etl.stages.audit.model import Audit, Histogram2D, ImageQuality, Resolution, SizeTable, SourceView
+from etl.stages.audit import learning
+from etl.stages.audit.model import Audit, Configuration, Histogram2D, ImageQuality, Resolution, SizeTable, SourceView
 from etl.stages.audit.sample_size import LEAST
 from etl.stages.split_rows import group_rows, left_out_rows, size_rows
 from etl.stages.splitting.report import SplitReport
@@ -51,6 +52,10 @@ def audit_page(
         facts=_facts(audit, classes),
         sizes=list(_size_figures(audit)),
         cells=list(_cell_figures(audit)),
+        imbalance=next(map(learning.imbalance, audit.coverage.configurations), None),
+        improvement=learning.improvement(audit.coverage),
+        configuration_head=["", "computing", *(f"{px} px" for px in SIZE_RANGES), "with a cell", "contested"],
+        configurations=[_configuration(row) for row in audit.coverage.configurations],
         labels=list(_label_figures(audit, classes)),
         quality=list(_quality_figures(audit.quality)),
         size_table=size_rows_by_class(audit.sizes_network_by_class),
@@ -82,6 +87,13 @@ def _resolution_rows(audit: Audit) -> Iterator[list[str]]:
     for goal, row in ((8, audit.resolution.px_8), (16, audit.resolution.px_16)):
         sizes = {"tiled": max(row.tiled or 0, size), "full_image": max(row.full_image or 0, size)}
         yield _resolution(goal, row.model_copy(update=sizes))
+
+
+def _configuration(row: Configuration) -> list[str]:
+    sizes = (
+        f"{decimal(one.positives, 1)} · {decimal(one.iou, 2)}" if one.boxes else DASH for one in row.by_size.values()
+    )
+    return [row.name, f"{row.cost:g} times", *sizes, percent(row.all.taught), percent(row.all.contested)]
 
 
 def _resolution(goal: int, row: Resolution) -> list[str]:

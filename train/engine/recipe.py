@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from etl.config import Config, network
-from etl.stages.audit.model import Audit
+from etl.stages.audit import learning
+from etl.stages.audit.model import AssignerCoverage, Audit
 
 _MIN_COVERED = 0.99  # share of the boxes that the label assignment must reach
 _TINY_SHARE = 0.25  # of the boxes under 16 network px, above which focal and NWD loss are used
@@ -22,16 +23,16 @@ def choose_settings(config: Config, audit: Audit) -> tuple[Config, list[str]]:
     reasons: list[str] = []
     tiny = audit.tiny.network.under_16 or 0.0
     anchor_based = train.model.endswith(network.WITH_ANCHORS)
-    p2_model = _p2_variant(train.model)
-    covered = audit.coverage.configured.covered
-    if p2_model is not None and covered is not None and covered < _MIN_COVERED:
+    p2_model = network.p2_variant(train.model)
+    if p2_model is not None and (reason := _reason_for_p2(audit.coverage)) is not None:
         changes["model"] = p2_model
-        reasons.append(f"model {p2_model}: {1 - covered:.1%} of the boxes get no assigned cell without a P2 level")
-    needed_size = audit.resolution.px_8.tiled
-    if "image_size" not in explicit and needed_size is not None and needed_size > audit.image_size:
-        size = min(-(-needed_size // 32) * 32, int(_MAX_GROWTH * audit.image_size) // 32 * 32)
-        changes["image_size"] = size
-        reasons.append(f"image_size {size}: 95 % of boxes reach 8 px at {needed_size}, not at {audit.image_size}")
+        reasons.append(f"model {p2_model}: {reason}")
+    if "image_size" not in explicit:
+        side = min(network.strides(config.model_copy(update={"train": train.model_copy(update=changes)})))
+        size, reason = _input_size(audit, side)
+        if size > audit.image_size:
+            changes["image_size"] = size
+            reasons.append(f"image_size {size}: {reason}")
     if "loss" not in explicit and anchor_based and tiny > _TINY_SHARE:
         changes["loss"] = train.loss.model_copy(update={"gamma": _GAMMA, "nwd": _NWD})
         reasons.append(
@@ -49,8 +50,20 @@ def choose_settings(config: Config, audit: Audit) -> tuple[Config, list[str]]:
     return config.model_copy(update={"train": train.model_copy(update=changes)}), reasons
 
 
-def _p2_variant(model: str) -> str | None:
-    """Return the name of the model's P2 variant; None if the model has a P2 level or no such variant."""
-    base = model.removesuffix(network.WITH_ANCHORS)
-    has_variant = base.startswith(("yolo26", "yolov8")) and base.isalnum()
-    return f"{base}-p2{model.removeprefix(base)}" if has_variant else None
+def _reason_for_p2(coverage: AssignerCoverage) -> str | None:
+    """Return what a P2 level improves for the boxes enough to be worth its cost; None if nothing."""
+    covered, advice = coverage.configured.covered, coverage.advice
+    if covered is not None and covered < _MIN_COVERED:
+        return f"{1 - covered:.1%} of the boxes get no assigned cell without a P2 level"
+    if advice is None or not advice.p2:
+        return None
+    return learning.improvement(coverage)
+
+
+def _input_size(audit: Audit, side: int) -> tuple[int, str]:
+    """Return the input size at which 95 % of the boxes reach a side, up to the largest allowed, and the reason."""
+    needed = audit.resolution.px_8.tiled
+    needed = 0 if needed is None else -(-needed * side // 8)
+    largest = int(_MAX_GROWTH * audit.image_size) // 32 * 32
+    reason = f"95 % of the boxes reach {side} px, a cell of the finest level, at {needed}, not at {audit.image_size}"
+    return min(-(-needed // 32) * 32, largest), reason

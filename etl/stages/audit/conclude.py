@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from etl.boxes import BUCKETS
 from etl.by_size import BySize
 from etl.findings import EXAMPLES
-from etl.stages.audit import image_quality, model
+from etl.stages.audit import image_quality, learning, model
 from etl.stages.audit.checks.run import run_checks
 from etl.stages.audit.class_similarity import confusable_pairs
 from etl.stages.audit.context import CheckInput, Context
@@ -234,6 +234,8 @@ def _crowding(counts: Mapping[Key, int], space: str) -> dict[int, model.CellShar
 def _coverage(counts: Mapping[Key, int], context: Context) -> model.AssignerCoverage:
     boxes, name, strides = grid(counts, "network"), context.assigner, context.strides
     anchors = anchors_of(name, boxes, context.image_size, strides)
+    detector = learning.Detector(assigner=name, strides=strides, reach=context.reach, anchors=anchors)
+    rows = learning.configurations(counts, detector)
     return model.AssignerCoverage(
         assigner=name,
         strides=tuple(strides),
@@ -241,6 +243,8 @@ def _coverage(counts: Mapping[Key, int], context: Context) -> model.AssignerCove
         full_image=by_assigner(grid(counts, "full_image"), context.image_size, ("point_in_box", "tal")),
         configured=coverage(boxes, name, strides, anchors),
         change=cheapest_change(boxes, name, strides, anchors),
+        configurations=rows,
+        advice=learning.advise(rows),
     )
 
 

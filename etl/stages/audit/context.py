@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 import pyarrow as pa
@@ -30,7 +31,10 @@ class Context:
     image_size: int
     assigner: str = "tal"  # of the configured model, see etl.assigner
     strides: Sequence[int] = (8, 16, 32)  # of its levels
+    reach: float = inf  # strides from a cell's centre to the edges of its box at most
     anchors: Sequence[Sequence[Sequence[float]]] = ()  # preset, else of the last snapshot; [level][k](w, h)
+    p2_variant: str | None = None  # of the configured model; None if it has a P2 level or no such variant
+    recipe: Literal["manual", "auto"] = "manual"
     preset_anchors: bool = False
     images: pa.Table = field(default_factory=IMAGES.empty_table)
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)

@@ -19,11 +19,14 @@ from etl.schema import LEFT_OUT
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
 from etl.stages.audit.crowding import (
     DUPLICATE_IOU,
+    POINTS,
     boxes_in_cell,
     count_suppressed,
     nearest_distances,
     overlapping_pairs,
     overlaps,
+    points_within,
+    share_taken,
     shared_area,
     shared_cells,
 )
@@ -51,7 +54,9 @@ ASPECTS = np.exp2(np.arange(-8, 9) / 2)  # w / h
 FIXED = 1 << 20  # fixed point of shares
 GRID_PER_OCTAVE = 8
 GRID = np.exp2(np.arange(0, 12 * GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)  # px: sides of boxes by sides, 9 % wide
-LEAST = (0, 8, 16)  # px: sides that assigners enlarge smaller ones to
+LEAST = (0, 4, 8, 16)  # px: sides that assigners enlarge smaller ones to
+AREAS_PER_OCTAVE = 8
+AREAS = np.exp2((np.arange(0, 24 * AREAS_PER_OCTAVE + 1) - 0.5) / AREAS_PER_OCTAVE)  # px²: 4², 8², … are middles
 NMS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds
 DARK, NEARLY_BLACK = 40, 16  # mean luma of an image
 EXTREMES = 5  # boxes kept at each end
@@ -191,7 +196,10 @@ class PartCounter(Tally):
             if space != "source":
                 across, down = (bins(logs[:, axis] + octaves, GRID) for axis in (0, 1))
                 self.add(("sides", space), (names, category), (cells, across), (cells, down))
+            if space == "network":
+                self.add(("shape",), (range(len(BUCKETS)), bucket), (cells, across), (cells, down))
         self._name("tight_labels", chosen[np.exp2(length) < _TINY])
+        self._name("coarse_levels", chosen[np.exp2(length) * self.scales["network"][chosen] < _TINY])
         self._name("tiny_labels", chosen[np.exp2(length) * self.scales["network"][chosen] < _TINY])
         size = bx.bucket(np.exp2(length + EDGE))
         for shift in SHIFTS:
@@ -232,8 +240,9 @@ class PartCounter(Tally):
         for space in SPACES[1:]:
             self._count_cells(space, self.xyxy[chosen], owner, self.scales[space][chosen])
         network_xyxy = self.xyxy[chosen] * self.scales["network"][chosen, None]
-        bucket = bx.bucket(bx.side_length(network_xyxy))
+        bucket = bx.bucket(bx.side_length(network_xyxy) * (1 + EDGE))
         contested = {least: np.zeros(len(network_xyxy)) for least in LEAST}
+        neighbours = {least: np.zeros((len(network_xyxy), POINTS)) for least in LEAST}
         enlarged = {least: _enlarge(network_xyxy, least) for least in LEAST}
         overlapping: list[Ints] = []
         for pairs in overlapping_pairs(enlarged[max(LEAST)], owner):
@@ -242,10 +251,18 @@ class PartCounter(Tally):
                 for side in (0, 1):
                     rows = pairs[:, side]
                     contested[least] += np.bincount(rows, np.rint(shared / own[rows] * FIXED), minlength=len(own))
+                    at_points = points_within(boxes, pairs[:, ::-1] if side else pairs)
+                    for point in range(POINTS):
+                        neighbours[least][:, point] += np.bincount(rows, at_points[:, point], minlength=len(own))
             overlapping.append(pairs[shared_area(network_xyxy, pairs) > 0])
-        for least, share in contested.items():
-            fixed = np.minimum(share, FIXED).astype(np.int64)
-            self.add(("contested", least), (range(len(BUCKETS)), bucket), amounts=fixed)
+        by_size = range(len(BUCKETS)), bucket
+        for least, shared_with in contested.items():
+            taken = share_taken(shared_with / FIXED, neighbours[least])
+            self.add(("contested", least), by_size, amounts=np.rint(taken * FIXED).astype(np.int64))
+            is_contested = shared_with >= _CONTESTED * FIXED
+            self.add(("contested_boxes", least), by_size, amounts=is_contested.astype(np.int64))
+            areas = bins(np.log2(np.maximum(bx.area(enlarged[least]) * (1 - taken), AREAS[0])), AREAS)
+            self.add(("own_area", least), by_size, (range(len(AREAS) + 1), areas))
         self._name("contested_boxes", chosen[contested[max(LEAST)] >= _CONTESTED * FIXED])
         distances = nearest_distances((network_xyxy[:, :2] + network_xyxy[:, 2:]) / 2, owner)
         self.add(

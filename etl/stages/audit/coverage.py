@@ -103,18 +103,19 @@ def _means(by_cell: assigner.Coverage, counts: NDArray[np.int64], rows: NDArray[
 
 
 def contested(counts: Mapping[Key, int], least: int) -> Contested:
-    """Return the share of a box's candidates that a neighbour takes, by size: half of the area that lies in both."""
+    """Return the mean share of a box's candidates that neighbours take, by size, and the boxes that are contested."""
     sizes = [0] * len(BUCKETS)
     for key, number in counts.items():
         if key[:2] == ("size", "network"):
             sizes[int(key[4])] += number
     shares = [counts.get(("contested", least, index), 0) for index in range(len(BUCKETS))]
-    by_size = dict(zip(BUCKETS, map(_half, shares, sizes), strict=True))
-    return Contested(all=_half(sum(shares), sum(sizes)), **by_size)
+    boxes = sum(counts.get(("contested_boxes", least, index), 0) for index in range(len(BUCKETS)))
+    by_size = dict(zip(BUCKETS, map(_mean_share, shares, sizes), strict=True))
+    return Contested(all=_mean_share(sum(shares), sum(sizes)), boxes=boxes, **by_size)
 
 
-def _half(fixed: int, boxes: int) -> float | None:
-    return round(fixed / (2 * FIXED * boxes), 6) if boxes else None
+def _mean_share(fixed: int, boxes: int) -> float | None:
+    return round(fixed / (FIXED * boxes), 6) if boxes else None
 
 
 def anchor_recall(boxes: Grid, before: Anchors, image_size: int, strides: Sequence[int]) -> AnchorRecall | None:

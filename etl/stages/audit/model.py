@@ -110,6 +110,37 @@ class Change(Document):
     covered: float
 
 
+class Positives(Document):
+    """What boxes get to learn from; null without boxes."""
+
+    boxes: int
+    positives: float | None  # mean number of positive cells, at most 10 a box with `tal`
+    taught: float | None  # share of the boxes that are expected to get a positive cell
+    iou: float | None  # mean of the highest IoU that a positive cell is expected to reach
+    contested: float | None  # share of the boxes with half or more of their candidates in others' areas
+
+
+class Configuration(Document):
+    """The positives of all boxes under one choice of levels and input size; sizes are those at the present input."""
+
+    name: str
+    strides: tuple[int, ...]
+    input_factor: float  # times the present input size
+    cost: float  # times the present computing
+    all: Positives
+    by_size: BySize[Positives]
+
+
+class AdvisedChange(Document):
+    """A change of levels or input size that is worth its cost."""
+
+    name: str
+    cost: float  # times the present computing
+    p2: bool
+    input_factor: float
+    boxes: int  # in the sizes that gain
+
+
 class AssignerCoverage(Document):
     """Coverage under each assigner and under that of the configured model."""
 
@@ -119,12 +150,15 @@ class AssignerCoverage(Document):
     full_image: dict[str, CoverageByLevels]
     configured: GroupedCoverage
     change: Change | None  # the cheapest after which enough boxes have a candidate
+    configurations: tuple[Configuration, ...] = ()  # as configured first; empty in audits of earlier versions
+    advice: AdvisedChange | None = None  # the configuration that is worth its cost; null: none
 
 
 class Contested(BySize[float | None]):
     """The mean share of a box's candidates that a neighbour takes, by size and of all boxes."""
 
     all: float | None
+    boxes: int | None = None  # with half or more of their candidates in others' areas; null in earlier audits
 
 
 class ClassPair(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import Summary
-from etl.stages.audit.model import Audit, Tiny
+from etl.stages.audit.model import AssignerCoverage, Audit, Tiny
 
 
 class AuditMaker(Protocol):
@@ -19,6 +19,7 @@ class AuditMaker(Protocol):
         needed: int = 320,
         image_size: int = 640,
         classes: dict[str, dict[str, int]] | None = None,
+        coverage: AssignerCoverage | None = None,
     ) -> Audit: ...
 
 
@@ -33,6 +34,7 @@ def audit_with() -> AuditMaker:
         needed: int = 320,
         image_size: int = 640,
         classes: dict[str, dict[str, int]] | None = None,
+        coverage: AssignerCoverage | None = None,
     ) -> Audit:
         empty = conclude(Summary(), Context(tile_size=image_size, image_size=image_size))
         tiny = empty.tiny.model_copy(update={"network": Tiny(under_8=0.0, under_16=under_16)})
@@ -40,7 +42,7 @@ def audit_with() -> AuditMaker:
         px_8 = empty.resolution.px_8.model_copy(update={"tiled": needed})
         changes: dict[str, Any] = {
             "tiny": tiny,
-            "coverage": empty.coverage.model_copy(update={"configured": configured}),
+            "coverage": coverage or empty.coverage.model_copy(update={"configured": configured}),
             "resolution": empty.resolution.model_copy(update={"px_8": px_8}),
             "classes": classes or {"car": {"train": 50, "val": 5}},
         }

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from etl.config import Config
+from etl.stages.audit import learning
 from etl.stages.audit.model import Audit
+from tests.etl.stages.audit.test_learning import audited, lattice
 from train.engine import recipe
 
 Chooser = Callable[..., tuple[Config, list[str]]]
@@ -39,6 +41,18 @@ def test_boxes_without_a_candidate_ask_for_a_finer_level_where_there_is_one(
     config, reasons = chosen({"model": model}, covered=0.9)
     assert config.train.model == finer
     assert bool(reasons) == (finer != model)
+
+
+def test_a_level_that_the_audit_advises_is_taken_and_halves_the_side_that_boxes_must_reach(chosen: Chooser) -> None:
+    rows = audited([lattice(8, 20)]).coverage
+    config, (reason, *others) = chosen({"model": "yolo26n"}, coverage=rows, needed=1024)
+    assert (config.train.model, config.train.image_size, others) == ("yolo26n-p2", None, [])
+    assert reason == f"model yolo26n-p2: {learning.improvement(rows)}"
+    assert chosen({"model": "yolo11n"}, coverage=rows)[0].train.model == "yolo11n"
+    assert chosen({"model": "yolo26n"}, coverage=audited([lattice(40, 20)]).coverage)[1] == []
+    grown = chosen({"model": "yolo26n"}, coverage=rows, needed=1536)
+    assert grown[0].train.image_size == 768
+    assert "95 % of the boxes reach 4 px, a cell of the finest level, at 768, not at 640" in grown[1][1]
 
 
 def test_the_input_grows_to_what_is_needed_and_no_further_than_twice(chosen: Chooser) -> None:

@@ -9,6 +9,7 @@ from etl.boxes import BUCKETS, SIZE_RANGES
 from etl.codes import Severity
 from etl.findings import Finding, finding
 from etl.numbers import percent
+from etl.stages.audit import learning
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.coverage import ENOUGH
 from etl.stages.audit.model import Resolutions
@@ -32,7 +33,8 @@ def tiny_objects(data: CheckInput) -> Iterator[Finding]:
         f"with tiles of {audit.tile_size} px at image size {audit.image_size}; without tiling it would be "
         f"{percent(audit.tiny.full_image.under_16 or 0.0)}."
     )
-    advice += _larger_input(audit.resolution, audit.image_size)
+    if audit.coverage.advice is None:
+        advice += _larger_input(audit.resolution, audit.image_size)
     yield finding("tiny_labels", advice, count=count, severity=severity)
 
 
@@ -43,6 +45,24 @@ def _larger_input(resolution: Resolutions, image_size: int) -> str:
     if for_16 is not None and for_16 > image_size:
         return f" 19 in 20 boxes would reach 16 px at image size {for_16}; a model with a P2 level helps too."
     return ""
+
+
+def coarse_levels(data: CheckInput) -> Iterator[Finding]:
+    """Yield a finding if another level or input size is worth its cost, with what it changes for the boxes."""
+    coverage = data.audit.coverage
+    if (change := coverage.advice) is None:
+        return
+    text = learning.improvement(coverage) or ""
+    sentences = [learning.imbalance(coverage.configurations[0]), f"{text[:1].upper()}{text[1:]}."]
+    chosen = change.p2 and data.context.p2_variant is not None and data.context.recipe == "auto"
+    if chosen:
+        sentences.append(f"train.recipe: auto trains {data.context.p2_variant}.")
+    elif change.p2:
+        sentences.append(f"Set train.model to {data.context.p2_variant or 'one with a P2 level, such as yolo26n-p2'}.")
+    if change.input_factor > 1:
+        sentences.append(f"Set train.image_size to {round(change.input_factor * data.audit.image_size)}.")
+    advice = " ".join(filter(None, sentences))
+    yield finding("coarse_levels", advice, count=change.boxes, severity="info" if chosen else "warning")
 
 
 def uncovered_boxes(data: CheckInput) -> Iterator[Finding]:
@@ -117,11 +137,13 @@ def contested_boxes(data: CheckInput) -> Iterator[Finding]:
     side = tiny_side(coverage.strides) if coverage.assigner == "tal" else 0
     contested = data.audit.neighbours.contested.get(side)
     if contested is not None and contested.all is not None and contested.all > _CONTESTED:
-        advice = (
-            f"A neighbour takes {percent(contested.all)} of a box's candidates on average: twice that share of its "
-            "area, as the assigner sees it, is also another's. A finer level or a larger input size separates them."
-        )
-        yield finding("contested_boxes", advice, count=round(contested.all * data.audit.objects))
+        advice = f"Neighbours take {percent(contested.all)} of a box's candidate cells on average."
+        count = contested.boxes or round(contested.all * data.audit.objects)
+        advice += f" {count:,} boxes share half or more of theirs." if contested.boxes else ""
+        finer = data.audit.neighbours.contested.get(tiny_side((4, *coverage.strides)))
+        if finer is not None and finer.all is not None and coverage.assigner == "tal" and 4 not in coverage.strides:
+            advice += f" With a P2 level they take {percent(finer.all)}."
+        yield finding("contested_boxes", advice, count=count)
 
 
 def enlarged_tiles(data: CheckInput) -> Iterator[Finding]:

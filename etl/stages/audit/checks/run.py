@@ -35,6 +35,7 @@ STATISTICS: tuple[Check, ...] = (  # of too few objects they would be chance
     classes.lookalike_classes,
     classes.outliers,
     detector.tiny_objects,
+    detector.coarse_levels,
     detector.uncovered_boxes,
     detector.stale_anchors,
     detector.shared_cells,

@@ -18,18 +18,33 @@ from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import CheckInput, Context
 from etl.stages.audit.counts import Summary
 from etl.stages.audit.model import (
+    AdvisedChange,
     AnchorRecall,
     Audit,
     CellSharing,
     Change,
     ClassPair,
+    Configuration,
     ConfusablePair,
     Outliers,
+    Positives,
     ShiftedOverlap,
 )
 from etl.stages.splitting.crossing import CrossingPairs
 
 EMPTY = conclude(Summary(), Context(tile_size=640, image_size=640))
+
+
+def configuration(name: str, positives: float, iou: float, cost: float) -> Configuration:
+    """What 70 tiny boxes get."""
+    row = Positives(boxes=70, positives=positives, taught=1.0, iou=iou, contested=0.0)
+    none = Positives(boxes=0, positives=None, taught=None, iou=None, contested=None)
+    sizes = BySize[Positives].of([none, row, none, none, none])
+    return Configuration(name=name, strides=(8,), input_factor=1.0, cost=cost, all=row, by_size=sizes)
+
+
+P2_HELPS = (configuration("as configured", 5.2, 0.6, 1.0), configuration("a P2 level", 9.0, 0.7, 1.56))
+P2_ADVISED = AdvisedChange(name="a P2 level", cost=1.56, p2=True, input_factor=1.0, boxes=70)
 
 
 def changed(value: Any, path: str, new: Any) -> Any:
@@ -183,6 +198,9 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given({"objects": 100, "coverage.configured.covered": 0.9,
             "coverage.change": Change(name="a P2 level", cost=1.56, covered=0.995)}),
      given({"objects": 100, "coverage.configured.covered": 0.99})),
+    (detector.coarse_levels, "coarse_levels", "warning", 70,
+     given({"coverage.configurations": P2_HELPS, "coverage.advice": P2_ADVISED}),
+     given({"coverage.configurations": P2_HELPS})),
     (detector.stale_anchors, "stale_anchors", "warning", 20,
      given({"objects": 100, "since.anchors": AnchorRecall(before=0.7, new=0.9)}),
      given({"objects": 100, "since.anchors": AnchorRecall(before=0.895, new=0.9)})),

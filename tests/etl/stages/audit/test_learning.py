@@ -1,0 +1,190 @@
+"""The positives of boxes are those of the installed assigner; a change is advised where boxes gain by it, else none."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+import pytest
+
+from etl import boxes as bx, schema
+from etl.stages.audit import learning
+from etl.stages.audit.conclude import conclude
+from etl.stages.audit.context import Context
+from etl.stages.audit.counts import LabelPart, count_labels
+from etl.stages.audit.model import Audit, Configuration
+
+SIDE = 448  # px of the images, at the network too
+P3, P2 = "as configured", "a P2 level"
+
+
+def audited(images: list[bx.Boxes], **context: Any) -> Audit:
+    """The audit of images with these boxes, each one tile at the network's size."""
+    rows, annotations = [], []
+    for number, boxes in enumerate(images):
+        row = {"image_id": f"{number}", "path": f"{number}.jpg", "sha256": f"{number}", "format": "JPEG"}
+        more = {"split": "train", "exif_orientation": 1, "exif_applied": False, "labelled": True}
+        rows.append({**row, **more, "width": SIDE, "height": SIDE})
+        for line, box in enumerate(boxes.tolist()):
+            place = {"annotation_id": f"{number}-{line}", "image_id": f"{number}", "file": "a.txt", "line": line}
+            flags = {"category": "car", "crowd": False, "ignore": False, "difficult": 0}
+            annotations.append({**place, **flags, **dict(zip(bx.XYXY, box, strict=True))})
+    table = schema.table(schema.IMAGES, rows)
+    summary = count_labels(LabelPart(table, schema.table(schema.ANNOTATIONS, annotations), SIDE, SIDE))
+    return conclude(summary, Context(tile_size=SIDE, image_size=SIDE, images=table, **context))
+
+
+def scattered(number: int, low: float, high: float, seed: int = 0, room: float = SIDE) -> bx.Boxes:
+    """Boxes with sides between two limits at random places; they may overlap."""
+    rng = np.random.default_rng(seed)
+    side = np.exp(rng.uniform(np.log(low), np.log(high), (number, 2)))
+    corner = rng.uniform(0, 1, (number, 2)) * (room - side)
+    return np.hstack([corner, corner + side])
+
+
+def lattice(side: float, gap: float, room: float = SIDE) -> bx.Boxes:
+    """Squares in rows and columns."""
+    number = int((room - 20) // (side + gap))
+    corner = 10.3 + (side + gap) * np.stack(np.meshgrid(*[np.arange(number)] * 2), axis=-1).reshape(-1, 2)
+    return np.hstack([corner, corner + side])
+
+
+def by_installed(boxes: bx.Boxes, row: Configuration) -> np.ndarray:
+    """The positives [N] of the installed assigner if each cell predicts the nearest of the boxes that want it."""
+    torch = pytest.importorskip("torch")
+    tal = pytest.importorskip("ultralytics.utils.tal")
+    scaled, size = boxes * row.input_factor, int(SIDE * row.input_factor)
+    truth = torch.tensor(scaled, dtype=torch.float32)[None]
+    levels = [torch.zeros(1, 1, size // stride, size // stride) for stride in row.strides]
+    points, strides = tal.make_anchors(levels, torch.tensor(row.strides), 0.5)
+    points, every = points * strides, torch.ones(1, len(boxes), 1)
+    assigner = tal.TaskAlignedAssigner(topk=10, num_classes=1, alpha=0.5, beta=6.0, stride=list(row.strides))
+    candidate = assigner.select_candidates_in_gts(points, truth, every)[0].numpy()
+    middle = (scaled[:, :2] + scaled[:, 2:]) / 2
+    apart = ((points.numpy()[None] - middle[:, None]) ** 2).sum(axis=2)
+    nearest = np.where(candidate, apart, np.inf).argmin(axis=0)
+    predicted = truth[0][torch.tensor(nearest)]
+    predicted[torch.tensor(~candidate.any(axis=0))] = torch.tensor([-99.0, -99.0, -98.0, -98.0])
+    scores = torch.full((1, len(points), 1), 0.5)
+    _, _, _, positive, owner = assigner(scores, predicted[None], points, torch.zeros(1, len(boxes), 1), truth, every)
+    return np.bincount(owner[0][positive[0]].numpy(), minlength=len(boxes))
+
+
+SCENES = {
+    "few": [scattered(30, 3, 60, seed) for seed in range(10)],
+    "crowded": [scattered(450, 3, 30, seed) for seed in range(2)],
+    "crowded tiny": [scattered(700, 4, 10, seed, room=300) for seed in range(2)],
+    "touching": [lattice(8.2, 0.8, room=200) + shift for shift in np.linspace(0, 1, 8)],
+    "large": [scattered(4, 80, 200, seed) for seed in range(6)],
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_positives_by_size_are_those_of_the_installed_assigner(scene: str) -> None:
+    for row in audited(SCENES[scene]).coverage.configurations:
+        if row.input_factor > 1 and "crowded" in scene:
+            continue  # one input size is enough for the largest scenes
+        positives = np.concatenate([by_installed(boxes, row) for boxes in SCENES[scene]])
+        size = bx.bucket(np.concatenate([bx.side_length(boxes) for boxes in SCENES[scene]]))
+        for index, (_, mean) in enumerate(row.by_size.items()):
+            assert mean.boxes == (size == index).sum()
+            if mean.boxes >= 20:
+                assert mean.positives == pytest.approx(positives[size == index].mean(), rel=0.12)
+        assert row.all.positives == pytest.approx(positives.mean(), rel=0.12)
+        assert row.all.taught == pytest.approx((positives > 0).mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8, 16, 32)])
+def test_the_best_iou_is_that_of_boxes_which_distances_in_bins_can_express(strides: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    tal = pytest.importorskip("ultralytics.utils.tal")
+    from etl import assigner
+
+    levels = [torch.zeros(1, 1, 512 // stride, 512 // stride) for stride in strides]
+    points, steps = tal.make_anchors(levels, torch.tensor(strides), 0.5)
+    rng = np.random.default_rng(0)
+    for side in (2.0, 3.0, 5.0, 7.0, 12.0, 60.0, 300.0):
+        corner = rng.uniform(64, 96, (200, 2))
+        truth = torch.tensor(np.hstack([corner, corner + side]), dtype=torch.float32)
+        installed = tal.TaskAlignedAssigner(stride=list(strides))
+        candidate = installed.select_candidates_in_gts(points * steps, truth[None], torch.ones(1, 200, 1))[0]
+        best = []
+        for box, cells in zip(truth, candidate, strict=True):
+            distances = tal.bbox2dist(points, (box / steps), 15)  # as DFL of 16 bins is taught
+            drawn = (tal.dist2bbox(distances, points, xywh=False) * steps)[cells].numpy().astype(float)
+            best.append(bx.iou(box[None].numpy().astype(float), drawn).max())
+        wh = np.full((1, 2), side)
+        for reach, expected in ((15.0, np.mean(best)), (inf, 1.0)):
+            found = assigner.best_iou(wh, strides, reach, np.ones((1, len(strides))))[0]
+            assert found == pytest.approx(expected, abs=0.03), side
+
+
+def test_what_neighbours_take_is_exact_for_two_boxes_and_fair_for_many() -> None:
+    pair = audited([np.array([[50.0, 50, 70, 70], [60, 50, 80, 70]])])
+    assert pair.neighbours.contested[0].all == pytest.approx(0.25)  # half of the half that both have
+    stack = audited([np.repeat([[50.0, 50, 90, 90]], 8, axis=0)])
+    assert stack.neighbours.contested[16].all == pytest.approx(7 / 8)
+    assert stack.neighbours.contested[16].boxes == 8
+    assert audited([lattice(20, 4)]).neighbours.contested[16].all == 0
+
+
+@pytest.mark.parametrize("boxes", [lattice(5, 24), lattice(8, 20), lattice(12, 12), lattice(6, 1), lattice(12, 0)])
+def test_a_p2_level_is_advised_for_tiny_boxes_and_crowds(boxes: bx.Boxes) -> None:
+    audit = audited([boxes])
+    advice = audit.coverage.advice
+    assert advice is not None
+    assert (advice.name, advice.p2, advice.input_factor, advice.boxes) == (P2, True, 1.0, len(boxes))
+    before, after = audit.coverage.configurations[:2]
+    gained = after.all.iou * after.all.taught - before.all.iou * before.all.taught
+    assert gained >= learning.GAIN * 0.56
+    (row,) = [finding for finding in audit.findings if finding.code == "coarse_levels"]
+    assert (row.count, row.severity) == (len(boxes), "warning")
+    assert f"from {before.all.iou:.2f} to {after.all.iou:.2f}" in row.advice
+    assert f"gets {before.all.positives:.1f} positive cells on average." in row.advice
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [lattice(18, 6)],
+        [lattice(24, 0)],
+        [lattice(40, 1)],
+        [lattice(100, 5)],
+        SCENES["large"],
+        [lattice(8, 20)[:19]],
+        [],
+    ],
+)
+def test_nothing_is_advised_for_larger_boxes_or_too_few(images: list[bx.Boxes]) -> None:
+    audit = audited(images)
+    assert audit.coverage.advice is None
+    assert not [finding for finding in audit.findings if finding.code == "coarse_levels"]
+
+
+def test_a_model_with_a_p2_level_or_anchors_is_not_given_another() -> None:
+    for context in ({"strides": (4, 8, 16, 32)}, {"assigner": "ratio"}):
+        rows = audited([lattice(8, 20)], **context).coverage
+        assert [row.input_factor for row in rows.configurations] == [1.0, 2.0]
+        assert rows.advice is None
+
+
+def test_a_recipe_that_chooses_the_level_makes_the_finding_an_information() -> None:
+    context = {"p2_variant": "yolo26n-p2", "recipe": "auto"}
+    (row,) = [one for one in audited([lattice(8, 20)], **context).findings if one.code == "coarse_levels"]
+    assert row.severity == "info"
+    assert row.advice.endswith("train.recipe: auto trains yolo26n-p2.")
+    (row,) = [one for one in audited([lattice(8, 20)], p2_variant="yolo26n-p2").findings if one.code == "coarse_levels"]
+    assert row.advice.endswith("Set train.model to yolo26n-p2.")
+
+
+def test_the_imbalance_between_sizes_is_one_sentence_with_the_figures_of_its_ends() -> None:
+    large = [scattered(1, 120, 180, seed) for seed in range(25)]
+    images = [np.vstack([boxes, lattice(6, 60)[:4]]) for boxes in large]
+    first = audited(images).coverage.configurations[0]
+    few, many = first.by_size.very_tiny.positives, first.by_size.large.positives
+    assert learning.imbalance(first) == (
+        f"A very tiny box (< 8 px) gets {few:.1f} positive cells on average, a large one (≥ 96 px) {many:.1f}."
+    )
+    assert many == 10
+    assert learning.imbalance(audited([lattice(6, 60)[:10]]).coverage.configurations[0]) is None
