@@ -13,7 +13,8 @@ from etl.boxes import BUCKETS, SIZE_RANGES, SMALL
 from etl.config import Config
 from etl.dashboard.overview import ModelSummary, Overview
 from etl.reports import page
-from etl.reports.charts import Figure, line_chart
+from etl.reports.charts import line_chart
+from etl.reports.svg import Figure
 
 _render = partial(page.render, folder=Path(__file__).parent / "templates")
 _LABELS = {name: f"{name.replace('_', ' ')}, {px} px" for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.numbers import DASH, count, decimal, percent
-from etl.reports.charts import Figure, bar_chart, grouped_bars, heat_map, histogram, stacked_bars
+from etl.reports.charts import bar_chart, grouped_bars, heat_map, histogram, stacked_bars
 from etl.reports.class_tables import (
     ONTOLOGY_HEAD,
     SIZE_HEAD,
@@ -17,6 +17,7 @@ from etl.reports.class_tables import (
     split_rows_by_class,
 )
 from etl.reports.page import render
+from etl.reports.svg import Figure
 from etl.schema import LEFT_OUT
 from etl.stages.audit import learning
 from etl.stages.audit.model import Audit, Configuration, Histogram2D, ImageQuality, Resolution, SizeTable, SourceView
