@@ -16,7 +16,7 @@ from train.evaluation import training_progress
 from train.evaluation.calibration_error import expected_if_calibrated
 
 MIN_OBJECTS = 20
-_WIDE_INTERVAL = 0.1  # of AP
+_WIDE_INTERVAL = 0.06  # of AP: models that are 0.03 apart are hardly told apart
 _CALIBRATED = 0.05  # expected calibration error up to which scores are called calibrated
 _TRUTH = "truth"  # the labels in place of detections
 _MODE_NAMES = {"full_image": "the whole image in one pass", "tiled": "tiles", "combined": "whole image and tiles"}
@@ -159,7 +159,8 @@ def advise_training(evaluation: Evaluation) -> Advice | None:
         return None
     length = _describe_length(record)
     improving = training_progress.describe_improvement(record)
-    if record.ended == "time" and (improving or not record.history):
+    undecided = training_progress.ended_at_its_best(record) and not training_progress.is_compared(record)
+    if record.ended == "time" and (improving or undecided):
         action = "Raise train.max_seconds and train longer"
         limit = "" if record.time_limit is None else f" of {numbers.count(record.time_limit)} s"
         return Advice(
@@ -171,8 +172,8 @@ def advise_training(evaluation: Evaluation) -> Advice | None:
         return Advice(
             code="training", action="Train for more epochs", reason=f"The training ended after {length}. {improving}"
         )
-    if record.best_epoch == record.epochs and not record.history:
-        return None  # the last epoch is often the best: without losses that does not tell
+    if undecided:  # the last epoch is often the best: without losses that does not tell
+        return None
     return Advice(
         code="training",
         action="Keep the length of the training",

@@ -1,15 +1,14 @@
-"""Close-ups of the worst errors: missed objects, false positives, and matches of low IoU."""
+"""Close-ups of the worst errors: unmatched objects, false positives, and matches of low IoU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from etl import boxes
-from etl.imaging import codec
 from etl.imaging.codec import Pixels
 from train.detections import Detections
 from train.evaluation import metrics
@@ -18,16 +17,16 @@ from train.prediction import drawing
 
 Kind = Literal["missed", "false", "found"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+WORST: Final = "worst"  # whole images
 
 _PER_KIND = 12
 _PICTURE_WH = (320, 240)
-_QUALITY = 82
-_CAPTIONS = {"missed": "missed", "false": "false positive", "found": "found"}
+_CAPTIONS = {"missed": "unmatched", "false": "false positive", "found": "found"}
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A missed object, a false positive or a match, with all boxes of its image."""
+    """An object without a match, a false positive or a match, with all boxes of its image."""
 
     kind: Kind
     image: int  # index
@@ -45,7 +44,7 @@ class Example:
 
     @property
     def badness(self) -> float:
-        """Return by what examples of one kind are ranked: size if missed, score if false, 1 - IoU if found."""
+        """Return by what examples of one kind are ranked: size if unmatched, score if false, 1 - IoU if found."""
         if self.iou is not None:
             return 1 - self.iou
         return self.side if self.score is None else self.score
@@ -60,17 +59,17 @@ class Example:
 
 
 class Picture(NamedTuple):
-    """A close-up for the page."""
+    """A picture for the page."""
 
-    kind: Kind
+    kind: Kind | Literal["worst"]
     caption: str
-    jpeg: bytes
+    pixels: Pixels
 
 
 def select_examples(
     images: Sequence[EvalImage], detections: Sequence[Detections], categories: Sequence[str]
 ) -> list[Example]:
-    """Return the largest missed objects, the false positives of highest score and the matches of lowest IoU."""
+    """Return the largest unmatched objects, the false positives of highest score and the matches of lowest IoU."""
     examples: dict[Kind, list[Example]] = {kind: [] for kind in KINDS}
     for number, (image, detected) in enumerate(zip(images, detections, strict=True)):
         for example in _examples_of(number, image, detected, categories):
@@ -97,11 +96,11 @@ def draw_examples(
 def _draw(example: Example, image: EvalImage, pixels: Pixels) -> Picture:
     window = drawing.close_up_window(example.xyxy, image.wh, _PICTURE_WH)
     close_up = drawing.draw_close_up(pixels, window, _PICTURE_WH, example.all_xyxy, example.colours)
-    return Picture(example.kind, f"{example.caption} · {image.path}", codec.encode(close_up, _QUALITY))
+    return Picture(example.kind, f"{example.caption} · {image.path}", close_up)
 
 
 def _examples_of(number: int, image: EvalImage, detections: Detections, categories: Sequence[str]) -> Iterator[Example]:
-    """Yield every missed object, false positive and match of an image."""
+    """Yield every unmatched object, false positive and match of an image."""
     truth, matched = image.truth, metrics.match(image.truth, detections)
     all_xyxy = np.concatenate([truth.xyxy[truth.counted], detections.xyxy])
     of_detections = (drawing.RED if false else drawing.BLUE for false in matched.false_positive)

@@ -14,7 +14,7 @@ from etl.imaging.codec import Pixels
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import EvaluationPaths
-from train.evaluation import examples, page, plan_choice, promotion
+from train.evaluation import examples, page, plan_choice, promotion, worst_images
 from train.evaluation.advice import advise
 from train.evaluation.basis import describe_basis
 from train.evaluation.chance import compare_with_chance
@@ -153,7 +153,10 @@ def _write(config: Config, paths: EvaluationPaths, evaluation: Evaluation, detec
     def read(image: EvalImage) -> Pixels:
         return read_pixels(config, image, detected.detector.pixel_settings)
 
-    pictures = examples.draw_examples(chosen, detected.images, read)
+    pictures = [
+        *worst_images.draw_worst(worst_images.select_worst(detected.images, kept), detected.images, read),
+        *examples.draw_examples(chosen, detected.images, read),
+    ]
     store.write_bytes(paths.evaluation_html, page.render(evaluation, pictures).encode())
     store.write_json(paths.evaluation_json, evaluation.to_dict())
 

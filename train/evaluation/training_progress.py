@@ -9,9 +9,19 @@ from etl.diagnosis import Epoch, TrainingRecord
 
 _LATE = 0.1  # the last share of the epochs in which the best epoch must lie
 _PART = 0.2  # of the epochs: the last part is compared with the one before
-_LEAST_EPOCHS = 5  # to compare parts
+_LEAST_EPOCHS = 4  # to compare parts
 _LOSS_FALL = 0.02  # share
 _AP_RISE = 0.005
+
+
+def is_compared(record: TrainingRecord) -> bool:
+    """Return whether enough epochs are recorded to compare the last ones with those before."""
+    return len(record.history) >= _LEAST_EPOCHS
+
+
+def ended_at_its_best(record: TrainingRecord) -> bool:
+    """Return whether the best epoch is in the last tenth."""
+    return record.best_epoch > (1 - _LATE) * record.epochs
 
 
 def describe_improvement(record: TrainingRecord) -> str:
@@ -20,7 +30,7 @@ def describe_improvement(record: TrainingRecord) -> str:
     It did if its best epoch was in the last tenth and, from one fifth of the epochs to the next, the last, the loss
     fell by more than 2 % or AP rose by more than 0.005.
     """
-    if len(record.history) < _LEAST_EPOCHS or record.best_epoch <= (1 - _LATE) * record.epochs:
+    if not is_compared(record) or not ended_at_its_best(record):
         return ""
     before, last = _last_parts(record.history)
     fall, rise = _loss_fall(before, last), _ap_rise(before, last)
@@ -31,13 +41,15 @@ def describe_improvement(record: TrainingRecord) -> str:
         changes.append(f"AP on the val tiles still rose by {rise:.3f}")
     if not changes:
         return ""
-    epochs = "epoch" if len(last) == 1 else f"{len(last)} epochs"
-    return f"In its last {epochs}, compared with the {len(before)} before, {' and '.join(changes)}."
+    parts = "last epoch, compared with the one before"
+    if len(last) > 1:
+        parts = f"last {len(last)} epochs, compared with the {len(before)} before"
+    return f"In its {parts}, {' and '.join(changes)}."
 
 
 def describe_plateau(record: TrainingRecord) -> str:
     """Return a sentence on how little the model still improved; empty if its epochs are not recorded."""
-    if len(record.history) < _LEAST_EPOCHS:
+    if not is_compared(record):
         return ""
     before, last = _last_parts(record.history)
     rise = _ap_rise(before, last)

@@ -152,7 +152,7 @@ def test_a_wide_interval_asks_for_images_and_a_narrow_one_does_not() -> None:
     wide = advice_of(model_evaluation(values={**values, "intervals": {"AP": (0.2, 0.31)}}), "validation")
     assert wide.action == "Add val images"
     assert numbers_in(wide.reason)[1:4] == [0.2, 0.31, 0.11]
-    narrow = advice_of(model_evaluation(values={**values, "intervals": {"AP": (0.2, 0.3)}}), "validation")
+    narrow = advice_of(model_evaluation(values={**values, "intervals": {"AP": (0.2, 0.26)}}), "validation")
     assert narrow.action == "Keep the val images: they are enough"
     assert advice_of(model_evaluation(values={"boxes": 0}), "validation").action == "Label objects in val images"
     few = advice_of(model_evaluation(values={"boxes": 12, "buckets": by_size({"tiny": 12}, 0)}), "validation")
@@ -187,6 +187,8 @@ def test_a_time_limit_that_cut_a_training_short_is_named() -> None:
     advice = advice_of(model_evaluation(**record(FALLING, RISING, **keys)), "training")
     assert advice.action == "Raise train.max_seconds and train longer"
     assert numbers_in(advice.reason)[:4] == [420, 10, 30, 740]
+    short = advice_of(model_evaluation(**record(FALLING[:3], RISING[:3], **keys)), "training")
+    assert short.action == "Raise train.max_seconds and train longer"
     done = advice_of(model_evaluation(**record(FLAT, FLAT, **keys, best_epoch=4)), "training")
     assert done.action == "Keep the length of the training"
 
@@ -209,6 +211,7 @@ def test_a_model_that_no_longer_improved_was_trained_long_enough(
 def test_nothing_is_said_of_a_training_that_was_not_recorded() -> None:
     assert advice_of(model_evaluation(), "training") is None
     assert advice_of(model_evaluation(**record(FALLING, RISING, history=[])), "training") is None
+    assert advice_of(model_evaluation(**record(FALLING[:3], RISING[:3])), "training") is None
 
 
 def calibrated(rows: list[tuple[int, float, float]], error: float) -> dict[str, Any]:
