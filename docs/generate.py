@@ -61,11 +61,12 @@ def answers() -> str:
     from etl.snapshots.answer import BuildAnswer
     from etl.stages.audit.model import AuditAnswer
     from etl.stages.planning.preview import PlanPreview
+    from train.label_errors.run import LabelErrors
 
     lines = ["# Answers", "", ANSWERS]
     documented: list[type[BaseModel]] = []
     models: dict[str, type[BaseModel]] = {"audit": AuditAnswer, "plan": PlanPreview, "build": BuildAnswer}
-    models |= {"evaluate": Evaluation, "import-review": ImportedReview}
+    models |= {"evaluate": Evaluation, "find-errors": LabelErrors, "import-review": ImportedReview}
     for command, model in models.items():
         lines += ["", f"## speck {command}", "", *_model(model, documented)]
     for model in documented:  # grows while their fields name others

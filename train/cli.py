@@ -18,6 +18,9 @@ __all__ = ["app"]
 Snapshot = Annotated[str | None, typer.Option(help="The snapshot's URI.", show_default="the newest")]
 _MODEL_URI = "a model's URI, as printed by `speck train`"
 Model = Annotated[str | None, typer.Option(help="The model's URI.", show_default="the newest")]
+Champion = Annotated[
+    str | None, typer.Option(help="The model's URI.", show_default="the champion, without one the newest")
+]
 Precision = Annotated[
     PredictionPrecision | None,
     typer.Option(
@@ -133,9 +136,52 @@ def evaluate(
     console.print_table(result)
 
 
+@app.command("find-errors")
+def find_errors(
+    config: ConfigFile,
+    snapshot: Snapshot = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="URI of a model to judge by instead; it judges the images that it was trained on leniently.",
+            show_default="models trained for this",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Number of models to train, each on all groups but its own part.", show_default="3"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which groups a part holds, and the planted errors.")] = 0,
+    least: Annotated[float, typer.Option("--min-chance", min=0, max=1, help="Lowest chance to list.")] = 0.1,
+    max_seconds: Annotated[
+        int | None, typer.Option(min=1, help="Time limit of all trainings together.", show_default="that of each model")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find wrong labels: swapped classes, misplaced boxes, boxes without an object, and objects without a label.
+
+    Every image is judged by a model that never saw its group. The suspects are ranked by the chance that the label is
+    wrong, calibrated on planted errors, and written as Parquet, COCO JSON, close-ups and a summary.
+    """
+    if model is not None and (folds is not None or max_seconds is not None):
+        option = "--folds" if folds is not None else "--max-seconds"
+        raise ConfigError("speck", option, "given with --model", "one of the two: with --model nothing is trained")
+    settings = load(config)
+    from train.label_errors import run
+
+    with name_file_in_errors(config):
+        if model is not None:
+            _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
+        answer = run.find_errors(
+            settings, _open_snapshot(settings, snapshot), model, folds=folds or run.FOLDS, seed=seed, least=least,
+            max_seconds=max_seconds,
+        )  # fmt: skip
+        print_answer(answer.to_dict(), as_json)
+
+
 @app.command("find-missing")
-def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Model = None, as_json: Json = False) -> None:
-    """Find unlabelled objects: write a ranked list as Parquet, crops, and COCO JSON for labelling tools."""
+def find_missing(config: ConfigFile, snapshot: Snapshot = None, model: Champion = None, as_json: Json = False) -> None:
+    """Find unlabelled objects with a model of the dataset: the part of find-errors for missing labels."""
     settings = load(config)
     from train.label_errors import run
 

@@ -127,6 +127,13 @@ def test_a_snapshot_or_model_that_is_not_there_exits_2(dataset: Path, arguments:
     assert speck("predict", "nowhere", dataset).returncode == 2
 
 
+@pytest.mark.parametrize("option", ["--folds", "--max-seconds"])
+def test_errors_are_found_by_a_model_or_by_folds_not_by_both(dataset: Path, option: str) -> None:
+    done = speck("find-errors", dataset, "--model", "any", option, 3)
+    assert done.returncode == 2
+    assert f"{option}: found given with --model" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_wrong_results_file_exits_2_and_is_named(dataset: Path, tmp_path: Path) -> None:
     assert speck("build", dataset, "--workers", 0).returncode == 0
     file = tmp_path / "results.json"

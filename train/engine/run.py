@@ -7,6 +7,7 @@ import logging
 import math
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -78,8 +79,16 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         log.warning("the snapshot was built with other settings of %s: the training takes those", ", ".join(changed))
     config = training_config(config, snapshot)
     chosen, reasons = _apply_recipe(config, snapshot)
-    spec = prepare_run(chosen, snapshot)
-    home = home or config.home
+    return fit(chosen, snapshot, prepare_run(chosen, snapshot), home or config.home, config, reasons)
+
+
+def fit(
+    chosen: Config, snapshot: Snapshot, spec: TrainingSpec, home: str, config: Config, reasons: Sequence[str] = ()
+) -> TrainAnswer:
+    """Train as a specification of `chosen` asks, save the model with `config` below `home`, and return the answer.
+
+    A run that was killed resumes when it is called again with the same arguments.
+    """
     run_uri = checkpoint.run_uri(home, snapshot.id, chosen.train.model_dump(mode="json"), spec.architecture)
     log.info(
         "training %s on %d samples (%d for validation), %d px, %s, %s, from %s",
@@ -109,7 +118,7 @@ def train(config: Config, snapshot: Snapshot, *, home: str | None = None) -> Tra
         "nms_free": spec.nms_free,
         "pixel_range": snapshot.plan.pixel_range,
         "config": config.resolved(),
-        "recipe": reasons,
+        "recipe": list(reasons),
         "trained": trained,
         "trained_labels": measure_labels(snapshot.table("samples"), spec.image_size / spec.tile_size).to_dict(),
     }

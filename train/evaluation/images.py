@@ -31,6 +31,7 @@ class EvalImage:
     orientation: int  # EXIF, to decode it with
     truth: GroundTruth
     sha256: str | None = None  # of the file when the snapshot was built; None: not checked
+    annotation_ids: tuple[str, ...] = ()  # of the boxes in `truth`
 
     @property
     def wh(self) -> tuple[int, int]:
@@ -43,6 +44,7 @@ def build_eval_images(images: pa.Table, truth: pa.Table, categories: Sequence[st
     every = _ground_truth(truth, categories)
     rows: dict[str, list[int]] = {image_id: [] for image_id in images["image_id"].to_pylist()}
     inside = boxes.area(every.xyxy) > 0
+    ids = truth["annotation_id"].to_pylist()
     for row, image_id in enumerate(truth["image_id"].to_pylist()):
         if inside[row]:
             rows[image_id].append(row)
@@ -55,6 +57,7 @@ def build_eval_images(images: pa.Table, truth: pa.Table, categories: Sequence[st
             image["exif_orientation"],
             _take(every, rows[image["image_id"]]),
             image["sha256"],
+            tuple(ids[row] for row in rows[image["image_id"]]),
         )
         for image in images.to_pylist()
     ]

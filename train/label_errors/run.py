@@ -1,93 +1,154 @@
-"""`speck find-missing`: a model on the labelled images, and its suspects as a table, COCO JSON and close-ups."""
+"""`speck find-errors` and `speck find-missing`: judge the labels of a snapshot, write the suspects and a summary."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from etl import boxes
-from etl.by_size import BySize
 from etl.config import Config
 from etl.document import Document
+from etl.errors import ConfigError
+from etl.execution import progress
+from etl.ids import digest
 from etl.imaging import codec
 from etl.imaging.wide import PixelSettings
 from etl.lifecycle import champion
+from etl.lifecycle.review import answered
+from etl.review import KINDS, Answered, Kind
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
+from etl.sources.images import pixel_settings
 from etl.storage import store
-from etl.storage.paths import DatasetPaths, LabelErrorPaths, split_uri
-from train.detections import Detections
-from train.evaluation.detectors import Detector, detect_all, find_newest_model, load_detector
+from etl.storage.paths import DatasetPaths, split_uri
+from train.evaluation.detectors import detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
-from train.label_errors.missing import Calibration, calibrate, find_suspects
+from train.label_errors import cross_fit
+from train.label_errors.files import write_suspects
+from train.label_errors.judge import Judged, group_lookalikes, make_judge
 from train.label_errors.page import suspects_page
-from train.label_errors.suspects import Suspect, rank, to_table
-from train.prediction import drawing
+from train.label_errors.suspects import Suspect, rank
 
 log = logging.getLogger("speck")
 
 _SPLITS = ("train", "val", "test")
-_CROPS = 100  # of the most likely suspects
-_CROP_WH = (320, 240)
-_QUALITY = 85
-ImageKey = tuple[str, str]  # id and split: a divided image has a window in several splits
+_CALIBRATED_ON = "val"
+_WORST = 20  # images of the summary
+_PARTS = 2  # of the images that one model judges
+FOLDS = 3
+LEAST = 0.1  # chance of a suspect
 
 
-class SuspectQueue(Document):
-    """The answer of `speck find-missing`: URIs of the files, counts, and the NWD thresholds of the calibration."""
+class ImageSuspects(Document):
+    """The suspects of one image."""
 
-    model: str
-    images: int
+    path: str
     suspects: int
-    queue: str
+    expected: float  # errors among them: the sum of their chances
+
+
+class LabelErrors(Document):
+    """The answer of `speck find-errors` and summary.json: what was judged, and where the suspects are."""
+
+    snapshot: str
+    model: str | None  # URI; None: cross-fitted models
+    folds: int | None
+    images: int
+    labels: int
+    calibrated_on: int  # images whose planted errors the chances are learned from
+    lenient: int  # images that the model was trained on
+    suspects: int
+    by_kind: dict[str, int]
+    answered: int  # suspects left out because a review has answered them
+    expected: dict[str, float]  # errors among all labels and places, by kind
+    groups: int  # of suspects that look alike
+    worst_images: tuple[ImageSuspects, ...]  # most expected errors first
+    table: str
     coco: str
     crops: str
-    nwd: BySize[float]
+    html: str
 
 
-def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -> SuspectQueue:
-    """Write the queue of suspects of a model (its URI; else the champion, else the newest) and return the answer.
+class _Subject(NamedTuple):
+    """The judged images and what judged them."""
 
-    Scores are calibrated on the val images; ConfigError without any.
+    name: str  # of the folder
+    model: str | None
+    folds: int | None
+    categories: Sequence[str]
+    settings: PixelSettings
+    judged: Sequence[Judged]
+
+
+def find_errors(
+    config: Config,
+    snapshot: Snapshot,
+    model: str | None = None,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    least: float = LEAST,
+    max_seconds: float | None = None,
+    kinds: Sequence[Kind] = KINDS,
+) -> LabelErrors:
+    """Write the suspects from a chance of `least` on and return the answer.
+
+    Without the URI of a model, `folds` models are trained, in `max_seconds` together if given.
     """
-    uri = model or _champion_or_newest(config)
-    detector = load_detector(config, snapshot, uri)
-    splits, images = [], []
-    for split in _SPLITS:
-        of_split = build_eval_images(*load_ground_truth(snapshot, split), detector.categories)
-        splits += [split] * len(of_split)
-        images += of_split
-    if "val" not in splits:
-        raise missing_split_error(snapshot, "val")
-    detections = detect_all(images, detector, "find-missing").detections["combined"]
-    calibration = _calibrate_on_val(splits, images, detections)
-    queue = rank(
-        suspect
-        for split, image, detected in zip(splits, images, detections, strict=True)
-        for suspect in _suspects_of(
-            image, split, *find_suspects(image.truth, detected, calibration), detector.categories
-        )
-    )
-    paths = DatasetPaths(config.home).label_errors(f"{split_uri(uri).id}-missing")
-    by_split = {(image.image_id, split): image for split, image in zip(splits, images, strict=True)}
-    _write(config, paths, queue, by_split, detector)
-    store.write_bytes(paths.html, suspects_page(config, snapshot, queue, by_split, detector.pixel_settings))
-    log.info("find-missing: %d suspects in %d images: %s", len(queue), len(images), paths.uri)
-    return SuspectQueue(
-        model=uri,
-        images=len(images),
-        suspects=len(queue),
-        queue=paths.suspects,
+    if model is None:
+        subject = _cross_fit(config, snapshot, folds, seed, max_seconds)
+    else:
+        subject = _judge_by_model(config, snapshot, model)
+
+    def read(image: EvalImage) -> codec.Pixels:
+        return read_pixels(config, image, subject.settings)
+
+    judge = make_judge(subject.judged, subject.categories, seed)
+    for judged in progress.track(subject.judged, "find-errors: evidence", len(subject.judged), "image"):
+        judge.add(judged, read(judged.image))
+    kept, expected = judge.suspects(kinds, least)
+    known = answered(config.home)
+    unanswered = [row for row in kept if not _covers(known, row.suspect)]
+    suspects = rank(group_lookalikes(unanswered, judge))
+    paths = DatasetPaths(config.home).label_errors(subject.name)
+    images = {(judged.image.image_id, judged.split): judged.image for judged in subject.judged}
+    write_suspects(paths, suspects, images, subject.categories, read)
+    store.write_bytes(paths.html, suspects_page(config, snapshot, suspects, images, subject.settings))
+    counts = Counter(suspect.kind for suspect in suspects)
+    answer = LabelErrors(
+        snapshot=snapshot.id,
+        model=subject.model,
+        folds=subject.folds,
+        images=len({image_id for image_id, _ in images}),
+        labels=sum(int(image.truth.counted.sum()) for image in images.values()),
+        calibrated_on=sum(judged.calibrates for judged in subject.judged),
+        lenient=sum(not judged.calibrates for judged in subject.judged),
+        suspects=len(suspects),
+        by_kind={kind: counts[kind] for kind in kinds},
+        expected={kind: expected[kind] for kind in kinds},
+        answered=len(kept) - len(unanswered),
+        groups=len({suspect.lookalike for suspect in suspects} - {None}),
+        worst_images=_worst_images(suspects),
+        table=paths.suspects,
         coco=paths.coco,
         crops=paths.crops,
-        nwd=BySize.of(calibration.nwd.round(4).tolist()),
+        html=paths.html,
     )
+    store.write_json(paths.summary, answer.to_dict())
+    cross_fit.delete_models(paths.uri, subject.folds or 0)
+    log.info("find-errors: %d suspects in %d images: %s", len(suspects), answer.images, paths.uri)
+    return answer
+
+
+def _covers(known: Answered, suspect: Suspect) -> bool:
+    return known.covers(suspect.suspect_id, suspect.image_id, suspect.annotation_id, suspect.box)
+
+
+def find_missing(config: Config, snapshot: Snapshot, model: str | None = None) -> LabelErrors:
+    """Write the suspected missing labels by a model: its URI, else the champion, else the newest."""
+    return find_errors(config, snapshot, model or _champion_or_newest(config), kinds=("missing",))
 
 
 def _champion_or_newest(config: Config) -> str:
@@ -95,107 +156,55 @@ def _champion_or_newest(config: Config) -> str:
     return find_newest_model(config) if current is None else DatasetPaths(config.home).model(current).uri
 
 
-def _calibrate_on_val(
-    splits: Sequence[str], images: Sequence[EvalImage], detections: Sequence[Detections]
-) -> Calibration:
-    return calibrate(
-        [
-            (image.truth, detected)
-            for split, image, detected in zip(splits, images, detections, strict=True)
-            if split == "val"
-        ]
+def _cross_fit(config: Config, snapshot: Snapshot, folds: int, seed: int, max_seconds: float | None) -> _Subject:
+    name = digest(snapshot.id, config.train.model_dump(mode="json"), folds, seed)[:16]
+    images = _load_images(snapshot, snapshot.categories)
+    home = DatasetPaths(config.home).label_errors(name).uri
+    judged = cross_fit.detect(config, snapshot, images, folds, seed, home, max_seconds)
+    settings = pixel_settings(config, snapshot.plan.pixel_range)
+    return _Subject(name, None, folds, snapshot.categories, settings, judged)
+
+
+def _judge_by_model(config: Config, snapshot: Snapshot, uri: str) -> _Subject:
+    """Return the images judged by a model; chances are calibrated on val, which it was not trained on."""
+    detector = load_detector(config, snapshot, uri)
+    images = _load_images(snapshot, detector.categories)
+    if all(split != _CALIBRATED_ON for split, _ in images):
+        raise missing_split_error(snapshot, _CALIBRATED_ON)
+    detections = detect_all([image for _, image in images], detector, "find-errors").detections["combined"]
+    judged = [
+        Judged(image, split, found, number % _PARTS, calibrates=split == _CALIBRATED_ON)
+        for number, ((split, image), found) in enumerate(zip(images, detections, strict=True))
+    ]
+    if lenient := sum(split == "train" for split, _ in images):
+        log.warning(
+            "find-errors: the %d train images are judged leniently: the model may have learned their errors; chances "
+            "are calibrated on the %d val images; without --model each image is judged by a model that never saw its "
+            "group",
+            lenient, sum(row.calibrates for row in judged),
+        )  # fmt: skip
+    return _Subject(split_uri(uri).id, uri, None, detector.categories, detector.pixel_settings, judged)
+
+
+def _load_images(snapshot: Snapshot, categories: Sequence[str]) -> list[tuple[str, EvalImage]]:
+    """Return the images of every split with their labels."""
+    images = [
+        (split, image)
+        for split in _SPLITS
+        for image in build_eval_images(*load_ground_truth(snapshot, split), categories)
+    ]
+    if not any(image.truth.counted.any() for _, image in images):
+        raise ConfigError(snapshot.config.name, "source", "no labelled object", "labels to judge")
+    return images
+
+
+def _worst_images(suspects: Sequence[Suspect]) -> tuple[ImageSuspects, ...]:
+    """Return the images with the most expected errors."""
+    counts: Counter[str] = Counter(suspect.path for suspect in suspects)
+    expected: Counter[str] = Counter()
+    for suspect in suspects:
+        expected[suspect.path] += suspect.chance  # type: ignore[assignment]
+    worst = sorted(expected, key=lambda path: (-expected[path], path))[:_WORST]
+    return tuple(
+        ImageSuspects(path=path, suspects=counts[path], expected=round(float(expected[path]), 2)) for path in worst
     )
-
-
-def _suspects_of(
-    image: EvalImage, split: str, detections: Detections, probability: NDArray[np.float64], categories: Sequence[str]
-) -> Iterator[Suspect]:
-    """Yield the suspects of one image, not yet ranked."""
-    sizes = boxes.bucket(boxes.side_length(detections.xyxy))
-    offset = (image.window.x0, image.window.y0) * 2
-    for row in range(len(detections)):
-        x0, y0, x1, y1 = (float(side + start) for side, start in zip(detections.xyxy[row], offset, strict=True))
-        yield Suspect(
-            kind="missing",
-            path=image.path,
-            image_id=image.image_id,
-            split=split,
-            annotation_id=None,
-            category=None,
-            suggested_category=categories[detections.category[row]],
-            box=(x0, y0, x1, y1),
-            suggested_box=None,
-            score=float(detections.score[row]),
-            chance=float(probability[row]),
-            size=boxes.BUCKETS[sizes[row]],
-        )
-
-
-def _write(
-    config: Config,
-    paths: LabelErrorPaths,
-    queue: Sequence[Suspect],
-    images: Mapping[ImageKey, EvalImage],
-    detector: Detector,
-) -> None:
-    """Write table, COCO JSON and close-ups in place of those of an earlier run of the same model."""
-    if store.exists(paths.uri):
-        store.delete(paths.uri)
-    store.write_table(paths.suspects, to_table(queue))
-    store.write_json(paths.coco, _coco(queue, images, detector.categories))
-    _write_crops(config, paths, queue[:_CROPS], images, detector.pixel_settings)
-
-
-def _coco(queue: Sequence[Suspect], images: Mapping[ImageKey, EvalImage], categories: Sequence[str]) -> dict[str, Any]:
-    """Return the suspects as a COCO dataset of the images that have any, with score and probability."""
-    with_suspects = {row.image_id: images[row.image_id, row.split] for row in queue}
-    numbers = {image_id: number for number, image_id in enumerate(with_suspects, start=1)}
-    return {
-        "images": [
-            {"id": numbers[key], "file_name": image.path, "width": image.image_wh[0], "height": image.image_wh[1]}
-            for key, image in with_suspects.items()
-        ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
-        "annotations": [
-            {
-                "id": row.rank, "image_id": numbers[row.image_id],
-                "category_id": 1 + categories.index(str(row.suggested_category)),
-                "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
-                "area": round((x1 - x0) * (y1 - y0), 2), "iscrowd": 0,
-                "score": round(row.score, 5), "chance": round(row.chance, 5),
-            }
-            for row in queue
-            for x0, y0, x1, y1 in [row.box]
-        ],
-    }  # fmt: skip
-
-
-def _write_crops(
-    config: Config,
-    paths: LabelErrorPaths,
-    queue: Sequence[Suspect],
-    images: Mapping[ImageKey, EvalImage],
-    settings: PixelSettings,
-) -> None:
-    """Write a close-up of each suspect, with the labels around it; every image is read once."""
-
-    def key_of(suspect: Suspect) -> ImageKey:
-        return suspect.image_id, suspect.split
-
-    for key, suspects in groupby(sorted(queue, key=key_of), key=key_of):
-        image = images[key]
-        pixels = read_pixels(config, image, settings)
-        for suspect in suspects:
-            name = f"{suspect.rank:04d}_{suspect.suggested_category}.jpg".replace("/", "_")
-            store.write_bytes(paths.crop(name), _crop(suspect, image, pixels))
-
-
-def _crop(suspect: Suspect, image: EvalImage, pixels: codec.Pixels) -> bytes:
-    """Return the close-up as JPEG: labels in green, the suspect in red."""
-    left, top = image.window.x0, image.window.y0
-    x0, y0, x1, y1 = suspect.box
-    xyxy = (x0 - left, y0 - top, x1 - left, y1 - top)
-    window = drawing.close_up_window(xyxy, image.wh, _CROP_WH)
-    all_xyxy = boxes.as_boxes([*image.truth.xyxy.tolist(), xyxy])
-    colours = (*[drawing.GREEN] * len(image.truth), drawing.RED)
-    return codec.encode(drawing.draw_close_up(pixels, window, _CROP_WH, all_xyxy, colours), _QUALITY)
