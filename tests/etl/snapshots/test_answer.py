@@ -19,8 +19,8 @@ def build_answer(**keys: Any) -> BuildAnswer:
     counts, shares = dict.fromkeys(BUCKETS, 0), dict.fromkeys(BUCKETS, 0.0)
     difference = {"added": 0, "removed": 0}
     document = {
-        "snapshot": "/store/made/snapshots/1", "published": True, "images": 0, "annotations": 0, "added": 0, "rejects": {},
-        "ledger": {}, "samples": {}, "base_tiles": {}, "shards": 0, "reused_samples": 0,
+        "snapshot": "/store/made/snapshots/1", "published": True, "images": 0, "annotations": 0, "added": 0,
+        "rejects": {}, "ledger": {}, "samples": {}, "base_tiles": {}, "shards": 0, "reused_samples": 0,
         "negatives": {"asked": 0.25, "found": None},
         "sizes": {"base_tiles": counts, "asked": shares, "forecast": shares, "found": shares},
         "change": {"images": difference, "boxes": difference, "share": 1.0},
