@@ -27,8 +27,8 @@ _PERCENTILES = (2.5, 97.5)  # the bounds of a 95 % interval
 def resample(images: int, number: int = RESAMPLES, seed: int = 0) -> Index:
     """Return how often each resample draws each image [number, images]; the same for the same seed."""
     rng = np.random.default_rng([seed, images])
-    weights: Index = rng.multinomial(images, np.full(images, 1 / images), size=number).astype(np.int64)
-    return weights
+    weights = rng.multinomial(images, np.full(images, 1 / images), size=number).astype(np.int64)
+    return np.asfortranarray(weights)  # the resamples of one image side by side in memory
 
 
 def average_precision(matched: MatchedDetections, metric: str, weights: Index) -> Floats:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.detections import Index
-from train.evaluation.matching import MatchedDetections, RangeMatches
+from train.evaluation.matching import Masks, MatchedDetections, RangeMatches
 from train.evaluation.sized_boxes import Floats, Mask
 
 _RECALLS = np.linspace(0, 1, 101)
@@ -31,16 +31,19 @@ def average_precision(matches: RangeMatches, weights: Index, thresholds: slice =
 
     `weights` [R, images] is how often each image was drawn.
     """
-    rows = [_Places.of(*masks) for masks in zip(matches.hit[thresholds], matches.neutral[thresholds], strict=True)]
-    objects = weights @ matches.objects
-    values = np.zeros((len(weights), len(rows)))
+    present = np.flatnonzero(matches.objects)
+    if not len(present):
+        return np.full((len(weights), len(matches.hit[thresholds])), np.nan)
+    objects = weights[:, present] @ matches.objects[present]
+    places, row_of = _distinct_places(matches.hit[thresholds], matches.neutral[thresholds])
+    values = np.zeros((len(weights), len(places)))
     step = max(_CHUNK // max(len(matches.image), 1), 1)
-    for first in range(0, len(weights), step):
+    for first in range(0, len(weights) if any(len(row.hits) for row in places) else 0, step):
         part = slice(first, first + step)
-        resamples = _Resamples.of(weights[part], matches.image, objects[part])
-        for row, places in enumerate(rows):
-            values[part, row] = _mean_precision(resamples, places)
-    return np.where(objects[:, None] > 0, values, np.nan)
+        resamples = _Resamples.of(weights[part], matches, objects[part])
+        for row, at_threshold in enumerate(places):
+            values[part, row] = _mean_precision(resamples, at_threshold)
+    return np.where(objects[:, None] > 0, values[:, row_of], np.nan)
 
 
 def recall(matches: RangeMatches, most: int | None = None) -> Floats:
@@ -80,45 +83,46 @@ class _Places:
 class _Resamples:
     """How often some resamples draw each detection, best score first."""
 
-    times: Counts  # [R, D]
-    detections: Counts  # [R, D], up to each one
-    needed: Index  # [R, 101], hits to reach each recall
+    times: Counts  # [D, R]
+    detections: Counts  # [D, R], up to each one
+    reached: Index  # [N, hits], how many recall levels so many hits reach, for each distinct number of objects N
+    start: Index  # [R], where the row of each resample starts in `reached`
 
     @classmethod
-    def of(cls, weights: Index, image: Index, objects: Index) -> _Resamples:
-        times = np.take(weights.astype(np.int32), image, axis=1)
-        return cls(times, np.cumsum(times, axis=1, dtype=np.int32), _needed_hits(objects))
+    def of(cls, weights: Index, matches: RangeMatches, objects: Index) -> _Resamples:
+        times = np.take(weights.T, matches.image, axis=0).astype(np.int32)
+        most = int(times[matches.hit.any(axis=0)].sum(axis=0).max())
+        distinct, row = np.unique(objects, return_inverse=True)
+        recall = np.arange(most + 1) / np.maximum(distinct, 1)[:, None]
+        reached = np.searchsorted(_RECALLS, recall, side="right")  # COCO compares rounded recalls, not counts
+        return cls(times, np.cumsum(times, axis=0, dtype=np.int32), reached, row * (most + 1))
+
+
+def _distinct_places(hit: Masks, neutral: Masks) -> tuple[list[_Places], list[int]]:
+    """Return the distinct ones of the thresholds' places, and which of them each threshold has."""
+    numbers: dict[bytes, int] = {}
+    keys = [of_hits.tobytes() + of_neutral.tobytes() for of_hits, of_neutral in zip(hit, neutral, strict=True)]
+    row_of = [numbers.setdefault(key, len(numbers)) for key in keys]
+    rows = [row_of.index(number) for number in numbers.values()]
+    return [_Places.of(hit[row], neutral[row]) for row in rows], row_of
 
 
 def _mean_precision(resamples: _Resamples, places: _Places) -> Floats:
     """Return the mean interpolated precision [R].
 
-    Precision is highest, and recall rises, at a hit: only hits are looked at.
+    Precision is highest, and recall rises, at a hit: only hits are looked at. Each counts for the recall levels that it
+    is the first to reach.
     """
-    number, hits = len(resamples.times), places.hits
-    if not len(hits):
-        return np.zeros(number)
-    running = np.cumsum(np.take(resamples.times, hits, axis=1), dtype=np.int32)  # through one resample after another
-    before = np.append(0, running[len(hits) - 1 : -1 : len(hits)])[:, None]  # each resample
-    counted = np.take(resamples.detections, hits, axis=1)
+    if not len(places.hits):
+        return np.zeros(len(resamples.start))
+    running = np.cumsum(np.take(resamples.times, places.hits, axis=0), axis=0, dtype=np.int32)  # [H, R]
+    counted = np.take(resamples.detections, places.hits, axis=0)
     if len(places.neutral):
-        neutral = np.zeros((number, len(places.neutral) + 1), dtype=np.int32)
-        np.cumsum(np.take(resamples.times, places.neutral, axis=1), axis=1, out=neutral[:, 1:])
-        counted -= np.take(neutral, places.passed, axis=1)
-    precision = np.zeros((number, len(hits) + 1))  # the last is that of recalls that are not reached
-    np.divide(running.reshape(number, -1) - before, counted, out=precision[:, :-1], where=counted > 0)
-    rows = np.arange(number)[:, None]
-    reached = np.searchsorted(running, before + resamples.needed) - rows * len(hits)
-    starts = np.clip(reached, 0, len(hits)) + rows * precision.shape[1]
-    best = np.maximum.reduceat(precision.ravel(), starts.ravel()).reshape(starts.shape)  # up to the next recall
-    means: Floats = np.maximum.accumulate(best[:, ::-1], axis=1).mean(axis=1)
+        neutral = np.zeros((len(places.neutral) + 1, len(resamples.start)), dtype=np.int32)
+        np.cumsum(np.take(resamples.times, places.neutral, axis=0), axis=0, out=neutral[1:])
+        counted -= np.take(neutral, places.passed, axis=0)
+    precision = running / np.maximum(counted, 1)
+    highest = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    levels = np.diff(np.take(resamples.reached, running + resamples.start), axis=0, prepend=0)
+    means: Floats = (highest * levels).sum(axis=0) / len(_RECALLS)
     return means
-
-
-def _needed_hits(objects: Index) -> Index:
-    """Return the fewest hits that reach each recall [R, 101]; COCO compares rounded recalls, not counts."""
-    of = np.maximum(objects, 1)[:, None]
-    needed = np.ceil(_RECALLS * of).astype(np.int64)
-    needed -= (needed > 0) & ((needed - 1) / of >= _RECALLS)
-    needed += needed / of < _RECALLS
-    return needed
