@@ -314,7 +314,7 @@ _DETECTOR = (
     FindingCode(
         "tiny_labels", ("critical", "warning", "info"),
         "Boxes are under 16 px at the network's input.",
-        "Raise train.image_size, lower tile.size, or use a model with a P2 level.",
+        "Raise train.image_size or lower tile.size; coarse_levels says when a P2 level or a larger input is worth it.",
     ),
     FindingCode(
         "coarse_levels", ("warning", "info"),
@@ -338,8 +338,8 @@ _DETECTOR = (
     ),
     FindingCode(
         "nms_ceiling", ("warning", "info"),
-        "NMS would remove true boxes that overlap.",
-        "Use a detector without NMS (YOLO26), or raise evaluate.merge.threshold.",
+        "NMS, and the merging of detections of overlapping views, would remove true boxes that overlap.",
+        "Raise evaluate.merge.threshold to the value that the finding names.",
     ),
     FindingCode(
         "stale_anchors", ("warning",),

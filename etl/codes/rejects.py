@@ -210,7 +210,8 @@ _REASONS = (
     RejectReason(
         "zero_size",
         ("annotation",),
-        "These boxes have no width or no height as written and are dropped.",
+        "These boxes have no width or no height as written (in VOC, which includes both ends, one pixel at most) and "
+        "are dropped.",
         "Correct or delete them.",
     ),
     RejectReason(

@@ -155,6 +155,7 @@ def _context(work: WorkDir, labels: _Labels) -> Context:
         untrained=labels.untrained,
         grouped_by=_grouped_by(work),
         near_duplicates=crossing_pairs(labels.images, split_check.near_bits(work)),
+        merge=config.evaluate.merge,
         findings=[*_findings_of_source(work), *split_check.load_findings(work), *findings_of_plan],
         max_rejects=config.source.max_rejects,
         varies_quality=config.augment.quality and config.augment.copies > 0,

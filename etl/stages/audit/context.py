@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from etl.config import Ontology
+from etl.config import Merge, Ontology
 from etl.findings import Finding
 from etl.schema import IMAGES, REJECTS
 from etl.stages.audit.counts import Summary
@@ -47,6 +47,7 @@ class Context:
     untrained: Mapping[str, int] = field(default_factory=dict)  # boxes by the rule that takes them
     grouped_by: Literal["source.group", "own split"] | None = None  # what keeps images together
     near_duplicates: CrossingPairs = field(default_factory=CrossingPairs)
+    merge: Merge = field(default_factory=Merge)  # of the detections of overlapping views
     findings: Sequence[Finding] = ()  # of other stages
     max_rejects: float = 0.05
     varies_quality: bool = True  # whether augmented samples vary light, contrast and noise

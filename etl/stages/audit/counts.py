@@ -271,7 +271,7 @@ class PartCounter(Tally):
         pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *overlapping])
         iou, within = overlaps(network_xyxy, pairs)
         same = category[pairs[:, 0]] == category[pairs[:, 1]]
-        self._name("nms_ceiling", chosen[pairs[same & (iou > _NMS)][:, 1]])
+        self._name("nms_ceiling", chosen[pairs[same & (iou > _NMS) & (iou <= DUPLICATE_IOU)][:, 1]])
         for threshold, removed in zip(NMS, count_suppressed(pairs[same], iou[same], NMS), strict=True):
             self.counts["suppressed", str(threshold)] += removed
         self._report_pairs("duplicate_boxes", chosen, pairs[same & (iou > DUPLICATE_IOU)])

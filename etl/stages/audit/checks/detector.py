@@ -12,6 +12,7 @@ from etl.numbers import percent
 from etl.stages.audit import learning
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.coverage import ENOUGH
+from etl.stages.audit.crowding import DUPLICATE_IOU
 from etl.stages.audit.model import Resolutions
 
 _STALE = 0.01  # share of the boxes that old anchors may lose
@@ -26,12 +27,14 @@ def tiny_objects(data: CheckInput) -> Iterator[Finding]:
     count = sum(row.very_tiny + row.tiny for row in audit.sizes_network.values())
     if not count:
         return
-    under_16, under_8 = audit.tiny.network.under_16 or 0.0, audit.tiny.network.under_8 or 0.0
+    network, untiled = audit.tiny.network, audit.tiny.full_image
+    under_16, under_8 = network.under_16 or 0.0, network.under_8 or 0.0
     severity: Severity = "critical" if under_8 > 0.25 else "warning" if under_16 > 0.25 or under_8 > 0.05 else "info"
+    of_these = f" ({percent(under_8)} under 8 px)" if under_8 else ""
+    without_tiles = "" if untiled == network else f"; without tiling it would be {percent(untiled.under_16)}"
     advice = (
-        f"{percent(under_16)} of {audit.objects} boxes are under 16 px at the network ({percent(under_8)} under 8 px) "
-        f"with tiles of {audit.tile_size} px at image size {audit.image_size}; without tiling it would be "
-        f"{percent(audit.tiny.full_image.under_16 or 0.0)}."
+        f"{percent(under_16)} of {audit.objects} boxes are under 16 px at the network{of_these} with tiles of "
+        f"{audit.tile_size} px at image size {audit.image_size}{without_tiles}."
     )
     if audit.coverage.advice is None:
         advice += _larger_input(audit.resolution, audit.image_size)
@@ -39,11 +42,11 @@ def tiny_objects(data: CheckInput) -> Iterator[Finding]:
 
 
 def _larger_input(resolution: Resolutions, image_size: int) -> str:
-    for_8, for_16 = resolution.px_8.tiled, resolution.px_16.tiled
-    if for_8 is not None and for_8 > image_size:
-        return f" 19 in 20 boxes reach 8 px at image size {for_8}: raise train.image_size or lower tile.size to match."
-    if for_16 is not None and for_16 > image_size:
-        return f" 19 in 20 boxes would reach 16 px at image size {for_16}; a model with a P2 level helps too."
+    """Return the input size at which nearly all boxes reach 8 or 16 px, and its cost; empty if they do."""
+    for px, row in ((8, resolution.px_8), (16, resolution.px_16)):
+        if row.tiled is not None and row.tiled > image_size:
+            cost = (row.tiled / image_size) ** 2
+            return f" 19 in 20 boxes would reach {px} px at image size {row.tiled}, for {cost:.2g} times the computing."
     return ""
 
 
@@ -118,17 +121,28 @@ def shared_cells(data: CheckInput) -> Iterator[Finding]:
 
 
 def nms_ceiling(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if NMS would remove true boxes."""
-    total, recall = data.audit.objects, data.audit.neighbours.nms_recall
-    at_half, at_seven = recall[0.5], recall[0.7]
-    if at_half is None or at_seven is None or at_half >= 1:
+    """Yield a finding if NMS would remove true boxes, unless detections are merged at a threshold that keeps them.
+
+    What it removes above DUPLICATE_IOU is a duplicate rather than a true box.
+    """
+    total, recall, merge = data.audit.objects, data.audit.neighbours.nms_recall, data.context.merge
+    kept = {at: share for at, share in recall.items() if share is not None}
+    if not kept or kept[0.5] >= kept[DUPLICATE_IOU]:
         return
-    removed = round((1 - at_half) * total)
-    harmless = next((at for at, kept in recall.items() if kept is not None and kept >= 0.9999), None)
-    advice = f"NMS at IoU 0.5 would remove {removed} of {total} true boxes, {percent(1 - at_seven)} at 0.7. "
-    advice += "A detector without NMS (YOLO26) keeps them"
-    advice += f", or evaluate.merge.threshold: {harmless}." if harmless else "."
-    yield finding("nms_ceiling", advice, count=removed, severity="warning" if at_half < 0.99 else "info")
+    most = kept[DUPLICATE_IOU]
+    harmless = next(at for at, share in kept.items() if share >= most - 1e-4)
+    if merge.metric == "iou" and merge.threshold >= harmless:
+        return
+    removed = round((most - kept[0.5]) * total)
+    set_metric = "" if merge.metric == "iou" else "evaluate.merge.metric: iou and "
+    advice = (
+        f"NMS at IoU 0.5 would remove {removed} of {total} true boxes, {percent(most - kept[0.7])} at 0.7 (pairs above "
+        f"{DUPLICATE_IOU} count as duplicates). Detections are merged at evaluate.merge.threshold: "
+        f"{merge.threshold:g}, whatever the model: {set_metric}evaluate.merge.threshold: {harmless} leaves these boxes "
+        "apart, and more duplicate detections too."
+    )
+    severity: Severity = "warning" if most - kept[0.5] > 0.01 else "info"
+    yield finding("nms_ceiling", advice, count=removed, severity=severity)
 
 
 def contested_boxes(data: CheckInput) -> Iterator[Finding]:

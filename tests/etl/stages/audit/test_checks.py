@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from etl import codes, schema
 from etl.boxes import BUCKETS
 from etl.by_size import BySize
+from etl.config import Merge
 from etl.findings import Finding, finding
 from etl.stages.audit.checks import classes, detector, image_quality, images as images_checks, source
 from etl.stages.audit.checks.run import CHECKS, run_checks
@@ -208,10 +209,11 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given({"crowding.network.8": CellSharing(**SHARING, share=0.03), "crowding.network.4.share": 0.01}),
      given({"crowding.network.8": CellSharing(**SHARING, share=0.02), "crowding.network.4.share": 0.01})),
     (detector.nms_ceiling, "nms_ceiling", "warning", 5,
-     given({"objects": 100, "neighbours.nms_recall": {0.5: 0.95, 0.7: 0.98, 0.9: 1.0}}),
-     given({"objects": 100, "neighbours.nms_recall": {0.5: 1.0, 0.7: 1.0, 0.9: 1.0}})),
+     given({"objects": 100, "neighbours.nms_recall": {0.5: 0.95, 0.7: 0.98, 0.8: 1.0}}),
+     given({"objects": 100, "neighbours.nms_recall": {0.5: 0.99, 0.7: 0.99, 0.8: 0.99}})),  # duplicates
     (detector.nms_ceiling, "nms_ceiling", "info", 1,
-     given({"objects": 200, "neighbours.nms_recall": {0.5: 0.995, 0.7: 1.0}}), given()),
+     given({"objects": 200, "neighbours.nms_recall": {0.5: 0.995, 0.7: 1.0, 0.8: 1.0}}),
+     given({"objects": 200, "neighbours.nms_recall": {0.5: 0.995, 0.7: 1.0, 0.8: 1.0}}, merge=Merge(threshold=0.7))),
     (detector.contested_boxes, "contested_boxes", "info", 20,
      given({"objects": 100, "neighbours.contested.8.all": 0.9, "neighbours.contested.16.all": 0.2}),
      given({"objects": 100, "neighbours.contested.16.all": 0.1})),
@@ -268,6 +270,31 @@ def test_the_advice_names_the_input_size_the_change_and_the_threshold_that_help(
     assert "16 px at image size 1280" in row.advice
     (row,) = detector.nms_ceiling(given({"objects": 9, "neighbours.nms_recall": {0.5: 0.9, 0.7: 0.95, 0.8: 1.0}}))
     assert "evaluate.merge.threshold: 0.8" in row.advice
+
+
+def test_tiny_labels_name_no_share_of_zero_no_level_and_no_difference_that_is_none() -> None:
+    tiny = {"sizes_network": {"train": sizes(tiny=30)}, "tiny.network.under_16": 0.3, "tiny.network.under_8": 0.0}
+    (same,) = detector.tiny_objects(given({**tiny, "tiny.full_image.under_16": 0.3, "tiny.full_image.under_8": 0.0}))
+    assert not any(words in same.advice for words in ("under 8 px", "without tiling", "P2"))
+    shown = {**tiny, "tiny.network.under_8": 0.1, "tiny.full_image.under_16": 0.9, "resolution.px_16.tiled": 1280}
+    (row,) = detector.tiny_objects(given(shown))
+    assert "(10.0 % under 8 px)" in row.advice and "without tiling it would be 90.0 %" in row.advice
+    assert "1280, for 4 times the computing" in row.advice and "P2" not in row.advice
+
+
+@pytest.mark.parametrize(
+    ("merge", "words"),
+    [
+        (Merge(), "merge.threshold: 0.8 leaves"),
+        (Merge(metric="ios"), "model: evaluate.merge.metric: iou"),
+    ],
+)
+def test_nms_is_judged_by_the_settings_of_the_file_and_duplicates_are_no_true_boxes(merge: Merge, words: str) -> None:
+    recall = {0.5: 0.9, 0.7: 0.95, 0.8: 0.99, 0.9: 1.0}
+    (row,) = detector.nms_ceiling(given({"objects": 100, "neighbours.nms_recall": recall}, merge=merge))
+    assert row.count == 9 and "remove 9 of 100 true boxes, 4.0 % at 0.7" in row.advice
+    assert words in row.advice and "YOLO26" not in row.advice
+    assert not list(detector.nms_ceiling(given({"neighbours.nms_recall": recall}, merge=Merge(threshold=0.8))))
 
 
 def test_a_reject_reason_of_a_custom_reader_is_a_finding_with_its_first_case() -> None:

@@ -260,6 +260,17 @@ def test_statistics_need_twenty_objects(number: int, spoken: bool) -> None:
     assert spoken or not found.keys() & set(STATISTICAL)
 
 
+def test_a_duplicate_is_no_true_box_that_nms_removes() -> None:
+    apart = [box("a", 40 * n, 5, 9, 9) for n in range(18)]
+    twice = [box("a", 100, 300, 100, 100), box("a", 100, 300, 100, 90)]  # IoU 0.9
+    near = [box("a", 400, 300, 100, 100), box("a", 400, 300, 100, 60)]  # IoU 0.6
+    row = findings([image("a")], [*apart, *twice, *near])["nms_ceiling"]
+    assert row.count == 1 and len(row.files) == 1
+    assert row.files == (f"{near[1]['file']}:{near[1]['line']}",)
+    only_twice = findings([image("a")], [*apart, *twice])
+    assert "nms_ceiling" not in only_twice and only_twice["duplicate_boxes"].count == 1
+
+
 def test_whole_image_boxes_are_told_by_class_and_only_a_class_of_tags_is_dropped() -> None:
     tags = [box(str(n), 0, 0, 790, 590, "tag") for n in range(187)]
     cars = [box(str(n), 50, 60, 90, 90) for n in range(140)]
