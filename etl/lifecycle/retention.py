@@ -12,18 +12,29 @@ from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.snapshots import snapshot
 from etl.storage import lease, store
-from etl.storage.paths import MANIFEST, REFUSED_HTML, RUN_JSON, DatasetPaths, shard_file, split_uri
+from etl.storage.paths import (
+    FOLD,
+    LABEL_ERRORS,
+    MANIFEST,
+    MISSING,
+    REFUSED_HTML,
+    RUN_JSON,
+    DatasetPaths,
+    shard_file,
+    split_uri,
+)
 from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
 _RUN_DAYS = 7  # after which an unfinished training that was not resumed is deleted
+_SUSPECTS = 10  # newest lists of label errors of a dataset that are kept
 _REFUSALS = 10  # newest refused builds of a dataset whose rejects are kept
 _AUDIT_HOURS = 24  # after which the work folder of an audit, which holds no lease, is deleted
 
 
 def collect_garbage(config: Config) -> dict[str, Any]:
-    """Remove old snapshots and models, unused shards and trials, and leftover work; return the answer of `speck gc`.
+    """Remove old snapshots, models and label errors, unused shards and trials, and leftover work; return the answer.
 
     The newest `retention.snapshots` are kept, and the snapshots of the head, the champion, its predecessor, the newest
     model and unfinished trainings. StoreError, which names the owner, while a build holds the lease on the dataset;
@@ -74,11 +85,12 @@ def _collect(config: Config) -> dict[str, Any]:
     trials = _unused_trials(config)
     for name in trials:
         store.delete(paths.trial(name))
+    label_errors = _remove_old_label_errors(config.home)
     remove_old_refusals(config.home)
     freed = sum(size for path, size in snapshot_files.items() if path.split("/")[0] in old_snapshots)
     freed += sum(shard_files[name] for name in shards)
     freed += sum(size for path, size in work_files.items() if path.split("/")[0] in work)
-    counts = {"shards": len(shards), "work": len(work), "trials": len(trials)}
+    counts = {"shards": len(shards), "work": len(work), "trials": len(trials), "label_errors": label_errors}
     return {"kept": len(kept), "removed": {"snapshots": old_snapshots, "models": models, **counts, "bytes": freed}}
 
 
@@ -191,6 +203,32 @@ def _unused_trials(config: Config) -> list[str]:
         for name, home in homes.items()
         if lease.active_lease(home) is None and not any(uri.startswith(f"{home}/") for uri in used)
     ]
+
+
+def _remove_old_label_errors(home: str) -> int:
+    """Delete lists of label errors, except the newest ten and those by the champion and the newest model.
+
+    Fold models are deleted a week after their last write: the run has ended, or was not resumed. Return the number of
+    deleted lists.
+    """
+    last_write: dict[str, datetime] = {}  # of each list and each folder of a fold model
+    for folder in (f"{home}/{LABEL_ERRORS}", f"{home}/{MISSING}"):
+        for path in _listing(folder):
+            name, *inside = path.split("/")
+            part = f"{folder}/{name}" + (f"/{inside[0]}" if inside and inside[0].startswith(FOLD) else "")
+            time = store.modified_time(f"{folder}/{path}").astimezone(UTC)
+            last_write[part] = max(last_write.get(part, time), time)
+    folds = {uri for uri in last_write if split_uri(uri).id.startswith(FOLD)}
+    for uri in folds:
+        if datetime.now(UTC) - last_write[uri] > timedelta(days=_RUN_DAYS):
+            store.delete(uri)
+    lists = sorted(last_write.keys() - folds, key=lambda uri: (last_write[uri], uri))
+    newest = [row["id"] for row in champion.list_models(home)[-1:]]
+    models = {champion.current_champion(home), *newest}
+    old = [uri for uri in lists[:-_SUSPECTS] if uri.rsplit("/", 1)[1] not in models]
+    for uri in old:
+        store.delete(uri)
+    return len(old)
 
 
 def _unfinished_runs(home: str) -> dict[str, timedelta]:

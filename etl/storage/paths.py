@@ -36,7 +36,8 @@ EVALUATION_JSON, EVALUATION_HTML = "evaluation.json", "evaluation.html"
 RUN_JSON = "run.json"
 REFUSED_HTML = "refused.html"
 EVALUATIONS = "evaluations"
-LABEL_ERRORS, SUSPECTS_HTML = "label_errors", "suspects.html"
+LABEL_ERRORS, MISSING, SUSPECTS_HTML = "label_errors", "missing", "suspects.html"
+FOLD = "fold_"  # of label errors: the folder of a cross-fitted model, removed when its images are judged
 
 _TRIALS = "trials"
 _TRIAL_HOME = re.compile(rf"(?P<home>.*/(?P<name>[^/]+))/{_TRIALS}/[^/]+/(?P=name)")
@@ -109,6 +110,10 @@ class LabelErrorPaths:
         self.html: Final = f"{self.uri}/{SUSPECTS_HTML}"
         self.summary: Final = f"{self.uri}/summary.json"
         self.crops: Final = f"{self.uri}/crops"
+
+    def fold(self, number: int) -> str:
+        """Return the URI below which the model of a fold is trained."""
+        return f"{self.uri}/{FOLD}{number}"
 
     def crop(self, name: str) -> str:
         """Return the URI of one crop."""

@@ -21,7 +21,7 @@ from etl.lifecycle.training_config import training_config
 from etl.schema import BASE, USED
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
-from etl.storage.paths import DatasetPaths
+from etl.storage.paths import DatasetPaths, LabelErrorPaths
 from train.engine import run
 from train.evaluation.images import EvalImage, read_pixels
 from train.label_errors.judge import Judged
@@ -33,7 +33,6 @@ log = logging.getLogger("speck")
 _VALIDATED = 20  # every so many of the training's samples are validated on
 _LEAST_VALIDATED = 8
 _CONFIDENCE = 0.001  # scores below are no evidence
-_FOLD = "fold_"  # folder of a model
 
 
 def assign_folds(snapshot: Snapshot, folds: int, seed: int) -> dict[str, int]:
@@ -78,17 +77,20 @@ def detect(
     images: Sequence[tuple[str, EvalImage]],
     folds: int,
     seed: int,
-    home: str,
+    paths: LabelErrorPaths,
     max_seconds: float | None,
 ) -> list[Judged]:
-    """Return the images, each with its split, and what the model of its fold detected; models are kept below `home`."""
+    """Return the images, each with its split, and what the model of its fold detected.
+
+    The models are kept until `delete_models`.
+    """
     fold_of = assign_folds(snapshot, folds, seed)
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     judged: list[Judged] = []
     for fold in range(folds):
         log.info("find-errors: fold %d of %d", fold + 1, folds)
         seconds = None if deadline is None else max((deadline - time.monotonic()) / (folds - fold), 1.0)
-        uri = _train_fold(config, snapshot, fold_of, fold, f"{home}/{_FOLD}{fold}", seconds)
+        uri = _train_fold(config, snapshot, fold_of, fold, paths.fold(fold), seconds)
         own = [(split, image) for split, image in images if fold_of[image.image_id] == fold]
         judged += _detect_fold(config, uri, own, fold)
     return judged
@@ -104,10 +106,10 @@ def _detect_fold(config: Config, uri: str, images: Sequence[tuple[str, EvalImage
         yield Judged(image, split, detections, fold)
 
 
-def delete_models(home: str, folds: int) -> None:
-    """Delete the models of the folds below `home`."""
+def delete_models(paths: LabelErrorPaths, folds: int) -> None:
+    """Delete the models of the folds."""
     for fold in range(folds):
-        store.delete(f"{home}/{_FOLD}{fold}")
+        store.delete(paths.fold(fold))
 
 
 def _train_fold(

@@ -137,7 +137,7 @@ def find_errors(
         html=paths.html,
     )
     store.write_json(paths.summary, answer.to_dict())
-    cross_fit.delete_models(paths.uri, subject.folds or 0)
+    cross_fit.delete_models(paths, subject.folds or 0)
     log.info("find-errors: %d suspects in %d images: %s", len(suspects), answer.images, paths.uri)
     return answer
 
@@ -159,8 +159,8 @@ def _champion_or_newest(config: Config) -> str:
 def _cross_fit(config: Config, snapshot: Snapshot, folds: int, seed: int, max_seconds: float | None) -> _Subject:
     name = digest(snapshot.id, config.train.model_dump(mode="json"), folds, seed)[:16]
     images = _load_images(snapshot, snapshot.categories)
-    home = DatasetPaths(config.home).label_errors(name).uri
-    judged = cross_fit.detect(config, snapshot, images, folds, seed, home, max_seconds)
+    paths = DatasetPaths(config.home).label_errors(name)
+    judged = cross_fit.detect(config, snapshot, images, folds, seed, paths, max_seconds)
     settings = pixel_settings(config, snapshot.plan.pixel_range)
     return _Subject(name, None, folds, snapshot.categories, settings, judged)
 

@@ -19,6 +19,7 @@ from etl.lifecycle import champion, retention
 from etl.snapshots.snapshot import Snapshot, head
 from etl.snapshots.verify import verify
 from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 
 @pytest.fixture
@@ -62,7 +63,8 @@ def test_the_newest_snapshots_are_kept_and_the_others_removed_with_their_shards(
     assert all(verify(Snapshot.open(uri))["bad"] == [] for uri in uris[2:])
     assert not list(Path(config.home).glob("lock.json*"))
     again = retention.collect_garbage(config)
-    assert again["removed"] == {"snapshots": [], "models": [], "shards": 0, "work": 0, "trials": 0, "bytes": 0}
+    counts = {"shards": 0, "work": 0, "trials": 0, "label_errors": 0, "bytes": 0}
+    assert again["removed"] == {"snapshots": [], "models": [], **counts}
 
 
 def test_the_champion_and_its_predecessor_keep_their_snapshots(grown: tuple[Any, list[str]]) -> None:
@@ -104,6 +106,37 @@ def test_the_champions_of_the_year_are_kept(grown: tuple[Any, list[str]], monkey
     assert retention.collect_garbage(few)["removed"]["models"] == []
     monkeypatch.setattr(champion, "YEAR", timedelta(seconds=-1))
     assert retention.collect_garbage(few)["removed"]["models"] == ["m0", "m1"]  # m2 is the predecessor
+
+
+def test_old_label_errors_are_removed_except_those_of_the_champion_and_the_newest_model(
+    grown: tuple[Any, list[str]],
+) -> None:
+    config, uris = grown
+    for name in ("m0", "m1", "m2"):
+        add_model(config, name, uris[3])
+        time.sleep(0.01)  # models are sorted by their time of writing
+    champion.promote(config.home, "m0", "first", over=None)
+    names = ["missing/m0", *(f"label_errors/{name}" for name in ("m0", "m1", "m2", *(f"r{n:02}" for n in range(11))))]
+    for age, name in enumerate(reversed(names)):
+        file = Path(config.home, name, "suspects.parquet")
+        store.write_bytes(str(file), b"")
+        os.utime(file, (time.time() - 60 * age,) * 2)
+    assert retention.collect_garbage(config)["removed"]["label_errors"] == 2
+    left = {path.parent.relative_to(config.home).as_posix() for path in Path(config.home).glob("*/*/suspects.parquet")}
+    assert left == set(names) - {"label_errors/m1", "label_errors/r00"}
+    assert retention.collect_garbage(config)["removed"]["label_errors"] == 0
+
+
+def test_fold_models_are_removed_a_week_after_their_last_write(grown: tuple[Any, list[str]]) -> None:
+    config, _ = grown
+    paths = DatasetPaths(config.home).label_errors("r")
+    for fold in range(2):
+        store.write_bytes(f"{paths.fold(fold)}/models/m/model.json", b"{}")
+    week = time.time() - 8 * 24 * 3600
+    os.utime(f"{paths.fold(0)}/models/m/model.json", (week, week))
+    store.write_bytes(paths.suspects, b"")
+    assert retention.collect_garbage(config)["removed"]["label_errors"] == 0
+    assert not Path(paths.fold(0)).exists() and Path(paths.fold(1)).exists() and Path(paths.suspects).exists()
 
 
 def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) -> None:
