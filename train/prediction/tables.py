@@ -61,9 +61,17 @@ class Tables:
         written = Written(*(str(out / name) for name in ("detections.json", "results.json", "detections.parquet")))
         document = {"images": self._images, "annotations": self._annotations, "categories": categories}
         store.write_json(written.detections, document)
-        store.write_json(written.results, [{key: row[key] for key in _RESULT} for row in self._annotations])
+        store.write_json(written.results, self._results())
         store.write_table(written.table, pa.table(self._columns, schema=_TABLE))
         return written
+
+    def _results(self) -> list[dict[str, Any]]:
+        """Return the results with the names that their ids stand for: ids of other files may be the same numbers."""
+        names = zip(self._annotations, self._columns["file"], strict=True)
+        return [
+            {key: row[key] for key in _RESULT} | {"file_name": file, "category_name": row["category"]}
+            for row, file in names
+        ]
 
 
 def _coco_annotations(

@@ -71,6 +71,15 @@ def test_pycocotools_reads_the_results_of_the_document(model: str, tmp_path: Pat
     assert (first["bbox"], first["category_id"], first["score"]) == ([10.0, 12.0, 12.0, 8.0], 1, 0.9)
 
 
+def test_results_name_their_files_and_categories(model: str, tmp_path: Path) -> None:
+    put(tmp_path / "a.png", tmp_path / "b.png")
+    answer = files.predict_files(model, [tmp_path / "b.png", tmp_path / "a.png"], tmp_path / "out")
+    results = json.loads(Path(answer["results"]).read_bytes())
+    expected = {(1, "b.png", 1, "car"), (1, "b.png", 2, "bus"), (2, "a.png", 1, "car"), (2, "a.png", 2, "bus")}
+    keys = ("image_id", "file_name", "category_id", "category_name")
+    assert {tuple(row[key] for key in keys) for row in results} == expected
+
+
 def test_files_have_names_relative_to_what_was_given(model: str, tmp_path: Path) -> None:
     given = tmp_path / "given"
     put(given / "a.png", given / "north" / "a.png", given / "north" / "deep" / "c.jpg", tmp_path / "other" / "d.png")
