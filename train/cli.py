@@ -93,7 +93,14 @@ def train(
 @app.command()
 def evaluate(
     config: ConfigFile,
-    snapshot: Snapshot = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(
+            help="The snapshot's URI.",
+            show_default="the one that the model was trained on; the newest if that was deleted, with --detections, "
+            "with --dataset, and for models of trials or other datasets",
+        ),
+    ] = None,
     model: Model = None,
     detections: Annotated[
         str | None,
@@ -121,11 +128,13 @@ def evaluate(
     """
     settings = load(config, {} if precision is None else {"evaluate.precision": precision})
     other = None if dataset is None else load(dataset)
-    from train.evaluation import console, run
+    from train.evaluation import console, run, subject
 
     with name_file_in_errors(config):
         if model is not None:
             _require_file(model, MODEL_JSON, "--model", _MODEL_URI)
+        if snapshot is None and other is None and detections is None:
+            snapshot = subject.training_snapshot(settings, model)
         result = run.evaluate(
             settings, _open_snapshot(other or settings, snapshot), model, detections,
             promote=promote, split=split, dataset=other, comparable=comparable,

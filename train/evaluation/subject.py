@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,7 +15,10 @@ from etl.schema import SPLITS
 from etl.snapshots.ground_truth import ALL, load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot, is_newest
-from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths, split_uri
+from etl.storage import store
+from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths, SnapshotPaths, split_uri
+
+log = logging.getLogger("speck")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,21 @@ class Subject:
         if not images.num_rows:
             raise missing_split_error(self.snapshot, self.split)
         return images, truth
+
+
+def training_snapshot(config: Config, model: str | None) -> str | None:
+    """Return the URI of the snapshot that a model (its URI), without one the newest, was trained on.
+
+    None if it was deleted or is none of the dataset, such as that of a trial.
+    """
+    model = model or retrain.newest_model(config)
+    uri = "" if model is None else retrain.snapshot_of(model)
+    home, name = split_uri(uri)
+    if home != config.home or not store.exists(SnapshotPaths(uri).manifest):
+        return None
+    if not is_newest(home, name):
+        log.info("evaluation: on snapshot %s that the model was trained on; --snapshot evaluates on a newer one", name)
+    return uri
 
 
 def choose_subject(config: Config, snapshot: Snapshot, split: str | None, dataset: Config | None) -> Subject:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
@@ -16,7 +18,8 @@ from etl.jobs import build
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from tests.train.evaluation.test_run import built, write_dataset
-from train.evaluation import run
+from train.cli import app
+from train.evaluation import run, subject
 from train.evaluation.detectors import Detector
 from train.models import architecture
 from train.prediction import tiled
@@ -45,6 +48,22 @@ def save(config: Config, snapshot: Snapshot, categories: list[str] | None = None
 
 def content(folder: str) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def test_without_a_snapshot_the_one_that_the_model_was_trained_on_is_evaluated_on(
+    made: tuple[Config, Snapshot], tmp_path: Path
+) -> None:
+    config, snapshot = made
+    older, (_, newer) = save(config, snapshot), rebuild(tmp_path)
+    newest = save(config, newer, ["bus"])
+    other = save(config.model_copy(update={"store": str(tmp_path / "elsewhere")}), snapshot)
+    assert subject.training_snapshot(config, older) == snapshot.uri
+    assert [subject.training_snapshot(config, model) for model in (newest, None)] == [newer.uri] * 2
+    assert subject.training_snapshot(config, other) is None
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "made.yaml"), "--model", older, "--json"])
+    assert done.exit_code == 0 and Path(older, "evaluation.html").is_file()
+    shutil.rmtree(snapshot.uri)
+    assert subject.training_snapshot(config, older) is None
 
 
 def rebuild(folder: Path) -> tuple[Config, Snapshot]:
