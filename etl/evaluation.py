@@ -212,6 +212,13 @@ class InferenceChoice(Document):
     reason: str  # a sentence
 
 
+class Estimate(Document):
+    """A metric on the images as they are, and its 95 % bootstrap interval."""
+
+    value: float
+    interval: Interval
+
+
 class Gain(Document):
     """What a metric gained over a champion, on bootstrap resamples of the same images."""
 
@@ -219,6 +226,8 @@ class Gain(Document):
     interval: Interval | None
     deviation: float | None = None  # standard deviation; None in older files
     objects: int | None = None  # that the metric measures; None in older files
+    model: Estimate | None = None  # None in older files, as what follows, and where it cannot be measured
+    other: Estimate | None = None  # of the champion, or of the other mode
 
 
 class GateVerdict(Document):

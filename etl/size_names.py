@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from etl.boxes import BUCKET_EDGES, BUCKETS, SMALL
 
 _EDGES = (None, *(f"{edge:g}" for edge in BUCKET_EDGES), None)
+_METRIC = re.compile(rf"\b[A-Z]+\d*_(?:{'|'.join(BUCKETS)})\b")
 COCO_SMALL = f"below {SMALL:g} px (COCO's small)"
 
 
@@ -28,3 +31,8 @@ def metric_name(metric: str) -> str:
     if size == "small":
         return f"{kind} {COCO_SMALL}"
     return f"{kind} {bucket_name(size)}" if size in BUCKETS else metric
+
+
+def name_metrics(text: str) -> str:
+    """Return a sentence with the keys of metrics, such as `AP_small`, replaced by their names."""
+    return _METRIC.sub(lambda key: metric_name(key[0]), text)

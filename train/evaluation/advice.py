@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from etl import numbers
 from etl.diagnosis import Advice, ErrorGains, TrainingRecord
 from etl.evaluation import Evaluation, Interval
-from etl.size_names import bucket_name
+from etl.size_names import bucket_name, name_metrics
 from train.evaluation import training_progress
 from train.evaluation.calibration_error import expected_if_calibrated
 
@@ -40,7 +40,8 @@ def advise_mode(evaluation: Evaluation) -> Advice | None:
     """Return the inference plan that was chosen, else the mode of the highest AP, the cheaper of equal ones."""
     if evaluation.inference is not None:
         choice = evaluation.inference
-        return Advice(code="mode", action=f"Predict with the plan {choice.name}", reason=choice.reason)
+        reason = name_metrics(choice.reason.removeprefix(f"{choice.name}: "))
+        return Advice(code="mode", action=f"Predict with the plan {choice.name}", reason=reason)
     ap = {mode: metrics.AP for mode, metrics in evaluation.modes.items() if metrics.AP is not None}
     if evaluation.detections is not None or len(ap) < len(evaluation.modes):
         return None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from etl import boxes
-from etl.evaluation import Gain, Interval
+from etl.evaluation import Estimate, Gain, Interval
 from train.detections import Index
 from train.evaluation import coco, precision
 from train.evaluation.matching import MatchedDetections
@@ -67,17 +67,30 @@ def bucket_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, Int
 
 def paired_gain(model: MatchedDetections, other: MatchedDetections, metric: str, weights: Index) -> Gain:
     """Return the difference model - other of a metric on the resamples; None where one of them cannot be measured."""
-    difference = average_precision(model, metric, weights) - average_precision(other, metric, weights)
+    values = [average_precision(matched, metric, weights) for matched in (model, other)]
+    difference = values[0] - values[1]
     measured, objects = difference[~np.isnan(difference)], model.objects(size_range_of(metric.partition("_")[2]))
     if not len(measured):
         return Gain(median=None, interval=None, objects=objects)
     few = np.sqrt(model.images / max(model.images - 1, 1))  # resamples vary less than new images
+    of_model, of_other = (
+        _estimate(matched, metric, resampled) for matched, resampled in zip((model, other), values, strict=True)
+    )
     return Gain(
         median=round(float(np.median(measured)), 6),
         interval=percentile_interval(difference),
         deviation=round(float(measured.std() * few), 6),
         objects=objects,
+        model=of_model,
+        other=of_other,
     )
+
+
+def _estimate(matched: MatchedDetections, metric: str, resampled: Floats) -> Estimate | None:
+    """Return a metric on the images as they are, with the interval of its values on the resamples."""
+    every_image_once = np.ones((1, matched.images), dtype=np.int64)
+    value, interval = average_precision(matched, metric, every_image_once)[0], percentile_interval(resampled)
+    return None if interval is None or np.isnan(value) else Estimate(value=round(float(value), 6), interval=interval)
 
 
 def _mean(categories: Sequence[Floats], weights: Index) -> Floats:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from etl.evaluation import Evaluation
+from etl.evaluation import METRICS, Evaluation
 from etl.reports import page
+from etl.size_names import name_metrics
 from train.evaluation import basis, confusion, plots, tables
 from train.evaluation.examples import KINDS, WORST, Picture
 from train.evaluation.pictures import encode_pictures
@@ -18,7 +19,7 @@ _GROUPS = (WORST, *KINDS)  # in the order of the page; the last are left out fir
 
 def render(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
     """Return the page as HTML that refers to no other file."""
-    modes = shown_modes(evaluation)
+    modes, gate = shown_modes(evaluation), evaluation.gate
     pictures = sorted(pictures, key=lambda picture: _GROUPS.index(picture.kind))
     encoded = list(zip(pictures, encode_pictures([picture.pixels for picture in pictures]), strict=False))
     return page.render(
@@ -32,6 +33,8 @@ def render(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
         sizes=tables.size_rows(evaluation, modes),
         further=tables.further_rows(evaluation, modes),
         comparable=basis.comparable_rows(evaluation.comparable),
+        reasons=[name_metrics(reason) for reason in gate.reasons] if gate else [],
+        warnings=[name_metrics(warning) for warning in gate.warnings] if gate else [],
         champion_plots=plots.plot_champion(evaluation),
         gains=tables.gain_rows(evaluation),
         training_plots=plots.plot_training(evaluation.training),
@@ -58,5 +61,9 @@ def shown_modes(evaluation: Evaluation) -> dict[str, str]:
     """Return the inference modes that differ, with their names: detections of a file have none."""
     if evaluation.detections not in (None, "truth"):
         return {"combined": "detections"}
+    if evaluation.inference is not None and all(
+        evaluation.tiled[name] == evaluation.combined[name] for name in METRICS
+    ):
+        return {"full_image": "full image", "combined": "tiled (chosen plan)"}
     combined = "combined" if evaluation.inference is None else "chosen plan"
     return {"full_image": "full image", "tiled": "tiled", "combined": combined}

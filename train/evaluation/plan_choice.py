@@ -309,12 +309,13 @@ def _reason(
     keeping = eligible(tried, fine, "all", tolerance)
     best = max(keeping, key=lambda one: one.value["all"])
     rank = "the best" if best is chosen else f"the best being {best.value['all']:.3f} ({best.candidate.name})"
-    alone = name_passes([_TILES])
+    alone, others = name_passes([_TILES]), len(tried) - len(keeping)
+    lose = "other loses" if others == 1 else "others lose"
+    losing = f"{others} {lose} over {tolerance:g} to {alone} in AP or the AP of a size; " if others else ""
     return (
         f"{chosen.candidate.name}: {val.metric} {chosen.value['all']:.3f} on val at {chosen.seconds:.3f} s per image, "
-        f"{rank} of {len(keeping)} plans; {len(tried) - len(keeping)} others lose over {tolerance:g} to {alone} in AP "
-        f"or the AP of a size; the plans chosen on one half of val's {val.halves.by} reach {held_out:.3f} on the other "
-        f"half, {alone} {of_tiles:.3f} there (means of both ways)."
+        f"{rank} of {len(keeping)} plan{'s' * (len(keeping) != 1)}; {losing}the plans chosen on one half of val's "
+        f"{val.halves.by} reach {held_out:.3f} on the other half, {alone} {of_tiles:.3f} there (means of both ways)."
     )
 
 

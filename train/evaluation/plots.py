@@ -8,7 +8,7 @@ import numpy as np
 
 from etl import numbers
 from etl.diagnosis import TrainingRecord
-from etl.evaluation import ConfidenceCurve, Evaluation
+from etl.evaluation import ConfidenceCurve, Evaluation, Gain
 from etl.reports import charts
 from etl.reports.dot_chart import Estimate, dot_chart
 from etl.reports.svg import Figure
@@ -18,6 +18,7 @@ from train.evaluation.training_progress import total_loss
 
 _CURVES = 5  # of categories, in one plot
 _CATEGORIES = 15  # in the plot of the worst
+_SITES = 15  # likewise
 _FEW = f"Grey: fewer than {MIN_OBJECTS} objects, too few to judge."
 
 
@@ -80,25 +81,57 @@ def plot_seconds(evaluation: Evaluation, modes: Mapping[str, str]) -> list[Figur
 
 
 def plot_champion(evaluation: Evaluation) -> list[Figure]:
-    """Return the gains over the champion; nothing without a comparison."""
-    gains = evaluation.gate.gains if evaluation.gate is not None else {}
-    rows = {
-        metric_name(metric).removeprefix("AP "): [Estimate(gain.median, gain.interval)]
-        for metric, gain in gains.items()
-        if gain.median is not None
-    }
-    if not rows:
+    """Return AP of the new model and the champion by size and by site, and the gains; nothing without a comparison."""
+    gate = evaluation.gate
+    if gate is None:
         return []
+    sizes = {metric_name(metric).removeprefix("AP "): gain for metric, gain in gate.gains.items()}
+    sites = dict(sorted(gate.sites.items(), key=lambda site: (site[1].median or 0.0, site[0]))[:_SITES])
+    rows = {name: [Estimate(gain.median, gain.interval)] for name, gain in sizes.items() if gain.median is not None}
+    models = f"AP of this model and of the champion {gate.champion} on the same images"
+    where = "of each site (group)" if len(sites) == len(gate.sites) else f"of the {_SITES} sites of the lowest gain"
+    pairs = [
+        *_plot_pair("New model and champion by size", models, sizes),
+        *_plot_pair("New model and champion by site", f"{models} {where}", sites),
+    ]
+    if not rows:
+        return pairs
+    few = _few_objects(sizes)
     return [
+        *pairs,
         dot_chart(
             "Gain over the champion",
             "New model minus champion on the same images: median and 95 % interval of 1,000 bootstrap resamples. An "
-            "interval that contains 0 may be chance.",
+            f"interval that contains 0 may be chance.{f' {_FEW}' if few else ''}",
             rows,
             ["gain"],
             x_label="gain of AP",
-        )
+            faint=few,
+        ),
     ]
+
+
+def _plot_pair(title: str, of_what: str, gains: Mapping[str, Gain]) -> list[Figure]:
+    """Return the values of both models with their intervals; nothing if they are not recorded."""
+    rows = {
+        name: [Estimate(gain.model.value, gain.model.interval), Estimate(gain.other.value, gain.other.interval)]
+        for name, gain in gains.items()
+        if gain.model is not None and gain.other is not None
+    }
+    if not rows:
+        return []
+    few = _few_objects(gains)
+    caption = f"{of_what}; lines are 95 % intervals of 1,000 bootstrap resamples.{f' {_FEW}' if few else ''}"
+    return [dot_chart(title, caption, rows, ["new model", "champion"], x_label="AP", faint=few)]
+
+
+def _few_objects(gains: Mapping[str, Gain]) -> set[str]:
+    """Return the names of the measured gains on too few objects to judge."""
+    return {
+        name
+        for name, gain in gains.items()
+        if gain.median is not None and gain.objects is not None and gain.objects < MIN_OBJECTS
+    }
 
 
 def plot_training(record: TrainingRecord | None) -> list[Figure]:

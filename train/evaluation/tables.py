@@ -56,13 +56,21 @@ def further_rows(evaluation: Evaluation, modes: Mapping[str, str]) -> Rows:
 
 
 def gain_rows(evaluation: Evaluation) -> Rows:
-    """Return the gain over the champion in each metric."""
-    gains = evaluation.gate.gains if evaluation.gate is not None else {}
-    return [
-        [metric_name(metric), f"{gain.median:+.3f}", interval_text(gain.interval, "+.3f")]
-        for metric, gain in gains.items()
-        if gain.median is not None
-    ]
+    """Return the objects, AP of both models and the gain over the champion in each size, then at each site."""
+    gate = evaluation.gate
+    if gate is None:
+        return []
+    named = {
+        **{metric_name(metric): gain for metric, gain in gate.gains.items()},
+        **{f"AP at {site}": gain for site, gain in gate.sites.items()},
+    }
+    rows = []
+    for name, gain in named.items():
+        if gain.median is not None:
+            values = (numbers.decimal(None if one is None else one.value) for one in (gain.other, gain.model))
+            bounds = interval_text(gain.interval, "+.3f")
+            rows.append([name, numbers.count(gain.objects), *values, f"{gain.median:+.3f}", bounds])
+    return rows
 
 
 def category_rows(evaluation: Evaluation, modes: Mapping[str, str]) -> Rows:

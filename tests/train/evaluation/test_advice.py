@@ -92,6 +92,9 @@ def test_a_plan_chosen_by_the_evaluation_is_advised_with_its_reason() -> None:
     choice = {"name": "tiles x1", "chosen": plan, "metric": "AP", "held_out": 0.3, "alternatives": [], "reason": "So."}
     made = model_evaluation(**by_mode(0.1, 0.3, 0.4), inference=choice)
     assert advice_of(made, "mode") == Advice(code="mode", action="Predict with the plan tiles x1", reason="So.")
+    made = model_evaluation(inference={**choice, "reason": "tiles x1: AP_tiny 0.3, the best of 2 plans."})
+    advice = advice_of(made, "mode")
+    assert advice is not None and advice.reason == "AP tiny (8–16 px) 0.3, the best of 2 plans."  # noqa: RUF001
 
 
 def test_the_error_type_that_costs_the_most_is_named_with_what_mending_it_gains() -> None:

@@ -99,5 +99,9 @@ def test_a_paired_gain_is_the_difference_on_the_same_resamples(images: Images) -
     assert gain.interval == pytest.approx(tuple(np.percentile(ap[0] - ap[1], [2.5, 97.5])), abs=1e-6)
     few = (len(images) / (len(images) - 1)) ** 0.5
     assert gain.deviation == pytest.approx((ap[0] - ap[1]).std() * few, abs=1e-6)
+    for estimate, part, values in ((gain.model, images, ap[0]), (gain.other, worse, ap[1])):
+        whole = average_precision([truth for truth, _ in part], [found for _, found in part], NAMES)
+        assert estimate is not None and estimate.value == pytest.approx(whole.AP, abs=1e-6)
+        assert estimate.interval == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=1e-6)
     assert gain.objects == sum(int(truth.counted.sum()) for truth, _ in images)
     assert bootstrap.paired_gain(matched(images), matched(images), "AP", weights).interval == (0.0, 0.0)

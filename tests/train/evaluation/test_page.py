@@ -102,6 +102,49 @@ def test_the_advice_comes_first_and_sizes_of_few_objects_are_grey() -> None:
     assert "Do this" not in page.render(made, [])
 
 
+def compared(**verdict: Any) -> str:
+    gate = {"champion": "old", "passed": False, "promoted": False, "reasons": [], "warnings": [], **verdict}
+    made = of_categories(2, np.zeros((3, 3), dtype=int)).to_dict()
+    return page.render(Evaluation.from_dict("x", {**made, "gate": gate}), [])
+
+
+def gain(median: float | None, objects: int | None = None, **values: Any) -> dict[str, Any]:
+    interval = None if median is None else (median - 0.1, median + 0.1)
+    return {"median": median, "interval": interval, "objects": objects, **values}
+
+
+def test_both_models_are_drawn_by_size_and_by_site_with_their_intervals() -> None:
+    pair = {"model": {"value": 0.4, "interval": (0.3, 0.5)}, "other": {"value": 0.375, "interval": (0.25, 0.45)}}
+    gains = {"AP_small": gain(0.02, 90, **pair), "AP_tiny": gain(0.01, 19, **pair), "AP_large": gain(None, 0)}
+    html = compared(gains=gains, sites={"quay": gain(-0.2, 40, **pair)})
+    for name in ("below 32 px (COCO&#39;s small)", "quay"):
+        assert f"<title>{name}, new model: 0.400 (0.300 to 0.500)</title>" in html
+        assert f"<title>{name}, champion: 0.375 (0.250 to 0.450)</title>" in html
+    assert html.count('<circle class="faint"') == 3  # tiny: both models, and the gain
+    assert re.search(r"AP at quay</t[hd]>\s*<td[^>]*>40</td>\s*<td[^>]*>0.375</td>\s*<td[^>]*>0.400</td>", html)
+
+
+def test_a_comparison_of_an_earlier_version_shows_the_gains_alone() -> None:
+    html = compared(gains={"AP_small": gain(0.02)})
+    assert "Gain over the champion" in html and "New model and champion" not in html
+
+
+def test_the_reasons_of_the_gate_name_sizes_as_the_page_does() -> None:
+    html = compared(reasons=["AP_small gains 0.0100 over old"], warnings=["AP_very_tiny falls by 0.2000 against old"])
+    assert "AP below 32 px (COCO&#39;s small) gains 0.0100" in html and "AP very tiny (&lt; 8 px) falls by" in html
+    assert "AP_small" not in html and "AP_very_tiny" not in html
+
+
+def test_a_chosen_plan_with_the_metrics_of_tiles_alone_is_shown_once() -> None:
+    plan = {"passes": [], "merge": {"method": "nms", "metric": "iou", "threshold": 0.5}, "max_detections": 300}
+    choice = {"name": "tiles x1", "chosen": plan, "metric": "AP", "held_out": 0.3, "alternatives": [], "reason": "So."}
+    made = evaluation(detections=None, model="/models/0", inference=choice)
+    assert list(page.shown_modes(made).values()) == ["full image", "tiled (chosen plan)"]
+    assert "(full image) and its tiles at full" in page.render(made, [])
+    better = made.model_copy(update={"combined": made.combined.model_copy(update={"AP": 0.5})})
+    assert list(page.shown_modes(better).values()) == ["full image", "tiled", "chosen plan"]
+
+
 def test_detections_of_a_file_have_one_mode() -> None:
     made = of_categories(2, np.zeros((3, 3), dtype=int))
     file = made.model_copy(update={"detections": "/results.json", "model": None})
