@@ -137,7 +137,7 @@ def advise_validation(evaluation: Evaluation) -> Advice:
         if 0 < number < MIN_OBJECTS
     ]
     interval = evaluation.combined.intervals.get("AP")
-    width = None if interval is None else interval[1] - interval[0]
+    width = None if interval is None else round(interval[1], 3) - round(interval[0], 3)  # of the bounds as shown
     known = (
         "" if interval is None else f"The 95 % interval of AP is {_bounds(interval)}, {width:.3f} wide, on {images}."
     )

@@ -148,6 +148,8 @@ def test_sizes_of_few_objects_are_named_as_too_few_to_judge() -> None:
     assert advice.action == "Add val images with such objects"
     assert numbers_in(advice.reason) == [20, 96, 19, 95, 0.3, 0.34, 0.04, 4]
     assert "tiny" not in advice.reason
+    values["intervals"] = {"AP": (0.33146, 0.44854)}  # 0.331 to 0.449
+    assert "0.118 wide" in advice_of(model_evaluation(values=values), "validation").reason
 
 
 def test_a_wide_interval_asks_for_images_and_a_narrow_one_does_not() -> None:
