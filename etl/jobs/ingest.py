@@ -120,7 +120,12 @@ def _work_dir(config: Config, purpose: str, *parts: object) -> WorkDir:
 
 def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
-    log.info("%s: the source has %d images and %d label files", config.name, len(source.images), len(source.labels))
+    log.info(
+        "%s: the source has %d images and %d files that may be labels",
+        config.name,
+        len(source.images),
+        len(source.labels),
+    )
     keys = ingest_cache.image_keys(config, source)
     cached = ingest_cache.load(config, {} if inputs.full else keys)
     try:

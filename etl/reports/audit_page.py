@@ -76,7 +76,11 @@ def audit_page(
 
 def _split_tables(split: SplitReport) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield caption and rows of each table of the split; the first row names the columns."""
-    yield "Images and trained boxes of each split, by size in source pixels.", size_rows(split)
+    caption = (
+        "Images and trained boxes of each split, by size in source pixels as evaluation counts them: not cut at the "
+        "image border, and from 16 px on by the area that a label states."
+    )
+    yield caption, size_rows(split)
     if split.left_out:
         yield "Images that are in no split, by reason.", left_out_rows(split)
     yield f"The largest of {split.group_count:,} groups; a group is not divided.", group_rows(split, _MOST_GROUPS)

@@ -19,6 +19,7 @@ from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, count_labels
 from etl.stages.audit.model import Audit
 from etl.stages.remap import CategoryPreview
+from etl.stages.splitting.box_counts import count_boxes
 from etl.stages.splitting.report import GroupCounts, SplitCounts, SplitReport
 
 NASTY = "<script>alert('x')</script>"
@@ -109,6 +110,22 @@ def test_the_page_has_the_table_of_the_split_with_its_groups_and_what_is_left_ou
 
 def text_of(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u202f", "").split())
+
+
+def test_the_table_of_the_split_says_that_its_sizes_are_those_of_evaluation() -> None:
+    image = {"image_id": "a", "path": "a.jpg", "sha256": "1", "split": "train", "width": 768, "height": 768}
+    beyond = {"annotation_id": "1", "image_id": "a", "category": "car", "file": "a.txt", "line": 1, "area": 281.0}
+    beyond |= {"x0": 229.0, "y0": 751.0, "x1": 241.0, "y1": 774.5, "ignore": False, "crowd": False, "difficult": 0}
+    boxes = schema.table(schema.ANNOTATIONS, [beyond])
+    evaluated = count_boxes(["a"], boxes).sizes[0].tolist()
+    summary = count_labels(LabelPart(schema.table(schema.IMAGES, [image]), boxes, 640, 640))
+    audit = conclude(summary, Context(tile_size=640, image_size=640))
+    assert audit.sizes["train"].tiny == 1 and evaluated == [0, 0, 1, 0, 0]  # 17 px long, 14 px of it in the image
+    sizes = BySize[int].of(evaluated)
+    counts = SplitCounts(images=1, boxes=1, sizes=sizes, categories={"car": 1})
+    text = text_of(audit_page.audit_page(audit, title="cars", split=SplitReport(splits={"train": counts})))
+    assert "as evaluation counts them: not cut at the image border" in text
+    assert "Unless a caption says otherwise, sizes are those of the boxes as trained" in text
 
 
 def test_the_source_view_is_folded_below_the_trained_one() -> None:

@@ -155,8 +155,9 @@ def contested_boxes(data: CheckInput) -> Iterator[Finding]:
         count = contested.boxes or round(contested.all * data.audit.objects)
         advice += f" {count:,} boxes share half or more of theirs." if contested.boxes else ""
         finer = data.audit.neighbours.contested.get(tiny_side((4, *coverage.strides)))
-        if finer is not None and finer.all is not None and coverage.assigner == "tal" and 4 not in coverage.strides:
-            advice += f" With a P2 level they take {percent(finer.all)}."
+        with_p2 = None if finer is None or 4 in coverage.strides else finer.all
+        if with_p2 is not None and coverage.assigner == "tal" and percent(with_p2) != percent(contested.all):
+            advice += f" With a P2 level they take {percent(with_p2)}."
         yield finding("contested_boxes", advice, count=count)
 
 

@@ -28,7 +28,7 @@ def faint_objects(data: CheckInput) -> Iterator[Finding]:
     )
     advice = (
         f"The median one of {objects} small objects (under {SMALL:.0f} source px) differs from its surroundings by "
-        f"{small:.0f} of 255 levels of luma{of_larger} ({data.audit.quality.images} images measured). {remedy}"
+        f"{small:.0f} of 255 levels of luma{of_larger} ({_images(data.audit.quality.images)} measured). {remedy}"
     )
     yield _of_measured(data, "faint_objects", advice)
 
@@ -72,7 +72,11 @@ def _most_are(data: CheckInput, code: str) -> bool:
 
 
 def _measured(data: CheckInput, code: str) -> str:
-    return f"{data.measured(code)} of {data.audit.quality.images} images measured"
+    return f"{data.measured(code)} of {_images(data.audit.quality.images)} measured"
+
+
+def _images(number: int) -> str:
+    return f"{number} image{'s' * (number != 1)}"
 
 
 def _of_measured(data: CheckInput, code: str, advice: str) -> Finding:

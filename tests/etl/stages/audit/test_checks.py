@@ -297,6 +297,21 @@ def test_nms_is_judged_by_the_settings_of_the_file_and_duplicates_are_no_true_bo
     assert not list(detector.nms_ceiling(given({"neighbours.nms_recall": recall}, merge=Merge(threshold=0.8))))
 
 
+@pytest.mark.parametrize(("with_p2", "named"), [(0.05, True), (0.2, False)])
+def test_a_p2_level_is_named_only_if_neighbours_take_another_share(with_p2: float, named: bool) -> None:
+    shares = {"neighbours.contested.16.all": 0.2, "neighbours.contested.8.all": with_p2}
+    (row,) = detector.contested_boxes(given({"objects": 100, **shares}))
+    assert ("With a P2 level they take 5.0 %" in row.advice) == ("P2" in row.advice) == named
+
+
+def test_one_measured_image_is_no_plural() -> None:
+    faint = measured({("contrast", 1, 70): 20}, faint_objects=14)
+    (row,) = image_quality.faint_objects(
+        CheckInput(changed(faint.audit, "quality.images", 1), faint.summary, faint.context)
+    )
+    assert "(1 image measured)" in row.advice
+
+
 def test_a_reject_reason_of_a_custom_reader_is_a_finding_with_its_first_case() -> None:
     row = schema.reject_bad_box("a.txt:1", "own_reason", "x", "a box")
     (own,) = source.counted_faults(given(rejects=schema.table(schema.REJECTS, [row])))
