@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from etl.config import Config
+from etl.errors import StoreError
 from etl.evaluation import GateVerdict
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
@@ -37,6 +38,8 @@ def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedIm
     current = champion.current_champion(home)
     if current == challenger:
         return _verdict(current, passed=True, promoted=False, reasons=("it is the champion",))
+    if current is not None and not store.exists(DatasetPaths(home).model(current).model_json):
+        raise StoreError(f"{home}: the champion {current} was deleted: promote another model with `speck promote`")
     matched = match(detected, detected.detections["combined"], config.evaluate.size_reference)
     metric = gate.gate_metric(config.gate, matched.objects(size_range_of("small")))
     sites = _sites(snapshot, detected)

@@ -106,6 +106,13 @@ def test_a_model_is_promoted_only_if_it_is_better_than_the_champion(
     assert (median > 0, median < 0) == (matched > 2, matched < 2)
 
 
+def test_a_deleted_champion_is_named_with_the_remedy(config: Config, monkeypatch: Any) -> None:
+    promotions.promote(config.home, "old", "by hand", over=None)
+    Path(config.home, "models", "old", "model.json").unlink()
+    with pytest.raises(StoreError, match="champion old was deleted: promote another model with `speck promote`"):
+        compare(config, monkeypatch, 4, detected(2))
+
+
 def test_the_champions_categories_are_matched_by_name_and_the_others_dropped(config: Config, monkeypatch: Any) -> None:
     promotions.promote(config.home, "old", "by hand", over=None)
     verdict = compare(config, monkeypatch, 4, detected(4, ("bus", "tram", "car")))
