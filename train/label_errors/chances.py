@@ -22,13 +22,15 @@ _LEARNED = 40_000  # rows, about
 _Z = 2.0  # standard deviations by which a share of few labels may be too low
 _PUREST = 0.5  # quantile of the planted errors above which the threshold is not sought: few labels lie there
 _MOST = 0.99  # the highest chance
+MOST_LABELS = 0.2  # share of wrong labels of a kind, more of which are no estimate
+MOST_PLACES = 0.75  # the same, of the places without a label
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
     """The chance of an error by log odds."""
 
-    share: float  # p, of the labels
+    share: float  # p, of the labels; without odds an upper bound
     odds: Floats  # rising
     chance: Floats  # rising
 
@@ -54,11 +56,16 @@ def log_odds(features: Floats, is_error: Mask, part: Index, learned: Mask) -> Fl
     return answer
 
 
-def fit(errors: Floats, labels: Floats) -> Curve:
-    """Return the curve of planted errors and labels, each given by log odds."""
+def fit(errors: Floats, labels: Floats, most: float = 1.0) -> Curve:
+    """Return the curve of planted errors and labels, each given by log odds.
+
+    A share above `most` is no estimate: detections of a weak model look alike at both. Then every chance is 0.
+    """
     if not len(errors) or not len(labels):
         return Curve(0.0, np.zeros(0), np.zeros(0))
     share = _share_of_errors(errors, labels)
+    if share > most:
+        return Curve(share, np.zeros(0), np.zeros(0))
     values = np.concatenate([errors, labels])
     is_error = np.repeat([1.0, 0.0], [len(errors), len(labels)])
     weight = np.repeat([share * len(labels) / len(errors), 1.0], [len(errors), len(labels)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -18,8 +19,11 @@ from train.label_errors import chances, looks, planting
 from train.label_errors.evidence import Floats, Index, LabelSet, find_places, judge_labels
 from train.label_errors.suspects import Suspect
 
+log = logging.getLogger("speck")
+
 _LABEL_KINDS: tuple[Kind, ...] = ("swapped", "misplaced", "spurious")
 _SWAPPED, _MISPLACED, _SPURIOUS = 1, 2, 3  # 0 are the labels as they are
+_FEW = 30  # labels or places, below which chances are unreliable
 _PLANTED = (5, 50)  # spurious labels an image, at least and at most
 
 
@@ -169,7 +173,7 @@ class Judge:
         features, described, kind, part, learned, image, _ = self._places.stacked()
         objects = looks.shares(described, image, described[learned], image[learned], kind[learned], 2)[:, 1:]
         odds = chances.log_odds(np.concatenate([features, objects], axis=1), kind == 1, part, learned)
-        curve = chances.fit(odds[learned & (kind == 1)], odds[learned & (kind == 0)])
+        curve = _fit("missing", odds[learned & (kind == 1)], odds[learned & (kind == 0)], chances.MOST_PLACES)
         return described[kind == 0], curve.chance_at(odds[kind == 0])
 
     def _wrong(self) -> tuple[looks.Looks, Floats]:
@@ -189,7 +193,8 @@ class Judge:
             odds = np.full(len(kind), np.nan)
             of_kind = np.concatenate([features, *seen[number]], axis=1)
             odds[rows] = chances.log_odds(of_kind[rows], kind[rows] == number, part[rows], learned[rows])
-            curve = chances.fit(odds[learned & (kind == number)], odds[is_label])
+            errors = odds[learned & (kind == number)]
+            curve = _fit(_LABEL_KINDS[number - 1], errors, odds[is_label], chances.MOST_LABELS)
             answer[:, number - 1] = curve.chance_at(odds[kind == 0])
         labels = self._labels.labels
         answer[[label.suggested is None for label in labels], _SWAPPED - 1] = 0.0
@@ -221,6 +226,22 @@ class Judge:
             chance=chance,
             size=boxes.BUCKETS[int(boxes.bucket(boxes.side_length(label.box[None]))[0])],
         )
+
+
+def _fit(kind: Kind, errors: Floats, labels: Floats, most: float) -> chances.Curve:
+    """Return the curve of a kind, with a warning where it has no chances."""
+    curve = chances.fit(errors, labels, most)
+    if curve.share > most:
+        log.warning(
+            "find-errors: no %s labels are listed: the detections hardly tell planted ones from the labels as they are "
+            "(as if more than %.0f %% were wrong); train longer, or on more images", kind, 100 * most,
+        )  # fmt: skip
+    elif 0 < len(labels) < _FEW:
+        log.warning(
+            "find-errors: the chances of %s labels are unreliable: they are learned from %d labels or places, fewer "
+            "than %d", kind, len(labels), _FEW,
+        )  # fmt: skip
+    return curve
 
 
 def make_judge(images: Iterable[Judged], categories: Sequence[str], seed: int) -> Judge:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from etl.config import Config
 from etl.document import Document
+from etl.enumeration import enumerate_first
 from etl.errors import ConfigError
 from etl.execution import progress
 from etl.ids import digest
@@ -23,7 +27,8 @@ from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, split_uri
-from train.evaluation.detectors import detect_all, find_newest_model, load_detector
+from train.detections import Detections
+from train.evaluation.detectors import Detector, detect_all, find_newest_model, load_detector
 from train.evaluation.images import EvalImage, build_eval_images, read_pixels
 from train.label_errors import cross_fit
 from train.label_errors.files import write_suspects
@@ -115,7 +120,7 @@ def find_errors(
     paths = DatasetPaths(config.home).label_errors(subject.name)
     images = {(judged.image.image_id, judged.split): judged.image for judged in subject.judged}
     write_suspects(paths, suspects, images, subject.categories, read)
-    store.write_bytes(paths.html, suspects_page(config, snapshot, suspects, images, subject.settings))
+    store.write_bytes(paths.html, suspects_page(config, snapshot, suspects, images, subject.categories, read))
     counts = Counter(suspect.kind for suspect in suspects)
     answer = LabelErrors(
         snapshot=snapshot.id,
@@ -168,14 +173,18 @@ def _cross_fit(config: Config, snapshot: Snapshot, folds: int, seed: int, max_se
 def _judge_by_model(config: Config, snapshot: Snapshot, uri: str) -> _Subject:
     """Return the images judged by a model; chances are calibrated on val, which it was not trained on."""
     detector = load_detector(config, snapshot, uri)
-    images = _load_images(snapshot, detector.categories)
+    categories = _shared_categories(detector, snapshot)
+    images = _load_images(snapshot, categories)
     if all(split != _CALIBRATED_ON for split, _ in images):
         raise missing_split_error(snapshot, _CALIBRATED_ON)
     detections = detect_all([image for _, image in images], detector, "find-errors").detections["combined"]
     judged = [
-        Judged(image, split, found, number % _PARTS, calibrates=split == _CALIBRATED_ON)
+        Judged(
+            image, split, _of_categories(found, detector.categories, categories), number % _PARTS,
+            calibrates=split == _CALIBRATED_ON,
+        )
         for number, ((split, image), found) in enumerate(zip(images, detections, strict=True))
-    ]
+    ]  # fmt: skip
     if lenient := sum(split == "train" for split, _ in images):
         log.warning(
             "find-errors: the %d train images are judged leniently: the model may have learned their errors; chances "
@@ -183,7 +192,29 @@ def _judge_by_model(config: Config, snapshot: Snapshot, uri: str) -> _Subject:
             "group",
             lenient, sum(row.calibrates for row in judged),
         )  # fmt: skip
-    return _Subject(split_uri(uri).id, uri, None, detector.categories, detector.pixel_settings, judged)
+    return _Subject(split_uri(uri).id, uri, None, categories, detector.pixel_settings, judged)
+
+
+def _shared_categories(detector: Detector, snapshot: Snapshot) -> list[str]:
+    """Return the categories of the snapshot that a model can detect; ConfigError if there is none."""
+    shared = [name for name in snapshot.categories if name in detector.detectable]
+    if not shared:
+        raise ConfigError(
+            snapshot.config.name, "--model", f"a model of {enumerate_first(detector.detectable)}",
+            f"a model of any of the labelled categories: {enumerate_first(snapshot.categories)}",
+        )  # fmt: skip
+    if unknown := [name for name in snapshot.categories if name not in shared]:
+        log.warning(
+            "find-errors: labels of %s are not judged: the model cannot detect these categories",
+            enumerate_first(unknown),
+        )
+    return shared
+
+
+def _of_categories(found: Detections, names: Sequence[str], kept: Sequence[str]) -> Detections:
+    """Return the detections of the `kept` categories, as indices into these."""
+    index = np.array([kept.index(name) if name in kept else -1 for name in names], dtype=np.int64)[found.category]
+    return replace(found, category=index).take(index >= 0)
 
 
 def _load_images(snapshot: Snapshot, categories: Sequence[str]) -> list[tuple[str, EvalImage]]:

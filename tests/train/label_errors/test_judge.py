@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from etl import boxes
-from etl.review import KINDS
+from etl.review import KINDS, Kind
 from tests.train.evaluation.test_metrics import make_detections
 from tests.train.label_errors.scenes import draw_scene, judge, plant
 from train.label_errors.judge import group_lookalikes
@@ -106,3 +106,16 @@ def test_suspects_that_look_alike_form_a_group() -> None:
             assert len(own) > 1 and row.lookalike in ids
             assert len({(other.kind, other.suggested_category) for other in own}) == 1
     assert any(row.lookalike for row in grouped)
+
+
+@pytest.mark.parametrize("kind", ["swapped", "misplaced", "spurious"])
+def test_detections_of_other_images_make_no_suspects(caplog: pytest.LogCaptureFixture, kind: Kind) -> None:
+    rng = np.random.default_rng(7)
+    scenes = [draw_scene(rng) for _ in range(8)]
+    elsewhere = [
+        replace(scene, detections=other.detections, pixels=other.pixels)
+        for scene, other in zip(scenes, [*scenes[1:], scenes[0]], strict=True)
+    ]
+    found, expected = judge(elsewhere).suspects([kind], 0.1)
+    assert (found, expected[kind]) == ([], 0.0)
+    assert f"no {kind} labels are listed" in caplog.text

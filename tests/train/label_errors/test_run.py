@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,44 @@ def test_the_log_names_the_images_that_a_model_judges_leniently(
     assert f"the {answer.lenient} train images are judged leniently" in caplog.text
     assert answer.lenient + answer.calibrated_on == answer.images == 6
     assert answer.folds is None and answer.model == of_model
+    assert "the chances of missing labels are unreliable: they are learned from" in caplog.text
+
+
+def of_categories(monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot, names: tuple[str, ...]) -> None:
+    """Let the model detect every label and one more object as of its first, in each image."""
+    categories = (*snapshot.categories, *(name for name in names if name not in snapshot.categories))
+
+    def detect(images: Any) -> Any:
+        for image in images:
+            found = detect_labels(image)
+            found = replace(found, category=np.full(len(found), categories.index(names[0])))
+            yield dict.fromkeys(MODES, found), dict.fromkeys(MODES, 0.0)
+
+    detector = Detector(detect, categories, 96, snapshot.plan.tile, own_categories=names)
+    monkeypatch.setattr(run, "load_detector", lambda *_: detector)
+
+
+@pytest.mark.parametrize("names", [("boat",), ("train", "boat")])
+def test_a_model_of_other_categories_is_refused(made: Any, monkeypatch: Any, names: tuple[str, ...]) -> None:
+    of_categories(monkeypatch, made[1], names)
+    with pytest.raises(ConfigError, match="a model of any of the labelled categories"):
+        run.find_errors(*made, f"{made[0].home}/models/abc")
+
+
+def test_only_categories_that_model_and_labels_share_are_judged_and_suggested(
+    made: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, snapshot = made
+    own = snapshot.categories[-1]
+    uri = f"{config.home}/models/abc"
+    of_categories(monkeypatch, snapshot, ("boat", own))
+    suspects = from_table(pq.read_table(run.find_errors(config, snapshot, uri, least=0.0).table))
+    assert {suspect.category for suspect in suspects} == {own}
+    assert {suspect.suggested_category for suspect in suspects} <= {own, None}
+    assert f"labels of {snapshot.categories[0]} are not judged" in caplog.text
+    of_categories(monkeypatch, snapshot, (own, "boat"))
+    suspects = from_table(pq.read_table(run.find_errors(config, snapshot, uri, least=0.0).table))
+    assert {suspect.suggested_category for suspect in suspects if suspect.kind == "missing"} == {own}
 
 
 def test_what_a_review_has_answered_is_left_out(made: Any, of_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
