@@ -236,7 +236,7 @@ def _fit(kind: Kind, errors: Floats, labels: Floats, most: float) -> chances.Cur
             "find-errors: no %s labels are listed: the detections hardly tell planted ones from the labels as they are "
             "(as if more than %.0f %% were wrong); train longer, or on more images", kind, 100 * most,
         )  # fmt: skip
-    elif 0 < len(labels) < _FEW:
+    elif len(errors) and 0 < len(labels) < _FEW:
         log.warning(
             "find-errors: the chances of %s labels are unreliable: they are learned from %d labels or places, fewer "
             "than %d", kind, len(labels), _FEW,

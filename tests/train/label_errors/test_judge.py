@@ -10,8 +10,8 @@ import pytest
 from etl import boxes
 from etl.review import KINDS, Kind
 from tests.train.evaluation.test_metrics import make_detections
-from tests.train.label_errors.scenes import draw_scene, judge, plant
-from train.label_errors.judge import group_lookalikes
+from tests.train.label_errors.scenes import CATEGORIES, draw_scene, judge, judged, plant
+from train.label_errors.judge import group_lookalikes, make_judge
 from train.label_errors.suspects import Suspect, rank
 
 IMAGES = 30
@@ -119,3 +119,17 @@ def test_detections_of_other_images_make_no_suspects(caplog: pytest.LogCaptureFi
     found, expected = judge(elsewhere).suspects([kind], 0.1)
     assert (found, expected[kind]) == ([], 0.0)
     assert f"no {kind} labels are listed" in caplog.text
+
+
+@pytest.mark.parametrize(("classes", "warned"), [(1, False), (3, True)])
+def test_chances_of_a_swap_are_unreliable_only_where_there_are_other_classes(
+    caplog: pytest.LogCaptureFixture, classes: int, warned: bool
+) -> None:
+    scene = draw_scene(np.random.default_rng(0))
+    few = replace(scene, xyxy=scene.xyxy[:9], category=np.zeros(9, dtype=np.int64))
+    one_class = replace(few.detections, category=np.zeros(len(few.detections), dtype=np.int64))
+    image = judged(0, replace(few, detections=one_class))
+    made = make_judge([image], CATEGORIES[:classes], 0)
+    made.add(image, few.pixels)
+    made.suspects(["swapped"], 0.1)
+    assert ("chances of swapped labels are unreliable" in caplog.text) == warned
