@@ -132,8 +132,9 @@ def test_its_model_reaches_its_recorded_ap_and_predicts(drawings: Drawings) -> N
 @pytest.mark.slow
 def test_a_new_model_is_compared_with_its_champion_and_takes_its_place(drawings: Drawings) -> None:
     snapshot = drawings.build_with_one_more_image()["snapshot"]
-    judged = drawings.speck("evaluate", "drawings.yaml", "--model", drawings.model(MODEL))
+    judged = drawings.speck("evaluate", "drawings.yaml", "--model", drawings.model(MODEL), "--snapshot", snapshot)
     assert judged["snapshot"] == snapshot
+    assert not judged["html"].startswith(str(drawings.model(MODEL)))  # the model keeps its own evaluation
 
     trained = drawings.speck("train", "drawings.yaml", "--epochs", 1)["model"]
     gate = drawings.speck("evaluate", "drawings.yaml", "--model", trained, "--promote")["gate"]

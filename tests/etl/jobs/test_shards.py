@@ -52,7 +52,7 @@ def begin(folder: Path, name: str, *, reuse: Snapshot | None = None, unchanged: 
     work = WorkDir(store.join(config.home, "work", name))
     store.write_json(store.join(work.uri, "build.json"), {"config": config.model_dump(mode="json")})
     store.write_json(work.path("tile", "reuse.json"), {"snapshot": reuse.uri if reuse is not None else None})
-    work.write("tile", "kept", pa.table({"image_id": pa.array(list(unchanged), pa.string())}))
+    work.write("tile", "kept", pa.table({"unit": pa.array(list(unchanged), pa.string())}))
     return work
 
 
@@ -69,6 +69,7 @@ def write_parts(work: WorkDir, parts: Iterable[Iterable[str]]) -> None:
                     "sample_id": sample,
                     "image_id": sample[:3],
                     "split": split_of(sample[:3]),
+                    "recipe": {"kind": schema.BASE},
                     "offset": len(blocks),
                     "size": len(pixels_of(sample)),
                     "sha256": hashlib.sha256(data[at : at + len(pixels_of(sample))]).hexdigest(),

@@ -23,6 +23,8 @@ def test_added_removed_and_changed_images_and_boxes_are_counted(growing: Any, tm
     dataset.put("b", [(0, 10, 10, 5, 5)], 2)
     dataset.put("c", [(1, 50, 20, 40, 40)], 3)
     config = dataset.config(tmp_path / "store")
+    allowed = config.source.model_copy(update={"allow": ("empty_split",)})  # the only image of val is removed
+    config = config.model_copy(update={"source": allowed})
     before = dataset.build(config)["snapshot"]
     dataset.put("a", [(0, 12, 10, 20, 20), (0, 60, 60, 10, 10)], 1)  # moved by 2 px; a bus becomes a car
     dataset.put("b", [], 20)  # new pixels, without its box

@@ -125,7 +125,7 @@ def test_a_recipe_is_chosen_from_the_audit_and_said(published, tmp_path, caplog,
     caplog.set_level(logging.INFO, "speck")
     snapshot = published()
     classes = {"red": {"train": 900}, "blue": {"train": 5}}
-    audit = audit_with(under_16=1.0, image_size=64, needed=90, classes=classes)
+    audit = audit_with(under_16=1.0, image_size=64, needed=180, classes=classes)
     store.write_json(f"{snapshot.uri}/audit.json", audit.to_dict())
     answer = engine.train(config(tmp_path, recipe="auto", options=OPTIONS), snapshot)
     loaded = model.load_saved_model(answer["model"])
