@@ -21,7 +21,7 @@ from etl.lifecycle import retention
 from etl.plan import Plan
 from etl.reports import contact_sheet
 from etl.snapshots import diff, snapshot
-from etl.snapshots.answer import BuildAnswer, FittedAnchors, SnapshotCounts
+from etl.snapshots.answer import BuildAnswer, FittedAnchors, LabelSizes, SnapshotCounts
 from etl.snapshots.class_changes import Labels
 from etl.snapshots.snapshot import Snapshot
 from etl.stages import STAGES, ledger, review
@@ -68,7 +68,9 @@ def _publish(work: WorkDir) -> BuildAnswer:
     assembled = assemble_shards(work, work.read("split", "images"))
     tables = _snapshot_tables(work, assembled)
     counts = _counts(tables, assembled.shards)
-    manifest = _write_snapshot(work, tables, assembled.shards, counts, plan)
+    sizes = drift.measure_sizes(work.config, plan, tables["samples"])
+    sheet = _contact_sheet(work, tables["samples"], sizes)
+    manifest = _write_snapshot(work, tables, assembled.shards, counts, plan, sheet)
     previous = snapshot.head(work.config)
     answer = BuildAnswer(
         snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
@@ -76,7 +78,7 @@ def _publish(work: WorkDir) -> BuildAnswer:
         **dict(counts),
         reused_samples=assembled.reused,
         negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
-        sizes=drift.measure_sizes(work.config, plan, tables["samples"]),
+        sizes=sizes,
         change=diff.measure_change(
             Snapshot.open(previous) if previous is not None else None, tables["images"], _labels(work, tables)
         ),
@@ -123,7 +125,12 @@ def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> Sna
 
 
 def _write_snapshot(
-    work: WorkDir, tables: Mapping[str, pa.Table], shards: list[ShardEntry], counts: SnapshotCounts, plan: Plan
+    work: WorkDir,
+    tables: Mapping[str, pa.Table],
+    shards: list[ShardEntry],
+    counts: SnapshotCounts,
+    plan: Plan,
+    sheet: bytes,
 ) -> dict[str, Any]:
     """Write the files of the snapshot into its folder, and return its manifest, which is not written yet."""
     data = {name: store.table_bytes(table) for name, table in tables.items()}
@@ -137,7 +144,6 @@ def _write_snapshot(
     is_published = store.exists(paths.manifest)
     for stage, file in _FILES if is_published else (*_FILES, *_REPORTS):
         store.write_bytes(f"{paths.uri}/{file}", store.read_bytes(work.path(stage, file)))
-    sheet = _contact_sheet(work, tables["samples"])
     store.write_bytes(paths.samples_html, sheet)
     return {
         "format": snapshot.FORMAT,
@@ -158,12 +164,14 @@ def _digest(data: bytes) -> dict[str, str | int]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _contact_sheet(work: WorkDir, samples: pa.Table) -> bytes:
+def _contact_sheet(work: WorkDir, samples: pa.Table, sizes: LabelSizes) -> bytes:
     rows = contact_sheet.choose_samples(samples, schema.BASE)
     uris = [DatasetPaths(work.config.home).shard(row["shard"]) for row in rows]
     images = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, rows, strict=True)]
     anchors = store.read_json(work.path("anchors", ANCHORS))
-    return contact_sheet.render_sheet(work.config.name, zip(rows, images, strict=True), anchors)
+    return contact_sheet.render_sheet(
+        work.config.name, zip(rows, images, strict=True), anchors, sizes.asked, sizes.found
+    )
 
 
 def _labels(work: WorkDir, tables: Mapping[str, pa.Table]) -> Labels:

@@ -12,38 +12,58 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.boxes import corners
+from etl.by_size import BySize
 from etl.ids import fraction
 from etl.imaging import codec
+from etl.numbers import percent
 from etl.reports.audit_page import anchor_figures
 from etl.reports.page import render
+from etl.size_names import bucket_name
 
 _MOST = 12  # samples on the sheet
 _SIDE = 480  # px: smaller samples are enlarged
 _QUALITY = 85
 _LABEL, _PASTED, _HATCH = (60, 255, 60), (255, 214, 10), (150, 150, 150)
+_HAS_PASTED = r'"pasted":\s*\[\s*\{'  # in the parameters of a recipe
 _STEP = 6  # px between hatch lines
 
 
 def choose_samples(samples: pa.Table, base: str) -> list[dict[str, Any]]:
-    """Return up to 12 rows of augmented samples, spread over the recipe kinds; `base` is the kind of plain tiles."""
-    kinds = pc.struct_field(samples["recipe"], "kind")
-    places = [place for place, kind in enumerate(kinds.to_pylist()) if kind != base]
+    """Return up to 12 rows of augmented samples, as many of each recipe kind with and without pasted objects.
+
+    `base` is the kind of plain tiles.
+    """
+    kinds = pc.struct_field(samples["recipe"], "kind").to_pylist()
+    pasted = pc.match_substring_regex(pc.struct_field(samples["recipe"], "parameters"), _HAS_PASTED).to_pylist()
+    places = [place for place, kind in enumerate(kinds) if kind != base]
     names = samples["sample_id"].to_pylist()
     order = sorted(places, key=lambda place: fraction(f"sheet:{names[place]}"))  # stable when samples are added
-    by_kind: dict[str, list[int]] = {}
+    by_kind: dict[tuple[str, bool], list[int]] = {}
     for place in order:
-        by_kind.setdefault(kinds[place].as_py(), []).append(place)
+        by_kind.setdefault((kinds[place], pasted[place]), []).append(place)
     per_kind = -(-_MOST // max(len(by_kind), 1))
     chosen = [place for kind in sorted(by_kind) for place in by_kind[kind][:per_kind]]
     chosen += [place for place in order if place not in chosen][: max(_MOST - len(chosen), 0)]
     return list(samples.take(pa.array(chosen[:_MOST], pa.int64())).to_pylist())
 
 
-def render_sheet(title: str, samples: Iterable[tuple[dict[str, Any], bytes]], anchors: Mapping[str, Any]) -> bytes:
-    """Return the HTML of samples, as pairs of row and JPEG, and of the snapshot's anchors."""
+def render_sheet(
+    title: str,
+    samples: Iterable[tuple[dict[str, Any], bytes]],
+    anchors: Mapping[str, Any],
+    asked: BySize[float],
+    found: BySize[float],
+) -> bytes:
+    """Return the HTML of samples, as pairs of row and JPEG, and of the snapshot's anchors.
+
+    `asked` and `found` are the shares of the train labels by size: the target of the configuration, and those reached.
+    """
     pictures = [(_caption(row), codec.encode(draw_sample(codec.decode(data), row), _QUALITY)) for row, data in samples]
     figures = list(anchor_figures(anchors))
-    return render("samples.html.j2", title=title, pictures=pictures, anchors=anchors, figures=figures).encode()
+    shares = [[bucket_name(name), percent(share), percent(found[name])] for name, share in asked.items()]
+    return render(
+        "samples.html.j2", title=title, pictures=pictures, shares=shares, anchors=anchors, figures=figures
+    ).encode()
 
 
 def draw_sample(pixels: codec.Pixels, row: dict[str, Any]) -> codec.Pixels:
