@@ -347,6 +347,12 @@ _DETECTOR = (
         "This build fits new anchors: train again with them. Change anchors.preset, or leave it out.",
     ),
     FindingCode(
+        "drifted_images", ("warning",),
+        "Images that are new since the snapshot of the champion, or since the last one, differ from those it holds in "
+        "the sizes or classes of their objects, in brightness or in contrast.",
+        "Look at a few: another place, height, season, camera or way of labelling?",
+    ),
+    FindingCode(
         "upsampled", ("info",),
         "Tiles are enlarged to the input size: more cells per object, but no more detail than the source images have.",
         "Lower train.image_size or raise tile.size if training time matters.",

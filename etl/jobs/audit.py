@@ -20,9 +20,12 @@ from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
 from etl.jobs.audit_pictures import draw_pictures
 from etl.jobs.parts import boxes_of, image_count
 from etl.jobs.remap import apply_ontology, count_untrained, preview_ontology
+from etl.lifecycle import champion
+from etl.lifecycle.retrain import snapshot_of
 from etl.reports.audit_page import audit_page
 from etl.schema import USED
 from etl.snapshots import snapshot
+from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from etl.stages import remap
 from etl.stages.audit.conclude import conclude
@@ -32,7 +35,7 @@ from etl.stages.audit.model import Audit
 from etl.stages.planning.tile_stats import Tables
 from etl.stages.splitting.crossing import crossing_pairs
 from etl.storage import store
-from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, SnapshotPaths
+from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths, SnapshotPaths
 from etl.storage.work import Answer, WorkDir
 
 _IMAGES_PER_PART = 2_000
@@ -102,7 +105,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> list[LabelPart]:
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
     rejected = frozenset(work.dropped_ids("ingest").to_pylist())
-    images = labels.images
+    images, held = labels.images, _held_images(work.config)
     pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
     return [
         LabelPart(
@@ -112,6 +115,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> list[LabelPart]:
             image_size,
             rejected,
             boxes_of(piece, labels.trained),
+            None if held is None else held.intersection(piece["image_id"].to_pylist()),
         )
         for piece in pieces
     ]
@@ -140,6 +144,7 @@ def _context(work: WorkDir, labels: _Labels) -> Context:
         assigner=network.assigner(config),
         strides=network.strides(config),
         reach=network.reach(config),
+        drift_since=_compared_snapshot(config)[1],
         p2_variant=network.p2_variant(config.train.model),
         recipe=config.train.recipe,
         anchors=_anchors_before(config, tile_size),
@@ -183,6 +188,24 @@ def _audit_before(config: Config) -> Audit | None:
     newest = snapshot.head(config)
     uri = None if newest is None else SnapshotPaths(newest).audit_json
     return Audit.from_json(uri, store.read_bytes(uri)) if uri is not None and store.exists(uri) else None
+
+
+def _compared_snapshot(config: Config) -> tuple[str | None, str]:
+    """Return the snapshot that the champion was trained on, else the newest one, with what to call it."""
+    model = champion.current_champion(config.home)
+    if model is not None:
+        trained_on = SnapshotPaths(snapshot_of(DatasetPaths(config.home).model(model).uri))
+        if store.exists(trained_on.manifest):
+            return trained_on.uri, "the snapshot of the champion"
+    return snapshot.head(config), "the last snapshot"
+
+
+def _held_images(config: Config) -> frozenset[str] | None:
+    """Return the image_ids of the snapshot that new images are compared with; None before the first."""
+    uri = _compared_snapshot(config)[0]
+    if uri is None:
+        return None
+    return frozenset(Snapshot.open(uri).table("images")["image_id"].to_pylist())
 
 
 def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:

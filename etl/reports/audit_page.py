@@ -16,6 +16,7 @@ from etl.reports.class_tables import (
     size_rows_by_class,
     split_rows_by_class,
 )
+from etl.reports.drift_figures import DRIFT_HEAD, drift_figures, drift_rows
 from etl.reports.page import render
 from etl.reports.svg import Figure
 from etl.schema import LEFT_OUT
@@ -70,6 +71,11 @@ def audit_page(
         split=split,
         split_tables=[] if split is None else list(_split_tables(split)),
         resolution_table=list(_resolution_rows(audit)) if audit.objects >= LEAST else [],
+        drift=audit.since.drift,
+        drift_head=DRIFT_HEAD,
+        least=LEAST,
+        drift_table=[] if audit.since.drift is None else drift_rows(audit.since.drift),
+        drift_plots=[] if audit.since.drift is None else list(drift_figures(audit.since.drift)),
         changes=[] if before is None else _changes(before, audit),
     )
 

@@ -10,6 +10,7 @@ from markupsafe import escape
 from etl.reports import svg
 
 _LINES = 5  # of the scale of a line chart
+_NUMBERED = 20.0  # px: width of an upright bar from which its number is printed
 
 
 def bar_chart(
@@ -83,12 +84,20 @@ def grouped_bars(
     legend, top = svg.legend(series)
     if highest is None:
         highest = max([value for values in groups.values() for value in values if value is not None] + [0.0])
-    high, base = 130.0, top + 14 + 130.0
-    step = (svg.WIDTH - 8) / max(len(groups), 1)
+    high, base, left = 130.0, top + 14 + 130.0, 4.0
+    step = (svg.WIDTH - left - 4) / max(len(groups), 1)
+    parts = list(legend)
+    if 0.85 * step / max(len(series), 1) < _NUMBERED:  # no room for the number of each bar: a scale instead
+        left = 40.0
+        step = (svg.WIDTH - left - 4) / max(len(groups), 1)
+        for at in svg.ticks(highest):
+            y = base - high * svg.share(at, highest)
+            parts.append(svg.rule(left, y, svg.WIDTH - 4, y))
+            parts.append(svg.text(left - 5, y + 3.5, svg.short(at), anchor="end", kind="tick"))
     wide = min(40.0, 0.85 * step / max(len(series), 1))
-    parts = [*legend, svg.rule(4, base, svg.WIDTH - 4, base)]
+    parts.append(svg.rule(left, base, svg.WIDTH - 4, base))
     for place, (name, values) in enumerate(groups.items()):
-        middle = 4 + step * (place + 0.5)
+        middle = left + step * (place + 0.5)
         parts.append(svg.text(middle, base + 15, svg.fit(name, step), anchor="middle", kind="tick", full=name))
         for index, value in enumerate(values):
             if value is None:
@@ -96,7 +105,7 @@ def grouped_bars(
             x, tall = middle + wide * (index - len(values) / 2), high * svg.share(value, highest)
             hover = f"{name}, {series[index]}: {value:.{digits}f}"
             parts.append(svg.rect(x + 0.04 * wide, base - tall, 0.92 * wide, tall, index, hover))
-            if wide >= 20:
+            if wide >= _NUMBERED:
                 parts.append(
                     svg.text(x + wide / 2, base - tall - 4, f"{value:.{digits}f}", anchor="middle", kind="tick")
                 )

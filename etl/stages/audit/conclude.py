@@ -31,13 +31,14 @@ from etl.stages.audit.coverage import (
     coverage,
     grid,
 )
+from etl.stages.audit.drift import conclude_drift
 from etl.stages.audit.localisation import localisation
 from etl.stages.audit.model import Audit
 from etl.stages.audit.outliers import find_outliers
 from etl.stages.audit.source_counts import WRITTEN
 from etl.stages.audit.tally import LENGTHS, PER_OCTAVE, Key
 
-VERSION = 8
+VERSION = 9
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -250,7 +251,8 @@ def _coverage(counts: Mapping[Key, int], context: Context) -> model.AssignerCove
 
 def _since(counts: Mapping[Key, int], context: Context) -> model.Since:
     boxes = grid(counts, "network")
-    return model.Since(anchors=anchor_recall(boxes, context.anchors, context.image_size, context.strides))
+    recall = anchor_recall(boxes, context.anchors, context.image_size, context.strides)
+    return model.Since(anchors=recall, drift=conclude_drift(counts))
 
 
 def _neighbours(counts: Mapping[Key, int]) -> model.Neighbours:

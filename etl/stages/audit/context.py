@@ -33,6 +33,7 @@ class Context:
     strides: Sequence[int] = (8, 16, 32)  # of its levels
     reach: float = inf  # strides from a cell's centre to the edges of its box at most
     anchors: Sequence[Sequence[Sequence[float]]] = ()  # preset, else of the last snapshot; [level][k](w, h)
+    drift_since: str = "the last snapshot"  # or the champion's: the one that new images are compared with
     p2_variant: str | None = None  # of the configured model; None if it has a P2 level or no such variant
     recipe: Literal["manual", "auto"] = "manual"
     preset_anchors: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -30,6 +30,7 @@ from etl.stages.audit.crowding import (
     shared_area,
     shared_cells,
 )
+from etl.stages.audit.drift import count_drift
 from etl.stages.audit.localisation import SHIFTS, shifted_iou
 from etl.stages.audit.source_counts import count_source
 from etl.stages.audit.tally import (
@@ -106,6 +107,7 @@ class LabelPart:
     image_size: int
     dropped: frozenset[str] = frozenset()  # annotation_ids that were rejected on reading
     trained: pa.Table | None = None  # what split and ontology leave, with the names of the trained classes
+    held: frozenset[str] | None = None  # image_ids that the snapshot compared with holds; None without a snapshot
 
 
 def count_labels(part: LabelPart) -> Summary:
@@ -116,8 +118,10 @@ def count_labels(part: LabelPart) -> Summary:
     counter.count_sizes()
     counter.count_neighbours()
     source = count_source(part.images, part.annotations, part.dropped)
-    files = {code: first_names(names) for code, names in (*counter.files.items(), *source.files.items())}
-    return Summary(dict(counter.counts + source.counts), files, counter.extremes)
+    drift = Tally() if part.held is None else counter.count_drift(part.held)
+    tallies = (counter, source, drift)
+    files = {code: first_names(names) for tally in tallies for code, names in tally.files.items()}
+    return Summary(dict(counter.counts + source.counts + drift.counts), files, counter.extremes)
 
 
 class PartCounter(Tally):
@@ -232,6 +236,12 @@ class PartCounter(Tally):
                 rows = members[far >= least]  # with ties: their names decide which are kept
                 named = zip((sign * values[rows]).round(6).tolist(), self.boxes.where(chosen[rows]), strict=True)
                 self.extremes[f"{end} {measure}/{name}"] = _farthest(named)
+
+    def count_drift(self, held: Collection[str]) -> Tally:
+        """Return the counts that tell new images and their boxes from those that a snapshot holds."""
+        chosen = np.flatnonzero(self.objects)
+        classes = self.boxes.rows["category"].take(pa.array(chosen))
+        return count_drift(self.images, held, self.owner[chosen], bx.side_length(self.xyxy[chosen]), classes)
 
     def count_neighbours(self) -> None:
         """Count how boxes of one image interfere: shared and contested cells, duplicates, two classes on one object."""

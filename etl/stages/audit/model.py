@@ -187,10 +187,39 @@ class AnchorRecall(Document):
     new: float
 
 
+class DriftMeasure(Document):
+    """The distribution of one measure over new images or their objects, and over those of the snapshot.
+
+    Bins lie between the edges, with one below the first and one above the last; classes have no edges.
+    """
+
+    name: Literal["size", "class", "brightness", "contrast"]  # of objects, objects, images, images
+    edges: tuple[float, ...]  # source px of sqrt(w * h), or levels of luma
+    classes: tuple[str, ...]
+    trained: tuple[int, ...]
+    new: tuple[int, ...]
+    distance: float  # 0 to 1: the largest difference of the shares below an edge; of classes the total variation
+    limit: float  # a distance above it is drift
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether the distributions differ by more than the limit."""
+        return self.distance > self.limit
+
+
+class Drift(Document):
+    """How far the images that are new since a snapshot differ from those it holds; too small samples are left out."""
+
+    trained: int  # images
+    new: dict[str, int]  # images by split
+    measures: tuple[DriftMeasure, ...]
+
+
 class Since(Document):
-    """How choices of the last snapshot do on these boxes; nothing else in an audit depends on history."""
+    """What depends on the last snapshot or on that of the champion; nothing else in an audit depends on history."""
 
     anchors: AnchorRecall | None
+    drift: Drift | None = None  # null without new images, and in audits by earlier versions
 
 
 class ShiftedOverlap(Document):

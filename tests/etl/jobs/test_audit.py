@@ -17,8 +17,11 @@ import pytest
 from etl.config import Config
 from etl.execution import cluster
 from etl.jobs import build
+from etl.lifecycle import champion
 from etl.snapshots.snapshot import Snapshot
 from etl.stages.audit.model import Audit
+from etl.storage import store
+from etl.storage.paths import DatasetPaths
 
 W, H = 160, 120
 NAMES = ["car", "van", "frame", "cyclist", "7", "8", "rest"]
@@ -225,3 +228,33 @@ def test_near_duplicates_of_an_own_split_are_counted_with_the_remedy(folder: Pat
     (row,) = (row for row in audit.findings if row.code == "near_duplicates")
     assert (row.count, row.files) == (1, ("site0-0.png", "site0-100.png"))
     assert "Move them into one split of the dataset's own" in row.advice
+
+
+def paint(folder: Path, names: list[str], light: tuple[int, int]) -> None:
+    """Images of noise between two levels, each with two cars."""
+    for number, name in enumerate(names):
+        small = np.random.default_rng([light[1], number]).integers(*light, (12, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(small, (W, H), interpolation=cv2.INTER_NEAREST))
+        write(folder / f"{name}.txt", [(0, 20, 20, 40, 30), (0, 60, 60, 80, 70)])
+
+
+def test_new_images_are_compared_with_the_snapshot_of_the_champion_else_with_the_last(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    paint(folder, [f"site{number % 3}-day{number}" for number in range(24)], (0, 255))
+    first = snapshot_of(folder)
+    assert first.audit.since.drift is None
+    paint(folder, [f"site{number % 3}-night{number}" for number in range(24)], (0, 40))
+    audit = audited(folder)
+    assert audit.since.drift is not None
+    assert (audit.since.drift.trained, sum(audit.since.drift.new.values())) == (24, 24)
+    assert "24 images are new since the last snapshot and" in advice(audit, "drifted_images")
+    assert "in brightness, contrast." in advice(audit, "drifted_images")
+    second = snapshot_of(folder)
+    assert audited(folder).since.drift is None  # the second snapshot holds the night
+    model = DatasetPaths(first.home).model("m1")
+    store.write_json(model.model_json, {"snapshot": first.id})
+    champion.promote(first.home, "m1", "a test", over=None)
+    audit = audited(folder)
+    assert second.id != first.id
+    assert "24 images are new since the snapshot of the champion and" in advice(audit, "drifted_images")

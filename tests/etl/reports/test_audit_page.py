@@ -17,7 +17,7 @@ from etl.reports import audit_page, charts
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, count_labels
-from etl.stages.audit.model import Audit
+from etl.stages.audit.model import Audit, Drift, DriftMeasure
 from etl.stages.remap import CategoryPreview
 from etl.stages.splitting.box_counts import count_boxes
 from etl.stages.splitting.report import GroupCounts, SplitCounts, SplitReport
@@ -262,3 +262,26 @@ def test_the_table_of_resolutions_shows_the_current_settings_where_they_suffice(
     assert tiled == pytest.approx(640 * 16 / side, abs=32) and whole == pytest.approx(800 * 16 / side, abs=32)
     assert tile == pytest.approx(640 * side / 16, abs=16)
     assert factor == pytest.approx(16 / side, abs=0.02) and cost == pytest.approx((16 / side) ** 2, abs=0.04)
+
+
+def test_new_images_have_a_section_with_a_chart_and_a_row_of_each_measure() -> None:
+    size = DriftMeasure(
+        name="size", edges=(8.0, 16.0), classes=(), trained=(0, 10, 30), new=(30, 10, 0), distance=0.75, limit=0.4
+    )
+    names = tuple(f"c{number}" for number in range(1000))
+    mix = DriftMeasure(
+        name="class", edges=(), classes=names, trained=(5,) * 1000, new=(4, 6) * 500, distance=0.1, limit=0.25
+    )
+    before = made()
+    drift = Drift(trained=40, new={"train": 9, "val": 1}, measures=(size, mix))
+    html = audit_page.audit_page(before.model_copy(update={"since": before.since.model_copy(update={"drift": drift})}))
+    section = html.split("<h2>New images</h2>")[1].split("</section>")[0]
+    text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", section)))
+    assert "10 new images (train 9, val 1) compared with the 40" in text
+    assert "Object sizes 40 objects 40 objects 0.75 0.40 drift" in text
+    assert "Classes 5 000 objects 5 000 objects 0.10 0.25 no drift" in text
+    assert "8, trained on: 25.0" in text
+    assert "0, new: 75.0" in text
+    assert "The 8 classes that differ most." in text
+    assert "<h2>New images</h2>" not in audit_page.audit_page(before)
+    assert len(section) < 20_000

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from etl.codes import SEVERITIES
 from etl.findings import Finding
-from etl.stages.audit.checks import classes, detector, image_quality, images, source
+from etl.stages.audit.checks import classes, detector, drift, image_quality, images, source
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.sample_size import LEAST
 
@@ -38,6 +38,7 @@ STATISTICS: tuple[Check, ...] = (  # of too few objects they would be chance
     detector.coarse_levels,
     detector.uncovered_boxes,
     detector.stale_anchors,
+    drift.drifted_images,
     detector.shared_cells,
     detector.nms_ceiling,
     detector.contested_boxes,

@@ -13,7 +13,7 @@ from etl.boxes import BUCKETS
 from etl.by_size import BySize
 from etl.config import Merge
 from etl.findings import Finding, finding
-from etl.stages.audit.checks import classes, detector, image_quality, images as images_checks, source
+from etl.stages.audit.checks import classes, detector, drift, image_quality, images as images_checks, source
 from etl.stages.audit.checks.run import CHECKS, run_checks
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import CheckInput, Context
@@ -27,6 +27,8 @@ from etl.stages.audit.model import (
     ClassPair,
     Configuration,
     ConfusablePair,
+    Drift,
+    DriftMeasure,
     Outliers,
     Positives,
     ShiftedOverlap,
@@ -129,6 +131,15 @@ FRAMES = {"sizes_by_class": {"car": sizes(tiny=200), "van": sizes(large=100)}}
 SHARING = {"pairs": 3, "boxes": 6}
 TIGHT = {"sizes": {"train": sizes(tiny=25, large=9)}, "localisation.tiny.1": ShiftedOverlap(iou=0.6, nwd=0.9)}
 
+
+def drifted(distance: float) -> CheckInput:
+    """Thirty new images whose objects are at this distance from those of forty older ones."""
+    row = DriftMeasure(
+        name="size", edges=(16.0,), classes=(), trained=(10, 90), new=(50, 50), distance=distance, limit=0.3
+    )
+    return given({"since.drift": Drift(trained=40, new={"train": 30}, measures=(row,))})
+
+
 CASES = [  # check, code, severity and count of the finding, an input that gives it, an input that does not
     (source.counted_faults, "under_3px", "warning", 4, given(counted={"under_3px": 4}), given()),
     (source.counted_faults, "broken_image", "warning", 2,
@@ -205,6 +216,7 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
     (detector.stale_anchors, "stale_anchors", "warning", 20,
      given({"objects": 100, "since.anchors": AnchorRecall(before=0.7, new=0.9)}),
      given({"objects": 100, "since.anchors": AnchorRecall(before=0.895, new=0.9)})),
+    (drift.drifted_images, "drifted_images", "warning", 30, drifted(0.4), drifted(0.3)),
     (detector.shared_cells, "shared_cells", "warning", 6,
      given({"crowding.network.8": CellSharing(**SHARING, share=0.03), "crowding.network.4.share": 0.01}),
      given({"crowding.network.8": CellSharing(**SHARING, share=0.02), "crowding.network.4.share": 0.01})),
