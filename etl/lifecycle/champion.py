@@ -70,7 +70,7 @@ def promote(
         )
     if champion == model:
         raise StoreError(f"{home}: {model} is already the champion")
-    sequence = len(entries) + 1
+    sequence = int(entries[-1]["sequence"]) + 1 if entries else 1  # the first entries may have been deleted
     entry = {
         "sequence": sequence,
         "model": model,

@@ -174,6 +174,12 @@ def _keep(home: str, file: ReviewFile) -> tuple[str, dict[str, ReviewAnswer]]:
     entry = {**file.to_dict(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
     while True:
         before = {answer.suspect_id: answer for answer in load_answers(home)}
-        sequence = 1 + (len(store.list_files(paths.reviews)) if store.exists(paths.reviews) else 0)
+        sequence = 1 + _last_sequence(paths.reviews)
         if store.create_if_absent(paths.review(sequence), store.to_json(entry)):
             return paths.review(sequence), before
+
+
+def _last_sequence(folder: str) -> int:
+    """Return the highest number of an entry, 0 without any; entries may have been deleted."""
+    names = [file.path for file in store.list_files(folder)] if store.exists(folder) else []
+    return max((int(name.removesuffix(".json")) for name in names), default=0)

@@ -82,6 +82,15 @@ def test_one_of_two_promotions_over_the_same_champion_fails(tmp_path: Path, monk
         champion.promote(home, "c", "better", over="a")
 
 
+def test_a_promotion_follows_the_last_entry_also_when_earlier_ones_were_deleted(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    champion.promote(home, "a", "the first", over=None)
+    champion.promote(home, "b", "better", over="a")
+    store.delete(f"{home}/promotions/00000001.json")
+    assert champion.promote(home, "c", "better", over="b")["sequence"] == 3
+    assert champion.current_champion(home) == "c"
+
+
 def test_models_are_listed_with_their_metrics_and_the_champion(tmp_path: Path) -> None:
     home = str(tmp_path)
     for name, evaluated in (("a", True), ("b", False)):

@@ -81,6 +81,17 @@ def test_the_import_says_what_it_did_and_a_later_answer_replaces_an_earlier_one(
     assert store.read_json(second.review)["answers"][0]["answer"] == "correct"
 
 
+def test_a_review_follows_the_last_entry_also_when_an_earlier_one_was_deleted(built: Any) -> None:
+    _, config, snapshot = built
+    answers = answers_about(snapshot)
+    first = review.import_answers(config, file_of(snapshot, answers[:1]), "first.json")
+    review.import_answers(config, file_of(snapshot, answers[1:2]), "second.json")
+    store.delete(first.review)
+    third = review.import_answers(config, file_of(snapshot, answers[2:3]), "third.json")
+    assert third.review.endswith("00000003.json")
+    assert {row.suspect_id for row in review.load_answers(config.home)} == {row["suspect_id"] for row in answers[1:3]}
+
+
 def test_nothing_is_answered_before_the_first_import(built: Any) -> None:
     _, config, _ = built
     assert review.load_answers(config.home) == ()
