@@ -295,6 +295,8 @@ class FileReading(Document):
     on_objects: int = 0  # judged ones that lie on an object of their category, IoU 0.5 or more
     on_objects_by_chance: float = 0.0  # as many lie on an object of another image in the same place
     is_suspicious: bool = False  # no more lie on objects than by chance
+    detected_objects: int = 0  # on which a detection of any category lies, IoU 0.5 or more
+    misnamed_objects: int = 0  # of these, those whose best detection is of another category
 
 
 class Measurements(Document):

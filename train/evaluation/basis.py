@@ -11,6 +11,7 @@ from etl.snapshots.ground_truth import ALL
 from etl.storage.paths import split_uri
 
 _IMAGES = {"val": "validation images", "train": "training images", "test": "test images", ALL: "images, every split"}
+_ENOUGH = 20  # detected objects, from which their categories are compared
 _THRESHOLDS = {
     "evaluation": "the best-F1 confidence of their category",
     "model": "the confidence threshold in model.json",
@@ -57,6 +58,12 @@ def _on_reading(reading: FileReading) -> Iterator[str]:
             f"Suspicious: {numbers.count(reading.on_objects)} of {numbers.count(reading.judged)} detections overlap an "
             f"object of their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap one of another "
             "image. Are the boxes in pixels of the original images, and the ids those of these images?"
+        )
+    elif reading.detected_objects >= _ENOUGH and 2 * reading.misnamed_objects > reading.detected_objects:
+        yield (
+            f"Suspicious: of {numbers.count(reading.misnamed_objects)} of {numbers.count(reading.detected_objects)} "
+            "detected objects the detection with the highest score is of another category. Are the category ids those "
+            "of this dataset?"
         )
 
 
