@@ -8,6 +8,7 @@ from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.numbers import DASH, count, decimal, percent
+from etl.reports.box_figures import box_figures, class_heat_table, image_size_figure
 from etl.reports.charts import bar_chart, grouped_bars, heat_map, histogram, stacked_bars
 from etl.reports.class_tables import (
     ONTOLOGY_HEAD,
@@ -59,7 +60,9 @@ def audit_page(
         configuration_head=["", "computing", *(f"{px} px" for px in SIZE_RANGES), "with a cell", "contested"],
         configurations=[_configuration(row) for row in audit.coverage.configurations],
         labels=list(_label_figures(audit, classes)),
-        quality=list(_quality_figures(audit.quality)),
+        shapes=list(box_figures(audit)),
+        class_heat=class_heat_table(audit),
+        quality=[image_size_figure(audit), *_quality_figures(audit.quality)],
         size_table=size_rows_by_class(audit.sizes_network_by_class),
         size_head=SIZE_HEAD,
         class_head=["class", *_used_splits(audit), "all"],

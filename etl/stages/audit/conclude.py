@@ -9,6 +9,7 @@ from etl.boxes import BUCKETS
 from etl.by_size import BySize
 from etl.findings import EXAMPLES
 from etl.stages.audit import image_quality, learning, model
+from etl.stages.audit.box_shapes import conclude_aspects, conclude_centres
 from etl.stages.audit.checks.run import run_checks
 from etl.stages.audit.class_similarity import confusable_pairs
 from etl.stages.audit.context import CheckInput, Context
@@ -38,7 +39,7 @@ from etl.stages.audit.outliers import find_outliers
 from etl.stages.audit.source_counts import WRITTEN
 from etl.stages.audit.tally import LENGTHS, PER_OCTAVE, Key
 
-VERSION = 9
+VERSION = 10
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -80,6 +81,9 @@ def conclude(summary: Summary, context: Context) -> Audit:
         alike=tuple(confusable_pairs(summary.descriptors)[:MOST_PAIRS]),
         outliers=tuple(find_outliers(counts, summary.extremes, context.image_size / context.tile_size)),
         histograms=_histograms(counts, lengths),
+        centres=conclude_centres(counts),
+        aspects=conclude_aspects(counts),
+        class_sizes=_class_sizes(counts),
         image_sizes=_largest({f"{key[1]} x {key[2]}": n for key, n in counts.items() if key[0] == "image_size"}),
         formats=_largest({str(key[1]): n for key, n in counts.items() if key[0] == "format"}),
         tiny=model.NetworkSpaces(**{space: _tiny(sizes[space]) for space in SPACES[1:]}),
@@ -99,6 +103,14 @@ def _sizes(counts: Mapping[Key, int], space: str, by: int) -> model.SizeTable:
     for key, number in sorted(((k, n) for k, n in counts.items() if k[:2] == ("size", space)), key=repr):
         table.setdefault(str(key[by]), [0] * len(BUCKETS))[int(key[4])] += number
     return {name: BySize[int].of(row) for name, row in table.items()}
+
+
+def _class_sizes(counts: Mapping[Key, int]) -> dict[str, model.SizeTable]:
+    splits = sorted({str(key[2]) for key in counts if key[:2] == ("size", "network")})
+    of_split = {
+        split: {key: n for key, n in counts.items() if key[:3] == ("size", "network", split)} for split in splits
+    }
+    return {split: _sizes(rows, "network", 3) for split, rows in of_split.items()}
 
 
 def _classes(counts: Mapping[Key, int], space: str, names: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -16,6 +16,7 @@ from etl import boxes as bx
 from etl.boxes import BUCKETS, Boxes
 from etl.imaging.formats import suffix_fits
 from etl.schema import LEFT_OUT
+from etl.stages.audit.box_shapes import count_shapes
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
 from etl.stages.audit.crowding import (
     DUPLICATE_IOU,
@@ -119,9 +120,10 @@ def count_labels(part: LabelPart) -> Summary:
     counter.count_neighbours()
     source = count_source(part.images, part.annotations, part.dropped)
     drift = Tally() if part.held is None else counter.count_drift(part.held)
+    shapes = counter.count_shapes()
     tallies = (counter, source, drift)
     files = {code: first_names(names) for tally in tallies for code, names in tally.files.items()}
-    return Summary(dict(counter.counts + source.counts + drift.counts), files, counter.extremes)
+    return Summary(dict(counter.counts + source.counts + drift.counts + shapes.counts), files, counter.extremes)
 
 
 class PartCounter(Tally):
@@ -242,6 +244,11 @@ class PartCounter(Tally):
         chosen = np.flatnonzero(self.objects)
         classes = self.boxes.rows["category"].take(pa.array(chosen))
         return count_drift(self.images, held, self.owner[chosen], bx.side_length(self.xyxy[chosen]), classes)
+
+    def count_shapes(self) -> Tally:
+        """Return the counts of where the trainable boxes lie in their images, and of their shapes by class."""
+        chosen = np.flatnonzero(self.objects)
+        return count_shapes(self.xyxy[chosen], self.wh[self.owner[chosen]], self.names, self.category[chosen])
 
     def count_neighbours(self) -> None:
         """Count how boxes of one image interfere: shared and contested cells, duplicates, two classes on one object."""

@@ -281,6 +281,13 @@ class Histograms(Document):
     aspect: Histogram
 
 
+class AspectOfClass(Document):
+    """The boxes of a class, and percentiles of the log2 of their width over height."""
+
+    boxes: int
+    log2: dict[int, float]
+
+
 class Tiny(Document):
     """The shares of boxes under 8 and under 16 px."""
 
@@ -334,6 +341,9 @@ class Audit(Document):
     formats: dict[str, int]
     tiny: NetworkSpaces[Tiny]
     source: SourceView | None = None  # null in audits by earlier versions, whose objects are those of the source
+    centres: tuple[tuple[int, ...], ...] = ()  # boxes by row and column of their centre; empty in earlier audits
+    aspects: dict[str, AspectOfClass] = Field(default={})  # by class, of 20 boxes or more; empty in earlier audits
+    class_sizes: dict[str, SizeTable] = Field(default={})  # boxes by split, class and size at the network
     findings: tuple[Finding, ...] = ()
 
     @property
