@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -284,13 +285,14 @@ def test_a_model_without_a_correct_detection_is_never_promoted(untrained: tuple[
     assert (first.gate.champion, first.gate.passed, first.gate.promoted) == (None, False, False)
     assert (first.gate.reasons, first.gate.gains, first.gate.metric) == ((reason,), {}, "AP_small")
     assert champion.current_champion(config.home) is None
-    assert f"Not promoted: {reason}. There is no champion yet." in Path(first.html).read_text()
+    shown = html.escape("AP below 32 px (COCO's small) is 0: no correct detection in val").replace("&#x27;", "&#39;")
+    assert f"Not promoted: {shown}. There is no champion yet." in Path(first.html).read_text()
     standing = by_hand.rsplit("/", 1)[1]
     champion.promote(config.home, standing, "by hand", over=None)
     second = run.evaluate(config, snapshot, blind, promote=True)
     assert (second.gate.champion, second.gate.promoted) == (standing, False)
     assert champion.current_champion(config.home) == standing
-    assert f"Not promoted: {reason}. {standing} stays the champion." in Path(second.html).read_text()
+    assert f"Not promoted: {shown}. {standing} stays the champion." in Path(second.html).read_text()
 
 
 def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
