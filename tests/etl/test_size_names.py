@@ -1,4 +1,4 @@
-"""Names of sizes: each has its range, and COCO's small is told from the bucket."""
+"""Names of sizes: each has its range, and COCO's small is not named like the bucket."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 import train
@@ -19,13 +18,14 @@ from etl.execution import cluster
 from etl.jobs import build
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
+from tests.train.evaluation.random_model import save_random_model
 from tests.train.evaluation.test_run import built
 from train.detections import Detections
 from train.engine.run import train as train_model
 from train.evaluation import run
 from train.evaluation.detectors import detect_all, load_detector
 from train.evaluation.images import build_eval_images, read_pixels
-from train.models import architecture, model
+from train.models import model
 from train.models.load import load_model
 from train.models.onnx import export_onnx
 from train.prediction import files, passes, tiled
@@ -42,14 +42,7 @@ def planned(tmp_path: Path) -> tuple[Config, Snapshot, str]:
     """A dataset, and a random model whose plan is the whole image alone."""
     config, snapshot = built(tmp_path)
     config = config.model_copy(update={"evaluate": Evaluate(confidence=0.0)})  # a random model is never confident
-    torch.manual_seed(0)
-    module = model.build_detector(architecture.resolve("speck-micro"), snapshot.categories)
-    meta = {
-        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
-        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
-        "config": config.resolved(),
-    }  # fmt: skip
-    uri = model.save_model(module, config.home, meta)
+    uri = save_random_model(config, snapshot)
     model.save_inference(uri, CHOICE)
     return config, snapshot, uri
 

@@ -20,9 +20,9 @@ from etl.jobs import build
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
+from tests.train.evaluation.random_model import save_random_model
 from train.evaluation import gate, promotion, run
 from train.evaluation.detectors import Detector, from_file_or_truth, load_detector
-from train.models import architecture
 from train.prediction import tiled
 
 MODES = tiled.MODES
@@ -228,18 +228,8 @@ def test_without_a_model_the_error_says_to_train_one(made: tuple[Config, Snapsho
 def test_a_saved_model_is_evaluated_and_its_page_is_written_into_its_folder(
     made: tuple[Config, Snapshot], tmp_path: Path
 ) -> None:
-    torch = pytest.importorskip("torch")
-    from train.models import model
-
     config, snapshot = made
-    torch.manual_seed(0)
-    module = model.build_detector(architecture.resolve("speck-micro"), snapshot.categories)
-    meta = {
-        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
-        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
-        "config": config.resolved(),
-    }  # fmt: skip
-    uri = model.save_model(module, str(tmp_path), meta)
+    uri = save_random_model(config, snapshot, str(tmp_path))
     answer = run.evaluate(config, snapshot, uri)
     assert answer.html == f"{uri}/evaluation.html" and Path(answer.html).is_file()
     assert answer.runs_on == "cpu, float32"
@@ -252,26 +242,9 @@ def test_a_saved_model_is_evaluated_and_its_page_is_written_into_its_folder(
 @pytest.fixture
 def untrained(tmp_path: Path) -> tuple[Config, Snapshot, list[str]]:
     """A dataset and the URIs of two models with random weights."""
-    torch = pytest.importorskip("torch")
-    from train.models import model
-
     config, snapshot = built(tmp_path)
     config = config.model_copy(update={"gate": Gate(metric="AP_small", min_boxes=4)})  # val has 12 objects
-    meta = {
-        "dataset": "made", "snapshot": snapshot.id, "categories": snapshot.categories, "model": "speck-micro",
-        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
-        "config": config.resolved(),
-    }  # fmt: skip
-    uris = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        uris.append(
-            model.save_model(
-                model.build_detector(architecture.resolve("speck-micro"), snapshot.categories),
-                config.home,
-                meta,
-            )
-        )
+    uris = [save_random_model(config, snapshot, seed=seed) for seed in (0, 1)]
     return config, snapshot, uris
 
 

@@ -17,11 +17,11 @@ from etl.execution import cluster
 from etl.jobs import build
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
+from tests.train.evaluation.random_model import save_random_model
 from tests.train.evaluation.test_run import built, write_dataset
 from train.cli import app
 from train.evaluation import run, subject
 from train.evaluation.detectors import Detector
-from train.models import architecture
 from train.prediction import tiled
 
 CONFIDENCE = 0.9
@@ -33,17 +33,8 @@ def made(tmp_path: Path) -> tuple[Config, Snapshot]:
 
 
 def save(config: Config, snapshot: Snapshot, categories: list[str] | None = None) -> str:
-    torch = pytest.importorskip("torch")
-    from train.models import model
-
-    torch.manual_seed(0)
     names = categories or snapshot.categories
-    meta = {
-        "dataset": config.name, "snapshot": snapshot.id, "categories": names, "model": "speck-micro",
-        "image_size": 96, "tile": snapshot.plan.tile.model_dump(mode="json"), "nms_free": False,
-        "config": config.resolved(), "thresholds": {"bus": 0.125},
-    }  # fmt: skip
-    return model.save_model(model.build_detector(architecture.resolve("speck-micro"), names), config.home, meta)
+    return save_random_model(config, snapshot, categories=names, thresholds={"bus": 0.125})
 
 
 def content(folder: str) -> dict[str, bytes]:
