@@ -35,6 +35,7 @@ LEVELS = (
     {"train"},
     {"train.models"},
     {"train.engine", "train.prediction"},
+    {"train.metrics"},
     {"train.evaluation"},
     {"train.label_errors"},
     {"dags"},

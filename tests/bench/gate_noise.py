@@ -24,10 +24,10 @@ from etl import boxes
 from etl.config import Evaluate
 from etl.imaging import codec
 from train.detections import Detections, GroundTruth
-from train.evaluation import bootstrap, coco
-from train.evaluation.gate import BUCKET_METRICS, SMALL_METRIC
-from train.evaluation.matching import MatchedDetections, match_images
-from train.evaluation.sized_boxes import scaled_images, size_range_of
+from train.evaluation.gate.rule import BUCKET_METRICS, SMALL_METRIC
+from train.metrics import bootstrap, coco
+from train.metrics.matching import MatchedDetections, match_images
+from train.metrics.sized_boxes import scaled_images, size_range_of
 from train.models.load import load_model
 from train.prediction import tiled
 

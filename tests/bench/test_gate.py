@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from etl.boxes import BUCKETS
 from etl.config import Gate
 from etl.evaluation import Gain
-from train.evaluation import gate
-from train.evaluation.gate import Comparison
+from train.evaluation.gate import rule
+from train.evaluation.gate.rule import Comparison
 
 NIGHTS, NIGHTLY_LOSS = 365, 0.003
 YEARS = 110  # ten for each size and site that loses
@@ -67,7 +67,7 @@ class Noise:
 
 
 def of_the_year(comparisons: Sequence[Comparison]) -> bool:
-    return gate.decide("AP_small", comparisons, RULE).passed
+    return rule.decide("AP_small", comparisons, RULE).passed
 
 
 def not_worse(comparisons: Sequence[Comparison]) -> bool:

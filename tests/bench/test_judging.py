@@ -15,9 +15,9 @@ from etl import boxes
 from etl.config import Merge
 from etl.plan import TilePlan
 from train.detections import Detections, GroundTruth, concatenate
-from train.evaluation import nwd
-from train.evaluation.metrics import average_precision
-from train.evaluation.sized_boxes import scaled_images
+from train.metrics import nwd
+from train.metrics.sized_boxes import scaled_images
+from train.metrics.summary import average_precision
 from train.prediction.merge import merge
 
 BOXES, SIDE = 50_000, 6000

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, error types, the gate."""
+"""Evaluation of detectors: what they detect in a split, how good it is, and what to do next."""

@@ -13,7 +13,7 @@ from etl.diagnosis import Advice, ErrorGains, TrainingRecord
 from etl.evaluation import Evaluation, Interval
 from etl.size_names import bucket_name, name_metrics
 from train.evaluation import training_progress
-from train.evaluation.calibration_error import expected_if_calibrated
+from train.metrics.calibration_error import expected_if_calibrated
 
 MIN_OBJECTS = 20
 _WIDE_INTERVAL = 0.06  # of AP: models that are 0.03 apart are hardly told apart

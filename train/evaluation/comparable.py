@@ -15,7 +15,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.sources.source_ids import Id, join_images, read_source_ids
 from train.detections import GroundTruth
 from train.evaluation.detectors import DetectedImages
-from train.evaluation.metrics import average_precision
+from train.metrics.summary import average_precision
 
 
 def measure_comparable(

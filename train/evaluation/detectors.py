@@ -20,10 +20,11 @@ from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from train.detections import Detections, concatenate
-from train.evaluation import coco_results, results_file, truth_detections
+from train.evaluation import truth_detections
 from train.evaluation.images import EvalImage, read_pixels
-from train.evaluation.known_dataset import known_dataset
-from train.evaluation.model_passes import ModelPasses
+from train.evaluation.plan.passes import ModelPasses
+from train.evaluation.results import coco_results, results_file
+from train.evaluation.results.known_dataset import known_dataset
 from train.prediction import tiled
 from train.prediction.ahead import map_ahead, usable_threads
 from train.prediction.merge import merge

@@ -17,13 +17,13 @@ from etl.evaluation import (
     OperatingPoint,
 )
 from train.detections import Detections, GroundTruth
-from train.evaluation import bootstrap, coco, error_types, metrics, nwd, operating_points
 from train.evaluation.detectors import DetectedImages, Detector
 from train.evaluation.images import EvalImage
-from train.evaluation.matching import MatchedDetections, match_images
-from train.evaluation.mending import measure_mending
-from train.evaluation.operating_points import MatchedImage, Scores, Thresholds
-from train.evaluation.sized_boxes import scaled_images
+from train.metrics import bootstrap, coco, error_types, nwd, operating_points, summary
+from train.metrics.matching import MatchedDetections, match_images
+from train.metrics.mending import measure_mending
+from train.metrics.operating_points import MatchedImage, Scores, Thresholds
+from train.metrics.sized_boxes import scaled_images
 from train.prediction.tiled import Mode
 
 log = logging.getLogger("speck")
@@ -106,7 +106,7 @@ def drop_low_scores(detections: Sequence[Detections], thresholds: Thresholds) ->
 
 def _match(truth: Sequence[GroundTruth], detections: Sequence[Detections]) -> list[MatchedImage]:
     return [
-        MatchedImage(image, detected, metrics.match(image, detected))
+        MatchedImage(image, detected, summary.match(image, detected))
         for image, detected in zip(truth, detections, strict=True)
     ]
 
@@ -117,7 +117,7 @@ def _measure_mode(detected: DetectedImages, mode: Mode, config: Config) -> tuple
     scale = detected.size_scale(mode, config.evaluate.size_reference)
     images = scaled_images(truth, detected.detections[mode], scale)
     matched = match_images(images, len(categories), coco.IOU)
-    measured = metrics.measure_matches(images, matched, categories)
+    measured = summary.measure_matches(images, matched, categories)
     seconds = round(detected.seconds[mode] / len(truth), 4)
     return ModeMetrics(**dict(measured), seconds_per_image=seconds), matched
 

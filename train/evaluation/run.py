@@ -14,10 +14,8 @@ from etl.imaging.codec import Pixels
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import EvaluationPaths
-from train.evaluation import examples, page, plan_choice, promotion, worst_images
 from train.evaluation.advice import advise
 from train.evaluation.basis import describe_basis
-from train.evaluation.chance import compare_with_chance
 from train.evaluation.comparable import measure_comparable
 from train.evaluation.detectors import (
     DetectedImages,
@@ -27,10 +25,14 @@ from train.evaluation.detectors import (
     from_file_or_truth,
     load_detector,
 )
+from train.evaluation.gate import promotion
 from train.evaluation.images import EvalImage, build_eval_images, check_unchanged, read_pixels
 from train.evaluation.measure import counted_from, drop_low_scores, evaluate_detections
+from train.evaluation.plan.choice import detect_and_choose
+from train.evaluation.report import examples, page, worst_images
 from train.evaluation.subject import Subject, choose_subject, is_own_evaluation, report_paths
 from train.evaluation.training import load_training
+from train.metrics.chance import compare_with_chance
 from train.models.model import save_inference, save_thresholds
 
 log = logging.getLogger("speck")
@@ -73,7 +75,7 @@ def evaluate(
     is_own = model is not None and is_own_evaluation(model, subject)
     inference = None
     if is_own and out is None and detector.passes is not None:
-        detected, inference = plan_choice.detect_and_choose(config, snapshot, images, detector, detector.passes)
+        detected, inference = detect_and_choose(config, snapshot, images, detector, detector.passes)
     else:
         detected = detect_all(images, detector)
     evaluation = Evaluation(

@@ -21,8 +21,9 @@ from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from tests.train.evaluation.random_model import save_random_model
-from train.evaluation import gate, promotion, run
+from train.evaluation import run
 from train.evaluation.detectors import Detector, from_file_or_truth, load_detector
+from train.evaluation.gate import promotion, rule
 from train.prediction import tiled
 
 MODES = tiled.MODES
@@ -284,9 +285,9 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     again = run.evaluate(config, snapshot, uris[0], promote=True)
     assert (again.gate.champion, again.gate.promoted) == (ids[0], False)
     assert "This model is the champion." in Path(again.html).read_text()
-    refused = gate.Decision(passed=False, reasons=("AP_tiny falls by 0.2 (99 objects)",), warnings=())
+    refused = rule.Decision(passed=False, reasons=("AP_tiny falls by 0.2 (99 objects)",), warnings=())
     with monkeypatch.context() as patched:
-        patched.setattr(gate, "decide", lambda *_, **__: refused)
+        patched.setattr(rule, "decide", lambda *_, **__: refused)
         assert not run.evaluate(config, snapshot, uris[1], promote=True).gate.promoted
     assert champion.current_champion(config.home) == ids[0]
     passed = run.evaluate(config, snapshot, uris[1], promote=True)

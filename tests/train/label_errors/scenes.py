@@ -10,7 +10,7 @@ import numpy as np
 from etl import boxes
 from etl.plan import Window
 from etl.review import KINDS, Kind
-from tests.train.evaluation.test_metrics import make_detections, make_truth
+from tests.train.metrics.test_summary import make_detections, make_truth
 from train.detections import Detections
 from train.evaluation.images import EvalImage
 from train.label_errors.judge import Judge, Judged, make_judge

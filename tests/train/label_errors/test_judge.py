@@ -9,8 +9,8 @@ import pytest
 
 from etl import boxes
 from etl.review import KINDS, Kind
-from tests.train.evaluation.test_metrics import make_detections
 from tests.train.label_errors.scenes import CATEGORIES, draw_scene, judge, judged, plant
+from tests.train.metrics.test_summary import make_detections
 from train.label_errors.judge import group_lookalikes, make_judge
 from train.label_errors.suspects import Suspect, rank
 

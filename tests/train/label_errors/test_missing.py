@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from etl import boxes
-from tests.train.evaluation.test_metrics import make_detections, make_truth
 from tests.train.label_errors.scenes import draw_scene, judge
+from tests.train.metrics.test_summary import make_detections, make_truth
 from train.detections import Detections
 from train.label_errors import chances
 from train.label_errors.evidence import find_places

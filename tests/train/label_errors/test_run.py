@@ -22,8 +22,8 @@ from etl.plan import Window
 from etl.review import Answered
 from etl.snapshots.snapshot import Snapshot
 from etl.storage.paths import DatasetPaths
-from tests.train.evaluation.test_metrics import make_detections, make_truth
 from tests.train.evaluation.test_run import built
+from tests.train.metrics.test_summary import make_detections, make_truth
 from train.evaluation.detectors import Detector
 from train.evaluation.images import EvalImage
 from train.label_errors import cross_fit, files, run

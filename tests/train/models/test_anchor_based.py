@@ -13,7 +13,7 @@ from etl.boxes import as_boxes
 from etl.config import Loss
 from etl.errors import ConfigError
 from train import detections
-from train.evaluation import metrics
+from train.metrics import summary
 from train.models import anchor_based, architecture, model
 from train.prediction import tiled
 
@@ -123,7 +123,7 @@ def ap50(module, image, boxes, classes):
     xyxy = as_boxes(np.hstack([cxcywh[:, :2] - cxcywh[:, 2:] / 2, cxcywh[:, :2] + cxcywh[:, 2:] / 2]))
     no = np.zeros(len(xyxy), dtype=bool)
     truth = detections.GroundTruth(xyxy, classes.numpy().astype(np.int64), cxcywh[:, 2] * cxcywh[:, 3], no, no)
-    return metrics.average_precision([truth], [found], CATEGORIES)["AP50"]
+    return summary.average_precision([truth], [found], CATEGORIES)["AP50"]
 
 
 def test_one_image_is_learnt_by_heart():

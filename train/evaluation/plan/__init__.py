@@ -1,0 +1,1 @@
+"""The inference plan: which passes a model makes, chosen on val."""

@@ -1,0 +1,1 @@
+"""Detections of others: their files, and which images and categories they mean."""

@@ -1,0 +1,1 @@
+"""Average precision and all that is measured of detections against ground truth."""
