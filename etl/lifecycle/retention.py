@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,8 +38,9 @@ def collect_garbage(config: Config) -> dict[str, Any]:
     """Remove old snapshots, models and label errors, unused shards and trials, and leftover work; return the answer.
 
     The newest `retention.snapshots` are kept, and the snapshots of the head, the champion, its predecessor, the newest
-    model and unfinished trainings. StoreError, which names the owner, while a build holds the lease on the dataset;
-    StoreError, with nothing removed, if a file that decides what is kept is missing or damaged.
+    model and unfinished trainings, those of `speck find-errors` too. StoreError, which names the owner, while a build
+    holds the lease on the dataset; StoreError, with nothing removed, if a file that decides what is kept is missing or
+    damaged.
     """
     with lease.hold(config.home):
         return _collect(config)
@@ -181,8 +183,10 @@ def _damage_error(uri: str, reason: str, cure: str = "restore the file first") -
 
 
 def _in_training(home: str) -> list[str]:
-    """Return the URIs (ids for older runs) of the snapshots of unfinished trainings."""
-    return [str(store.read_json(uri)["snapshot"]) for uri in store.glob(DatasetPaths(home).run("*").run_json)]
+    """Return the URIs (ids for older runs) of the snapshots of unfinished trainings, of cross-fitted models too."""
+    paths = DatasetPaths(home)
+    records = [uri for of in (paths.run("*"), paths.label_errors("*")) for uri in store.glob(of.run_json)]
+    return [str(store.read_json(uri)["snapshot"]) for uri in records]
 
 
 def _old_models(config: Config) -> list[str]:
@@ -206,26 +210,33 @@ def _unused_trials(config: Config) -> list[str]:
 
 
 def _remove_old_label_errors(home: str) -> int:
-    """Delete lists of label errors, except the newest ten and those by the champion and the newest model.
+    """Delete lists of label errors, except the newest ten, unfinished ones, and those by champion and newest model.
 
-    Fold models are deleted a week after their last write: the run has ended, or was not resumed. Return the number of
-    deleted lists.
+    Fold models are deleted a week after their last write, and the record of their run with the last one: the run was
+    not resumed. Return the number of deleted lists.
     """
-    last_write: dict[str, datetime] = {}  # of each list and each folder of a fold model
+    lists: dict[str, datetime] = {}  # last write of each
+    runs: defaultdict[str, dict[str, datetime]] = defaultdict(dict)  # by list: of its record and each fold model
     for folder in (f"{home}/{LABEL_ERRORS}", f"{home}/{MISSING}"):
         for path in _listing(folder):
             name, *inside = path.split("/")
-            part = f"{folder}/{name}" + (f"/{inside[0]}" if inside and inside[0].startswith(FOLD) else "")
-            time = store.modified_time(f"{folder}/{path}").astimezone(UTC)
-            last_write[part] = max(last_write.get(part, time), time)
-    folds = {uri for uri in last_write if split_uri(uri).id.startswith(FOLD)}
-    for uri in folds:
-        if datetime.now(UTC) - last_write[uri] > timedelta(days=_RUN_DAYS):
-            store.delete(uri)
-    lists = sorted(last_write.keys() - folds, key=lambda uri: (last_write[uri], uri))
+            uri, time = f"{folder}/{name}", store.modified_time(f"{folder}/{path}").astimezone(UTC)
+            is_of_run = bool(inside) and inside[0].startswith((FOLD, RUN_JSON))
+            times, part = (runs[uri], inside[0]) if is_of_run else (lists, uri)
+            times[part] = max(times.get(part, time), time)
+    for uri, parts in runs.items():
+        for part, time in parts.items():
+            last = max(parts.values()) if part == RUN_JSON else time
+            if datetime.now(UTC) - last > timedelta(days=_RUN_DAYS):
+                store.delete(f"{uri}/{part}")
     newest = [row["id"] for row in champion.list_models(home)[-1:]]
     models = {champion.current_champion(home), *newest}
-    old = [uri for uri in lists[:-_SUSPECTS] if uri.rsplit("/", 1)[1] not in models]
+    oldest_first = sorted(lists, key=lambda uri: (lists[uri], uri))
+    old = [
+        uri
+        for uri in oldest_first[:-_SUSPECTS]
+        if split_uri(uri).id not in models and RUN_JSON not in runs.get(uri, {})
+    ]
     for uri in old:
         store.delete(uri)
     return len(old)

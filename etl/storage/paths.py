@@ -110,6 +110,7 @@ class LabelErrorPaths:
         self.html: Final = f"{self.uri}/{SUSPECTS_HTML}"
         self.summary: Final = f"{self.uri}/summary.json"
         self.crops: Final = f"{self.uri}/crops"
+        self.run_json: Final = f"{self.uri}/{RUN_JSON}"  # exists while cross-fitted models are trained and judge
 
     def fold(self, number: int) -> str:
         """Return the URI below which the model of a fold is trained."""

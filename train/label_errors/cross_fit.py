@@ -45,10 +45,11 @@ def assign_folds(snapshot: Snapshot, folds: int, seed: int) -> dict[str, int]:
     for image_id, group in zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True):
         if image_id in weight:
             groups.setdefault(group, []).append(image_id)
-    if len(groups) < folds:
+    if (number := len(groups)) < folds:
         raise ConfigError(
-            snapshot.config.name, "--folds", f"{folds}, but the images form only {len(groups)} groups (source.group)",
-            "as many groups as folds, or --model",
+            snapshot.config.name, "--folds",
+            f"{folds}, but the images form only {number} group{'s' * (number > 1)} (source.group)",
+            f"{f'at most {number}' if number > 1 else 'more groups'}, or --model",
         )  # fmt: skip
     heaviest_first = sorted(
         groups, key=lambda group: (-sum(weight[i] for i in groups[group]), fraction(f"fold/{seed}/{group}"))
@@ -82,9 +83,10 @@ def detect(
 ) -> list[Judged]:
     """Return the images, each with its split, and what the model of its fold detected.
 
-    The models are kept until `delete_models`.
+    `speck gc` keeps the snapshot, and the models of the folds, until `end_run`.
     """
     fold_of = assign_folds(snapshot, folds, seed)
+    store.write_json(paths.run_json, {"snapshot": snapshot.uri})
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     judged: list[Judged] = []
     for fold in range(folds):
@@ -106,10 +108,11 @@ def _detect_fold(config: Config, uri: str, images: Sequence[tuple[str, EvalImage
         yield Judged(image, split, detections, fold)
 
 
-def delete_models(paths: LabelErrorPaths, folds: int) -> None:
-    """Delete the models of the folds."""
+def end_run(paths: LabelErrorPaths, folds: int) -> None:
+    """Delete the models of the folds and the record of the run."""
     for fold in range(folds):
         store.delete(paths.fold(fold))
+    store.delete(paths.run_json)
 
 
 def _train_fold(

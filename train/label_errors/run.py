@@ -142,7 +142,7 @@ def find_errors(
         html=paths.html,
     )
     store.write_json(paths.summary, answer.to_dict())
-    cross_fit.delete_models(paths, subject.folds or 0)
+    cross_fit.end_run(paths, subject.folds or 0)
     log.info("find-errors: %d suspects in %d images: %s", len(suspects), answer.images, paths.uri)
     return answer
 

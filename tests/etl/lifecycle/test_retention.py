@@ -139,6 +139,31 @@ def test_fold_models_are_removed_a_week_after_their_last_write(grown: tuple[Any,
     assert not Path(paths.fold(0)).exists() and Path(paths.fold(1)).exists() and Path(paths.suspects).exists()
 
 
+def test_a_search_for_label_errors_keeps_its_snapshot_and_its_list_until_a_week_after_its_last_write(
+    grown: tuple[Any, list[str]],
+) -> None:
+    config, uris = grown
+    paths = DatasetPaths(config.home).label_errors("searching")
+    store.write_bytes(paths.suspects, b"")  # of an earlier search
+    store.write_json(paths.run_json, {"snapshot": uris[0]})
+    model = f"{paths.fold(1)}/runs/r/last.pt"
+    store.write_bytes(model, b"")
+    long_ago, newer = time.time() - 8 * 24 * 3600, DatasetPaths(config.home)
+    for file in (paths.suspects, paths.run_json):
+        os.utime(file, (long_ago,) * 2)
+    for number in range(10):
+        store.write_bytes(newer.label_errors(f"r{number}").suspects, b"")
+    answer = retention.collect_garbage(config)
+    assert kept_uris(config) == {uris[0], *uris[2:]} and verify(Snapshot.open(uris[0]))["bad"] == []
+    assert answer["removed"]["label_errors"] == 0
+    assert Path(model).exists() and Path(paths.suspects).exists()
+    os.utime(model, (long_ago,) * 2)
+    retention.collect_garbage(config)
+    assert not Path(paths.run_json).exists() and not Path(model).exists()
+    assert retention.collect_garbage(config)["removed"]["snapshots"] == [uris[0].rsplit("/", 1)[1]]
+    assert kept_uris(config) == set(uris[2:]) and not Path(paths.suspects).exists()
+
+
 def test_a_training_keeps_its_snapshot_for_a_week(grown: tuple[Any, list[str]]) -> None:
     config, uris = grown
     run = Path(config.home, "runs", "abc", "run.json")

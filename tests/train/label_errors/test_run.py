@@ -20,7 +20,8 @@ from etl.errors import ConfigError
 from etl.lifecycle import review
 from etl.plan import Window
 from etl.review import Answered
-from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot, head
+from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from tests.train.evaluation.test_run import built
 from tests.train.metrics.test_summary import make_detections, make_truth
@@ -168,7 +169,9 @@ def trained_without(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         seen.append(set(rows["image_id"].to_pylist()))
         return home
 
-    def detect(_config: Any, _uri: str, images: Any, fold: int) -> Iterator[Judged]:
+    def detect(config: Any, uri: str, images: Any, fold: int) -> Iterator[Judged]:
+        used = Snapshot.open(str(head(config))).uri
+        assert store.read_json(f"{uri.rpartition('/')[0]}/run.json") == {"snapshot": used}  # `speck gc` keeps it
         for split, image in images:
             assert image.image_id not in seen[fold]
             yield Judged(image, split, detect_labels(image), fold)
@@ -184,6 +187,7 @@ def test_cross_fitted_models_judge_images_of_groups_that_they_never_saw(
     config, snapshot = made
     with caplog.at_level(logging.WARNING):
         answer = run.find_errors(config, snapshot)
+    assert not list(Path(answer.html).parent.glob("run.json"))
     assert (answer.folds, answer.model, answer.images, answer.lenient) == (3, None, 6, 0)
     assert "leniently" not in caplog.text
     group = dict(zip(*(snapshot.table("images")[name].to_pylist() for name in ("image_id", "group")), strict=True))
@@ -202,8 +206,17 @@ def test_a_group_is_in_one_fold_and_folds_are_even(made: Any) -> None:
 
 
 def test_more_folds_than_groups_are_refused(made: Any) -> None:
-    with pytest.raises(ConfigError, match="only 3 groups"):
+    with pytest.raises(ConfigError, match=r"found 4, but .* only 3 groups \(source.group\), expected at most 3, or"):
         cross_fit.assign_folds(made[1], 4, 0)
+
+
+def test_images_of_one_group_have_no_folds(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = made[1].table("images")
+    of_one = images.set_column(images.schema.get_field_index("group"), "group", pa.array(["all"] * len(images)))
+    tables = {"images": of_one, "annotations": made[1].table("annotations")}
+    monkeypatch.setattr(Snapshot, "table", lambda _, name: tables[name])
+    with pytest.raises(ConfigError, match=r"found 2, but .* only 1 group \(source.group\), expected more groups, or"):
+        cross_fit.assign_folds(made[1], 2, 0)
 
 
 def test_a_sample_made_from_images_of_a_fold_is_not_trained_on(made: Any) -> None:
