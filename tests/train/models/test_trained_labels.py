@@ -25,7 +25,10 @@ def table(*rows: dict[str, object]) -> pa.Table:
 def test_sizes_are_percentiles_in_network_pixels_by_scale_of_the_train_samples() -> None:
     fine, coarse = np.linspace(4, 30, 500).tolist(), np.linspace(2, 12, 300).tolist()
     labels = measure_labels(
-        table(sample("train", "a", 1.0, fine), sample("train", "b", 0.5, coarse), sample("val", "c", 1.0, [900.0])), 2.0
+        table(
+            sample("train", "a", 1.0, fine), sample("train", "b", 0.5, coarse), sample("val", "c", 1.0, [900.0] * 50)
+        ),
+        2.0,
     )
     assert labels.sizes.keys() == {1.0, 0.5}
     expected = sorted(fine)[5] * 2, sorted(fine)[-6] * 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from etl.config import Config, load
+from etl.config import Config, Gate, load
 from etl.plan import TilePlan, Window
 from tests.train.metrics.test_summary import make_detections, make_truth
 from train.detections import Detections, no_detections
@@ -87,6 +87,9 @@ def test_the_same_boxes_in_every_image_are_no_better_than_without_looking(config
     whole = [[[0.0, 0.0, SIDE - n % 5, SIDE - n % 3]] * 2 for n in range(IMAGES)]
     both = [make_detections([[0, 0, SIDE, SIDE]] * 2, [0.9, 0.8], [0, 1]) for _ in range(IMAGES)]
     assert reasons(config, images_of(whole), both)
+    alone = images_of(whole)[:1]  # no other image to exchange detections with
+    (reason,) = reasons(config.model_copy(update={"gate": Gate(min_boxes=1)}), alone, both[:1])
+    assert reason.endswith("by the same boxes in every image")
     right = found([own[:1] for own in whole])  # tells the classes apart
     assert reasons(config, images_of(whole), right) == []
 

@@ -106,6 +106,25 @@ def test_a_model_is_promoted_only_if_it_is_better_than_the_champion(
     assert (median > 0, median < 0) == (matched > 2, matched < 2)
 
 
+def test_a_model_is_compared_with_every_champion_of_the_year_that_is_still_there(
+    config: Config, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, predecessor in (("oldest", None), ("gone", "oldest"), ("old", "gone")):
+        store.write_json(f"{config.home}/models/{name}/model.json", {"id": name})
+        promotions.promote(config.home, name, "better", over=predecessor, by="gate")
+    Path(config.home, "models", "gone", "model.json").unlink()
+    verdict = compare(config, monkeypatch, 4, detected(2))
+    assert (verdict.champion, verdict.champions, verdict.metric) == ("old", ("oldest", "old"), "AP")
+    assert "the former champion gone was deleted and is not compared with" in caplog.text
+
+
+def test_the_sites_of_a_comparison_are_the_groups_of_the_images(config: Config, monkeypatch: Any) -> None:
+    promotions.promote(config.home, "old", "by hand", over=None)
+    verdict = compare(config, monkeypatch, 4, detected(2))
+    assert {name: gain.objects for name, gain in verdict.sites.items()} == {"port": 80, "yard": 80}
+    assert all(gain.median is not None and gain.median > 0 for gain in verdict.sites.values())
+
+
 def test_a_deleted_champion_is_named_with_the_remedy(config: Config, monkeypatch: Any) -> None:
     promotions.promote(config.home, "old", "by hand", over=None)
     Path(config.home, "models", "old", "model.json").unlink()
