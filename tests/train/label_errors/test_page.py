@@ -195,20 +195,34 @@ def test_keys_give_answers_that_the_import_understands(tmp_path: Path) -> None:
 
 
 @browser
+@pytest.mark.parametrize(("key", "moved"), [("e", True), ("c", False)])
+def test_the_suggested_box_is_the_answer_to_a_misplaced_one_only_if_it_is_taken(
+    tmp_path: Path, key: str, moved: bool
+) -> None:
+    own = suspect("misplaced", 0)
+    script = f'{PRESS} press("{key}"); report(file());'
+    found = reported(opened(tmp_path, rendered(rank([own])), script, "--dump-dom").stdout)
+    (answer,) = ReviewFile.from_json("page", json.dumps(found)).answers
+    assert answer.new_box == (own.suggested_box if moved else None)
+
+
+@browser
 def test_one_answer_settles_all_that_look_alike_unless_they_are_answered_one_by_one(tmp_path: Path) -> None:
     suspects = rank(suspect("missing", n, lookalike="g" if n in (0, 2, 4) else None) for n in range(5))
     script = (
         PRESS
         + """
     const alike = element("alike").textContent; press("c"); const after = element("question").textContent;
+    const together = file().answers.map((row) => `${row.path} ${row.answer}`);
     press("u"); element("kind").dispatchEvent(new Event("change")); press("u");
     element("together").checked = false; press("c");
-    report({alike, after, left: Object.keys(answers).length, answers: file().answers.map((row) => row.path)});
+    report({alike, after, together, left: Object.keys(answers).length, answers: file().answers.map((row) => row.path)});
     """
     )
     found = reported(opened(tmp_path, rendered(suspects, 4), script, "--dump-dom").stdout)
     assert found["alike"] == "Answer all 3 suspects that look like this at once (1 of them without a picture)"
     assert found["after"].startswith("2 of 4:")
+    assert found["together"] == ["0.jpg correct", "2.jpg correct", "4.jpg correct"]
     assert (found["left"], found["answers"]) == (1, ["0.jpg"])
 
 

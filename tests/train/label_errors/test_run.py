@@ -17,7 +17,7 @@ import pytest
 
 from etl.config import Config
 from etl.errors import ConfigError
-from etl.lifecycle import review
+from etl.lifecycle import champion, review
 from etl.plan import Window
 from etl.review import Answered
 from etl.snapshots.snapshot import Snapshot, head
@@ -25,10 +25,12 @@ from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from tests.train.evaluation.test_run import built
 from tests.train.metrics.test_summary import make_detections, make_truth
+from train.engine import run as engine
+from train.engine.spec import TrainingSpec
 from train.evaluation.detectors import Detector
 from train.evaluation.images import EvalImage
 from train.label_errors import cross_fit, files, run
-from train.label_errors.judge import Judged
+from train.label_errors.judge import Judge, Judged
 from train.label_errors.suspects import Suspect, from_table
 from train.prediction.tiled import MODES
 
@@ -84,7 +86,7 @@ def test_suspects_are_written_as_table_coco_json_page_and_close_ups(made: Any, o
     answer = run.find_missing(config, snapshot, of_model)
     table = pq.read_table(answer.table)
     queue = table.to_pylist()
-    assert answer.suspects == len(queue) == 2 == answer.by_kind["missing"]
+    assert (answer.suspects, answer.by_kind) == (len(queue), {"missing": 2})
     assert [row["rank"] for row in queue] == [1, 2]
     assert {(row["x0"], row["y0"], row["x1"], row["y1"]) for row in queue} == {tuple(UNLABELLED)}
     assert {row["size"] for row in queue} == {"small"}
@@ -98,6 +100,35 @@ def test_suspects_are_written_as_table_coco_json_page_and_close_ups(made: Any, o
     assert summary == answer.to_dict()
     assert [row.suspects for row in answer.worst_images] == [1, 1]
     assert run.find_missing(config, snapshot, of_model) == answer
+
+
+@pytest.mark.parametrize(("reach", "groups"), [(np.inf, 1), (0.0, 0)])
+def test_suspects_that_look_alike_have_one_group_in_answer_and_table(
+    made: Any, of_model: str, monkeypatch: pytest.MonkeyPatch, reach: float, groups: int
+) -> None:
+    monkeypatch.setattr(Judge, "usual_distance", lambda _: reach)
+    answer = run.find_missing(*made, of_model)
+    found = {row.lookalike for row in from_table(pq.read_table(answer.table))}
+    assert (answer.groups, len(found - {None})) == (groups, groups)
+
+
+def test_missing_labels_are_found_by_the_champion_else_by_the_newest_model(
+    made: Any, of_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "find_newest_model", lambda _: of_model)
+    assert run.find_missing(*made).model == of_model
+    monkeypatch.setattr(champion, "history", lambda _: [{"model": "best"}])
+    assert run.find_missing(*made).model == f"{made[0].home}/models/best"
+
+
+def test_the_worst_image_is_the_one_with_the_most_expected_errors() -> None:
+    one = Suspect(
+        kind="missing", path="a.jpg", image_id="a", split="train", annotation_id=None, category=None,
+        suggested_category="bus", box=(20, 20, 30, 30), suggested_box=None, score=0.9, chance=0.2, size="tiny",
+    )  # fmt: skip
+    suspects = [one, one, replace(one, path="b.jpg", chance=0.9), replace(one, path="c.jpg", chance=0.3)]
+    worst = [(row.path, row.suspects, row.expected) for row in run._worst_images(suspects)]
+    assert worst == [("b.jpg", 1, 0.9), ("a.jpg", 2, 0.4), ("c.jpg", 1, 0.3)]
 
 
 def test_the_log_names_the_images_that_a_model_judges_leniently(
@@ -195,6 +226,19 @@ def test_cross_fitted_models_judge_images_of_groups_that_they_never_saw(
         assert len({group[image] for image in own}) == 2
     assert not list((Path(answer.html).parent).glob("fold_*"))
     assert answer.suspects == pq.read_table(answer.table).num_rows
+
+
+def test_the_epoch_of_a_fold_is_chosen_without_the_labels_to_be_judged(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, snapshot = made
+    fold_of = cross_fit.assign_folds(snapshot, 3, 0)
+    specs: list[TrainingSpec] = []
+    monkeypatch.setattr(engine, "fit", lambda *given: specs.append(given[2]) or {"model": ""})
+    cross_fit._train_fold(config, snapshot, fold_of, 1, str(tmp_path), None)
+    for rows in (specs[0].train, specs[0].val):
+        assert len(rows) > 0
+        assert 1 not in {fold_of[image] for image in rows["image_id"].to_pylist()}
 
 
 def test_a_group_is_in_one_fold_and_folds_are_even(made: Any) -> None:
