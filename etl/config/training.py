@@ -101,7 +101,8 @@ class Gate(Section):
     val has `gate.min_boxes` small objects or more, else AP."""
     max_regression: Fraction = 0.01
     """Largest accepted loss of AP in a size bucket or a site (group), 0 to 1, compared with every champion of the last
-    year: the median of 1,000 bootstrap resamples of the images. A larger loss that may be chance is accepted, too."""
+    year: the median of 1,000 bootstrap resamples of the images. A larger loss that may be chance is accepted, too. Also
+    the largest loss for which the inference plan of a model gives up passes."""
     min_boxes: Annotated[int, Field(ge=0)] = 50
     """Number of objects from which a size bucket or a site can block a promotion; the AP of fewer is mostly noise and
     only warns. Nothing is promoted on a val that has fewer objects than this."""

@@ -40,8 +40,8 @@ def advise_mode(evaluation: Evaluation) -> Advice | None:
     """Return the inference plan that was chosen, else the mode of the highest AP, the cheaper of equal ones."""
     if evaluation.inference is not None:
         choice = evaluation.inference
-        reason = name_metrics(choice.reason.removeprefix(f"{choice.name}: "))
-        return Advice(code="mode", action=f"Predict with the plan {choice.name}", reason=reason)
+        action = f"Predict with the plan {choice.name}" if choice.alternatives else "Keep the plan of all passes"
+        return Advice(code="mode", action=action, reason=name_metrics(choice.reason.removeprefix(f"{choice.name}: ")))
     ap = {mode: metrics.AP for mode, metrics in evaluation.modes.items() if metrics.AP is not None}
     if evaluation.detections is not None or len(ap) < len(evaluation.modes):
         return None

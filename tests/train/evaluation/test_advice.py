@@ -89,9 +89,21 @@ def test_no_mode_is_advised_for_a_file_of_detections_on_test_images_or_without_o
 
 def test_a_plan_chosen_by_the_evaluation_is_advised_with_its_reason() -> None:
     plan = {"passes": [], "merge": {"method": "nms", "metric": "iou", "threshold": 0.5}, "max_detections": 300}
-    choice = {"name": "tiles x1", "chosen": plan, "metric": "AP", "held_out": 0.3, "alternatives": [], "reason": "So."}
+    tried = {"name": "tiles x1", "plan": plan, "value": 0.3, "seconds_per_image": 0.1}
+    choice = {
+        "name": "tiles x1",
+        "chosen": plan,
+        "metric": "AP",
+        "held_out": 0.3,
+        "alternatives": [tried],
+        "reason": "So.",
+    }
     made = model_evaluation(**by_mode(0.1, 0.3, 0.4), inference=choice)
     assert advice_of(made, "mode") == Advice(code="mode", action="Predict with the plan tiles x1", reason="So.")
+    none_tried = model_evaluation(
+        **by_mode(0.1, 0.3, 0.4), inference={**choice, "name": "all passes", "alternatives": []}
+    )
+    assert advice_of(none_tried, "mode") == Advice(code="mode", action="Keep the plan of all passes", reason="So.")
     made = model_evaluation(inference={**choice, "reason": "tiles x1: AP_tiny 0.3, the best of 2 plans."})
     advice = advice_of(made, "mode")
     assert advice is not None and advice.reason == "AP tiny (8–16 px) 0.3, the best of 2 plans."  # noqa: RUF001

@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from etl.config import Config
-from etl.evaluation import InferenceChoice, InferencePass, InferencePlan, MergeSettings, PlanAlternative
+from etl.evaluation import InferenceChoice, InferencePlan, MergeSettings, PlanAlternative
 from etl.execution import progress
 from etl.snapshots.snapshot import Snapshot
 from train.detections import Detections, Index, no_detections
@@ -39,10 +39,11 @@ _TILES = tiles(BASE_SCALE)
 
 @dataclass
 class _Tried:
-    """A candidate on all images: its detections, seconds and metric."""
+    """A candidate on all images: its detections, cost, seconds and metric."""
 
     candidate: Candidate
     detections: list[Detections]
+    cost: float  # network pixels of all images
     seconds: float  # per image
     value: Mapping[str, float]  # of the halves and of all images
     by_size: Mapping[str, Floats]  # AP, and AP of each size that a plan must keep
@@ -186,7 +187,8 @@ def _measure(val: _Val, candidate: Candidate, detections: list[Detections], seco
 
     value = {part: once(val.metric, part) for part in val.weights}
     by_size = {part: np.array([once(metric, part) for metric in val.kept]) for part in val.weights}
-    return _Tried(candidate, detections, seconds, value, by_size, resample)
+    cost = sum(val.passes.network_pixels(candidate.plan, image.wh) for image in val.images)
+    return _Tried(candidate, detections, cost, seconds, value, by_size, resample)
 
 
 def _unchosen(val: _Val, plain: InferencePlan, fault: str) -> tuple[_Tried, InferenceChoice]:
@@ -245,14 +247,11 @@ def eligible(tried: Sequence[_Tried], tiles_alone: _Tried, part: str, tolerance:
 def pick_cheapest(tried: Sequence[_Tried], part: str, tolerance: float) -> _Tried:
     """Return the cheapest plan whose metric on a part of the images ties with the best.
 
-    A tie is a loss up to the tolerance that the 95 % interval of the paired resamples includes. Plans of equal passes
-    cost the same: of them the first is chosen.
+    A tie is a loss up to the tolerance that the 95 % interval of the paired resamples includes. The cost is that of the
+    network, in pixels: measured seconds differ from run to run. Of plans of equal cost the first is chosen.
     """
     best = max(tried, key=lambda one: one.value[part])
-    cost: dict[tuple[InferencePass, ...], float] = {}
-    for one in tried:
-        cost.setdefault(_views_of(one.candidate.plan), one.seconds)
-    for one in sorted(tried, key=lambda one: cost[_views_of(one.candidate.plan)]):
+    for one in sorted(tried, key=lambda one: one.cost):
         if one is best or (best.value[part] - one.value[part] <= tolerance and _tie(best, one, part)):
             return one
     return best
@@ -262,11 +261,6 @@ def _tie(best: _Tried, other: _Tried, part: str) -> bool:
     """Return whether the 95 % interval of what a plan loses to the best includes 0, on the same resamples."""
     interval = bootstrap.percentile_interval(best.resample(part) - other.resample(part))
     return interval is not None and interval[0] <= 0
-
-
-def _views_of(plan: InferencePlan) -> tuple[InferencePass, ...]:
-    """Return the passes of a plan without what they contribute: plans of equal ones run the network equally often."""
-    return tuple(InferencePass(name=one.name, scale=one.scale) for one in plan.passes)
 
 
 def _calibrated(val: _Val, plan: InferencePlan, part: Mask) -> InferencePlan:
@@ -309,11 +303,13 @@ def _reason(
     keeping = eligible(tried, fine, "all", tolerance)
     best = max(keeping, key=lambda one: one.value["all"])
     rank = "the best" if best is chosen else f"the best being {best.value['all']:.3f} ({best.candidate.name})"
-    alone, others = name_passes([_TILES]), len(tried) - len(keeping)
+    alone, others = "this plan" if chosen is fine else name_passes([_TILES]), len(tried) - len(keeping)
     lose = "other loses" if others == 1 else "others lose"
+    calibrated = ", scores calibrated on its other half," if chosen.candidate.calibrated else ""
     losing = f"{others} {lose} over {tolerance:g} to {alone} in AP or the AP of a size; " if others else ""
     return (
-        f"{chosen.candidate.name}: {val.metric} {chosen.value['all']:.3f} on val at {chosen.seconds:.3f} s per image, "
+        f"{chosen.candidate.name}: {val.metric} {chosen.value['all']:.3f} on val{calibrated} at {chosen.seconds:.3f} s "
+        f"per image, "
         f"{rank} of {len(keeping)} plan{'s' * (len(keeping) != 1)}; {losing}the plans chosen on one half of val's "
         f"{val.halves.by} reach {held_out:.3f} on the other half, {alone} {of_tiles:.3f} there (means of both ways)."
     )

@@ -94,6 +94,18 @@ class ModelPasses:
         combined = passes.combine_merged(merged, plan.across, self.model.image_size, tile, image_wh)
         return combined, seconds + time.perf_counter() - start
 
+    def network_pixels(self, plan: InferencePlan, image_wh: tuple[int, int]) -> float:
+        """Return the pixels that the network sees of an image by a plan, without padding."""
+        tile = self.model.tile
+        used = passes.needed(plan.passes, passes.trained_scales(plan.passes, tile), tile, image_wh)
+        return sum(
+            (window.x1 - window.x0)
+            * (window.y1 - window.y0)
+            * passes.network_ratio(one, self.model.image_size, tile, image_wh) ** 2
+            for one in used
+            for window in passes.windows(one, tile, image_wh)
+        )
+
     def contributions(
         self, plan: InferencePlan, results: ImageResults, image_wh: tuple[int, int]
     ) -> list[tuple[InferencePass, Detections]]:

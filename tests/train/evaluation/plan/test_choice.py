@@ -112,8 +112,8 @@ def test_a_pass_that_adds_false_alarms_is_left_out() -> None:
     assert choice.chosen.max_detections == 300
     assert "tiles x1: AP_small 1.000 on val at 0.1" in choice.reason
     worse = [one.name for one in choice.alternatives if "full image" in one.name]
-    assert f"the best of 3 plans; {len(worse)} others lose over 0.01 to tiles x1 in AP" in choice.reason
-    assert "one half of val's groups reach 1.000 on the other half, tiles x1 1.000 there" in choice.reason
+    assert f"the best of 3 plans; {len(worse)} others lose over 0.01 to this plan in AP" in choice.reason
+    assert "one half of val's groups reach 1.000 on the other half, this plan 1.000 there" in choice.reason
 
 
 def test_a_pass_that_finds_what_tiles_miss_is_used_for_its_sizes() -> None:
@@ -157,7 +157,33 @@ def test_of_plans_that_tie_the_cheapest_is_chosen(lost: int, expected: str) -> N
 
     detected, choice = choose(sees)
     assert choice.name == expected
+    alone = "this plan" if expected == "tiles x1" else "tiles x1"
+    assert f"on the other half, {alone} " in choice.reason and choice.reason.count(expected) == 1, "named once"
     assert detected.seconds["combined"] / 12 == pytest.approx(COST[choice.chosen.passes[0].name], abs=0.05)
+
+
+def test_the_machine_that_measures_seconds_changes_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sees(name: str, number: int, rng: np.random.Generator) -> list[tuple[float, ...]]:
+        return right(number, rng)
+
+    monkeypatch.setitem(COST, "full_image", 1.0)
+    found = choose(sees)[1]
+    seconds = {one.name: one.seconds_per_image for one in found.alternatives}
+    assert seconds["full image"] > seconds["tiles x1"]
+    assert found.name == "full image", "one view of 256 x 256 px is less work than nine"
+
+
+def test_the_cost_of_a_plan_is_what_its_passes_show_to_the_network() -> None:
+    running = Passes(SimpleNamespace(tile=TILE, image_size=256), Evaluate(), read, np.zeros(1, np.int64), lambda *_: [])  # type: ignore[arg-type]
+
+    def pixels(*some: InferencePass, wh: tuple[int, int] = (SIDE, SIDE)) -> float:
+        return running.network_pixels(InferencePlan(passes=some, merge=NMS, max_detections=9), wh)
+
+    assert pixels(passes.FULL_IMAGE) == 256 * 256
+    assert pixels(passes.tiles(1.0)) == 9 * 256 * 256
+    assert pixels(passes.FULL_IMAGE, passes.tiles(1.0)) == 10 * 256 * 256
+    assert pixels(passes.FULL_IMAGE, wh=(1024, 512)) == 256 * 128
+    assert pixels(passes.tiles(1.0), wh=(200, 100)) == 200 * 100, "one window, not larger than the image"
 
 
 def test_scores_are_calibrated_where_that_helps_on_the_other_half() -> None:
@@ -173,6 +199,7 @@ def test_scores_are_calibrated_where_that_helps_on_the_other_half() -> None:
 
     _, choice = choose(sees, truth=truth, gate=Gate(metric="AP", min_boxes=10))
     assert choice.name.endswith(", calibrated scores")
+    assert "on val, scores calibrated on its other half, at" in choice.reason
     points = {one.name: one.calibration for one in choice.chosen.passes}
     at = {
         name: float(np.interp(score, *np.array(points[name]).T))
@@ -202,14 +229,14 @@ def test_scores_are_calibrated_by_the_other_half_alone() -> None:
         assert one.value < value(choice, one.name.removesuffix(", calibrated scores")) + 0.01
 
 
-def tried(name: str, values: Sequence[float], seconds: float = 0.1, spread: float = 0.0) -> choice._Tried:
+def tried(name: str, values: Sequence[float], cost: float = 0.1, spread: float = 0.0) -> choice._Tried:
     """A plan with its metric on both halves; that of all images varies by `spread` between resamples."""
     views = (passes.FULL_IMAGE,) if name == "both" else ()
     plan = InferencePlan(passes=(passes.tiles(1.0), *views), merge=NMS, max_detections=300)
     of_part = dict(zip(("first", "second", "all"), (*values, sum(values) / 2), strict=True))
     resamples = {part: value + spread * np.linspace(-1, 1, 21) for part, value in of_part.items()}
     return choice._Tried(
-        Candidate(name, plan), [], seconds, of_part, {part: np.array([v]) for part, v in of_part.items()},
+        Candidate(name, plan), [], cost, 0.1, of_part, {part: np.array([v]) for part, v in of_part.items()},
         resamples.__getitem__,
     )  # fmt: skip
 
@@ -239,7 +266,7 @@ def test_a_choice_that_fails_on_the_other_half_is_the_tiles_alone() -> None:
     assert full == pytest.approx(tiles, abs=0.01), "each finds everything at one site"
     assert choice.held_out == pytest.approx(67 / 101, abs=1e-6), "8 of 12 objects of an image, either way"
     assert choice.name == "tiles x1", "the dearer one"
-    assert "groups reach 0.663 on the other half, tiles x1 0.832 there" in choice.reason
+    assert "groups reach 0.663 on the other half, this plan 0.832 there" in choice.reason
 
 
 def test_only_a_plan_that_a_half_chose_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
