@@ -107,6 +107,13 @@ def find_places(truth: GroundTruth, detections: Detections) -> Places:
     return Places(best, np.column_stack([logit(best.score), logit(second), np.log2(side)]), overlap >= _AT, apart)
 
 
+def one_each(xyxy: Boxes, odds: Floats, image: Index) -> Index:
+    """Return the places [N] that are not at the object of a likelier one: beside or inside, as at labelled objects."""
+    places = Detections(xyxy, odds, category=image, window=xyxy)
+    kept = suppress(places, "iou", _NEAR)
+    return kept[suppress(places.take(kept), "ios", _INSIDE)]
+
+
 def _overlap_with_others(instead_of: Index, others: Boxes, detections: Detections) -> Floats:
     """Return the IoU [N, D] of each detection with the label that it fits best, without the label `instead_of`."""
     iou = boxes.iou(others, detections.xyxy)

@@ -16,7 +16,7 @@ from etl.review import Kind
 from train.detections import Detections
 from train.evaluation.images import EvalImage
 from train.label_errors import chances, looks, planting
-from train.label_errors.evidence import Floats, Index, LabelSet, find_places, judge_labels
+from train.label_errors.evidence import Floats, Index, LabelSet, find_places, judge_labels, one_each
 from train.label_errors.suspects import Suspect
 
 log = logging.getLogger("speck")
@@ -169,12 +169,17 @@ class Judge:
         return looks.usual_distance(described[kind == 0], image[kind == 0])
 
     def _missing(self) -> tuple[looks.Looks, Floats]:
-        """Return looks and chance of every place without a label."""
+        """Return looks and chance of every place without a label; 0 if a likelier one is at the same object."""
         features, described, kind, part, learned, image, _ = self._places.stacked()
         objects = looks.shares(described, image, described[learned], image[learned], kind[learned], 2)[:, 1:]
         odds = chances.log_odds(np.concatenate([features, objects], axis=1), kind == 1, part, learned)
-        curve = _fit("missing", odds[learned & (kind == 1)], odds[learned & (kind == 0)], chances.MOST_PLACES)
-        return described[kind == 0], curve.chance_at(odds[kind == 0])
+        own = np.flatnonzero(kind == 0)
+        xyxy = np.array([label.box for label in self._places.labels], dtype=np.float64).reshape(-1, 4)
+        own = own[one_each(xyxy, odds[own], image[own])]
+        curve = _fit("missing", odds[learned & (kind == 1)], odds[own[learned[own]]], chances.MOST_PLACES)
+        chance = np.zeros(len(kind))
+        chance[own] = curve.chance_at(odds[own])
+        return described[kind == 0], chance[kind == 0]
 
     def _wrong(self) -> tuple[looks.Looks, Floats]:
         """Return looks [N, D] and chance of each kind [N, 3] of every label."""

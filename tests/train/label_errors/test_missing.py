@@ -13,7 +13,7 @@ from tests.train.label_errors.scenes import draw_scene, judge
 from tests.train.metrics.test_summary import make_detections, make_truth
 from train.detections import Detections
 from train.label_errors import chances
-from train.label_errors.evidence import find_places
+from train.label_errors.evidence import find_places, one_each
 from train.label_errors.run import LEAST
 
 
@@ -68,6 +68,31 @@ def test_a_place_is_listed_once_with_its_best_class() -> None:
     places = find_places(make_truth([]), found)
     assert places.detections.category.tolist() == [1]
     assert places.unlabelled.tolist() == [True]
+
+
+def test_an_object_is_suspected_once() -> None:
+    """Detections beside and inside a better one are of its object; those of another image are not."""
+    places = [[0, 0, 10, 10], [4, 2, 14, 12], [0, 0, 40, 40], [9, 9, 30, 30], [60, 0, 70, 10], [0, 0, 10, 10]]
+    odds, image = np.array([0.5, 0.9, -0.3, -0.4, -2.0, 0.4]), np.array([0, 0, 0, 0, 0, 1])
+    assert sorted(one_each(boxes.as_boxes(places), odds, image).tolist()) == [1, 4, 5]
+
+
+def test_detections_at_one_removed_label_are_one_suspect() -> None:
+    rng = np.random.default_rng(1)
+    scenes = [draw_scene(rng) for _ in range(6)]
+    removed = scenes[0].xyxy[:3]
+    beside = removed + (removed[:, 2:] - removed[:, :2])[:, [0, 1, 0, 1]] * [0.3, 0.2, 0.3, 0.2]
+    found = scenes[0].detections
+    twice = make_detections(
+        [*found.xyxy.tolist(), *beside.tolist()], [*found.score, *[0.8] * 3], [*found.category, *scenes[0].category[:3]]
+    )
+    scenes[0] = replace(scenes[0], xyxy=scenes[0].xyxy[3:], category=scenes[0].category[3:], detections=twice)
+    kept, expected = judge(scenes).suspects(("missing",), 0.0)
+    here = np.array([row.suspect.box for row in kept if row.suspect.image_id == "image0"])
+    chance = np.array([row.suspect.chance for row in kept if row.suspect.image_id == "image0"])
+    for box in removed:
+        assert (chance[boxes.iou(box[None], here)[0] > 0.2] > 0).sum() == 1
+    assert expected["missing"] == pytest.approx(sum(row.suspect.chance for row in kept), abs=0.06)
 
 
 @pytest.mark.parametrize("first", [True, False])
