@@ -203,6 +203,12 @@ def test_a_file_of_other_splits_is_refused(made: Made, tmp_path: Path) -> None:
         judge(made, tmp_path, rows)
 
 
+def test_a_detection_outside_of_val_whose_id_is_ambiguous_is_refused(made: Made, tmp_path: Path) -> None:
+    other = next(row for row in made.results if row["image_id"] not in made.val())
+    with pytest.raises(ConfigError, match=r"can be image ids of labels\.json; or positions among all images by path"):
+        judge(made, tmp_path, [other])
+
+
 def test_equal_file_names_in_train_and_val_mean_those_of_val(tmp_path: Path) -> None:
     document = make_document()
     for place, image in enumerate(document["images"]):

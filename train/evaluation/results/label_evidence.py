@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,8 @@ class LabelEvidence:
         rows = self._compared[images[self._compared] >= 0]
         rows = rows[np.argsort(images[rows], kind="stable")]
         places, starts = np.unique(images[rows], return_index=True)
-        for place, own in zip(places.tolist(), np.split(rows, starts[1:]), strict=True):
+        for place, (start, end) in zip(places.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True):
+            own = rows[start:end]
             xyxy, category = self._labels.get(place, (None, None))
             if xyxy is not None:
                 close = boxes.iou(self._file.xyxy[own], xyxy) >= MATCHED_IOU
