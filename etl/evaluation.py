@@ -241,6 +241,7 @@ class GateVerdict(Document):
     gains: dict[str, Gain] = Field(default_factory=dict)  # by metric, over the champion
     sites: dict[str, Gain] = Field(default_factory=dict)  # AP by site (group), over the champion
     metric: str | None = None  # the one that had to rise; None in older files
+    value: float | None = None  # of this metric; None in older files
     champions: tuple[str, ...] = ()  # of the last year, compared with, oldest first
 
 

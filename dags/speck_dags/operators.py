@@ -283,16 +283,13 @@ class EvaluateOperator(ProcessOperator):
         """Return the result of `speck evaluate`."""
         from etl.dashboard import run_notes
         from etl.evaluation import Evaluation
-        from etl.lifecycle import retrain
         from etl.storage.paths import split_uri
 
         plan, config = self.plan, load(self.config)
-        # A model of a trial is not promoted: the champion was evaluated on other images.
+        # No model is promoted on val of a trial: the champion was evaluated on other images.
         own_snapshot = split_uri(plan["snapshot"]).home == config.home
-        promotable = own_snapshot and "/" not in retrain.trained_on(plan["model"])
-        answer = self.run_command(
-            "evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *(["--promote"] if promotable else [])
-        )
+        promote = ["--promote"] if own_snapshot else []
+        answer = self.run_command("evaluate", "--snapshot", plan["snapshot"], "--model", plan["model"], *promote)
         evaluation = Evaluation.from_dict("speck evaluate --json", answer)
         note = run_notes.describe_evaluation(evaluation)
         context["ti"].xcom_push(key=NOTE_KEY, value=note)

@@ -39,8 +39,12 @@ def describe_training(answer: Answer, reason: str) -> str:
 def describe_evaluation(evaluation: Evaluation) -> str:
     """Return the gate's metric of a model, its gain over the champion and the gate's decision."""
     gate = evaluation.gate
-    metric = gate.metric if gate is not None and gate.metric in METRICS else _DEFAULT_METRIC
-    text = f"{metric} {_percent(evaluation.combined[metric])}"
+    metric, value = _DEFAULT_METRIC, evaluation.combined[_DEFAULT_METRIC]
+    if gate is not None and gate.metric is not None:
+        metric, value = gate.metric, gate.value
+        if value is None and metric in METRICS:  # an older file
+            value = evaluation.combined[metric]
+    text = f"{metric} {_percent(value)}"
     if gate is None:
         return text
     if metric in gate.gains and (gain := gate.gains[metric].median) is not None:

@@ -86,8 +86,20 @@ def promote(
 
 
 def concerns(model: str) -> list[str]:
-    """Return what speaks against promoting a model (its URI): it was not evaluated, or the gate decided against it."""
-    paths = ModelPaths(model)
+    """Return what speaks against promoting a model (its URI): its training, its evaluation, the gate's decision."""
+    foreign = foreign_training(model)
+    return [*([] if foreign is None else [foreign]), *_concerns_of_evaluation(ModelPaths(model))]
+
+
+def foreign_training(model: str) -> str | None:
+    """Return as a reason that a model (its URI) was trained on a snapshot of a trial or of another dataset."""
+    trained_on = str(store.read_json(ModelPaths(model).model_json)["snapshot"])
+    if "/" not in trained_on:
+        return None
+    return f"it was trained on a snapshot of a trial or of another dataset, which may have val images: {trained_on}"
+
+
+def _concerns_of_evaluation(paths: ModelPaths) -> list[str]:
     if not store.exists(paths.evaluation_json):
         return ["it was not evaluated"]
     evaluation = Evaluation.from_json(paths.evaluation_json, store.read_bytes(paths.evaluation_json))
@@ -126,6 +138,16 @@ def _combined_metrics(model: ModelPaths) -> CombinedMetrics | None:
     if not store.exists(model.evaluation_json):
         return None
     return Evaluation.from_json(model.evaluation_json, store.read_bytes(model.evaluation_json)).combined
+
+
+def is_own_model(home: str, model: str) -> bool:
+    """Return whether a model's URI, of a relative path, too, is one of the dataset at `home`."""
+    return split_uri(_resolve(model)).home == _resolve(home)
+
+
+def _resolve(uri: str) -> str:
+    path = store.local_path(uri)
+    return uri.rstrip("/") if path is None else str(path.resolve())
 
 
 def resolve_model(model: str) -> tuple[str, str]:

@@ -124,6 +124,11 @@ def load_plan(home: str) -> Plan | None:
     return Plan.model_validate(store.read_json(uri)) if store.exists(uri) else None
 
 
+def is_published(home: str, snapshot: str) -> bool:
+    """Return whether the dataset has a snapshot of this id, one that was not deleted."""
+    return store.exists(DatasetPaths(home).snapshot(snapshot).manifest)
+
+
 def is_newest(home: str, snapshot: str) -> bool:
     """Return whether the snapshot of this id is the newest of the dataset."""
     pointer = DatasetPaths(home).head

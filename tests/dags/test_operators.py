@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +10,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+
+from tests.etl.test_evaluation import evaluation, gate
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -67,6 +71,29 @@ def test_a_failed_command_fails_the_task_with_its_last_lines(trainer, operators)
 def test_an_invalid_configuration_is_not_retried(trainer, operators):
     with pytest.raises(operators.AirflowFailException, match=r"a\.yaml: train\.model"):
         trainer("echo 'a.yaml: train.model: found 3' >&2; exit 2").run_command("train")
+
+
+@pytest.mark.parametrize("gate_metric", ["AP_small", "AP75_small"])
+def test_the_gate_judges_models_on_val_of_the_dataset_but_not_on_that_of_a_trial(
+    trainer, operators, tiny, tmp_path, capsys, gate_metric
+):
+    from etl.config import load
+
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny.config(tmp_path / "store", tmp_path, "0 2 * * *"))
+    home = load(config).home
+    refused = gate(passed=False, promoted=False, reasons=["it falls"], metric=gate_metric, value=0.25)
+    judged = evaluation({"AP_small": 0.5}, gate=refused)
+    (tmp_path / "answer.json").write_text(json.dumps(judged.to_dict()))
+    trainer(f'echo "arguments: $*"; echo; cat "{tmp_path}/answer.json"')
+    pushed = {}
+    context = {"ti": SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))}
+    for snapshot, promotes in ((f"{home}/snapshots/s", True), (f"{home}/trials/t/tiny/snapshots/s", False)):
+        plan = {"model": f"{home}/models/m", "snapshot": snapshot}
+        operators.EvaluateOperator(task_id="evaluate", config=str(config), plan=plan).execute(context)
+        options = f"--snapshot {snapshot} --model {home}/models/m{' --promote' * promotes} --json"
+        assert f"arguments: -P -m train.cli evaluate {config} {options}" in capsys.readouterr().out
+    assert list(pushed.values()) == [f"{gate_metric} 25.0, not promoted: it falls"]
 
 
 def test_a_command_without_output_is_an_error(trainer, operators):

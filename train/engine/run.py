@@ -21,7 +21,7 @@ from etl.lifecycle.training_config import changed_sections, training_config
 from etl.snapshots import anchors
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
-from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.snapshot import Snapshot, is_published
 from etl.storage.paths import split_uri
 from train import compat
 from train.device import choose_device
@@ -110,7 +110,7 @@ def fit(
     meta: TrainingMeta = {
         "dataset": config.name,
         "run": split_uri(run_uri).id,
-        "snapshot": snapshot.id if snapshot.home == config.home else snapshot.uri,
+        "snapshot": snapshot.id if is_published(config.home, snapshot.id) else snapshot.uri,
         "categories": list(spec.categories),
         "model": chosen.train.model,
         "image_size": spec.image_size,

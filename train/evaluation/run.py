@@ -11,9 +11,10 @@ from etl.enumeration import enumerate_first
 from etl.errors import ConfigError
 from etl.evaluation import Evaluation, FileReading, UnsharedCategories
 from etl.imaging.codec import Pixels
-from etl.snapshots.snapshot import Snapshot
+from etl.lifecycle import champion
+from etl.snapshots.snapshot import Snapshot, is_published
 from etl.storage import store
-from etl.storage.paths import EvaluationPaths
+from etl.storage.paths import DatasetPaths, EvaluationPaths
 from train.evaluation.advice import advise
 from train.evaluation.basis import describe_basis
 from train.evaluation.comparable import measure_comparable
@@ -65,6 +66,9 @@ def evaluate(
     _refuse_options(subject, model, detections, promote)
     if detections is None:
         model = find_newest_model(config) if model is None else model
+    if promote:
+        _require_own(config, snapshot, str(model))
+        promotion.existing_champion(config.home)
     paths = report_paths(config, subject, model, detections) if out is None else EvaluationPaths(out)
     table, truth = subject.load()
     detector = _choose_detector(subject, table, model, detections)
@@ -115,6 +119,16 @@ def _refuse_options(subject: Subject, model: str | None, detections: str | None,
         raise ConfigError(
             "speck evaluate", f"--promote, {other}", "both", "one of them: the gate compares models on val"
         )
+
+
+def _require_own(config: Config, snapshot: Snapshot, model: str) -> None:
+    """Raise ConfigError unless model and snapshot are of the dataset itself, not of a trial or of another one."""
+    paths = DatasetPaths(config.home)
+    if not champion.is_own_model(config.home, model):
+        raise ConfigError("speck evaluate", "--promote, --model", model, f"a model of {config.name}, in {paths.models}")
+    if not is_published(config.home, snapshot.id):
+        expected = f"a snapshot of {config.name}, in {paths.snapshots}: a model is promoted on its val"
+        raise ConfigError("speck evaluate", "--promote, --snapshot", snapshot.uri, expected)
 
 
 def _choose_detector(subject: Subject, images: pa.Table, model: str | None, detections: str | None) -> Detector:

@@ -10,13 +10,12 @@ import pyarrow as pa
 
 from etl.config import Config
 from etl.errors import ConfigError
-from etl.lifecycle import retrain
+from etl.lifecycle import champion, retrain
 from etl.schema import SPLITS
 from etl.snapshots.ground_truth import ALL, load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
-from etl.snapshots.snapshot import Snapshot, is_newest
-from etl.storage import store
-from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths, SnapshotPaths, split_uri
+from etl.snapshots.snapshot import Snapshot, is_newest, is_published
+from etl.storage.paths import DatasetPaths, EvaluationPaths, ModelPaths, split_uri
 
 log = logging.getLogger("speck")
 
@@ -44,13 +43,14 @@ def training_snapshot(config: Config, model: str | None) -> str | None:
     None if it was deleted or is none of the dataset, such as that of a trial.
     """
     model = model or retrain.newest_model(config)
-    uri = "" if model is None else retrain.snapshot_of(model)
-    home, name = split_uri(uri)
-    if home != config.home or not store.exists(SnapshotPaths(uri).manifest):
+    if model is None or not champion.is_own_model(config.home, model):
         return None
-    if not is_newest(home, name):
+    name = retrain.trained_on(model)
+    if "/" in name or not is_published(config.home, name):
+        return None
+    if not is_newest(config.home, name):
         log.info("evaluation: on snapshot %s that the model was trained on; --snapshot evaluates on a newer one", name)
-    return uri
+    return DatasetPaths(config.home).snapshot(name).uri
 
 
 def choose_subject(config: Config, snapshot: Snapshot, split: str | None, dataset: Config | None) -> Subject:

@@ -59,6 +59,7 @@ def test_what_speaks_against_a_promotion_is_named(tmp_path: Path) -> None:
         store.write_json(f"{uri}/evaluation.json", evaluation(values, **keys).to_dict())
         return champion.concerns(uri)
 
+    store.write_json(f"{uri}/model.json", {"id": "a", "snapshot": "s1"})
     assert champion.concerns(uri) == ["it was not evaluated"]
     assert concerns_of({"AP": 0.5, "boxes": 9}) == []
     assert concerns_of({"AP": 0.0, "boxes": 9}) == ["its AP is 0: no correct detection in val"]
@@ -68,6 +69,10 @@ def test_what_speaks_against_a_promotion_is_named(tmp_path: Path) -> None:
         "the gate decided against it: AP falls",
         "the gate decided against it: AP_tiny falls",
     ]
+    trial = f"{tmp_path}/trials/t/d/snapshots/s2"
+    store.write_json(f"{uri}/model.json", {"id": "a", "snapshot": trial})
+    of_trial = f"it was trained on a snapshot of a trial or of another dataset, which may have val images: {trial}"
+    assert concerns_of({"AP": 0.5, "boxes": 9}) == [of_trial]
 
 
 def test_one_of_two_promotions_over_the_same_champion_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

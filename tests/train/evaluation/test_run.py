@@ -6,6 +6,7 @@ import html
 import json
 import re
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from etl import boxes
 from etl.config import Config, Gate, load
-from etl.errors import ConfigError, SourceError
+from etl.errors import ConfigError, SourceError, StoreError
 from etl.execution import cluster
 from etl.imaging import codec
 from etl.jobs import build
@@ -23,7 +24,8 @@ from etl.snapshots.snapshot import Snapshot
 from tests.train.evaluation.random_model import save_random_model
 from train.evaluation import run
 from train.evaluation.detectors import Detector, from_file_or_truth, load_detector
-from train.evaluation.gate import promotion, rule
+from train.evaluation.gate import eligibility, promotion, rule
+from train.evaluation.images import build_eval_images
 from train.prediction import tiled
 
 MODES = tiled.MODES
@@ -294,6 +296,58 @@ def test_a_model_becomes_champion_by_the_gate_and_one_that_fails_does_not(
     assert passed.gate.gains.keys() == {f"AP_{name}" for name in boxes.BUCKETS}
     assert (passed.gate.promoted, champion.current_champion(config.home)) == (True, ids[1])
     assert f"compared with {ids[0]}" in Path(passed.html).read_text()
+
+
+def test_a_model_of_a_trial_is_evaluated_and_not_promoted(
+    untrained: tuple[Config, Snapshot, list[str]], monkeypatch: Any
+) -> None:
+    config, snapshot, (model, _) = untrained
+    trial, file = f"{config.home}/trials/t/made/snapshots/s2", Path(model, "model.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"snapshot": trial}))
+    monkeypatch.setattr(promotion, "disqualify", lambda *_: [])
+    gate = run.evaluate(config, snapshot, model, promote=True).gate
+    reason = f"it was trained on a snapshot of a trial or of another dataset, which may have val images: {trial}"
+    assert gate is not None and (gate.promoted, gate.reasons) == (False, (reason,))
+    assert champion.current_champion(config.home) is None
+
+
+def test_a_model_is_not_promoted_on_images_that_it_was_trained_on(
+    untrained: tuple[Config, Snapshot, list[str]],
+) -> None:
+    _, snapshot, (model, _) = untrained
+    newer = Snapshot(snapshot.uri, {**snapshot.manifest, "id": "newer"})
+
+    def reasons(split: str, judged: Snapshot = newer) -> list[str]:
+        images = build_eval_images(*load_ground_truth(snapshot, split), snapshot.categories)
+        return eligibility.disqualify_training(model, judged, images)
+
+    assert (reasons("val"), reasons("val", snapshot)) == ([], [])
+    assert reasons("train") == ["it was trained on 4 of the 4 images of val"]
+    assert reasons("all") == ["it was trained on 4 of the 6 images of val"]
+
+
+def test_models_are_promoted_only_on_val_of_their_own_dataset(
+    untrained: tuple[Config, Snapshot, list[str]], tmp_path: Path
+) -> None:
+    config, snapshot, (model, _) = untrained
+    other = config.model_copy(update={"name": "other"})
+    with pytest.raises(ConfigError, match=r"--promote, --model: found .*made/models/.*, expected a model of other"):
+        run.evaluate(other, snapshot, model, promote=True)
+    copy = Path(config.home, "trials", "t", "made", "snapshots", "s2")
+    copytree(Path(snapshot.uri), copy)
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(snapshot.id, "s2"))
+    with pytest.raises(ConfigError, match=r"--promote, --snapshot: found .*/trials/t/made/snapshots/s2, expected a sn"):
+        run.evaluate(config, str(copy), model, promote=True)
+    assert champion.current_champion(config.home) is None
+
+
+def test_a_deleted_champion_is_named_before_the_evaluation(untrained: tuple[Config, Snapshot, list[str]]) -> None:
+    config, snapshot, (model, standing) = untrained
+    champion.promote(config.home, standing.rsplit("/", 1)[1], "by hand", over=None)
+    Path(standing, "weights.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"the champion .* was deleted: promote another model with `speck promote`"):
+        run.evaluate(config, snapshot, model, promote=True)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def content(folder: str) -> dict[str, bytes]:
 
 
 def test_without_a_snapshot_the_one_that_the_model_was_trained_on_is_evaluated_on(
-    made: tuple[Config, Snapshot], tmp_path: Path
+    made: tuple[Config, Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, snapshot = made
     older, (_, newer) = save(config, snapshot), rebuild(tmp_path)
@@ -51,6 +51,8 @@ def test_without_a_snapshot_the_one_that_the_model_was_trained_on_is_evaluated_o
     assert subject.training_snapshot(config, older) == snapshot.uri
     assert [subject.training_snapshot(config, model) for model in (newest, None)] == [newer.uri] * 2
     assert subject.training_snapshot(config, other) is None
+    monkeypatch.chdir(tmp_path)
+    assert subject.training_snapshot(config, str(Path(older).relative_to(tmp_path))) == snapshot.uri
     done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "made.yaml"), "--model", older, "--json"])
     assert done.exit_code == 0 and Path(older, "evaluation.html").is_file()
     shutil.rmtree(snapshot.uri)

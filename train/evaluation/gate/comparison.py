@@ -77,3 +77,9 @@ def _of_images(matched: MatchedDetections, mask: Mask) -> MatchedDetections:
 def gain(model: MatchedDetections, champion: MatchedDetections, metric: str) -> Gain:
     """Return the gain model - champion of a metric on 1,000 resamples."""
     return bootstrap.paired_gain(model, champion, metric, bootstrap.resample(model.images))
+
+
+def value(matched: MatchedDetections, metric: str) -> float:
+    """Return a metric on the images as they are; NaN without an object that it measures."""
+    every_image_once = np.ones((1, matched.images), dtype=np.int64)
+    return float(bootstrap.average_precision(matched, metric, every_image_once)[0])

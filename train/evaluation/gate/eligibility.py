@@ -1,18 +1,38 @@
-"""Whether a model may be a champion at all: enough objects to judge by, and better than not looking."""
+"""Whether a model may be a champion at all: judged on new images, on enough objects, and better than not looking."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
+import pyarrow.compute as pc
 
 from etl.config import Config
+from etl.lifecycle import champion, retrain
+from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
+from etl.storage.paths import SnapshotPaths
 from train.detections import Detections
 from train.evaluation.detectors import DetectedImages
 from train.evaluation.gate import comparison, rule, trivial
-from train.metrics import bootstrap
+from train.evaluation.images import EvalImage
 from train.metrics.matching import MatchedDetections
 from train.metrics.sized_boxes import size_range_of
+
+
+def disqualify_training(model: str, snapshot: Snapshot, images: Sequence[EvalImage]) -> list[str]:
+    """Return why a model (its URI) is never promoted for what it was trained on; empty if it may.
+
+    Its snapshot is of a trial or of another dataset, or its train images are among the images that it is judged on.
+    """
+    if (foreign := champion.foreign_training(model)) is not None:
+        return [foreign]
+    trained_on = retrain.snapshot_of(model)
+    if retrain.trained_on(model) == snapshot.id or not store.exists(SnapshotPaths(trained_on).manifest):
+        return []
+    trained = Snapshot.open(trained_on).table("images")
+    files = set(trained.filter(pc.equal(trained["split"], "train"))["sha256"].to_pylist())
+    known = sum(image.sha256 in files for image in images)
+    return [f"it was trained on {known} of the {len(images)} images of val"] if known else []
 
 
 def disqualify(
@@ -28,21 +48,16 @@ def disqualify(
     if objects < least:
         return [f"{metric} is measured on {objects} objects, fewer than gate.min_boxes ({least}): too few to judge by"]
     for name in dict.fromkeys((metric, "AP")):
-        if not _value(matched, name) > 0:
+        if not comparison.value(matched, name) > 0:
             return [f"{name} is 0: no correct detection in val"]
     for description, detections in _trivial_detectors(detected, sites):
         trivial_matches = comparison.match(detected, detections, config.evaluate.size_reference)
         if not rule.is_certain(comparison.gain(matched, trivial_matches, metric)):
             return [
-                f"{metric} {_value(matched, metric):.4f} is no better, beyond luck, than that of a detector that does "
-                f"not look at the image: {_value(trivial_matches, metric):.4f} by {description}"
+                f"{metric} {comparison.value(matched, metric):.4f} is no better, beyond luck, than that of a detector "
+                f"that does not look at the image: {comparison.value(trivial_matches, metric):.4f} by {description}"
             ]
     return []
-
-
-def _value(matched: MatchedDetections, metric: str) -> float:
-    every_image_once = np.ones((1, matched.images), dtype=np.int64)
-    return float(bootstrap.average_precision(matched, metric, every_image_once)[0])
 
 
 def _trivial_detectors(detected: DetectedImages, sites: Sequence[str]) -> Iterator[tuple[str, Sequence[Detections]]]:

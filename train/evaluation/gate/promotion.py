@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,12 @@ from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
-from etl.storage.paths import DatasetPaths
+from etl.storage.paths import DatasetPaths, ModelPaths
 from train.detections import Detections
 from train.evaluation.detectors import DetectedImages, detect_all, load_detector
 from train.evaluation.gate import comparison, rule
 from train.evaluation.gate.comparison import match
-from train.evaluation.gate.eligibility import disqualify
+from train.evaluation.gate.eligibility import disqualify, disqualify_training
 from train.evaluation.gate.rule import BUCKET_METRICS, Comparison
 from train.evaluation.images import build_eval_images
 from train.metrics.sized_boxes import size_range_of
@@ -35,18 +36,20 @@ def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedIm
     The first model needs no comparison; a model that is the champion passes and is not promoted again.
     """
     home, challenger = champion.resolve_model(model)
-    current = champion.current_champion(home)
+    current = existing_champion(home)
     if current == challenger:
         return _verdict(current, passed=True, promoted=False, reasons=("it is the champion",))
-    if current is not None and not store.exists(DatasetPaths(home).model(current).model_json):
-        raise StoreError(f"{home}: the champion {current} was deleted: promote another model with `speck promote`")
     matched = match(detected, detected.detections["combined"], config.evaluate.size_reference)
     metric = rule.gate_metric(config.gate, matched.objects(size_range_of("small")))
+    value = None if np.isnan(exact := comparison.value(matched, metric)) else round(exact, 6)
     sites = _sites(snapshot, detected)
-    reasons = disqualify(config, detected, matched, metric, sites)
+    reasons = [
+        *disqualify_training(model, snapshot, detected.images),
+        *disqualify(config, detected, matched, metric, sites),
+    ]
     if reasons or current is None:
         passed = not reasons
-        return _verdict(current, passed=passed, promoted=passed, reasons=tuple(reasons), metric=metric)
+        return _verdict(current, passed=passed, promoted=passed, reasons=tuple(reasons), metric=metric, value=value)
 
     def compare_with(name: str) -> Comparison:
         log.info("gate: evaluating the champion %s on the same images", name)
@@ -69,14 +72,27 @@ def compare(config: Config, snapshot: Snapshot, model: str, detected: DetectedIm
         gains={**buckets, metric: of_champion.metric},
         sites=dict(of_champion.sites),
         metric=metric,
+        value=value,
         champions=tuple(row.champion for row in comparisons),
     )
+
+
+def existing_champion(home: str) -> str | None:
+    """Return the id of the champion, None before the first promotion; StoreError if its model was deleted."""
+    current = champion.current_champion(home)
+    if current is not None and not _exists(DatasetPaths(home).model(current)):
+        raise StoreError(f"{home}: the champion {current} was deleted: promote another model with `speck promote`")
+    return current
+
+
+def _exists(model: ModelPaths) -> bool:
+    return store.exists(model.model_json) and store.exists(model.weights)
 
 
 def _former_champions(home: str, challenger: str) -> list[str]:
     """Return the ids of the year's champions before the current one, oldest first, as far as their models are there."""
     former = [name for name in champion.champions_of_year(home, datetime.now(UTC))[:-1] if name != challenger]
-    present = [name for name in former if store.exists(DatasetPaths(home).model(name).model_json)]
+    present = [name for name in former if _exists(DatasetPaths(home).model(name))]
     for name in sorted(set(former) - set(present)):
         log.warning("gate: the former champion %s was deleted and is not compared with", name)
     return present
@@ -104,11 +120,9 @@ def promote_if_passed(model: str, verdict: GateVerdict) -> None:
         log.warning("gate: %s is not promoted: %s", challenger, "; ".join(verdict.reasons))
 
 
-def _verdict(
-    current: str | None, *, passed: bool, promoted: bool, reasons: tuple[str, ...] = (), metric: str | None = None
-) -> GateVerdict:
+def _verdict(current: str | None, *, passed: bool, promoted: bool, **keys: Any) -> GateVerdict:
     """Return a verdict without a comparison."""
-    return GateVerdict(champion=current, passed=passed, promoted=promoted, reasons=reasons, warnings=(), metric=metric)
+    return GateVerdict(champion=current, passed=passed, promoted=promoted, **{"reasons": (), "warnings": (), **keys})
 
 
 def _detect_with(config: Config, snapshot: Snapshot, model: str, categories: Sequence[str]) -> list[Detections]:

@@ -40,6 +40,8 @@ IMAGES = [
 class SnapshotOfSites:
     """Every image is of one of two sites."""
 
+    id = "s1"
+
     @staticmethod
     def table(_: str) -> pa.Table:
         return pa.table({"image_id": [image.image_id for image in IMAGES], "group": ["port", "yard"] * 20})
@@ -59,8 +61,13 @@ def config(tmp_path: Path) -> Config:
     file.write_text(f"name: made\nstore: {tmp_path}\nsource: {{format: yolo, images: .}}\ngate: {{metric: AP}}\n")
     config = load(file)
     for name in ("old", "new"):
-        store.write_json(f"{config.home}/models/{name}/model.json", {"id": name})
+        write_model(config, name)
     return config
+
+
+def write_model(config: Config, name: str) -> None:
+    store.write_json(f"{config.home}/models/{name}/model.json", {"id": name, "snapshot": "s1"})
+    store.write_bytes(f"{config.home}/models/{name}/weights.safetensors", b"")
 
 
 def compare(config: Config, monkeypatch: Any, matched: int, of_champion: DetectedImages) -> GateVerdict:
@@ -110,7 +117,7 @@ def test_a_model_is_compared_with_every_champion_of_the_year_that_is_still_there
     config: Config, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, predecessor in (("oldest", None), ("gone", "oldest"), ("old", "gone")):
-        store.write_json(f"{config.home}/models/{name}/model.json", {"id": name})
+        write_model(config, name)
         promotions.promote(config.home, name, "better", over=predecessor, by="gate")
     Path(config.home, "models", "gone", "model.json").unlink()
     verdict = compare(config, monkeypatch, 4, detected(2))
