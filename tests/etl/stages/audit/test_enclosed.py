@@ -91,6 +91,15 @@ def test_a_merge_is_proposed_only_where_a_frame_holds_several_classes() -> None:
     assert text is not None and "target around one" in text and "merge" not in text
 
 
+def test_fewer_than_twenty_boxes_of_a_class_tell_nothing_of_what_is_around_them() -> None:
+    def found(images: int) -> str | None:
+        others = [(39, 20.0 * n, 600.0, 8.0, 8.0, "other") for n in range(20)]  # enough objects for statistics
+        return advice(audited([*others, *(box for n in range(images) for box in scene(n, "one", "one"))]))
+
+    assert "disc" not in (found(19) or "")
+    assert "target around disc (20 of 20)" in (found(20) or "")
+
+
 def test_two_labels_of_one_object_are_no_frame() -> None:
     rows: list[Box] = [
         (n, 100.0, 100.0, side, side, name) for n in range(30) for name, side in (("a", 20.0), ("b", 21.0))

@@ -15,13 +15,13 @@ from etl.stages.audit import conclude, image_quality
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import Summary
 
-SMALL_SIDE, LARGE_SIDE = 12, 60
+SMALL_SIDES, LARGE_SIDE = (12, 6, 24, 12), 60  # of every size below 32 px
 
 
 def scene(rng: np.random.Generator, small: float, larger: float, ground: int = 120) -> tuple[np.ndarray, np.ndarray]:
     """Luma and boxes of eight small and two larger squares whose mean differs from the ground by about so much."""
     luma = np.full((400, 400), float(ground))
-    places = [(20 + 45 * n, 20, SMALL_SIDE, small) for n in range(8)]
+    places = [(20 + 45 * n, 20, SMALL_SIDES[n % 4], small) for n in range(8)]
     places += [(20, 120, LARGE_SIDE, larger), (220, 240, LARGE_SIDE, larger)]
     for x, y, side, difference in places:
         luma[y : y + side, x : x + side] += difference * rng.uniform(0.6, 1.4) * rng.choice([-1, 1])
