@@ -8,7 +8,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from etl.enumeration import shorten
 from etl.errors import StoreError
+
+_SHOWN = 200  # characters of a wrong value that an error quotes
 
 
 class Document(BaseModel):
@@ -25,9 +28,11 @@ class Document(BaseModel):
             first, *others = error.errors()
         if first["type"] == "json_invalid":
             raise StoreError(f"{where}: not a valid JSON file: {first['msg']}")
-        found, expected = repr(first["input"]), first["msg"].removeprefix("Input should be ")
+        found, expected = shorten(repr(first["input"]), _SHOWN), first["msg"].removeprefix("Input should be ")
         if first["type"] == "missing":
             found, expected = "nothing", "a value"
+        if first["type"] == "too_long":
+            expected = f"at most {first['ctx']['max_length']} values"
         place = ": ".join((where, *filter(None, [".".join(map(str, first["loc"]))])))
         more = f" (and {len(others)} more)" if others else ""
         raise StoreError(f"{place}: found {found}, expected {expected}{more}")

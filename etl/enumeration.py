@@ -1,4 +1,4 @@
-"""Texts listed in a sentence: the first ones, and how many more there are."""
+"""Texts of others in a sentence: the first of a list, and how many more there are; the start of a long one."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ def enumerate_first(texts: Iterable[str], most: int = 10) -> str:
     shown = list(texts)
     more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + more
+
+
+def shorten(text: str, most: int) -> str:
+    """Return a text in one line, cut after so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most] + "…"

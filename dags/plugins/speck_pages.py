@@ -32,7 +32,7 @@ from etl.dashboard import pages
 from etl.dashboard.overview import Overview, load_overview, newest_suspects, read_performance_report, read_report
 from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
 from etl.errors import SpeckError, StoreError
-from etl.lifecycle.review import import_answers, load_answers
+from etl.lifecycle.review import MOST_BYTES, import_answers, load_answers
 from etl.lifecycle.trial import with_trial_store
 from etl.reports import page
 from etl.storage.paths import LABEL_ERRORS, SUSPECTS_HTML
@@ -59,7 +59,6 @@ _TRIAL = re.compile(r"[0-9a-f]{8}")
 _TRIAL_PAGE = "trials/{trial}/{id}/audit.html"  # of a trial build
 _ENDED = ("success", "failed")
 _RELOAD_SECONDS = 10
-_MOST_BYTES = 20_000_000  # of a file of answers
 _NEWEST_RUNS = 5  # shown per DAG
 _STORE_READERS = ThreadPoolExecutor(32, thread_name_prefix="speck-store")
 _STORE_TIMEOUT_SECONDS = 20.0  # a store that does not respond must not block the page
@@ -88,8 +87,8 @@ async def _read_json(request: Request) -> bytes:
     content = b""
     async for part in request.stream():
         content += part
-        if len(content) > _MOST_BYTES:
-            raise HTTPException(413, f"more than {_MOST_BYTES // 10**6} MB of answers")
+        if len(content) > MOST_BYTES:
+            raise HTTPException(413, f"more than {MOST_BYTES // 10**6} MB of answers")
     return content
 
 

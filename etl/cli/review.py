@@ -20,7 +20,6 @@ def import_review(
     as_json: Json = False,
 ) -> None:
     """Keep the answers about suspected label errors: every later build corrects the labels."""
-    from etl.lifecycle.review import import_answers
-    from etl.storage import store
+    from etl.lifecycle.review import import_answers, read_file
 
-    print_answer(import_answers(load(config), store.read_bytes(str(answers)), str(answers)).to_dict(), as_json)
+    print_answer(import_answers(load(config), read_file(str(answers)), str(answers)).to_dict(), as_json)

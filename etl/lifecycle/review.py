@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 from math import isfinite
 
@@ -14,16 +14,20 @@ import pyarrow.compute as pc
 from etl.boxes import area, as_boxes, clip, from_table
 from etl.config import Config
 from etl.document import Document
-from etl.enumeration import enumerate_first
-from etl.errors import ConfigError
+from etl.enumeration import enumerate_first, shorten
+from etl.errors import ConfigError, StoreError
+from etl.formats.text import decode
 from etl.review import KINDS, Answered, Box, ReviewAnswer, ReviewFile, at_place, collect_answered, latest, suspect_id
-from etl.snapshots.snapshot import Snapshot, head
+from etl.snapshots.snapshot import Snapshot, head, history
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 
+MOST_BYTES = 20_000_000  # of a file of answers
+_FROM_PAGE = "the file of answers that suspects.html gives"
 _AGAIN = "run `speck find-errors` again and answer on its page"
-_EXAMPLES = 3
+_EXAMPLES, _SHOWN = 3, 120  # answers that an error names, and characters of each
 _ID = re.compile(r"[0-9a-f]{16}")
+_ENTRY = re.compile(r"(\d{8})\.json")
 
 
 class ImportedReview(Document):
@@ -35,15 +39,21 @@ class ImportedReview(Document):
     correct: dict[str, int]  # by kind; these labels are not suspected again
     replaced: int  # that differ from an earlier answer about the same suspect
     repeated: int  # that equal it
-    stale: int  # about labels that the newest snapshot no longer has
+    stale: int  # whose image, label or class the newest snapshot no longer has
 
 
 def load_answers(home: str) -> tuple[ReviewAnswer, ...]:
     """Return the answers that hold for the dataset at `home`: of each suspect the last one."""
-    folder = DatasetPaths(home).reviews
-    entries = [f"{folder}/{file.path}" for file in store.list_files(folder)] if store.exists(folder) else []
-    files = (ReviewFile.from_json(uri, store.read_bytes(uri)) for uri in entries)
+    paths = DatasetPaths(home)
+    files = (_read_entry(paths.review(sequence)) for sequence in _sequences(paths.reviews))
     return latest(answer for file in files for answer in file.answers)
+
+
+def _read_entry(uri: str) -> ReviewFile:
+    try:
+        return ReviewFile.from_json(uri, store.read_bytes(uri))
+    except StoreError as error:
+        raise StoreError(f"{error}; restore the file, or delete it and import its answers again") from error
 
 
 def load_errors(home: str) -> tuple[ReviewAnswer, ...]:
@@ -56,32 +66,70 @@ def answered(home: str) -> Answered:
     return collect_answered(load_answers(home))
 
 
+def read_file(uri: str) -> bytes:
+    """Return the content of a file of answers; ConfigError if it is too large to be one."""
+    if (size := store.file_info(uri).size) > MOST_BYTES:
+        raise _refusal(uri, "", f"{size:,} bytes", f"at most {MOST_BYTES:,}: {_FROM_PAGE}")
+    return store.read_bytes(uri)
+
+
 def import_answers(config: Config, content: bytes | str, where: str) -> ImportedReview:
     """Keep the answers of a file, after all of them are checked; `where` names it in errors.
 
-    ConfigError if one of the answers is not about the dataset's labels: nothing is imported then.
+    SpeckError, with nothing imported, if it is no file of answers, or one of them is not about the dataset's labels.
     """
-    file = ReviewFile.from_json(where, content)
-    if file.dataset != config.name:
-        raise ConfigError(where, "dataset", repr(file.dataset), repr(config.name))
-    if not file.answers:
-        raise ConfigError(where, "answers", "none", "at least one answer")
+    file = _parse(config, content, where)
     given = latest(file.answers)
-    newest, reviewed = _open_snapshots(config, file.snapshot, where)
+    newest = Snapshot.open(_newest(config, file.snapshot, where))
+    reviewed = DatasetPaths(config.home).snapshot(file.snapshot)
+    exists = store.exists(reviewed.manifest)
+    is_deleted = not exists and any(row["snapshot"] == file.snapshot for row in history(config.home))
     current = _Labels(newest)
-    labels = current if reviewed is None or reviewed.id == newest.id else _Labels(reviewed)
-    _check(given, labels, where, exact=reviewed is not None)
-    checked = tuple(labels.with_overlapping(answer) for answer in given)
+    labels = _Labels(Snapshot.open(reviewed.uri)) if exists and newest.id != file.snapshot else current
+    _check(given, _ambiguous(file.answers), labels, where, exact=not is_deleted)
+    checked = tuple(labels.with_overlapping(answer, known=exists) for answer in given)
     uri, before = _keep(config.home, file.model_copy(update={"answers": checked}))
     return ImportedReview(
         review=uri,
         answers=len(given),
         errors=_by_kind(answer for answer in given if answer.answer == "error"),
         correct=_by_kind(answer for answer in given if answer.answer == "correct"),
-        replaced=sum(before.get(row.suspect_id, row) != row for row in checked),
-        repeated=sum(before.get(row.suspect_id) == row for row in checked),
-        stale=sum(not current.has(answer) for answer in given),
+        replaced=sum(not _repeats(row, before.get(row.suspect_id, row)) for row in checked),
+        repeated=sum(_repeats(row, before.get(row.suspect_id)) for row in checked),
+        stale=sum(not (current.has(answer) and current.has_class(answer)) for answer in given),
     )
+
+
+def _parse(config: Config, content: bytes | str, where: str) -> ReviewFile:
+    """Return a file of answers about the dataset; SpeckError for any other file."""
+    text = decode(content) if isinstance(content, bytes) else content
+    if text is None:
+        raise _refusal(where, "", "no text in UTF-8", _FROM_PAGE)
+    try:
+        file = ReviewFile.from_json(where, text)
+    except StoreError as error:
+        raise StoreError(f"{error}; give {_FROM_PAGE}; nothing was imported") from error
+    if file.dataset != config.name:
+        raise _refusal(where, "dataset", shorten(repr(file.dataset), _SHOWN), f"{config.name!r}: {_FROM_PAGE}")
+    if not file.answers:
+        raise _refusal(where, "answers", "none", "at least one answer")
+    return file
+
+
+def _refusal(where: str, key: str, found: str, expected: str) -> ConfigError:
+    """Return the error about a file of answers that is not imported."""
+    return ConfigError(where, key, found, f"{expected}; nothing was imported")
+
+
+def _repeats(answer: ReviewAnswer, earlier: ReviewAnswer | None) -> bool:
+    """Return whether an answer is the earlier one, whatever labels were at its place then."""
+    return earlier is not None and earlier.model_copy(update={"overlapping": answer.overlapping}) == answer
+
+
+def _ambiguous(answers: Iterable[ReviewAnswer]) -> frozenset[str]:
+    """Return the suspects with different answers in one file."""
+    counts = Counter(answer.suspect_id for answer in set(answers))
+    return frozenset(name for name, count in counts.items() if count > 1)
 
 
 def _by_kind(answers: Iterable[ReviewAnswer]) -> dict[str, int]:
@@ -89,13 +137,12 @@ def _by_kind(answers: Iterable[ReviewAnswer]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS}
 
 
-def _open_snapshots(config: Config, reviewed: str, where: str) -> tuple[Snapshot, Snapshot | None]:
-    """Return the newest snapshot, and the one that was reviewed; None if that was deleted since."""
-    uri = head(config)
-    if uri is None or not _ID.fullmatch(reviewed):
-        raise ConfigError(where, "snapshot", repr(reviewed), f"the id of a snapshot of {config.name}")
-    paths = DatasetPaths(config.home).snapshot(reviewed)
-    return Snapshot.open(uri), Snapshot.open(paths.uri) if store.exists(paths.manifest) else None
+def _newest(config: Config, reviewed: str, where: str) -> str:
+    """Return the URI of the newest snapshot; ConfigError without one, or if the reviewed one has no valid id."""
+    if (uri := head(config)) is None or not _ID.fullmatch(reviewed):
+        expected = f"the id of a snapshot of {config.name}"
+        raise _refusal(where, "snapshot", shorten(repr(reviewed), _SHOWN), expected)
+    return uri
 
 
 class _Labels:
@@ -125,37 +172,54 @@ class _Labels:
         window = self._images[image][1] if image in self._images else box
         return bool(area(clip(as_boxes([box]), window))[0] > 0)
 
-    def with_overlapping(self, answer: ReviewAnswer) -> ReviewAnswer:
-        """Return an answer about a missing label with the labels that are at its place."""
-        if answer.kind != "missing":
-            return answer
+    def has_class(self, answer: ReviewAnswer) -> bool:
+        """Return whether the class that an answer gives a label is trained."""
+        return answer.new_category in self.categories or not _needs(answer, "missing", "swapped")
+
+    def with_overlapping(self, answer: ReviewAnswer, *, known: bool) -> ReviewAnswer:
+        """Return an answer about a missing label with the labels that are at its place, none if they are not `known`.
+
+        Labels that are newer than the review may be of the missing object.
+        """
+        if answer.kind != "missing" or not known:
+            return answer.model_copy(update={"overlapping": ()})
         of_image = self._annotations.filter(pc.equal(self._annotations["image_id"], answer.image_id))
         there = of_image.filter(pa.array(at_place(answer.box, from_table(of_image)), pa.bool_()))
         return answer.model_copy(update={"overlapping": tuple(sorted(there["annotation_id"].to_pylist()))})
 
 
-def _check(answers: Sequence[ReviewAnswer], labels: _Labels, where: str, *, exact: bool) -> None:
-    """Raise ConfigError, with examples, for answers that do not fit a snapshot; `exact`: it is the reviewed one."""
+def _check(
+    answers: Sequence[ReviewAnswer], ambiguous: Container[str], labels: _Labels, where: str, *, exact: bool
+) -> None:
+    """Raise ConfigError, with examples, for answers that do not fit a snapshot or are `ambiguous`.
+
+    With `exact` the snapshot must have every image and label; else it is newer than the reviewed one, which is deleted.
+    """
 
     def require(fits: Callable[[ReviewAnswer], bool], what: str, expected: str) -> None:
         if wrong := [answer for answer in answers if not fits(answer)]:
-            named = enumerate_first((f"{row.suspect_id} ({row.kind}, {row.path})" for row in wrong), _EXAMPLES)
-            raise ConfigError(where, "answers", f"{len(wrong)} {what}: {named}", f"{expected}; nothing was imported")
-
-    def has_class(answer: ReviewAnswer) -> bool:
-        return answer.new_category in labels.categories or not _needs(answer, "missing", "swapped")
+            texts = (shorten(f"{row.suspect_id} ({row.kind}, {row.path})", _SHOWN) for row in wrong)
+            raise _refusal(where, "answers", f"{len(wrong)} {what}: {enumerate_first(texts, _EXAMPLES)}", expected)
 
     def has_box(answer: ReviewAnswer) -> bool:
         box = answer.new_box if _needs(answer, "misplaced") else answer.box
         return labels.holds(box, answer.image_id) or not _needs(answer, "missing", "misplaced")
 
+    def changes(answer: ReviewAnswer) -> bool:
+        if _needs(answer, "swapped"):
+            return answer.new_category != answer.category
+        return answer.new_box != answer.box or not _needs(answer, "misplaced")
+
     source = f"snapshot {labels.snapshot}"
+    require(lambda row: row.suspect_id not in ambiguous, "with different answers", "one answer about each suspect")
     require(_is_consistent, "whose suspect_id is not that of their label or box", f"answers as written; {_AGAIN}")
     if exact:
         require(labels.has_image, f"about images that {source} does not have", f"answers about {source}; {_AGAIN}")
         require(labels.has, f"about labels that {source} does not have", f"answers about {source}; {_AGAIN}")
-    require(has_class, "without a trained class as new_category", f"one of {enumerate_first(labels.categories)}")
+    classes = enumerate_first(labels.categories)
+    require(labels.has_class, "without a trained class as new_category", f"one of {classes}")
     require(has_box, "without a box inside their image", "x0, y0, x1, y1 in pixels of the image")
+    require(changes, "whose error keeps class and box of the label", "another class or box, or the answer correct")
 
 
 def _is_consistent(answer: ReviewAnswer) -> bool:
@@ -174,12 +238,13 @@ def _keep(home: str, file: ReviewFile) -> tuple[str, dict[str, ReviewAnswer]]:
     entry = {**file.to_dict(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
     while True:
         before = {answer.suspect_id: answer for answer in load_answers(home)}
-        sequence = 1 + _last_sequence(paths.reviews)
+        sequence = max(_sequences(paths.reviews), default=0) + 1  # earlier entries may have been deleted
         if store.create_if_absent(paths.review(sequence), store.to_json(entry)):
+            store.sync(paths.reviews)
             return paths.review(sequence), before
 
 
-def _last_sequence(folder: str) -> int:
-    """Return the highest number of an entry, 0 without any; entries may have been deleted."""
+def _sequences(folder: str) -> list[int]:
+    """Return the numbers of the entries, in order; other files in the folder are none."""
     names = [file.path for file in store.list_files(folder)] if store.exists(folder) else []
-    return max((int(name.removesuffix(".json")) for name in names), default=0)
+    return [int(found[1]) for name in names if (found := _ENTRY.fullmatch(name))]

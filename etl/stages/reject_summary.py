@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.codes import REASONS
+from etl.enumeration import shorten
 from etl.stages.reject_cures import derive_cure
 
 _MOST_REASONS = 5  # in a message, which fits one screen
@@ -62,14 +63,9 @@ def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:
     for row in reasons[:_MOST_REASONS]:
         example = row.examples[0]
         yield f"  {row.reason}: {row}"
-        found, expected = _shorten(example["found"], _FOUND), _shorten(example["expected"], _EXPECTED)
+        found, expected = shorten(example["found"], _FOUND), shorten(example["expected"], _EXPECTED)
         yield f"    {example['where']}: found {found}, expected {expected}"
         if row.cure:
             yield f"    {row.cure}"
     if more := reasons[_MOST_REASONS:]:
         yield f"  and {sum(row.count for row in more)} rejects of {len(more)} other reasons"
-
-
-def _shorten(text: str, most: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[:most] + "…"
