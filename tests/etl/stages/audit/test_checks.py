@@ -257,6 +257,20 @@ def test_a_check_finds_its_fault_and_nothing_without_it(
     assert [row for row in check(sound) if row.code == code] == []
 
 
+SAID = {  # what a finding of CASES says of the numbers that its input holds
+    "stale_anchors": "anchors reach 70.0 % of these boxes, as many new ones 90.0 %",
+    "lookalike_classes": "car and van (31.0 % of 50 each)",
+    "class_overlap": "car and van (11 objects carry both)",
+}
+
+
+@pytest.mark.parametrize("code", SAID)
+def test_a_finding_says_the_numbers_it_rests_on(code: str) -> None:
+    check, faulty = next((case[0], case[4]) for case in CASES if case[1] == code)
+    (row,) = check(faulty)
+    assert SAID[code] in row.advice
+
+
 def test_every_check_has_a_case() -> None:
     assert {case[0] for case in CASES} == set(CHECKS)
 

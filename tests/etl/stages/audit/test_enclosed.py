@@ -71,12 +71,13 @@ def advice(audit: Audit) -> str | None:
 
 def test_the_finding_gives_the_numbers_of_boxes_inside_and_a_remedy_that_the_ontology_accepts() -> None:
     rows = [box for image in range(24) for box in scene(image, "one", "two", "two")]
+    rows.append((39, 700.0, 20.0, 8.0, 8.0, "one"))
     result = audited(rows)
     row = next(row for row in result.findings if row.code == "enclosing_classes")
     assert row.count == 48
     assert row.advice == (
-        "Classes whose boxes hold 80 % or more of the boxes of another class: disc around one (24 of 24); target "
-        "around disc (24 of 24), one (24 of 24), two (48 of 48). If they frame a scene, drop them (ontology.drop), for "
+        "Classes whose boxes hold 80 % or more of the boxes of another class: disc around one (24 of 25); target "
+        "around disc (24 of 24), one (24 of 25), two (48 of 48). If they frame a scene, drop them (ontology.drop), for "
         "their boxes take cells and tiles from the small ones. If the classes inside differ by place only, merge them "
         "(ontology.merge)."
     )

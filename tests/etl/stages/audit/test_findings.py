@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +247,43 @@ def test_a_finding_names_the_images_or_boxes_that_it_is_about(code: str) -> None
         of_place = {f"{one['file']}:{one['line']}": one for one in boxes}
         if code != "shared_cells":
             assert all(counted(images, [of_place[place]]) == 1 for place in row.files)
+
+
+def shares_of(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"([\d.]+) %", text)]
+
+
+def cells_with_several(boxes: list[Row], stride: int) -> int:
+    """The boxes whose centre lies in a cell with that of another."""
+    cells = [((row["x0"] + row["x1"]) // (2 * stride), (row["y0"] + row["y1"]) // (2 * stride)) for row in boxes]
+    return sum(cells.count(cell) > 1 for cell in cells)
+
+
+def test_the_shares_of_boxes_in_shared_cells_are_said_of_both_strides() -> None:
+    images, boxes = CASES["shared_cells"].speaks
+    boxes = [*boxes, box("a", 406, 406, 6, 6), box("a", 410, 406, 6, 6)]  # apart at stride 4
+    row = findings(images, boxes)["shared_cells"]
+    expected = [100 * cells_with_several(boxes, stride) / len(boxes) for stride in (8, 4)]
+    assert expected[0] > expected[1] > 0
+    assert shares_of(row.advice)[:2] == pytest.approx(expected, abs=0.05)
+
+
+def test_the_share_of_candidates_that_neighbours_take_is_said() -> None:
+    boxes = grid("a", 12, 40)
+    twice = [*boxes[:8], *(row | {"annotation_id": f"again {n}", "line": n} for n, row in enumerate(boxes))]
+    row = findings([image("a")], twice)["contested_boxes"]  # of 16 boxes one other takes half, of 4 none any
+    assert shares_of(row.advice)[0] == pytest.approx(100 * 16 * 0.5 / 20, abs=0.05)
+    assert (row.count, "16 boxes share half or more of theirs" in row.advice) == (16, True)
+
+
+def test_the_share_of_boxes_without_a_candidate_is_said() -> None:
+    boxes = [box("a", 25 * (n % 30), 30 * (n // 30), 5, 5) for n in range(60)]
+    row = findings([image("a")], boxes, assigner="point_in_box")["uncovered_boxes"]
+    starts = np.arange(0.125, 32, 0.25)  # of a box of 5 px; a cell of stride 8 has its centre at 4 px
+    of_stride = [[any(at < c < at + 5 for c in range(s // 2, 48, s)) for at in starts] for s in (8, 16, 32)]
+    covered = np.any([np.outer(held, held) for held in of_stride], axis=0)
+    assert shares_of(row.advice)[0] == pytest.approx(100 * (1 - covered.mean()), abs=3)
+    assert row.count == pytest.approx(shares_of(row.advice)[0] / 100 * 60, abs=0.5)
 
 
 STATISTICAL = ("tiny_labels", "tight_labels", "shared_cells", "contested_boxes", "nms_ceiling", "class_overlap",
