@@ -164,9 +164,11 @@ def suspects(dataset: str, name: str, file: str, user: GetUserDep) -> HTMLRespon
 def answers(dataset: str, name: str, user: GetUserDep) -> JSONResponse:
     """Return the imported answers by suspect, and whether the user may import more."""
     config = _config(dataset, "build", user)
-    known = {
-        row.suspect_id: {"answer": row.answer, "new_category": row.new_category} for row in load_answers(config.home)
-    }
+    try:
+        rows = load_answers(config.home)
+    except SpeckError as error:
+        return _json({"message": str(error)}, 503)
+    known = {row.suspect_id: {"answer": row.answer, "new_category": row.new_category} for row in rows}
     return _json({"answers": known, "may_import": _may_import(dataset, user)})
 
 
@@ -186,6 +188,8 @@ def post_answers(
         return _json({"message": str(error)}, 422)
     corrected = sum(done.errors.values())
     message = f"Answers imported: {done.answers:,}. Labels that the next build corrects: {corrected:,}."
+    if done.replaced:
+        message += f" Earlier answers replaced: {done.replaced:,}."
     return _json({"message": message, **done.to_dict()})
 
 

@@ -102,6 +102,9 @@ def test_a_viewer_sees_the_page_and_a_user_imports_answers(visitor, labels, home
     page.keyboard.press("c")
     page.locator("#send").click()
     page.get_by_text("Answers imported: 2. Labels that the next build corrects: 1.").wait_for()
+    assert page.locator("#send").is_disabled() and page.locator("#undo").is_disabled()
+    assert page.evaluate("localStorage.getItem(key)") == "{}"  # the dataset has them
+    first = page
     assert errors == others == []
     assert [(row.suspect_id, row.answer) for row in load_answers(home)] == [
         (labels[0], "error"),
@@ -112,3 +115,16 @@ def test_a_viewer_sees_the_page_and_a_user_imports_answers(visitor, labels, home
     with page.expect_download() as waiting:
         page.locator("#download").click()
     assert waiting.value.suggested_filename == "grown-answers.json"
+    page.evaluate("goTo(0)")
+    page.keyboard.press("c")  # this user takes the first one's error back
+    page.locator("#send").click()
+    page.get_by_text(
+        "Answers imported: 1. Labels that the next build corrects: 0. Earlier answers replaced: 1."
+    ).wait_for()
+    first.reload()
+    first.get_by_text("errors: 0, correct: 2").wait_for()  # the answer of the last import, not that of this browser
+    first.evaluate("goTo(2)")
+    first.keyboard.press("e")
+    first.locator("#send").click()
+    first.get_by_text("Answers imported: 1. Labels that the next build corrects: 1.").wait_for()
+    assert [row.answer for row in load_answers(home)] == ["correct", "correct", "error"]

@@ -6,23 +6,30 @@ const groupOf = (suspect) => `${suspect.kind}/${suspect.lookalike ?? suspect.sus
 const groups = new Map();
 for (const suspect of content.suspects) groups.set(groupOf(suspect), [...(groups.get(groupOf(suspect)) || []), suspect]);
 const key = `speck-review/${content.dataset}/${content.snapshot}`;
-let answers = {}; // by suspect_id: {answer, new_category}
+let imported = {}; // in Airflow: the answers that the dataset has, by suspect_id: {answer, new_category}
+let answers = {}; // those and the ones given here
 let current = 0; // in the list of the chosen kind
 
 const say = (text, failed = false) => {
   element("status").textContent = text;
   element("status").classList.toggle("failed", failed);
 };
+const isNew = (id) => {
+  const [given, known] = [answers[id], imported[id]];
+  return !!given && !(known && given.answer === known.answer && given.new_category === known.new_category);
+};
+const newAnswers = () => Object.fromEntries(Object.entries(answers).filter(([id]) => isNew(id)));
 const load = () => {
+  answers = { ...imported };
   try {
-    answers = JSON.parse(window.localStorage.getItem(key)) || {};
+    Object.assign(answers, JSON.parse(window.localStorage.getItem(key)));
   } catch {
     say("This browser keeps no data for this page: download the answers before you close it.", true);
   }
 };
 const save = () => {
   try {
-    window.localStorage.setItem(key, JSON.stringify(answers));
+    window.localStorage.setItem(key, JSON.stringify(newAnswers()));
   } catch {
     say("This browser keeps no data for this page: download the answers before you close it.", true);
   }
@@ -34,7 +41,7 @@ const texts = {
   missing: (s) => [`Is there an object without a label?`, "Error: add the box", "Correct: nothing is missing"],
   swapped: (s) => [`Labelled ${s.category}. Is the class wrong?`, "Error: change the class", `Correct: keep ${s.category}`],
   misplaced: (s) => [`Labelled ${s.category}. Does the suggested box fit the object better?`, "Error: take the suggested box", "Correct: keep the label"],
-  spurious: (s) => [`Labelled ${s.category}, but nothing was detected. Is it no such object?`, "Error: remove the label", "Correct: keep the label"],
+  spurious: (s) => [`Labelled ${s.category}. Is it no such object?`, "Error: remove the label", "Correct: keep the label"],
 };
 
 const rectangle = (box, window, name) => {
@@ -56,10 +63,12 @@ const drawBoxes = (suspect) => {
   );
   element("own").hidden = isMissing;
   element("suggestion").hidden = !suggested;
+  element("other").hidden = !suspect.labels.length;
 };
+const needsClass = (suspect) => suspect.kind === "missing" || suspect.kind === "swapped";
 const fillCategories = (suspect) => {
-  const select = element("category"), needed = suspect.kind === "missing" || suspect.kind === "swapped";
-  element("change").hidden = !needed;
+  const select = element("category");
+  element("change").hidden = !needsClass(suspect);
   element("change-label").textContent = suspect.kind === "missing" ? "Class of the new box" : "Right class";
   const names = content.categories.filter((name) => suspect.kind === "missing" || name !== suspect.category);
   select.replaceChildren(...names.map((name) => new Option(name, name)));
@@ -75,7 +84,7 @@ const describe = (suspect) => {
   const rows = {
     Kind: suspect.kind,
     "Chance of an error": percent(suspect.chance),
-    ...(suspect.suggested_category ? { "Detector sees": suspect.suggested_category } : {}),
+    ...(needsClass(suspect) ? { "Detector sees": suspect.suggested_category } : {}),
     Score: suspect.score.toFixed(2),
     Size: suspect.size,
     Image: suspect.path,
@@ -113,8 +122,9 @@ const showProgress = () => {
   const errors = all.filter((suspect) => answers[suspect.suspect_id].answer === "error").length;
   element("progress").value = visible;
   element("done").textContent =
-    `${visible} of ${shown.length} answered; of all answers ${errors} errors, ${all.length - errors} correct`;
-  for (const id of ["download", "send"]) element(id).disabled = !all.length;
+    `${visible} of ${shown.length} answered; errors: ${errors}, correct: ${all.length - errors}`;
+  element("download").disabled = !all.length;
+  element("send").disabled = !all.some((suspect) => isNew(suspect.suspect_id));
 };
 const show = () => {
   const list = listed(), suspect = list[current];
@@ -133,7 +143,7 @@ const show = () => {
   for (const name of ["error", "correct"]) element(name).classList.toggle("chosen", !!given && given.answer === name);
   element("back").disabled = current === 0;
   element("skip").disabled = current === list.length - 1;
-  element("undo").disabled = !given;
+  element("undo").disabled = !isNew(suspect.suspect_id);
 };
 const goTo = (place) => {
   current = Math.max(0, Math.min(place, listed().length - 1));
@@ -148,28 +158,33 @@ const nextOpen = () => {
 };
 const give = (answer) => {
   const suspect = listed()[current];
-  const needsClass = answer === "error" && (suspect.kind === "missing" || suspect.kind === "swapped");
-  const category = needsClass ? element("category").value : null;
-  if (needsClass && !category) return say("Choose a class first.", true);
-  for (const member of membersOf(suspect)) answers[member.suspect_id] = { answer, new_category: category };
+  const category = answer === "error" && needsClass(suspect) ? element("category").value : null;
+  if (category === "") return say("Choose a class first.", true);
+  for (const member of membersOf(suspect)) {
+    const isError = answer === "error" && member.category !== category; // a look-alike may have the class already
+    answers[member.suspect_id] = { answer: isError ? "error" : "correct", new_category: isError ? category : null };
+  }
   say("");
   save();
   nextOpen();
 };
 const takeBack = () => {
-  for (const member of membersOf(listed()[current])) delete answers[member.suspect_id];
+  for (const { suspect_id } of membersOf(listed()[current])) {
+    if (suspect_id in imported) answers[suspect_id] = imported[suspect_id];
+    else delete answers[suspect_id];
+  }
   save();
   show();
 };
 
-const file = () => ({
+const file = (given = answers) => ({
   dataset: content.dataset,
   snapshot: content.snapshot,
   answers: content.suspects
-    .filter((suspect) => suspect.suspect_id in answers)
+    .filter((suspect) => suspect.suspect_id in given)
     .map((suspect) => {
       const { suspect_id, kind, image_id, path, annotation_id, box, category } = suspect;
-      const { answer, new_category } = answers[suspect_id];
+      const { answer, new_category } = given[suspect_id];
       const new_box = answer === "error" && kind === "misplaced" ? suspect.suggested_box : null;
       return { suspect_id, kind, image_id, path, annotation_id, box, category, answer, new_category, new_box };
     }),
@@ -186,12 +201,11 @@ const askServer = async () => {
   if (!location.protocol.startsWith("http")) return;
   try {
     const response = await fetch("answers", { headers: { Accept: "application/json" } });
-    if (!response.ok) return;
+    if (response.status === 404) return; // a server of files
     const server = await response.json();
-    for (const suspect of content.suspects) {
-      const known = server.answers[suspect.suspect_id];
-      if (known && !(suspect.suspect_id in answers)) answers[suspect.suspect_id] = known;
-    }
+    if (!response.ok) return say(server.message, true);
+    imported = server.answers;
+    answers = { ...imported, ...answers };
     element("send").hidden = !server.may_import;
     if (!server.may_import) say("You may look at the suspects, but not import answers: that needs the right to trigger builds.");
     show();
@@ -200,16 +214,19 @@ const askServer = async () => {
   }
 };
 const send = async () => {
+  const sent = newAnswers();
   element("send").disabled = true;
   try {
     const headers = { "Content-Type": "application/json" };
-    const response = await fetch("answers", { method: "POST", headers, body: JSON.stringify(file()) });
+    const response = await fetch("answers", { method: "POST", headers, body: JSON.stringify(file(sent)) });
     const result = await response.json();
     say(result.message, !response.ok);
+    if (response.ok) Object.assign(imported, sent);
+    save();
   } catch {
     say("The answers could not be sent; download them instead.", true);
   }
-  showProgress();
+  show();
 };
 
 const actions = {
@@ -220,11 +237,27 @@ for (const [id, action] of Object.entries(actions)) element(id).addEventListener
 const keys = { e: "error", c: "correct", s: "skip", arrowright: "skip", arrowleft: "back", b: "hide", u: "undo" };
 document.addEventListener("keydown", (event) => {
   const id = keys[event.key.toLowerCase()];
-  if (!id || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+  if (event.target.tagName === "SELECT") {
+    if (event.key === "Enter" || event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (!id || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
+  if (event.repeat && id !== "skip" && id !== "back") return; // a key that is held answers once
   if (!element(id).disabled) actions[id]();
 });
 element("kind").addEventListener("change", () => goTo(0));
+for (const select of [element("kind"), element("category")]) {
+  let byPointer = false;
+  select.addEventListener("pointerdown", () => { byPointer = true; });
+  select.addEventListener("keydown", () => { byPointer = false; });
+  select.addEventListener("change", () => byPointer && select.blur()); // the keys are for answers again
+}
+window.addEventListener("storage", (event) => {
+  if (event.key !== key) return; // the page is open twice
+  load();
+  show();
+});
 load();
 current = Math.max(0, listed().findIndex((suspect) => !(suspect.suspect_id in answers)));
 show();

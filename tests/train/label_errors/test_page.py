@@ -190,7 +190,7 @@ def test_keys_give_answers_that_the_import_understands(tmp_path: Path) -> None:
     for row, own in zip(given.answers, (suspects[0], suspects[1], suspects[3]), strict=True):
         assert (row.suspect_id, row.annotation_id, row.box) == (own.suspect_id, own.annotation_id, own.box)
     assert found["question"].startswith("3 of 4: Labelled car. Does the suggested box fit")
-    assert found["progress"] == "3 of 4 answered; of all answers 2 errors, 1 correct"
+    assert found["progress"] == "3 of 4 answered; errors: 2, correct: 1"
     assert found["stored"].keys() == {row.suspect_id for row in given.answers}
 
 
@@ -227,6 +227,86 @@ def test_one_answer_settles_all_that_look_alike_unless_they_are_answered_one_by_
 
 
 @browser
+def test_a_look_alike_that_has_the_chosen_class_already_is_correct(tmp_path: Path) -> None:
+    suspects = rank(
+        suspect("swapped", n, lookalike="g", category=category, suggested_category="bus")
+        for n, category in enumerate(["car", CLASSES[1]])
+    )
+    script = PRESS + f'element("category").value = {json.dumps(CLASSES[1])}; press("e"); report(file().answers);'
+    found = reported(opened(tmp_path, rendered(suspects), script.replace("</", "<\\/"), "--dump-dom").stdout)
+    assert [(row["answer"], row["new_category"]) for row in found] == [("error", CLASSES[1]), ("correct", None)]
+
+
+@browser
+def test_a_key_that_is_held_gives_one_answer(tmp_path: Path) -> None:
+    suspects = rank(suspect("missing", number) for number in range(5))
+    script = (
+        PRESS
+        + """
+    const hold = (key) => document.dispatchEvent(new KeyboardEvent("keydown", {key, repeat: true}));
+    press("e"); hold("e"); hold("e"); const given = file().answers.length;
+    press("ArrowRight"); hold("ArrowRight"); report([given, element("question").textContent]);
+    """
+    )
+    given, question = reported(opened(tmp_path, rendered(suspects), script, "--dump-dom").stdout)
+    assert given == 1 and question.startswith("4 of 5")
+
+
+@browser
+def test_keys_answer_again_after_a_class_was_chosen_with_the_mouse(tmp_path: Path) -> None:
+    script = (
+        PRESS
+        + """
+    const select = element("category"), focused = () => document.activeElement === select;
+    const change = () => select.dispatchEvent(new Event("change"));
+    select.focus(); select.dispatchEvent(new PointerEvent("pointerdown")); change(); const mouse = focused();
+    select.focus(); select.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown", bubbles: true})); change();
+    const arrows = focused(); select.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+    report([mouse, arrows, focused()]);
+    """
+    )
+    html = rendered(rank([suspect("missing", 0)]))
+    assert reported(opened(tmp_path, html, script, "--dump-dom").stdout) == [False, True, False]
+
+
+@browser
+def test_answers_given_in_another_window_are_kept(tmp_path: Path) -> None:
+    suspects = rank(suspect("spurious", number) for number in range(3))
+    script = (
+        PRESS
+        + """
+    const other = {[shown[2].suspect_id]: {answer: "correct", new_category: null}};
+    localStorage.setItem(key, JSON.stringify(other));
+    window.dispatchEvent(new StorageEvent("storage", {key})); press("e");
+    report([element("done").textContent, Object.keys(JSON.parse(localStorage.getItem(key))).length]);
+    """
+    )
+    found = reported(opened(tmp_path, rendered(suspects), script, "--dump-dom").stdout)
+    assert found == ["2 of 3 answered; errors: 1, correct: 1", 2]
+
+
+@browser
+def test_the_page_names_a_class_of_the_detector_and_other_labels_only_where_there_are_some(tmp_path: Path) -> None:
+    suspects = rank(suspect(kind, number) for number, kind in enumerate(KINDS))
+    pictures = {row.suspect_id: close_up()._replace(labels=()) for row in suspects[1:]}
+    pictures[suspects[0].suspect_id] = close_up()
+    html = page.render(suspects, pictures, dataset="cars", snapshot=SNAPSHOT, categories=CLASSES)
+    script = (
+        PRESS
+        + """
+    const rows = listed().map((row, place) => {
+      goTo(place);
+      return [row.kind, element("about").textContent.includes("Detector sees"), !element("other").hidden];
+    });
+    report(rows);
+    """
+    )
+    assert reported(opened(tmp_path, html, script, "--dump-dom").stdout) == [
+        ["missing", True, True], ["swapped", True, False], ["misplaced", False, False], ["spurious", False, False]
+    ]  # fmt: skip
+
+
+@browser
 def test_the_filter_shows_one_kind(tmp_path: Path) -> None:
     suspects = rank(suspect(kind, number) for number, kind in enumerate(KINDS * 2))
     script = (
@@ -237,7 +317,7 @@ def test_the_filter_shows_one_kind(tmp_path: Path) -> None:
     """
     )
     question, kinds = reported(opened(tmp_path, rendered(suspects), script, "--dump-dom").stdout)
-    assert question.startswith("1 of 2: Labelled car, but nothing was detected") and kinds == ["spurious"] * 2
+    assert question.startswith("1 of 2: Labelled car. Is it no such object?") and kinds == ["spurious"] * 2
 
 
 @browser
