@@ -8,8 +8,8 @@ from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
 from etl.numbers import DASH, count, decimal, percent
-from etl.reports.box_figures import box_figures, class_heat_table, image_size_figure
-from etl.reports.charts import bar_chart, grouped_bars, heat_map, histogram, stacked_bars
+from etl.reports.box_figures import box_figures, class_heat_table, image_size_figure, width_height_figure
+from etl.reports.charts import bar_chart, grouped_bars, histogram, stacked_bars
 from etl.reports.class_tables import (
     ONTOLOGY_HEAD,
     SIZE_HEAD,
@@ -22,7 +22,7 @@ from etl.reports.page import render
 from etl.reports.svg import Figure
 from etl.schema import LEFT_OUT
 from etl.stages.audit import learning
-from etl.stages.audit.model import Audit, Configuration, Histogram2D, ImageQuality, Resolution, SizeTable, SourceView
+from etl.stages.audit.model import Audit, Configuration, ImageQuality, Resolution, SizeTable, SourceView
 from etl.stages.audit.sample_size import LEAST
 from etl.stages.split_rows import group_rows, left_out_rows, size_rows
 from etl.stages.splitting.report import SplitReport
@@ -203,7 +203,7 @@ def _size_figures(audit: Audit) -> Iterator[Figure]:
         {name: [_hundred(dataset[name]), _hundred(coco[name])] for name in coco},
         ["this dataset", "COCO"],
     )
-    yield _width_height(audit.histograms.wh)
+    yield width_height_figure(audit)
     splits = {name: row.values() for name, row in audit.sizes_network.items() if sum(row.values()) >= LEAST}
     if len(splits) > 1:
         yield stacked_bars(
@@ -235,22 +235,6 @@ def _lengths(audit: Audit) -> Figure:
         bins.counts[first : last + 1],
         unit="network px",
         marks=marks,
-    )
-
-
-def _width_height(bins: Histogram2D) -> Figure:
-    counts, edges = bins.counts, [0.0, *bins.edges]
-    left, right = _filled([sum(row[column] for row in counts) for column in range(len(edges))])
-    low, high = _filled([sum(row) for row in counts])
-    return heat_map(
-        "Width and height",
-        "Boxes by width and height in source pixels; each cell is half an octave wide and named by its lower edge. "
-        "Square boxes lie on the diagonal.",
-        [f"{edge:.3g}" for edge in edges[left : right + 1]],
-        [f"{edge:.3g}" for edge in edges[low : high + 1]][::-1],
-        [row[left : right + 1] for row in counts[low : high + 1]][::-1],
-        x_label="width, px",
-        y_label="height, px",
     )
 
 
@@ -334,8 +318,8 @@ def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]
     ends = [*_PER_IMAGE[1:], max(2000, (most or 0) + 1)]
     yield histogram(
         "Boxes per image",
-        f"Images by how many trained boxes they hold, from none (leftmost bar) to {count(most)}; the bars are "
-        "not equally wide.",
+        f"Images by how many trained boxes they hold, from none (leftmost bar) to {count(most)}; the "
+        "ranges of the bars widen.",
         [0, *ends[: last + 1]],
         total[: last + 1],
         unit="boxes",
@@ -354,7 +338,7 @@ def _quality_figures(quality: ImageQuality) -> Iterator[Figure]:
         yield grouped_bars(
             title,
             f"The {caption}: lower quartile and median of the objects by size in source pixels, over "
-            f"{quality.images} images measured at full size.",
+            f"{quality.images} images measured at full size. Sizes of fewer than {LEAST} objects are left out.",
             {
                 f"{px} px": [None if (row := percentiles[size]) is None else row[percentile] for percentile in (25, 50)]
                 for size, px in zip(BUCKETS, SIZE_RANGES, strict=True)

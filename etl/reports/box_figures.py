@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from etl.boxes import BUCKETS, SIZE_RANGES
 from etl.numbers import count
 from etl.reports.charts import bar_chart, heat_map
@@ -33,7 +35,7 @@ def _centres(rows: Sequence[Sequence[int]], total: int) -> Figure:
     return heat_map(
         "Where boxes lie",
         f"Boxes by the place of their centre, in per cent of the width and height of the image; cells are named by "
-        f"their left and upper edges. The darkest holds {count(most)} of {count(total)} boxes: {-step * x} to "
+        f"their left and upper edges. The fullest holds {count(most)} of {count(total)} boxes: {-step * x} to "
         f"{step - step * x} % from the left, {-step * y} to {step - step * y} % from the top.",
         edges,
         edges,
@@ -59,6 +61,24 @@ def _aspects(audit: Audit) -> Figure:
     )
 
 
+def width_height_figure(audit: Audit) -> Figure:
+    """Return the boxes by width and height, both axes over one range: square boxes lie on the diagonal."""
+    bins = audit.histograms.wh
+    cells = np.argwhere(np.array(bins.counts)).ravel()  # rows and columns of those with a box
+    first, last = int(cells.min(initial=len(bins.edges))), int(cells.max(initial=0))
+    edges = [f"{edge:.3g}" for edge in (0.0, *bins.edges)][first : last + 1]
+    return heat_map(
+        "Width and height",
+        "Boxes by width and height in source pixels; each cell is half an octave wide and named by its lower edge. "
+        "Square boxes lie on the diagonal.",
+        edges,
+        edges[::-1],
+        [row[first : last + 1] for row in bins.counts[first : last + 1]][::-1],
+        x_label="width, px",
+        y_label="height, px",
+    )
+
+
 def image_size_figure(audit: Audit) -> Figure:
     """Return the images by their size, the most frequent first, all others together last."""
     bars = dict(audit.image_sizes)
@@ -71,7 +91,7 @@ def image_size_figure(audit: Audit) -> Figure:
 
 
 class HeatCell(NamedTuple):
-    """The text of a cell, and how dark it is, 0 to 1."""
+    """The text of a cell, and how strong its colour is, 0 to 1."""
 
     text: str
     depth: float
@@ -108,6 +128,6 @@ def class_heat_table(audit: Audit) -> HeatTable | None:
         groups=splits,
         columns=[f"{px} px" for px in SIZE_RANGES],
         rows=cells,
-        caption="Boxes of each class by split and size at the network, tiled; the darker, the more boxes (by square "
-        f"root).{more}",
+        caption="Boxes of each class by split and size at the network, tiled; the stronger the colour, the more boxes "
+        f"(by square root).{more}",
     )

@@ -121,7 +121,7 @@ def histogram(
     unit: str = "",
     marks: Mapping[str, float] | None = None,
 ) -> svg.Figure:
-    """Return equally wide bars between the [N + 1] edges, labelled at the edges, with marked values between them."""
+    """Return equally wide bars of counts between the [N + 1] labelled edges, with marked values between them."""
     if len(edges) != len(counts) + 1:
         raise ValueError(f"{len(counts)} bars need {len(counts) + 1} edges, not {len(edges)}")
     left, right, top, high = 40.0, svg.WIDTH - 8.0, 18.0, 140.0
@@ -130,6 +130,8 @@ def histogram(
     highest = max([*counts, 0])
     parts = []
     for value in svg.ticks(highest):
+        if value != round(value):  # nothing is counted in fractions
+            continue
         y = base - high * svg.share(value, highest)
         parts += [svg.rule(left, y, right, y), svg.text(left - 5, y + 3.5, svg.short(value), anchor="end", kind="tick")]
     for index, value in enumerate(counts):
@@ -207,7 +209,7 @@ def heat_map(
     x_label: str = "",
     y_label: str = "",
 ) -> svg.Figure:
-    """Return a grid of cells, the darker the larger (by square root); `values[row][column]`, first row on top."""
+    """Return a grid of cells, coloured by the square root of its value; `values[row][column]`, first row on top."""
     gutter = svg.gutter(dict.fromkeys(rows)) if rows else 20.0
     top = 18.0 if y_label else 6.0
     wide = (svg.WIDTH - gutter - 6) / max(len(columns), 1)

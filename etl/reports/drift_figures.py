@@ -38,11 +38,11 @@ def drift_figures(drift: Drift) -> Iterator[Figure]:
     for row in drift.measures:
         title, counted, axis = _NAMES[row.name]
         groups = {name: [100 * trained, 100 * new] for name, trained, new in _shares(row)}
-        lower = f", by {axis}, each bar named by its lower edge" if row.edges else ""
+        lower = ", each bar named by its lower edge" if row.edges else ""
         some = f" The {len(groups)} classes that differ most." if len(row.classes) > len(groups) else ""
         yield grouped_bars(
             f"New images: {title.lower()}",
-            f"Per cent of the {counted}{lower}: distance {decimal(row.distance, 2)}, "
+            f"Per cent of the {counted}, by {axis}{lower}: distance {decimal(row.distance, 2)}, "
             f"limit {decimal(row.limit, 2)}.{some}",
             groups,
             ["trained on", "new"],

@@ -87,7 +87,7 @@ def value_range(values: Sequence[float]) -> tuple[float, float]:
 
 def ticks(highest: float) -> list[float]:
     """Return up to five round numbers above 0 and not above the highest."""
-    return [] if highest < 1e-200 else scale(0.0, highest, 4)[1:]  # zero, or too small to divide
+    return [] if highest < 1e-200 else scale(0.0, highest, 5)[1:]  # zero, or too small to divide
 
 
 def scale(low: float, high: float, most: int) -> list[float]:

@@ -248,7 +248,7 @@ def test_new_images_are_compared_with_the_snapshot_of_the_champion_else_with_the
     audit = audited(folder)
     assert audit.since.drift is not None
     assert (audit.since.drift.trained, sum(audit.since.drift.new.values())) == (24, 24)
-    assert "24 images are new since the last snapshot and" in advice(audit, "drifted_images")
+    assert "24 images in a split are new since the last snapshot and" in advice(audit, "drifted_images")
     assert "in brightness, contrast." in advice(audit, "drifted_images")
     second = snapshot_of(folder)
     assert audited(folder).since.drift is None  # the second snapshot holds the night
@@ -257,4 +257,4 @@ def test_new_images_are_compared_with_the_snapshot_of_the_champion_else_with_the
     champion.promote(first.home, "m1", "a test", over=None)
     audit = audited(folder)
     assert second.id != first.id
-    assert "24 images are new since the snapshot of the champion and" in advice(audit, "drifted_images")
+    assert "24 images in a split are new since the snapshot of the champion and" in advice(audit, "drifted_images")

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 from etl import schema
 from etl.by_size import BySize
 from etl.reports import audit_page, charts
+from etl.reports.box_figures import width_height_figure
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, count_labels
@@ -181,6 +182,32 @@ def test_bars_of_plots_with_the_same_highest_value_may_be_compared() -> None:
     half, whole = (charts.grouped_bars("t", "s.", {"a": [value]}, ["b"], highest=1.0).svg for value in (0.5, 1.0))
     tall = [float(height) for svg in (half, whole) for height in re.findall(r'height="([\d.]+)"><title>a, b', svg)]
     assert tall == [65.0, 130.0]
+
+
+def test_counts_have_no_fractions_on_their_scale() -> None:
+    assert re.findall(r">([\d.]+)</text>", charts.histogram("t", "s.", [0, 1, 2], [1, 0]).svg) == ["1", "0", "1", "2"]
+
+
+def test_square_boxes_lie_on_the_diagonal_of_width_and_height() -> None:
+    image = {"image_id": "a", "path": "a.jpg", "width": 900, "height": 900, "split": "train"}
+    rows = [
+        {"annotation_id": str(n), "image_id": "a", "category": "car", "x0": 0.0, "y0": 0.0, "x1": w, "y1": h}
+        for n, (w, h) in enumerate([(9.0, 70.0), (20.0, 20.0), (70.0, 70.0), (300.0, 70.0)])
+    ]
+    part = LabelPart(schema.table(schema.IMAGES, [image]), schema.table(schema.ANNOTATIONS, rows), 640, 640)
+    drawn = width_height_figure(conclude(count_labels(part), Context(tile_size=640, image_size=640))).svg
+    cells = re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*><title>(\d+), (\d+): 1<', drawn)
+    assert {(high, wide) for *_, high, wide in cells} == {("64", "8"), ("16", "16"), ("64", "64"), ("64", "256")}
+    at = {(high, wide): (float(x), float(y)) for x, y, high, wide in cells}
+    columns = sorted({float(x) for x in re.findall(r'class="track" x="([\d.]+)"', drawn)})
+    lines = sorted({float(y) for y in re.findall(r'class="track" x="[\d.]+" y="([\d.]+)"', drawn)}, reverse=True)
+    for x, y in (at["16", "16"], at["64", "64"]):  # as far up as to the right
+        assert columns.index(x) == lines.index(y)
+
+
+def test_no_sentence_takes_a_full_cell_for_a_dark_one() -> None:
+    """On a dark page it is the brightest."""
+    assert not re.search("darke(r|st)", audit_page.audit_page(made(40)))
 
 
 def many_classes(number: int, boxes: int = 3) -> Audit:

@@ -108,3 +108,22 @@ def test_a_page_of_a_thousand_classes_is_not_much_longer_than_one_of_two(
         high.append(int(re.search(r"<title>high (\d+)</title>", dom)[1]))
     assert high[1] < most
     assert high[1] < 2 * high[0]
+
+
+def test_on_a_phone_only_tables_are_wider_than_the_page_and_their_captions_are_not(tmp_path: Path) -> None:
+    measure = """<script>
+      const widest = (all) => Math.max(...[...all].map((one) => one.getBoundingClientRect().right));
+      const shown = [document.documentElement.scrollWidth, widest(document.querySelectorAll("caption span")),
+                     widest(document.querySelectorAll("table"))];
+      document.title = "wide " + shown.map(Math.round).join(" ");
+    </script></body>"""
+    audit = many_classes(20)
+    name = "photo_jpg.rf." + "0ad28bcf2a5572402f5f763" * 6  # cannot wrap at a blank
+    finding = audit.findings[0].model_copy(update={"advice": f"Rejected: {name}.jpg."})
+    long = tmp_path / "long.html"
+    long.write_text(
+        audit_page(audit.model_copy(update={"findings": (finding,)}), title="species").replace("</body>", measure)
+    )
+    dom = chromium(long, "--dump-dom", f"--window-size={PHONE[0]},{PHONE[1]}").stdout
+    page_wide, captions, tables = map(int, re.search(r"<title>wide (\d+) (\d+) (\d+)</title>", dom).groups())
+    assert page_wide <= PHONE[0] and captions <= PHONE[0] < tables

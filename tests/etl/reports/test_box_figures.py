@@ -22,7 +22,7 @@ def test_the_caption_names_the_cell_with_the_most_boxes() -> None:
     centres = np.array(result.centres)
     y, x = np.unravel_index(centres.argmax(), centres.shape)
     figure = next(box_figures(result))
-    assert f"The darkest holds {centres.max()} of {centres.sum()} boxes: " in figure.caption
+    assert f"The fullest holds {centres.max()} of {centres.sum()} boxes: " in figure.caption
     assert f"{5 * x} to {5 * x + 5} % from the left, {5 * y} to {5 * y + 5} % from the top." in figure.caption
     cells = re.findall(r"<title>(\d+), (\d+): (\d+)</title>", figure.svg)
     assert {(int(top) // 5, int(left) // 5, int(n)) for top, left, n in cells} == {

@@ -27,8 +27,8 @@ def drifted_images(data: CheckInput) -> Iterator[Finding]:
     new = sum(drift.new.values())
     in_val = f"val holds {drift.new['val']:,} of them." if drift.new.get("val") else "val holds none of them."
     advice = (
-        f"{new:,} images are new since {data.context.drift_since} and differ from the {drift.trained:,} older ones in "
-        f"{', '.join(_name(row) for row in drifted)}. {' '.join(map(describe, drifted))} {in_val} "
+        f"{new:,} images in a split are new since {data.context.drift_since} and differ from the {drift.trained:,} "
+        f"older ones in {', '.join(_name(row) for row in drifted)}. {' '.join(map(describe, drifted))} {in_val} "
         "Look at a few: another place, height, season, camera or way of labelling?"
     )
     yield finding("drifted_images", advice, count=new)

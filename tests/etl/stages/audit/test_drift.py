@@ -94,7 +94,7 @@ def test_a_changed_measure_is_named_with_the_shares_where_it_differs_most(measur
     assert finding.count == NEW
     name = {"size": "object size"}.get(measure, measure)
     advice = finding.advice
-    assert advice.startswith("60 images are new since the snapshot of the champion and differ from the 60 older ones")
+    assert advice.startswith("60 images in a split are new since the snapshot of the champion and differ from the 60 ")
     assert f" older ones in {name}." in advice
     assert f"{100 * below(new, edge):.1f} % of the new" in advice
     assert f"under {edge:.3g}" in advice
