@@ -17,16 +17,16 @@ _YELLOW, _RED = (255, 214, 10), (255, 60, 60)
 _BESIDE, _APART = 1, 3  # px between a box and its line, and the line of the marked box: neither covers it
 
 
-def close_up(pixels: Pixels, boxes: Boxes, marked: Sequence[float]) -> Pixels:
+def close_up(pixels: Pixels, boxes: Boxes, marked: Sequence[float], side: int = SIDE) -> Pixels:
     """Return a box of an RGB image [H, W, 3] with its surroundings, a red line around it and yellow ones around others.
 
     What is smaller than the picture is enlarged by a whole factor, without smoothing.
     """
     window = _window(marked, (pixels.shape[1], pixels.shape[0]))
     x0, y0, x1, y1 = window.tolist()
-    zoom = max(SIDE // max(x1 - x0, y1 - y0), 1)
+    zoom = max(side // max(x1 - x0, y1 - y0), 1)
     part = pixels[y0:y1, x0:x1].repeat(zoom, axis=0).repeat(zoom, axis=1)
-    picture, scale = _shrink(part, SIDE)
+    picture, scale = _shrink(part, side)
     offset, scale = np.tile(window[:2], 2), scale * zoom
     _draw(picture, (boxes[touches(boxes, window)] - offset) * scale, _YELLOW, _BESIDE)
     _draw(picture, (as_boxes(marked) - offset) * scale, _RED, _APART)

@@ -127,7 +127,13 @@ def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Lab
     pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.annotations, labels.objects)
     before, split = _audit_before(work.config), split_check.load_report(work)
     page = audit_page(
-        audit, pictures.fullest, title=work.config.name, before=before, split=split, pictures=pictures.of_findings
+        audit,
+        pictures.fullest,
+        title=work.config.name,
+        before=before,
+        split=split,
+        pictures=pictures.of_findings,
+        examples=pictures.of_classes,
     )
     store.write_json(work.path("audit", AUDIT_JSON), audit.to_dict())
     store.write_bytes(work.path("audit", AUDIT_HTML), page.encode())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.boxes import Boxes, corners, from_table
+from etl.boxes import Boxes, as_boxes, corners, from_table
 from etl.config import Config
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
@@ -19,21 +20,25 @@ from etl.imaging.codec import Pixels
 from etl.imaging.wide import Range
 from etl.jobs.parts import image_count
 from etl.sources.images import applied_orientation, pixel_settings, read_image
+from etl.stages.audit.class_examples import choose_class_examples
 from etl.stages.audit.examples import TWO_READINGS, Example, choose_examples, fullest_images
 from etl.storage.work import WorkDir
 
 _FULL_SIDE = 560  # px: of images with many boxes, and of an image in two readings
+_CLASS_SIDE = 192  # px: of examples of a class
 _QUALITY = 80
-_MOST_BYTES = 700_000  # of all pictures: a third more on the page
+_MOST_BYTES = 1_000_000  # of all pictures: a third more on the page
+_FOR_FINDINGS = 0.7  # of these bytes at most; what they leave is for examples of classes
 
 Picture = tuple[str, bytes]  # caption and JPEG
 
 
 class Pictures(NamedTuple):
-    """The pictures of the page: of each finding by its code, and the images with the most trained boxes."""
+    """The pictures of the page: of each finding by its code, of the fullest images, and of classes by their name."""
 
     of_findings: Mapping[str, Sequence[Picture]]
     fullest: Sequence[Picture]
+    of_classes: Mapping[str, Sequence[Picture]]
 
 
 @dataclass(frozen=True)
@@ -61,27 +66,36 @@ def draw_pictures(
     annotations: pa.Table,
     trained: pa.Table,
 ) -> Pictures:
-    """Return pictures of the images and boxes that findings name, and of the images with the most trained boxes.
+    """Return pictures of the images and boxes that findings name, of the fullest images, and examples of each class.
 
     `annotations` are the boxes as written, which findings name. What exceeds the size of a page is left out, later
-    examples first.
+    examples and rarer classes first.
     """
     chosen = [*fullest_images(images, trained), *choose_examples(findings, images, annotations)]
-    parts = _parts(work, chosen, annotations, trained)
+    of_class = choose_class_examples(images, trained)
+    parts = _parts(work, [*chosen, *chain(*of_class.values())], annotations, trained)
     drawn = cluster.map(draw_examples, parts, label="audit pictures", images=image_count)
     pictures = {
-        (example.code, example.caption): data
+        example: (example.caption, data)
         for part, of_image in zip(parts, drawn, strict=True)
         for example, data in zip(part.examples, of_image, strict=True)
     }
     of_findings: dict[str, list[Picture]] = {"": []}
-    room = _MOST_BYTES
-    for example in chosen:
-        data = pictures[example.code, example.caption]
-        room -= len(data)
-        if room >= 0:
-            of_findings.setdefault(example.code, []).append((example.caption, data))
-    return Pictures(of_findings, of_findings.pop(""))
+    shown = _within(_FOR_FINDINGS * _MOST_BYTES, [[pictures[example]] for example in chosen])
+    for example, (picture,) in zip(chosen, shown, strict=False):
+        of_findings.setdefault(example.code, []).append(picture)
+    room = _MOST_BYTES - sum(len(data) for of_code in of_findings.values() for _, data in of_code)
+    classes = _within(room, [[pictures[example] for example in examples] for examples in of_class.values()])
+    return Pictures(of_findings, of_findings.pop(""), dict(zip(of_class, classes, strict=False)))
+
+
+def _within(room: float, sets: Iterable[list[Picture]]) -> Iterator[list[Picture]]:
+    """Yield the first sets of pictures that together have at most so many bytes."""
+    for pictures in sets:
+        room -= sum(len(data) for _, data in pictures)
+        if room < 0:
+            return
+        yield pictures
 
 
 def _parts(work: WorkDir, examples: Iterable[Example], annotations: pa.Table, trained: pa.Table) -> list[PicturePart]:
@@ -110,10 +124,12 @@ def draw_examples(part: PicturePart) -> list[bytes]:
 
 
 def _draw(part: PicturePart, example: Example, pixels: Pixels) -> Pixels:
-    if example.box is not None:
-        return close_up.close_up(pixels, part.written, corners(example.box))
     if example.code == TWO_READINGS:
         return _both_readings(part)
+    if example.box is not None and example.code:
+        return close_up.close_up(pixels, part.written, corners(example.box))
+    if example.box is not None:
+        return close_up.close_up(pixels, as_boxes([]), corners(example.box), _CLASS_SIDE)
     if example.code:
         return close_up.overview(pixels, part.written, close_up.SIDE)
     return close_up.overview(pixels, part.trained, _FULL_SIDE)

@@ -30,6 +30,7 @@ from etl.stages.splitting.report import SplitReport
 _PER_IMAGE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 1000)  # boxes, lower edges of the bars
 _MOST_CLASSES = 20
 _MOST_GROUPS = 20
+_OPEN_EXAMPLES = 4  # classes whose examples are not folded
 
 
 def audit_page(
@@ -40,11 +41,12 @@ def audit_page(
     before: Audit | None = None,
     split: SplitReport | None = None,
     pictures: Mapping[str, Sequence[tuple[str, bytes]]] = MappingProxyType({}),
+    examples: Mapping[str, Sequence[tuple[str, bytes]]] = MappingProxyType({}),
 ) -> str:
     """Return the audit as one HTML page.
 
     Thumbnails are captions with the JPEG bytes of images with boxes drawn, `pictures` those of each finding by its
-    code; `before` is the audit of the last snapshot, `split` the report of the split.
+    code, `examples` those of each class; `before` is the audit of the last snapshot, `split` the report of the split.
     """
     classes = audit.objects_by_class
     return render(
@@ -71,6 +73,9 @@ def audit_page(
         source=[] if audit.source is None else list(_source_tables(audit, audit.source)),
         thumbnails=list(thumbnails),
         pictures=pictures,
+        examples=list(examples.items()),
+        open_examples=_OPEN_EXAMPLES,
+        used_classes=sum(boxes > 0 for boxes in classes.values()),
         split=split,
         split_tables=[] if split is None else list(_split_tables(split)),
         resolution_table=list(_resolution_rows(audit)) if audit.objects >= LEAST else [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ TWO_READINGS = "unknown_rotation"  # finding whose images are shown rotated and 
 Row = Mapping[str, Any]  # of the images or annotations table
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Example:
     """A picture to draw: an image, or one of its boxes with the surroundings."""
 
-    code: str  # of the finding; empty of an image with many boxes
+    code: str  # of the finding; empty of an image with many boxes, and of an example of a class
     caption: str
     image: Row
     box: Row | None = None

@@ -237,6 +237,44 @@ def test_a_page_of_a_thousand_classes_is_small_and_folds_its_tables() -> None:
     assert "The first 20 of 1\u202f000 rows." in unfolded
 
 
+def shown_examples(audit: Audit, classes: int, size: int = 5_000) -> dict[str, list[tuple[str, bytes]]]:
+    """Pictures of the classes with the most boxes."""
+    jpeg = np.random.default_rng(1).bytes(size)
+    ranked = sorted(audit.objects_by_class, key=lambda name: (-audit.objects_by_class[name], name))
+    return {name: [(f"smallest, {n} px, {n}.jpg", jpeg) for n in range(3)] for name in ranked[:classes]}
+
+
+def test_examples_of_a_thousand_classes_are_bounded_and_mostly_folded() -> None:
+    result = many_classes(1000, boxes=25)
+    jpeg = np.random.default_rng(0).bytes(35_000)
+    pictures = {row.code: [(f"{n}", jpeg) for n in range(4)] for row in result.findings[:5]}  # 700 kB
+    html = audit_page.audit_page(result, title="species", pictures=pictures, examples=shown_examples(result, 20))
+    assert len(html.encode()) <= 2_000_000
+    section = html.split("<h2>Examples of each class</h2>")[1].split("</section>")[0]
+    assert "Shown are the 20 classes with the most boxes of 1000." in text_of(section)
+    opened, folded = section.split("<details>")
+    assert (opened.count("<h3>"), folded.count("<h3>")) == (4, 16)
+    assert "16 more classes" in text_of(folded)
+    names = re.findall(r"<h3>(.*?) <small>(\d+) boxes</small>", section)
+    counts = [int(boxes) for _, boxes in names]
+    assert counts == sorted(result.objects_by_class.values(), reverse=True)[:20]
+    assert [result.objects_by_class[name] for name, _ in names] == counts
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 5])
+def test_nothing_is_said_of_other_classes_where_each_has_examples(number: int) -> None:
+    result = many_classes(number)
+    result = result.model_copy(update={"classes": {**result.classes, "unused": {}}})
+    html = audit_page.audit_page(result, examples=shown_examples(result, number))
+    section = html.split("<h2>Examples of each class</h2>")[1].split("</section>")[0]
+    assert "with the most boxes of" not in section and "unused" not in section
+    assert section.count("<h3>") == number
+    assert ("1 more class<" in section) == (number == 5)
+    fewer = audit_page.audit_page(result, examples=shown_examples(result, number - 1))
+    assert ("with the most boxes of" in text_of(fewer.split("<h2>Object sizes")[0])) == (number > 1)
+    assert ("<h2>Examples of each class</h2>" in fewer) == (number > 1)
+
+
 @pytest.mark.parametrize("number", [20, 21, 1000])
 def test_the_bars_of_classes_end_with_all_others_together(number: int) -> None:
     result = many_classes(number)

@@ -127,3 +127,18 @@ def test_on_a_phone_only_tables_are_wider_than_the_page_and_their_captions_are_n
     dom = chromium(long, "--dump-dom", f"--window-size={PHONE[0]},{PHONE[1]}").stdout
     page_wide, captions, tables = map(int, re.search(r"<title>wide (\d+) (\d+) (\d+)</title>", dom).groups())
     assert page_wide <= PHONE[0] and captions <= PHONE[0] < tables
+
+
+@pytest.mark.parametrize(("size", "most"), [(WIDE, 700), (PHONE, 1_150)])
+def test_examples_of_twenty_classes_take_little_of_the_page(size: tuple[int, int], most: int, tmp_path: Path) -> None:
+    measure = """<script>
+      const one = [...document.querySelectorAll("section")].find((one) => one.textContent.includes("Examples of each"));
+      document.title = "high " + Math.round(one.getBoundingClientRect().height);
+    </script></body>"""
+    jpeg = cv2.imencode(".jpg", np.zeros((192, 192, 3), dtype=np.uint8))[1].tobytes()
+    audit = many_classes(1000)
+    examples = {name: [("smallest, 6.0 px, a.jpg", jpeg)] * 3 for name in list(audit.objects_by_class)[:20]}
+    long = tmp_path / "long.html"
+    long.write_text(audit_page(audit, title="species", examples=examples).replace("</body>", measure))
+    dom = chromium(long, "--dump-dom", f"--window-size={size[0]},{size[1]}").stdout
+    assert int(re.search(r"<title>high (\d+)</title>", dom)[1]) < most
