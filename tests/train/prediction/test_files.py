@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, TiffImagePlugin
 from pycocotools.coco import COCO
+from typer.testing import CliRunner
 
 from etl.errors import ConfigError
 from etl.execution import progress
 from tests.train.prediction.test_tiled import saved
+from train.cli import app
 from train.detections import Detections
 from train.prediction import files, media
 
@@ -192,6 +194,24 @@ def test_degrees_need_no_name_of_the_coordinate_system(model: str, tmp_path: Pat
     geotiff(tmp_path / "a.tif", tags={**TIED, 34735: (1, 1, 0, 1, 2048, 0, 1, 4326)})
     (file,) = files.predict_files(model, [tmp_path / "a.tif"], tmp_path / "out")["geojson"]
     assert "crs" not in json.loads(Path(file).read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "output"),
+    [
+        ([], files.Output()),
+        (["--all"], files.Output(every=True)),
+        (["--labels", "short", "--line-width", "3"], files.Output(labels="short", line_width=3)),
+        (["--crops"], files.Output(crops=True)),
+    ],
+)
+def test_the_options_of_the_command_say_what_is_written(
+    model: str, monkeypatch: pytest.MonkeyPatch, options: list[str], output: files.Output
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(files, "predict_files", lambda *arguments: given.append(arguments[-1]) or {})
+    ran = CliRunner().invoke(app, ["predict", model, "a.png", *options])
+    assert (ran.exit_code, given) == (0, [output])
 
 
 def test_an_unknown_kind_of_labels_is_refused(tmp_path: Path) -> None:
