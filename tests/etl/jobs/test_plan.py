@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from etl.execution import cluster
 from etl.jobs import build, plan as planning
 from etl.plan import Plan
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import store
 
 SMALL = [(30, 40, 12), (300, 200, 12), (310, 215, 12), (150, 30, 14)]
 
@@ -93,6 +95,20 @@ def test_the_preview_counts_extra_samples_as_they_are_made(source: Path) -> None
     assert told["cost"]["copies"] == answer["samples"]["train"] - answer["base_tiles"]["train"]
     assert told["sizes"] == {key: answer["sizes"][key] for key in ("base_tiles", "asked", "forecast")}
     assert sum(Plan.model_validate(told["plan"]).policy.sizes.values()) > sum(told["sizes"]["base_tiles"].values())
+
+
+def test_the_contact_sheet_of_a_snapshot_has_target_and_reached_shares(source: Path) -> None:
+    config = load(source / "d.yaml")
+    config = config.model_copy(update={"augment": config.augment.model_copy(update={"copies": 1})})
+    for number in range(3):
+        draw(source / "images", f"z{number}x_1", [(100, 100, 60), (300, 300, 60), (500, 100, 12)])
+    answer, snapshot = built(config)
+    page = store.read_bytes(snapshot.paths.samples_html).decode()
+    shown = re.findall(r"<td>([\d.]+) %</td><td>([\d.]+) %</td>", page)
+    targets, reached = ([float(pair[place]) for pair in shown] for place in (0, 1))
+    for name, values in (("asked", targets), ("found", reached)):
+        assert values == [pytest.approx(100 * share, abs=0.06) for share in answer["sizes"][name].values()]
+    assert targets != reached
 
 
 def test_a_changed_sampling_policy_is_chosen_again_and_pinned(source: Path) -> None:
