@@ -14,7 +14,8 @@ _TAGS = {
     _SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA,
     _SCALE, _TIE_POINTS, _TRANSFORM, _GEO_KEYS,
 }  # fmt: skip
-_PIXEL_MEANS, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072  # keys of the GeoKey directory
+_MODEL, _PIXEL_MEANS, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072  # keys of the GeoKey directory
+_CODE_OF_MODEL = {1: _PROJECTED, 2: _GEOGRAPHIC}  # the key with the code of the coordinate system that pixels are in
 _POINT, _USER_DEFINED = 2, 32767
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of tags that hold whole numbers
 _DOUBLES = {_SCALE: "d", _TIE_POINTS: "d", _TRANSFORM: "d"}
@@ -92,7 +93,8 @@ def read_layout(file: BinaryIO) -> TiffLayout | None:
 def _georeference(tags: Tags) -> GeoReference | None:
     keys = _numbers(tags, _GEO_KEYS, ())
     values = {keys[at]: keys[at + 3] for at in range(4, len(keys) - 3, 4) if keys[at + 1] == 0}
-    epsg = values.get(_PROJECTED, values.get(_GEOGRAPHIC, _USER_DEFINED))
+    model = values.get(_MODEL, 1 if _PROJECTED in values else 2)
+    epsg = values.get(_CODE_OF_MODEL.get(model, 0), _USER_DEFINED)
     matrix, scale, ties = (_floats(tags, tag) for tag in (_TRANSFORM, _SCALE, _TIE_POINTS))
     if epsg in (0, _USER_DEFINED):
         return None

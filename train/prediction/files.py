@@ -26,6 +26,7 @@ from train.detections import DEFAULT_CONFIDENCE, Detections
 from train.prediction import drawing, media
 from train.prediction.ahead import map_ahead
 from train.prediction.geojson import to_geojson
+from train.prediction.inputs import name_files
 from train.prediction.tables import Tables
 from train.prediction.tiled import MODES, own_settings, predict_images
 from train.prediction.views import View
@@ -112,7 +113,7 @@ def predict_files(
         raise ConfigError("speck predict", "--out", f"{out}, which is a file", "a folder")
     if output.labels not in LABELS:
         raise ConfigError("speck predict", "--labels", repr(output.labels), f"one of {', '.join(LABELS)}")
-    names = media.name_files([str(path) for path in paths], without=str(out))
+    names = name_files([str(path) for path in paths], str(out))
     files = list(names)
     from train.models.load import load_model
 

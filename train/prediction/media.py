@@ -1,31 +1,25 @@
-"""Read images and videos (files, folders, patterns, URIs) as one stream of prefetched frames; write videos."""
+"""Read images and videos as one stream of prefetched frames; write videos."""
 
 from __future__ import annotations
 
-import glob
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from etl.errors import ConfigError, StoreError
+from etl.errors import StoreError
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
-from etl.imaging.formats import EXTENSIONS
 from etl.imaging.image_file import ImageFile
 from etl.imaging.tiff import GeoReference
 from etl.imaging.wide import FULL_RANGES, NO_SETTINGS, PixelSettings
 from etl.storage import store
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
+from train.prediction.inputs import VIDEOS, suffix_of
 
-VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
-_KNOWN = EXTENSIONS | VIDEOS
-_WILDCARD = re.compile(r"[*?\[]")
 _MEGAPIXELS = 400.0  # limit of an image, so that it fits in memory
 _READERS = 3  # threads that decode images, and images in memory ahead of the detector
 _DEFAULT_RATE = 25.0  # frames per second of a video whose header gives none
@@ -53,56 +47,6 @@ class Frame:
         return names[self.file] + self.name.removeprefix(self.file)
 
 
-def expand_paths(paths: Sequence[str]) -> list[str]:
-    """Return the image and video files that paths, folders, patterns and URIs name, each once.
-
-    ConfigError if one names none.
-    """
-    return list(name_files(paths))
-
-
-def name_files(paths: Sequence[str], without: str | None = None) -> dict[str, str]:
-    """Return the files as `expand_paths` does, each with its name relative to the folder that was given.
-
-    A file has the name of the file, one that matches a pattern its path below the folders without a wildcard. Files
-    that would get one name have their paths. Folders are read with their subfolders, except for the folder `without`.
-    """
-    names: dict[str, str] = {}
-    for path in paths:
-        for uri, name in _find_files(path, without):
-            names.setdefault(uri, name)
-    uses = Counter(names.values())
-    return {uri: name if uses[name] == 1 else uri.replace("://", "/").lstrip("/") for uri, name in names.items()}
-
-
-def _find_files(path: str, without: str | None) -> list[tuple[str, str]]:
-    """Return the files that one path, folder, pattern or URI names, with their names; ConfigError if there are none."""
-    expected = "image files, videos, folders, patterns or URIs of them"
-    local = store.local_path(path)
-    is_pattern = glob.has_magic(path)
-    if local is not None and local.is_file():
-        return [(path, local.name)]
-    if local is not None and local.is_dir():
-        found = [(store.join(path, file.path), file.path) for file in store.list_files(path)]
-    elif is_pattern:
-        folder = _WILDCARD.split(path, maxsplit=1)[0].rpartition("/")[0]
-        found = [(uri, uri.removeprefix(folder).lstrip("/")) for uri in store.glob(path)]
-    elif local is None and store.exists(path):
-        of_folder = store.list_files(path) if _suffix(path) not in _KNOWN else []
-        found = [(store.join(path, file.path), file.path) for file in of_folder]
-        if not any(_suffix(name) in _KNOWN for _, name in found):
-            return [(path, PurePosixPath(path).name)]
-    else:
-        raise ConfigError("speck predict", "IMAGE", f"{path}, which does not exist", expected)
-    inside = None if without is None or local is None or is_pattern else Path(without).resolve()
-    if inside is not None and local is not None and inside != local.resolve():
-        found = [(uri, name) for uri, name in found if inside not in Path(uri).resolve().parents]
-    found = [(uri, name) for uri, name in found if _suffix(name) in _KNOWN]
-    if not found:
-        raise ConfigError("speck predict", "IMAGE", f"{path}, which holds no image or video", expected)
-    return found
-
-
 def read_frames(
     files: Iterable[str],
     settings: PixelSettings = NO_SETTINGS,
@@ -117,7 +61,7 @@ def read_frames(
     def read(file: str) -> Frame:
         return _read_image(file, settings, exif=exif)
 
-    for video, group in groupby(files, key=lambda file: _suffix(file) in VIDEOS):
+    for video, group in groupby(files, key=lambda file: suffix_of(file) in VIDEOS):
         if video:
             yield from prefetch(frame for file in group for frame in _read_video(file))
         else:
@@ -126,7 +70,7 @@ def read_frames(
 
 def count_frames(files: Iterable[str]) -> int:
     """Return the number of frames according to the videos' headers."""
-    return sum(_video_length(file) if _suffix(file) in VIDEOS else 1 for file in files)
+    return sum(_video_length(file) if suffix_of(file) in VIDEOS else 1 for file in files)
 
 
 def read_image_file(uri: str) -> Pixels:
@@ -183,10 +127,6 @@ def _video_length(file: str) -> int:
 
 def _header_frames(video: cv2.VideoCapture) -> int:
     return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
-
-
-def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
 
 
 class VideoWriter:

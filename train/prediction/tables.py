@@ -13,6 +13,7 @@ import pyarrow as pa
 from etl.boxes import XYXY
 from etl.storage import store
 from train.detections import Detections
+from train.prediction.inputs import RESULTS
 
 _TABLE = pa.schema(
     [
@@ -58,7 +59,7 @@ class Tables:
     def write(self, out: Path) -> Written:
         """Write detections.json, results.json and detections.parquet and return their paths."""
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
-        written = Written(*(str(out / name) for name in ("detections.json", "results.json", "detections.parquet")))
+        written = Written(*(str(out / name) for name in (RESULTS, "results.json", "detections.parquet")))
         document = {"images": self._images, "annotations": self._annotations, "categories": categories}
         store.write_json(written.detections, document)
         store.write_json(written.results, self._results())

@@ -22,7 +22,7 @@ from etl.execution import progress
 from tests.train.prediction.test_tiled import saved
 from train.cli import app
 from train.detections import Detections
-from train.prediction import files, media
+from train.prediction import files, inputs
 
 BOXES = np.array([(10.0, 12.0, 22.0, 20.0), (40.0, 30.0, 50.0, 44.0), (0.0, 0.0, 8.0, 6.0)])
 SCORES = np.array([0.9, 0.6, 0.1])
@@ -97,12 +97,12 @@ def test_files_have_names_relative_to_what_was_given(model: str, tmp_path: Path)
 
 def test_files_that_would_get_one_name_have_their_paths(tmp_path: Path) -> None:
     put(tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", tmp_path / "y" / "b.png")
-    names = media.name_files([str(tmp_path / "x"), str(tmp_path / "y")])
+    names = inputs.name_files([str(tmp_path / "x"), str(tmp_path / "y")])
     inside = str(tmp_path).lstrip("/")
     assert list(names.values()) == [f"{inside}/x/a.png", f"{inside}/y/a.png", "b.png"]
     assert len(set(names)) == 3
     fsspec.filesystem("memory").pipe("/named/deep/far.jpg", (tmp_path / "x" / "a.png").read_bytes())
-    assert list(media.name_files(["memory://named"]).values()) == ["deep/far.jpg"]
+    assert list(inputs.name_files(["memory://named"]).values()) == ["deep/far.jpg"]
 
 
 def test_what_an_earlier_run_wrote_into_a_folder_that_is_walked_is_not_read(model: str, tmp_path: Path) -> None:
@@ -131,6 +131,22 @@ def test_labels_and_the_width_of_lines_are_as_asked(
     assert changed[15:18, 8:11].all()  # the left side of the first box, from 1.5 px outside to 1.5 px inside
     thin = files.predict_files(model, [tmp_path / "a.png"], tmp_path / "thin", output=files.Output(labels=labels))
     assert (np.abs(cv2.imread(thin["drawn"][0]).astype(int) - 40).max(axis=2) > 30).sum() < changed.sum()
+
+
+def test_nothing_is_written_outside_the_output_folder(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geotiff(tmp_path / "x" / "a.tif", tags={**TIED, 34735: UTM})
+    geotiff(tmp_path / "y" / "a.tif", tags={**TIED, 34735: UTM})
+    (tmp_path / "far" / "away" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "far" / "away" / "here")
+    before = set(tmp_path.rglob("*"))
+    files.predict_files(model, ["../../../x", "../../../y"], "out", output=files.Output(crops=True))
+    written = set(tmp_path.rglob("*")) - before
+    assert {Path("out")} == {path.relative_to(Path.cwd()).parents[-2] for path in written if path.is_file()}
+    assert sorted(path.suffix for path in written if path.is_file() and path.stem.startswith("a")) == [
+        *[".geojson"] * 2, *[".jpg"] * 6
+    ]  # fmt: skip
 
 
 def test_crops_show_each_drawn_detection_with_a_margin(model: str, tmp_path: Path) -> None:
@@ -182,7 +198,12 @@ def test_detections_in_a_geotiff_are_written_in_its_coordinates(
     assert ring[0] == ring[-1] == pytest.approx(corner) and len(ring) == 5
 
 
-@pytest.mark.parametrize("tags", [{}, TIED, {34735: UTM}, {**TIED, 34735: (1, 1, 0, 1, 3072, 0, 1, 32767)}])
+METRES = (1, 1, 0, 3, 1024, 0, 1, 1, 2048, 0, 1, 4326, 3075, 0, 1, 1)  # a projection of degrees, without a code
+
+
+@pytest.mark.parametrize(
+    "tags", [{}, TIED, {34735: UTM}, {**TIED, 34735: (1, 1, 0, 1, 3072, 0, 1, 32767)}, {**TIED, 34735: METRES}]
+)
 def test_an_image_without_a_known_coordinate_system_has_no_geojson(
     model: str, tmp_path: Path, tags: dict[int, Any]
 ) -> None:

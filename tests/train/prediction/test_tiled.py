@@ -25,7 +25,7 @@ from etl.imaging import codec
 from etl.plan import TilePlan
 from tests.train.prediction.threads import running_threads
 from train.detections import BORDER
-from train.prediction import files, media, tiled
+from train.prediction import files, inputs, media, tiled
 
 torch = pytest.importorskip("torch")
 from train.models.architecture import resolve  # noqa: E402
@@ -211,13 +211,13 @@ def test_a_file_that_two_inputs_name_is_read_once(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / name), painted((64, 48), []))
     first, second = str(tmp_path / "a.png"), str(tmp_path / "b.png")
-    assert media.expand_paths([second, str(tmp_path), str(tmp_path / "*.png")]) == [second, first]
+    assert inputs.expand_paths([second, str(tmp_path), str(tmp_path / "*.png")]) == [second, first]
 
 
 def test_a_folder_named_as_an_image_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     cv2.imwrite(str(tmp_path / "a.png"), painted((64, 48), []))
-    assert media.expand_paths([str(tmp_path)]) == [str(tmp_path / "a.png")]
+    assert inputs.expand_paths([str(tmp_path)]) == [str(tmp_path / "a.png")]
 
 
 def test_an_annotated_image_replaces_neither_its_original_nor_another(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_videos_patterns_and_uris_are_read_frame_by_frame(tmp_path: Path) -> Non
     assert table.num_rows == len(document["annotations"]) > 0
     assert set(table["file"].to_pylist()) <= {row["file_name"] for row in document["images"]}
     assert len(list(media.read_frames([str(tmp_path / "out" / "drive.mp4")]))) == 5
-    assert media.count_frames(media.expand_paths(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
+    assert media.count_frames(inputs.expand_paths(paths)) == 5 + 1 + 1 + 1, "frames, and one for each other file"
 
 
 def test_an_exception_while_prefetching_is_raised_in_the_consumer() -> None:
