@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
 
 from etl import boxes
 from etl.imaging import codec
 from etl.storage import store
 from etl.storage.paths import LabelErrorPaths
-from train.evaluation.images import EvalImage
+from train.label_errors.close_ups import QUALITY, WH, Images, ReadPixels, View, views
 from train.label_errors.suspects import Suspect, to_table
 from train.prediction import drawing
 
 _CROPS = 100  # of the most likely suspects
-_CROP_WH = (320, 240)
-_QUALITY = 85
-
-ImageKey = tuple[str, str]  # id and split: a divided image has a window in several splits
-Images = Mapping[ImageKey, EvalImage]
 
 
 def write_suspects(
@@ -27,9 +21,9 @@ def write_suspects(
     suspects: Sequence[Suspect],
     images: Images,
     categories: Sequence[str],
-    read: Callable[[EvalImage], codec.Pixels],
+    read: ReadPixels,
 ) -> None:
-    """Write the suspects in place of those of an earlier run; `read` returns the pixels of an image's window."""
+    """Write the suspects in place of those of an earlier run."""
     for earlier in (paths.summary, paths.suspects, paths.coco, paths.html, paths.crops):
         if store.exists(earlier):
             store.delete(earlier)
@@ -65,29 +59,17 @@ def _coco(suspects: Sequence[Suspect], images: Images, categories: Sequence[str]
     }  # fmt: skip
 
 
-def _write_crops(
-    paths: LabelErrorPaths, suspects: Sequence[Suspect], images: Images, read: Callable[[EvalImage], codec.Pixels]
-) -> None:
-    """Write a close-up of each suspect, with the labels around it; every image is read once."""
-
-    def key_of(suspect: Suspect) -> ImageKey:
-        return suspect.image_id, suspect.split
-
-    for key, of_image in groupby(sorted(suspects, key=key_of), key=key_of):
-        image = images[key]
-        pixels = read(image)
-        for suspect in of_image:
-            category = suspect.suggested_category or suspect.category
-            name = f"{suspect.rank:04d}_{suspect.kind}_{category}.jpg".replace("/", "_")
-            store.write_bytes(paths.crop(name), _crop(suspect, image, pixels))
+def _write_crops(paths: LabelErrorPaths, suspects: Sequence[Suspect], images: Images, read: ReadPixels) -> None:
+    """Write a close-up of each suspect, with the labels around it."""
+    for view in views(suspects, images, read):
+        suspect = view.suspect
+        name = f"{suspect.rank:04d}_{suspect.kind}_{suspect.suggested_category or suspect.category}.jpg"
+        store.write_bytes(paths.crop(name.replace("/", "_")), _crop(view))
 
 
-def _crop(suspect: Suspect, image: EvalImage, pixels: codec.Pixels) -> bytes:
+def _crop(view: View) -> bytes:
     """Return the close-up as JPEG: labels in green, the suspect in red, the suggested box in blue."""
-    drawn = boxes.as_boxes([suspect.box, *([suspect.suggested_box] if suspect.suggested_box else [])])
-    drawn = drawn - [image.window.x0, image.window.y0] * 2
-    colours = (*[drawing.GREEN] * len(image.truth), drawing.RED, drawing.BLUE)
-    around = (*drawn[:, :2].min(axis=0).tolist(), *drawn[:, 2:].max(axis=0).tolist())
-    window = drawing.close_up_window(around, image.wh, _CROP_WH)
-    all_xyxy = boxes.as_boxes([*image.truth.xyxy.tolist(), *drawn.tolist()])
-    return codec.encode(drawing.draw_close_up(pixels, window, _CROP_WH, all_xyxy, colours[: len(all_xyxy)]), _QUALITY)
+    labels = view.image.truth.xyxy
+    colours = (*[drawing.GREEN] * len(labels), drawing.RED, drawing.BLUE)[: len(labels) + len(view.boxes)]
+    drawn = boxes.as_boxes([*labels.tolist(), *view.boxes.tolist()])
+    return codec.encode(drawing.draw_close_up(view.pixels, view.window, WH, drawn, colours), QUALITY)

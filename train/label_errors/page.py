@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from etl.config import Config
-from etl.imaging import codec
 from etl.reports import page
 from etl.review import KINDS
 from etl.snapshots.snapshot import Snapshot
-from train.evaluation.images import EvalImage
-from train.label_errors.close_ups import CloseUp, ImageKey, take_close_ups
+from train.label_errors.close_ups import CloseUp, Images, ReadPixels, take_close_ups
 from train.label_errors.suspects import Suspect
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -24,13 +22,13 @@ def suspects_page(
     config: Config,
     snapshot: Snapshot,
     suspects: Sequence[Suspect],
-    images: Mapping[ImageKey, EvalImage],
+    images: Images,
     judged: Sequence[str],
-    read: Callable[[EvalImage], codec.Pixels],
+    read: ReadPixels,
 ) -> bytes:
     """Return the page of ranked suspects in the labels of a snapshot, with as many close-ups as it can hold.
 
-    `judged` are the categories of the images' labels, `read` returns the pixels of an image's window.
+    `judged` are the categories of the images' labels.
     """
     close_ups = take_close_ups(suspects, images, judged, read)
     html = render(suspects, close_ups, dataset=config.name, snapshot=snapshot.id, categories=snapshot.categories)
