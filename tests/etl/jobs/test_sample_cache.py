@@ -12,7 +12,7 @@ from etl import schema
 from etl.config import Config
 from etl.jobs import sample_cache
 from etl.plan import Plan, TilePlan
-from etl.stages.augment.donors import SETS
+from etl.stages.augment.donors import SETS, donor_set
 
 VERSIONS = {"tile": 1, "augment": 1, "shard": 1, "split": 1}
 Given = dict[str, Any]
@@ -109,6 +109,18 @@ def test_augmented_units_change_with_the_images_they_borrow_from_and_with_which_
     old, new, alone = keys(before, lent), keys(after, lent), keys(before)
     assert [name for name in old if old[name] != new[name]] == ["i/1", "j"]
     assert [name for name in old if old[name] != alone[name]] == ["i/1"]
+
+
+def test_a_sample_belongs_to_the_unit_of_the_donors_that_it_uses() -> None:
+    names = [f"{number:016x}" for number in range(9)]
+    kinds = [schema.BASE, *["mosaic", "augment"] * 4]
+    rows = [
+        {"image_id": "i", "sample_id": name, "recipe": {"kind": kind, "seed": 0, "parents": [], "parameters": "{}"}}
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    units = sample_cache.unit_column(schema.table(schema.SAMPLES, rows)).to_pylist()
+    assert units == ["i", *(f"i/{donor_set(name)}" for name in names[1:])]
+    assert set(units) == {"i", "i/0", "i/1", "i/2"}
 
 
 def test_an_image_that_is_left_out_has_no_key() -> None:
