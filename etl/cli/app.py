@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from etl.errors import ConfigError, SpeckError
+from etl.one_line import one_line
 
 log = logging.getLogger("speck")
 
@@ -73,10 +74,18 @@ Overrides = Annotated[
 ]
 
 
+class LineFormatter(logging.Formatter):
+    """Formats a message as one line with the time, whatever names it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is that of logging
+        """Return the line without a traceback, which follows on lines of its own."""
+        return one_line(super().formatMessage(record))
+
+
 def start_logging() -> None:
     """Log to standard error, one plain line per message."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -90,7 +99,12 @@ def print_answer(answer: Mapping[str, Any], as_json: bool) -> None:
     for key, value in answer.items():
         rows = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
         for index, row in enumerate(rows):
-            typer.echo(f"{key if index == 0 else '':>16}  {format_value(row)}")
+            print_line(f"{key if index == 0 else '':>16}  {format_value(row)}")
+
+
+def print_line(text: str) -> None:
+    """Print a text that may hold names of classes and files on one line."""
+    typer.echo(one_line(text))
 
 
 def format_value(value: Any, nested: bool = False) -> str:

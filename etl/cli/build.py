@@ -16,6 +16,7 @@ from etl.cli.app import (
     connect_cluster,
     name_file_in_errors,
     print_answer,
+    print_line,
 )
 from etl.config import changes, load
 
@@ -32,7 +33,7 @@ def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = No
         print_answer(answer.to_dict(), True)
         return
     for finding in answer.findings:
-        typer.echo(f"{finding.severity:>8}  {finding.code} ({finding.count}): {finding.advice}")
+        print_line(f"{finding.severity:>8}  {finding.code} ({finding.count}): {finding.advice}")
     typer.echo(f"{answer.images} images, {answer.annotations} boxes; report: {answer.html}")
 
 
@@ -91,4 +92,4 @@ def build(
     change.pop("classes", None)  # its lines follow
     print_answer({**answer.to_dict(), "change": change}, False)
     for line in describe_classes(answer.change.classes):
-        typer.echo(line)
+        print_line(line)

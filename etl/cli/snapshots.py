@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from etl.cli.app import ConfigFile, Json, SnapshotUri, app, format_value, print_answer
+from etl.cli.app import ConfigFile, Json, SnapshotUri, app, format_value, print_answer, print_line
 from etl.config import load
 
 
@@ -40,7 +40,7 @@ def verify(snapshot: SnapshotUri, as_json: Json = False) -> None:
         print_answer(answer, True)
     else:
         for problem in answer["bad"]:
-            typer.echo(f"{problem['what']:>8}  {problem['name']}: {problem['reason']}")
+            print_line(f"{problem['what']:>8}  {problem['name']}: {problem['reason']}")
         typer.echo(f"{answer['samples']} samples in {answer['shards']} shards, {len(answer['bad'])} problems")
     if answer["bad"]:
         raise typer.Exit(1)
@@ -68,7 +68,7 @@ def diff(
             print_answer({f"boxes {change}": {category: sum(sizes.values()), **sizes}}, False)
     print_answer({"share": answer["share"]}, False)
     for line in describe_classes(ClassChanges.from_dict("diff", answer["classes"])):
-        typer.echo(line)
+        print_line(line)
 
 
 @app.command()

@@ -24,7 +24,8 @@ def run(uri: str) -> Answer:
     def compute() -> Answer:
         wh = anchors.box_sizes(read_sample_indexes(work))
         fitted = fit.to_json(anchors.fit(wh, work.config, load_build_plan(work).tile.size))
-        log.info("%s", frameworks.format_log(fitted, fit.RATIO))
+        for line in frameworks.format_log(fitted, fit.RATIO).splitlines():
+            log.info("%s", line)
         store.write_json(work.path("anchors", ANCHORS), fitted)
         return {key: fitted[key] for key in _ANSWER if key in fitted}
 

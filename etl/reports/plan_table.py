@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from etl.one_line import one_line
 from etl.reports.class_tables import ONTOLOGY_HEAD, ontology_row
 from etl.review import KINDS
 from etl.stages.planning.preview import CandidatePreview, Negatives, PlanPreview, Sizes
@@ -39,7 +40,8 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
         corrected, stale = sum(preview.review[kind] for kind in KINDS), preview.review["stale"]
         console.print(f"review: {corrected:,} labels corrected, {stale:,} answers stale", soft_wrap=True)
     for row in preview.findings:
-        console.print(f"{row.severity} {row.code} ({row.count:,}): {row.advice}", markup=False, soft_wrap=True)
+        line = one_line(f"{row.severity} {row.code} ({row.count:,}): {row.advice}")
+        console.print(line, markup=False, soft_wrap=True)
     console.print(_negatives_table(preview.negatives))
     console.print(_size_table(preview.sizes))
     console.print(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from etl import boxes
 from etl.evaluation import ComparableMetrics, Evaluation
+from etl.one_line import one_line
 from train.evaluation.basis import comparable_rows, describe_basis, describe_images
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def print_table(evaluation: Evaluation) -> None:
     if evaluation.comparable is not None:
         console.print(_comparable_table(evaluation.comparable))
     for sentence in describe_basis(evaluation):
-        console.print(sentence)
-    console.print(f"report: {evaluation.html}", soft_wrap=True)
+        console.print(one_line(sentence), markup=False)
+    console.print(f"report: {evaluation.html}", markup=False, soft_wrap=True)
 
 
 def _comparable_table(metrics: ComparableMetrics) -> Table:
