@@ -298,6 +298,8 @@ class FileReading(Document):
     is_suspicious: bool = False  # no more lie on objects than by chance
     detected_objects: int = 0  # on which a detection of any category lies, IoU 0.5 or more
     misnamed_objects: int = 0  # of these, those whose best detection is of another category
+    repeated: int = 0  # judged ones of the image, category and box of another
+    AP_without_repeats: float | None = None
 
 
 class Measurements(Document):
@@ -348,6 +350,7 @@ class Evaluation(Measurements):
     runs_on: str | None = None  # device and precision of the model, such as `cuda:0, float16`
     html: str  # URI of the page
     inference: InferenceChoice | None = None  # of a model whose plan this evaluation chose
+    plan: InferencePlan | None = None  # of the combined mode, chosen here or earlier; None: all passes, merged at once
     training: TrainingRecord | None = None  # of a model
     advice: tuple[Advice, ...] = ()
     gate: GateVerdict | None = None

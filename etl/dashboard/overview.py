@@ -63,6 +63,7 @@ class AuditSummary:
 
     findings: tuple[Finding, ...]
     sizes: dict[str, int]
+    as_trained: bool  # the boxes, after the ontology; else as labelled, in audits by earlier versions
 
     @property
     def severities(self) -> dict[str, int]:
@@ -97,10 +98,11 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSummary:
-    """The metrics of tiled and full-image detections combined, and the gate's decision if it was asked."""
+    """The metrics of the combined detections, and the gate's decision if it was asked."""
 
     time: datetime
     metrics: dict[str, float | None]  # METRICS
+    size_reference: str  # the pixels that sizes are measured in, `source` or `network`
     images: int
     promoted: bool | None  # None: evaluated without the gate
     reasons: tuple[str, ...]  # against a promotion
@@ -280,7 +282,8 @@ def _load_promotion(uri: str, stamp: str) -> Promotion:
 def _load_audit(uri: str, stamp: str) -> AuditSummary:
     audit = Audit.from_json(uri, store.read_bytes(uri))
     sizes = {name: sum(row[name] for row in audit.sizes.values()) for name in BUCKETS}
-    return AuditSummary(tuple(row.model_copy(update={"files": ()}) for row in audit.findings), sizes)
+    findings = tuple(row.model_copy(update={"files": ()}) for row in audit.findings)
+    return AuditSummary(findings, sizes, as_trained=audit.source is not None)
 
 
 @lru_cache(_CACHED_FILES)
@@ -296,6 +299,7 @@ def _load_evaluation(uri: str, stamp: str) -> EvaluationSummary:
     return EvaluationSummary(
         time=_modified(uri, stamp),
         metrics={name: evaluation.combined[name] for name in METRICS},
+        size_reference=evaluation.size_reference,
         images=evaluation.images,
         promoted=None if gate is None else gate.promoted,
         reasons=() if gate is None else gate.reasons,

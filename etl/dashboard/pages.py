@@ -12,6 +12,7 @@ from pathlib import Path
 from etl.boxes import BUCKETS, SIZE_RANGES, SMALL
 from etl.config import Config
 from etl.dashboard.overview import ModelSummary, Overview
+from etl.enumeration import enumerate_first
 from etl.reports import page
 from etl.reports.charts import line_chart
 from etl.reports.svg import Figure
@@ -90,11 +91,16 @@ def notice_page(
 
 def _trends(overview: Overview) -> Iterator[Figure]:
     """Yield the charts of boxes and AP by size over time."""
-    sizes = [(row.sequence, row.audit.sizes) for row in overview.publications if row.audit is not None]
+    audits = {row.sequence: row.audit for row in overview.publications if row.audit is not None}
+    sizes = [(sequence, audit.sizes) for sequence, audit in audits.items()]
     if sizes:
+        kinds = _name_kinds(
+            {sequence: "trained" if audit.as_trained else "labelled" for sequence, audit in audits.items()}
+        )
         yield line_chart(
             "Boxes by size",
-            "Boxes of all splits by √(w·h) in source pixels, per publication; deleted snapshots are left out.",
+            f"Boxes of all splits as {kinds}, by √(w·h) in source pixels, per publication; deleted snapshots are left "
+            "out.",
             {_LABELS[name]: [(sequence, row[name]) for sequence, row in sizes] for name in BUCKETS},
             x_label="publication",
             y_label="boxes",
@@ -107,16 +113,26 @@ def _trends(overview: Overview) -> Iterator[Figure]:
         for label, name in [*((_AP_LABELS[name], f"AP_{name}") for name in BUCKETS), ("all sizes", "AP")]
     }
     if values := [value for points in lines.values() for _, value in points]:
+        evaluations = enumerate((evaluation for _, evaluation in overview.evaluations), start=1)
+        references = _name_kinds({number: f"{evaluation.size_reference} pixels" for number, evaluation in evaluations})
         yield line_chart(
             "AP by size",
-            "Combined average precision of each evaluated model, in the order of evaluation. The validation images may "
-            "differ between evaluations.",
+            "Combined average precision of each evaluated model, in the order of evaluation. Sizes are in "
+            f"{references}. The validation images may differ between evaluations.",
             lines,
             x_label="evaluation",
             y_label="AP",
             x_range=_integer_range([1, len(rows)]),
             y_range=(0, _axis_maximum(max(values))),
         )
+
+
+def _name_kinds(kinds: Mapping[int, str]) -> str:
+    """Return the kind of the numbered points of a chart, each with its points where there are several kinds."""
+    if len(distinct := list(dict.fromkeys(kinds.values()))) == 1:
+        return distinct[0]
+    numbers = {kind: [str(number) for number, other in kinds.items() if other == kind] for kind in distinct}
+    return " and ".join(f"{kind} ({enumerate_first(of_kind)})" for kind, of_kind in numbers.items())
 
 
 def _axis_maximum(value: float) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from etl import numbers
 from etl.diagnosis import Advice, ErrorGains, TrainingRecord
+from etl.enumeration import enumerate_first
 from etl.evaluation import Evaluation, Interval
 from etl.size_names import bucket_name, name_metrics
 from train.evaluation import training_progress
@@ -71,6 +72,8 @@ def advise_error(evaluation: Evaluation) -> Advice | None:
     mending = evaluation.mending
     if mending is None or mending.AP50 is None or evaluation.combined.boxes < MIN_OBJECTS:
         return None
+    if not mending.AP50:
+        return Advice(code="error", action="Find out why no detection is correct", reason=_describe_failure(evaluation))
     gains = [(name, gain) for name, gain in mending.all.items() if gain > 0]
     if not gains:
         return None
@@ -143,14 +146,27 @@ def advise_validation(evaluation: Evaluation) -> Advice:
     )
     if objects < MIN_OBJECTS:
         few = [f"all sizes together {objects}"]
+    elif evaluation.detections != _TRUTH:
+        few += _few_of_category(evaluation)
     if few:
-        reason = f"Fewer than {MIN_OBJECTS} objects, too few to judge: {', '.join(few)}."
+        reason = f"Fewer than {MIN_OBJECTS} objects, too few to judge: {enumerate_first(few)}."
         return Advice(code="validation", action=f"Add {kind} with such objects", reason=f"{reason} {known}".strip())
     if width is not None and width > _WIDE_INTERVAL:
         reason = f"{known} Four times as many images would make it about half as wide."
         return Advice(code="validation", action=f"Add {kind}", reason=reason)
-    reason = f"Every size that occurs has at least {MIN_OBJECTS} objects. {known}".strip()
+    reason = f"Every size that occurs and every category has at least {MIN_OBJECTS} objects. {known}".strip()
     return Advice(code="validation", action=f"Keep the {kind}: they are enough", reason=reason)
+
+
+def _few_of_category(evaluation: Evaluation) -> list[str]:
+    """Return the categories of the labels with few objects, and their number."""
+    others = evaluation.unshared.detector
+    categories = evaluation.combined.categories
+    return [
+        f"{name} {metrics.boxes}"
+        for name, metrics in categories.items()
+        if metrics.boxes < MIN_OBJECTS and name not in others
+    ]
 
 
 def advise_training(evaluation: Evaluation) -> Advice | None:
@@ -184,9 +200,9 @@ def advise_training(evaluation: Evaluation) -> Advice | None:
 
 
 def advise_calibration(evaluation: Evaluation) -> Advice | None:
-    """Return whether scores above 0.1 can be read as probabilities; None where there are too few detections."""
+    """Return whether scores above 0.1 can be read as probabilities; None on too few detections or objects."""
     confident = evaluation.calibration.confident
-    if confident is None or confident.detections < MIN_OBJECTS:
+    if confident is None or min(confident.detections, evaluation.combined.boxes) < MIN_OBJECTS:
         return None
     error, score, right = confident.error, confident.score, confident.right
     if error is None or score is None or right is None:
@@ -209,6 +225,15 @@ def advise_calibration(evaluation: Evaluation) -> Advice | None:
         action="Do not read scores as probabilities",
         reason=f"Over the {where} they are off by {100 * error:.1f} points on average: {direction} ({measured}).",
     )
+
+
+def _describe_failure(evaluation: Evaluation) -> str:
+    """Return how many detections there are where none matches an object."""
+    found = sum(row.detections for row in evaluation.calibration.bins if row is not None)
+    objects = f"{numbers.count(evaluation.combined.boxes)} objects"
+    if not found:
+        return f"There is no detection on {numbers.count(evaluation.images)} images with {objects}."
+    return f"None of {numbers.count(found)} detections matches one of {objects} at an IoU of 0.5."
 
 
 def _costliest(gains: Mapping[str, ErrorGains], objects: Mapping[str, int]) -> tuple[str, str, float] | None:

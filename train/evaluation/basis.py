@@ -9,13 +9,15 @@ from etl.enumeration import enumerate_first
 from etl.evaluation import COMPARABLE_METRICS, ComparableMetrics, Evaluation, FalseAlarms, FileReading
 from etl.snapshots.ground_truth import ALL
 from etl.storage.paths import split_uri
+from train.detections import DEFAULT_CONFIDENCE
 
 _IMAGES = {"val": "validation images", "train": "training images", "test": "test images", ALL: "images, every split"}
 _ENOUGH = 20  # detected objects, from which their categories are compared
+_MANY_REPEATS = 0.01  # share of the detections
 _THRESHOLDS = {
     "evaluation": "the best-F1 confidence of their category",
     "model": "the confidence threshold in model.json",
-    "default": "a confidence of 0.25",
+    "default": f"a confidence of {DEFAULT_CONFIDENCE:g}",
 }
 
 
@@ -27,7 +29,17 @@ def describe_images(evaluation: Evaluation) -> str:
 def describe_basis(evaluation: Evaluation) -> list[str]:
     """Return the sentences for the page and the terminal."""
     sentences = [*_on_model(evaluation), *_on_categories(evaluation), *_on_objects(evaluation)]
-    return sentences if evaluation.reading is None else [*_on_reading(evaluation.reading), *sentences]
+    if evaluation.reading is None:
+        return sentences
+    return [*_on_reading(evaluation.reading), *_on_repeats(evaluation.reading, evaluation.combined.AP), *sentences]
+
+
+def describe_threshold(evaluation: Evaluation) -> str:
+    """Return the confidence from which detections are counted."""
+    text = _THRESHOLDS[evaluation.thresholds_of]
+    if evaluation.thresholds_of == "evaluation" and _without_objects(evaluation):
+        return f"{text} (of all together where theirs has no object)"
+    return text
 
 
 def comparable_rows(metrics: ComparableMetrics | None) -> list[list[str]]:
@@ -67,6 +79,18 @@ def _on_reading(reading: FileReading) -> Iterator[str]:
         )
 
 
+def _on_repeats(reading: FileReading, ap: float | None) -> Iterator[str]:
+    if reading.repeated < _MANY_REPEATS * max(reading.judged, 1):
+        return
+    without = reading.AP_without_repeats
+    cost = "" if ap is None or without is None else f": AP is {ap:.3f}, without them {without:.3f}"
+    yield (
+        f"Suspicious: {numbers.count(reading.repeated)} of {numbers.count(reading.judged)} detections repeat another "
+        f"one, with the same image, category and box. Each counts as one more detection{cost}. Was the file written "
+        "twice, or without NMS?"
+    )
+
+
 def _on_model(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.model is None or evaluation.is_own:
         return
@@ -91,8 +115,20 @@ def _on_categories(evaluation: Evaluation) -> Iterator[str]:
 def _on_objects(evaluation: Evaluation) -> Iterator[str]:
     if not evaluation.has_objects:
         yield "The images hold no object to judge by: there is no AP and no recall."
+    elif empty := _without_objects(evaluation):
+        yield (
+            f"Categories without an object here: {enumerate_first(empty)}. AP leaves them out; their detections "
+            "count as false positives."
+        )
     if evaluation.false_alarms is not None:
-        yield _describe_false_alarms(evaluation.false_alarms, _THRESHOLDS[evaluation.thresholds_of])
+        yield _describe_false_alarms(evaluation.false_alarms, describe_threshold(evaluation))
+
+
+def _without_objects(evaluation: Evaluation) -> list[str]:
+    """Return the categories that the detector may detect and of which the images hold no object."""
+    others = evaluation.unshared.detector  # named already
+    categories = evaluation.combined.categories
+    return [name for name, metrics in categories.items() if not metrics.boxes and name not in others]
 
 
 def _describe_false_alarms(alarms: FalseAlarms, threshold: str) -> str:

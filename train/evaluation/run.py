@@ -9,7 +9,7 @@ import pyarrow as pa
 from etl.config import Config
 from etl.enumeration import enumerate_first
 from etl.errors import ConfigError
-from etl.evaluation import Evaluation, FileReading, UnsharedCategories
+from etl.evaluation import Evaluation, FileReading, InferenceChoice, InferencePlan, UnsharedCategories
 from etl.imaging.codec import Pixels
 from etl.lifecycle import champion
 from etl.snapshots.snapshot import Snapshot, is_published
@@ -31,6 +31,7 @@ from train.evaluation.images import EvalImage, build_eval_images, check_unchange
 from train.evaluation.measure import counted_from, drop_low_scores, evaluate_detections
 from train.evaluation.plan.choice import detect_and_choose
 from train.evaluation.report import examples, page, worst_images
+from train.evaluation.results.repeats import measure_repeats
 from train.evaluation.subject import Subject, choose_subject, is_own_evaluation, report_paths
 from train.evaluation.training import load_training
 from train.metrics.chance import compare_with_chance
@@ -93,9 +94,10 @@ def evaluate(
         training=None if model is None else load_training(model),
         html=paths.evaluation_html,
         inference=inference,
+        plan=_chosen_plan(inference, detector),
         is_own=is_own,
         unshared=unshared,
-        reading=_compare_with_chance(detected),
+        reading=_check_reading(detected),
         comparable=measure_comparable(subject.config, detected, table, snapshot) if comparable else None,
     )
     if promote and model is not None:
@@ -147,9 +149,19 @@ def _compare_categories(detector: Detector, snapshot: Snapshot) -> UnsharedCateg
     return UnsharedCategories(detector=only_detected, labels=only_labelled)
 
 
-def _compare_with_chance(detected: DetectedImages) -> FileReading | None:
+def _check_reading(detected: DetectedImages) -> FileReading | None:
+    """Return how a results file was read, compared with chance and with its repeated detections counted."""
     reading, truth = detected.detector.reading, [image.truth for image in detected.images]
-    return reading and compare_with_chance(reading, truth, detected.detections["combined"])
+    if reading is None:
+        return None
+    detections, categories = detected.detections["combined"], len(detected.detector.categories)
+    return measure_repeats(compare_with_chance(reading, truth, detections), truth, detections, categories)
+
+
+def _chosen_plan(here: InferenceChoice | None, detector: Detector) -> InferencePlan | None:
+    """Return the plan that was chosen for a model, here or by an earlier evaluation; None where none was."""
+    choice = here or (detector.passes and detector.passes.model.inference)
+    return choice.chosen if choice and choice.alternatives else None
 
 
 def _save_choices(model: str, evaluation: Evaluation) -> None:

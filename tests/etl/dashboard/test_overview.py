@@ -122,6 +122,23 @@ def test_models_have_metrics_decision_and_champion(evaluated: Config) -> None:
     assert overview.model("c" * 16) is None
 
 
+def test_charts_over_time_name_the_points_whose_sizes_mean_something_else(evaluated: Config) -> None:
+    def captions() -> tuple[str, str]:
+        html = pages.dataset_page(evaluated, load_overview(evaluated), [], "/speck")
+        return re.search("Boxes of all splits as [^;]*", html)[0], re.search("Sizes are in [^.]*", html)[0]  # type: ignore[index]
+
+    boxes, sizes = captions()
+    assert boxes.startswith("Boxes of all splits as trained, by") and sizes == "Sizes are in source pixels"
+    first = store.join(evaluated.home, "snapshots", load_overview(evaluated).publications[0].snapshot, "audit.json")
+    audit = store.read_json(first)
+    store.write_json(first, {**audit, "source": None})  # as earlier versions counted
+    last = store.join(evaluated.home, "models", MODELS[1], "evaluation.json")
+    store.write_json(last, {**store.read_json(last), "size_reference": "network"})
+    boxes, sizes = captions()
+    assert boxes.startswith("Boxes of all splits as labelled (1) and trained (2), by")
+    assert sizes == "Sizes are in source pixels (1) and network pixels (2)"
+
+
 def test_a_deleted_snapshot_keeps_its_row_and_loses_its_pages(config: Config) -> None:
     first = load_overview(config).publications[0]
     store.delete(store.join(config.home, "snapshots", first.snapshot))

@@ -176,6 +176,34 @@ def test_a_wide_interval_asks_for_images_and_a_narrow_one_does_not() -> None:
     assert "all sizes together 12" in few.reason
 
 
+@pytest.mark.parametrize(
+    ("boats", "action"), [(0, "Add val images with such objects"), (20, "Keep the val images: they are enough")]
+)
+def test_a_category_of_few_objects_is_too_few_to_judge(boats: int, action: str) -> None:
+    row = {"AP": 0.3, "AP50": 0.5, "AP_small": 0.2}
+    values = {
+        "boxes": 200, "buckets": by_size({"tiny": 200}, 0), "intervals": {"AP": (0.3, 0.34)},
+        "categories": {"car": {**row, "boxes": 180}, "boat": {**row, "boxes": boats}},
+    }  # fmt: skip
+    advice = advice_of(model_evaluation(values=values), "validation")
+    assert advice.action == action
+    assert ("too few to judge: boat 0." in advice.reason) == (boats == 0)
+    only_the_detector_has_it = model_evaluation(values=values, unshared={"detector": ["boat"], "labels": []})
+    assert "boat" not in advice_of(only_the_detector_has_it, "validation").reason
+
+
+def test_a_detector_without_a_correct_detection_is_said_to_be_wrong() -> None:
+    without = {**mending({}), "AP50": 0.0}
+    rows = [{"detections": 7, "score": 0.3, "right": 0.0}, None, {"detections": 5, "score": 0.9, "right": 0.0}]
+    calibration = {"error": 0.5, "bins": [*rows, *[None] * 7]}
+    some = advice_of(model_evaluation(values={"boxes": 40}, mending=without, calibration=calibration), "error")
+    assert some.action == "Find out why no detection is correct"
+    assert some.reason == "None of 12 detections matches one of 40 objects at an IoU of 0.5."
+    none = advice_of(model_evaluation(values={"boxes": 40}, mending=without), "error")
+    assert none.reason == "There is no detection on 4 images with 40 objects."
+    assert advice_of(model_evaluation(values={"boxes": 19}, mending=without), "error") is None
+
+
 def record(losses: list[float], ap: list[float | None], **keys: Any) -> dict[str, Any]:
     history = [
         {"epoch": epoch, "losses": {"box_loss": loss / 2, "cls_loss": loss / 2}, "AP": value, "AP50": value}
@@ -231,13 +259,14 @@ def test_nothing_is_said_of_a_training_that_was_not_recorded() -> None:
     assert advice_of(model_evaluation(**record(FALLING[:3], RISING[:3])), "training") is None
 
 
-def calibrated(rows: list[tuple[int, float, float]], error: float) -> dict[str, Any]:
+def calibrated(rows: list[tuple[int, float, float]], error: float, objects: int = 20) -> dict[str, Any]:
     """Bins from 0.1 on as (detections, mean score, share correct)."""
     number = sum(row[0] for row in rows)
     bins = [None] + [{"detections": n, "score": score, "right": right} for n, score, right in rows]
     means = [sum(row[0] * row[place] for row in rows) / number for place in (1, 2)]
     confident = {"threshold": 0.1, "detections": number, "error": error, "score": means[0], "right": means[1]}
-    return {"calibration": {"error": 0.01, "bins": bins + [None] * (10 - len(bins)), "confident": confident}}
+    calibration = {"error": 0.01, "bins": bins + [None] * (10 - len(bins)), "confident": confident}
+    return {"values": {"boxes": objects}, "calibration": calibration}
 
 
 @pytest.mark.parametrize(("right", "direction"), [((0.05, 0.1), "overconfident"), ((0.35, 0.45), "underconfident")])
@@ -269,10 +298,11 @@ def test_nothing_is_said_of_a_calibration_error_that_chance_explains() -> None:
     assert by_chance > 0.05
     assert advice_of(model_evaluation(**calibrated(rows, by_chance)), "calibration") is None
     assert advice_of(model_evaluation(**calibrated(rows, 2.2 * by_chance)), "calibration") is not None
+    assert advice_of(model_evaluation(**calibrated(rows, 2.2 * by_chance, objects=19)), "calibration") is None
     assert advice_of(model_evaluation(**calibrated([(19, 0.5, 0.0)], 0.5)), "calibration") is None
     assert advice_of(model_evaluation(), "calibration") is None
 
 
 def test_the_labels_in_place_of_detections_say_nothing_about_a_detector() -> None:
-    made = evaluation({"boxes": 50}, mending=mending({"missed": 0.1}), **calibrated([(300, 0.2, 0.21)], 0.01))
+    made = evaluation(mending=mending({"missed": 0.1}), **calibrated([(300, 0.2, 0.21)], 0.01, objects=50))
     assert [advice.code for advice in advise(made)] == ["validation"]

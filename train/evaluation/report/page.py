@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from etl.evaluation import METRICS, Evaluation
+from etl.evaluation import Evaluation
 from etl.reports import page
 from etl.size_names import name_metrics
 from train.evaluation import basis
@@ -13,6 +13,7 @@ from train.evaluation.report import confusion, plots, tables
 from train.evaluation.report.examples import KINDS, WORST, Picture
 from train.evaluation.report.pictures import encode_pictures
 from train.metrics.tide import ERROR_TYPES
+from train.prediction.passes import BASE_SCALE
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _GROUPS = (WORST, *KINDS)  # in the order of the page; the last are left out first where the pictures are too large
@@ -29,6 +30,7 @@ def render(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
         evaluation=evaluation,
         where=basis.describe_images(evaluation),
         basis=basis.describe_basis(evaluation),
+        threshold=basis.describe_threshold(evaluation),
         modes=modes,
         plots=[*plots.plot_sizes(evaluation, modes), *plots.plot_seconds(evaluation, modes)],
         sizes=tables.size_rows(evaluation, modes),
@@ -62,9 +64,9 @@ def shown_modes(evaluation: Evaluation) -> dict[str, str]:
     """Return the inference modes that differ, with their names: detections of a file have none."""
     if evaluation.detections not in (None, "truth"):
         return {"combined": "detections"}
-    if evaluation.inference is not None and all(
-        evaluation.tiled[name] == evaluation.combined[name] for name in METRICS
-    ):
+    plan = evaluation.plan
+    if plan is None:
+        return {"full_image": "full image", "tiled": "tiled", "combined": "combined"}
+    if [(one.scale, one.calibration) for one in plan.passes] == [(BASE_SCALE, ())] and plan.merge == evaluation.merge:
         return {"full_image": "full image", "combined": "tiled (chosen plan)"}
-    combined = "combined" if evaluation.inference is None else "chosen plan"
-    return {"full_image": "full image", "tiled": "tiled", "combined": combined}
+    return {"full_image": "full image", "tiled": "tiled", "combined": "chosen plan"}

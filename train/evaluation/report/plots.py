@@ -14,6 +14,7 @@ from etl.reports.dot_chart import Estimate, dot_chart
 from etl.reports.svg import Figure
 from etl.size_names import bucket_name, metric_name
 from train.evaluation.advice import MIN_OBJECTS
+from train.evaluation.basis import describe_threshold
 from train.evaluation.training_progress import total_loss
 
 _CURVES = 5  # of categories, in one plot
@@ -25,7 +26,7 @@ _FEW = f"Grey: fewer than {MIN_OBJECTS} objects, too few to judge."
 def plot_sizes(evaluation: Evaluation, modes: Mapping[str, str]) -> list[Figure]:
     """Return AP and NWD-AP by size bucket in each mode."""
     combined = evaluation.combined
-    if combined.AP_by_bucket is None:
+    if combined.AP_by_bucket is None or not combined.boxes:
         return []
     names = _names_of_sizes(evaluation)
     faint = {names[bucket] for bucket, number in combined.buckets.items() if 0 < number < MIN_OBJECTS}
@@ -176,15 +177,17 @@ def plot_categories(evaluation: Evaluation) -> list[Figure]:
     known = {name: row for name, row in categories.items() if row.boxes >= MIN_OBJECTS} or categories
     worst = sorted(known, key=lambda name: (known[name].AP50, name))[:_CATEGORIES]
     which = f"The {len(worst)} categories of the lowest AP50" if len(worst) < len(categories) else "All categories"
+    faint = {name for name in worst if known[name].boxes < MIN_OBJECTS}
     left_out = len(categories) - len(known)
     few = f" {numbers.count(left_out)} with fewer than {MIN_OBJECTS} objects are left out." if left_out else ""
     return [
         dot_chart(
             "AP50 by category",
-            f"{which}, the lowest first.{few}",
+            f"{which}, the lowest first.{few}{f' {_FEW}' if faint else ''}",
             {name: [Estimate(value)] for name in worst if (value := known[name].AP50) is not None},
             ["AP50"],
             x_label="AP50",
+            faint=faint,
         )
     ]
 
@@ -196,14 +199,17 @@ def plot_errors(evaluation: Evaluation) -> list[Figure]:
         for size, errors in evaluation.error_types.items()
         if errors.objects
     }
+    if not rows:
+        return []
     matched = charts.stacked_bars(
         "Matched and missed objects",
-        "Objects of each size at the best-F1 confidence: matched, with a localisation or class error only, and missed.",
+        f"Objects of each size by the detections at or above {describe_threshold(evaluation)}: matched, with a "
+        "localisation or class error only, and missed.",
         rows,
         ["matched", "with an error", "missed"],
     )
     mending = evaluation.mending
-    if mending is None or mending.AP50 is None:
+    if mending is None or not mending.AP50:  # without a correct detection no error type stands out
         return [matched]
     gains = dict(mending.all.items())
     return [
@@ -221,7 +227,7 @@ def plot_errors(evaluation: Evaluation) -> list[Figure]:
 def plot_confidence(evaluation: Evaluation) -> list[Figure]:
     """Return precision, recall and F1 by threshold, precision by recall, and calibration."""
     curve = evaluation.curve
-    if curve is None:
+    if curve is None or not any(curve.recall):
         return []
     values = {"precision": curve.precision, "recall": curve.recall, "F1": curve.F1}
     used = _last_used(curve)
@@ -269,7 +275,10 @@ def _points(curve: ConfidenceCurve) -> Sequence[tuple[float, float]]:
 
 def _describe_curves(evaluation: Evaluation) -> str:
     others = len(_most_common_curves(evaluation))
-    return f"All categories together, and the {others} with the most objects." if others else "All categories."
+    if not others:
+        return "All categories."
+    known = sum(row.boxes > 0 for row in evaluation.combined.categories.values())
+    return f"All categories together, and {'each' if others == known else f'the {others} with the most objects'}."
 
 
 def _most_common_curves(evaluation: Evaluation) -> Mapping[str, ConfidenceCurve]:

@@ -17,7 +17,8 @@ _FURTHER_METRICS = {
     "AP50": "AP at IoU 0.5", "AP75": "AP at IoU 0.75",
     **{f"AP_{size}": f"{metric_name(f'AP_{size}')}, by the labels' areas" for size in ("small", "medium", "large")},
     "AP50_small": f"AP at IoU 0.5 {COCO_SMALL}",
-    "AR100": "recall, 100 detections", "AR": "recall, all detections", "AR_small": f"recall {COCO_SMALL}",
+    "AR100": "average recall, 100 detections an image and category", "AR": "average recall, all detections",
+    "AR_small": f"average recall {COCO_SMALL}",
 }  # fmt: skip
 
 
@@ -129,4 +130,6 @@ def seam_rows(evaluation: Evaluation) -> Rows:
     """Return the recall of objects that tile borders cut, and of the others."""
     seams = evaluation.seams
     names = {"whole in every tile that shows them": seams.interior, "cut by a border of a scale-1 tile": seams.seam}
-    return [[name, numbers.count(row.objects), numbers.percent(row.recall)] for name, row in names.items()]
+    return [
+        [name, numbers.count(row.objects), numbers.percent(row.recall)] for name, row in names.items() if row.objects
+    ]

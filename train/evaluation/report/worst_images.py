@@ -42,7 +42,8 @@ class WorstImage:
     def caption(self) -> str:
         """Return the numbers of errors as text."""
         unmatched, false = int((~self.matched).sum()), int(self.false.sum())
-        return f"{unmatched} of {len(self.matched)} objects unmatched, {false} false positives"
+        objects = f"{unmatched} of {len(self.matched)} objects unmatched, " if len(self.matched) else ""
+        return f"{objects}{false} false positive{'s' * (false != 1)}"
 
 
 def select_worst(images: Sequence[EvalImage], detections: Sequence[Detections]) -> list[WorstImage]:

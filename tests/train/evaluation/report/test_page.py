@@ -135,14 +135,87 @@ def test_the_reasons_of_the_gate_name_sizes_as_the_page_does() -> None:
     assert "AP_small" not in html and "AP_very_tiny" not in html
 
 
-def test_a_chosen_plan_with_the_metrics_of_tiles_alone_is_shown_once() -> None:
-    plan = {"passes": [], "merge": {"method": "nms", "metric": "iou", "threshold": 0.5}, "max_detections": 300}
-    choice = {"name": "tiles x1", "chosen": plan, "metric": "AP", "held_out": 0.3, "alternatives": [], "reason": "So."}
-    made = evaluation(detections=None, model="/models/0", inference=choice)
+NMS = {"method": "nms", "metric": "iou", "threshold": 0.5}
+TILES: dict[str, Any] = {"passes": [{"name": "tiles x1", "scale": 1.0}], "merge": NMS, "max_detections": 300}
+FULL_IMAGE = {"name": "full_image", "scale": None}
+
+
+def words(html: str) -> str:
+    """The text of a page."""
+    shown = re.sub(r"<(style|script)[^>]*>.*?</\1>", " ", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", shown).split())
+
+
+def test_a_chosen_plan_of_the_tiles_alone_is_shown_once() -> None:
+    made = evaluation(detections=None, model="/models/0", plan=TILES)
     assert list(page.shown_modes(made).values()) == ["full image", "tiled (chosen plan)"]
     assert "(full image) and its tiles at full" in page.render(made, [])
-    better = made.model_copy(update={"combined": made.combined.model_copy(update={"AP": 0.5})})
-    assert list(page.shown_modes(better).values()) == ["full image", "tiled", "chosen plan"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"merge": {**NMS, "method": "wbf"}},
+        {"passes": [FULL_IMAGE]},
+        {"passes": [*TILES["passes"], FULL_IMAGE], "across": {**NMS, "metric": "ios"}},
+        {"passes": [{**TILES["passes"][0], "calibration": [[0.0, 0.0], [1.0, 0.9]]}]},
+    ],
+)
+def test_any_other_plan_has_a_column_of_its_own_and_its_merging_is_named(other: dict[str, Any]) -> None:
+    plan = {**TILES, **other}
+    made = evaluation(detections=None, model="/models/0", is_own=False, plan=plan)
+    assert list(page.shown_modes(made).values()) == ["full image", "tiled", "chosen plan"]
+    text = words(page.render(made, []))
+    assert "the passes of the inference plan that was chosen (chosen plan)" in text
+    assert f"detections merged by {plan['merge']['method']} at iou 0.5" in text
+    assert ("then across passes by nms at ios 0.5" in text) == ("across" in other)
+
+
+def test_where_no_plan_was_chosen_the_page_claims_none() -> None:
+    choice = {
+        "name": "all passes",
+        "chosen": TILES,
+        "metric": "AP",
+        "held_out": None,
+        "alternatives": [],
+        "reason": "So.",
+    }
+    text = words(page.render(evaluation(detections=None, model="/models/0", inference=choice), []))
+    assert "both together with any coarser tiles (combined)" in text and "chosen" not in text
+
+
+def test_a_page_without_objects_shows_no_empty_chart_and_names_the_confidence_that_it_counts_from() -> None:
+    values = dict.fromkeys(BUCKETS)
+    metrics = {**evaluation().full_image.to_dict(), "AP_by_bucket": values, "NWD_AP_by_bucket": values}
+    made = evaluation(
+        {"AP_by_bucket": values, "NWD_AP_by_bucket": values}, full_image=metrics, tiled=metrics, detections=None,
+        model="/models/0", thresholds_of="default",
+    )  # fmt: skip
+    html = page.render(made, [])
+    text = words(html)
+    assert "<svg" not in html and "best-F1" not in text
+    assert text.count("at or above a confidence of 0.25") == 3
+    assert "There is no object." in text and "Every object is matched" not in text and "tile border" not in text
+
+
+def test_a_category_without_objects_is_named_with_what_its_detections_are() -> None:
+    every = of_categories(2, np.array([[5, 0, 1], [0, 0, 0], [2, 3, 0]]))
+    first, second = every.combined.categories
+    assert "without an object here" not in words(page.render(every, []))
+    rows = {name: row.to_dict() for name, row in every.combined.categories.items()}
+    rows[second] = {**rows[second], "AP": None, "AP50": None, "AP_small": None, "boxes": 0}
+    document = every.to_dict()
+    for mode in ("full_image", "tiled", "combined"):
+        document[mode] = {**document[mode], "categories": rows}
+    text = words(page.render(Evaluation.from_dict("made", document), []))
+    assert f"Categories without an object here: {second}. AP leaves them out" in text and first in text
+    assert "the best-F1 confidence of their category (of all together where theirs has no object)" in text
+
+
+def test_a_file_of_detections_is_not_said_to_be_merged() -> None:
+    made = of_categories(2, np.zeros((3, 3), dtype=int))
+    file = made.model_copy(update={"detections": "/results.json", "model": None})
+    assert "merged by" in page.render(made, []) and "merged by" not in page.render(file, [])
 
 
 def test_detections_of_a_file_have_one_mode() -> None:
@@ -161,7 +234,7 @@ def test_the_images_with_the_most_errors_come_first_and_the_part_with_most_of_th
     found = [make_detections([], []), make_detections([[50, 50, 60, 60]], [0.9]), make_detections(spread[:1], [0.9])]
     worst = worst_images.select_worst(images, found)
     assert [(one.image, one.errors) for one in worst] == [(1, 5), (0, 1)]  # the third has none
-    assert worst[0].caption == "4 of 4 objects unmatched, 1 false positives"
+    assert worst[0].caption == "4 of 4 objects unmatched, 1 false positive"
     shown = worst_images.draw_worst(worst, images, lambda one: np.zeros((one.wh[1], one.wh[0], 3), dtype=np.uint8))
     assert [picture.pixels.shape for picture in shown] == [(300, 808, 3), (267, 808, 3)]
     red = (shown[0].pixels == np.array([255, 69, 58])).all(axis=2)
