@@ -110,7 +110,7 @@ def _parse(config: Config, content: bytes | str, where: str) -> ReviewFile:
     except StoreError as error:
         raise StoreError(f"{error}; give {_FROM_PAGE}; nothing was imported") from error
     if file.dataset != config.name:
-        raise _refusal(where, "dataset", shorten(repr(file.dataset), _SHOWN), f"{config.name!r}: {_FROM_PAGE}")
+        raise _refusal(where, "dataset", shorten(repr(file.dataset), _SHOWN), repr(config.name))
     if not file.answers:
         raise _refusal(where, "answers", "none", "at least one answer")
     return file

@@ -313,10 +313,18 @@ def test_answers_from_another_site_or_about_another_dataset_are_refused(post, re
         assert post(path, reviewed, "admin", headers).status_code == 403
     other = post(path, {**reviewed, "dataset": "other"}, "admin")
     assert (other.status_code, other.json()["message"]) == (
-        422, "answers: dataset: found 'other', expected 'grown'"
+        422, "answers: dataset: found 'other', expected 'grown'; nothing was imported"
     )  # fmt: skip
     assert post(path, "no answers", "admin").status_code == 422
     assert not store.exists(store.join(home, "reviews"))
+
+
+def test_a_damaged_entry_of_the_reviews_is_named(post, visit, reviewed, home):
+    path, entry = f"{SUSPECTS}/answers", store.join(home, "reviews", "00000001.json")
+    store.write_bytes(entry, b"")
+    for answer, status in ((visit(path, role="user"), 503), (post(path, reviewed, "user"), 422)):
+        assert answer.status_code == status
+        assert answer.json()["message"].startswith(f"{entry}: not a valid JSON file")
 
 
 def test_a_dask_report_is_sandboxed(visit, home):
