@@ -73,7 +73,7 @@ def advise_error(evaluation: Evaluation) -> Advice | None:
     if mending is None or mending.AP50 is None or evaluation.combined.boxes < MIN_OBJECTS:
         return None
     if not mending.AP50:
-        return Advice(code="error", action="Find out why no detection is correct", reason=_describe_failure(evaluation))
+        return _advise_on_failure(evaluation)
     gains = [(name, gain) for name, gain in mending.all.items() if gain > 0]
     if not gains:
         return None
@@ -127,8 +127,8 @@ def advise_category(evaluation: Evaluation) -> Advice | None:
     )
 
 
-def advise_validation(evaluation: Evaluation) -> Advice:
-    """Return whether the images hold enough objects to tell models apart."""
+def advise_validation(evaluation: Evaluation) -> Advice | None:
+    """Return whether the images hold enough objects to tell models apart; an AP of 0 does not tell how it varies."""
     objects = evaluation.combined.boxes
     kind = "images" if evaluation.split == "all" else f"{evaluation.split} images"
     images = f"{numbers.count(evaluation.images)} {kind}"
@@ -139,7 +139,7 @@ def advise_validation(evaluation: Evaluation) -> Advice:
         for bucket, number in evaluation.combined.buckets.items()
         if 0 < number < MIN_OBJECTS
     ]
-    interval = evaluation.combined.intervals.get("AP")
+    interval = evaluation.combined.intervals.get("AP") if evaluation.combined.AP != 0 else None
     width = None if interval is None else round(interval[1], 3) - round(interval[0], 3)  # of the bounds as shown
     known = (
         "" if interval is None else f"The 95 % interval of AP is {_bounds(interval)}, {width:.3f} wide, on {images}."
@@ -154,6 +154,8 @@ def advise_validation(evaluation: Evaluation) -> Advice:
     if width is not None and width > _WIDE_INTERVAL:
         reason = f"{known} Four times as many images would make it about half as wide."
         return Advice(code="validation", action=f"Add {kind}", reason=reason)
+    if evaluation.combined.AP == 0:
+        return None
     reason = f"Every size that occurs and every category has at least {MIN_OBJECTS} objects. {known}".strip()
     return Advice(code="validation", action=f"Keep the {kind}: they are enough", reason=reason)
 
@@ -227,13 +229,15 @@ def advise_calibration(evaluation: Evaluation) -> Advice | None:
     )
 
 
-def _describe_failure(evaluation: Evaluation) -> str:
+def _advise_on_failure(evaluation: Evaluation) -> Advice:
     """Return how many detections there are where none matches an object."""
     found = sum(row.detections for row in evaluation.calibration.bins if row is not None)
     objects = f"{numbers.count(evaluation.combined.boxes)} objects"
     if not found:
-        return f"There is no detection on {numbers.count(evaluation.images)} images with {objects}."
-    return f"None of {numbers.count(found)} detections matches one of {objects} at an IoU of 0.5."
+        reason = f"{numbers.count(evaluation.images)} images hold {objects} and no detection."
+        return Advice(code="error", action="Find out why nothing is detected", reason=reason)
+    reason = f"None of {numbers.count(found)} detections matches one of {objects} at an IoU of 0.5."
+    return Advice(code="error", action="Find out why no detection is correct", reason=reason)
 
 
 def _costliest(gains: Mapping[str, ErrorGains], objects: Mapping[str, int]) -> tuple[str, str, float] | None:

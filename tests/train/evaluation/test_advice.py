@@ -200,8 +200,20 @@ def test_a_detector_without_a_correct_detection_is_said_to_be_wrong() -> None:
     assert some.action == "Find out why no detection is correct"
     assert some.reason == "None of 12 detections matches one of 40 objects at an IoU of 0.5."
     none = advice_of(model_evaluation(values={"boxes": 40}, mending=without), "error")
-    assert none.reason == "There is no detection on 4 images with 40 objects."
+    assert none.action == "Find out why nothing is detected"
+    assert none.reason == "4 images hold 40 objects and no detection."
     assert advice_of(model_evaluation(values={"boxes": 19}, mending=without), "error") is None
+
+
+@pytest.mark.parametrize("ap", [0.0, 0.001])
+def test_an_ap_of_0_does_not_tell_whether_val_is_enough(ap: float) -> None:
+    values = {"boxes": 200, "buckets": by_size({"tiny": 200}, 0), "AP": ap, "intervals": {"AP": (0.0, ap)}}
+    advice = advice_of(model_evaluation(values=values), "validation")
+    assert (advice is None) == (ap == 0)
+    values["buckets"] = by_size({"tiny": 181, "large": 19}, 0)
+    few = advice_of(model_evaluation(values=values), "validation")
+    assert few.action == "Add val images with such objects"
+    assert ("interval" in few.reason) == (ap > 0)
 
 
 def record(losses: list[float], ap: list[float | None], **keys: Any) -> dict[str, Any]:
