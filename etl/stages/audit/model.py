@@ -216,7 +216,10 @@ class Drift(Document):
 
 
 class Since(Document):
-    """What depends on the last snapshot or on that of the champion; nothing else in an audit depends on history."""
+    """What depends on the last snapshot or on that of the champion.
+
+    Of the rest of an audit only the findings that are made of it depend on history.
+    """
 
     anchors: AnchorRecall | None
     drift: Drift | None = None  # null without new images, and in audits by earlier versions

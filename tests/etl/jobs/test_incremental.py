@@ -16,10 +16,12 @@ from etl.errors import StoreError
 from etl.execution import cluster
 from etl.jobs import build
 from etl.reports import contact_sheet
-from etl.schema import BASE
+from etl.schema import BASE, USED
 from etl.snapshots.snapshot import Snapshot, load_plan
 from etl.stages.augment.donors import choose_donors, donor_set
 from etl.storage import store
+
+FINDINGS_SINCE = ("drifted_images", "stale_anchors")  # made of `since`
 
 
 def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
@@ -27,17 +29,20 @@ def files_of(answer: dict[str, Any]) -> dict[str, bytes]:
     snapshot = Snapshot.open(str(answer["snapshot"]))
     besides = ("manifest.json", "audit.html")
     files = {path.name: path.read_bytes() for path in Path(snapshot.uri).iterdir() if path.name not in besides}
-    files["audit.json"] = store.to_json({**snapshot.audit.to_dict(), "since": None})
+    audit = snapshot.audit.to_dict()
+    findings = [row for row in audit["findings"] if row["code"] not in FINDINGS_SINCE]
+    files["audit.json"] = store.to_json({**audit, "since": None, "findings": findings})
     for entry in snapshot.manifest["shards"]:
         files[entry["sha256"]] = store.read_bytes(snapshot.shard_uri(entry["sha256"]))
     return files
 
 
-def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, Any], fresh: Path) -> None:
-    full = dataset.build(config.model_copy(update={"store": str(fresh)}), load_plan(config.home))
+def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, Any], fresh: Path) -> dict[str, Any]:
+    full: dict[str, Any] = dataset.build(config.model_copy(update={"store": str(fresh)}), load_plan(config.home))
     assert full["reused_samples"] == 0
     assert files_of(answer) == files_of(full)
     assert answer["snapshot"].rsplit("/")[-1] == full["snapshot"].rsplit("/")[-1]
+    return full
 
 
 def untouched(config: Config, first: dict[str, Any], second: dict[str, Any], changed: Collection[str] = ()) -> int:
@@ -73,6 +78,28 @@ def test_added_images_cost_only_themselves_and_give_the_bytes_of_a_full_build(
     second = dataset.build(config)
     assert 0 < second["reused_samples"] == untouched(config, first, second) < sum(first["samples"].values())
     assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
+
+
+def test_findings_of_an_incremental_build_are_those_of_a_full_one_but_for_drift(growing: Any, tmp_path: Path) -> None:
+    dataset = growing(tmp_path / "data")
+    config = dataset.config(tmp_path / "store", augment={"copies": 0})
+    for number in range(30):
+        dataset.put(f"s{number}_1", [(number % 2, 20, 20, 6, 6)], number)
+    first = dataset.build(config)
+    for number in range(30, 60):
+        dataset.put(f"s{number}_1", [(number % 2, 20, 20, 40, 40)], number)
+    dataset.put("s70_1", [(0, 20, 20, 30, 30), (0, 20, 20, 30, 30)], 70)  # a double label
+    second = dataset.build(config)
+    full = assert_equals_a_full_build(dataset, config, second, tmp_path / "fresh")
+    here, there = (Snapshot.open(str(answer["snapshot"])) for answer in (second, full))
+    codes = [{row.code for row in one.audit.findings} for one in (here, there)]
+    assert codes[0] - codes[1] == {"drifted_images"} and not codes[1] - codes[0]
+    assert "duplicate_boxes" in codes[1]
+    held = set(Snapshot.open(str(first["snapshot"])).table("images")["image_id"].to_pylist())
+    used = [row["image_id"] for row in here.table("images").to_pylist() if row["split"] in USED]
+    drift = here.audit.since.drift
+    assert (drift.trained, sum(drift.new.values())) == (len(held.intersection(used)), len(set(used) - held))
+    assert there.audit.since.drift is None
 
 
 @pytest.mark.parametrize(
