@@ -70,6 +70,11 @@ def test_the_confusion_of_few_categories_is_shown_whole() -> None:
     assert (pair.labelled[-1], pair.detected[-1], pair.number, pair.share) == ("0", "1", 1, 0.1)
     html = page.render(made, [])
     assert "<h3>Confusion matrix</h3>" in html and "are shown; evaluation.json" not in html
+    table = html.split('<table class="matrix">')[1].split("</table>")[0]
+    names = [row.name for row in rows]
+    assert re.findall(r'<th scope="col">([^<]*)</th>', table) == ["labelled", *names]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', table) == names
+    assert [int(number) for number in re.findall(r"<td[^>]*>(\d*)</td>", table)] == matrix.ravel().tolist()
 
 
 def test_of_many_categories_those_confused_most_are_shown_and_the_others_counted_together() -> None:
