@@ -126,6 +126,9 @@ def test_what_neighbours_take_is_exact_for_two_boxes_and_fair_for_many() -> None
     stack = audited([np.repeat([[50.0, 50, 90, 90]], 8, axis=0)])
     assert stack.neighbours.contested[16].all == pytest.approx(7 / 8)
     assert stack.neighbours.contested[16].boxes == 8
+    apart = np.array([[150.0 + 60 * n, 200, 170 + 60 * n, 220] for n in range(4)])
+    mixed = audited([np.vstack([np.repeat([[50.0, 50, 90, 90]], 4, axis=0), apart])]).coverage.configurations[0]
+    assert (mixed.all.contested, mixed.by_size.small.contested, mixed.by_size.medium.contested) == (0.5, 0.0, 1.0)
     assert audited([lattice(20, 4)]).neighbours.contested[16].all == 0
 
 
