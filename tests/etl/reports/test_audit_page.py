@@ -15,6 +15,7 @@ from etl import schema
 from etl.by_size import BySize
 from etl.reports import audit_page, charts
 from etl.reports.box_figures import width_height_figure
+from etl.stages.audit import learning
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import LabelPart, count_labels
@@ -22,6 +23,7 @@ from etl.stages.audit.model import Audit, Drift, DriftMeasure
 from etl.stages.remap import CategoryPreview
 from etl.stages.splitting.box_counts import count_boxes
 from etl.stages.splitting.report import GroupCounts, SplitCounts, SplitReport
+from tests.etl.stages.audit.test_learning import audited, lattice
 
 NASTY = "<script>alert('x')</script>"
 VOID = {"meta", "img", "br", "rect", "line", "circle", "polyline"}
@@ -155,6 +157,16 @@ def test_the_source_view_is_folded_below_the_trained_one() -> None:
     assert html.index("Trained boxes of each class") < html.index("The source, as written")
     without = made().model_copy(update={"source": None})  # by an earlier version
     assert "The source, as written" not in audit_page.audit_page(without, title="cars")
+
+
+def test_the_page_says_the_imbalance_of_sizes_and_whether_another_level_is_advised() -> None:
+    helped, not_needed, few = (audited([boxes]) for boxes in (lattice(8, 20), lattice(40, 1), lattice(8, 20)[:9]))
+    texts = [text_of(audit_page.audit_page(audit)) for audit in (helped, not_needed, few)]
+    for audit, text in ((helped, texts[0]), (not_needed, texts[1])):
+        assert str(learning.imbalance(audit.coverage.configurations[0])) in text
+    assert f"Advised: {learning.improvement(helped.coverage)}." in texts[0]
+    assert "No change of levels or input size is worth its cost." in texts[1] and "Advised" not in texts[1]
+    assert not any(words in texts[2] for words in ("positive cells on average", "Advised", "worth its cost"))
 
 
 def test_an_audit_is_compared_like_with_like() -> None:
