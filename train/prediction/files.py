@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
@@ -143,7 +143,8 @@ def predict_files(
             tables.add(name, image.wh, image.detections)
             objects.update(model.categories[category] for category in image.drawn.category.tolist())
             gallery.add(image.frame, names, image.picture)
-            gallery.add_crops(name, image.crops)
+            if output.crops:
+                gallery.add_crops(name, image.crops)
             if image.frame.georeference is not None:
                 content = to_geojson(name, image.detections, model.categories, image.frame.georeference)
                 geojson.append(str(out / f"{name}.geojson"))
@@ -213,9 +214,13 @@ class _Gallery:
         self._video[2].add(picture)
 
     def add_crops(self, name: str, crops: Sequence[bytes]) -> None:
-        """Write the crops of a frame, numbered from 1 in the order of its detections."""
-        for number, crop in enumerate(crops, start=1):
-            store.write_bytes(str(self._out / "crops" / f"{name}-{number}.jpg"), crop)
+        """Write the crops of a frame, numbered from 1 in the order of its detections; further ones of earlier runs go."""
+        paths = (self._out / "crops" / f"{name}-{number}.jpg" for number in count(1))
+        for crop, path in zip(crops, paths, strict=False):
+            store.write_bytes(str(path), crop)
+        for path in takewhile(Path.exists, paths):
+            if path.resolve() not in self._taken:
+                path.unlink()
 
     def close(self) -> list[str]:
         """Finish the last video and return the paths of all files written."""

@@ -159,6 +159,17 @@ def test_crops_show_each_drawn_detection_with_a_margin(model: str, tmp_path: Pat
     assert [cv2.imread(str(path)).shape[:2] for path in crops] == [(16, 24), (28, 20)]
 
 
+def test_crops_of_an_earlier_run_that_are_not_drawn_any_more_are_removed(model: str, tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    for confidence, number in [(0.0, 3), (0.7, 1), (0.95, 0), (0.5, 2)]:
+        files.predict_files(
+            model, [tmp_path / "a.png"], tmp_path / "out", confidence=confidence, output=files.Output(crops=True)
+        )
+        assert len(list((tmp_path / "out").rglob("crops/*.jpg"))) == number
+    files.predict_files(model, [tmp_path / "a.png"], tmp_path / "out", confidence=0.95)
+    assert len(list((tmp_path / "out" / "crops").iterdir())) == 2, "those of a run that was not asked for crops stay"
+
+
 def geotiff(path: Path, *, tags: dict[int, Any]) -> None:
     """A TIFF of 60 x 80 px with tags: doubles, or whole numbers for the GeoKey directory."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
