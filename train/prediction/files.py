@@ -27,7 +27,7 @@ from train.prediction import drawing, media
 from train.prediction.ahead import map_ahead
 from train.prediction.geojson import to_geojson
 from train.prediction.inputs import name_files
-from train.prediction.tables import Tables
+from train.prediction.tables import Tables, earlier_pictures
 from train.prediction.tiled import MODES, own_settings, predict_images
 from train.prediction.views import View
 
@@ -153,7 +153,7 @@ def predict_files(
     if not written:
         reasons = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in unreadable)
         raise ConfigError("speck predict", "IMAGE", reasons, "at least one readable image")
-    document, results, table = tables.write(out)
+    document, results, table = tables.write(out, gallery.pictures)
     return {
         "detections": document,
         "results": results,
@@ -193,10 +193,11 @@ def _readable_frames(files: Sequence[str], model: Model, unreadable: list[Unread
 
 
 class _Gallery:
-    """Annotated images and videos in a folder; no input file is overwritten."""
+    """Annotated images and videos in a folder; only those that an earlier run wrote are overwritten."""
 
     def __init__(self, out: Path, inputs: Set[Path]) -> None:
         self._out, self._taken = out, set(inputs)
+        self._earlier = earlier_pictures(out)
         self._written: list[str] = []
         self._video: tuple[str, tuple[int, ...], media.VideoWriter] | None = None  # path, shape, writer
 
@@ -214,7 +215,7 @@ class _Gallery:
         self._video[2].add(picture)
 
     def add_crops(self, name: str, crops: Sequence[bytes]) -> None:
-        """Write the crops of a frame, numbered from 1 in the order of its detections; further ones of earlier runs go."""
+        """Write the crops of a frame, numbered from 1 by detection, and remove further ones of an earlier run."""
         paths = (self._out / "crops" / f"{name}-{number}.jpg" for number in count(1))
         for crop, path in zip(crops, paths, strict=False):
             store.write_bytes(str(path), crop)
@@ -227,6 +228,15 @@ class _Gallery:
         self._close_video()
         return self._written
 
+    @property
+    def pictures(self) -> list[str]:
+        """The paths of all pictures of this and of earlier runs below the folder."""
+        return sorted(self._earlier | {Path(path).relative_to(self._out).as_posix() for path in self._written})
+
+    def _is_ours(self, path: Path) -> bool:
+        """Return whether a path is free, or that of a picture of an earlier run."""
+        return not path.exists() or path.relative_to(self._out).as_posix() in self._earlier
+
     def _close_video(self) -> None:
         if self._video is not None:
             self._video[2].close()
@@ -234,7 +244,7 @@ class _Gallery:
 
     def _free_path(self, stem: str, suffix: str) -> Path:
         names = (self._out / f"{stem}{end}{suffix}" for end in chain([""], (f"-{number}" for number in count(2))))
-        path = next(name for name in names if name.resolve() not in self._taken)
+        path = next(name for name in names if name.resolve() not in self._taken and self._is_ours(name))
         self._taken.add(path.resolve())
         self._written.append(str(path))
         return path

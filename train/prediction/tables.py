@@ -56,11 +56,12 @@ class Tables:
         for side, values in zip(XYXY, detections.xyxy.T.tolist(), strict=True):
             self._columns[side] += values
 
-    def write(self, out: Path) -> Written:
-        """Write detections.json, results.json and detections.parquet and return their paths."""
+    def write(self, out: Path, pictures: Sequence[str]) -> Written:
+        """Write detections.json, which names the pictures, results.json and detections.parquet; return their paths."""
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, start=1)]
         written = Written(*(str(out / name) for name in (RESULTS, "results.json", "detections.parquet")))
-        document = {"images": self._images, "annotations": self._annotations, "categories": categories}
+        info = {"pictures": list(pictures)}
+        document = {"info": info, "images": self._images, "annotations": self._annotations, "categories": categories}
         store.write_json(written.detections, document)
         store.write_json(written.results, self._results())
         store.write_table(written.table, pa.table(self._columns, schema=_TABLE))
@@ -73,6 +74,14 @@ class Tables:
             {key: row[key] for key in _RESULT} | {"file_name": file, "category_name": row["category"]}
             for row, file in names
         ]
+
+
+def earlier_pictures(out: Path) -> set[str]:
+    """Return the paths of the pictures that earlier runs wrote below a folder; none if its file is of others."""
+    uri = str(out / RESULTS)
+    document = store.read_json(uri) if store.exists(uri) else {}
+    info = document.get("info") if isinstance(document, dict) else None
+    return set(info.get("pictures", ())) if isinstance(info, dict) else set()
 
 
 def _coco_annotations(

@@ -113,6 +113,16 @@ def test_what_an_earlier_run_wrote_into_a_folder_that_is_walked_is_not_read(mode
         assert (answer["images"], len(answer["drawn"])) == (1, 1)
 
 
+def test_a_picture_replaces_no_file_but_that_of_an_earlier_run(model: str, tmp_path: Path) -> None:
+    put(tmp_path / "given" / "a.png", tmp_path / "given" / "b.png", tmp_path / "out" / "a.jpg")
+    before = (tmp_path / "out" / "a.jpg").read_bytes()
+    for name in ("a.png", "b.png", "a.png"):
+        answer = files.predict_files(model, [tmp_path / "given" / name], tmp_path / "out")
+        assert [Path(file).name for file in answer["drawn"]] == [{"a.png": "a-2.jpg", "b.png": "b.jpg"}[name]]
+    assert (tmp_path / "out" / "a.jpg").read_bytes() == before
+    assert document_of(answer)["info"] == {"pictures": ["a-2.jpg", "b.jpg"]}
+
+
 @pytest.mark.parametrize("labels", files.LABELS)
 def test_labels_and_the_width_of_lines_are_as_asked(
     model: str, tmp_path: Path, labels: files.Labels, monkeypatch: pytest.MonkeyPatch
