@@ -97,7 +97,10 @@ def _split_tables(split: SplitReport) -> Iterator[tuple[str, list[list[str]]]]:
     yield caption, size_rows(split)
     if split.left_out:
         yield "Images that are in no split, by reason.", left_out_rows(split)
-    yield f"The largest of {split.group_count:,} groups; a group is not divided.", group_rows(split, _MOST_GROUPS)
+    rows = group_rows(split, _MOST_GROUPS)
+    is_whole = len(rows) > split.group_count  # the first row is the head
+    shown = "Every group" if is_whole else f"The largest of {split.group_count:,} groups"
+    yield f"{shown}; a group is not divided.", rows
 
 
 def _resolution_rows(audit: Audit) -> Iterator[list[str]]:

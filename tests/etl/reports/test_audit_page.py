@@ -106,7 +106,9 @@ def test_the_page_has_the_table_of_the_split_with_its_groups_and_what_is_left_ou
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
     assert "train 1,234 15 1 2 3 4 5" in text
     assert "frame_guard 7" in text
-    assert "largest of 41 groups" in text
+    assert "The largest of 41 groups" in text
+    whole = audit_page.audit_page(made(), title="cars", split=split.model_copy(update={"group_count": 1}))
+    assert "Every group; a group is not divided." in text_of(whole)
     assert f"{NASTY} train, left_out 9 15" in text
     assert "<h2>Splits</h2>" not in audit_page.audit_page(made(), title="cars")
 
