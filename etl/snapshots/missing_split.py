@@ -20,7 +20,7 @@ def missing_split_error(snapshot: Snapshot, split: str) -> ConfigError:
     shown = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items())) or "no image at all"
     found = f"no {split} image in snapshot {snapshot.id} ({shown})"
     ratios = config.source.split
-    if isinstance(ratios, SplitRatios) and split == "val" and ratios.val == 0:
-        return ConfigError(config.name, "source.split.val", found, "a share above 0 and a new build")
+    if isinstance(ratios, SplitRatios) and {"val": ratios.val, "test": ratios.test}.get(split) == 0:
+        return ConfigError(config.name, f"source.split.{split}", found, "a share above 0 and a new build")
     remedy = f"at least one. {Remedies(images, config.source).describe()} Then build again"
     return ConfigError(config.name, "source.split", found, remedy)

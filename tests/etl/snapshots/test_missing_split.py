@@ -43,10 +43,11 @@ def test_the_remedy_has_a_pattern_of_this_dataset(tmp_path: Path) -> None:
     assert "source.group: '^([^/]+)/', which makes 5 groups here" in error.expected
 
 
-def test_a_val_that_nobody_asked_for_is_not_blamed_on_groups(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_that_nobody_asked_for_is_not_blamed_on_groups(tmp_path: Path, split: str) -> None:
     splits = dict.fromkeys(FLIGHTS, "train")
-    error = missing_split_error(snapshot(tmp_path, splits, split={"val": 0.0}), "val")
-    assert (error.key, error.expected) == ("source.split.val", "a share above 0 and a new build")
+    error = missing_split_error(snapshot(tmp_path, splits, split={split: 0.0}), split)
+    assert (error.key, error.expected) == (f"source.split.{split}", "a share above 0 and a new build")
 
 
 def test_a_split_of_the_dataset_itself_is_mended_without_a_group(tmp_path: Path) -> None:
