@@ -51,6 +51,12 @@ def regions_of(image: Mapping[str, Any], held_out: tuple[float, float] | None) -
     return [Region(image["split"], whole(image))]
 
 
+def splits_in(split: str, held_out: tuple[float, float] | None) -> list[str]:
+    """Return the splits in the table images that hold pixels of a split: it, and divided images with a region of it."""
+    shares = {} if held_out is None else {"train": 1.0, **dict(zip(("val", "test"), held_out, strict=True))}
+    return [split, DIVIDED] if shares.get(split, 0) > 0 else [split]
+
+
 def whole(image: Mapping[str, Any]) -> Window:
     """Return the window of a whole image."""
     return Window(0, 0, image["width"], image["height"])

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import boxes, region, schema
+from etl import boxes, region
 from etl.config import Config
 from etl.plan import Window
 from etl.snapshots.snapshot import Snapshot
@@ -26,7 +26,8 @@ def load_ground_truth(snapshot: Snapshot, split: str = "val") -> tuple[pa.Table,
     """
     images = snapshot.table("images").sort_by("path")
     if split != ALL:
-        images = images.filter(pc.is_in(images["split"], pa.array([split, schema.DIVIDED])))
+        splits = region.splits_in(split, snapshot.config.source.held_out)
+        images = images.filter(pc.is_in(images["split"], pa.array(splits)))
     images = _add_windows(images, split, snapshot.config)
     orientation = pc.if_else(images["exif_applied"], images["exif_orientation"], pa.scalar(1, pa.int8()))
     images = images.set_column(images.schema.get_field_index("exif_orientation"), "exif_orientation", orientation)

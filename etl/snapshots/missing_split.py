@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from etl.config import ConfigError, SplitRatios
-from etl.schema import DIVIDED
+from etl.region import splits_in
 from etl.snapshots.snapshot import Snapshot
 from etl.stages.split_remedy import Remedies
 
@@ -14,7 +14,7 @@ def missing_split_error(snapshot: Snapshot, split: str) -> ConfigError:
     """Return the error for a split without samples, or without a labelled box where it has images."""
     images, config = snapshot.table("images"), snapshot.config
     counts = Counter(images["split"].to_pylist())
-    if number := counts[split] + counts[DIVIDED]:
+    if number := sum(counts[name] for name in splits_in(split, config.source.held_out)):
         found = f"no labelled box in the {number:,} {split} images of snapshot {snapshot.id}"
         return ConfigError(config.name, "source.annotations", found, "boxes of classes that the ontology keeps")
     shown = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items())) or "no image at all"

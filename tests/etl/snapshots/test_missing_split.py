@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from etl import schema
 from etl.config import Config
+from etl.execution import cluster
+from etl.jobs import build
+from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
@@ -61,3 +66,21 @@ def test_images_without_samples_have_no_labelled_box(tmp_path: Path, split: str)
     error = missing_split_error(snapshot(tmp_path, {"a.jpg": split, "b.jpg": "val"}), "train")
     assert error.key == "source.annotations"
     assert error.found == "no labelled box in the 1 train images of snapshot abc"
+
+
+def test_divided_images_are_not_of_a_split_without_a_share(tmp_path: Path) -> None:
+    error = missing_split_error(snapshot(tmp_path, {"a.jpg": "divided"}, split={"val": 0.2, "test": 0.0}), "test")
+    assert error.found == "no test image in snapshot abc (divided 1)"
+
+
+def test_the_ground_truth_of_a_divided_image_has_no_window_of_a_split_without_a_share(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((600, 4000, 3), np.uint8))
+    (folder / "a.txt").write_text("\n".join(f"0 {(number + 0.5) / 40} 0.5 0.005 0.05" for number in range(40)))
+    source = {"format": "yolo", "images": str(folder), "categories": ["car"], "split": {"val": 0.3, "test": 0.0}}
+    config = Config.model_validate({"name": "big", "store": str(tmp_path / "store"), "source": source})
+    with cluster.serial() as here:
+        built = Snapshot.open(build.build(config, here).snapshot)
+    assert built.table("images")["split"].to_pylist() == [schema.DIVIDED]
+    assert [load_ground_truth(built, split)[0].num_rows for split in ("train", "val", "test")] == [1, 1, 0]
