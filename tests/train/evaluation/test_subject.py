@@ -79,14 +79,15 @@ def test_only_val_of_the_snapshot_a_model_was_trained_on_is_kept_with_the_model(
     kept = content(uri)
     _, newer = rebuild(tmp_path)
     reports = {own.html}
-    for options in ({"split": "train"}, {"split": "all"}, {"snapshot": newer}, {"dataset": config}):
+    of_dataset = ({"dataset": config}, {"dataset": config, "split": "val"})
+    for options in ({"split": "train"}, {"split": "all"}, {"snapshot": newer}, *of_dataset):
         answer = run.evaluate(config, options.pop("snapshot", snapshot), uri, **options)
         reports.add(answer.html)
         assert not answer.is_own and "is unchanged" in Path(answer.html).read_text()
         assert json.loads(Path(answer.html).with_suffix(".json").read_text()) == answer.to_dict()
         assert answer.html.startswith(f"{config.home}/evaluations/")
     assert content(uri) == kept
-    assert len(reports) == 4, "all images of the dataset are the same images as split=all"
+    assert len(reports) == 5, "all images of the dataset are the same images as split=all"
     run.evaluate(config, snapshot, uri)
     assert json.loads(content(uri)["evaluation.json"])["split"] == "val"
 
