@@ -45,7 +45,7 @@ def merge_by_methods(
     for method in methods:
         start = time.perf_counter()
         by_method = settings.model_copy(update={"method": method})
-        merged[method] = whole.take(kept) if method == "nms" else fuse(whole, kept, by_method)
+        merged[method] = whole.take(kept) if method == "nms" else _fuse_apart(whole, kept, by_method)
         seconds[method] = shared + time.perf_counter() - start
     return merged, seconds
 
@@ -99,6 +99,12 @@ def drop_covered(detections: Detections, is_cut: NDArray[np.bool_]) -> Detection
         shared = _intersection_area(detections.xyxy[i], detections.xyxy[j])
         dropped[i[shared >= COVERED * area[i]]] = True
     return detections.take(~dropped)
+
+
+def _fuse_apart(detections: Detections, kept: Index, settings: Merge) -> Detections:
+    """Return the fused detections without those that overlap a better one since their boxes moved."""
+    fused = fuse(detections, kept, settings)
+    return fused.take(suppress(fused, settings.metric, settings.threshold))
 
 
 def fuse(detections: Detections, kept: Index, settings: Merge) -> Detections:

@@ -15,7 +15,7 @@ from etl.boxes import Boxes
 from etl.config import Merge
 from etl.plan import TilePlan
 from train.detections import BORDER, Detections, concatenate
-from train.prediction.merge import merge, suppress
+from train.prediction.merge import fuse, merge, suppress
 from train.prediction.neighbours import touching_pairs
 
 PLAN = TilePlan(size=128, overlap=0.25, min_visibility=0.4, scales=(1.0, 0.5))
@@ -254,7 +254,9 @@ def test_fusing_unites_or_averages_what_suppression_takes_away(seed: int, number
                 break
     assert sum(map(len, members.values())) == number
     for method in ("nmm", "wbf"):
-        fused = merge(seen, (200, 200), Merge(method=method, metric=metric, threshold=at))
+        how = Merge(method=method, metric=metric, threshold=at)
+        fused = fuse(seen, kept, how)
+        assert len(suppress(merge(seen, (200, 200), how), metric, at)) == len(merge(seen, (200, 200), how))
         assert (fused.score == seen.score[kept]).all()
         assert (fused.category == kinds[kept]).all()
         for box, rows in zip(fused.xyxy, members.values(), strict=True):
@@ -277,3 +279,14 @@ def test_fusing_by_weight_is_nearer_to_the_truth_than_the_best_box_alone() -> No
         merged = merge(found, (800, 800), Merge(method=method))
         error[method] = 1 - boxes.iou(merged.xyxy, truth).max(axis=1).mean()
     assert error["wbf"] < 0.85 * error["nms"]
+
+
+@pytest.mark.parametrize("method", ["nms", "nmm", "wbf"])
+def test_boxes_that_meet_when_they_are_fused_are_one_object(method: str) -> None:
+    """Two kept boxes, apart by an IoU of 0.43, each with a weaker one that draws it towards the other."""
+    xyxy = [[0.0, 0, 10, 10], [0, 4, 10, 14], [0, -2, 10, 10], [0, 0, 10, 15]]
+    found = Detections(
+        np.array(xyxy) + 20, np.array([0.9, 0.5, 0.45, 0.4]), np.zeros(4, np.int64), np.tile([0.0, 0, 99, 99], (4, 1))
+    )
+    merged = merge(found, (99, 99), Merge(method=method, metric="iou", threshold=0.5))
+    assert len(suppress(merged, "iou", 0.5)) == len(merged)
