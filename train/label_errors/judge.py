@@ -16,7 +16,7 @@ from etl.review import Kind
 from train.detections import Detections
 from train.evaluation.images import EvalImage
 from train.label_errors import chances, looks, planting
-from train.label_errors.evidence import Floats, Index, LabelSet, find_places, judge_labels, one_each
+from train.label_errors.evidence import Floats, Index, LabelSet, Mask, find_places, judge_labels, one_each
 from train.label_errors.suspects import Suspect
 
 log = logging.getLogger("speck")
@@ -171,12 +171,13 @@ class Judge:
     def _missing(self) -> tuple[looks.Looks, Floats]:
         """Return looks and chance of every place without a label; 0 if a likelier one is at the same object."""
         features, described, kind, part, learned, image, _ = self._places.stacked()
-        objects = looks.shares(described, image, described[learned], image[learned], kind[learned], 2)[:, 1:]
+        objects = _like_objects(described, image, learned, kind == 1)
         odds = chances.log_odds(np.concatenate([features, objects], axis=1), kind == 1, part, learned)
         own = np.flatnonzero(kind == 0)
         xyxy = np.array([label.box for label in self._places.labels], dtype=np.float64).reshape(-1, 4)
         own = own[one_each(xyxy, odds[own], image[own])]
-        curve = _fit("missing", odds[learned & (kind == 1)], odds[own[learned[own]]], chances.MOST_PLACES)
+        errors, places = odds[learned & (kind == 1)], odds[own[learned[own]]]
+        curve = _fit("missing", errors, places, chances.MOST_PLACES)
         chance = np.zeros(len(kind))
         chance[own] = curve.chance_at(odds[own])
         return described[kind == 0], chance[kind == 0]
@@ -186,7 +187,7 @@ class Judge:
         features, described, kind, part, learned, image, category = self._labels.stacked()
         is_label, is_spurious = learned & (kind == 0), learned & (kind == _SPURIOUS)
         either = is_label | is_spurious
-        objects = looks.shares(described, image, described[either], image[either], (kind == 0)[either], 2)[:, 1:]
+        objects = _like_objects(described, image, either, kind == 0)
         classes = looks.shares(
             described, image, described[is_label], image[is_label], category[is_label], len(self.categories)
         )
@@ -231,6 +232,13 @@ class Judge:
             chance=chance,
             size=boxes.BUCKETS[int(boxes.bucket(boxes.side_length(label.box[None]))[0])],
         )
+
+
+def _like_objects(described: looks.Looks, image: Index, compared: Mask, is_object: Mask) -> Floats:
+    """Return how much more each box [N] looks like the objects than like the other boxes compared with [N, 2]."""
+    others = described[compared], image[compared]
+    share = looks.shares(described, image, *others, is_object[compared].astype(np.int64), 2)[:, 1]
+    return np.column_stack([share, looks.contrast(described, image, *others, is_object[compared])])
 
 
 def _fit(kind: Kind, errors: Floats, labels: Floats, most: float) -> chances.Curve:

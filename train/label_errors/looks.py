@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from etl.boxes import Boxes
 from etl.imaging.codec import Pixels
 from etl.stages.audit.class_similarity import describe
-from train.label_errors.evidence import Floats, Index
+from train.label_errors.evidence import Floats, Index, Mask
 
 Looks = NDArray[np.float32]  # [N, D]
 
 _ROOM = 0.1  # of each side, around the box
 _NEAREST = 10
+_LIKEST = 3
+_SAME = 1e-6  # squared distance of boxes that look the same
 _COMPARED = 8000  # boxes that others are compared with
 _CHUNK = 500
 
@@ -41,22 +43,60 @@ def shares(looks: Looks, image: Index, others: Looks, others_image: Index, code:
 
     `code` [M] is that of the boxes compared with. A box without others has equal shares.
     """
-    if len(others) > _COMPARED:
-        taken = np.linspace(0, len(others) - 1, _COMPARED).astype(np.int64)
-        others, others_image, code = others[taken], others_image[taken], code[taken]
     answer = np.full((len(looks), codes), 1.0 / max(codes, 1))
-    squares = (others**2).sum(axis=1)
-    nearest = min(_NEAREST, len(others))
-    for at in range(0, len(looks) if nearest else 0, _CHUNK):
-        own = looks[at : at + _CHUNK]
-        distance = (own**2).sum(axis=1)[:, None] + squares - 2 * own @ others.T
-        distance[image[at : at + _CHUNK, None] == others_image] = np.inf
+    taken, nearest = _compared(others), min(_NEAREST, len(others))
+    code = code[taken]
+    for rows, distance in _distances(looks, image, others[taken], others_image[taken]):
         index = np.argpartition(distance, nearest - 1, axis=1)[:, :nearest]
         usable = np.isfinite(np.take_along_axis(distance, index, axis=1))
         counts = np.stack([((code[index] == number) & usable).sum(axis=1) for number in range(codes)], axis=1)
         some = usable.any(axis=1)
-        answer[at : at + _CHUNK][some] = counts[some] / usable.sum(axis=1)[some, None]
+        answer[rows][some] = counts[some] / usable.sum(axis=1)[some, None]
     return answer
+
+
+def contrast(looks: Looks, image: Index, others: Looks, others_image: Index, is_object: Mask) -> Floats:
+    """Return by which factor the likest objects of other images differ less than the likest places that are none.
+
+    It is a logarithm [N], of the mean distances of three each; 0 where either kind is missing.
+    """
+    answer = np.zeros(len(looks))
+    taken = _compared(others)
+    is_object = is_object[taken]
+    if not 0 < is_object.sum() < len(is_object):
+        return answer
+    for rows, distance in _distances(looks, image, others[taken], others_image[taken]):
+        of_objects, of_places = (_mean_of_nearest(distance[:, mask]) for mask in (is_object, ~is_object))
+        both = np.isfinite(of_objects) & np.isfinite(of_places)
+        answer[rows][both] = np.log(of_places[both] / of_objects[both])
+    return answer
+
+
+def _mean_of_nearest(squares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean distance [N] of the three nearest, inf where there is none, from squared distances [N, M]."""
+    nearest = min(_LIKEST, squares.shape[1])
+    distance = np.sqrt(np.maximum(np.partition(squares, nearest - 1, axis=1)[:, :nearest], _SAME))
+    finite = np.isfinite(distance)
+    total = np.where(finite, distance, 0.0).sum(axis=1)
+    return np.where(finite.any(axis=1), total / np.maximum(finite.sum(axis=1), 1), np.inf)
+
+
+def _compared(others: Looks) -> Index:
+    """Return the rows that are compared with, evenly spread: at most _COMPARED."""
+    return np.unique(np.linspace(0, len(others) - 1, min(len(others), _COMPARED)).astype(np.int64))
+
+
+def _distances(
+    looks: Looks, image: Index, others: Looks, others_image: Index
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield rows of the boxes and their squared distances [rows, M] to others, inf to those of the same image."""
+    squares = (others**2).sum(axis=1)
+    for at in range(0, len(looks) if len(others) else 0, _CHUNK):
+        rows = slice(at, at + _CHUNK)
+        own = looks[rows]
+        distance = (own**2).sum(axis=1)[:, None] + squares - 2 * own @ others.T
+        distance[image[rows, None] == others_image] = np.inf
+        yield rows, distance
 
 
 def group(looks: Looks, kinds: Sequence[object], reach: float) -> list[int]:
