@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +27,7 @@ from etl.stages.planning.tile_size import (
     find_never_whole,
 )
 from etl.stages.planning.tile_stats import Tables, TileStats
-from etl.storage import store
+from etl.storage import sealed, store
 from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
 
@@ -151,7 +152,7 @@ def pin_after_build(work: WorkDir, plan: Plan) -> None:
     8 bits.
     """
     uri = DatasetPaths(work.config.home).plan
-    if store.create_if_absent(uri, store.to_json(plan.model_dump(mode="json"))) or work.pinned_plan is None:
+    if store.create_if_absent(uri, store.to_json(_sealed(plan))) or work.pinned_plan is None:
         return
     if work.pinned_plan != load_plan(work.config.home):
         return
@@ -160,18 +161,26 @@ def pin_after_build(work: WorkDir, plan: Plan) -> None:
         update = sampling.with_policy(update, plan)
     if update.pixel_range is None:
         update = update.model_copy(update={"pixel_range": plan.pixel_range})
-    if update != work.pinned_plan:
+    if update != work.pinned_plan or not _is_sealed(uri):
         pin_plan(work.config, update)
 
 
 def pin_plan(config: Config, plan: Plan) -> None:
     """Pin a plan: later builds of the dataset use it."""
-    store.write_json(DatasetPaths(config.home).plan, plan.model_dump(mode="json"))
+    store.write_json(DatasetPaths(config.home).plan, _sealed(plan))
+
+
+def _sealed(plan: Plan) -> dict[str, Any]:
+    return sealed.seal(plan.model_dump(mode="json"))
+
+
+def _is_sealed(uri: str) -> bool:
+    return sealed.damage(store.read_bytes(uri), must_be_sealed=True) is None
 
 
 def read_plan_file(file: str) -> Plan:
     """Return the plan in a file; ConfigError when the file holds none."""
     try:
-        return Plan.model_validate(store.read_json(file))
+        return Plan.model_validate(sealed.remove_seal(store.read_json(file)))
     except (StoreError, ValueError) as error:
         raise ConfigError("speck build", "--plan", f"{file} ({error})", "the plan.json of an earlier build") from error

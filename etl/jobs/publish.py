@@ -27,13 +27,12 @@ from etl.snapshots.snapshot import Snapshot
 from etl.stages import STAGES, ledger, review
 from etl.stages.remap import trained_categories
 from etl.storage import lease, store
-from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri
+from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri, table_file
 from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
 
-_FILES = (("tile", KEYS), ("anchors", ANCHORS))  # stage and name
-_REPORTS = (("audit", AUDIT_JSON), ("audit", AUDIT_HTML))  # compare with the snapshot before: written once
+_FILES = (("tile", KEYS), ("anchors", ANCHORS), ("audit", AUDIT_JSON), ("audit", AUDIT_HTML))  # stage and name
 
 
 class _Durations(TypedDict):
@@ -74,7 +73,8 @@ def _publish(work: WorkDir) -> BuildAnswer:
     previous = snapshot.head(work.config)
     answer = BuildAnswer(
         snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
-        published=not snapshot.is_newest(work.config.home, manifest["id"]),
+        published=not snapshot.is_newest(work.config.home, manifest["id"])
+        or snapshot.load_published(work.config.home, manifest["id"]) is None,
         **dict(counts),
         reused_samples=assembled.reused,
         negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
@@ -132,32 +132,38 @@ def _write_snapshot(
     plan: Plan,
     sheet: bytes,
 ) -> dict[str, Any]:
-    """Write the files of the snapshot into its folder, and return its manifest, which is not written yet."""
+    """Write the files of the snapshot into its folder, and return its manifest, which is not written yet.
+
+    A snapshot that was published before keeps its manifest, and so the files that differ now: the audit compares with
+    the snapshot before, and the contact sheet shows what was asked for. Only damaged files are written again.
+    """
     data = {name: store.table_bytes(table) for name, table in tables.items()}
+    others = {name: store.read_bytes(work.path(stage, name)) for stage, name in _FILES} | {SAMPLES_HTML: sheet}
+    files = {name: _digest(content) for name, content in others.items()}
     entries = {name: {**_digest(data[name]), "rows": table.num_rows} for name, table in tables.items()}
     categories = trained_categories(work.categories, work.config.ontology)
-    anchors = _digest(store.read_bytes(work.path("anchors", ANCHORS)))["sha256"]
-    name = snapshot.snapshot_id(entries, shards, categories, anchors)
-    paths = DatasetPaths(work.config.home).snapshot(name)
-    for table_name, content in data.items():
-        store.write_bytes(paths.table(table_name), content)
-    is_published = store.exists(paths.manifest)
-    for stage, file in _FILES if is_published else (*_FILES, *_REPORTS):
-        store.write_bytes(f"{paths.uri}/{file}", store.read_bytes(work.path(stage, file)))
-    store.write_bytes(paths.samples_html, sheet)
-    return {
+    keys, anchors = files[KEYS]["sha256"], files[ANCHORS]["sha256"]
+    name = snapshot.snapshot_id(entries, shards, categories, anchors, keys)
+    manifest = {
         "format": snapshot.FORMAT,
         "id": name,
         "dataset": work.config.name,
         "tables": entries,
+        "files": files,
         "shards": shards,
-        "pages": {SAMPLES_HTML: _digest(sheet)},
         "counts": counts.to_dict(),
         "categories": categories,
         "config": work.config.resolved(),
         "plan": plan.model_dump(mode="json"),
         "versions": VERSIONS,
     }
+    published = snapshot.load_published(work.config.home, name)
+    kept = snapshot.listed_files(manifest if published is None else published)
+    folder = DatasetPaths(work.config.home).snapshot(name).uri
+    for file, content in {**{table_file(name): content for name, content in data.items()}, **others}.items():
+        if _digest(content).items() <= kept[file].items():
+            store.write_bytes(f"{folder}/{file}", content)
+    return manifest if published is None else published
 
 
 def _digest(data: bytes) -> dict[str, str | int]:

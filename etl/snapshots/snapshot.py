@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,8 @@ from etl.ids import digest
 from etl.plan import Plan
 from etl.schema import SPLITS, TABLES, add_missing_columns
 from etl.stages.audit.model import Audit
-from etl.storage import store
-from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri
+from etl.storage import sealed, store
+from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
 
 FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
 
@@ -46,7 +47,7 @@ class Snapshot:
 
     @property
     def id(self) -> str:
-        """The digest of the snapshot's tables, shards, class list and anchors."""
+        """The digest of the snapshot's tables, shards, class list, anchors and sample keys."""
         return str(self.manifest["id"])
 
     @property
@@ -58,6 +59,14 @@ class Snapshot:
     def home(self) -> str:
         """The URI of the dataset's folder in the store."""
         return split_uri(self.uri).home
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The `sha256` and `bytes` of each file of the snapshot's folder except its manifest, by name.
+
+        Older manifests list the tables and the contact sheet only.
+        """
+        return listed_files(self.manifest)
 
     @cached_property
     def config(self) -> Config:
@@ -110,6 +119,12 @@ def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mappin
     return digest(hashes, [shard["sha256"] for shard in shards], *others)[:16]
 
 
+def listed_files(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the `sha256` and `bytes` of each file that a manifest lists, by name."""
+    tables = {table_file(name): entry for name, entry in manifest["tables"].items()}
+    return {**tables, **manifest.get("pages", {}), **manifest.get("files", {})}  # `pages`: of older manifests
+
+
 def head(config: Config) -> str | None:
     """Return the URI of the dataset's newest snapshot, None before the first."""
     paths = DatasetPaths(config.home)
@@ -121,12 +136,21 @@ def head(config: Config) -> str | None:
 def load_plan(home: str) -> Plan | None:
     """Return the dataset's pinned plan, None before the first build."""
     uri = DatasetPaths(home).plan
-    return Plan.model_validate(store.read_json(uri)) if store.exists(uri) else None
+    return Plan.model_validate(sealed.remove_seal(store.read_json(uri))) if store.exists(uri) else None
 
 
 def is_published(home: str, snapshot: str) -> bool:
     """Return whether the dataset has a snapshot of this id, one that was not deleted."""
     return store.exists(DatasetPaths(home).snapshot(snapshot).manifest)
+
+
+def load_published(home: str, snapshot: str) -> dict[str, Any] | None:
+    """Return the manifest of a published snapshot; None if it is missing or damaged."""
+    uri = DatasetPaths(home).snapshot(snapshot).manifest
+    if not store.exists(uri):
+        return None
+    content = store.read_bytes(uri)
+    return None if sealed.damage(content, must_be_sealed=False) else dict(json.loads(content))
 
 
 def is_newest(home: str, snapshot: str) -> bool:
@@ -136,18 +160,24 @@ def is_newest(home: str, snapshot: str) -> bool:
 
 
 def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> None:
-    """Make a snapshot the newest: write its manifest, a log entry with the fields of `note`, and last the head."""
+    """Make a snapshot the newest: write its manifest, a log entry with the fields of `note`, and last the head.
+
+    A snapshot that was published before keeps its manifest, unless that is damaged.
+    """
     paths = DatasetPaths(home)
     previous: dict[str, Any] = {"snapshot": None, "sequence": 0}
     if store.exists(paths.head):
         previous = store.read_json(paths.head)
-    uri = paths.snapshot(manifest["id"]).manifest
-    if not store.exists(uri):
-        store.write_json(uri, manifest)
+    name = manifest["id"]
+    published = load_published(home, name)
+    if published is None:
+        published = sealed.seal(manifest)
+        store.write_json(paths.snapshot(name).manifest, published)
     sequence = previous["sequence"] + 1
-    entry = {"snapshot": manifest["id"], "previous": previous["snapshot"], "sequence": sequence, **note}
-    store.write_json(paths.log_entry(sequence), entry)
-    store.write_json(paths.head, {"snapshot": manifest["id"], "sequence": sequence})
+    entry = {"snapshot": name, "previous": previous["snapshot"], "sequence": sequence}
+    entry["manifest"] = published.get(sealed.DIGEST)
+    store.write_json(paths.log_entry(sequence), sealed.seal({**entry, **note}))
+    store.write_json(paths.head, sealed.seal({"snapshot": name, "sequence": sequence}))
 
 
 def history(home: str) -> list[dict[str, Any]]:

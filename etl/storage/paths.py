@@ -70,7 +70,7 @@ class SnapshotPaths:
 
     def table(self, name: str) -> str:
         """Return the URI of a table: images, annotations, rejects, ledger or samples."""
-        return f"{self.uri}/{name}.parquet"
+        return f"{self.uri}/{table_file(name)}"
 
 
 class EvaluationPaths:
@@ -211,6 +211,11 @@ class DatasetPaths:
         """Return whether a snapshot's URI is inside a trial, `trials/<name>/<dataset>/snapshots/<id>`."""
         folders = snapshot.removeprefix(self.home).rstrip("/").split("/")
         return len(folders) >= 5 and folders[-5] == _TRIALS
+
+
+def table_file(name: str) -> str:
+    """Return the file name of a table of a snapshot."""
+    return f"{name}.parquet"
 
 
 def shard_file(sha256: str) -> str:

@@ -208,7 +208,7 @@ def test_random_datasets_do_hold_mosaics_pastes_and_every_outcome() -> None:
         page = Path(snapshot.uri, "samples.html").read_bytes()  # the contact sheet
         assert page.count(b"<img") == 12
         listed = {"sha256": hashlib.sha256(page).hexdigest(), "bytes": len(page)}
-        assert snapshot.manifest["pages"] == {"samples.html": listed}
+        assert snapshot.manifest["files"]["samples.html"] == listed
         assert any(json.loads(recipe["parameters"]).get("pasted") for recipe in recipes)
 
 

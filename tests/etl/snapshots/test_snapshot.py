@@ -13,7 +13,8 @@ from etl.snapshots.snapshot import Snapshot
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import Summary
-from etl.storage import store
+from etl.storage import sealed, store
+from etl.storage.paths import DatasetPaths
 
 
 def config(folder: Path) -> Config:
@@ -22,7 +23,7 @@ def config(folder: Path) -> Config:
 
 
 def manifest(folder: Path, name: str) -> dict[str, Any]:
-    return {"id": name, "categories": ["0", "no"], "config": config(folder).resolved(), "plan": None}
+    return {"id": name, "tables": {}, "categories": ["0", "no"], "config": config(folder).resolved(), "plan": None}
 
 
 def publish(folder: Path, *names: str) -> str:
@@ -121,3 +122,23 @@ def test_the_id_depends_only_on_tables_and_shards() -> None:
     assert snapshot.snapshot_id(reversed_tables, [{"sha256": "x"}, {"sha256": "y"}]) == name
     assert snapshot.snapshot_id(tables, shards[:1]) != name
     assert snapshot.snapshot_id({**tables, "images": {"sha256": "3"}}, shards) != name
+
+
+def test_a_manifest_its_log_entry_and_the_head_are_sealed_with_the_digest_of_the_manifest_in_the_log(
+    tmp_path: Path,
+) -> None:
+    paths = DatasetPaths(publish(tmp_path, "a"))
+    for uri in (paths.snapshot("a").manifest, paths.log_entry(1), paths.head):
+        assert sealed.damage(store.read_bytes(uri), must_be_sealed=True) is None
+    digest = Snapshot.open(paths.snapshot("a").uri).manifest["digest"]
+    assert [entry["manifest"] for entry in snapshot.history(paths.home)] == [digest]
+
+
+def test_publishing_again_replaces_a_damaged_manifest(tmp_path: Path) -> None:
+    home = publish(tmp_path, "a")
+    uri = DatasetPaths(home).snapshot("a").manifest
+    content = store.read_bytes(uri)
+    store.write_bytes(uri, content.replace(b'"no"', b'"on"'))
+    assert snapshot.load_published(home, "a") is None
+    publish(tmp_path, "a")
+    assert store.read_bytes(uri) == content
