@@ -19,6 +19,7 @@ from etl.cli.app import (
     print_line,
 )
 from etl.config import changes, load
+from etl.numbers import count_of
 
 
 @app.command()
@@ -34,7 +35,7 @@ def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = No
         return
     for finding in answer.findings:
         print_line(f"{finding.severity:>8}  {finding.code} ({finding.count}): {finding.advice}")
-    typer.echo(f"{answer.images} images, {answer.annotations} boxes; report: {answer.html}")
+    typer.echo(f"{count_of(answer.images, 'image')}, {count_of(answer.annotations, 'box')}; report: {answer.html}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 
 from etl.cli.app import ConfigFile, Json, SnapshotUri, app, format_value, print_answer, print_line
 from etl.config import load
+from etl.numbers import count_of
 
 
 @app.command()
@@ -41,7 +42,8 @@ def verify(snapshot: SnapshotUri, as_json: Json = False) -> None:
     else:
         for problem in answer["bad"]:
             print_line(f"{problem['what']:>8}  {problem['name']}: {problem['reason']}")
-        typer.echo(f"{answer['samples']} samples in {answer['shards']} shards, {len(answer['bad'])} problems")
+        samples, shards = count_of(answer["samples"], "sample"), count_of(answer["shards"], "shard")
+        typer.echo(f"{samples} in {shards}, {count_of(len(answer['bad']), 'problem')}")
     if answer["bad"]:
         raise typer.Exit(1)
 
@@ -139,7 +141,9 @@ def anchors(
         if "preset" in row:
             others.insert(0, f"anchors.preset: {row['preset']:.4f}")
         compared = f" ({', '.join(others)})" if others else ""
-        typer.echo(f"{row['size']:>10}  {row['boxes']} boxes, best possible recall {row['fitted']:.4f}{compared}")
+        typer.echo(
+            f"{row['size']:>10}  {count_of(row['boxes'], 'box')}, best possible recall {row['fitted']:.4f}{compared}"
+        )
     fitted = fit.get("fitted_anchors", fit)
     if fitted["bpr_curve"]:
         curve = ", ".join(f"{number}: {bpr:.4f}" for number, bpr in fitted["bpr_curve"])

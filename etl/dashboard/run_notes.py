@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etl.evaluation import METRICS, Evaluation
+from etl.numbers import count_of
 from etl.snapshots import snapshot
 from etl.snapshots.answer import BuildAnswer, Difference
 from etl.snapshots.change_text import describe_classes
@@ -24,16 +25,16 @@ def describe_build(answer: BuildAnswer) -> str:
     parts = [f"{_counts(answer.change.images)} images", f"{_counts(answer.change.boxes)} boxes"]
     new = _finding_codes(answer.snapshot) - _finding_codes(_previous(answer.snapshot))
     if new:
-        parts.append(f"{len(new)} new finding{'s' * (len(new) > 1)}: {', '.join(sorted(new))}")
+        parts.append(f"{count_of(len(new), 'new finding')}: {', '.join(sorted(new))}")
     if answer.rejects:
-        parts.append(f"{sum(answer.rejects.values())} rejects")
+        parts.append(count_of(sum(answer.rejects.values()), "reject"))
     return "; ".join([*describe_classes(answer.change.classes), ", ".join(parts)])
 
 
 def describe_training(answer: Answer, reason: str) -> str:
     """Return the model, epochs and device of a training, and the reason for it."""
     model = split_uri(answer["model"]).id
-    return f"model {model}: {answer['epochs']} epochs on {answer['device']}, reason: {reason}"
+    return f"model {model}: {count_of(answer['epochs'], 'epoch')} on {answer['device']}, reason: {reason}"
 
 
 def describe_evaluation(evaluation: Evaluation) -> str:

@@ -32,6 +32,7 @@ from etl.jobs.refusal import refuse
 from etl.jobs.unknown_classes import report_unknown_classes
 from etl.jobs.versions import VERSIONS
 from etl.lifecycle.review import load_errors
+from etl.numbers import count_of
 from etl.plan import Plan
 from etl.review import ReviewAnswer
 from etl.snapshots.snapshot import load_plan
@@ -121,10 +122,10 @@ def _work_dir(config: Config, purpose: str, *parts: object) -> WorkDir:
 def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
     log.info(
-        "%s: the source has %d images and %d files that may be labels",
+        "%s: the source has %s and %s that may hold labels",
         config.name,
-        len(source.images),
-        len(source.labels),
+        count_of(len(source.images), "image"),
+        count_of(len(source.labels), "file"),
     )
     keys = ingest_cache.image_keys(config, source)
     cached = ingest_cache.load(config, {} if inputs.full else keys)
@@ -153,7 +154,8 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     reviewed = review.apply_answers(tables, inputs.review, categories, config.ontology)
     tables, counts = reviewed.tables, reviewed.counts()
     if counts:
-        log.info("review: %d labels corrected, %d answers stale", len(reviewed.applied), len(reviewed.stale))
+        applied, stale = count_of(len(reviewed.applied), "label"), count_of(len(reviewed.stale), "answer")
+        log.info("review: %s corrected, %s stale", applied, stale)
     findings = [
         *inputs.source.findings,
         *corrections,

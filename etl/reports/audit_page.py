@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from etl.boxes import BUCKET_EDGES, BUCKETS, SIZE_RANGES
-from etl.numbers import DASH, count, decimal, percent
+from etl.numbers import count, count_of, hundred, percent
 from etl.reports.box_figures import box_figures, class_heat_table, image_size_figure, width_height_figure
+from etl.reports.cell_figures import CONFIGURATION_HEAD, cell_figures, configuration_rows
 from etl.reports.charts import bar_chart, grouped_bars, histogram, stacked_bars
 from etl.reports.class_tables import (
     ONTOLOGY_HEAD,
@@ -22,7 +23,7 @@ from etl.reports.page import render
 from etl.reports.svg import Figure
 from etl.schema import LEFT_OUT
 from etl.stages.audit import learning
-from etl.stages.audit.model import Audit, Configuration, ImageQuality, Resolution, SizeTable, SourceView
+from etl.stages.audit.model import Audit, ImageQuality, Resolution, SizeTable, SourceView
 from etl.stages.audit.sample_size import LEAST
 from etl.stages.split_rows import group_rows, left_out_rows, size_rows
 from etl.stages.splitting.report import SplitReport
@@ -56,11 +57,11 @@ def audit_page(
         buckets=BUCKETS,
         facts=_facts(audit, classes),
         sizes=list(_size_figures(audit)),
-        cells=list(_cell_figures(audit)),
+        cells=list(cell_figures(audit)),
         imbalance=next(map(learning.imbalance, audit.coverage.configurations), None),
         improvement=learning.improvement(audit.coverage),
-        configuration_head=["", "computing", *(f"{px} px" for px in SIZE_RANGES), "with a cell", "contested"],
-        configurations=[_configuration(row) for row in audit.coverage.configurations],
+        configuration_head=CONFIGURATION_HEAD,
+        configurations=configuration_rows(audit.coverage.configurations) if audit.objects >= LEAST else [],
         labels=list(_label_figures(audit, classes)),
         shapes=list(box_figures(audit)),
         class_heat=class_heat_table(audit),
@@ -97,10 +98,15 @@ def _split_tables(split: SplitReport) -> Iterator[tuple[str, list[list[str]]]]:
     yield caption, size_rows(split)
     if split.left_out:
         yield "Images that are in no split, by reason.", left_out_rows(split)
-    rows = group_rows(split, _MOST_GROUPS)
-    is_whole = len(rows) > split.group_count  # the first row is the head
-    shown = "Every group" if is_whole else f"The largest of {split.group_count:,} groups"
-    yield f"{shown}; a group is not divided.", rows
+    yield _describe_groups(split), group_rows(split, _MOST_GROUPS)
+
+
+def _describe_groups(split: SplitReport) -> str:
+    """Return what the table of groups holds, and that no group is divided if none is."""
+    is_cut = split.group_count > _MOST_GROUPS
+    shown = f"The {_MOST_GROUPS} largest of {count_of(split.group_count, 'group')}" if is_cut else "Every group"
+    divided = any(len({*group.splits} - {LEFT_OUT}) > 1 for group in split.groups)
+    return f"{shown}." if divided else f"{shown}; none is in two splits."
 
 
 def _resolution_rows(audit: Audit) -> Iterator[list[str]]:
@@ -109,13 +115,6 @@ def _resolution_rows(audit: Audit) -> Iterator[list[str]]:
     for goal, row in ((8, audit.resolution.px_8), (16, audit.resolution.px_16)):
         sizes = {"tiled": max(row.tiled or 0, size), "full_image": max(row.full_image or 0, size)}
         yield _resolution(goal, row.model_copy(update=sizes))
-
-
-def _configuration(row: Configuration) -> list[str]:
-    sizes = (
-        f"{decimal(one.positives, 1)} · {decimal(one.iou, 2)}" if one.boxes else DASH for one in row.by_size.values()
-    )
-    return [row.name, f"{row.cost:g} times", *sizes, percent(row.all.taught), percent(row.all.contested)]
 
 
 def _resolution(goal: int, row: Resolution) -> list[str]:
@@ -208,7 +207,7 @@ def _size_figures(audit: Audit) -> Iterator[Figure]:
         "Per cent of the boxes that are small (under 32 px), medium (under 96 px) and large in source "
         "pixels, here and in "
         "COCO, on which the usual models and their settings were tuned.",
-        {name: [_hundred(dataset[name]), _hundred(coco[name])] for name in coco},
+        {name: [hundred(dataset[name]), hundred(coco[name])] for name in coco},
         ["this dataset", "COCO"],
     )
     yield width_height_figure(audit)
@@ -252,68 +251,11 @@ def _filled(counts: Sequence[int]) -> tuple[int, int]:
     return (filled[0], filled[-1]) if filled else (0, 0)
 
 
-def _cell_figures(audit: Audit) -> Iterator[Figure]:
-    assigner, network = audit.coverage.assigner, audit.coverage.network
-    yield grouped_bars(
-        "Boxes with a candidate cell",
-        "Per cent of the boxes expected to get a candidate from each assigner, over all positions, in tiles. This "
-        f"model's is {assigner}; anchors are fitted to these boxes, three per level.",
-        {name: [_hundred(row.p3_p5.covered), _hundred(row.p2_p5.covered)] for name, row in network.items()},
-        ["P3 to P5", "P2 to P5"],
-        digits=1,
-    )
-    configured = network[assigner]
-    yield grouped_bars(
-        "Candidate cells of a box",
-        f"Average number of cells that {assigner} can assign to a box, by size in network pixels: few cells mean "
-        "little to learn from.",
-        {
-            f"{px} px": [levels.by_size[name].candidates for levels in (configured.p3_p5, configured.p2_p5)]
-            for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
-        },
-        ["P3 to P5", "P2 to P5"],
-        digits=1,
-    )
-    yield grouped_bars(
-        "Boxes that share a cell",
-        "Per cent of the boxes whose centre lies in the same feature cell as another box's centre, by stride: one "
-        "cell must then predict two objects.",
-        {
-            f"stride {stride}": [_hundred(row.share), _hundred(audit.crowding.full_image[stride].share)]
-            for stride, row in audit.crowding.network.items()
-        },
-        ["tiles", "whole image"],
-        digits=1,
-    )
-    yield grouped_bars(
-        "Labelled boxes that NMS keeps",
-        "Per cent of the labelled boxes kept by greedy NMS within each class, all scores equal, by IoU threshold: "
-        "the recall that a detector with NMS can reach.",
-        {f"IoU {at}": [_hundred(kept)] for at, kept in audit.neighbours.nms_recall.items()},
-        ["kept"],
-        digits=2,
-    )
-    yield grouped_bars(
-        "Cost of a labelling error",
-        "Mean IoU of a box with itself, in per cent, after a shift along both axes in source pixels, by size: AP50 "
-        f"counts a box with less than 50 as missed. Sizes of fewer than {LEAST} boxes are left out.",
-        {
-            f"{px} px": [_hundred(audit.localisation[name][shift].iou) for shift in (1, 2, 5)]
-            for name, px in zip(BUCKETS, SIZE_RANGES, strict=True)
-        },
-        ["1 px", "2 px", "5 px"],
-    )
-
-
-def _hundred(value: float | None) -> float | None:
-    return None if value is None else 100 * value
-
-
 def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]:
     ranked = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
     bars, others = dict(ranked[:_MOST_CLASSES]), [boxes for _, boxes in ranked[_MOST_CLASSES:]]
     if others:
-        bars[f"{count(len(others))} others"] = sum(others)
+        bars[count_of(len(others), "other")] = sum(others)
     more = f" The last bar holds the {count(len(others))} rarest together." if others else ""
     texts = {name: count(boxes) for name, boxes in bars.items()}
     yield bar_chart("Boxes by class", f"Boxes of each trained class.{more}", bars, texts=texts)
@@ -323,14 +265,17 @@ def _label_figures(audit: Audit, classes: Mapping[str, int]) -> Iterator[Figure]
             total[sum(boxes >= edge for edge in _PER_IMAGE) - 1] += images
     _, last = _filled(total)
     most = audit.boxes_per_image.percentiles[100]
+    least = min((boxes for split in audit.boxes_per_image.histogram.values() for boxes in split), default=0)
+    bounds = count(most) if least == most else f"{count(least)} to {count(most)}"
     ends = [*_PER_IMAGE[1:], max(2000, (most or 0) + 1)]
     yield histogram(
         "Boxes per image",
-        f"Images by how many trained boxes they hold, from none (leftmost bar) to {count(most)}; the "
-        "ranges of the bars widen.",
+        f"Images by their number of trained boxes ({bounds}); the ranges of the bars "
+        "widen, and each ends below the number on its right.",
         [0, *ends[: last + 1]],
         total[: last + 1],
         unit="boxes",
+        whole=True,
     )
 
 
@@ -346,7 +291,8 @@ def _quality_figures(quality: ImageQuality) -> Iterator[Figure]:
         yield grouped_bars(
             title,
             f"The {caption}: lower quartile and median of the objects by size in source pixels, over "
-            f"{quality.images} images measured at full size. Sizes of fewer than {LEAST} objects are left out.",
+            f"{count_of(quality.images, 'image')} measured at full size. Sizes of fewer than {LEAST} objects are "
+            "left out.",
             {
                 f"{px} px": [None if (row := percentiles[size]) is None else row[percentile] for percentile in (25, 50)]
                 for size, px in zip(BUCKETS, SIZE_RANGES, strict=True)
@@ -364,7 +310,7 @@ def anchor_figures(content: Mapping[str, Any]) -> Iterator[Figure]:
             "How many anchors",
             f"Best possible recall in per cent by anchors a level: {chosen} were taken, for one more would add less "
             "than 0.1 %.",
-            {str(number): [_hundred(bpr)] for number, bpr in fitted["bpr_curve"]},
+            {str(number): [hundred(bpr)] for number, bpr in fitted["bpr_curve"]},
             ["best possible recall"],
             digits=2,
         )
@@ -374,7 +320,7 @@ def anchor_figures(content: Mapping[str, Any]) -> Iterator[Figure]:
         yield grouped_bars(
             "What the anchors reach",
             f"Best possible recall in per cent by size in network pixels, of {len(shown)} sets of anchors.",
-            {row["size"].replace("_", " "): [_hundred(row[key]) for key in shown] for row in content["by_size"]},
+            {row["size"].replace("_", " "): [hundred(row[key]) for key in shown] for row in content["by_size"]},
             [compared[key] for key in shown],
             digits=1,
         )

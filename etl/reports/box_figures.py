@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from etl.boxes import BUCKETS, SIZE_RANGES
-from etl.numbers import count
+from etl.numbers import count, count_of
 from etl.reports.charts import bar_chart, heat_map
 from etl.reports.dot_chart import Estimate, dot_chart
 from etl.reports.svg import Figure
@@ -31,11 +31,13 @@ def box_figures(audit: Audit) -> Iterator[Figure]:
 def _centres(rows: Sequence[Sequence[int]], total: int) -> Figure:
     most, y, x = max((number, -y, -x) for y, row in enumerate(rows) for x, number in enumerate(row))
     step = 100 // len(rows)
+    equal = sum(row.count(most) for row in rows)
+    fullest = "The fullest holds" if equal == 1 else f"One of the {equal} fullest, of equal numbers, holds"
     edges = [str(step * place) for place in range(len(rows))]
     return heat_map(
         "Where boxes lie",
         f"Boxes by the place of their centre, in per cent of the width and height of the image; cells are named by "
-        f"their left and upper edges. The fullest holds {count(most)} of {count(total)} boxes: {-step * x} to "
+        f"their left and upper edges. {fullest} {count(most)} of {count(total)} boxes: {-step * x} to "
         f"{step - step * x} % from the left, {-step * y} to {step - step * y} % from the top.",
         edges,
         edges,
@@ -122,7 +124,7 @@ def class_heat_table(audit: Audit) -> HeatTable | None:
     cells = [(name, [HeatCell(count(number), (number / highest) ** 0.5) for number in row]) for name, row in rows]
     if others:
         together = [HeatCell(count(sum(one)), 0.0) for one in zip(*others, strict=True)]
-        cells.append((f"{count(len(others))} others", together))
+        cells.append((count_of(len(others), "other"), together))
     more = f" The last row, not shaded, holds the {count(len(others))} rarest together." if others else ""
     return HeatTable(
         groups=splits,

@@ -120,8 +120,12 @@ def histogram(
     *,
     unit: str = "",
     marks: Mapping[str, float] | None = None,
+    whole: bool = False,
 ) -> svg.Figure:
-    """Return equally wide bars of counts between the [N + 1] labelled edges, with marked values between them."""
+    """Return equally wide bars between the [N + 1] edges, labelled at the edges, with marked values between them.
+
+    A bar holds what reaches its lower edge and not its upper one; bars of whole numbers name their first and last one.
+    """
     if len(edges) != len(counts) + 1:
         raise ValueError(f"{len(counts)} bars need {len(counts) + 1} edges, not {len(edges)}")
     left, right, top, high = 40.0, svg.WIDTH - 8.0, 18.0, 140.0
@@ -136,7 +140,9 @@ def histogram(
         parts += [svg.rule(left, y, right, y), svg.text(left - 5, y + 3.5, svg.short(value), anchor="end", kind="tick")]
     for index, value in enumerate(counts):
         tall = high * svg.share(value, highest)
-        hover = f"{svg.short(edges[index])} to {svg.short(edges[index + 1])} {unit}: {svg.short(value)}"
+        low, high_edge = edges[index], edges[index + 1] - whole
+        bounds = svg.short(low) if low == high_edge else f"{svg.short(low)} to {svg.short(high_edge)}"
+        hover = f"{unit} {bounds}: {svg.short(value)}" if whole else f"{bounds} {unit}: {svg.short(value)}"
         parts.append(svg.rect(left + index * step + 0.5, base - tall, max(step - 1, 0.5), tall, 0, hover))
     every = max(1, -(-len(edges) * 30 // int(right - left)))
     parts.append(svg.rule(left, base, right, base))

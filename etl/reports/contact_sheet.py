@@ -15,7 +15,7 @@ from etl.boxes import corners
 from etl.by_size import BySize
 from etl.ids import fraction
 from etl.imaging import codec
-from etl.numbers import percent
+from etl.numbers import count_of, percent
 from etl.reports.audit_page import anchor_figures
 from etl.reports.page import render
 from etl.size_names import bucket_name
@@ -95,7 +95,7 @@ def _hatch(pixels: codec.Pixels, region: Sequence[int]) -> None:
 
 def _caption(row: dict[str, Any]) -> str:
     parameters = json.loads(row["recipe"]["parameters"])
-    notes = [row["recipe"]["kind"], f"{len(row['boxes'])} boxes"]
+    notes = [row["recipe"]["kind"], count_of(len(row["boxes"]), "box")]
     for name in ("pasted", "cutouts"):
         number = parameters.get(name) or 0
         number = len(number) if isinstance(number, list) else number

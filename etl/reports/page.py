@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from etl.numbers import DASH, count, decimal, percent
+from etl.numbers import DASH, count, count_of, decimal, percent
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("sort.js", "frame.js", "review.js")  # the only scripts of a page
@@ -47,7 +47,9 @@ def _environment(folder: Path | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, percent=percent, decimal=decimal, jpeg=jpeg, moment=moment)
+    environment.filters.update(
+        count=count, count_of=count_of, percent=percent, decimal=decimal, jpeg=jpeg, moment=moment
+    )
     return environment
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from etl.numbers import count_of
 from etl.one_line import one_line
 from etl.reports.class_tables import ONTOLOGY_HEAD, ontology_row
 from etl.review import KINDS
@@ -38,7 +39,9 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
         console.print(table)
     if preview.review:
         corrected, stale = sum(preview.review[kind] for kind in KINDS), preview.review["stale"]
-        console.print(f"review: {corrected:,} labels corrected, {stale:,} answers stale", soft_wrap=True)
+        console.print(
+            f"review: {count_of(corrected, 'label')} corrected, {count_of(stale, 'answer')} stale", soft_wrap=True
+        )
     for row in preview.findings:
         line = one_line(f"{row.severity} {row.code} ({row.count:,}): {row.advice}")
         console.print(line, markup=False, soft_wrap=True)
@@ -54,7 +57,7 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
 def _candidate_table(candidates: Sequence[CandidatePreview]) -> Table:
     return _table(
         "Tile sizes",
-        ("size", "scales", "tiles", "megapixels", "5th percentile, px", "reason"),
+        ("size", "scales", "tiles", "megapixels decoded and trained", "5th percentile, px", "reason"),
         (
             (
                 row.size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from etl.enumeration import enumerate_first
+from etl.numbers import count_of
 from etl.snapshots.answer import ClassChange, ClassChanges
 
 _WHOLE = 0.5  # share of a class's boxes above which the class is renamed, and not some of its boxes relabelled
@@ -36,9 +37,11 @@ def _lines(changes: ClassChanges) -> Iterator[str]:
     if relabelled := [row for row in _moved(changes) if row not in renamed]:
         yield f"boxes relabelled: {_rows(relabelled)}"
     if new := [row for row in changes.source if row.before is None]:
-        yield f"new classes: {enumerate_first(f'{row.after} ({row.of} boxes)' for row in new)}"
+        shown = enumerate_first(f"{row.after} ({count_of(row.of, 'box')})" for row in new)
+        yield f"new classes: {shown}"
     if gone := [row for row in changes.source if row.after is None]:
-        yield f"classes without boxes now: {enumerate_first(f'{row.before} ({row.of} boxes before)' for row in gone)}"
+        shown = enumerate_first(f"{row.before} ({count_of(row.of, 'box')} before)" for row in gone)
+        yield f"classes without boxes now: {shown}"
     if trained := [row for row in changes.trained if row not in changes.source]:
         yield f"trained as another class: {_rows(trained)}"
     if changes.renumbered:
@@ -63,5 +66,6 @@ def _exchanged(renamed: Sequence[ClassChange], changes: ClassChanges) -> list[Cl
 
 def _rows(rows: Iterable[ClassChange]) -> str:
     return enumerate_first(
-        f"{row.before or 'not trained'} -> {row.after or 'not trained'} ({row.boxes} of {row.of} boxes)" for row in rows
+        f"{row.before or 'not trained'} -> {row.after or 'not trained'} ({row.boxes} of {count_of(row.of, 'box')})"
+        for row in rows
     )

@@ -16,6 +16,7 @@ from etl.formats.name_hints import matching_hint
 from etl.formats.pairing import Ambiguity, Pairing, pair_labels
 from etl.formats.recognise import HEAD_BYTES, Look, recognise
 from etl.formats.second_keys import SecondPairs, pair_by_second_keys
+from etl.numbers import count_of
 from etl.schema import reject
 from etl.sources.image_files import reject_undecodable
 from etl.sources.label_files import LabelFiles, printable
@@ -154,7 +155,7 @@ def _label_sets(ties: Sequence[Ambiguity]) -> dict[str, tuple[str, str, str]]:
     return {
         key: (
             "several_label_sets",
-            f"{len(names)} label sets of {len(keys)} images: {', '.join(names)}",
+            f"{len(names)} label sets of {count_of(len(keys), 'image')}: {', '.join(names)}",
             f"source.annotations: {' or '.join(names)}",
         )
         for names, keys in members.items()

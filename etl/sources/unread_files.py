@@ -14,6 +14,7 @@ from etl.formats.folders import names_kind
 from etl.formats.pairing import stem_of
 from etl.formats.recognise import ARRAY, HEAD_BYTES, Look, recognise
 from etl.imaging.formats import EXTENSIONS
+from etl.numbers import count_of
 from etl.schema import reject
 from etl.storage import store
 from etl.storage.listing import list_folder, suffix_of
@@ -104,7 +105,7 @@ def _reject_folder(config: Config, folder: str) -> dict[str, str] | None:
         return None
     is_read = look.format == config.source.format
     expected = f"source.annotations: {folder}" if is_read else f"source.annotations: {folder}; {look.advice}"
-    return reject("file", folder, "unread_label", f"{len(files)} files like {path}: {look}", expected)
+    return reject("file", folder, "unread_label", f"{count_of(len(files), 'file')} like {path}: {look}", expected)
 
 
 def expected_file(config: Config, reader: Any, path: str, look: Look) -> str:

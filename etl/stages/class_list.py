@@ -14,6 +14,7 @@ from etl.codes import FINDINGS
 from etl.config import Ontology
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
+from etl.numbers import count_of
 
 
 def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -60,7 +61,7 @@ def count_unknown(rejects: pa.Table) -> dict[str, int]:
 
 def explain_unknown(classes: Sequence[UnknownClass], *, pinned: bool) -> str:
     """Return which classes are unknown, for how many boxes, and how they are added; `pinned` if the plan lists them."""
-    shown = enumerate_first(f"{row.name} ({row.boxes} box{'es' * (row.boxes != 1)})" for row in classes)
+    shown = enumerate_first(f"{row.name} ({count_of(row.boxes, 'box')})" for row in classes)
     place, cure = (
         ("the pinned plan", "`speck plan CONFIG --update` adds them at its end")
         if pinned
@@ -72,6 +73,6 @@ def explain_unknown(classes: Sequence[UnknownClass], *, pinned: bool) -> str:
 
 def _explain_renamed(row: UnknownClass) -> str:
     return (
-        f"{row.name} is probably {row.renamed} renamed, which had {row.of} boxes and has none now: set "
+        f"{row.name} is probably {row.renamed} renamed, which had {count_of(row.of, 'box')} and has none now: set "
         f"ontology.rename: {{{row.name}: {row.renamed}}} first, and it keeps the number of {row.renamed}."
     )

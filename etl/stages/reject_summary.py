@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from etl.codes import REASONS
 from etl.enumeration import shorten
+from etl.numbers import count_of
 from etl.stages.reject_cures import derive_cure
 
 _MOST_REASONS = 5  # in a message, which fits one screen
@@ -36,7 +37,7 @@ class ReasonSummary:
         return sum(self.counts.values())
 
     def __str__(self) -> str:
-        parts = [f"{count} {kind}{'s' * (count != 1)}" for kind, count in self.counts.items()]
+        parts = [count_of(count, kind) for kind, count in self.counts.items()]
         return ", ".join(parts) + (f" in {self.files} files" if self.files > 1 else "")
 
 
@@ -68,4 +69,4 @@ def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:
         if row.cure:
             yield f"    {row.cure}"
     if more := reasons[_MOST_REASONS:]:
-        yield f"  and {sum(row.count for row in more)} rejects of {len(more)} other reasons"
+        yield f"  and {count_of(sum(row.count for row in more), 'reject')} of {count_of(len(more), 'other reason')}"

@@ -8,9 +8,11 @@ from typing import get_args
 
 from etl.boxes import BUCKETS
 from etl.config import Gate
-from etl.config.source import SplitFault
+from etl.config.source import SplitFault, SplitRatios
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
+from etl.numbers import count_of
+from etl.size_names import bucket_name
 from etl.stages.split_remedy import Remedies
 from etl.stages.split_rows import align, group_rows, size_rows
 from etl.stages.splitting.report import SplitReport
@@ -37,7 +39,7 @@ def check_split(
     findings = [*_empty_splits(report, remedies), *_leaking_splits(report, leaking, remedies)]
     if report.boxes == 0:
         return [*_no_labelled_box(unused), *findings]
-    return [*findings, *_no_objects(report, gate, remedies), *_few_objects(report, gate)]
+    return [*findings, *_no_objects(report, gate, remedies), *_few_objects(report, gate, remedies)]
 
 
 def faults_that_stop(findings: Sequence[Finding], allow: Sequence[str]) -> list[Finding]:
@@ -55,13 +57,16 @@ def describe_stop(report: SplitReport, faults: Sequence[Finding]) -> str:
             *align(size_rows(report)),
             f"left out: {_describe_left_out(report)}" if report.left_out else "",
             *align(group_rows(report, _LISTED)),
-            *([f"and {report.group_count - _LISTED:,} more groups"] if report.group_count > _LISTED else []),
+            *([f"and {count_of(report.group_count - _LISTED, 'more group')}"] if report.group_count > _LISTED else []),
         ]
     )
 
 
 def _mend(remedies: Remedies, code: str) -> str:
-    return f"{remedies.describe(leaking=code == 'leaking_splits')} To build anyway: source.allow: [{code}]."
+    """Return what mends a fault, and the setting that builds in spite of it; that it is set if it is."""
+    setting = f"source.allow: [{code}]"
+    anyway = f"{setting} builds anyway." if code in remedies.source.allow else f"To build anyway: {setting}."
+    return f"{remedies.describe(leaking=code == 'leaking_splits')} {anyway}"
 
 
 def _no_labelled_box(unused: Mapping[str, int]) -> Iterator[Finding]:
@@ -76,7 +81,7 @@ def _no_labelled_box(unused: Mapping[str, int]) -> Iterator[Finding]:
 def _empty_splits(report: SplitReport, remedies: Remedies) -> Iterator[Finding]:
     for split, counts in report.splits.items():
         if counts.images == 0:
-            groups = f"{report.group_count:,} {'group' if report.group_count == 1 else 'groups'}"
+            groups = count_of(report.group_count, "group")
             advice = f"No image is in {split}. The images form {groups}, and a group is in one split as a whole."
             if report.left_out:
                 advice += f" Some images are left out of every split: {_describe_left_out(report)}."
@@ -128,20 +133,24 @@ def _describe_holders(report: SplitReport) -> str:
     return f"Groups with most of them: {listed}. " if holders else ""
 
 
-def _few_objects(report: SplitReport, gate: Gate) -> Iterator[Finding]:
+def _few_objects(report: SplitReport, gate: Gate, remedies: Remedies) -> Iterator[Finding]:
     """Yield a finding if val has fewer objects of a size or class than the gate needs to block a promotion."""
     train, val = report.splits["train"], report.splits.get("val")
     if val is None or not val.images:
         return
-    sizes = _few({name: (val.sizes[name], train.sizes[name]) for name in BUCKETS}, gate.min_boxes)
+    sizes = _few({bucket_name(name): (val.sizes[name], train.sizes[name]) for name in BUCKETS}, gate.min_boxes)
     classes = _few({name: (val.categories[name], train.categories[name]) for name in val.categories}, gate.min_boxes)
     if sizes or classes:
         kinds = (("of size", sizes), ("of class", classes))
         shown = "; ".join(f"{kind} {_list(few)}" for kind, few in kinds if few)
-        can_move = any(one + other >= gate.min_boxes for one, other in (*sizes.values(), *classes.values()))
-        remedy = "give val more images (source.split.val), or label more" if can_move else "label more of them"
+        pairs = [*sizes.values(), *classes.values()]
+        key = "source.split.val" if isinstance(remedies.source.split, SplitRatios) else "source.split"
+        can_move = any(sum(pair) >= gate.min_boxes for pair in pairs)
+        remedy = f"give val more images ({key}), or label more" if can_move else "label more of them"
+        empty = [not in_val for in_val, _ in pairs]
+        metrics = "missing" if all(empty) else "missing or mostly noise" if any(empty) else "mostly noise"
         advice = (
-            f"val has fewer than {gate.min_boxes} objects (gate.min_boxes) {shown}. Their metrics are mostly noise: "
+            f"val has fewer than {gate.min_boxes} objects (gate.min_boxes) {shown}. Their metrics are {metrics}: "
             f"{remedy}."
         )
         yield finding("few_objects", advice, count=len(sizes) + len(classes))

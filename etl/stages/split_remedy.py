@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.config import Source, SplitRatios
+from etl.numbers import count_of
 from etl.stages.group_pattern import GroupPattern, suggest_group
 from etl.stages.leakage import GUARD, look_alikes
 from etl.stages.splitting.looks import find_photos, frames_by_sequence
@@ -44,7 +45,8 @@ class Remedies:
         if self.source.group is not None:
             yield "Remove source.group: names and looks then make the groups, and long videos are cut into blocks."
         if self.pattern is not None and (leaking or self.pattern.groups > len(self.images["group"].unique())):
-            yield f"Set source.group: '{self.pattern.pattern}', which makes {self.pattern.groups:,} groups here."
+            groups = count_of(self.pattern.groups, "group")
+            yield f"Set source.group: '{self.pattern.pattern}', which makes {groups} here."
         if self.frames_per_block is not None:
             yield f"Cut sequences into blocks, source.group: {{every: {self.frames_per_block}}}."
         yield "Name folders or lists of images, source.split: {train: [...], val: [...]}."

@@ -22,3 +22,15 @@ def test_count_sets_thousands_apart(value: float | None, shown: str) -> None:
 @pytest.mark.parametrize(("value", "digits", "shown"), [(None, 3, "\u2013"), (0.25, 3, "0.250"), (1.26, 1, "1.3")])
 def test_decimal_has_the_digits_asked_for(value: float | None, digits: int, shown: str) -> None:
     assert numbers.decimal(value, digits) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "shown"),
+    [
+        (0, "file", "0 files"), (1, "file", "1 file"), (2, "file", "2 files"), (1, "box", "1 box"),
+        (1200, "box", "1\u202f200 boxes"), (0, "class", "0 classes"), (2, "category", "2 categories"),
+        (1, "key", "1 key"), (2, "key", "2 keys"),
+    ],
+)  # fmt: skip
+def test_a_noun_is_singular_after_1_only(number: int, noun: str, shown: str) -> None:
+    assert numbers.count_of(number, noun) == shown

@@ -57,7 +57,7 @@ def advise_mode(evaluation: Evaluation) -> Advice | None:
         certain = ""
     else:
         low, high = gain.interval if best == "combined" else (-gain.interval[1], -gain.interval[0])
-        verdict = "" if low > 0 else f": not certain on {numbers.count(evaluation.images)} images"
+        verdict = "" if low > 0 else f": not certain on {numbers.count_of(evaluation.images, 'image')}"
         interval = f"{low:+.3f} to {high:+.3f}"
         certain = f" The best is ahead of the next by {ap[best] - ap[second]:.3f} (95 % interval {interval}{verdict})."
     seconds = evaluation.modes[best].seconds_per_image
@@ -104,7 +104,7 @@ def advise_size(evaluation: Evaluation) -> Advice | None:
         action=f"Improve {bucket_name(bucket)} first",
         reason=f"Mending the {_ERROR_NAMES[error]} of this size gains {gain:+.3f} AP50 over all sizes, the most of any "
         f"size with at least {MIN_OBJECTS} objects. Its AP is {numbers.decimal(ap)}{_in_brackets(interval)} on "
-        f"{numbers.count(objects[bucket])} objects.",
+        f"{numbers.count_of(objects[bucket], 'object')}.",
     )
 
 
@@ -123,7 +123,7 @@ def advise_category(evaluation: Evaluation) -> Advice | None:
         action=f"Improve {name} first",
         reason=f"Mending the {_ERROR_NAMES[error]} of this category gains {gain:+.3f} AP50 over all categories, the "
         f"most of any with at least {MIN_OBJECTS} objects. Its AP50 is {numbers.decimal(metrics.AP50)} on "
-        f"{numbers.count(metrics.boxes)} objects.",
+        f"{numbers.count_of(metrics.boxes, 'object')}.",
     )
 
 
@@ -251,9 +251,9 @@ def _costliest(gains: Mapping[str, ErrorGains], objects: Mapping[str, int]) -> t
 
 
 def _describe_length(record: TrainingRecord) -> str:
-    planned = "" if record.planned_epochs is None else f" of {numbers.count(record.planned_epochs)}"
-    steps = "" if record.steps is None else f" ({numbers.count(record.steps)} steps)"
-    return f"{numbers.count(record.epochs)}{planned} epochs{steps}"
+    epochs = numbers.count_of(record.epochs if record.planned_epochs is None else record.planned_epochs, "epoch")
+    done = epochs if record.planned_epochs is None else f"{numbers.count(record.epochs)} of {epochs}"
+    return done if record.steps is None else f"{done} ({numbers.count_of(record.steps, 'step')})"
 
 
 def _bounds(interval: Interval) -> str:

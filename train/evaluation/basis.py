@@ -11,7 +11,7 @@ from etl.snapshots.ground_truth import ALL
 from etl.storage.paths import split_uri
 from train.detections import DEFAULT_CONFIDENCE
 
-_IMAGES = {"val": "validation images", "train": "training images", "test": "test images", ALL: "images, every split"}
+_IMAGES = {"val": "validation image", "train": "training image", "test": "test image", ALL: "image"}
 _ENOUGH = 20  # detected objects, from which their categories are compared
 _MANY_REPEATS = 0.01  # share of the detections
 _THRESHOLDS = {
@@ -23,7 +23,8 @@ _THRESHOLDS = {
 
 def describe_images(evaluation: Evaluation) -> str:
     """Return number and split of the images."""
-    return f"{numbers.count(evaluation.images)} {_IMAGES[evaluation.split]}"
+    images = numbers.count_of(evaluation.images, _IMAGES[evaluation.split])
+    return f"{images}, every split" if evaluation.split == ALL else images
 
 
 def describe_basis(evaluation: Evaluation) -> list[str]:
@@ -132,7 +133,7 @@ def _without_objects(evaluation: Evaluation) -> list[str]:
 
 
 def _describe_false_alarms(alarms: FalseAlarms, threshold: str) -> str:
-    images = f"{numbers.count(alarms.images)} image{'s' * (alarms.images != 1)} without a labelled box"
+    images = f"{numbers.count_of(alarms.images, 'image')} without a labelled box"
     return (
         f"Detections at or above {threshold} on the {images} ({alarms.megapixels:.3g} megapixels): "
         f"{numbers.count(alarms.detections)}, or {alarms.per_megapixel:.3g} false alarms per megapixel."

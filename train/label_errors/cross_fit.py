@@ -18,6 +18,7 @@ from etl.errors import ConfigError
 from etl.execution import progress
 from etl.ids import fraction
 from etl.lifecycle.training_config import training_config
+from etl.numbers import count_of
 from etl.schema import BASE, USED
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
@@ -48,7 +49,7 @@ def assign_folds(snapshot: Snapshot, folds: int, seed: int) -> dict[str, int]:
     if (number := len(groups)) < folds:
         raise ConfigError(
             snapshot.config.name, "--folds",
-            f"{folds}, but the images form only {number} group{'s' * (number > 1)} (source.group)",
+            f"{folds}, but the images form only {count_of(number, 'group')} (source.group)",
             f"{f'at most {number}' if number > 1 else 'more groups'}, or --model",
         )  # fmt: skip
     heaviest_first = sorted(

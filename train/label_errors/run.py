@@ -20,6 +20,7 @@ from etl.imaging import codec
 from etl.imaging.wide import PixelSettings
 from etl.lifecycle import champion
 from etl.lifecycle.review import answered
+from etl.numbers import count_of
 from etl.review import KINDS, Answered, Kind
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.missing_split import missing_split_error
@@ -143,7 +144,8 @@ def find_errors(
     )
     store.write_json(paths.summary, answer.to_dict())
     cross_fit.end_run(paths, subject.folds or 0)
-    log.info("find-errors: %d suspects in %d images: %s", len(suspects), answer.images, paths.uri)
+    suspected = count_of(len(suspects), "suspect")
+    log.info("find-errors: %s in %s: %s", suspected, count_of(answer.images, "image"), paths.uri)
     return answer
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from etl import schema
 from etl.findings import Finding
+from etl.numbers import count_of
 
 PER_FINDING = 4  # pictures
 MOST = 80  # pictures of all findings
@@ -67,7 +68,7 @@ def _example(code: str, location: _Location, boxes_of_image: Mapping[str, int]) 
     if box is None:
         number = boxes_of_image.get(image["image_id"], 0)
         reading = "; left: rotated, right: as stored" if code == TWO_READINGS else ""
-        return Example(code, f"{image['path']}: {number} {'box' if number == 1 else 'boxes'}{reading}", image)
+        return Example(code, f"{image['path']}: {count_of(number, 'box')}{reading}", image)
     size = f"{box['x1'] - box['x0']:.4g} x {box['y1'] - box['y0']:.4g} px"
     where = schema.place(box["file"], box["line"], image["path"], box["source_id"])
     return Example(code, f"{box['category']}, {size}, {where}", image, box)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from etl.codes import Severity
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
+from etl.numbers import count_of
 from etl.plan import Grouping
 from etl.schema import DIVIDED
 from etl.stages.group_pattern import find_groups
@@ -60,9 +61,10 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     bands = sorted({cut.guard for cut in grouping.cuts.values()})
     width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
     text = (
-        f"Whole videos cannot give each split its share, so {enumerate_first(names, _NAMED)} ({len(frames)} frames) "
-        f"{'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of {width} frame numbers between them; "
-        f"{guarded} frames are left out. Metrics on blocks of one video are too high"
+        f"Whole videos cannot give each split its share, so {enumerate_first(names, _NAMED)} "
+        f"({count_of(len(frames), 'frame')}) {'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of "
+        f"{width} frame numbers between them; {count_of(guarded, 'frame')} left out. Metrics on blocks of "
+        "one video are too high"
     )
     together = [name for name in names if not grouping.cuts[name].separates]
     if similar:

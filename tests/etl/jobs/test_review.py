@@ -15,6 +15,7 @@ from etl.execution import cluster
 from etl.jobs import build as jobs, ingest
 from etl.lifecycle import review, trial
 from etl.lifecycle.retention import collect_garbage
+from etl.numbers import count_of
 from etl.reports import plan_table
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
@@ -100,7 +101,10 @@ def test_an_answer_about_a_label_that_changed_in_its_file_is_stale_and_named(rev
     console = Console(record=True, width=200)
     plan_table.show(preview, console)
     corrected = len(answers) - len(gone)
-    assert f"review: {corrected} labels corrected, {len(gone)} answers stale" in console.export_text()
+    assert (
+        f"review: {count_of(corrected, 'label')} corrected, {count_of(len(gone), 'answer')} stale"
+        in console.export_text()
+    )
 
 
 def test_audit_and_plan_without_a_review_do_not_speak_of_one(dataset: Any, tmp_path: Path) -> None:

@@ -106,11 +106,35 @@ def test_the_page_has_the_table_of_the_split_with_its_groups_and_what_is_left_ou
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
     assert "train 1,234 15 1 2 3 4 5" in text
     assert "frame_guard 7" in text
-    assert "The largest of 41 groups" in text
+    assert "The 20 largest of 41 groups; none is in two splits." in text
     whole = audit_page.audit_page(made(), title="cars", split=split.model_copy(update={"group_count": 1}))
-    assert "Every group; a group is not divided." in text_of(whole)
+    assert "Every group; none is in two splits." in text_of(whole)
     assert f"{NASTY} train, left_out 9 15" in text
     assert "<h2>Splits</h2>" not in audit_page.audit_page(made(), title="cars")
+
+
+@pytest.mark.parametrize(
+    ("count", "splits", "caption"),
+    [(1, ("train",), "Every group; none is in two splits."), (20, ("train", "val"), "Every group. ")],
+)
+def test_groups_are_said_to_be_whole_only_where_they_are(count: int, splits: tuple[str, ...], caption: str) -> None:
+    sizes = BySize[int].of([0] * 5)
+    counts = SplitCounts(images=1, boxes=0, sizes=sizes, categories={"car": 0})
+    group = GroupCounts(name="a", kind="cut", images=9, boxes=0, sizes=sizes, splits=splits)
+    split = SplitReport(splits={"train": counts}, groups=(group,), group_count=count)
+    assert caption in text_of(audit_page.audit_page(made(), title="cars", split=split))
+
+
+def test_the_chart_of_boxes_per_image_names_the_numbers_that_there_are() -> None:
+    result = made()
+    numbers = result.boxes_per_image.model_copy(
+        update={"histogram": {"train": {1: 3, 4: 2}, "val": {11: 1}}, "percentiles": {100: 11}}
+    )
+    html = audit_page.audit_page(result.model_copy(update={"boxes_per_image": numbers}))
+    assert "Images by their number of trained boxes (1 to 11);" in text_of(html)
+    shown = dict(re.findall(r"<title>boxes ([\d to]+): (\d+)</title>", html))
+    assert shown == {"0": "0", "1": "3", "2 to 4": "2", "5 to 9": "0", "10 to 19": "1"}
+    assert "Images by their number of trained boxes (15);" in text_of(audit_page.audit_page(result))  # 15 in each
 
 
 def text_of(html: str) -> str:

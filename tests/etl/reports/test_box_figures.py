@@ -22,12 +22,26 @@ def test_the_caption_names_the_cell_with_the_most_boxes() -> None:
     centres = np.array(result.centres)
     y, x = np.unravel_index(centres.argmax(), centres.shape)
     figure = next(box_figures(result))
-    assert f"The fullest holds {centres.max()} of {centres.sum()} boxes: " in figure.caption
+    assert (centres == centres.max()).sum() == 3
+    holds = f"holds {centres.max()} of {centres.sum()} boxes: "
+    assert f"One of the 3 fullest, of equal numbers, {holds}" in figure.caption
     assert f"{5 * x} to {5 * x + 5} % from the left, {5 * y} to {5 * y + 5} % from the top." in figure.caption
     cells = re.findall(r"<title>(\d+), (\d+): (\d+)</title>", figure.svg)
     assert {(int(top) // 5, int(left) // 5, int(n)) for top, left, n in cells} == {
         (row, column, centres[row, column]) for row, column in np.argwhere(centres)
     }
+    centres[y, x] += 1
+    single = result.model_copy(update={"centres": tuple(map(tuple, centres.tolist()))})
+    assert f"The fullest holds {centres.max()} of {centres.sum()} boxes: " in next(box_figures(single)).caption
+
+
+def test_cells_of_equal_numbers_are_not_called_the_darkest_one() -> None:
+    result = audit(*dataset(2, 400, 3))
+    rows = [[0] * 20 for _ in range(20)]
+    rows[14][3] = rows[14][18] = rows[16][14] = 8
+    figure = next(box_figures(result.model_copy(update={"centres": tuple(map(tuple, rows))})))
+    place = "15 to 20 % from the left, 70 to 75 % from the top."
+    assert figure.caption.endswith(f"One of the 3 fullest, of equal numbers, holds 8 of 24 boxes: {place}")
 
 
 @pytest.mark.parametrize(("boxes", "shown"), [(19, False), (20, True)])

@@ -186,11 +186,23 @@ def test_few_objects_of_a_size_or_class_in_val_are_a_warning_with_the_numbers() 
     few = finding_of("few_objects", images, boxes=boxes)
     assert (few.severity, few.count) == ("warning", 3)
     assert "fewer than 50 objects" in few.advice
-    assert "of size medium 0 (train 1), large 3 (train 0); of class bus 0 (train 2)" in few.advice
-    assert few.advice.endswith("mostly noise: label more of them.")  # train has none to give
+    sizes = "medium (32–96 px) 0 (train 1), large (≥ 96 px) 3 (train 0)"  # noqa: RUF001 - en dashes between numbers
+    assert f"of size {sizes}; of class bus 0 (train 2)" in few.advice
+    assert few.advice.endswith(
+        "Their metrics are missing or mostly noise: label more of them."
+    )  # train has none to give
     rich = [*TRAIN, ("b0/x.jpg", "train", [60.0] * 47), ("v/x.jpg", "val", [20.0] * 55 + [60.0] * 3)]
-    assert "give val more images" in finding_of("few_objects", rich, boxes=box_rows(rich)).advice
+    assert finding_of("few_objects", rich, boxes=box_rows(rich)).advice.endswith(
+        "(train 47). Their metrics are mostly noise: give val more images (source.split.val), or label more."
+    )
     assert [row.code for row in check_split(report_of(images, boxes), Gate(min_boxes=0), remedies(images))] == []
+
+
+def test_a_split_by_lists_has_no_share_of_val_to_raise() -> None:
+    images = [*TRAIN, ("b0/x.jpg", "train", [60.0] * 50), ("v/x.jpg", "val", [20.0] * 55)]
+    lists = {"split": {"train": "b0", "val": "v"}}
+    (few,) = check_split(report_of(images), Gate(), remedies(images, **lists))
+    assert few.advice.endswith("Their metrics are missing: give val more images (source.split), or label more.")
 
 
 def test_the_message_fits_a_screen_and_shows_splits_groups_and_remedies() -> None:
@@ -223,6 +235,15 @@ def test_a_leak_names_its_share_and_an_example() -> None:
     assert "1 of 2 val and test images look like train images, such as w/x.jpg" in leak.advice
     assert leak.advice.endswith("To build anyway: source.allow: [leaking_splits].")
     assert (leak.count, leak.files) == (1, ("w/x.jpg",))
+
+
+def test_a_fault_that_source_allow_names_is_not_asked_to_be_allowed() -> None:
+    images = [*TRAIN, *VAL, ("w/x.jpg", "val", [20.0])]
+    allowing = remedies(images, allow=["leaking_splits"])
+    leak, *_ = check_split(report_of(images, leaks=1), Gate(), allowing, leaking=["w/x.jpg"])
+    assert leak.advice.endswith(" source.allow: [leaking_splits] builds anyway.")
+    assert "To build anyway" not in leak.advice
+    assert not faults_that_stop([leak], ["leaking_splits"])
 
 
 def test_missing_objects_name_the_groups_that_hold_them() -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from etl.boxes import BUCKETS
 from etl.config import Gate
 from etl.evaluation import Gain
+from etl.numbers import count_of
 
 AUTO = "auto"
 SMALL_METRIC, EVERY_SIZE_METRIC = "AP_small", "AP"  # `auto` takes the first where val has enough objects
@@ -66,7 +67,9 @@ def decide(metric: str, comparisons: Sequence[Comparison], gate: Gate) -> Decisi
     reasons = [*_missing_gain(metric, comparisons, accepted_luck(comparisons, gate))]
     warnings: list[str] = []
     for champion, name, gain in _losses(comparisons, gate):
-        text = f"{name} falls by {-(gain.median or 0.0):.4f} against {champion} ({gain.objects} objects)"
+        text = (
+            f"{name} falls by {-(gain.median or 0.0):.4f} against {champion} ({count_of(gain.objects or 0, 'object')})"
+        )
         (reasons if _counts(gain, gate) else warnings).append(text)
     return Decision(not reasons, tuple(reasons), tuple(warnings))
 
@@ -107,7 +110,7 @@ def _missing_gain(metric: str, comparisons: Sequence[Comparison], luck: float) -
     if median < 0:
         yield f"{metric} falls by {-median:.4f} against {champion}"
     elif bounds[champion] <= 0:
-        year = f" after {len(comparisons) - 1} promotions within a year" if luck < LUCK else ""
+        year = f" after {count_of(len(comparisons) - 1, 'promotion')} within a year" if luck < LUCK else ""
         yield (
             f"{metric} gains {median:.4f} over {champion}, which may be luck: {median - bounds[champion]:.4f} is "
             f"needed{year}"

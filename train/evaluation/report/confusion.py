@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from etl.evaluation import Evaluation
+from etl.numbers import count_of
 
 MOST_CATEGORIES = 12  # in the table
 _PAIRS = 20
@@ -43,7 +44,7 @@ def confusion_rows(evaluation: Evaluation) -> list[Row]:
     labels = [names[number] for number in shown]
     if others := sorted(set(range(len(names))) - set(shown)):
         groups.append(others)
-        labels.append(f"{len(others)} others")
+        labels.append(count_of(len(others), "other"))
     groups.append([len(names)])
     rows = []
     for label, members in zip([*labels, _UNMATCHED], groups, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 from etl import boxes
 from etl.boxes import Boxes
 from etl.imaging.codec import Pixels
+from etl.numbers import count_of
 from train.detections import Detections
 from train.evaluation.images import EvalImage
 from train.evaluation.report.examples import WORST, Picture
@@ -43,7 +44,7 @@ class WorstImage:
         """Return the numbers of errors as text."""
         unmatched, false = int((~self.matched).sum()), int(self.false.sum())
         objects = f"{unmatched} of {len(self.matched)} objects unmatched, " if len(self.matched) else ""
-        return f"{objects}{false} false positive{'s' * (false != 1)}"
+        return f"{objects}{count_of(false, 'false positive')}"
 
 
 def select_worst(images: Sequence[EvalImage], detections: Sequence[Detections]) -> list[WorstImage]:

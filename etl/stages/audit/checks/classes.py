@@ -9,7 +9,7 @@ import yaml
 
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
-from etl.numbers import percent
+from etl.numbers import count_of, percent
 from etl.stages.audit.checks.remedies import how_to_drop, how_to_merge, source_classes
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.context import CheckInput, Context
@@ -138,7 +138,7 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
     ]
     if pairs:
         shown = enumerate_first(
-            [f"{first} and {second} ({number} objects carry both)" for first, second, number in pairs]
+            [f"{first} and {second} ({count_of(number, 'object')} with both)" for first, second, number in pairs]
         )
         key = "keep" if data.context.ontology.keep else "drop"
         merge = how_to_merge(data.context, chain(*(pair[:2] for pair in pairs)))

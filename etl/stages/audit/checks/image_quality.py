@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from etl.boxes import BUCKETS, SMALL, SMALL_BUCKETS
 from etl.findings import Finding, finding
+from etl.numbers import count_of
 from etl.schema import LEFT_OUT
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.image_quality import CLIPPED, COARSE, FAINT, NOISY, is_upright_jpeg, median_contrast
@@ -75,7 +76,7 @@ def _measured(data: CheckInput, code: str) -> str:
 
 
 def _images(number: int) -> str:
-    return f"{number} image{'s' * (number != 1)}"
+    return count_of(number, "image")
 
 
 def _of_measured(data: CheckInput, code: str, advice: str) -> Finding:

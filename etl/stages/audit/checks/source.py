@@ -7,6 +7,7 @@ from typing import Any
 
 from etl.codes import FINDINGS, Severity
 from etl.findings import Finding, finding, finding_of_rejects
+from etl.numbers import count_of
 from etl.schema import LEFT_OUT, SPLITS
 from etl.stages.audit.context import CheckInput
 from etl.stages.reject_summary import ReasonSummary, summarize_reasons
@@ -88,8 +89,8 @@ def near_duplicates(data: CheckInput) -> Iterator[Finding]:
     if pairs.count:
         one, other = pairs.examples[0]
         advice = (
-            f"{pairs.count:,} {'pair' if pairs.count == 1 else 'pairs'} of images that look alike are in different "
-            f"splits, for example {one} and {other}: these splits are not independent. "
+            f"In different splits: {count_of(pairs.count, 'pair')} of images that look alike, for example {one} and "
+            f"{other}: these splits are not independent. "
             f"{_KEEP_TOGETHER[data.context.grouped_by]}"
         )
         files = dict.fromkeys(path for pair in pairs.examples for path in pair)
