@@ -59,7 +59,7 @@ def _aspects(audit: Audit) -> Figure:
         {name: [Estimate(row.log2[50], (row.log2[10], row.log2[90]))] for name, row in shown},
         ["median"],
         x_label="log2 of width over height",
-        digits=2,
+        digits=1,
     )
 
 

@@ -21,6 +21,7 @@ from etl.errors import ConfigError
 from etl.execution import progress
 from etl.imaging import codec
 from etl.imaging.codec import Pixels
+from etl.numbers import count_of
 from etl.storage import store
 from train.detections import DEFAULT_CONFIDENCE, Detections
 from train.prediction import drawing, media
@@ -186,9 +187,9 @@ def _readable_frames(files: Sequence[str], model: Model, unreadable: list[Unread
             yield frame, frame.image
     if full_range:
         log.warning(
-            "predict: %d images have 16 bits, but the model was trained on images of 8 bits and has no range for more: "
+            "predict: %s with 16 bits, but the model was trained on images of 8 bits and has no range for more: "
             "values 0 to 65535 were shown as 0 to 255, so that images of 12 or 14 bits are dark",
-            full_range,
+            count_of(full_range, "image"),
         )
 
 

@@ -52,9 +52,6 @@ def conclude_aspects(counts: Mapping[Key, int]) -> dict[str, AspectOfClass]:
 
 
 def _percentile(row: Ints, percent: int) -> float:
-    """Return the log2 of the aspect that this per cent of the boxes do not exceed, to a fraction of a bin."""
-    total, up_to = row.sum(), row.cumsum()
-    place = int(np.searchsorted(up_to * 100, percent * total))
-    inside = 1 - (up_to[place] - percent * total / 100) / row[place]
-    edges = np.log2(_ASPECTS)
-    return round(float(edges[min(max(place - 1, 0), len(edges) - 2)] + inside / _PER_OCTAVE), 3)
+    """Return the log2 of the aspect that this per cent of the boxes do not exceed, as the middle of its bin."""
+    place = int(np.searchsorted(row.cumsum() * 100, percent * row.sum()))
+    return round(float(np.log2(_ASPECTS[0]) + (place - 0.5) / _PER_OCTAVE), 3)

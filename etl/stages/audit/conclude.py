@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from etl.boxes import BUCKETS
 from etl.by_size import BySize
@@ -39,7 +40,7 @@ from etl.stages.audit.outliers import find_outliers
 from etl.stages.audit.source_counts import WRITTEN
 from etl.stages.audit.tally import LENGTHS, PER_OCTAVE, Key
 
-VERSION = 10
+VERSION = 11
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -67,9 +68,7 @@ def conclude(summary: Summary, context: Context) -> Audit:
         sizes_network_by_class=_sizes(counts, "network", 3),
         classes=_classes(counts, "source", context.classes),
         length_percentiles=percentiles,
-        resolution=model.Resolutions(
-            px_8=_resolution(context, 8, percentiles), px_16=_resolution(context, 16, percentiles)
-        ),
+        resolution=model.Resolutions(px_8=_resolution(context, 8, lengths), px_16=_resolution(context, 16, lengths)),
         coco=_compare_with_coco(sizes["source"]),
         boxes_per_image=_boxes_per_image(counts),
         crowding=model.NetworkSpaces(**{space: _crowding(counts, space) for space in SPACES[1:]}),
@@ -178,17 +177,24 @@ def _percentile(bins: Sequence[int], percent: float) -> float | None:
     return None
 
 
-def _resolution(context: Context, goal: int, percentiles: model.Spaces[model.Percentiles]) -> model.Resolution:
-    """Return what it takes for the 5th percentile of the lengths to reach the goal, in network pixels.
+def _reached_by_most(bins: Sequence[int]) -> float | None:
+    """Return a length that 19 in 20 boxes reach: the lower edge of the bin of the 5th percentile."""
+    up_to = accumulate(bins)
+    index = next((index for index, number in enumerate(up_to) if number * 20 > sum(bins)), None)
+    return None if index is None else float(LENGTHS[max(index - 1, 0)])
+
+
+def _resolution(context: Context, goal: int, lengths: Mapping[str, Sequence[int]]) -> model.Resolution:
+    """Return what it takes for 19 in 20 boxes to reach the goal, in network pixels.
 
     The factor by which it misses the goal is also that of the capture resolution or of the input size; each costs its
     square in pixels.
     """
-    fifth = percentiles.network[5]
+    fifth = _reached_by_most(lengths["network"])
     factor = None if fifth is None else max(goal / fifth, 1.0)
     return model.Resolution(
         tiled=_input_size(context.image_size, goal, fifth),
-        full_image=_input_size(context.image_size, goal, percentiles.full_image[5]),
+        full_image=_input_size(context.image_size, goal, _reached_by_most(lengths["full_image"])),
         factor=None if factor is None else round(factor, 2),
         tile_size=None if factor is None else int(context.tile_size / factor / 16) * 16,
         cost=None if factor is None else round(factor**2, 2),
@@ -196,7 +202,7 @@ def _resolution(context: Context, goal: int, percentiles: model.Spaces[model.Per
 
 
 def _input_size(image_size: int, goal: int, fifth: float | None) -> int | None:
-    """Return the input size, a multiple of 32, at which the 5th percentile of the lengths reaches the goal."""
+    """Return the input size, a multiple of 32, at which a length reaches the goal."""
     return None if fifth is None else int(-(-image_size * goal // (fifth * 32)) * 32)
 
 

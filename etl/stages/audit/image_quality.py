@@ -30,9 +30,9 @@ NOISY = 8.0  # levels of luma
 COARSE = 70  # JPEG quality
 CLIPPED = 0.1  # share of the pixels
 
-_PER_OCTAVE = 16
+_PER_OCTAVE = 64
 _EDGES = np.exp2(np.arange(-2 * _PER_OCTAVE, 8 * _PER_OCTAVE + 1) / _PER_OCTAVE)  # levels of luma from 1/4
-_TENTHS = 1_000  # of a per cent in a whole
+_THOUSANDTHS = 100_000  # of a per cent in a whole
 _RING = 0.5  # of the longer side, and 4 px at least: the surroundings of an object
 _PERCENTS = (5, 25, 50, 75)
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float64)
@@ -81,7 +81,7 @@ def count_quality(quality: Quality) -> Counter[Key]:
     counts: Counter[Key] = Counter()
     counts["quality_images",] += 1
     counts["noise", _bin(quality.noise)] += 1
-    counts["clipped", int(_TENTHS * quality.clipped)] += 1
+    counts["clipped", round(_THOUSANDTHS * quality.clipped)] += 1
     if quality.jpeg_quality is not None:
         counts["jpeg_quality", quality.jpeg_quality] += 1
     counts.update(("measured", code) for code, faulty in quality.faults.items() if faulty)
@@ -148,7 +148,7 @@ def conclude_quality(counts: Mapping[Key, int]) -> ImageQuality:
     return ImageQuality(
         images=counts.get(("quality_images",), 0),
         noise=_percentiles(_bins_of(counts, "noise"), _middle),
-        clipped_percent=_percentiles(_bins_of(counts, "clipped"), lambda tenths: tenths / 10),
+        clipped_percent=_percentiles(_bins_of(counts, "clipped"), lambda thousandths: thousandths / 1000),
         jpeg_quality=_percentiles(_bins_of(counts, "jpeg_quality"), float),
         contrast=contrast,
         sharpness=sharpness,

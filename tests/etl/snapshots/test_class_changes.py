@@ -165,7 +165,7 @@ def test_the_build_command_ends_with_the_changed_classes(dataset: Any, tmp_path:
 def test_many_changed_classes_are_cut_with_their_number() -> None:
     rows = tuple(ClassChange(before=None, after=f"class {number}", boxes=1, of=1) for number in range(12))
     [line] = describe_classes(ClassChanges(source=rows))
-    assert line.endswith("class 9 (1 boxes) and 2 more")
+    assert line.endswith("class 9 (1 box) and 2 more")
 
 
 def test_a_class_merged_into_another_by_its_labels_is_no_exchange() -> None:

@@ -89,7 +89,7 @@ def test_a_model_without_a_range_says_how_it_reads_16_bits_and_refuses_floats(
     caplog.set_level(logging.WARNING, "speck")
     model = saved(tmp_path)
     assert detections(model, tmp_path, tiff(SCENE.astype(np.uint16) * 257, photometric=2), "wide.tif") == plain
-    assert "1 images have 16 bits" in caplog.text and "values 0 to 65535" in caplog.text
+    assert "1 image with 16 bits" in caplog.text and "values 0 to 65535" in caplog.text
     with pytest.raises(ConfigError, match=r"unsupported_pixels: found samples of float32, expected a model that was"):
         detections(model, tmp_path, tiff((SCENE / 255).astype(np.float32), photometric=2), "float.tif")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from etl.codes import Severity
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
+from etl.numbers import count_of
 from etl.stages.audit.checks.remedies import how_to_drop
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.counts import DARK, NEARLY_BLACK
@@ -22,8 +23,8 @@ def one_colour_images(data: CheckInput) -> Iterator[Finding]:
     if affected:
         severity: Severity = "critical" if affected > _MANY * data.audit.images else "warning"
         advice = (
-            f"{affected} of {data.audit.images} images are black or of one colour after decoding. Open a few of them: "
-            f"are the files whole?{_range_of_values(data)}"
+            f"{_of_images(data, affected)} {'is' if affected == 1 else 'are'} black or of one colour after decoding. "
+            f"Open a few of them: are the files whole?{_range_of_values(data)}"
         )
         yield finding("one_colour_images", advice, _files(data, "one_colour_images"), count=affected, severity=severity)
 
@@ -36,9 +37,9 @@ def dark_images(data: CheckInput) -> Iterator[Finding]:
         black = data.summary.counts.get(("nearly_black",), 0)
         of_black = f", {black} of them under {NEARLY_BLACK} (nearly black)" if black else ""
         advice = (
-            f"{affected} of {data.audit.images} images have a mean luma under {DARK} of 255 after decoding{of_black}. "
-            "Compare a few with another viewer: are they dark there too? If so, are there enough of them to learn "
-            f"from?{_range_of_values(data)}"
+            f"{_of_images(data, affected)} {'has' if affected == 1 else 'have'} a mean luma under {DARK} of 255 after "
+            f"decoding{of_black}. Compare a few with another viewer: are they dark there too? If so, are there "
+            f"enough of them to learn from?{_range_of_values(data)}"
         )
         yield finding("dark_images", advice, _files(data, "dark_images"), count=affected, severity=severity)
 
@@ -63,11 +64,16 @@ def whole_image_boxes(data: CheckInput) -> Iterator[Finding]:
     if tags and len(tags) < len(objects):
         dropped = f" Classes without other boxes ({enumerate_first(tags)}): {how_to_drop(data.context, tags)}."
     advice = (
-        f"{affected} of {data.audit.objects} boxes cover at least 90 % of their image ({shown}): a tag of the image, "
-        f"not an object in it. Draw boxes around the objects, or delete these boxes.{dropped}"
+        f"{affected} of {data.audit.objects} boxes {'covers' if affected == 1 else 'cover'} at least 90 % of their "
+        f"image ({shown}): a tag of the image, not an object in it. Draw boxes around the objects, or "
+        f"delete these boxes.{dropped}"
     )
     severity: Severity = "warning" if affected > _MANY_BOXES * data.audit.objects else "info"
     yield finding("whole_image_boxes", advice, _files(data, "whole_image_boxes"), count=affected, severity=severity)
+
+
+def _of_images(data: CheckInput, affected: int) -> str:
+    return f"{affected} of {count_of(data.audit.images, 'image')}"
 
 
 def _files(data: CheckInput, code: str) -> tuple[str, ...]:

@@ -68,8 +68,12 @@ def test_counts_of_images_add_up_to_percentiles_by_size() -> None:
     one = image_quality.count_quality(image_quality.measure_quality(luma, xyxy, 60))
     quality = image_quality.conclude_quality(Counter({key: 20 * number for key, number in one.items()}))
     assert quality.images == 20 and quality.jpeg_quality[50] == 60 and quality.clipped_percent[50] == 0
-    assert quality.contrast.very_tiny[50] == pytest.approx(4, rel=0.1)
-    assert quality.contrast.large[50] == pytest.approx(100, rel=0.1)
+    luma[0, :21] = 255  # 21 of 40,000 pixels
+    clipped = image_quality.count_quality(image_quality.measure_quality(luma, xyxy, 60))
+    share = 100 * np.isin(luma, [0, 255]).mean()
+    assert image_quality.conclude_quality(clipped).clipped_percent[50] == pytest.approx(share, abs=0.005)
+    assert quality.contrast.very_tiny[50] == pytest.approx(4, rel=0.01)
+    assert quality.contrast.large[50] == pytest.approx(100, rel=0.01)
     assert quality.contrast.tiny is None
     assert image_quality.conclude_quality({}).noise is None
     few = image_quality.conclude_quality(Counter({key: 19 * number for key, number in one.items()}))
