@@ -89,7 +89,7 @@ def near_duplicates(data: CheckInput) -> Iterator[Finding]:
     if pairs.count:
         one, other = pairs.examples[0]
         advice = (
-            f"In different splits: {count_of(pairs.count, 'pair')} of images that look alike, for example {one} and "
+            f"{count_of(pairs.count, 'pair')} of images that look alike are in different splits, for example {one} and "
             f"{other}: these splits are not independent. "
             f"{_KEEP_TOGETHER[data.context.grouped_by]}"
         )

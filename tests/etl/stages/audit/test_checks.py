@@ -246,8 +246,8 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
     (detector.tight_labels, "tight_labels", "info", 25,
      given(TIGHT | {"length_percentiles.source.50": 15.9}), given(TIGHT | {"length_percentiles.source.50": 16.0})),
     (image_quality.faint_objects, "faint_objects", "warning", 14,
-     measured({("contrast", 1, 70): 20, ("contrast", 4, 120): 20}, faint_objects=14),
-     measured({("contrast", 1, 90): 20, ("contrast", 4, 70): 20}, faint_objects=14)),
+     measured({("contrast", 1, 280): 20, ("contrast", 4, 480): 20}, faint_objects=14),
+     measured({("contrast", 1, 360): 20, ("contrast", 4, 280): 20}, faint_objects=14)),
     (image_quality.noisy_images, "noisy_images", "info", 3,
      measured(noisy_images=3), measured(noisy_images=2)),
     (image_quality.heavy_compression, "heavy_compression", "warning", 3,
@@ -344,7 +344,7 @@ def test_a_p2_level_is_named_only_if_neighbours_take_another_share(with_p2: floa
 
 
 def test_one_measured_image_is_no_plural() -> None:
-    faint = measured({("contrast", 1, 70): 20}, faint_objects=14)
+    faint = measured({("contrast", 1, 280): 20}, faint_objects=14)
     (row,) = image_quality.faint_objects(
         CheckInput(changed(faint.audit, "quality.images", 1), faint.summary, faint.context)
     )

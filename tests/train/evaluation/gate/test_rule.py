@@ -93,7 +93,7 @@ def test_each_promotion_of_the_year_makes_the_next_harder_unless_the_model_is_pr
             rows = [comparison(name, gain(median), **doubtful) for name in names[: number + 1]]
             decision = decide(*rows)
             assert decision.passed == passes, (number, median)
-            after = [f"after {number} promotions" in reason for reason in decision.reasons]
+            after = [f"after {number} promotion{'s' * (number > 1)} within" in reason for reason in decision.reasons]
             assert after == ([number > 0] if not passes else [])
     harmless = [comparison(name, gain(needed[0] + 0.0001)) for name in names]  # sizes measured to 0.001
     assert decide(*harmless).passed
