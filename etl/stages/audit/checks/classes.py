@@ -138,7 +138,10 @@ def classes_on_one_object(data: CheckInput) -> Iterator[Finding]:
     ]
     if pairs:
         shown = enumerate_first(
-            [f"{first} and {second} ({count_of(number, 'object')} with both)" for first, second, number in pairs]
+            [
+                f"{first} and {second} ({count_of(number, 'object')} {'carries' if number == 1 else 'carry'} both)"
+                for first, second, number in pairs
+            ]
         )
         key = "keep" if data.context.ontology.keep else "drop"
         merge = how_to_merge(data.context, chain(*(pair[:2] for pair in pairs)))

@@ -59,19 +59,6 @@ def changed(value: Any, path: str, new: Any) -> Any:
     return {**value, key: changed(value[key], rest, new) if rest else new}
 
 
-@pytest.mark.parametrize(
-    ("check", "code", "one", "two"),
-    [
-        (images_checks.one_colour_images, "one_colour_images", "1 of 9 images is black", "2 of 9 images are black"),
-        (images_checks.dark_images, "dark_images", "1 of 9 images has a mean", "2 of 9 images have a mean"),
-    ],
-)
-def test_the_verb_agrees_with_the_number_of_images(check: Any, code: str, one: str, two: str) -> None:
-    for number, start in ((1, one), (2, two)):
-        (row,) = check(given({"images": 9}, {code: number}))
-        assert row.advice.startswith(start)
-
-
 def audited(values: Mapping[str, Any]) -> Audit:
     audit = EMPTY
     for path, new in values.items():

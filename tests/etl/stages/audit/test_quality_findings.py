@@ -12,8 +12,10 @@ import pytest
 from etl.boxes import as_boxes
 from etl.findings import Finding
 from etl.stages.audit import conclude, image_quality
+from etl.stages.audit.checks import images as images_checks
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import Summary
+from tests.etl.stages.audit.test_checks import given
 
 SMALL_SIDES, LARGE_SIDE = (12, 6, 24, 12), 60  # of every size below 32 px
 
@@ -123,3 +125,16 @@ def test_statistics_of_images_with_fewer_than_twenty_objects_are_no_findings() -
     boxes = as_boxes([(10 + 20 * n, 10, 20 + 20 * n, 20) for n in range(10)])
     assert {"noisy_images", "heavy_compression"} & findings(count([(luma, boxes)], 30)).keys() == set()
     assert {"noisy_images", "heavy_compression"} <= findings(count([(luma, boxes)] * 2, 30)).keys()
+
+
+@pytest.mark.parametrize(
+    ("check", "code", "one", "two"),
+    [
+        (images_checks.one_colour_images, "one_colour_images", "1 of 9 images is black", "2 of 9 images are black"),
+        (images_checks.dark_images, "dark_images", "1 of 9 images has a mean", "2 of 9 images have a mean"),
+    ],
+)
+def test_the_verb_agrees_with_the_number_of_images(check: Any, code: str, one: str, two: str) -> None:
+    for number, start in ((1, one), (2, two)):
+        (row,) = check(given({"images": 9}, {code: number}))
+        assert row.advice.startswith(start)
