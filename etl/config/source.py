@@ -142,7 +142,8 @@ class Source(Section):
     or format."""
     max_megapixels: Annotated[float, Field(gt=0)] = 400
     """Largest image that is read, in megapixels; larger ones are rejected. 400 megapixels decoded are 1.2 GB of memory;
-    PNG, TIFF and WebP of 100 megapixels or more are decoded into a temporary file instead."""
+    PNG, TIFF and WebP of 128 MB or more decoded, and those of 100 megapixels or more, are decoded into a temporary file
+    instead."""
     pixel_range: Annotated[
         Annotated[Literal["auto"], Tag("auto"), WithJsonSchema(_AUTO_SCHEMA)]
         | Annotated[tuple[float, float], Listed, Tag("range")],

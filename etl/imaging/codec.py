@@ -14,6 +14,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from etl.imaging import formats
 from etl.imaging.mend import mend
@@ -24,6 +25,8 @@ _WITH_PAGES = ("PNG", "WEBP", "AVIF", "HEIF")  # whose header says at once how m
 _JPEG_START = b"\xff\xd8\xff"
 _SAMPLINGS = ("444", "422", "420", "440", "411")
 _ORIENTATION_TAG = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+_BAND_PIXELS = 4_000_000  # that are converted to RGB at once
 _GRID_WH = (9, 8)  # cells of a perceptual hash
 _ROUNDING = 1e-6  # more than what two ways of computing a variance differ by
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
@@ -82,7 +85,8 @@ def read_header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
             # checked before the orientation: to look for EXIF in a PNG, Pillow decodes all of it
             check_size(image.width, image.height, max_megapixels)
             pages = getattr(image, "n_frames", 1) if image.format in _WITH_PAGES else 1
-            return Header(image.width, image.height, str(image.format), image.mode, _orientation(image), pages=pages)
+            wh = _decoded_wh(image)
+            return Header(*wh, str(image.format), image.mode, _orientation(image), pages=pages)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:  # its message contains a memory address
@@ -111,10 +115,30 @@ def _unidentified(file: BinaryIO) -> UnreadableImageError:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # Pillow applies the orientation itself
-        return 1
+    return 1 if image.format == "TIFF" else _exif_orientation(image)  # Pillow applies that of a TIFF itself
+
+
+def _exif_orientation(image: Image.Image) -> int:
     value = image.getexif().get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decoded_wh(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of an opened image as Pillow decodes it.
+
+    Pillow turns a TIFF by its EXIF or XMP data when it decodes it, but reads the size by its TIFF tag alone.
+    """
+    if isinstance(image, TiffImageFile):
+        is_sideways = image.tag_v2.get(_ORIENTATION_TAG) in _SIDEWAYS
+        if is_sideways != (_exif_orientation(image) in _SIDEWAYS):
+            return image.height, image.width
+    return image.size
+
+
+def read_mode(file: BinaryIO) -> tuple[str, int]:
+    """Return Pillow's mode of an image file, and the orientation that Pillow applies itself: of TIFFs only."""
+    with Image.open(file, formats=formats.READ) as image:
+        return image.mode, _exif_orientation(image) if image.format == "TIFF" else 1
 
 
 def decode(data: bytes, orientation: int = 1) -> Pixels:
@@ -279,7 +303,13 @@ def _decode_other(data: bytes) -> Pixels:
             wide = np.asarray(image).astype(np.int64)
             luma = np.clip(wide >> 8, 0, 255).astype(np.uint8)
             return np.repeat(luma[..., None], 3, axis=2)
-        return np.array(image.convert("RGB"))
+        image.load()  # before its size is used: a TIFF is turned
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        rows = max(_BAND_PIXELS // image.width, 1)
+        for top in range(0, image.height, rows):
+            band = image.crop((0, top, image.width, min(top + rows, image.height)))
+            pixels[top : top + rows] = np.asarray(band.convert("RGB"))
+        return pixels
 
 
 def resize(pixels: Pixels, size_wh: tuple[int, int]) -> Pixels:

@@ -1,4 +1,4 @@
-"""The file of a source image, decoded in memory or, for very large images, into a temporary file."""
+"""The file of a source image, decoded in memory or, where that takes too much, into a temporary file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from etl.imaging import codec, tiff, wide
 from etl.imaging.codec import Header, Measures, Pixels, UnreadableImageError
 from etl.imaging.wide import FULL_RANGES, NO_SETTINGS, PixelSettings, Range, Values, ValueStats, WideImage
 
-LARGE = 100_000_000  # pixels, from which an image is decoded into a temporary file
+LARGE = 100_000_000  # pixels, from which an image is decoded into a temporary file, and measured at reduced size
+MAX_DECODED = 128_000_000  # bytes, from which a smaller one is decoded into a temporary file too
 _FORMATS = ("PNG", "TIFF", "WEBP")
+_MODES = ("L", "LA", "P", "RGB", "RGBA")  # of Pillow, in which libvips decodes the same pixels
+_PIXEL_BYTES = 4  # of these modes while Pillow turns them into RGB
 
 pyvips.cache_set_max(0)  # keep no files open that are not being read
 logging.getLogger("pyvips").setLevel(logging.WARNING)  # at INFO it logs every thread
@@ -29,7 +32,7 @@ logging.getLogger("pyvips").setLevel(logging.WARNING)  # at INFO it logs every t
 class ImageFile:
     """The file of a source image, given as bytes or, if it is big, as a local path.
 
-    Large PNG, TIFF and WebP images are decoded into a temporary file, all others in memory.
+    PNG, TIFF and WebP images that are large or take many bytes are decoded into a temporary file, all others in memory.
     """
 
     def __init__(
@@ -101,8 +104,27 @@ class ImageFile:
 
     @cached_property
     def is_large(self) -> bool:
+        """Whether the image has so many pixels that few of them are measured; the same on every machine."""
+        return _is_large(*self._stored)
+
+    @cached_property
+    def is_on_disk(self) -> bool:
         """Whether the image is decoded into a temporary file; the same on every machine."""
-        return _is_large(*(self._known or _describe(self.header(float("inf")))))
+        width, height, kind = self._stored
+        if self.is_large or kind not in _FORMATS:
+            return self.is_large
+        if self.wide is not None:
+            return width * height * self.wide.pixel_bytes >= MAX_DECODED
+        return width * height * _PIXEL_BYTES >= MAX_DECODED and self._mode[0] in _MODES
+
+    @cached_property
+    def _stored(self) -> tuple[int, int, str]:
+        return self._known or _describe(self.header(float("inf")))
+
+    @cached_property
+    def _mode(self) -> tuple[str, int]:
+        with self._open() as file:
+            return codec.read_mode(file)
 
     @cached_property
     def data(self) -> bytes:
@@ -114,10 +136,13 @@ class ImageFile:
         """Return the measures of the image; UnreadableImageError if it is damaged or ends too early."""
         if self.wide is not None:
             return self._measure_wide(header)
-        if not _is_large(*_describe(header)):
+        self._known = _describe(header)
+        if not self.is_on_disk:
             measures = codec.measure(self.data, header)
             self.mended = measures.mended
             return measures
+        if not self.is_large:
+            return codec.measures_of(codec.to_measure(self.pixels(1)), header.orientation)
         factor = max(min(header.width, header.height) // (2 * codec.MEASURED_SIDE), 1)
         try:
             small = np.asarray(self._rgb(1).shrink(factor, factor).numpy())
@@ -135,11 +160,11 @@ class ImageFile:
     def pixels(self, orientation: int) -> Pixels:
         """Return the image uint8 [H, W, 3] RGB with an EXIF orientation applied (1: as stored).
 
-        The pixels of a large image are a read-only memory map of an unlinked temporary file; see `release`.
+        Those of an image on disk are a read-only memory map of an unlinked temporary file; see `release`.
         """
-        if self.wide is None and not self.is_large:
+        if self.wide is None and not self.is_on_disk:
             return codec.decode(self.data, orientation)
-        if self.wide is not None and not self.is_large:
+        if self.wide is not None and not self.is_on_disk:
             strips = wide.read_strips(self._content, self.wide, orientation)
             return np.concatenate([self._to_pixels(values, self.wide) for _, values in strips])
         with tempfile.TemporaryDirectory(prefix="speck-") as folder:
@@ -168,9 +193,8 @@ class ImageFile:
 
     def _rgb(self, orientation: int) -> Any:
         """Return the pyvips image of 3 bands of 8 bits; it is decoded when it is written."""
-        if orientation == 1:  # the tag of a TIFF, which Pillow applies on its own
-            with self._open() as file:
-                orientation = layout.orientation if (layout := tiff.read_layout(file)) is not None else 1
+        if orientation == 1:  # that of a TIFF, which Pillow applies itself
+            orientation = self._mode[1]
         try:
             image = wide.open_image(self._content, keep_order=orientation == 1)
         except pyvips.Error as error:

@@ -74,6 +74,11 @@ class WideImage:
         """Whether its samples have more than 8 bits, so that they become pixels by a range."""
         return self.kind != "uint8"
 
+    @property
+    def pixel_bytes(self) -> int:
+        """The bytes of all samples of a pixel."""
+        return self.bands * int(self.kind.lstrip("uintfloa")) // 8
+
 
 @dataclass(frozen=True)
 class ValueStats:

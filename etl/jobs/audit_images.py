@@ -71,7 +71,7 @@ def _measure(part: PixelPart, image: Row) -> Summary:
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
     if image_quality.is_upright_jpeg(image):
         counts["can_be_cut", int(lossless.can_be_cut(file.data))] += 1
-    quantisation = codec.luminance_table(file.data)
+    quantisation = None if file.is_on_disk else codec.luminance_table(file.data)
     jpeg_quality = None if quantisation is None else image_quality.estimate_jpeg_quality(quantisation)
     annotations = part.annotations.filter(pc.equal(part.annotations["image_id"], image["image_id"]))
     objects = _every_nth(annotations, image_quality.MOST)

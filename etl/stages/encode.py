@@ -17,7 +17,7 @@ class TileEncoder:
     def __init__(self, file: ImageFile, orientation: int, *, name: str, quality: int, tiles: Sequence[Tile]) -> None:
         """Cut all tiles that can be lossless at once; `name` is the codec's."""
         self._file, self._orientation, self._quality = file, orientation, quality
-        self._data = b"" if file.is_large else file.data  # a large image is never cut losslessly
+        self._data = b"" if file.is_on_disk else file.data  # such an image is never cut losslessly
         self._name = name if orientation == 1 else ""  # only an image stored upright is cut losslessly
         windows = [tile.window for tile in tiles if tile.scale == 1] if lossless.is_lossless(self._name) else []
         self._lossless = lossless.cut(self._data, windows)

@@ -79,6 +79,47 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path: Path, bench: Any) -> N
     assert ratio <= FLAT
 
 
+def deep(noise: Any) -> Any:
+    return (noise.cast("ushort") * 200).cast("ushort").bandjoin([noise * 2, noise * 3]).cast("ushort")
+
+
+UNDER_THE_LIMIT = {
+    "16-bit png": (".png", lambda noise: deep(noise).copy(interpretation="rgb16"), {}),
+    "16-bit lzw tif": (".tif", lambda noise: deep(noise).copy(interpretation="rgb16"), {"compression": "lzw"}),
+    "rgba png": (".png", lambda noise: noise.bandjoin([noise] * 3).copy(interpretation="srgb"), {}),
+    "cmyk lzw tif": (
+        ".tif", lambda noise: noise.bandjoin([noise] * 3).copy(interpretation="cmyk"), {"compression": "lzw"}
+    ),
+    "turned lzw tif": (
+        ".tif", lambda noise: noise.bandjoin([noise] * 2).copy(interpretation="srgb"), {"compression": "lzw"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", UNDER_THE_LIMIT)
+def test_memory_is_bounded_for_an_image_just_below_the_limit_of_pixels(tmp_path: Path, kind: str, bench: Any) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    suffix, paint, options = UNDER_THE_LIMIT[kind]
+    image = paint(pyvips.Image.perlin(11_000, 9_000, cell_size=512, uchar=True))
+    if kind.startswith("turned"):
+        image = image.copy()
+        image.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    path = folder / f"scene{suffix}"
+    image.write_to_file(str(path), **options)
+    path.with_suffix(".txt").write_text("\n".join(f"0 {x / 50:.2f} 0.5 0.002 0.003" for x in range(1, 50)))
+    with worker() as one:
+        built = build.build(config_of(folder), one.cluster)
+        peak = one.peak()
+    assert built.images == 1
+    bench.report(
+        f"peak of a worker for one {kind} of 99 megapixels, {path.stat().st_size / MIB:.0f} MiB on disk: "
+        f"{peak:.0f} MiB; target <= {LIMIT}: {'met' if peak <= LIMIT else 'missed'}"
+    )
+    assert peak <= LIMIT
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["png", "tiled tif", "striped tif"])
 def test_memory_is_bounded_for_a_large_image(tmp_path: Path, kind: str, bench: Any) -> None:

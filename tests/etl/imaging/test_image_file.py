@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from etl.imaging import codec, image_file
 from etl.imaging.codec import UnreadableImageError
@@ -80,6 +80,82 @@ def test_large_images_have_nearly_the_same_measures(width: int, height: int) -> 
     assert there.brightness == pytest.approx(here.brightness, abs=0.5)
     assert there.contrast == pytest.approx(here.contrast, abs=0.5)
     assert (here.phash ^ there.phash).bit_count() <= 3
+
+
+@pytest.fixture
+def few_bytes(monkeypatch) -> None:
+    monkeypatch.setattr(image_file, "MAX_DECODED", 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {})])
+def test_images_of_many_bytes_are_decoded_on_disk_and_measured_as_in_memory(monkeypatch, kind, mode, options) -> None:
+    if (kind, mode) in (("TIFF", "LA"), ("WEBP", "LA"), ("WEBP", "P"), ("WEBP", "L")):
+        mode = "RGB"
+    rough = Image.fromarray(RNG.integers(256, size=(9, 9, 4), dtype=np.uint8)).resize((701, 533))
+    drawn = rough.convert("RGB").quantize(200) if mode == "P" else rough.convert(mode)
+    drawn.save(file := io.BytesIO(), kind, **options)
+    in_memory = ImageFile(file.getvalue())
+    found = in_memory.header(10)
+    measures, pixels = in_memory.measure(found), in_memory.pixels(1)
+    monkeypatch.setattr(image_file, "MAX_DECODED", 0)
+    on_disk = ImageFile(file.getvalue())
+    assert on_disk.is_on_disk
+    assert not on_disk.is_large
+    assert isinstance(on_disk.pixels(1), np.memmap)
+    assert np.array_equal(on_disk.pixels(1), pixels)
+    assert on_disk.measure(on_disk.header(10)) == measures
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_bytes_decide_whether_an_image_is_decoded_on_disk(monkeypatch, mode: str) -> None:
+    data = stored(mode, "PNG", 70, 53)
+    needed = 70 * 53 * (4 if mode == "RGB" else 2)
+    for limit, expected in ((needed, True), (needed + 1, False)):
+        monkeypatch.setattr(image_file, "MAX_DECODED", limit)
+        assert ImageFile(data).is_on_disk == expected
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "1"])
+def test_pixels_that_only_pillow_decodes_stay_in_memory(few_bytes, mode: str) -> None:
+    Image.new(mode, (50, 40)).save(file := io.BytesIO(), "TIFF")
+    file = ImageFile(file.getvalue())
+    assert not file.is_on_disk
+    assert file.pixels(1).shape == (40, 50, 3)
+
+
+def test_an_image_is_converted_to_rgb_in_bands_of_rows(monkeypatch) -> None:
+    data = stored("RGBA", "PNG", 70, 53)
+    whole = codec.decode(data)
+    monkeypatch.setattr(codec, "_BAND_PIXELS", 70 * 10)
+    assert np.array_equal(codec.decode(data), whole)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
+
+
+def turned_tiff(orientation: int, kind: int | str) -> bytes:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tag, value = (700, XMP % orientation) if kind == "XMP" else (274, orientation)
+    tags.tagtype[tag] = 1 if kind == "XMP" else kind
+    tags[tag] = value
+    pixels = np.random.default_rng(0).integers(256, size=(53, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file := io.BytesIO(), "TIFF", tiffinfo=tags)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", [1, 3, 4, 6, 8, 9, 16, "XMP"])  # of the tag's value
+@pytest.mark.parametrize("limit", ["LARGE", "MAX_DECODED"])
+def test_size_and_pixels_of_a_turned_tiff_agree_in_memory_and_on_disk(monkeypatch, orientation, kind, limit) -> None:
+    data = turned_tiff(orientation, kind)
+    in_memory = ImageFile(data).pixels(1)
+    monkeypatch.setattr(image_file, limit, SMALL)
+    on_disk = ImageFile(data)
+    header = on_disk.header(10)
+    assert on_disk.is_on_disk
+    assert (header.height, header.width) == in_memory.shape[:2]
+    assert np.array_equal(on_disk.pixels(header.orientation), in_memory)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP"])
