@@ -28,6 +28,7 @@ _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _BAND_PIXELS = 4_000_000  # that are converted to RGB at once
 _GRID_WH = (9, 8)  # cells of a perceptual hash
+_DECODER_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)  # of Pillow for damaged files; the last for AVIF
 _ROUNDING = 1e-6  # more than what two ways of computing a variance differ by
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
@@ -91,7 +92,7 @@ def read_header(data: bytes | BinaryIO, max_megapixels: float) -> Header:
         raise
     except UnidentifiedImageError as error:  # its message contains a memory address
         raise _unidentified(file) from error
-    except (OSError, ValueError, SyntaxError) as error:  # raised by Pillow for damaged files
+    except _DECODER_ERRORS as error:
         raise UnreadableImageError("broken_image", error or type(error).__name__, "a readable image") from error
 
 
@@ -161,7 +162,7 @@ def _decode_or_mend(decoder: Callable[[bytes], Pixels], data: bytes) -> tuple[Pi
     """Return what the decoder makes of the data, and whether a JPEG had to be mended for it."""
     try:
         return decoder(data), False
-    except (OSError, ValueError, SyntaxError) as error:
+    except _DECODER_ERRORS as error:
         mended = mend(data) if data.startswith(_JPEG_START) else None
         if mended is None:
             raise UnreadableImageError("broken_image", error, "an image that decodes to its end") from error

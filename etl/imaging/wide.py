@@ -200,7 +200,8 @@ def turned(image: Any, orientation: int) -> Any:
 
 def broken(error: pyvips.Error) -> UnreadableImageError:
     """Return the error for a file that libvips cannot decode."""
-    return UnreadableImageError("broken_image", " ".join(error.detail.split()), "an image that decodes to its end")
+    found = " ".join(error.detail.split()) or "damaged content"  # libvips does not always give a reason
+    return UnreadableImageError("broken_image", found, "an image that decodes to its end")
 
 
 def to_pixels(values: Values, image: WideImage, value_range: Range | None) -> Pixels:

@@ -245,3 +245,18 @@ def test_what_is_no_image_is_said_in_the_same_words_each_time() -> None:
     with pytest.raises(codec.UnreadableImageError) as caught:
         codec.read_header(b"no image", 1)
     assert caught.value.found == "no image of a known format"  # Pillow names an address in memory
+
+
+def test_a_damaged_avif_is_a_reject() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(buffer, "AVIF")
+    whole = buffer.getvalue()
+    reasons = set()
+    for place in range(len(whole)):
+        damaged = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+        try:
+            codec.read_header(damaged, 20.0)
+            codec.decode(damaged)
+        except codec.UnreadableImageError as error:
+            reasons.add(error.reason)
+    assert "broken_image" in reasons

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image
 
-from etl.imaging import image_file, tiff as tiff_tags
+from etl.imaging import image_file, tiff as tiff_tags, wide
 from etl.imaging.codec import UnreadableImageError
 from etl.imaging.image_file import ImageFile
 from etl.imaging.wide import PixelSettings
@@ -166,3 +167,8 @@ def test_the_frames_of_an_animation_are_counted(kind: str) -> None:
     frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in (10, 120, 250)]
     frames[0].save(file := io.BytesIO(), kind, save_all=True, append_images=frames[1:])
     assert ImageFile(file.getvalue()).header(1).pages == 3
+
+
+def test_a_damaged_file_is_a_reject_also_where_libvips_gives_no_reason() -> None:
+    error = wide.broken(pyvips.Error("unable to call", "\n"))
+    assert (error.reason, error.found) == ("broken_image", "damaged content")
