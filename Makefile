@@ -4,7 +4,7 @@ VENV := .venv
 SPECK := $(VENV)/bin/speck
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo up down test test-all lint docs coverage bench clean
+.PHONY: install demo up down test test-all lint docs coverage bench fuzz clean
 
 install: $(STAMP)
 
@@ -59,6 +59,10 @@ coverage: install
 
 bench: install
 	$(VENV)/bin/python -m pytest tests/bench -s
+
+# Mutated files of every kind: FUZZ="--seed 2 --cases 200000 --share 1/2"; run it again to go on after an interruption.
+fuzz: install
+	$(VENV)/bin/python -W ignore -m tests.fuzz.run $(FUZZ)
 
 # Delete caches and the demo; keep the virtual environment and the store.
 clean:
