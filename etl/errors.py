@@ -9,11 +9,16 @@ SpeckError                 the run failed (exit code 1)
 
 from __future__ import annotations
 
+from etl.credentials import hide
+
 
 class SpeckError(Exception):
     """The run cannot continue; the message gives the reason to the user."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return hide(super().__str__())
 
 
 class SourceError(SpeckError):
@@ -40,7 +45,7 @@ class ConfigError(SpeckError):
     def __str__(self) -> str:
         key = f" {self.key}:" if self.key else ""
         where = f"{self.where}:" if self.where else ""
-        return f"{where}{key} found {self.found}, expected {self.expected}".lstrip()
+        return hide(f"{where}{key} found {self.found}, expected {self.expected}".lstrip())
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
         return type(self), (self.where, self.key, self.found, self.expected)

@@ -230,6 +230,7 @@ class ProcessOperator(BaseOperator):
 
     def _run_on_dask(self, command: str, *arguments: str) -> CommandResult | None:
         """Run the command on a Dask worker with the resource GPU; return None if there is no such worker."""
+        from etl import credentials
         from etl.config import yaml
         from etl.execution import cluster
 
@@ -240,9 +241,8 @@ class ProcessOperator(BaseOperator):
             name = Path(self.config).name
             line = ["-m", "train.cli", command, f"{{{name}}}", *arguments, "--json"]
             self.log.info("running %s on a Dask worker with a GPU", " ".join(line))
-            settings = yaml.text(
-                load(self.config).resolved()
-            )  # resolved here: the worker has other variables and paths
+            # resolved here: the worker has other variables and paths
+            settings = yaml.text(credentials.restore_all(load(self.config).resolved()))
             return workers.run_command(line, {name: settings}, self.log.info, resource="GPU")
 
     def _has_gpu_worker(self, workers: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from etl.credentials import hide
 from etl.errors import ConfigError, SpeckError
 from etl.one_line import one_line
 
@@ -36,7 +37,7 @@ class Commands(TyperGroup):
 
             if not isinstance(error, store.unavailable_errors()):
                 raise
-            typer.echo(f"{type(error).__name__}: {error}", err=True)
+            typer.echo(hide(f"{type(error).__name__}: {error}"), err=True)
             ctx.exit(SpeckError.exit_code)
 
 
@@ -79,7 +80,7 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is that of logging
         """Return the line without a traceback, which follows on lines of its own."""
-        return one_line(super().formatMessage(record))
+        return hide(one_line(super().formatMessage(record)))
 
 
 def start_logging() -> None:
@@ -94,7 +95,7 @@ def start_logging() -> None:
 def print_answer(answer: Mapping[str, Any], as_json: bool) -> None:
     """Print a command's result as one JSON object, or as text with one line per key and per table row."""
     if as_json:
-        typer.echo(json.dumps(answer, sort_keys=True, ensure_ascii=False))
+        typer.echo(hide(json.dumps(answer, sort_keys=True, ensure_ascii=False)))
         return
     for key, value in answer.items():
         rows = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
@@ -104,7 +105,7 @@ def print_answer(answer: Mapping[str, Any], as_json: bool) -> None:
 
 def print_line(text: str) -> None:
     """Print a text that may hold names of classes and files on one line."""
-    typer.echo(one_line(text))
+    typer.echo(hide(one_line(text)))
 
 
 def format_value(value: Any, nested: bool = False) -> str:

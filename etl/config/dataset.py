@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from etl.config.base import Section
 from etl.config.building import Anchors, Augment, Ontology, Shard, Tile
 from etl.config.operation import Retention, Retrain, Schedule, Watch, Workers
 from etl.config.source import Source
 from etl.config.training import Evaluate, Gate, Train
+from etl.config.written import Written, fill, put_back
 
 
 class Config(Section):
@@ -51,6 +52,8 @@ class Config(Section):
     retention: Retention = Retention()
     """How much history `speck gc` keeps."""
 
+    _written: Written = PrivateAttr(default_factory=dict)
+
     @property
     def home(self) -> str:
         """The URI of this dataset's folder in the store."""
@@ -59,3 +62,19 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """Return the configuration as JSON-able data that `Config.model_validate` reads back."""
         return self.model_dump(mode="json")
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the configuration for a file of the store: as `resolved`, with variables in place of their values."""
+        return put_back(self.resolved(), self._written)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Config:
+        """Return the configuration that `recorded` gave, its variables expanded in the present environment."""
+        values, texts = fill(record)
+        return cls.model_validate(values).with_written(texts)
+
+    def with_written(self, texts: Written) -> Config:
+        """Return the configuration with the texts that its file has for values with variables."""
+        config = self.model_copy()
+        config._written = texts
+        return config

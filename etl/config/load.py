@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from etl.config import network, variables, yaml
 from etl.config.dataset import Config
 from etl.config.source import SplitLists, SplitRatios
+from etl.config.written import Written
 from etl.errors import ConfigError
 
 _FORMS = {"SplitRatios": SplitRatios, "SplitLists": SplitLists}  # sections that one key may hold, by tag
@@ -27,7 +28,9 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     values = yaml.read(path, _NAMES)
     for key, value in (overrides or {}).items():
         values = _with(path, values, key, key.split("."), value)
-    config = _validate(path, variables.expand(path, values, Config.model_fields["store"].default))
+    store = Config.model_fields["store"].default
+    written = variables.find_written(path, values, store)
+    config = _validate(path, variables.expand(path, values, store), written).with_written(written)
     if "train.model" in (overrides or {}):  # a training of another model may use no anchors
         return config
     try:
@@ -59,20 +62,30 @@ def _with(path: Path, values: dict[str, Any], key: str, steps: Sequence[str], va
     return {**values, first: value}
 
 
-def _validate(path: Path, values: dict[str, Any]) -> Config:
+def _validate(path: Path, values: dict[str, Any], written: Written) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         errors = [(_key(values, found), found) for found in error.errors()]
         key, first = max(errors, key=lambda each: len(each[0]))  # of a choice of forms, the one that fits furthest
         here = [found for place, found in errors if place == key]
-        found, expected = repr(first["input"]), " or ".join(dict.fromkeys(_expected(error) for error in here))
+        found = repr(_as_written(first["input"], written.get(".".join(map(str, first["loc"][:2])), {})))
+        expected = " or ".join(dict.fromkeys(_expected(error) for error in here))
         if first["type"] == "missing":
             found, expected = "nothing", "a value"
         elif first["type"] == "extra_forbidden":
             found, expected = "an unknown key", f"one of {', '.join(_siblings(first['loc']))}"
         more = f" (other errors: {len(errors) - len(here)})" if len(errors) > len(here) else ""
         raise ConfigError(path, ".".join(key), found, expected + more) from error
+
+
+def _as_written(value: Any, texts: Mapping[str, str]) -> Any:
+    """Return a value that is wrong as its file has it, so that no message holds the value of a variable."""
+    if isinstance(value, dict):
+        return {name: _as_written(part, texts) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_written(part, texts) for part in value]
+    return texts.get(value, value) if isinstance(value, str) else value
 
 
 def _expected(error: ErrorDetails) -> str:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from etl.config.base import VARIABLE
+from etl.config.written import Written, anchor, strings
+from etl.credentials import remember_variable, remove
 from etl.errors import ConfigError
 
+_PATHS = ("store", "source.images", "source.annotations", "source.categories", "source.split")
 _READER = re.compile(r"(\w+(?:\.\w+)*):\w+")  # package.module:function
 
 
@@ -24,6 +27,8 @@ def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, 
     folder = _folder(path)
     values = dict(values)
     values["store"] = _path(folder, _substitute(path, "store", values.get("store", default_store)))
+    if isinstance(train := values.get("train"), dict) and isinstance(train.get("weights"), str):
+        values["train"] = {**train, "weights": remove(train["weights"])}
     if isinstance(values.get("source"), dict):
         source = {key: _substitute(path, f"source.{key}", value) for key, value in values["source"].items()}
         for key in ("images", "annotations"):
@@ -37,6 +42,21 @@ def expand(path: Path, values: dict[str, Any], default_store: str) -> dict[str, 
             source["split"] = {key: _paths(folder, value) for key, value in source["split"].items()}
         values["source"] = source
     return values
+
+
+def find_written(path: Path, values: Mapping[str, Any], default_store: str) -> Written:
+    """Return the texts with variables in `store` and `source`, by key and by the value that each is expanded to."""
+    folder = _folder(path)
+    source = values.get("source")
+    texts = {f"source.{key}": value for key, value in source.items()} if isinstance(source, dict) else {}
+    found: Written = {}
+    for key, value in {"store": values.get("store", default_store), **texts}.items():
+        for text in filter(VARIABLE.search, strings(value)):
+            expanded = _substitute(path, key, text)
+            is_path = key in _PATHS
+            of_key = found.setdefault(key, {})
+            of_key[_path(folder, expanded) if is_path else expanded] = anchor(folder, text) if is_path else text
+    return found
 
 
 def _folder(path: Path) -> Path:
@@ -64,6 +84,8 @@ def _substitute(path: Path, key: str, value: Any) -> Any:
             raise ConfigError(
                 path, key, f"${{{name}}}, which is not set", f"the environment variable {name} or a default"
             )
+        if key != "store":  # its URIs are what commands print for the next command
+            remember_variable(name, found)
         return found
 
     return VARIABLE.sub(variable, value)
@@ -99,5 +121,5 @@ def _paths(folder: Path, value: Any) -> Any:
 
 def _path(folder: Path, value: Any) -> Any:
     if not isinstance(value, str) or "://" in value:
-        return value
+        return remove(value) if isinstance(value, str) else value
     return os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - an unknown user's home stays as written

@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from etl import credentials
+from etl.credentials import Credentials
 from etl.errors import ConfigError, TaskError
 from etl.execution import progress
 from etl.execution.code_version import CODE, code_version, differences
@@ -173,7 +175,7 @@ class _Call:
         return self._reduced
 
 
-def _run_part(part: bytes, client: Mapping[str, str]) -> _Done | _Refusal:
+def _run_part(part: bytes, client: Mapping[str, str], known: Mapping[str, Credentials]) -> _Done | _Refusal:
     """Run a pickled (function, item) on a worker with the same code and libraries as the client; else refuse it."""
     from distributed import get_worker
 
@@ -182,6 +184,7 @@ def _run_part(part: bytes, client: Mapping[str, str]) -> _Done | _Refusal:
     start = clock()
     if mismatches := differences(code_version(), client):
         return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
+    credentials.adopt(known)
     function, item = pickle.loads(part)  # noqa: S301 - who may send tasks may run any code
     result = function(item)
     return _Done(result, clock() - start)
@@ -205,7 +208,8 @@ class _Dask(Cluster):
 
         prefix = f"{label}-{uuid.uuid4().hex}"  # unique, so that no result of an earlier attempt is reused
         keys = {f"{prefix}-{number}": number for number in range(len(items))}
-        parts = [dumps(_Call(_run_part, dumps((function, item)), code_version())) for item in items]
+        shared = code_version(), credentials.known()
+        parts = [dumps(_Call(_run_part, dumps((function, item)), *shared)) for item in items]
         self._futures = self._client.map(pickle.loads, parts, key=list(keys), pure=False, retries=_RETRIES)
         with self._task_errors(
             f"{label}: cancelled",

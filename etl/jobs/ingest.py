@@ -246,7 +246,7 @@ def _write_build(inputs: _Inputs, work: WorkDir, findings: Sequence[Finding], **
     """Write build.json, which makes the folder a build."""
     own_split = inputs.source.own_split
     build = {
-        "config": inputs.config.resolved(),
+        "config": inputs.config.recorded(),
         "plan": inputs.plan.model_dump(mode="json") if inputs.plan is not None else None,
         **choices,
         "own_split": dict(own_split) if own_split is not None else None,

@@ -153,7 +153,7 @@ def _write_snapshot(
         "shards": shards,
         "counts": counts.to_dict(),
         "categories": categories,
-        "config": work.config.resolved(),
+        "config": work.config.recorded(),
         "plan": plan.model_dump(mode="json"),
         "versions": VERSIONS,
     }

@@ -201,11 +201,12 @@ def _unused_trials(config: Config) -> list[str]:
     paths = DatasetPaths(config.home)
     names = sorted(_folders(_listing(paths.trials)))
     used = [*_in_training(config.home), *(str(row["snapshot"]) for row in champion.list_models(config.home))]
+    uris = [paths.snapshot(reference).uri for reference in used]
     homes = {name: f"{paths.trial(name)}/{config.name}" for name in names}
     return [
         name
         for name, home in homes.items()
-        if lease.active_lease(home) is None and not any(uri.startswith(f"{home}/") for uri in used)
+        if lease.active_lease(home) is None and not any(uri.startswith(f"{home}/") for uri in uris)
     ]
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from etl.config import Config, network
 from etl.errors import StoreError
 from etl.lifecycle import champion
-from etl.lifecycle.training_config import training_config
+from etl.lifecycle.training_config import portable, portable_train, training_config
 from etl.snapshots.box_pairs import changed_share
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
@@ -40,17 +40,19 @@ def decide(config: Config, trained: dict[str, Any], changed: float) -> str | Non
     Changed anchors are a reason for a model that has anchors.
     """
     names = (*_SETTINGS, "anchors") if config.train.model.endswith(network.WITH_ANCHORS) else _SETTINGS
-    if different := [name for name in names if not _is_same(getattr(config, name), trained.get(name))]:
+    own = portable(config.resolved())
+    before = {**trained, "train": portable_train(trained.get("train", {}))}  # earlier versions kept its paths
+    if different := [name for name in names if not _is_same(type(getattr(config, name)), own[name], before.get(name))]:
         return f"new settings: {', '.join(different)}"
     if changed >= config.retrain.min_change:
         return f"{changed:.1%} of the boxes changed"
     return None
 
 
-def _is_same(section: BaseModel, trained: dict[str, Any] | None) -> bool:
+def _is_same(section: type[BaseModel], now: dict[str, Any], trained: dict[str, Any] | None) -> bool:
     """Return whether a section has the values it had for a model; keys of later versions then had their defaults."""
     try:
-        return trained is not None and type(section).model_validate(trained) == section
+        return trained is not None and section.model_validate(trained) == section.model_validate(now)
     except ValidationError:
         return False
 

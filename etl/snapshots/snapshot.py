@@ -71,7 +71,7 @@ class Snapshot:
     @cached_property
     def config(self) -> Config:
         """The resolved configuration of the build."""
-        return Config.model_validate(self.manifest["config"])
+        return Config.from_record(self.manifest["config"])
 
     @cached_property
     def plan(self) -> Plan:

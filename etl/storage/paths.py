@@ -23,6 +23,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from etl import credentials
+
 # File names that other modules look up in a listing of their folder.
 SNAPSHOTS, MODELS = "snapshots", "models"
 MANIFEST = "manifest.json"
@@ -60,7 +62,7 @@ class SnapshotPaths:
     """The URIs of the files of one snapshot."""
 
     def __init__(self, uri: str) -> None:
-        self.uri: Final = uri.rstrip("/")
+        self.uri: Final = credentials.remove(uri).rstrip("/")
         self.manifest: Final = f"{self.uri}/{MANIFEST}"
         self.audit_json: Final = f"{self.uri}/{AUDIT_JSON}"
         self.audit_html: Final = f"{self.uri}/{AUDIT_HTML}"
@@ -77,7 +79,7 @@ class EvaluationPaths:
     """The URIs of the files of one evaluation."""
 
     def __init__(self, uri: str) -> None:
-        self.uri: Final = uri.rstrip("/")
+        self.uri: Final = credentials.remove(uri).rstrip("/")
         self.evaluation_json: Final = f"{self.uri}/{EVALUATION_JSON}"
         self.evaluation_html: Final = f"{self.uri}/{EVALUATION_HTML}"
 
@@ -95,7 +97,7 @@ class RunPaths:
     """The URIs of the files of one training run; TensorBoard's event files are in the same folder."""
 
     def __init__(self, uri: str) -> None:
-        self.uri: Final = uri.rstrip("/")
+        self.uri: Final = credentials.remove(uri).rstrip("/")
         self.run_json: Final = f"{self.uri}/{RUN_JSON}"  # exists until the training has finished
         self.checkpoint: Final = f"{self.uri}/last.pt"
 
@@ -104,7 +106,7 @@ class LabelErrorPaths:
     """The URIs of the files that `speck find-errors` writes for one model, or for one run of cross-fitted models."""
 
     def __init__(self, uri: str) -> None:
-        self.uri: Final = uri.rstrip("/")
+        self.uri: Final = credentials.remove(uri).rstrip("/")
         self.suspects: Final = f"{self.uri}/suspects.parquet"
         self.coco: Final = f"{self.uri}/suspects.coco.json"
         self.html: Final = f"{self.uri}/{SUSPECTS_HTML}"
@@ -125,7 +127,7 @@ class RefusalPaths:
     """The URIs of the files of one refused build."""
 
     def __init__(self, uri: str) -> None:
-        self.uri: Final = uri.rstrip("/")
+        self.uri: Final = credentials.remove(uri).rstrip("/")
         self.html: Final = f"{self.uri}/{REFUSED_HTML}"
         self.rejects: Final = f"{self.uri}/rejects.parquet"
 
@@ -134,7 +136,7 @@ class DatasetPaths:
     """The URIs of the files and folders of one dataset; `home` is `<store>/<dataset>`."""
 
     def __init__(self, home: str) -> None:
-        self.home: Final = home.rstrip("/")
+        self.home: Final = credentials.remove(home).rstrip("/")
         self.plan: Final = f"{self.home}/plan.json"
         self.head: Final = f"{self.home}/head.json"
         self.champion: Final = f"{self.home}/champion.json"
@@ -168,8 +170,15 @@ class DatasetPaths:
         return f"{self.promotions}/{sequence:08d}.json"
 
     def snapshot(self, reference: str) -> SnapshotPaths:
-        """Return the files of a snapshot: an id names one of this dataset, a URI any snapshot."""
-        return SnapshotPaths(reference if "/" in reference else f"{self.snapshots}/{reference}")
+        """Return the files of a snapshot: an id names one of this dataset, a URI or what `reference` returned any."""
+        if "/" not in reference:
+            return SnapshotPaths(f"{self.snapshots}/{reference}")
+        is_uri = "://" in reference or reference.startswith("/")
+        return SnapshotPaths(reference if is_uri else f"{self.home}/{reference}")
+
+    def reference(self, snapshot: str) -> str:
+        """Return how a file of the dataset names the snapshot at a URI: one of a trial by its path below `home`."""
+        return credentials.remove(snapshot).removeprefix(f"{self.home}/")
 
     def shard(self, sha256: str) -> str:
         """Return the URI of the shard with this content."""

@@ -22,6 +22,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.credentials import restore
 from etl.errors import ConfigError, StoreError
 
 _THREADED_BYTES = 2**22  # of a Parquet file whose reading is worth several threads
@@ -82,14 +83,14 @@ def is_folder(uri: str) -> bool:
 def glob(uri: str) -> list[str]:
     """Return the URIs that match a pattern, sorted."""
     fs, path = _open(uri)
-    return sorted(_with_scheme(uri, match) for match in fs.glob(path))
+    return sorted(_to_uri(uri, path, match) for match in fs.glob(path))
 
 
 def list_matching(pattern: str) -> list[FileInfo]:
     """Return the files that match a pattern, sorted; their paths are URIs."""
     fs, path = _open(pattern)
     entries = sorted(fs.glob(path, detail=True).items())
-    return [_info(_with_scheme(pattern, name), entry) for name, entry in entries if entry["type"] == "file"]
+    return [_info(_to_uri(pattern, path, name), entry) for name, entry in entries if entry["type"] == "file"]
 
 
 def list_files(uri: str) -> list[FileInfo]:
@@ -377,10 +378,9 @@ def _info(path: str, entry: Mapping[str, Any]) -> FileInfo:
 
 def _open(uri: str) -> tuple[Any, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)  # other processes write here too
+        fs, path = fsspec.core.url_to_fs(restore(uri), use_listings_cache=False)  # other processes write here too
     except (ValueError, ImportError) as error:  # unknown protocol; its package is not installed
-        expected = "a path, or a URI of a file system that fsspec opens"
-        raise ConfigError("", "", f"{uri} ({error})", expected) from error
+        raise ConfigError("", "", f"{uri} ({error})", "a path, or a URI of a file system that fsspec opens") from error
     return fs, str(path)
 
 
@@ -394,7 +394,7 @@ def _store_errors(uri: str) -> Iterator[None]:
         raise StoreError(f"{uri}: {error}") from error
 
 
-def _with_scheme(uri: str, path: str) -> str:
-    """Return a path of a file system as a URI with the scheme of `uri`."""
+def _to_uri(uri: str, of_uri: str, path: str) -> str:
+    """Return a path of a file system as a URI with the scheme and host of `uri`, whose path is `of_uri`."""
     scheme, mark, _ = uri.partition("://")
-    return f"{scheme}://{path}" if mark else path
+    return path if not mark else f"{uri.removesuffix(of_uri) if uri.endswith(of_uri) else f'{scheme}://'}{path}"

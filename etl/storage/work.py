@@ -79,7 +79,7 @@ class WorkDir:
     @cached_property
     def config(self) -> Config:
         """The resolved configuration."""
-        return Config.model_validate(self.build["config"])
+        return Config.from_record(self.build["config"])
 
     @cached_property
     def pinned_plan(self) -> Plan | None:

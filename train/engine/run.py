@@ -17,12 +17,12 @@ import torch
 
 from etl.config import Config, network
 from etl.errors import ConfigError, SpeckError
-from etl.lifecycle.training_config import changed_sections, training_config
+from etl.lifecycle.training_config import changed_sections, last_part, portable, training_config
 from etl.snapshots import anchors
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
 from etl.snapshots.snapshot import Snapshot, is_published
-from etl.storage.paths import split_uri
+from etl.storage.paths import DatasetPaths, split_uri
 from train import compat
 from train.device import choose_device
 from train.engine import checkpoint, history, recipe
@@ -100,7 +100,7 @@ def fit(
     trained: Trained = {
         "epochs": trainer.epoch + 1, "best_epoch": trainer.best_epoch,
         "seconds": round(trainer.seconds, 1), "device": trainer.device.type,
-        "weights": spec.weights or "scratch", "batch": trainer.args.batch, "nbs": trainer.args.nbs,
+        "weights": last_part(spec.weights or "scratch"), "batch": trainer.args.batch, "nbs": trainer.args.nbs,
         "precision": trainer.precision,
         "planned_epochs": spec.epochs, "time_limit": spec.budget,
         "steps": math.ceil(trainer.batches / max(round(trainer.args.nbs / trainer.args.batch), 1)),
@@ -110,14 +110,14 @@ def fit(
     meta: TrainingMeta = {
         "dataset": config.name,
         "run": split_uri(run_uri).id,
-        "snapshot": snapshot.id if is_published(config.home, snapshot.id) else snapshot.uri,
+        "snapshot": _name_snapshot(config.home, snapshot),
         "categories": list(spec.categories),
-        "model": chosen.train.model,
+        "model": last_part(chosen.train.model),
         "image_size": spec.image_size,
         "tile": snapshot.plan.tile.model_dump(mode="json"),
         "nms_free": spec.nms_free,
         "pixel_range": snapshot.plan.pixel_range,
-        "config": config.resolved(),
+        "config": portable(config.recorded()),
         "recipe": list(reasons),
         "trained": trained,
         "trained_labels": measure_labels(snapshot.table("samples"), spec.image_size / spec.tile_size).to_dict(),
@@ -129,6 +129,10 @@ def fit(
         trained["epochs"], trained["seconds"], trained["best_epoch"], uri,
     )  # fmt: skip
     return {"model": uri, "epochs": trained["epochs"], "seconds": trained["seconds"], "device": trained["device"]}
+
+
+def _name_snapshot(home: str, snapshot: Snapshot) -> str:
+    return snapshot.id if is_published(home, snapshot.id) else DatasetPaths(home).reference(snapshot.uri)
 
 
 def _train_in_memory(spec: TrainingSpec, folder: Path, run_uri: str, snapshot: str) -> Trainer:
