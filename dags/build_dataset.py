@@ -12,7 +12,14 @@ from speck_dags.datasets import (
     make_source_asset,
     make_timetable,
 )
-from speck_dags.operators import AnnounceOperator, ClusterDownOperator, ClusterUpOperator, IngestOperator, StageOperator
+from speck_dags.operators import (
+    AnnounceOperator,
+    ClusterDownOperator,
+    ClusterUpOperator,
+    IngestOperator,
+    StageOperator,
+    VerifyOperator,
+)
 
 from etl.config import Config
 from etl.stages import STAGES
@@ -42,7 +49,8 @@ def build_dag(path: str, config: Config) -> DAG:
         announce = AnnounceOperator(
             task_id="announce", published=stages["publish"].output, outlets=[make_asset(config.name, "snapshot")]
         )
-        chain(ingest, *stages.values(), announce)
+        verify = VerifyOperator(task_id="verify", config=path, trigger_rule="all_done")  # also after a failed build
+        chain(ingest, *stages.values(), [announce, verify])
         if config.cluster.workers is not None:
             up = ClusterUpOperator(task_id="cluster_up", workers=config.cluster.workers)
             down = ClusterDownOperator(task_id="cluster_down").as_teardown(setups=up)

@@ -187,6 +187,36 @@ class AnnounceOperator(BaseOperator):
         event.extra = {"uri": uri, "change": answer.change.to_dict(), "note": note}
 
 
+class VerifyOperator(BaseOperator):
+    """Verifies the share of the newest snapshot that is due: all of it within 30 days; fails if it is damaged."""
+
+    def __init__(self, *, config: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config  # path of the dataset file
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the result of `speck verify --due`."""
+        from etl.numbers import count_of
+        from etl.one_line import one_line
+        from etl.snapshots import rotation, snapshot
+
+        if context["params"].get("dry_run"):
+            raise AirflowSkipException("a dry run only prints the plan")
+        with fail_without_retry():
+            uri = snapshot.head(load(self.config))
+        if uri is None:
+            raise AirflowSkipException("the dataset has no snapshot yet")
+        answer = rotation.verify_due(uri)
+        if bad := answer["bad"]:
+            first = bad[0]
+            text = (
+                f"{uri}: {count_of(len(bad), 'problem')}, the first: {first['what']} {first['name']}: {first['reason']}"
+            )
+            raise AirflowFailException(one_line(f"{text}; to mend it: {first['command']}"))
+        self.log.info("verified %d bytes of %s", answer["bytes"], uri)
+        return answer
+
+
 class ProcessOperator(BaseOperator):
     """Runs a command of train.cli on a Dask worker with the resource GPU, or as a local process; logs its output."""
 

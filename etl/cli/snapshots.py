@@ -31,19 +31,30 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(snapshot: SnapshotUri, as_json: Json = False) -> None:
-    """Check every table, shard and sample of a snapshot against its hash; exit code 1 if anything is damaged."""
-    from etl.snapshots import verify
-    from etl.snapshots.snapshot import Snapshot
+def verify(
+    snapshot: SnapshotUri,
+    due: Annotated[
+        bool,
+        typer.Option(
+            "--due", help="Read only the share that is due: a thirtieth of the bytes for each day since the last --due."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every file and sample of a snapshot by its hash, and its pointers; exit code 1 if anything is damaged."""
+    from etl.snapshots import rotation, verify
 
-    answer = verify.verify(Snapshot.open(snapshot))
+    answer = rotation.verify_due(snapshot) if due else verify.verify_at(snapshot)
     if as_json:
         print_answer(answer, True)
     else:
         for problem in answer["bad"]:
-            print_line(f"{problem['what']:>8}  {problem['name']}: {problem['reason']}")
+            print_line(f"{problem['what']:>9}  {problem['name']}: {problem['reason']}")
         samples, shards = count_of(answer["samples"], "sample"), count_of(answer["shards"], "shard")
-        typer.echo(f"{samples} in {shards}, {count_of(len(answer['bad']), 'problem')}")
+        form = f" ({answer['form']})" if answer["form"] == verify.OLDER else ""
+        typer.echo(f"{samples} in {shards}{form}, {count_of(len(answer['bad']), 'problem')}")
+        for command in sorted({problem["command"] for problem in answer["bad"]}):
+            print_line(f"to mend it: {command}")
     if answer["bad"]:
         raise typer.Exit(1)
 

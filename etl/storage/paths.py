@@ -4,6 +4,7 @@
     plan.json  head.json  champion.json     the pinned plan, the newest snapshot, the champion
     log/  promotions/  reviews/             one numbered entry for each publication, promotion and imported review
     lock.json  watch.json                   the lease, the last listing of the source
+    verified.json                           the day up to which `speck verify --due` has read the shares
     seen.parquet  pixels.parquet            the ingest cache, the audit cache
     snapshots/<id>/                         SnapshotPaths
     shards/<sha256>.tar                     the samples of all snapshots
@@ -142,6 +143,7 @@ class DatasetPaths:
         self.champion: Final = f"{self.home}/champion.json"
         self.lock: Final = f"{self.home}/lock.json"
         self.watch: Final = f"{self.home}/watch.json"
+        self.verified: Final = f"{self.home}/verified.json"
         self.seen: Final = f"{self.home}/seen.parquet"
         self.pixels: Final = f"{self.home}/pixels.parquet"
         self.log: Final = f"{self.home}/log"
@@ -159,15 +161,15 @@ class DatasetPaths:
 
     def review(self, sequence: int) -> str:
         """Return the URI of the entry of an imported review."""
-        return f"{self.reviews}/{sequence:08d}.json"
+        return f"{self.reviews}/{entry_file(sequence)}"
 
     def log_entry(self, sequence: int) -> str:
         """Return the URI of the log entry of a publication."""
-        return f"{self.log}/{sequence:08d}.json"
+        return f"{self.log}/{entry_file(sequence)}"
 
     def promotion(self, sequence: int) -> str:
         """Return the URI of the entry of a promotion."""
-        return f"{self.promotions}/{sequence:08d}.json"
+        return f"{self.promotions}/{entry_file(sequence)}"
 
     def snapshot(self, reference: str) -> SnapshotPaths:
         """Return the files of a snapshot: an id names one of this dataset, a URI or what `reference` returned any."""
@@ -220,6 +222,11 @@ class DatasetPaths:
         """Return whether a snapshot's URI is inside a trial, `trials/<name>/<dataset>/snapshots/<id>`."""
         folders = snapshot.removeprefix(self.home).rstrip("/").split("/")
         return len(folders) >= 5 and folders[-5] == _TRIALS
+
+
+def entry_file(sequence: int) -> str:
+    """Return the file name of a numbered entry: a publication, promotion or review."""
+    return f"{sequence:08d}.json"
 
 
 def table_file(name: str) -> str:

@@ -180,3 +180,41 @@ def _gone(pids: list[int]) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+@pytest.fixture
+def built(operators, tiny, tmp_path):
+    """The dataset file and the URI of its newest snapshot."""
+    from etl.config import load
+    from etl.execution import cluster
+    from etl.jobs import build
+
+    tiny.write(tmp_path / "data")
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny.config(tmp_path / "store", tmp_path / "data", "0 2 * * *"))
+    with cluster.serial() as here:
+        return config, build.build(load(config), here).snapshot
+
+
+def verify_task(operators, config, **params):
+    return operators.VerifyOperator(task_id="verify", config=str(config)).execute({"params": params})
+
+
+def test_the_nightly_verification_passes_an_intact_snapshot_and_fails_a_damaged_one_in_one_line(operators, built):
+    config, uri = built
+    assert verify_task(operators, config)["bad"] == []
+    Path(uri, "audit.html").unlink()
+    with pytest.raises(operators.AirflowFailException) as caught:
+        verify_task(operators, config)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{uri}: 1 problem, the first: file audit.html: ")
+    assert text.endswith(f"; to mend it: speck repair {uri}")
+
+
+def test_the_nightly_verification_is_skipped_before_the_first_snapshot_and_in_a_dry_run(operators, tiny, tmp_path):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny.config(tmp_path / "store", tmp_path, "0 2 * * *"))
+    for params in ({}, {"dry_run": True}):
+        with pytest.raises(operators.AirflowSkipException):
+            verify_task(operators, config, **params)

@@ -15,6 +15,7 @@ def test_the_file_names_of_a_dataset_do_not_change_between_versions() -> None:
         "champion": "champion.json",
         "lock": "lock.json",
         "watch": "watch.json",
+        "verified": "verified.json",
         "seen": "seen.parquet",
         "pixels": "pixels.parquet",
         "log": "log",
