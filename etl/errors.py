@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from etl.credentials import hide
 
+_SHOWN = 1000  # characters of each part of a message, which may quote a file of any size
+
 
 class SpeckError(Exception):
     """The run cannot continue; the message gives the reason to the user."""
@@ -43,9 +45,14 @@ class ConfigError(SpeckError):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        key = f" {self.key}:" if self.key else ""
+        key = f" {_start(self.key)}:" if self.key else ""
         where = f"{self.where}:" if self.where else ""
-        return hide(f"{where}{key} found {self.found}, expected {self.expected}".lstrip())
+        return hide(f"{where}{key} found {_start(self.found)}, expected {_start(self.expected)}".lstrip())
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
         return type(self), (self.where, self.key, self.found, self.expected)
+
+
+def _start(value: object) -> str:
+    text = hide(str(value))  # before a credential is cut in two
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

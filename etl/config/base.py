@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from etl import pattern
+
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")  # ${NAME} or ${NAME:-default}, expanded in `store` and `source`
 HAS_VARIABLE = {"type": "string", "pattern": r"\$\{\w+(:-[^}]*)?\}"}  # JSON Schema of a text that holds one
 
@@ -24,11 +26,8 @@ def as_strings(value: object) -> object:
 
 
 def check_regex(value: str) -> str:
-    """Return the pattern; ValueError if it does not compile."""
-    try:
-        re.compile(value)
-    except (re.error, RecursionError) as error:
-        raise ValueError(f"a regular expression ({error})") from error
+    """Return the pattern; ValueError if it does not compile, or is too large."""
+    pattern.check(value)
     return value
 
 

@@ -96,12 +96,18 @@ def _key(values: Any, error: ErrorDetails) -> tuple[str, ...]:
     """Return the keys that lead to an error, without the forms that were tried for a value on the way."""
     key = []
     for part in error["loc"]:
-        if part in (range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()):
+        if _has(values, part):
             values = values[part]
         elif part != error["loc"][-1] or error["type"] != "missing":
             continue
         key.append(str(part))
     return tuple(key)
+
+
+def _has(values: Any, part: int | str) -> bool:
+    if isinstance(values, list):
+        return isinstance(part, int) and part < len(values)
+    return isinstance(values, dict) and part in values
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:

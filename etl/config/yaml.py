@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from etl.config import yaml_bounds
 from etl.errors import ConfigError
 
 try:
@@ -58,11 +59,15 @@ def text(values: dict[str, Any]) -> str:
 
 def _load(path: Path, text: str) -> tuple[Any, Any]:
     """Return the content of a YAML text twice: as values, and with every scalar as its text."""
+    try:
+        duplicates = yaml_bounds.check(text)
+    except yaml_bounds.TooLargeError as error:
+        raise ConfigError(path, "", error.found, error.expected) from error
+    for key, line in duplicates:
+        raise ConfigError(path, key, f"a duplicate on line {line}", "each key once")
     loaders = _StrictLoader(text), _TextLoader("")
     try:
         node = loaders[0].get_single_node()
-        for loader in loaders:
-            loader.file = str(path)
         values, texts = (None if node is None else loader.construct_document(node) for loader in loaders)
         return values, texts
     finally:
@@ -85,25 +90,11 @@ def _take_text(values: Any, texts: Any, place: tuple[str, ...]) -> None:
 
 
 class _StrictLoader(SafeLoader):
-    """A SafeLoader, in C where there is one, that refuses a key written twice and a value that holds itself."""
-
-    file = ""
+    """A SafeLoader, in C where there is one, that refuses a value that holds itself."""
 
     def construct_document(self, node: yaml.Node) -> Any:
         self.deep_construct = True
         return super().construct_document(node)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise ConfigError(
-                        self.file, key.value, f"a duplicate on line {key.start_mark.line + 1}", "each key once"
-                    )
-                seen.add(key.value)
-        values: dict[Any, Any] = super().construct_mapping(node, deep)
-        return values
 
 
 class _TextLoader(_StrictLoader):

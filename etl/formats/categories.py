@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from etl.config import yaml_bounds
 from etl.errors import ConfigError
 from etl.formats.text import decode
 
@@ -37,7 +38,7 @@ def find_names(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
     by_depth = sorted(filter(is_names_file, files), key=lambda path: (path.count("/"), path))
     for path in by_depth:
         if PurePosixPath(path).suffix.lower() in _YAML:
-            document = yaml_mapping(files[path])
+            document = yaml_mapping(files[path], path)
             if document is not None and "names" in document:
                 return path, read_names(files[path], path)
     for path in by_depth:
@@ -48,7 +49,7 @@ def find_names(files: Mapping[str, bytes]) -> tuple[str, list[str]] | None:
 
 def read_kpt_shape(data: bytes, where: str) -> tuple[int, int] | None:
     """Return the `kpt_shape` of a data.yaml, None if it has none; ConfigError unless it is two whole numbers."""
-    document = yaml_mapping(data)
+    document = yaml_mapping(data, where)
     if document is None or not {"names", "kpt_shape"} <= document.keys():  # without names it may describe a model
         return None
     written = document["kpt_shape"]
@@ -58,20 +59,31 @@ def read_kpt_shape(data: bytes, where: str) -> tuple[int, int] | None:
     raise ConfigError("", f"{where}: kpt_shape", written, "[points, 2 or 3], the numbers of a keypoint")
 
 
-def yaml_mapping(data: bytes) -> dict[str, Any] | None:
-    """Return the mapping in a YAML file with all scalars as text; None if there is none."""
+def yaml_mapping(data: bytes, where: str) -> dict[str, Any] | None:
+    """Return the mapping in a YAML file with all scalars as text; None if there is none.
+
+    ConfigError for a file that is too large to be read, and for a key that is written twice in one that names classes.
+    """
     text = decode(data)
     if text is None:
         return None
     try:
-        document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - constructs strings only
+        duplicates = yaml_bounds.check(text)
+        document = yaml.load(text, Loader=yaml_bounds.BaseLoader)  # noqa: S506 - constructs strings only
+    except yaml_bounds.TooLargeError as error:
+        raise ConfigError("", where, error.found, f"{error.expected}, or no YAML file beside the images") from error
     except (yaml.YAMLError, RecursionError):
         return None
-    return document if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        return None
+    if "names" in document and duplicates:
+        key, line = duplicates[0]
+        raise ConfigError("", f"{where}: {key}", f"a duplicate on line {line}", "each key once")
+    return document
 
 
 def _from_yaml(data: bytes, where: str) -> list[str]:
-    document = yaml_mapping(data)
+    document = yaml_mapping(data, where)
     if document is None or "names" not in document:
         raise ConfigError("", f"{where}: names", "no such key", "a YAML file with `names`, a list or {id: name}")
     written = document["names"]

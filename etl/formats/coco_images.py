@@ -11,6 +11,7 @@ from etl.formats.text import excerpt
 
 NO_IMAGE = ""  # file name of entries that belong to no listed image
 _NAMES = ("file_name", "coco_url", "filename", "path", "flickr_url")  # COCO's own first, then LVIS's
+_LONGEST = 4096  # characters of a path
 
 
 class ImageRow(NamedTuple):
@@ -36,7 +37,7 @@ def read_images(rows: Iterable[Any], start: int) -> tuple[list[ImageRow], list[B
 
 def _file_name(row: dict[str, Any]) -> str | None:
     given = (row.get(key) for key in _NAMES)
-    return next((name for name in given if isinstance(name, str) and name), None)
+    return next((name for name in given if isinstance(name, str) and 0 < len(name) <= _LONGEST), None)
 
 
 def _declared_wh(row: dict[str, Any]) -> tuple[int, int] | None:

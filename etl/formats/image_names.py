@@ -61,7 +61,7 @@ def match_names(file: str, written: Iterable[str], index: ImageIndex, rules: Nam
         if (image := beside or root) is not None:
             matches.found[name], matches.ways[name] = image, BESIDE if beside is not None and folder else ROOT
     if rules.match is not None:
-        _match_by_pattern(re.compile(rules.match), names, index, matches)
+        _match_by_pattern(rules.match, names, index, matches)
     for way, key in _KEYS.items():
         if rules.guesses is None or GUESS_OF[way] in rules.guesses:
             _match_by_key(way, key, file, names, index, matches)
@@ -84,9 +84,9 @@ def _place(folder: str, name: str, index: ImageIndex) -> str | None:
     return plain if plain is not None else index.at(resolve_path(folder, name))
 
 
-def _match_by_pattern(pattern: re.Pattern[str], names: Sequence[str], index: ImageIndex, matches: NameMatches) -> None:
+def _match_by_pattern(match: str, names: Sequence[str], index: ImageIndex, matches: NameMatches) -> None:
     """Join names and images in whose paths the pattern finds the same text."""
-    key = key_by_pattern(pattern)
+    key = key_by_pattern(match)
     images: defaultdict[str | None, list[str]] = defaultdict(list)
     for image in index.below(""):
         images[key(image)].append(image)

@@ -35,4 +35,5 @@ def _patterns(labels: Sequence[str], images: Sequence[str]) -> Iterator[str]:
 
 def _common_start(stems: Sequence[str]) -> str:
     """Return what all stems start with, up to the last character that is neither letter nor digit."""
-    return re.sub(r"[^\W_]*$", "", commonprefix(list(stems))) if len(stems) > 1 else ""  # noqa: RUF071 - of names
+    shared = commonprefix(list(stems)) if len(stems) > 1 else ""  # noqa: RUF071 - of names
+    return shared.removesuffix(re.split(r"[\W_]", shared)[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 
 from etl.formats.folders import names_kind
+from etl.pattern import Pattern
 
 Key = Callable[[str], str | None]
 
@@ -41,7 +41,7 @@ def pair_labels(labels: Sequence[str], images: Sequence[str], match: str | None)
     The key is the stem, or the text that the regular expression `match` finds in the path: first in the path without
     extension, else in the whole path.
     """
-    key = stem_of if match is None else key_by_pattern(re.compile(match))
+    key = stem_of if match is None else key_by_pattern(match)
     return pair_by_key(labels, images, key, key)
 
 
@@ -77,8 +77,9 @@ def stem_of(path: str) -> str:
     return unicodedata.normalize("NFC", posixpath.splitext(posixpath.basename(path))[0])
 
 
-def key_by_pattern(pattern: re.Pattern[str]) -> Key:
-    """Return a key: what the pattern finds in a path without extension, else in the whole path."""
+def key_by_pattern(match: str) -> Key:
+    """Return a key: what the pattern `source.match` finds in a path without extension, else in the whole path."""
+    pattern = Pattern(match, "source.match")
 
     def key(path: str) -> str | None:
         whole = unicodedata.normalize("NFC", path)

@@ -97,7 +97,7 @@ def _read_list(data: bytes, folder: str, index: ImageIndex, where: str) -> list[
 def _data_yaml(files: Mapping[str, bytes], index: ImageIndex) -> ImagesBySplit:
     found: ImagesBySplit = []
     for file in sorted(files):
-        document = yaml_mapping(files[file]) if PurePosixPath(file).suffix.lower() in _YAML else None
+        document = yaml_mapping(files[file], file) if PurePosixPath(file).suffix.lower() in _YAML else None
         for key, split in _YAML_KEYS.items():
             entries = (document or {}).get(key)
             for entry in entries if isinstance(entries, list) else [entries]:

@@ -163,7 +163,8 @@ def _json(text: str) -> Look | None:
 
 
 def _xml(text: str) -> Look | None:
-    match = _TAG.search(re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+    first, *parts = text.split("<!--")
+    match = _TAG.search(first + "".join(part.partition("-->")[2] for part in parts))
     if match is None:
         return None
     return next((look for root, within, look in _XML_LOOKS if match[1] == root and within in text), None)

@@ -26,6 +26,7 @@ _TOOL_AFFIXES = re.compile(
     r"^[0-9a-f]{8}-(?=.)|_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9a-zA-Z]{20,}$"
 )  # of Label Studio's uploads and Roboflow's exports
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]+")
+_LONGEST = 255  # characters of a file's name
 _LEAST = 2  # pairs that share an affix, and their least share of the unmatched label files
 _LEAST_SHARE = 0.2
 
@@ -113,6 +114,7 @@ def _keys(
 def _unique_names(labels: Sequence[str], images: Sequence[str], declared: Mapping[str, str]) -> dict[str, str]:
     """Return the image name that each label file holds, without names that more label files than images have."""
     names = {label: re.split(r"[\\/]", declared[label].strip())[-1] for label in labels if label in declared}
+    names = {label: name for label, name in names.items() if len(name) <= _LONGEST}
     of_labels = Counter(map(_stem_of_name, names.values()))
     of_images = Counter(map(stem_of, images))
     return {

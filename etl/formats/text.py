@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)  # float() also accepts 1_0, nan and more
+_NUMBER = re.compile(  # float() also accepts 1_0, nan and more
+    r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII
+)
 _INT32 = 2**31
 _LEAST_COLUMNS = 5  # of a heading
 _COLUMNS = frozenset(  # the words of column names

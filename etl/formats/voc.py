@@ -25,7 +25,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ROTATED = ("cx", "cy", "w", "h", "angle")
 _EXCHANGED = 1  # px: a smaller box than a pixel is written with max below min
 _FLAGS = ("difficult", "truncated", "occluded", "ignore", "crowd")
-_FILENAME = re.compile(r"<filename>([^<]*)</filename>")
+_FILENAME = re.compile(r"<filename>([^<]{0,4096})</filename>")
 _EXPECTED = "a VOC annotation without DTD or entities"
 
 

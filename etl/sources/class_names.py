@@ -69,6 +69,7 @@ def _names_in(folder: str) -> tuple[str, list[str]] | None:
     """Return URI and names of the names file that lies directly in a folder."""
     names = [uri for pattern in _PATTERNS for uri in store.glob(f"{escape(folder)}/{pattern}")]
     texts = {PurePosixPath(uri).name: store.read_bytes(uri) for uri in names if not is_special(uri)}
-    texts = {name: text for name, text in texts.items() if "names" in (categories.yaml_mapping(text) or {"names": 0})}
+    mappings = {name: categories.yaml_mapping(text, f"{folder}/{name}") for name, text in texts.items()}
+    texts = {name: text for name, text in texts.items() if "names" in (mappings[name] or {"names": 0})}
     found = categories.find_names(texts)
     return None if found is None else (f"{folder}/{found[0]}", found[1])

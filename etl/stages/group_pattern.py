@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from etl.formats.folders import names_kind, without_split
 from etl.ids import normal_path
+from etl.pattern import Pattern
 
 ENOUGH = 5  # groups from which no finer pattern is sought
 _CANDIDATES = (
@@ -58,10 +58,10 @@ def _names_no_scene(group: str) -> bool:
 
 def find_groups(paths: Iterable[str], pattern: str) -> Mapping[str, str]:
     """Return the group that a pattern finds in each path: its first group, else all it matches; no empty text."""
-    found = {}
+    found, scene = {}, Pattern(pattern, "source.group")
     for path in paths:
-        if (match := re.search(pattern, normal_path(path))) is not None:
-            group = match[1] if match.re.groups and match[1] is not None else match[0]
+        if (match := scene.search(normal_path(path))) is not None:
+            group = match[1] if scene.groups and match[1] is not None else match[0]
             if group:
                 found[path] = group
     return found

@@ -25,7 +25,7 @@ _CHANGES = {  # words of an expectation -> what to do
 }
 _ROWS = {"yolo": "class cx cy w h", "dota": "x4 y4 class", "visdrone": "score,category"}  # expected by each format
 _LOOKED_AT = 1000  # lines
-_SIZE = re.compile(r"(\d+)x(\d+)")
+_SIZE = re.compile(r"(?<!\d)(\d+)x(\d+)")
 
 
 def derive_cure(reason: str, rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from etl.config import Ontology
 from etl.document import Document
 from etl.errors import ConfigError
+from etl.pattern import Pattern
 from etl.schema import LEDGER
 from etl.stages.ledger import LedgerRow, ledger_row
 
@@ -183,7 +183,7 @@ def _matching(patterns: Iterable[str], categories: Sequence[str], key: str) -> l
     matches: list[str] = []
     for pattern in patterns:
         if pattern.startswith("re:"):
-            names = [name for name in categories if re.fullmatch(pattern.removeprefix("re:"), name)]
+            names = list(filter(Pattern(pattern.removeprefix("re:"), f"ontology.{key}").fullmatch, categories))
         else:
             names = [name for name in categories if name == pattern]
         if not names:

@@ -10,8 +10,8 @@ from etl.formats.folders import names_kind, without_split
 from etl.ids import normal_path
 
 BLOCK = 32  # consecutive numbers that form a group under a plan without `Plan.grouping`
-_NUMBER = re.compile(r"^(.*?)(\d+)$")
-_NUMBER_AND_WORD = re.compile(r"^(.*?)(\d+)([-_ ][^\W\d_]+)$")  # a camera or kind of picture: 0012_left, 0012_V
+_NUMBER = re.compile(r"^(.*?)(?<!\d)(\d+)$")
+_NUMBER_AND_WORD = re.compile(r"^(.*?)(?<!\d)(\d+)([-_ ][^\W\d_]+)$")  # a camera or kind of picture: 0012_left, 0012_V
 _TIME_BEFORE_NUMBER = re.compile(r"(?<!\d)((?:19|20)\d{6})\d{6}(?=\D+\d)")  # the date of DJI_20240517101112_0012
 _MOST_DIGITS = 15
 _VERSION = re.compile(r"([-_](jpe?g|jfif|png|bmp|tiff?|webp|heic|avif))?\.rf\.[0-9a-zA-Z]+$", re.IGNORECASE)

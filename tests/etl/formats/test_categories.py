@@ -4,6 +4,7 @@ import pytest
 
 from etl.errors import ConfigError
 from etl.formats.categories import find_names, read_names
+from tests.etl.child import MEGABYTES, run_bounded
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ def test_names_are_read_as_texts_in_order(source, where, expected):
         (b"names: {0: a, 2: b}", "data.yaml", "ids 0, 2"),
         (b"names: 5", "data.yaml", "str"),
         (b"names: [", "data.yaml", "no such key"),
+        (b"names: [a]\nnc: 1\nnames: [b]", "data.yaml", "data.yaml: names: found a duplicate on line 3"),
+        (b"names: {0: a, 1: b, 0: c}", "data.yaml", "data.yaml: 0: found a duplicate on line 1"),
+        (b"names: [a]\nx: " + b"[" * 200, "data.yaml", "data.yaml: found more than 100 levels"),
         ([], "config", "no names"),
     ],
 )
@@ -56,3 +60,35 @@ def test_a_wrong_names_file_is_named_in_the_key_which_a_command_keeps() -> None:
     with pytest.raises(ConfigError) as caught:
         read_names(b"names: [a, a]", "/data/data.yaml")
     assert (caught.value.where, caught.value.key) == ("", "/data/data.yaml: names")
+
+
+FIND = """
+import sys
+from pathlib import Path
+from etl.errors import ConfigError
+from etl.formats.categories import find_names
+try:
+    find_names({"data.yaml": Path(sys.argv[1]).read_bytes()})
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "names: [a]\nx: [" + "1, " * 700_000 + "]",
+            "data.yaml: found 2,100,016 characters",
+        ),
+        ("names: [a]\nx: [" + "1, " * 300_000 + "]", "data.yaml: found more than 50,000 values"),
+        ("x: &x [" + "a, " * 900 + "]\nnames: [*x, *x]", "data.yaml: found aliases that stand for more than 1,000"),
+    ],
+)
+def test_a_huge_yaml_file_beside_the_images_ends_at_once_in_one_line(tmp_path, text, found):
+    file = tmp_path / "data.yaml"
+    file.write_text(text)
+    ended = run_bounded(FIND, str(file))
+    assert (ended.exit_code, ended.output.count("\n")) == (0, 1), ended.output[-2000:]
+    assert ended.output.startswith(found)
+    assert ended.megabytes < MEGABYTES
