@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from etl.credentials import hide
 from etl.errors import ConfigError, SpeckError
+from etl.execution import interrupt
 from etl.one_line import one_line
 
 log = logging.getLogger("speck")
@@ -26,7 +27,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; exit with the SpeckError's exit code, or with 1 if storage is unavailable."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except SpeckError as error:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             ctx.exit(error.exit_code)
@@ -40,8 +41,24 @@ class Commands(TyperGroup):
             typer.echo(hide(f"{type(error).__name__}: {error}"), err=True)
             ctx.exit(SpeckError.exit_code)
 
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BaseException:
+            interrupt.end()  # after a signal, any error is one that it caused
+            raise
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+class Application(typer.Typer):
+    """The application that ends on Ctrl-C and SIGTERM without a traceback."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command of this process's arguments."""
+        interrupt.watch()
+        return super().__call__(*args, **kwargs)
+
+
+app = Application(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 ConfigFile = Annotated[Path, typer.Argument(help="The dataset's YAML file.", show_default=False)]
 SnapshotUri = Annotated[
     str, typer.Argument(help="The snapshot's URI, as printed by `speck build`.", show_default=False)

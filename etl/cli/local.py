@@ -10,6 +10,7 @@ import typer
 from etl.cli.app import Json, app, print_answer
 from etl.demo import IMAGES, MAX_SIDE, MIN_IMAGES, MIN_SIDE, SIDE
 from etl.errors import ConfigError
+from etl.execution import interrupt
 
 
 @app.command("demo-data")
@@ -49,7 +50,8 @@ def demo(
     """Build, train and evaluate the demo dataset in a local Airflow and print the metrics."""
     from etl.local_airflow import demo
 
-    raise typer.Exit(demo.run(home, seed))
+    with interrupt.patience():
+        raise typer.Exit(demo.run(home, seed))
 
 
 _HOME = Path(__file__).resolve().parents[2] / ".airflow"
@@ -71,7 +73,8 @@ def up(
 
     if not dags.is_dir():
         raise ConfigError("speck up", "--dags", f"no folder {dags}", "the folder of the DAG files")
-    running = server.up(home, dags, port)
+    with interrupt.patience():
+        running = server.up(home, dags, port)
     typer.echo(f"Airflow: {running.url}\nuser: {running.user}\npassword: {running.password}\nstop it with: speck down")
 
 
@@ -80,4 +83,5 @@ def down(home: AirflowHome = _HOME) -> None:
     """Stop the Airflow started by `speck up`, including its running tasks."""
     from etl.local_airflow import server
 
-    server.down(home)
+    with interrupt.patience():
+        server.down(home)

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from etl import credentials
 from etl.credentials import Credentials
 from etl.errors import ConfigError, TaskError
-from etl.execution import progress
+from etl.execution import interrupt, progress
 from etl.execution.code_version import CODE, code_version, differences
 from etl.execution.process import Command, CommandResult
 
@@ -322,7 +322,12 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
         if report is not None:
             stack.enter_context(client.as_current())
             stack.enter_context(performance_report(filename=str(report), mode="inline"))
-        yield _Dask(client)
+        try:
+            yield _Dask(client)
+        except KeyboardInterrupt:
+            if interrupt.has_come():  # this process ends at once, and its workers with it
+                stack.pop_all()
+            raise
 
 
 def _run_on_worker(arguments: list[str], files: dict[str, str], topic: str) -> CommandResult:
