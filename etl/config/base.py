@@ -9,7 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from etl import pattern
 
-VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")  # ${NAME} or ${NAME:-default}, expanded in `store` and `source`
+# ${NAME} or ${NAME:-default}, expanded in `store` and `source`; a default ends at the next `${`, so that a text of many
+# of them without an end is read once
+VARIABLE = re.compile(r"\$\{(\w+)(?::-((?:(?!\$\{)[^}])*))?\}")
 HAS_VARIABLE = {"type": "string", "pattern": r"\$\{\w+(:-[^}]*)?\}"}  # JSON Schema of a text that holds one
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

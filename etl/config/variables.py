@@ -88,8 +88,7 @@ def _substitute(path: Path, key: str, value: Any) -> Any:
             remember_variable(name, found)
         return found
 
-    end = value.rfind("}") + 1  # a `${` without its end would be sought from each one on
-    return VARIABLE.sub(variable, value[:end]) + value[end:]
+    return VARIABLE.sub(variable, value)
 
 
 def _reader(path: Path, folder: Path, name: str) -> str:

@@ -67,7 +67,8 @@ def _stop(number: int, _: Any) -> None:
     if _State.number is None:
         _State.number = number
         logging.disable(logging.CRITICAL)  # what fails now fails because of the signal
-        sys.unraisablehook = threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda _: None
+        threading.excepthook = lambda _: None
         raise KeyboardInterrupt
 
 
