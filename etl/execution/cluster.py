@@ -318,6 +318,9 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
             client = stack.enter_context(Client(target, timeout="20s", set_as_default=False))
         except ValueError as error:  # an unknown protocol, such as the http of the dashboard
             raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786") from error
+        except (OSError, TypeError) as error:  # TLS: no certificate, one of another authority, or an address without it
+            reason = " ".join(str(error).split())
+            raise TaskError(f"the Dask scheduler at {address} does not let this client in: {reason}") from error
         log.info("Dask dashboard: %s", client.dashboard_link)
         if report is not None:
             stack.enter_context(client.as_current())

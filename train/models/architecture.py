@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 from ultralytics.nn import tasks
@@ -18,6 +17,7 @@ from ultralytics.utils import ROOT
 from etl.config import network
 from etl.errors import ConfigError
 from train.models.anchor_based import Anchors
+from train.models.limits import LAYERS, check_limits
 
 Architecture = dict[str, Any]
 Detector = Any  # ultralytics.nn.tasks.DetectionModel, a torch.nn.Module whose attributes have no types
@@ -80,7 +80,10 @@ def check(architecture: Architecture, where: str) -> Architecture:
             )
         if not _is_layer(layer[2]):
             raise ConfigError(
-                "the model", f"{where}: layer {number}", repr(layer[2]), "the name of a torch.nn or Ultralytics layer"
+                "the model",
+                f"{where}: layer {number}",
+                repr(layer[2]),
+                f"one of {', '.join(sorted(LAYERS))}",
             )
     if layers[-1][2] != "Detect":
         raise ConfigError("the model", f"{where}: head", repr(layers[-1][2]), "Detect as the last layer")
@@ -92,6 +95,7 @@ def check(architecture: Architecture, where: str) -> Architecture:
     activation = architecture.get("activation")
     if activation is not None and not (isinstance(activation, str) and _ACTIVATION.match(activation)):
         raise ConfigError("the model", f"{where}: activation", repr(activation), "a torch.nn layer such as nn.SiLU()")
+    check_limits(architecture, where)
     return architecture
 
 
@@ -103,10 +107,7 @@ def _layers(architecture: Architecture, key: str, where: str) -> list[Any]:
 
 
 def _is_layer(name: object) -> bool:
-    if not isinstance(name, str):
-        return False
-    layer = getattr(torch.nn, name[3:], None) if name.startswith("nn.") else getattr(tasks, name, None)
-    return isinstance(layer, type) and issubclass(layer, torch.nn.Module)
+    return isinstance(name, str) and name in LAYERS
 
 
 def _parse(where: object, text: str) -> Architecture:

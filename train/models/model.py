@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from safetensors.torch import load as load_tensors, save as save_tensors
+from safetensors.torch import save as save_tensors
 
 from etl.config import Evaluate
 from etl.errors import StoreError
@@ -27,6 +27,7 @@ from train.models.anchor_based import AnchorDetector
 from train.models.anchor_free import AnchorFreeDetector
 from train.models.architecture import KEYS, Architecture, Detector, check
 from train.models.batch_limit import BatchLimit
+from train.models.saved_meta import check_meta, read_tensors
 from train.models.trained_labels import PER_VIEW, TrainedLabels
 
 compat.install()
@@ -203,12 +204,17 @@ def load_saved_model(uri: str) -> Model:
     """Return the detector saved at a URI, on the CPU; StoreError when it is missing or its weights are damaged."""
     paths = ModelPaths(uri)
     meta = store.read_json(paths.model_json)
+    check_meta(paths.model_json, meta)
     data = store.read_bytes(paths.weights)
     if hashlib.sha256(data).hexdigest()[:16] != meta["id"]:
         raise StoreError(f"{paths.weights}: damaged, its content is not that of model {meta['id']}")
     with torch.random.fork_rng(devices=[]):  # the initial weights are discarded; leave the caller's random state alone
-        module = build_detector(check(meta["architecture"], paths.uri), meta["categories"])
-    module.load_state_dict(load_tensors(data), strict=True)
+        module = build_detector(check(meta["architecture"], paths.model_json), meta["categories"])
+    tensors = read_tensors(paths.weights, data)
+    if len(unknown := _shapes(module.state_dict()) ^ _shapes(tensors)):
+        found = f"other tensors than its architecture has, {len(unknown)} differences such as {min(unknown)[0]}"
+        raise StoreError(f"{paths.weights}: found {found}, expected those of {paths.model_json}")
+    module.load_state_dict(tensors, strict=True)
     module.end2end = bool(meta["nms_free"])
     module = module.eval().fuse(verbose=False).to(memory_format=torch.channels_last)
     module.requires_grad_(False)
@@ -217,6 +223,10 @@ def load_saved_model(uri: str) -> Model:
         image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=input_stride(module),
         nms_free=bool(meta["nms_free"]), meta=meta,
     )  # fmt: skip
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(value.shape)) for name, value in tensors.items()}
 
 
 def move_to_device(model: Model, device: str = "auto") -> torch.device:

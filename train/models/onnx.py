@@ -18,6 +18,7 @@ from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan
 from train.device import choose_device
 from train.models.model import Model
+from train.models.saved_meta import check_meta
 
 log = logging.getLogger("speck")
 
@@ -137,11 +138,17 @@ def load_onnx(path: Path, device: str = "auto") -> Model:
         raise refused
     if len(providers) > 1 and session.provider == _CPU:
         log.warning("%s: ONNX Runtime cannot start CUDA and uses the CPU", path)
-    meta = json.loads(session.meta[_META_KEY])
+    try:
+        meta, stride, nms_free = (json.loads(session.meta[key]) for key in (_META_KEY, "stride", "nms_free"))
+    except (KeyError, ValueError) as error:
+        raise refused from error
+    check_meta(f"{path}: metadata", meta)
+    if type(stride) is not int or stride < 1 or nms_free is not meta["nms_free"]:
+        raise refused
     return Model(
         id=meta["id"], uri=str(path), module=session, categories=tuple(meta["categories"]),
-        image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=int(session.meta["stride"]),
-        nms_free=json.loads(session.meta["nms_free"]), meta=meta, square=True,
+        image_size=meta["image_size"], tile=TilePlan.model_validate(meta["tile"]), stride=stride,
+        nms_free=nms_free, meta=meta, square=True,
         provider=session.provider,
     )  # fmt: skip
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load as load_tensors
 from ultralytics.nn import tasks
 from ultralytics.utils import SETTINGS
 
@@ -15,6 +14,7 @@ from etl.errors import ConfigError
 from etl.storage import store
 from etl.storage.paths import ModelPaths
 from train.models.architecture import Detector
+from train.models.saved_meta import check_finite, read_tensors
 
 
 def find_weights(weights: str, name: str) -> str | None:
@@ -39,10 +39,11 @@ def load_weights(module: Detector, source: str) -> int:
     """Copy tensors of equal name and shape from a .pt, .safetensors or saved model; return how many were copied."""
     if source.endswith(".pt"):
         origin = _load_checkpoint(source)
+        check_finite(source, origin.state_dict())
         module.load(origin, verbose=False)  # matches categories by name
         return len(_select_matching(module, origin.state_dict()))
     uri = source if source.endswith(".safetensors") else ModelPaths(source).weights
-    matching = _select_matching(module, load_tensors(store.read_bytes(uri)))
+    matching = _select_matching(module, read_tensors(uri, store.read_bytes(uri)))
     module.load_state_dict(matching, strict=False)
     return len(matching)
 
