@@ -4,7 +4,7 @@ VENV := .venv
 SPECK := $(VENV)/bin/speck
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo up down test test-all lint docs coverage bench fuzz clean
+.PHONY: install demo up down test test-all lint docs coverage bench fuzz chaos clean
 
 install: $(STAMP)
 
@@ -63,6 +63,10 @@ bench: install
 # Mutated files of every kind: FUZZ="--seed 2 --cases 200000 --share 1/2"; run it again to go on after an interruption.
 fuzz: install
 	$(VENV)/bin/python -W ignore -m tests.fuzz.run $(FUZZ)
+
+# Faults in builds: CHAOS="--seed 2 --runs 500 --share 1/2"; run it again to go on after an interruption.
+chaos: install
+	$(VENV)/bin/python -m tests.chaos.run $(CHAOS)
 
 # Delete caches and the demo; keep the virtual environment and the store.
 clean:
