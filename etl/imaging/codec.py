@@ -28,7 +28,13 @@ _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _BAND_PIXELS = 4_000_000  # that are converted to RGB at once
 _GRID_WH = (9, 8)  # cells of a perceptual hash
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)  # of Pillow for damaged files; the last for AVIF
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+)  # of damaged files; the last of AVIF and HEIF
 _ROUNDING = 1e-6  # more than what two ways of computing a variance differ by
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
@@ -304,7 +310,10 @@ def _decode_other(data: bytes) -> Pixels:
             wide = np.asarray(image).astype(np.int64)
             luma = np.clip(wide >> 8, 0, 255).astype(np.uint8)
             return np.repeat(luma[..., None], 3, axis=2)
+        announced = sorted(image.size)
         image.load()  # before its size is used: a TIFF is turned
+        if sorted(image.size) != announced:  # HEIF: the header lies
+            raise ValueError(f"{image.width} x {image.height} pixels, not the {announced} of the header")
         pixels = np.empty((image.height, image.width, 3), np.uint8)
         rows = max(_BAND_PIXELS // image.width, 1)
         for top in range(0, image.height, rows):

@@ -166,6 +166,7 @@ def read_strips(content: bytes | Path, image: WideImage, orientation: int) -> It
     orientation = orientation if image.format == "PNG" else image.orientation
     try:
         opened = turned(open_image(content, keep_order=orientation == 1), orientation)
+        _check_layout(opened, image)
         region = pyvips.Region.new(opened)
         rows = max(_STRIP_VALUES // (opened.width * opened.bands), 1)
         for top in range(0, opened.height, rows):
@@ -177,6 +178,14 @@ def read_strips(content: bytes | Path, image: WideImage, orientation: int) -> It
             yield top, values
     except pyvips.Error as error:
         raise broken(error) from error
+
+
+def _check_layout(opened: Any, image: WideImage) -> None:
+    """Raise UnreadableImageError if libvips finds another size, or fewer bands, than the header that was read."""
+    if {opened.width, opened.height} != {image.width, image.height} or opened.bands <= max(image.colours):
+        found = f"{opened.width} x {opened.height} pixels of {opened.bands} bands"
+        expected = f"{image.width} x {image.height}, as the header says"
+        raise UnreadableImageError("broken_image", found, expected)
 
 
 def open_image(content: bytes | Path, *, keep_order: bool) -> Any:

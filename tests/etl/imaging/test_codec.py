@@ -260,3 +260,18 @@ def test_a_damaged_avif_is_a_reject() -> None:
         except codec.UnreadableImageError as error:
             reasons.add(error.reason)
     assert "broken_image" in reasons
+
+
+def test_a_heif_of_another_size_than_its_header_is_a_reject() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(buffer, "HEIF")
+    whole = buffer.getvalue()
+    place = whole.index(b"ispe") + 8
+    assert codec.decode(whole).shape == (40, 56, 3)
+    for size in (40, 57, 65576):
+        damaged = whole[:place] + struct.pack(">I", size) + whole[place + 4 :]
+        with pytest.raises(codec.UnreadableImageError):
+            codec.read_header(damaged, 1e6)
+            codec.decode(damaged)

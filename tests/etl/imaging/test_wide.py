@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -172,3 +173,14 @@ def test_the_frames_of_an_animation_are_counted(kind: str) -> None:
 def test_a_damaged_file_is_a_reject_also_where_libvips_gives_no_reason() -> None:
     error = wide.broken(pyvips.Error("unable to call", "\n"))
     assert (error.reason, error.found) == ("broken_image", "damaged content")
+
+
+@pytest.mark.parametrize(("width", "colours"), [(50, (0, 1, 2)), (40, (0, 1, 3))])
+def test_a_file_of_another_layout_than_its_header_is_a_reject(width: int, colours: tuple[int, ...]) -> None:
+    content = tiff(np.zeros((30, 40, 3), np.uint16))
+    image = wide.describe(io.BytesIO(content), None)
+    assert image is not None
+    changed = dataclasses.replace(image, width=width, colours=colours)
+    with pytest.raises(UnreadableImageError, match="40 x 30 pixels of 3 bands"):
+        list(wide.read_strips(content, changed, 1))
+    assert len(list(wide.read_strips(content, image, 1))) == 1
