@@ -28,13 +28,8 @@ _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
 _BAND_PIXELS = 4_000_000  # that are converted to RGB at once
 _GRID_WH = (9, 8)  # cells of a perceptual hash
-_DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    EOFError,
-)  # of damaged files; the last of AVIF and HEIF
+# what decoders raise for damaged files: Pillow, its AVIF plugin RuntimeError, its HEIF plugin EOFError
+_DECODER_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
 _ROUNDING = 1e-6  # more than what two ways of computing a variance differ by
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 

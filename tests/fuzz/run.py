@@ -27,7 +27,7 @@ from typing import Any
 from tests.fuzz import limits
 from tests.fuzz.case import Case, Target, Targets, judge
 
-_HANG_SECONDS = 30.0  # for code that no signal interrupts
+_HANG_SECONDS = 120.0  # for code that no signal interrupts; the first case of a target also makes its valid files
 _SAVED_EVERY = 200  # cases
 _TRACEBACK = 4000  # characters of it that a record keeps
 
@@ -148,7 +148,7 @@ def _events(
     number: int | None = None
     try:
         while time.monotonic() < until:
-            if not here.poll(_HANG_SECONDS if number is not None else 120):
+            if not here.poll(_HANG_SECONDS):
                 yield number, "process", "hang", {"error": "no answer", "data": b""}
                 return
             message = here.recv()
