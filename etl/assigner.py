@@ -39,6 +39,7 @@ _STEPS = 32  # positions per pixel
 _PLACES = 2  # of a square's candidates, per pixel
 _BOXES = 256  # whose overlaps are computed at once
 _OFFSETS = 16  # of an anchor from a box, per axis
+_PLACED = 512  # positions of a box among the cells of all levels
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ def coverage_of(
         return _cover_by_centres(enlarge_tiny(wh, strides), tuple(strides))
     if name not in NAMES:
         raise ValueError(f"no assigner {name}; there are {', '.join(NAMES)}")
-    covered, candidates = np.zeros(len(wh)), np.zeros(len(wh))
-    for stride, level in zip(strides, anchors, strict=True):
-        for anchor in np.asarray(level, dtype=np.float64):
-            share, mean = _cover_by_anchor(name, wh, anchor, stride)
-            covered = np.maximum(covered, share)  # a lower bound: anchors may cover different positions
-            candidates += mean
+    sizes, rows = np.unique(wh, axis=0, return_inverse=True)
+    parts = [
+        _cover_by_anchors(name, sizes[first : first + _BOXES], strides, anchors)
+        for first in range(0, len(sizes), _BOXES)
+    ]
+    covered, candidates = np.concatenate([np.empty((2, 0)), *parts], axis=1)[:, rows.ravel()]
     return Coverage(covered, candidates)
 
 
@@ -176,30 +177,49 @@ def _gaps(strides: tuple[int, ...]) -> Floats:
     return np.sort(np.max([(stride / 2 - start) % stride for stride in strides], axis=0))
 
 
-def _cover_by_anchor(name: str, wh: Floats, anchor: Floats, stride: int) -> tuple[Floats, Floats]:
-    """Return the share of positions [N] with a positive cell of an anchor, and the mean number of such cells."""
-    if name == "ratio":
-        hit = matches_ratio(wh, anchor)
-        return hit.astype(np.float64), RATIO_CELLS * hit
-    reach = (wh + anchor) / 2  # offsets at which boxes stop to overlap; for nwd, at which the threshold is passed
-    if name == "nwd":
-        left = (NWD_SCALE * np.log(1 / NWD)) ** 2 - ((wh - anchor) ** 2).sum(axis=1) / 4
-        reach = np.sqrt(np.maximum(left, 0.0))[:, None].repeat(2, axis=1)
+def _cover_by_anchors(
+    name: str, wh: Floats, strides: Sequence[int], anchors: Sequence[Sequence[Sequence[float]]]
+) -> Floats:
+    """Return the share of positions [N] with a positive cell of any anchor, and the mean number of them, as [2, N]."""
+    covered, candidates = np.zeros((len(wh), _PLACED), dtype=np.bool_), np.zeros(len(wh))
+    places = _spread(_PLACED) * int(np.lcm.reduce(strides))
     steps = (np.arange(_OFFSETS) + 0.5) / _OFFSETS
+    across, down = (axis.ravel() for axis in np.meshgrid(steps, steps))
+    for stride, level in zip(strides, anchors, strict=True):
+        nearest = np.abs(places % stride - stride / 2)  # [P, 2] from the cell's centre
+        for anchor in np.asarray(level, dtype=np.float64):
+            if name == "ratio":
+                hit = matches_ratio(wh, anchor)
+                covered |= hit[:, None]
+                candidates += RATIO_CELLS * hit
+                continue
+            covered |= _is_positive(name, wh, anchor, nearest[:, 0], nearest[:, 1])
+            reach = _reach(name, wh, anchor)
+            inside = _is_positive(name, wh, anchor, across * reach[:, :1], down * reach[:, 1:]).mean(axis=1)
+            candidates += inside * 4 * reach.prod(axis=1) / stride**2
+    return np.stack([covered.mean(axis=1), candidates])
 
-    def positive(across: Floats, down: Floats) -> NDArray[np.bool_]:
-        """Return whether an anchor at offsets [N, G] across and down from the box is positive [N, G, G]."""
-        x, y = across[:, :, None], down[:, None]
-        if name == "nwd":
-            return np.asarray(x**2 + y**2 < (reach[:, :1] ** 2)[..., None])
-        shared = _shared(wh[:, :1], anchor[0], across)[:, :, None] * _shared(wh[:, 1:], anchor[1], down)[:, None]
-        whole = (wh.prod(axis=1) + anchor.prod())[:, None, None] - shared
-        return np.asarray(shared >= IOU * whole)
 
-    cell = np.broadcast_to(steps * stride / 2, (len(wh), _OFFSETS))
-    share = positive(cell, cell).mean(axis=(1, 2))
-    inside = positive(steps * reach[:, :1], steps * reach[:, 1:]).mean(axis=(1, 2))
-    return share, inside * 4 * reach.prod(axis=1) / stride**2
+def _spread(number: int) -> Floats:
+    """Return evenly spread points [P, 2] of the unit square, no two in one row or column (an additive recurrence)."""
+    plastic = 1.32471795724474602596  # x³ = x + 1
+    return (0.5 + np.arange(number)[:, None] / plastic ** np.array([1, 2])) % 1
+
+
+def _reach(name: str, wh: Floats, anchor: Floats) -> Floats:
+    """Return the offsets [N, 2] from which an anchor is no positive of a box."""
+    if name != "nwd":
+        return np.asarray((wh + anchor) / 2)
+    left = (NWD_SCALE * np.log(1 / NWD)) ** 2 - ((wh - anchor) ** 2).sum(axis=1) / 4
+    return np.asarray(np.sqrt(np.maximum(left, 0.0))[:, None].repeat(2, axis=1))
+
+
+def _is_positive(name: str, wh: Floats, anchor: Floats, across: Floats, down: Floats) -> NDArray[np.bool_]:
+    """Return whether an anchor at offsets [P] or [N, P] across and down from a box is positive [N, P]."""
+    if name == "nwd":
+        return np.asarray(across**2 + down**2 < _reach(name, wh, anchor)[:, :1] ** 2)
+    shared = _shared(wh[:, :1], anchor[0], across) * _shared(wh[:, 1:], anchor[1], down)
+    return np.asarray(shared >= IOU * (wh.prod(axis=1)[:, None] + anchor.prod() - shared))
 
 
 def _shared(side: Floats, anchor: float, offset: Floats) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -97,3 +99,24 @@ def test_an_unknown_assigner_is_refused_by_name() -> None:
         assigner.coverage_of("hungarian", squares([4]), P3)
     with pytest.raises(ValueError, match="not an assigner by cell centres"):
         assigner.candidate_mask("ratio", np.zeros((1, 4)), np.zeros((1, 2)), P3)
+
+
+@pytest.mark.parametrize(("name", "metric", "least"), [("max_iou", overlap, 0.5), ("nwd", nwd, 0.7)])
+@pytest.mark.parametrize("wh", [(9.0, 7.0), (13.0, 11.0), (8.0, 16.0), (40.0, 22.0)])
+def test_a_box_is_covered_wherever_any_anchor_of_any_level_reaches_it(
+    name: str, metric: Callable[[np.ndarray, np.ndarray], float], least: float, wh: tuple[float, float]
+) -> None:
+    levels = {8: [(7.0, 12.0), (14.0, 8.0)], 16: [(9.0, 9.0), (18.0, 14.0)], 32: [(12.0, 10.0), (34.0, 26.0)]}
+    hits = []
+    for corner in np.random.default_rng(5).uniform(64, 96, (600, 2)):
+        box = np.concatenate([corner, corner + wh])
+        hits.append(
+            any(
+                metric(box, np.concatenate([cell - np.array(anchor) / 2, cell + np.array(anchor) / 2])) >= least
+                for stride, anchors in levels.items()
+                for cell in [(np.floor((box[:2] + box[2:]) / 2 / stride) + 0.5) * stride]  # others overlap less
+                for anchor in anchors
+            )
+        )
+    found = assigner.coverage_of(name, np.array([wh]), tuple(levels), list(levels.values())).covered[0]
+    assert found == pytest.approx(np.mean(hits), abs=0.05)

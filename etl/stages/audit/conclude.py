@@ -40,7 +40,7 @@ from etl.stages.audit.outliers import find_outliers
 from etl.stages.audit.source_counts import WRITTEN
 from etl.stages.audit.tally import LENGTHS, PER_OCTAVE, Key
 
-VERSION = 11
+VERSION = 12
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed

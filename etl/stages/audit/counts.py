@@ -18,17 +18,14 @@ from etl.imaging.formats import suffix_fits
 from etl.schema import LEFT_OUT
 from etl.stages.audit.box_shapes import count_shapes
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
+from etl.stages.audit.contest import contest
 from etl.stages.audit.crowding import (
     DUPLICATE_IOU,
-    POINTS,
     boxes_in_cell,
     count_suppressed,
     nearest_distances,
     overlapping_pairs,
     overlaps,
-    points_within,
-    share_taken,
-    shared_area,
     shared_cells,
 )
 from etl.stages.audit.drift import count_drift
@@ -64,7 +61,7 @@ DARK, NEARLY_BLACK = 40, 16  # mean luma of an image
 EXTREMES = 5  # boxes kept at each end
 _SAME_OBJECT, _WITHIN = 0.5, 0.9  # IoU of boxes of two classes on one object; share of a box that lies in another
 _WHOLE = 0.9  # share of an image: what covers more is no object in it
-_TINY, _CONTESTED, _STRIDE, _NMS = 16.0, 0.5, 8, 0.5  # of the boxes that findings name: px, share of area, px, IoU
+_TINY, _STRIDE, _NMS = 16.0, 8, 0.5  # of the boxes that findings name: px, px, IoU
 _CLIPPED = 0.01  # px: what reaches less far outside is rounding
 
 
@@ -258,34 +255,21 @@ class PartCounter(Tally):
             self._count_cells(space, self.xyxy[chosen], owner, self.scales[space][chosen])
         network_xyxy = self.xyxy[chosen] * self.scales["network"][chosen, None]
         bucket = bx.bucket(bx.side_length(network_xyxy) * (1 + EDGE))
-        contested = {least: np.zeros(len(network_xyxy)) for least in LEAST}
-        neighbours = {least: np.zeros((len(network_xyxy), POINTS)) for least in LEAST}
-        enlarged = {least: _enlarge(network_xyxy, least) for least in LEAST}
-        overlapping: list[Ints] = []
-        for pairs in overlapping_pairs(enlarged[max(LEAST)], owner):
-            for least, boxes in enlarged.items():
-                shared, own = shared_area(boxes, pairs), bx.area(boxes)
-                for side in (0, 1):
-                    rows = pairs[:, side]
-                    contested[least] += np.bincount(rows, np.rint(shared / own[rows] * FIXED), minlength=len(own))
-                    at_points = points_within(boxes, pairs[:, ::-1] if side else pairs)
-                    for point in range(POINTS):
-                        neighbours[least][:, point] += np.bincount(rows, at_points[:, point], minlength=len(own))
-            overlapping.append(pairs[shared_area(network_xyxy, pairs) > 0])
         by_size = range(len(BUCKETS)), bucket
-        for least, shared_with in contested.items():
-            taken = share_taken(shared_with / FIXED, neighbours[least])
+        for least in LEAST:
+            enlarged = _enlarge(network_xyxy, least)
+            taken, contested = contest(enlarged, owner)
             self.add(("contested", least), by_size, amounts=np.rint(taken * FIXED).astype(np.int64))
-            is_contested = shared_with >= _CONTESTED * FIXED
-            self.add(("contested_boxes", least), by_size, amounts=is_contested.astype(np.int64))
-            areas = bins(np.log2(np.maximum(bx.area(enlarged[least]) * (1 - taken), AREAS[0])), AREAS)
+            self.add(("contested_boxes", least), by_size, amounts=contested.astype(np.int64))
+            areas = bins(np.log2(np.maximum(bx.area(enlarged) * (1 - taken), AREAS[0])), AREAS)
             self.add(("own_area", least), by_size, (range(len(AREAS) + 1), areas))
-        self._name("contested_boxes", chosen[contested[max(LEAST)] >= _CONTESTED * FIXED])
+            if least == max(LEAST):
+                self._name("contested_boxes", chosen[contested])
         distances = nearest_distances((network_xyxy[:, :2] + network_xyxy[:, 2:]) / 2, owner)
         self.add(
             ("nearest",), (range(len(LENGTHS) + 1), bins(np.log2(distances[np.isfinite(distances)] + 1e-9), LENGTHS))
         )
-        pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *overlapping])
+        pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *overlapping_pairs(network_xyxy, owner)])
         iou, within = overlaps(network_xyxy, pairs)
         same = category[pairs[:, 0]] == category[pairs[:, 1]]
         self._name("nms_ceiling", chosen[pairs[same & (iou > _NMS) & (iou <= DUPLICATE_IOU)][:, 1]])

@@ -15,9 +15,6 @@ Floats = NDArray[np.float64]
 
 DUPLICATE_IOU = 0.8
 _SIDE = 1 << 20  # more cells than any image has along an axis
-POINTS = 16  # of a box at which its neighbours are counted
-_ROWS_OF_POINTS = [int(f"{point:04b}"[::-1], 2) for point in range(POINTS)]  # no two in one row or column
-_PLACES = (np.stack([np.arange(POINTS), _ROWS_OF_POINTS], axis=1) + 0.5) / POINTS  # shares of width and height
 _ROWS = 1 << 20  # pairs compared at once
 _FEW = 64  # boxes of an image whose distances are all computed
 _FAR = 1e9  # px between images
@@ -49,24 +46,6 @@ def shared_area(boxes: Boxes, pairs: Indices) -> Floats:
     a, b = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
     side = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     return np.asarray(np.maximum(side, 0.0).prod(axis=1))
-
-
-def points_within(boxes: Boxes, pairs: Indices) -> NDArray[np.bool_]:
-    """Return which of POINTS evenly spread points of each pair's [P, 2] first box lie in the second, [P, POINTS]."""
-    first, second = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
-    places = first[:, None, :2] + (first[:, None, 2:] - first[:, None, :2]) * _PLACES  # [P, POINTS, 2]
-    return np.asarray(((places > second[:, None, :2]) & (places < second[:, None, 2:])).all(axis=2))
-
-
-def share_taken(shared: Floats, neighbours: Floats) -> Floats:
-    """Return the share [N] of each box's area that its neighbours get if all share what they have in common.
-
-    `shared` [N] is the area in common with every neighbour, as shares of the own area, added up; `neighbours`
-    [N, POINTS] are the numbers of them at each point. Without a point of several neighbours the result is exact.
-    """
-    mean = neighbours.mean(axis=1)
-    of_each = np.divide((neighbours / (1 + neighbours)).mean(axis=1), mean, out=np.full(len(mean), 0.5), where=mean > 0)
-    return np.asarray(np.minimum(shared * of_each, 1.0))  # of one neighbour half of what is shared, less of several
 
 
 def overlaps(boxes: Boxes, pairs: Indices) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import inf
 from typing import Any
 
@@ -130,6 +131,63 @@ def test_what_neighbours_take_is_exact_for_two_boxes_and_fair_for_many() -> None
     mixed = audited([np.vstack([np.repeat([[50.0, 50, 90, 90]], 4, axis=0), apart])]).coverage.configurations[0]
     assert (mixed.all.contested, mixed.by_size.small.contested, mixed.by_size.medium.contested) == (0.5, 0.0, 1.0)
     assert audited([lattice(20, 4)]).neighbours.contested[16].all == 0
+
+
+FRAME = np.array([[0.0, 0, SIDE, SIDE]])
+ENCLOSING = np.array([[30.0, 30, 190, 190]])  # one large box around rows of small ones
+ROW = np.array([[20.3 + 7 * n, 40.7, 32.3 + 7 * n, 52.7] for n in range(25)])  # equal boxes, each over the next
+
+
+def alone_and_together(images: list[bx.Boxes], row: Configuration) -> tuple[np.ndarray, np.ndarray]:
+    """The positives of each box by the installed assigner, without and with its neighbours."""
+    alone = [by_installed(boxes[[n]], row) for boxes in images for n in range(len(boxes))]
+    return np.concatenate(alone), np.concatenate([by_installed(boxes, row) for boxes in images])
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [np.vstack([FRAME, lattice(40, 8)[::2]])],
+        [np.vstack([lattice(20, 26), FRAME])],
+        [np.vstack([lattice(16, 6, room=200), ENCLOSING])],
+        [np.vstack([ENCLOSING + shift, lattice(24, 12, room=200) + shift]) for shift in (0, 3.3)],
+    ],
+)
+def test_large_boxes_around_others_take_no_positives(images: list[bx.Boxes]) -> None:
+    audit = audited(images)
+    first = audit.coverage.configurations[0]
+    alone, together = alone_and_together(images, first)
+    assert together.mean() > 0.93 * alone.mean()
+    assert first.all.positives == pytest.approx(together.mean(), rel=0.06)
+    assert not [finding for finding in audit.findings if finding.code == "contested_boxes"]
+
+
+def test_a_dense_row_of_small_equal_boxes_loses_what_the_installed_assigner_takes() -> None:
+    images = [ROW + shift for shift in np.linspace(0, 6, 4)]
+    audit = audited(images)
+    alone, together = alone_and_together(images, audit.coverage.configurations[0])
+    (row,) = [finding for finding in audit.findings if finding.code == "contested_boxes"]
+    share = float(re.findall(r"([\d.]+) %", row.advice)[0])
+    assert share == pytest.approx(100 * (1 - together.mean() / alone.mean()), abs=8)
+    assert row.count == sum(map(len, images))
+
+
+def covered(box: np.ndarray, others: list[np.ndarray]) -> float:
+    """The share of a box of whole pixels that others cover, by counting pixels."""
+    x0, y0, x1, y1 = box.astype(int)
+    pixels = [(x, y) for x in range(x0, x1) for y in range(y0, y1)]
+    return sum(any(o[0] <= x < o[2] and o[1] <= y < o[3] for o in others) for x, y in pixels) / len(pixels)
+
+
+@pytest.mark.parametrize("number", [60, 150, 300])
+def test_boxes_that_share_half_are_counted_by_the_union_of_what_they_share(number: int) -> None:
+    boxes = np.round(scattered(number, 8, 40, seed=number, room=240) / 2) * 2
+    audit = audited([boxes])
+    for least in (0, 16):
+        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(bx.size(boxes), least) / 2
+        grown = np.hstack([middle - half, middle + half])
+        shares = [covered(box, [*grown[:n], *grown[n + 1 :]]) for n, box in enumerate(grown)]
+        assert audit.neighbours.contested[least].boxes == sum(share >= 0.5 for share in shares)
 
 
 @pytest.mark.parametrize("boxes", [lattice(5, 24), lattice(8, 20), lattice(12, 12), lattice(6, 1), lattice(12, 0)])
