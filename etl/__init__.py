@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etl.config import Config, load as load_config
+    from etl.config import Config
+    from etl.config.load import load as load_config
     from etl.formats.labels import BadBox, ImageLabels, LabelBox
     from etl.jobs.build import build
     from etl.snapshots.export import export
