@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -20,10 +19,20 @@ class Ended(NamedTuple):
     megabytes: float  # at most
 
 
+_STATUS = "VmHWM:"  # the most that this process held; that of the process which forked it counts in getrusage
+_REPORT = f"""
+import atexit
+@atexit.register
+def report():
+    with open("/proc/self/status") as status:
+        print(next(line for line in status if line.startswith("{_STATUS}")), end="", flush=True)
+"""
+
+
 def run_bounded(code: str, *arguments: str) -> Ended:
     """Run Python code with arguments; its CPU time is limited."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", _REPORT + code, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -32,6 +41,6 @@ def run_bounded(code: str, *arguments: str) -> Ended:
     assert process.stdout is not None
     with process.stdout as stream:
         output = stream.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(process.returncode, output, usage.ru_maxrss / 1024)
+    process.wait()
+    output, _, kilobytes = output.rpartition(_STATUS)
+    return Ended(process.returncode, output, int(kilobytes.split()[0]) / 1024)

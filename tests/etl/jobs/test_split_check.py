@@ -81,7 +81,9 @@ def test_an_allowed_fault_is_built_and_stays_in_the_audit(written: Written, faul
     snapshot = built(written(fault, allow=(fault,)))
     (finding,) = (row for row in snapshot.audit.findings if row.code == fault)
     assert finding.severity == "critical"
-    assert f"{fault}: {finding.advice}" in message
+    allowed = finding.advice.removesuffix(f" source.allow: [{fault}] builds anyway.")
+    assert allowed != finding.advice
+    assert f"{fault}: {allowed} To build anyway: source.allow: [{fault}].\n" in message
 
 
 def test_a_dataset_without_an_object_is_never_built(written: Written) -> None:
