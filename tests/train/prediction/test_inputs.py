@@ -12,11 +12,11 @@ from train.prediction.inputs import name_files
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with images in north/ and south/, next to work/, the working folder of the test."""
-    for name in ("north/a.png", "north/b.png", "south/a.png", "work/near/c.png", "work/near/deep/d.png"):
+    """A folder with images in north/ and south/, next to run/, the working folder of the test."""
+    for name in ("north/a.png", "north/b.png", "south/a.png", "run/near/c.png", "run/near/deep/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "run")
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def test_a_path_as_given_that_is_also_the_name_of_another_file_is_no_name(folder
         Path(name).touch()
     inside = str(folder).lstrip("/")
     named = name_files(["all", "near/a.png", "far/a.png"])
-    assert list(named.values()) == [f"{inside}/work/all/near/a.png", f"{inside}/work/near/a.png", "far/a.png"]
+    assert list(named.values()) == [f"{inside}/run/all/near/a.png", f"{inside}/run/near/a.png", "far/a.png"]
 
 
 @pytest.mark.parametrize("given", ["near", "near/**/*.png", "**/*.png"])
@@ -72,7 +72,7 @@ def test_a_folder_inside_the_output_folder_can_be_read(folder: Path) -> None:
     assert list(name_files(["near/deep"], "near").values()) == ["d.png"]
 
 
-@pytest.mark.parametrize("given", ["near", "../work/near", "near/*.png"])
+@pytest.mark.parametrize("given", ["near", "../run/near", "near/*.png"])
 def test_results_are_not_written_twice_into_the_folder_that_is_read(folder: Path, given: str) -> None:
     assert "c.png" in name_files([given], "near").values()
     Path("near/detections.json").touch()
