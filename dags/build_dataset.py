@@ -18,7 +18,6 @@ from speck_dags.operators import (
     ClusterUpOperator,
     IngestOperator,
     StageOperator,
-    VerifyOperator,
 )
 
 from etl.config import Config
@@ -49,8 +48,7 @@ def build_dag(path: str, config: Config) -> DAG:
         announce = AnnounceOperator(
             task_id="announce", published=stages["publish"].output, outlets=[make_asset(config.name, "snapshot")]
         )
-        verify = VerifyOperator(task_id="verify", config=path, trigger_rule="all_done")  # also after a failed build
-        chain(ingest, *stages.values(), [announce, verify])
+        chain(ingest, *stages.values(), announce)
         if config.cluster.workers is not None:
             up = ClusterUpOperator(task_id="cluster_up", workers=config.cluster.workers)
             down = ClusterDownOperator(task_id="cluster_down").as_teardown(setups=up)

@@ -162,7 +162,10 @@ class ClusterDownOperator(BaseOperator):
 
 
 class AnnounceOperator(BaseOperator):
-    """Emits the snapshot's Asset with {uri, change, note}; skipped if nothing changed or the build was a trial."""
+    """Emits the snapshot's Asset with {uri, change, note}; skipped if nothing changed or the build was a trial.
+
+    First it reads the share of the snapshot that is due, all of it within 30 days: a damaged one is not announced.
+    """
 
     template_fields: Sequence[str] = ("published",)
 
@@ -181,40 +184,22 @@ class AnnounceOperator(BaseOperator):
         context["ti"].xcom_push(key=NOTE_KEY, value=f"trial: {note}" if trial else note)
         if trial:
             raise AirflowSkipException(f"trial builds do not trigger training: {uri}")
+        self._verify_due(uri)
         if not answer.published:
             raise AirflowSkipException(f"no change since {uri}: training is not triggered")
         event = context["outlet_events"][self.outlets[0]]
         event.extra = {"uri": uri, "change": answer.change.to_dict(), "note": note}
 
-
-class VerifyOperator(BaseOperator):
-    """Verifies the share of the newest snapshot that is due: all of it within 30 days; fails if it is damaged."""
-
-    def __init__(self, *, config: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.config = config  # path of the dataset file
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Return the result of `speck verify --due`."""
+    def _verify_due(self, uri: str) -> None:
         from etl.numbers import count_of
         from etl.one_line import one_line
-        from etl.snapshots import rotation, snapshot
+        from etl.snapshots import rotation
 
-        if context["params"].get("dry_run"):
-            raise AirflowSkipException("a dry run only prints the plan")
-        with fail_without_retry():
-            uri = snapshot.head(load(self.config))
-        if uri is None:
-            raise AirflowSkipException("the dataset has no snapshot yet")
         answer = rotation.verify_due(uri)
         if bad := answer["bad"]:
-            first = bad[0]
-            text = (
-                f"{uri}: {count_of(len(bad), 'problem')}, the first: {first['what']} {first['name']}: {first['reason']}"
-            )
-            raise AirflowFailException(one_line(f"{text}; to mend it: {first['command']}"))
+            first = "{what} {name}: {reason}".format_map(bad[0])
+            raise AirflowFailException(one_line(f"{uri}: {count_of(len(bad), 'problem')}, the first: {first}"))
         self.log.info("verified %d bytes of %s", answer["bytes"], uri)
-        return answer
 
 
 class ProcessOperator(BaseOperator):

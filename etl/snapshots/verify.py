@@ -55,7 +55,7 @@ def verify(snapshot: Snapshot, *, days: int | None = None, today: date | None = 
 
 
 def verify_at(uri: str, *, days: int | None = None, today: date | None = None) -> dict[str, Any]:
-    """Return the answer of `speck verify`: what was read, and one row {what, name, reason, command} of each problem.
+    """Return the answer of `speck verify`: what was read, and one row {what, name, reason} of each problem.
 
     With `days`, only the share of files and shards is read that is due on that many days up to `today` (UTC): 30 days
     cover every byte. All else is checked always: the names and sizes of files, the manifest and what points to it.
@@ -76,8 +76,7 @@ def verify_at(uri: str, *, days: int | None = None, today: date | None = None) -
             bad += pointers.problems(snapshot.home, snapshot.id, snapshot.manifest[sealed.DIGEST])
         else:
             answer["form"] = OLDER
-    command = f"speck repair {paths.uri}"
-    return {**answer, "bad": [{**problem._asdict(), "command": command} for problem in bad]}
+    return {**answer, "bad": [problem._asdict() for problem in bad]}
 
 
 def _manifest_problems(paths: SnapshotPaths, content: bytes) -> Iterable[Problem]:

@@ -183,8 +183,8 @@ def _gone(pids: list[int]) -> bool:
 
 
 @pytest.fixture
-def built(operators, tiny, tmp_path):
-    """The dataset file and the URI of its newest snapshot."""
+def built(tiny, tmp_path):
+    """The result of a build."""
     from etl.config import load
     from etl.execution import cluster
     from etl.jobs import build
@@ -193,28 +193,34 @@ def built(operators, tiny, tmp_path):
     config = tmp_path / "tiny.yaml"
     config.write_text(tiny.config(tmp_path / "store", tmp_path / "data", "0 2 * * *"))
     with cluster.serial() as here:
-        return config, build.build(load(config), here).snapshot
+        return build.build(load(config), here)
 
 
-def verify_task(operators, config, **params):
-    return operators.VerifyOperator(task_id="verify", config=str(config)).execute({"params": params})
+def announce(operators, built, **params):
+    from airflow.sdk import Asset
+
+    task = operators.AnnounceOperator(task_id="announce", published=built.to_dict(), outlets=[Asset("a")])
+    event = SimpleNamespace(extra={})
+    context = {
+        "params": params,
+        "ti": SimpleNamespace(xcom_push=lambda **_: None),
+        "outlet_events": {Asset("a"): event},
+    }
+    task.execute(context)
+    return event.extra
 
 
-def test_the_nightly_verification_passes_an_intact_snapshot_and_fails_a_damaged_one_in_one_line(operators, built):
-    config, uri = built
-    assert verify_task(operators, config)["bad"] == []
-    Path(uri, "audit.html").unlink()
+def test_an_intact_snapshot_is_announced_and_a_damaged_one_fails_in_one_line(operators, built):
+    assert announce(operators, built)["uri"] == built.snapshot
+    Path(built.snapshot, "audit.html").unlink()
     with pytest.raises(operators.AirflowFailException) as caught:
-        verify_task(operators, config)
+        announce(operators, built)
     text = str(caught.value)
     assert "\n" not in text
-    assert text.startswith(f"{uri}: 1 problem, the first: file audit.html: ")
-    assert text.endswith(f"; to mend it: speck repair {uri}")
+    assert text.startswith(f"{built.snapshot}: 1 problem, the first: file audit.html: ")
 
 
-def test_the_nightly_verification_is_skipped_before_the_first_snapshot_and_in_a_dry_run(operators, tiny, tmp_path):
-    config = tmp_path / "tiny.yaml"
-    config.write_text(tiny.config(tmp_path / "store", tmp_path, "0 2 * * *"))
-    for params in ({}, {"dry_run": True}):
-        with pytest.raises(operators.AirflowSkipException):
-            verify_task(operators, config, **params)
+def test_a_trial_is_not_verified(operators, built):
+    Path(built.snapshot, "audit.html").unlink()
+    with pytest.raises(operators.AirflowSkipException, match="trial"):
+        announce(operators, built, tile_size=320)

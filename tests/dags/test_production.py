@@ -261,8 +261,8 @@ def test_training_and_evaluation_run_on_the_gpu_worker(airflow, first_night):
         assert any("on a Dask worker with a GPU" in line for line in log)
 
 
-def test_a_night_has_at_most_thirteen_task_instances(airflow, first_night):
-    assert sum(len(airflow.client.tasks(dag, run)) for dag, run in first_night.items()) <= 13
+def test_a_night_has_at_most_twelve_task_instances(airflow, first_night):
+    assert sum(len(airflow.client.tasks(dag, run)) for dag, run in first_night.items()) <= 12
 
 
 def test_new_files_trigger_an_incremental_build_that_survives_killed_processes(

@@ -160,13 +160,12 @@ def test_files_that_contradict_each_other_are_found(
     assert what in {kind for kind, _ in problems(uri)}
 
 
-def test_each_problem_names_the_command_that_mends_it_and_the_console_prints_it(uri: str) -> None:
+def test_the_console_prints_each_problem(uri: str) -> None:
     Path(uri, "keys.parquet").write_bytes(b"")
-    assert {row["command"] for row in verify_at(uri)["bad"]} == {f"speck repair {uri}"}
     result = CliRunner().invoke(app, ["verify", uri])
     assert result.exit_code == 1
     assert "keys.parquet: it has 0 bytes, expected" in result.stdout
-    assert result.stdout.splitlines()[-1] == f"to mend it: speck repair {uri}"
+    assert result.stdout.splitlines()[-1].endswith(", 1 problem")
 
 
 def test_a_snapshot_of_an_older_form_is_verified_by_its_tables_and_shards(uri: str) -> None:
