@@ -26,7 +26,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def anchor(folder: Path, text: str) -> str:
-    """Return the text of a path or URI so that it means the same wherever it is read, without literal"""
+    """Return the text of a path or URI so that it means the same wherever it is read, without literal credentials."""
     if "://" in text:
         return strip(text) if has_literal(_PLAIN_VARIABLE.sub("", text)) else text
     match = VARIABLE.match(text)

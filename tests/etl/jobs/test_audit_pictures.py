@@ -112,14 +112,19 @@ def share_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> float:
     return float((np.abs(pixels.astype(int) - colour).max(axis=2) < 60).mean())
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_in_every_format_a_finding_shows_its_box_with_its_surroundings(name: str, tmp_path: Path) -> None:
+def written_as(name: str, tmp_path: Path) -> Config:
+    """Write the scenes in a format and return their dataset file."""
     folder = tmp_path / "data"
     scenes(folder)
     FORMATS[name](folder)
     source = {"format": f"{folder}/own_reader:read" if name == "custom" else name, "images": str(folder)}
     source |= {"categories": ["car"]} if name == "yolo" else {}
-    config = Config.model_validate({"name": "some", "store": str(tmp_path / "store"), "source": source})
+    return Config.model_validate({"name": "some", "store": str(tmp_path / "store"), "source": source})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_in_every_format_a_finding_shows_its_box_with_its_surroundings(name: str, tmp_path: Path) -> None:
+    config = written_as(name, tmp_path)
     with cluster.serial() as here:
         audit = audit_source(config, here)
     (double,) = [row for row in audit.findings if row.code == "duplicate_boxes"]
@@ -162,12 +167,7 @@ def audited(config: Config, workers: int = 0) -> str:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_in_every_format_a_class_shows_its_boxes_with_their_side_and_image(name: str, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    scenes(folder)
-    FORMATS[name](folder)
-    source = {"format": f"{folder}/own_reader:read" if name == "custom" else name, "images": str(folder)}
-    source |= {"categories": ["car"]} if name == "yolo" else {}
-    config = Config.model_validate({"name": "some", "store": str(tmp_path / "store"), "source": source})
+    config = written_as(name, tmp_path)
     shown = examples_of(audited(config))["car"]
     captions = [caption.split(", ") for caption, _ in shown]
     assert [rank for rank, *_ in captions] == ["smallest", "near the median", "largest"]
