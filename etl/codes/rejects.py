@@ -159,6 +159,12 @@ _REASONS = (
         "Correct or delete the box.",
     ),
     RejectReason(
+        "repeated_key",
+        ("file", "image", "annotation"),
+        "A key stands twice in an entry of a label file, so that it is unknown which value is meant.",
+        "Delete the wrong one.",
+    ),
+    RejectReason(
         "malformed_flag",
         ("annotation",),
         "It is unclear whether a box is a crowd or an ignore region.",

@@ -19,7 +19,7 @@ from etl.formats.coco_writer import image_file, write
 from etl.formats.image_index import ImageIndex
 from etl.formats.image_names import NameRules
 from etl.formats.label_table import LABELS, to_labels
-from etl.formats.labels import ImageLabels
+from etl.formats.labels import BadBox, ImageLabels
 
 __all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "read_tables", "write"]
 
@@ -42,6 +42,7 @@ class CocoLabels:
     skipped: tuple[Skipped, ...] = ()  # files without boxes
     repeated: Mapping[str, int] = field(default_factory=dict)  # boxes of keypoint files that other files hold too
     as_text: Mapping[str, int] = field(default_factory=dict)  # boxes with ids, numbers or flags of another type
+    bad_categories: tuple[tuple[str, BadBox], ...] = ()  # file, and why a category entry is not read
 
 
 def read_tables(
@@ -80,6 +81,7 @@ def read_tables(
         tuple(skipped),
         repeated,
         {document.file: document.as_text for document in documents if document.as_text},
+        tuple((document.file, bad) for document in documents for bad in document.bad_categories),
     )
 
 

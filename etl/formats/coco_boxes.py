@@ -8,6 +8,7 @@ from typing import Any
 from etl.boxes import hull, rotated_corners
 from etl.formats.coco_mask import Corners, Extent, extent, polygons
 from etl.formats.coco_numbers import flag, number, whole
+from etl.formats.coco_repeats import Repeated, bad_entry, unclear_keys
 from etl.formats.labels import BadBox, LabelBox
 from etl.formats.text import excerpt
 
@@ -26,6 +27,8 @@ def read_annotation(annotation: Any, number_in_list: int) -> LabelBox | BadBox:
     source = source_id(annotation, number_in_list)
     if not isinstance(annotation, dict):
         return BadBox("malformed_box", excerpt(annotation), _BOX, source_id=source)
+    if isinstance(annotation, Repeated):
+        return bad_entry(annotation, source)
     bbox, segmentation = annotation.get("bbox"), annotation.get("segmentation")
     found = _from_segmentation(segmentation) if bbox is None or bbox == [] else _from_bbox(bbox)
     if found is None:
@@ -39,7 +42,7 @@ def read_annotation(annotation: Any, number_in_list: int) -> LabelBox | BadBox:
 
 def source_id(annotation: Any, number_in_list: int) -> str:
     """Return the id of an annotation as text; its place in the list in brackets if it has none."""
-    given = annotation.get("id") if isinstance(annotation, dict) else None
+    given = annotation.get("id") if isinstance(annotation, dict) and "id" not in unclear_keys(annotation) else None
     return f"[{number_in_list}]" if given is None else excerpt(given)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from etl.errors import SourceError
 from etl.formats.coco_numbers import is_id, same_id
+from etl.formats.coco_repeats import Repeated, bad_entry
+from etl.formats.labels import BadBox
 from etl.formats.text import excerpt
 
 _SHOWN = 10  # ids that an error names
@@ -19,6 +21,7 @@ class Categories:
     """The names of the categories by id."""
 
     names: Mapping[Any, str] = field(default_factory=dict)
+    bad: Sequence[BadBox] = ()  # entries in which a key stands twice
     root: str | None = None  # the category that is the supercategory of all others and has no box, as Roboflow adds it
 
 
@@ -33,6 +36,8 @@ def read_categories(
     if not rows:
         ids = [key for key in used if not isinstance(key, tuple)]
         return Categories(_by_position(file, ids, names) if ids else {})
+    bad = [bad_entry(row, f"categories[{n}]") for n, row in enumerate(rows) if isinstance(row, Repeated)]
+    rows = [row for row in rows if not isinstance(row, Repeated)]
     found: dict[Any, str] = {}
     for row in rows:
         if not (isinstance(row, dict) and is_id(row.get("id")) and row.get("name") not in (None, "")):
@@ -42,7 +47,7 @@ def read_categories(
             raise SourceError(
                 f"{file}: category id {row['id']} is {found[row['id']]!r} and {name!r}, expected one name"
             )
-    return Categories(found, _find_root(rows, found, used))
+    return Categories(found, bad, _find_root(rows, found, used))
 
 
 def _find_root(rows: Sequence[dict[str, Any]], names: Mapping[Any, str], used: Sequence[Any]) -> str | None:

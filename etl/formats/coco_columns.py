@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from etl.formats.coco_boxes import read_annotation, source_id
 from etl.formats.coco_numbers import is_id
+from etl.formats.coco_repeats import unclear_keys
 from etl.formats.label_table import BOX, box_row
 from etl.formats.labels import BadBox, LabelBox
 from etl.formats.text import excerpt
@@ -114,10 +115,15 @@ class Annotations:
 
 def _codes(rows: Sequence[Any], key: str, codes: dict[Any, int]) -> Ints:
     """Return the code of each row's id; new ids are added to the codes."""
-    ids = [row.get(key) if type(row) is dict else None for row in rows]
+    ids = [row.get(key) if type(row) is dict else _id_of_other(row, key) for row in rows]
     if not _IDS.issuperset(map(type, ids)):
         ids = [value if is_id(value) and value == value else (excerpt(value),) for value in ids]  # a tuple is no id
     return np.array([codes.setdefault(value, len(codes)) for value in ids], np.int64)
+
+
+def _id_of_other(row: Any, key: str) -> Any:
+    """Return the id in a row that is no plain object, None if it is unknown."""
+    return row.get(key) if isinstance(row, dict) and key not in unclear_keys(row) else None
 
 
 def _is_ordinary(row: Any) -> bool:

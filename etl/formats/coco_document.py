@@ -8,17 +8,23 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from etl.errors import SourceError
+from etl.formats import coco_repeats
 from etl.formats.text import decode
 
 _PIECE = 20_000  # entries
-_scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder(parse_constant=str))["scan_once"]  # NaN stays text
+Scan = Callable[[str, int], tuple[Any, int]]
+
+_scan: Scan = vars(json.JSONDecoder(parse_constant=str))["scan_once"]  # NaN stays text
 _space = re.compile(r"[ \t\n\r]*").match
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BLANKS = " \t\n\r"
 
 
 class Piece(NamedTuple):
-    """Some entries of a list at the top of a document, or a value that is no list."""
+    """Some entries of a list at the top of a document, or a value that is no list.
+
+    An entry in which a key stands twice is a `coco_repeats.Repeated`.
+    """
 
     key: str
     rows: list[Any] | None  # None: the value is no list
@@ -88,14 +94,27 @@ def _pieces(text: str) -> Iterator[tuple[str, Any, int, int]]:
 
 def _rows(text: str, at: int) -> Iterator[tuple[list[Any], int]]:
     """Yield the entries of a list in pieces, and the position behind each; at least one piece."""
-    rows: list[Any] = []
     at = _skip(text, at)
-    closed = text[at : at + 1] == "]"
-    if closed:
-        at += 1
+    if text[at : at + 1] == "]":
+        yield [], at + 1
+        return
+    scan, closed = _scan, False
     while not closed:
+        rows, end, closed = _piece(text, at, scan)
+        if scan is _scan and not coco_repeats.has_none(rows, text, at, end):
+            scan = coco_repeats.Scan()
+            rows, end, closed = _piece(text, at, scan)
+        yield rows, end
+        at = end
+
+
+def _piece(text: str, at: int, scan: Scan) -> tuple[list[Any], int, bool]:
+    """Return the next entries of a list, the position behind them, and whether the list ends there."""
+    rows: list[Any] = []
+    closed = False
+    while not closed and len(rows) < _PIECE:
         try:
-            row, at = _scan(text, at)
+            row, at = scan(text, at)
         except StopIteration as stop:
             raise json.JSONDecodeError("Expecting value", text, stop.value) from None
         rows.append(row)
@@ -103,10 +122,7 @@ def _rows(text: str, at: int) -> Iterator[tuple[list[Any], int]]:
             at += 2
         else:
             closed, at = _delimiter(text, at, "]")
-        if len(rows) == _PIECE and not closed:
-            yield rows, at
-            rows = []
-    yield rows, at
+    return rows, at, closed
 
 
 def _delimiter(text: str, at: int, closing: str) -> tuple[bool, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from etl.formats.coco_numbers import is_id, whole
+from etl.formats.coco_repeats import Repeated, bad_entry
 from etl.formats.labels import BadBox
 from etl.formats.text import excerpt
 
@@ -26,6 +27,9 @@ def read_images(rows: Iterable[Any], start: int) -> tuple[list[ImageRow], list[B
     """Return the usable image entries, and the others; `start` is the number of the first one in its list."""
     found, bad = [], []
     for number, row in enumerate(rows, start):
+        if isinstance(row, Repeated):
+            bad.append(bad_entry(row, f"images[{number}]"))
+            continue
         name = _file_name(row) if isinstance(row, dict) else None
         if name is None or not is_id(row.get("id")):
             place = f"images[{number}]"

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.boxes import XYXY
+from etl.formats import coco_repeats
 from etl.formats.coco_categories import read_categories
 from etl.formats.coco_columns import Annotations, Ints
 from etl.formats.coco_content import Content
@@ -38,6 +39,7 @@ class Document:
     bad: list[tuple[int, BadBox, bool]] = field(default_factory=list)  # entry, reason, whether it is the image's
     categories: Mapping[Any, str] = field(default_factory=dict)  # declared, by id
     root: str | None = None  # the category that is the supercategory of all others
+    bad_categories: Sequence[BadBox] = ()
     ways: Mapping[str, int] = field(default_factory=dict)
     as_text: int = 0
     is_keypoints: bool = False
@@ -53,6 +55,7 @@ def join(file: str, content: Content, index: ImageIndex, rules: NameRules, names
     rows = content.images
     matches = match_names(file, (row.name for row in rows), index, rules)
     document = Document(file, categories=declared.names, root=declared.root, ways=Counter(matches.ways.values()))
+    document.bad_categories = declared.bad
     document.is_keypoints = annotations.kinds["keypoints"] > 0
     entry_of_id = _add_entries(document, rows, matches)
     _reject_missing(document, matches, index, rules)
@@ -123,10 +126,11 @@ def _join_annotations(
     document.box_entry, document.box_image = entry[kept], image[kept]
     document.as_text = annotations.as_text + int((loose_images[image] | loose_categories[category])[kept].sum())
     ids = annotations.source_ids()
+    unclear = {number: bad for number, bad in annotations.bad if bad.reason == coco_repeats.REASON}
     for number in np.flatnonzero(lost).tolist():
         code = image[number]
         names = [document.entries[n]["name"] for n in entries_of.get(image_keys[code], ())]
-        bad = _lost_image(annotations.image_ids[code], names, ids[number].as_py())
+        bad = unclear.get(number) or _lost_image(annotations.image_ids[code], names, ids[number].as_py())
         document.bad.append((int(entry[number]), bad, False))
     document.bad += [(int(entry[number]), bad, False) for number, bad in annotations.bad if not lost[number]]
     for number in numbers[~keep & ~lost[numbers]].tolist():

@@ -69,6 +69,10 @@ def _read_coco(
     expected = "lists 'images' and 'annotations', as COCO has them"
     unread = [row for row in read.skipped if row.holds_boxes]
     rejects += [reject("file", row.file, "unread_label", row.reason, expected) for row in unread]
+    rejects += [
+        reject("file", f"{file}: {bad.source_id}", bad.reason, bad.found, bad.expected)
+        for file, bad in read.bad_categories
+    ]
     guesses = tuple(sorted(GUESS_OF[way] for way in read.ways if way in GUESS_OF))
     of_files = coco.images_of_files(read.labels)
     return DatasetLabels(
