@@ -64,7 +64,7 @@ bench: install
 fuzz: install
 	$(VENV)/bin/python -W ignore -m tests.fuzz.run $(FUZZ)
 
-# Faults in builds: CHAOS="--seed 2 --runs 500 --share 1/2"; run it again to go on after an interruption.
+# Faults in builds, with --target training or hosts in others: CHAOS="--seed 2 --runs 500 --share 1/2"; run it again to go on after an interruption.
 chaos: install
 	$(VENV)/bin/python -m tests.chaos.run $(CHAOS)
 

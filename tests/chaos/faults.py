@@ -1,4 +1,4 @@
-"""What is done to a running build: kills, signals, full disks, jumps of the clock, changes of the source."""
+"""What is done to a running command: kills, signals, full disks, jumps of the clock, changes of the source."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -20,41 +22,47 @@ FAKETIME = os.environ.get("SPECK_FAKETIME") or next(
 )  # of the package libfaketime
 JUMPS = (-86400, -3600, -90, 90, 3600, 86400)  # seconds
 
-Injection = Callable[[subprocess.Popen[bytes], random.Random], None]
+Process = subprocess.Popen[bytes]
+Injection = Callable[[Process, random.Random], None]
 
 
-def kill_build(process: subprocess.Popen[bytes], _: random.Random) -> None:
+def kill_build(process: Process, _: random.Random) -> None:
     """Kill the build and every process of it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def kill_worker(process: subprocess.Popen[bytes], rng: random.Random) -> None:
+def kill_worker(process: Process, rng: random.Random) -> None:
     """Kill one of the processes that the build started, its scheduler apart, which is in the build's own."""
     with contextlib.suppress(psutil.NoSuchProcess):
         if started := psutil.Process(process.pid).children(recursive=True):
             rng.choice(started).kill()
 
 
-def terminate(process: subprocess.Popen[bytes], _: random.Random) -> None:
+def terminate(process: Process, _: random.Random) -> None:
     """Send SIGTERM to the build."""
     process.terminate()
 
 
-def interrupt(process: subprocess.Popen[bytes], _: random.Random) -> None:
+def interrupt(process: Process, _: random.Random) -> None:
     """Send SIGINT to the build and all its processes, as Ctrl-C does."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
 
 
-def suspend(process: subprocess.Popen[bytes], rng: random.Random) -> None:
+def suspend(process: Process, rng: random.Random) -> None:
     """Stop a process of the build for a moment."""
     with contextlib.suppress(psutil.NoSuchProcess):
         one = rng.choice([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])
         one.suspend()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.5, 3))
+        wait(process, rng.uniform(0.5, 3))
         one.resume()
+
+
+def wait(process: Process, seconds: float) -> None:
+    """Wait until a process has ended, at most so many seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
 
 
 SIGNALS: dict[str, Injection] = {
@@ -80,7 +88,7 @@ class Clock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }  # fmt: skip
 
-    def jump(self, _: subprocess.Popen[bytes], rng: random.Random) -> None:
+    def jump(self, _: Process, rng: random.Random) -> None:
         """Set the clock forward or back."""
         self._file.write_text(f"{rng.choice(JUMPS):+d}")
 
@@ -93,7 +101,7 @@ class FullDisk:
         folder.mkdir(parents=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
 
-    def fill(self, _: subprocess.Popen[bytes], rng: random.Random) -> None:
+    def fill(self, _: Process, rng: random.Random) -> None:
         """Leave from nothing to 300 kB."""
         free = shutil.disk_usage(self.folder).free - rng.choice([0, 4096, 60_000, 300_000])
         with contextlib.suppress(OSError), (self.folder / "filler").open("wb") as file:
@@ -106,6 +114,61 @@ class FullDisk:
     def close(self) -> None:
         """Unmount it."""
         subprocess.run(["umount", str(self.folder)], check=True)
+
+
+def injection(kind: str, disk: FullDisk | None, clock: Clock | None) -> Injection:
+    """Return what a fault of this kind does; nothing, if it is one of the surroundings from the start."""
+    if kind in SIGNALS:
+        return SIGNALS[kind]
+    if kind == "full disk" and disk is not None:
+        return disk.fill
+    if kind == "clock jump" and clock is not None:
+        return clock.jump
+    return lambda *_: None
+
+
+class Disturbed(NamedTuple):
+    """What came of a disturbed command."""
+
+    code: int | None  # None: it did not end
+    struck: int  # faults that struck before it had ended
+
+
+def run_disturbed(
+    line: Sequence[str],
+    environ: Mapping[str, str],
+    log: Path,
+    strikes: Sequence[tuple[float, Injection]],
+    rng: random.Random,
+    most_seconds: float,
+    sign: str = "",
+) -> Disturbed:
+    """Run a command and strike it, each time after so many seconds; return what came of it.
+
+    The first seconds count from the moment at which the log has this sign.
+    """
+    struck = 0
+    with log.open("ab") as output:
+        start = output.tell()
+        process = subprocess.Popen(line, env=os.environ | environ, stdout=output, stderr=output, start_new_session=True)
+        try:
+            deadline = time.monotonic() + most_seconds
+            while sign.encode() not in log.read_bytes()[start:] and process.poll() is None:
+                if time.monotonic() > deadline:
+                    return Disturbed(None, struck)
+                time.sleep(0.05)
+            for moment, strike in strikes:
+                try:
+                    process.wait(moment)
+                except subprocess.TimeoutExpired:
+                    strike(process, rng)
+                    struck += 1
+            return Disturbed(process.wait(most_seconds), struck)
+        except subprocess.TimeoutExpired:
+            return Disturbed(None, struck)
+        finally:
+            kill_build(process, rng)
+            process.wait()
 
 
 def change_source(dataset: Dataset, rng: random.Random) -> None:

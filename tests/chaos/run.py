@@ -1,9 +1,10 @@
-"""`make chaos`: disturb builds at random moments, and check that an undisturbed one then publishes what it must.
+"""`make chaos`: disturb builds or trainings at random moments, and check that an undisturbed one then ends right.
 
 A run follows from seed and number, up to the moments at which the machine gets to it. Every outcome is a line of
 outcomes.jsonl; the same command goes on after the last one.
 
     python -m tests.chaos.run --seed 1 --runs 500 --share 1/4 --out build/chaos
+    python -m tests.chaos.run --seed 1 --target training --runs 60
     python -m tests.chaos.run --seed 1 --only 17
 """
 
@@ -17,18 +18,67 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import builds, faults
+from tests.chaos import builds, faults, outcome
 from tests.etl import seaweedfs
 from tests.etl.conftest import BUCKET, s3_client
 from tests.fuzz.run import share_of
 
+Play = Callable[[int, int, Path, tuple[str, ...], str | None], outcome.Outcome]
 
-def possible_kinds() -> tuple[str, ...]:
+
+@contextmanager
+def prepare_builds() -> Iterator[Play]:
+    """Yield what plays a run on builds."""
+    yield lambda *arguments: builds.Run(*arguments).play()
+
+
+@contextmanager
+def prepare_trainings() -> Iterator[Play]:
+    """Yield what plays a run on a training."""
+    from tests.chaos.trainings import Trainings
+
+    with tempfile.TemporaryDirectory(prefix="speck-chaos-") as folder:
+        yield Trainings(Path(folder)).play
+
+
+def kinds_of_trainings() -> tuple[str, ...]:
+    """Return the faults of trainings."""
+    from tests.chaos import trainings
+
+    return trainings.KINDS
+
+
+@contextmanager
+def prepare_hosts() -> Iterator[Play]:
+    """Yield what plays a run on hosts apart."""
+    from tests.chaos import apart
+
+    with tempfile.TemporaryDirectory(prefix="speck-weed-") as folder, apart.prepare(Path(folder)) as hosts:
+        yield hosts.play
+
+
+def kinds_of_hosts() -> tuple[str, ...]:
+    """Return the faults of hosts apart."""
+    from tests.chaos import apart
+
+    if (reason := apart.missing()) is not None:
+        raise SystemExit(f"no hosts apart: {reason}")
+    return apart.KINDS
+
+
+TARGETS: dict[str, tuple[Callable[[], tuple[str, ...]], Callable[[], AbstractContextManager[Play]]]] = {
+    "builds": (lambda: builds.KINDS, prepare_builds),
+    "hosts": (kinds_of_hosts, prepare_hosts),
+    "training": (kinds_of_trainings, prepare_trainings),
+}
+
+
+def possible_kinds(target: str) -> tuple[str, ...]:
     """Return the faults that this machine allows: full disks need root, clock jumps libfaketime, S3 SeaweedFS."""
     missing = set()
     if os.geteuid() != 0:
@@ -37,7 +87,7 @@ def possible_kinds() -> tuple[str, ...]:
         missing.add("clock jump")
     if seaweedfs.WEED is None:
         missing.add("S3")
-    return tuple(kind for kind in builds.KINDS if kind not in missing)
+    return tuple(kind for kind in TARGETS[target][0]() if kind not in missing)
 
 
 @contextmanager
@@ -53,32 +103,35 @@ def s3_server(kinds: tuple[str, ...]) -> Iterator[str | None]:
         yield address
 
 
-def play(seed: int, numbers: list[int], kinds: tuple[str, ...], file: Path, until: float) -> list[dict[str, Any]]:
+def play(
+    target: str, seed: int, numbers: list[int], kinds: tuple[str, ...], file: Path, until: float
+) -> list[dict[str, Any]]:
     """Play the runs that the file of outcomes does not have, until a moment; return the outcomes of all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     outcomes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {outcome["number"] for outcome in outcomes}
-    with s3_server(kinds) as s3:
+    done = {values["number"] for values in outcomes}
+    with s3_server(kinds) as s3, TARGETS[target][1]() as play_one:
         for number in numbers:
             if number in done or time.monotonic() > until:
                 continue
             with tempfile.TemporaryDirectory(prefix="speck-chaos-") as folder:
-                outcome = builds.Run(seed, number, Path(folder), kinds, s3).play().to_dict()
-            outcomes.append(outcome)
+                values = play_one(seed, number, Path(folder), kinds, s3).to_dict()
+            outcomes.append(values)
             with file.open("a") as lines:
-                lines.write(json.dumps(outcome) + "\n")
-            print(number, ", ".join(outcome["faults"]), outcome["exits"], *outcome["problems"], flush=True)
+                lines.write(json.dumps(values) + "\n")
+            print(number, ", ".join(values["faults"]), values["exits"], *values["problems"], flush=True)
     return outcomes
 
 
 def summary(outcomes: list[dict[str, Any]]) -> str:
     """Return the outcomes as Markdown: runs and problems by fault, exit codes, recovery times."""
-    rows = [f"| {kind} | {n['runs']} | {n['problems']} |" for kind, n in sorted(builds.count(outcomes).items())]
-    times = sorted(outcome["recovery"] for outcome in outcomes) or [0.0]
-    exits = Counter(code for outcome in outcomes for code in outcome["exits"])
+    rows = [f"| {kind} | {n['runs']} | {n['problems']} |" for kind, n in sorted(outcome.count(outcomes).items())]
+    times = sorted(values["recovery"] for values in outcomes) or [0.0]
+    exits = Counter(code for values in outcomes for code in values["exits"])
     return "\n".join([
         "| fault | runs | problems |", "| --- | --- | --- |", *rows,
-        f"{len(outcomes)} runs; exit codes of disturbed builds: {dict(sorted(exits.items()))}; "
+        f"{len(outcomes)} runs; faults that struck a running command: {sum(values['struck'] for values in outcomes)}; "
+        f"exit codes of disturbed commands: {dict(sorted(exits.items()))}; "
         f"recovery: median {statistics.median(times):.1f} s, longest {times[-1]:.1f} s",
     ])  # fmt: skip
 
@@ -91,18 +144,20 @@ def main() -> int:
     parser.add_argument("--share", default="1/1", metavar="I/N")
     parser.add_argument("--minutes", type=float, default=600.0, help="stop after this time; run again to go on")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"))
-    parser.add_argument("--kinds", help="faults with commas between them", default=",".join(possible_kinds()))
+    parser.add_argument("--target", choices=TARGETS, default="builds")
+    parser.add_argument("--kinds", help="faults with commas between them; by default all that this machine allows")
     parser.add_argument("--only", type=int, help="the number of one run")
     options = parser.parse_args()
     logging.getLogger("speck").setLevel(logging.ERROR)
-    file = options.out / f"{options.seed}-{options.share.replace('/', '-of-')}" / "outcomes.jsonl"
+    name = "" if options.target == "builds" else f"{options.target}-"
+    file = options.out / f"{name}{options.seed}-{options.share.replace('/', '-of-')}" / "outcomes.jsonl"
     numbers = share_of(options.runs, options.share) if options.only is None else [options.only]
     if options.only is not None:
         file = Path(tempfile.mkdtemp(prefix="speck-chaos-only-")) / "outcomes.jsonl"
-    kinds = tuple(options.kinds.split(","))
-    outcomes = play(options.seed, numbers, kinds, file, time.monotonic() + 60 * options.minutes)
+    kinds = tuple(options.kinds.split(",")) if options.kinds else possible_kinds(options.target)
+    outcomes = play(options.target, options.seed, numbers, kinds, file, time.monotonic() + 60 * options.minutes)
     print(summary(outcomes), f"outcomes: {file}", sep="\n")
-    return int(any(outcome["problems"] for outcome in outcomes))
+    return int(any(values["problems"] for values in outcomes))
 
 
 if __name__ == "__main__":

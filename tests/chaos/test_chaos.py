@@ -1,4 +1,4 @@
-"""Builds that are killed, starved, misled and cut off leave nothing wrong; `make chaos` disturbs many more."""
+"""Builds and trainings that are killed, starved, misled and cut off leave nothing wrong; `make chaos` disturbs more."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from threading import Thread
 
 import pytest
 
-from tests.chaos import builds, faults, proxy, run, truth
+from tests.chaos import apart, builds, faults, outcome, proxy, run, truth
 from tests.etl.conftest import Dataset, H, W
 
-SEED, SECONDS = 3, 75
+SEED = 3
 
 
 def grown(folder: Path) -> Dataset:
@@ -116,14 +116,18 @@ def test_a_change_of_the_source_follows_from_its_random_numbers(tmp_path: Path) 
 
 def test_problems_are_counted_by_fault() -> None:
     outcomes = [{"faults": ["S3", "SIGTERM"], "problems": ["x"]}, {"faults": ["S3"], "problems": []}]
-    assert builds.count(outcomes) == {"S3": Counter(runs=2, problems=1), "SIGTERM": Counter(runs=1, problems=1)}
+    assert outcome.count(outcomes) == {"S3": Counter(runs=2, problems=1), "SIGTERM": Counter(runs=1, problems=1)}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_disturbed_builds_leave_nothing_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "seconds"), [("builds", 75), ("training", 40), ("hosts", 20)])
+def test_what_was_disturbed_leaves_nothing_wrong(target: str, seconds: float, tmp_path: Path) -> None:
+    if target == "hosts" and (reason := apart.missing()):
+        pytest.skip(f"no hosts apart: {reason}")
     outcomes = run.play(
-        SEED, list(range(100)), run.possible_kinds(), tmp_path / "outcomes.jsonl", time.monotonic() + SECONDS
-    )
-    assert [outcome["problems"] for outcome in outcomes if outcome["problems"]] == []
+        target, SEED, list(range(100)), run.possible_kinds(target), tmp_path / "outcomes.jsonl",
+        time.monotonic() + seconds,
+    )  # fmt: skip
+    assert [values["problems"] for values in outcomes if values["problems"]] == []
     assert len(outcomes) == len([json.loads(line) for line in (tmp_path / "outcomes.jsonl").open()]) > 0

@@ -17,12 +17,12 @@ WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PA
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
+def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """Yield the address of a SeaweedFS on free ports of this machine, which keeps its files in a folder."""
     services = ("master", "volume", "filer", "s3")
-    ports = free_ports(2 * len(services))
-    address = f"http://127.0.0.1:{ports[-2]}"
-    line = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    ports = free_ports(2 * len(services), host)
+    address = f"http://{host}:{ports[-2]}"
+    line = [str(WEED), "server", f"-dir={folder}", f"-ip={host}", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     line += ["-volume.max=0", "-master.volumePreallocate=false", "-master.telemetry=false"]
     line += ["-master.volumeSizeLimitMB=64"]  # by default a volume counts as 30 GB, which does not fit a small disk
     line += [f"-{name}.localSocket={folder}/{name}.sock" for name in ("filer", "s3")]
@@ -41,12 +41,12 @@ def serve(folder: Path) -> Iterator[str]:
                     socket_left.unlink()
 
 
-def free_ports(number: int) -> list[int]:
-    """Return ports of this machine on which nobody listens."""
+def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
+    """Return ports of an address of this machine on which nobody listens."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
         return [probe.getsockname()[1] for probe in probes]
 
 

@@ -1,0 +1,168 @@
+"""One run of chaos on hosts apart: scheduler, workers and build share a network and an S3, no disk."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etl.config import Config, load
+from etl.storage import store
+from tests.chaos import faults, network
+from tests.chaos.builds import build_undisturbed, check_build
+from tests.chaos.outcome import Outcome
+from tests.etl import seaweedfs
+from tests.etl.conftest import BUCKET, Dataset, s3_client
+
+KINDS = (
+    "cut worker", "cut scheduler", "cut build", "restart scheduler", "kill worker", "fill worker's disk", "kill build",
+    "source change",
+)  # fmt: skip
+_SECONDS = 300.0  # that a build may take
+_TYPICAL = 4.0  # seconds within which faults strike, most often counted from when the workers are at work
+_AT_WORK = "Dask dashboard"
+_CUTS = (1.0, 5.0, 20.0, 60.0)  # seconds
+_PORT = 8786
+
+
+def missing() -> str | None:
+    """Return why this machine cannot have hosts apart with a store on S3, None if it can."""
+    return "SeaweedFS is not installed" if seaweedfs.WEED is None else network.missing()
+
+
+class Hosts:
+    """The hosts of a share, and the S3 that all of them reach."""
+
+    def __init__(self, here: list[network.Host]) -> None:
+        self.scheduler, self.builder, *self.workers = here
+
+    def play(self, seed: int, number: int, folder: Path, kinds: tuple[str, ...], _: str | None) -> Outcome:
+        """Play one run in an empty folder."""
+        return Run(self, seed, number, folder, kinds).play()
+
+
+@contextmanager
+def prepare(folder: Path) -> Iterator[Hosts]:
+    """Yield four hosts that do not see the folder of temporary files, and start the S3."""
+    with (
+        network.hosts(4, folder.parent) as (address, here),
+        seaweedfs.serve(folder, address) as s3,
+        s3_client(s3) as client,
+    ):
+        client.create_bucket(Bucket=BUCKET)
+        yield Hosts(here)
+
+
+class Run:
+    """The dataset, the store and the faults of one run; all follow from seed and number."""
+
+    def __init__(self, hosts: Hosts, seed: int, number: int, folder: Path, kinds: tuple[str, ...]) -> None:
+        self._rng = random.Random(f"apart/{seed}/{number}")
+        chosen = [kinds[number % len(kinds)]]
+        if self._rng.random() < 0.4:
+            chosen.append(self._rng.choice(kinds))
+        self.outcome = Outcome(number, chosen)
+        self._hosts, self._folder = hosts, folder
+        self._space = f"s3://{BUCKET}/{folder.name}"
+        self._dataset = Dataset(folder / "data")
+        for image in range(12):
+            self._dataset.put(f"{chr(97 + image)}{number}_5", Dataset.boxes(100 * number + image), 100 * number + image)
+        self._delivered: dict[str, bytes] = {}
+
+    def play(self) -> Outcome:
+        """Disturb a build, make one undisturbed on this machine, and check what must hold."""
+        self._deliver()
+        config = self._write_config("d", f"{self._space}/store", f"{self._space}/data")
+        whole = self._write_config("whole", str(self._folder / "whole"), f"{self._space}/data")
+        for each in (config, whole):  # the plan is that of the first build
+            build_undisturbed(self.outcome, each)
+        self._change_source()
+        self._disturb()
+        start = time.monotonic()
+        last = build_undisturbed(self.outcome, config)
+        self.outcome.recovery = round(time.monotonic() - start, 2)
+        build_undisturbed(self.outcome, whole)
+        if last:
+            check_build(self.outcome, config, whole.home, self._dataset)
+        return self.outcome
+
+    def _disturb(self) -> None:
+        hosts, services = self._hosts, self._start_services()
+        options = ["--scheduler", f"tcp://{hosts.scheduler.address}:{_PORT}", "--json"]
+        text = (self._folder / "d.yaml").read_text()
+        write = f"import pathlib, sys; pathlib.Path('d.yaml').write_text({text!r}); from train.cli import app; app()"
+        line = hosts.builder.line([sys.executable, "-c", write, "build", "d.yaml", *options])
+        strikes = [(self._rng.uniform(0, _TYPICAL), self._strike(kind, services)) for kind in self.outcome.faults]
+        sign = self._rng.choice([_AT_WORK, _AT_WORK, _AT_WORK, ""])
+        try:
+            log = self._folder / "build.log"
+            disturbed = faults.run_disturbed(line, environ(), log, strikes, self._rng, _SECONDS, sign)
+        finally:
+            for service in services.values():
+                service.end()
+            for host in (hosts.scheduler, hosts.builder, *hosts.workers):
+                host.join()
+        self.outcome.add("speck build", disturbed)
+
+    def _start_services(self) -> dict[str, network.Service]:
+        """Start the scheduler and the workers."""
+        hosts, dask = self._hosts, [sys.executable, "-P", "-m", "dask"]
+        address = hosts.scheduler.address
+        lines = {
+            "scheduler": (hosts.scheduler, ["scheduler", "--host", address, "--port", str(_PORT), "--no-dashboard"])
+        }
+        for number, host in enumerate(hosts.workers, 1):
+            options = [f"tcp://{address}:{_PORT}", "--host", host.address, "--nthreads", "1", "--no-dashboard"]
+            lines[f"worker {number}"] = (host, ["worker", *options])
+        return {
+            name: network.Service(host, [*dask, *words], environ(), self._folder / f"{name}.log")
+            for name, (host, words) in lines.items()
+        }
+
+    def _strike(self, kind: str, services: dict[str, network.Service]) -> faults.Injection:
+        worker = services[self._rng.choice(["worker 1", "worker 2"])]
+        seconds = self._rng.choice(_CUTS)
+        cut = {"cut worker": worker.host, "cut scheduler": self._hosts.scheduler, "cut build": self._hosts.builder}
+        if kind in cut:
+            return lambda process, _: self._cut(cut[kind], process, seconds)
+        actions = {
+            "restart scheduler": services["scheduler"].kill, "kill worker": worker.kill,
+            "fill worker's disk": worker.fill_disk, "source change": self._change_source,
+        }  # fmt: skip
+        return faults.kill_build if kind == "kill build" else lambda *_: actions[kind]()
+
+    @staticmethod
+    def _cut(host: network.Host, process: faults.Process, seconds: float) -> None:
+        host.cut()
+        faults.wait(process, seconds)
+        host.join()
+
+    def _change_source(self) -> None:
+        faults.change_source(self._dataset, self._rng)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Let the bucket hold what the folder holds."""
+        files = {path.name: path.read_bytes() for path in self._dataset.folder.iterdir()}
+        for name in self._delivered.keys() - files.keys():
+            store.delete(f"{self._space}/data/{name}")
+        for name, content in files.items():
+            if self._delivered.get(name) != content:
+                store.write_bytes(f"{self._space}/data/{name}", content)
+        self._delivered = files
+
+    def _write_config(self, name: str, uri: str, images: str) -> Config:
+        path = self._folder / f"{name}.yaml"
+        path.write_text(
+            f"name: grown\nstore: {uri}\nsource: {{format: yolo, images: '{images}', categories: [car, bus], "
+            "max_rejects: 1.0}\ntile: {size: 64, scales: [1.0]}\nshard: {max_mb: 0.12}\n"
+        )
+        return load(path)
+
+
+def environ() -> dict[str, str]:
+    """Return the variables of the processes of all hosts."""
+    return {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
