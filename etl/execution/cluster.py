@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import socket
 import sys
 import threading
 import time
@@ -19,12 +18,11 @@ from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from etl import credentials
 from etl.credentials import Credentials
 from etl.errors import ConfigError, TaskError
-from etl.execution import interrupt, progress
+from etl.execution import interrupt, progress, scheduler_address
 from etl.execution.code_version import CODE, code_version, differences
 from etl.execution.process import Command, CommandResult
 
@@ -41,7 +39,6 @@ _PROFILE = {
     "distributed.worker.profile.interval": "100ms",
     "distributed.worker.profile.cycle": "60s",  # a worker keeps the profiles of an hour's cycles
 }
-_CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.5  # between two checks for cancellation
 _LAST_LINES_SECONDS = 5.0  # lines are events, which can arrive after the result
 
@@ -300,6 +297,7 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
 
     with ExitStack() as stack:
         if address is None:
+            scheduler_address.check_local()
             stack.enter_context(dask.config.set(_PROFILE))
             stack.enter_context(_hide_main())
             count = workers if workers is not None else os.cpu_count() or 1
@@ -312,14 +310,14 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
                 )
             )
         else:
-            _check_reachable(address)
+            scheduler_address.check(address)
             target = address
         try:
             client = stack.enter_context(Client(target, timeout="20s", set_as_default=False))
         except ValueError as error:  # an unknown protocol, such as the http of the dashboard
             raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786") from error
-        except (OSError, TypeError) as error:  # TLS: no certificate, one of another authority, or an address without it
-            reason = " ".join(str(error).split())
+        except OSError as error:  # TLS: a certificate of another authority, or only one side has TLS
+            reason = " ".join(str(error).split()) or str(error.__cause__)
             raise TaskError(f"the Dask scheduler at {address} does not let this client in: {reason}") from error
         log.info("Dask dashboard: %s", client.dashboard_link)
         if report is not None:
@@ -382,18 +380,3 @@ def _hide_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _check_reachable(address: str) -> None:
-    """Raise TaskError if nothing listens at the address; the Dask client would log a traceback."""
-    url = urlsplit(address)
-    try:
-        host, port = url.hostname, url.port
-    except ValueError:
-        host, port = None, None
-    if host is None or port is None:
-        raise ConfigError("", "scheduler", repr(address), "an address such as tcp://127.0.0.1:8786")
-    try:
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise TaskError(f"no Dask scheduler answers at {address}: {error}") from error
