@@ -88,7 +88,7 @@ def test_every_service_that_goes_on_has_a_health_check_and_is_started_again(serv
 
 
 def test_a_service_that_runs_to_its_end_is_not_started_again(services):
-    assert run_to_their_end(services) == {"bucket", "setup"}
+    assert run_to_their_end(services) == {"bucket", "certificates", "setup"}
     for name in run_to_their_end(services):
         assert (services[name]["restart"], services[name]["healthcheck"]) == ("no", {"disable": True})
 
@@ -175,6 +175,37 @@ def test_workers_see_data_and_dataset_files_where_airflow_does_and_no_one_writes
     assert all(entry.endswith(":ro") for entries in mounted.values() for entry in entries)
     for key in ("SPECK_STORE", "SPECK_DATA", "SPECK_DATASETS", "AWS_ENDPOINT_URL"):
         assert services["dask-worker"]["environment"][key] == services["scheduler"]["environment"][key]
+
+
+def talks_to_dask(service):
+    """Return whether a service starts a part of Dask, or has the address of its scheduler."""
+    return service.get("command", [""])[0] == "dask" or "SPECK_SCHEDULER" in service.get("environment", {})
+
+
+def test_dask_is_spoken_to_over_tls_only(services):
+    talking = {name: service for name, service in services.items() if talks_to_dask(service)}
+    assert {"dask-scheduler", "dask-worker", "dask-trainer", "scheduler"} <= talking.keys()
+    for name, service in talking.items():
+        variables = service["environment"]
+        assert variables["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True", name
+        named = {variables[f"DASK_DISTRIBUTED__COMM__TLS__{role}__CERT"] for role in ("CLIENT", "SCHEDULER", "WORKER")}
+        named.add(variables["DASK_DISTRIBUTED__COMM__TLS__CA_FILE"])
+        assert named == {"/opt/speck/certificates/ca.pem", "/opt/speck/certificates/dask.pem"}, name
+        assert "certificates:/opt/speck/certificates:ro" in service["volumes"], name
+        assert variables.get("SPECK_SCHEDULER", "tls://").startswith("tls://"), name
+    scheduler = services["dask-scheduler"]["command"]
+    assert scheduler[scheduler.index("--protocol") + 1] == "tls"
+    assert "tcp://" not in (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+
+
+def test_certificates_exist_before_dask_starts_and_one_service_alone_can_change_them(services):
+    wait = services["dask-scheduler"]["depends_on"]["certificates"]
+    assert wait["condition"] == "service_completed_successfully"
+    assert services["certificates"]["command"][1:] == ["/opt/speck/docker/certificates.py", "/opt/speck/certificates"]
+    mounts = {(name, entry) for name, service in services.items() for entry in service.get("volumes", ())}
+    writing = {name for name, entry in mounts if entry == "certificates:/opt/speck/certificates"}
+    assert writing == {"certificates"}
+    assert services["certificates"]["environment"] == {}  # it needs no secret
 
 
 def test_only_the_web_page_is_published_and_only_to_this_host(services):

@@ -90,6 +90,14 @@ def test_every_image_that_is_run_is_not_run_as_root():
         assert re.findall(r"^USER (.+)$", stages()[name], re.MULTILINE) == ["50000:0"]
 
 
+def test_the_folder_of_certificates_is_empty_and_belongs_to_the_user_of_the_images():
+    folders = re.findall(
+        r"install --directory --owner speck --group root --mode 775 (.+?)\s*\\$", stages()["base"], re.M
+    )
+    assert folders == ["/opt/airflow/logs /opt/speck/certificates"]  # a new volume takes over owner and mode
+    assert DOCKERFILE.count("/opt/speck/certificates") == 1
+
+
 def test_all_images_cut_tiles_alike_and_speak_with_the_same_dask_and_store():
     (apt,) = re.findall(r"^RUN (.*?)\n(?=\S)", stages()["base"], re.MULTILINE | re.DOTALL)[:1]
     assert apt.startswith('if [ "$(dpkg --print-architecture)" != amd64 ]')  # on x86-64 a wheel has it

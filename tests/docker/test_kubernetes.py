@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 KUBERNETES = Path(__file__).resolve().parents[2] / "docker" / "kubernetes"
+CERTIFICATES = "/opt/speck/certificates"
 DASK = ("dask-cluster.yaml", "dask-autoscaler.yaml", "dask-trainer.yaml")
 SCHEMAS = {"values.yaml": "airflow-values"} | dict.fromkeys(DASK, "dask")
 
@@ -97,6 +98,7 @@ def test_airflow_and_dask_work_on_the_same_store_and_data_and_on_every_variable_
     airflow = environment(values["env"])
     for name in ("worker", "trainer"):
         theirs = environment(dask[name]["env"])
+        assert dask[name]["args"][2] == airflow["SPECK_SCHEDULER"]
         assert {key: value for key, value in theirs.items() if key in airflow} == {
             key: value for key, value in airflow.items() if key != "SPECK_SCHEDULER"
         }
@@ -120,10 +122,27 @@ def test_secrets_are_named_and_never_written_out(dask):
 
 
 def test_workers_and_trainer_have_the_commands_of_the_compose_file(services, dask):
-    of_the_host = re.compile(r"tcp://|--name|--dashboard-address")
+    of_the_host = re.compile(r"tls://|--name|--dashboard-address")
     for name in ("worker", "trainer"):
         here = [part for part in dask[name]["args"] if not of_the_host.match(part)]
         assert here == [part for part in services[f"dask-{name}"]["command"] if not of_the_host.match(part)]
+
+
+def test_every_pod_that_uses_dask_does_it_over_tls_with_the_certificates_of_a_secret(services, dask):
+    tls = {name: value for name, value in services["dask-scheduler"]["environment"].items() if "__COMM__" in name}
+    pods = [read("dask-cluster.yaml")["spec"][part]["spec"] for part in ("scheduler", "worker")]
+    pods.append(read("dask-trainer.yaml")["spec"]["worker"]["spec"])
+    for holder in (*dask.values(), read("values.yaml")):
+        assert environment(holder["env"]).items() >= tls.items()
+        mounted = {mount["name"]: mount for mount in holder["volumeMounts"]}
+        assert (mounted["certificates"]["mountPath"], mounted["certificates"]["readOnly"]) == (CERTIFICATES, True)
+    for holder in (*pods, read("values.yaml")):
+        volumes = {volume["name"]: volume for volume in holder["volumes"]}
+        assert volumes["certificates"]["secret"] == {"secretName": "speck-dask", "defaultMode": 0o440}
+    assert "--protocol=tls" in dask["scheduler"]["args"]
+    assert not [name for name in SCHEMAS if "tcp://" in (KUBERNETES / name).read_text(encoding="utf-8")]
+    readme = (KUBERNETES.parent / "README.md").read_text(encoding="utf-8")
+    assert "kubectl create secret generic speck-dask --from-file=" in readme
 
 
 def test_the_trainer_and_it_alone_has_a_gpu_and_shared_memory(dask):
@@ -133,8 +152,7 @@ def test_the_trainer_and_it_alone_has_a_gpu_and_shared_memory(dask):
 
 
 def test_the_scheduler_keeps_the_trainer_from_the_autoscaler(services, dask):
-    preload = dask["scheduler"]["args"][dask["scheduler"]["args"].index("--preload") + 1]
-    assert preload == "/opt/speck/docker/keep_trainer.py"
+    assert "--preload=/opt/speck/docker/keep_trainer.py" in dask["scheduler"]["args"]
     assert "COPY docker/keep_trainer.py docker/keep_trainer.py" in (KUBERNETES.parent / "Dockerfile").read_text("utf-8")
 
 
@@ -142,5 +160,5 @@ def test_the_autoscaler_and_the_trainer_belong_to_the_cluster_that_airflow_talks
     name = read("dask-cluster.yaml")["metadata"]["name"]
     assert {read(file)["spec"]["cluster"] for file in ("dask-autoscaler.yaml", "dask-trainer.yaml")} == {name}
     scheduler = environment(read("values.yaml")["env"])["SPECK_SCHEDULER"]
-    assert scheduler == f"tcp://{name}-scheduler:8786"  # as the operator names the service
+    assert scheduler == f"tls://{name}-scheduler:8786"  # as the operator names the service
     assert name != "speck"  # the release of the chart has a speck-scheduler of its own
