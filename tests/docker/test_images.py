@@ -28,7 +28,7 @@ def stages():
 
 
 def extras(stage):
-    (found,) = re.findall(r"'\.\[([\w,]+)\]'", stages()[stage])
+    (found,) = re.findall(r"'/project\[([\w,]+)\]'", stages()[stage])
     return set(found.split(","))
 
 
@@ -64,7 +64,16 @@ def test_the_base_image_is_pinned_and_one_that_the_package_runs_on():
 def test_pip_installs_nothing_but_under_the_constraints():
     runs = [run for run in re.split(r"^(?=[A-Z]+ )", DOCKERFILE, flags=re.MULTILINE) if "pip install" in run]
     assert len(runs) == 6
-    assert all("pip install -c constraints.txt" in run and run.count("pip install") == 1 for run in runs)
+    assert all(re.findall("pip install (-c /project/constraints.txt|--no-deps)", run) for run in runs)
+    assert all(run.count("pip install") == 1 for run in runs)
+
+
+def test_what_only_the_build_needs_is_mounted_or_in_a_stage_of_its_own():
+    for name in ("base", "airflow", "fat", "worker", "gpu"):
+        copied = re.findall(r"^COPY (?!--)(.+) \S+$", stages()[name], re.MULTILINE)
+        assert all(source == "dags" or source.startswith("docker/") for line in copied for source in line.split())
+    for name in ("airflow", "worker", "gpu"):
+        assert "--mount=type=bind,from=project,source=/opt/speck,target=/project,rw" in stages()[name]
 
 
 def test_a_plain_install_crops_without_loss_on_linux_and_asks_for_no_wheel_that_does_not_exist():
