@@ -87,6 +87,12 @@ def test_every_service_that_goes_on_has_a_health_check_and_is_started_again(serv
         assert services[name]["restart"] == "unless-stopped", name
 
 
+def test_the_database_is_healthy_only_when_others_can_connect_to_it(services):
+    # At first start the image creates the database with a server that listens on its socket only, and stops it.
+    check = services["postgres"]["healthcheck"]["test"]
+    assert check[check.index("--host") + 1] == "127.0.0.1"
+
+
 def test_a_service_that_runs_to_its_end_is_not_started_again(services):
     assert run_to_their_end(services) == {"bucket", "certificates", "setup"}
     for name in run_to_their_end(services):
