@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from etl.errors import SpeckError
 from etl.snapshots.samples import ShardReader
 from train import compat
-from train.engine import checkpoint, history, loading, tracking
+from train.engine import checkpoint, clock, history, loading, tracking
 from train.engine.batch import divide_step
 from train.engine.dataset import ShardDataset
 from train.engine.precision import computes_in_float16
@@ -28,6 +28,7 @@ from train.models.half import decode_in_float32
 from train.models.losses import class_balanced_weights
 
 compat.install()
+clock.install()
 
 from ultralytics.models.yolo.detect import DetectionTrainer  # noqa: E402 - after compat.install()
 
@@ -60,7 +61,7 @@ class Trainer(DetectionTrainer):
         self._best: dict[str, torch.Tensor] = {}
         self._validated_epoch = -1
         self._validation_seconds = 0.0
-        self._last_report = 0.0  # time
+        self._last_report = -math.inf  # time
         self.batches = 0  # of all epochs
         self._batch = 0  # within the epoch, from 1
         self.seconds_before = seconds_before  # of the run until it was killed or its memory ran out
@@ -230,7 +231,7 @@ class Trainer(DetectionTrainer):
         if not (due or self.stop):
             return
         numbers = {name: getattr(self, attribute) for name, attribute in _NUMBERS.items()}
-        numbers["before"] = time.time() - self.train_time_start
+        numbers["before"] = clock.now() - self.train_time_start
         state: checkpoint.TrainingState = {
             "epoch": self.epoch,
             "epochs": self.epochs,
@@ -303,13 +304,13 @@ class Trainer(DetectionTrainer):
 
     def validate(self) -> tuple[dict[str, float], float | None]:
         """Return metrics and fitness; those of an earlier epoch if validation has used its share of the run's time."""
-        elapsed = time.time() - self.train_time_start
+        elapsed = clock.now() - self.train_time_start
         last = self.stop or self.epoch + 1 >= self.epochs
         if self._validation_seconds > _VALIDATION_SHARE * elapsed and not last:
             return self.metrics, self.fitness
-        start = time.time()
+        start = clock.now()
         metrics, fitness = super().validate()
-        self._validation_seconds += time.time() - start
+        self._validation_seconds += clock.now() - start
         self._validated_epoch = self.epoch
         log.info(
             "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
@@ -352,7 +353,7 @@ class Trainer(DetectionTrainer):
         budget = self.spec.budget
         if budget is None:
             return
-        seconds = (time.time() - self.train_time_start) / budget
+        seconds = (clock.now() - self.train_time_start) / budget
         spent = max(seconds, self.batches / (self.spec.epochs * len(self.train_loader)))
         warmup_steps = self.spec.warmup_epochs * len(self.train_loader)
         warmup = max((self.batches + 1) / max(warmup_steps, 1), spent / _WARMUP_SHARE)
@@ -371,7 +372,7 @@ class Trainer(DetectionTrainer):
 
     def _report_step(self) -> None:
         self.batches += 1
-        now = time.time()
+        now = clock.now()
         if now - self._last_report < _PROGRESS_SECONDS:
             return
         self._last_report = now
@@ -390,7 +391,7 @@ def _validation_reporter(trainer: Trainer) -> Any:
     """Return a callback that logs the progress of a long validation."""
 
     def report(validator: Any) -> None:
-        now = time.time()
+        now = clock.now()
         if now - trainer._last_report >= _PROGRESS_SECONDS:
             trainer._last_report = now
             log.info("validating: %d of %d batches", validator.batch_i + 1, len(validator.dataloader))

@@ -1,12 +1,14 @@
 """How the trainer runs: its rates, steps, samples and mosaics, epoch by epoch and against the clock."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
 
 from etl.errors import SpeckError
-from train.engine import run as engine, schedule, trainer
+from etl.storage import store
+from train.engine import clock, run as engine, schedule, trainer
 from train.models import model
 
 OPTIONS = {"optimizer": "AdamW", "lr0": 0.01, "nbs": 8, "warmup_epochs": 1}
@@ -81,17 +83,33 @@ def test_the_last_epochs_see_no_mosaics_whether_or_not_time_is_limited(published
 
 
 def test_the_last_epochs_of_a_run_that_its_time_ends_see_no_mosaics(published, tmp_path, monkeypatch, closed, config):
-    clock, report = [1e9], trainer.Trainer._report_step
-    monkeypatch.setattr("time.time", lambda: clock[0])
+    moment, report = [1e9], trainer.Trainer._report_step
+    monkeypatch.setattr(clock, "now", lambda: moment[0])
 
     def second(self):
-        clock[0] += 1
+        moment[0] += 1
         report(self)
 
     monkeypatch.setattr(trainer.Trainer, "_report_step", second)
     settings = config(tmp_path, epochs=50, max_seconds=24.5, options=CLOSING)  # of 4 s each, 7 fit
     assert engine.train(settings, published())["epochs"] == 7
     assert closed == [5]
+
+
+@pytest.mark.parametrize("jump", [86_400, -86_400])
+def test_a_change_of_the_system_time_neither_ends_nor_prolongs_a_run(published, tmp_path, monkeypatch, jump, config):
+    system, report = [time.time()], trainer.Trainer._report_step
+    monkeypatch.setattr("time.time", lambda: system[0])
+
+    def jumping(self):
+        system[0] += jump
+        report(self)
+
+    snapshot, settings = published(), config(tmp_path, epochs=3, max_seconds=600, options=OPTIONS)
+    monkeypatch.setattr(trainer.Trainer, "_report_step", jumping)
+    trained = store.read_json(f"{engine.train(settings, snapshot)['model']}/model.json")["trained"]
+    assert (trained["epochs"], trained["ended"]) == (3, "epochs")
+    assert 0 < trained["seconds"] < 600
 
 
 @pytest.mark.parametrize("seconds", [None, 600])
