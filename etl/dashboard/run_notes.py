@@ -50,7 +50,10 @@ def describe_evaluation(evaluation: Evaluation) -> str:
         return text
     if metric in gate.gains and (gain := gate.gains[metric].median) is not None:
         text += f" ({100 * gain:+.1f} vs champion)"
-    return f"{text}, promoted" if gate.promoted else f"{text}, not promoted: {'; '.join(gate.reasons)}"
+    if gate.promoted:
+        return f"{text}, promoted"
+    reasons = "; ".join(gate.reasons)  # of one that passed: it is the champion, perhaps since an interrupted try
+    return f"{text}, {reasons}" if gate.passed else f"{text}, not promoted: {reasons}"
 
 
 def _percent(share: float | None) -> str:

@@ -70,11 +70,15 @@ def _publish(work: WorkDir) -> BuildAnswer:
     sizes = drift.measure_sizes(work.config, plan, tables["samples"])
     sheet = _contact_sheet(work, tables["samples"], sizes)
     manifest = _write_snapshot(work, tables, assembled.shards, counts, plan, sheet)
+    is_current = _is_current(work, manifest["id"])
+    if is_current and store.exists(stored := work.path("publish", "answer.json")):  # of an attempt that was killed
+        answer = BuildAnswer.from_dict(stored, store.read_json(stored))
+        _make_newest(work, plan, manifest, answer)
+        return answer
     previous = snapshot.head(work.config)
     answer = BuildAnswer(
         snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
-        published=not snapshot.is_newest(work.config.home, manifest["id"])
-        or snapshot.load_published(work.config.home, manifest["id"]) is None,
+        published=not is_current,
         **dict(counts),
         reused_samples=assembled.reused,
         negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
@@ -85,8 +89,15 @@ def _publish(work: WorkDir) -> BuildAnswer:
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_durations(answers, watch),
     )
+    store.write_json(work.path("publish", "answer.json"), answer.to_dict())  # before it takes effect
     _make_newest(work, plan, manifest, answer)
     return answer
+
+
+def _is_current(work: WorkDir, name: str) -> bool:
+    """Return whether the snapshot of this id is the newest of the dataset, with an undamaged manifest."""
+    home = work.config.home
+    return snapshot.is_newest(home, name) and snapshot.load_published(home, name) is not None
 
 
 def _snapshot_tables(work: WorkDir, assembled: Assembled) -> dict[str, pa.Table]:
@@ -207,7 +218,7 @@ def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer:
     home = work.config.home
     lease.confirm(home)
     pin_after_build(work, plan)
-    if answer.published:
+    if not _is_current(work, manifest["id"]):
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer.to_dict()})
     retention.remove_leftovers(home, work.build_id)
     work.delete()

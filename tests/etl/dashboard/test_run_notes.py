@@ -65,3 +65,12 @@ def test_a_model_with_an_ap_of_0_is_not_promoted_and_the_note_says_why() -> None
     assert run_notes.describe_evaluation(evaluation({"AP_small": 0.0}, gate=verdict)) == (
         "AP_small 0.0, not promoted: AP_small is 0: no correct detection in val"
     )
+
+
+def test_the_note_of_an_evaluation_of_the_champion_does_not_call_it_rejected() -> None:
+    """An evaluation that is repeated after it has promoted the model finds it the champion."""
+    verdict = gate(passed=True, promoted=False, reasons=["it is the champion"])
+    assert (
+        run_notes.describe_evaluation(evaluation({"AP_small": 0.5}, gate=verdict))
+        == "AP_small 50.0, it is the champion"
+    )

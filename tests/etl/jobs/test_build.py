@@ -20,8 +20,10 @@ from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
 from etl.execution import cluster
 from etl.jobs import anchors, audit, build, ingest, publish, remap, split, tile
-from etl.snapshots.snapshot import Snapshot, head
+from etl.lifecycle import retention
+from etl.snapshots.snapshot import Snapshot, head, history
 from etl.storage import store
+from etl.storage.work import WorkDir
 
 DATASETS = Path(__file__).resolve().parents[3] / "dags" / "datasets"
 
@@ -250,16 +252,38 @@ def test_no_absolute_path_enters_a_published_file_but_the_manifest(scene: Path, 
         assert str(scene.parent).encode() not in data, name
 
 
-def test_a_publish_that_dies_after_publishing_gives_its_answer_to_the_retry(scene: Path, tmp_path: Path) -> None:
-    config = load(scene).model_copy(update={"store": str(tmp_path)})
+def run_until_publish(config: Config) -> str:
+    """Run every stage of a build but the last; return its work folder."""
     with cluster.serial() as here:
-        work = ingest.run(config, here)["work"]
+        work = str(ingest.run(config, here)["work"])
         split.run(work)
         audit.run(work, here)
         remap.run(work)
         tile.run(work, here)
         anchors.run(work)
-        assert publish.run(work) == publish.run(work)
+    return work
+
+
+def test_a_publish_that_dies_after_publishing_gives_its_answer_to_the_retry(scene: Path, tmp_path: Path) -> None:
+    work = run_until_publish(load(scene).model_copy(update={"store": str(tmp_path)}))
+    assert publish.run(work) == publish.run(work)
+
+
+@pytest.mark.parametrize("place", [(retention, "remove_leftovers"), (WorkDir, "delete")])
+def test_a_publish_that_dies_while_it_clears_up_tells_its_retry_that_it_published(
+    place: tuple[object, str], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that the retry would report no change, and nothing would be trained."""
+    config = load(scene).model_copy(update={"store": str(tmp_path)})
+    work = run_until_publish(config)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(*place, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        publish.run(work)
+    answer = publish.run(work)
+    assert answer.published
+    assert answer.change.images.added == answer.images
+    assert [entry["sequence"] for entry in history(config.home)] == [1]
+    assert not publish.run(run_until_publish(config)).published
 
 
 def test_explicit_settings_override_the_pinned_plan(scene: Path, tmp_path: Path) -> None:
