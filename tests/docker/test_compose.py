@@ -93,6 +93,11 @@ def test_the_database_is_healthy_only_when_others_can_connect_to_it(services):
     assert check[check.index("--host") + 1] == "127.0.0.1"
 
 
+def test_a_slow_first_start_of_the_api_server_is_no_failure_to_those_that_wait_for_it(services):
+    assert services["api-server"]["healthcheck"]["start_period"] == "180s"
+    assert services["scheduler"]["depends_on"]["api-server"]["condition"] == "service_healthy"
+
+
 def test_a_service_that_runs_to_its_end_is_not_started_again(services):
     assert run_to_their_end(services) == {"bucket", "certificates", "setup"}
     for name in run_to_their_end(services):
@@ -225,6 +230,15 @@ def test_trainings_have_one_place_and_may_have_processes_of_their_own(services):
     assert services["dask-trainer"]["environment"]["DASK_DISTRIBUTED__WORKER__DAEMON"] == "False"
     assert "shm_size" in services["dask-trainer"]
     assert "airflow pools set gpu 1" in services["setup"]["command"][-1]
+
+
+def test_every_start_gives_the_administrator_the_password_in_the_settings(services):
+    assert re.search(
+        r'airflow users create .+ --password "\$\$ADMIN_PASSWORD".+'
+        r'^airflow users reset-password --username "\$\$ADMIN_USER" --password "\$\$ADMIN_PASSWORD"',
+        services["setup"]["command"][-1],
+        re.DOTALL | re.MULTILINE,
+    )  # `create` leaves a user that exists as it is
 
 
 def test_with_the_gpu_file_the_trainer_alone_changes_and_reserves_one_gpu(services, with_gpu):
