@@ -9,6 +9,7 @@ import time
 import regex
 
 from etl.errors import ConfigError
+from etl.numbers import count
 
 _LONGEST = 1000  # characters of a pattern
 _MOST_REPEATS = 100_000  # the product of a pattern's counts: `regex` writes repeats out
@@ -65,7 +66,7 @@ def check(text: str) -> None:
         raise ValueError(f"a regular expression of at most {_LONGEST} characters")
     counts = (max(int(count or 1) for count in match.groups()) for match in _COUNT.finditer(text))
     if math.prod(max(count, 1) for count in counts) > _MOST_REPEATS:
-        raise ValueError(f"a regular expression whose counts multiply to at most {_MOST_REPEATS:,}")
+        raise ValueError(f"a regular expression whose counts multiply to at most {count(_MOST_REPEATS)}")
     if (other := _OTHERWISE_IN_REGEX.search(text)) is not None:
         raise ValueError(rf"a regular expression without {other[0]!r} (write \{other[0][0]} for the character)")
     try:

@@ -12,6 +12,8 @@ from urllib.request import Request, urlopen
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from etl.numbers import count_of
+
 log = logging.getLogger(__name__)
 
 CONNECTION = "speck_alerts"  # type http: a webhook that takes {"text": …}; type smtp: mail to `to` of its extra
@@ -30,7 +32,9 @@ async def send_late_build(dataset: str, minutes: int, context: Mapping[str, Any]
     """Send that a build has not finished in time."""
     run = (context or {}).get("dag_run") or {}
     name = run.get("dag_run_id") or run.get("run_id") if isinstance(run, Mapping) else getattr(run, "run_id", None)
-    text = f"{dataset}_build: not finished {minutes} minutes after it was queued{f' ({name})' if name else ''}"
+    text = (
+        f"{dataset}_build: not finished {count_of(minutes, 'minute')} after it was queued{f' ({name})' if name else ''}"
+    )
     try:
         connection = await Connection.async_get(CONNECTION)
     except AirflowNotFoundException:

@@ -34,6 +34,7 @@ from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
 from etl.errors import SpeckError, StoreError
 from etl.lifecycle.review import MOST_BYTES, import_answers, load_answers
 from etl.lifecycle.trial import with_trial_store
+from etl.numbers import count
 from etl.reports import page
 from etl.storage.paths import LABEL_ERRORS, SUSPECTS_HTML
 
@@ -187,9 +188,9 @@ def post_answers(
     except SpeckError as error:
         return _json({"message": str(error)}, 422)
     corrected = sum(done.errors.values())
-    message = f"Answers imported: {done.answers:,}. Labels that the next build corrects: {corrected:,}."
+    message = f"Answers imported: {count(done.answers)}. Labels that the next build corrects: {count(corrected)}."
     if done.replaced:
-        message += f" Earlier answers replaced: {done.replaced:,}."
+        message += f" Earlier answers replaced: {count(done.replaced)}."
     return _json({"message": message, **done.to_dict()})
 
 

@@ -19,6 +19,7 @@ from speck_links import AuditLink, DashboardLink, EvaluationLink, PerformanceLin
 from speck_notes import NOTE_KEY
 
 from etl.config import load
+from etl.numbers import count, count_of
 from etl.stages import DISTRIBUTED
 from speck_dags import (
     datasets,  # noqa: F401 - adds the plugins folder to sys.path
@@ -118,7 +119,8 @@ class IngestOperator(StageOperator):
                     return ingest.run(config, cluster, full=form["full"])
                 preview = build.plan_source(config, cluster)
         plan_table.show(preview)
-        note = f"dry run, nothing was built: {preview.boxes:,} of {preview.annotations:,} boxes would be kept"
+        kept = f"{count(preview.boxes)} of {count_of(preview.annotations, 'box')}"
+        note = f"dry run, nothing was built: {kept} would be kept"
         context["ti"].xcom_push(key=NOTE_KEY, value=note)
         raise AirflowSkipException(note)
 
@@ -199,7 +201,7 @@ class AnnounceOperator(BaseOperator):
         if bad := answer["bad"]:
             first = "{what} {name}: {reason}".format_map(bad[0])
             raise AirflowFailException(one_line(f"{uri}: {count_of(len(bad), 'problem')}, the first: {first}"))
-        self.log.info("verified %d bytes of %s", answer["bytes"], uri)
+        self.log.info("verified %s of %s", count_of(answer["bytes"], "byte"), uri)
 
 
 class ProcessOperator(BaseOperator):

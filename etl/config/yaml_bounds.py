@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from etl.numbers import count, count_of
+
 BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # in C where there is libyaml
 
 _CHARACTERS = 1_000_000
@@ -39,7 +41,7 @@ class _Collection:
 def check(text: str) -> list[tuple[str, int]]:
     """Return the keys that stand twice in a mapping, with their lines; TooLargeError beyond a limit, else YAMLError."""
     if len(text) > _CHARACTERS:
-        raise TooLargeError(f"{len(text):,} characters", f"at most {_CHARACTERS:,}")
+        raise TooLargeError(count_of(len(text), "character"), f"at most {count(_CHARACTERS)}")
     anchored: dict[str, int] = {}
     open_ = [_Collection(None)]
     nodes = aliased = 0
@@ -67,9 +69,10 @@ def check(text: str) -> list[tuple[str, int]]:
             _check_scalar(event)
             _add(open_[-1], anchored, event.anchor, 1)
         if nodes > _NODES:
-            raise TooLargeError(f"more than {_NODES:,} values", f"at most {_NODES:,}")
+            raise TooLargeError(f"more than {count_of(_NODES, 'value')}", f"at most {count(_NODES)}")
         if aliased > _ALIASED:
-            raise TooLargeError(f"aliases that stand for more than {_ALIASED:,} values", f"at most {_ALIASED:,}")
+            found = f"aliases that stand for more than {count_of(_ALIASED, 'value')}"
+            raise TooLargeError(found, f"at most {count(_ALIASED)}")
         if len(open_) > _DEPTH:
             raise TooLargeError(f"more than {_DEPTH} levels on line {line}", f"at most {_DEPTH}")
     return duplicates
@@ -93,5 +96,5 @@ def _add(parent: _Collection, anchored: dict[str, int], anchor: str | None, node
 
 def _check_scalar(event: Any) -> None:
     if len(event.value) > _PLAIN and (event.tag is not None or not event.style):
-        line = event.start_mark.line + 1
-        raise TooLargeError(f"{len(event.value):,} characters without quotes on line {line}", f"at most {_PLAIN:,}")
+        found = f"{count_of(len(event.value), 'character')} without quotes on line {event.start_mark.line + 1}"
+        raise TooLargeError(found, f"at most {count(_PLAIN)}")

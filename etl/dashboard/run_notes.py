@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etl.evaluation import METRICS, Evaluation
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.snapshots import snapshot
 from etl.snapshots.answer import BuildAnswer, Difference
 from etl.snapshots.change_text import describe_classes
@@ -22,7 +22,7 @@ def describe_build(answer: BuildAnswer) -> str:
     """Return the change of classes, images, boxes and findings against the previous snapshot."""
     if not answer.published:
         return "no change"
-    parts = [f"{_counts(answer.change.images)} images", f"{_counts(answer.change.boxes)} boxes"]
+    parts = [_describe(answer.change.images, "image"), _describe(answer.change.boxes, "box")]
     new = _finding_codes(answer.snapshot) - _finding_codes(_previous(answer.snapshot))
     if new:
         parts.append(f"{count_of(len(new), 'new finding')}: {', '.join(sorted(new))}")
@@ -62,8 +62,11 @@ def _percent(share: float | None) -> str:
     return "below 0.1" if 0 < share < 0.0005 else f"{100 * share:.1f}"
 
 
-def _counts(change: Difference) -> str:
-    return f"+{change.added:,}" + (f" -{change.removed:,}" if change.removed else "")
+def _describe(change: Difference, noun: str) -> str:
+    """Return how many were added and removed, as `+2 -1 box`; the noun agrees with the last number."""
+    if not change.removed:
+        return f"+{count_of(change.added, noun)}"
+    return f"+{count(change.added)} -{count_of(change.removed, noun)}"
 
 
 def _previous(uri: str) -> str | None:

@@ -18,6 +18,7 @@ from etl.errors import TaskError
 from etl.execution import daemon
 from etl.execution.cluster import LOOPBACK
 from etl.ids import digest
+from etl.numbers import count_of
 
 log = logging.getLogger("speck")
 
@@ -43,7 +44,7 @@ def up(run: str, workers: int) -> str:
     except BaseException:
         down(run)
         raise
-    log.info("started a Dask cluster of %d workers at %s", workers, address)
+    log.info("started a Dask cluster of %s at %s", count_of(workers, "worker"), address)
     return address
 
 

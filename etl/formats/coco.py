@@ -20,6 +20,7 @@ from etl.formats.image_index import ImageIndex
 from etl.formats.image_names import NameRules
 from etl.formats.label_table import LABELS, to_labels
 from etl.formats.labels import BadBox, ImageLabels
+from etl.numbers import count_of
 
 __all__ = ["SUFFIX", "categories", "image_file", "read_dataset", "read_tables", "write"]
 
@@ -137,6 +138,6 @@ def _sorted_names(declared: Iterable[Mapping[Any, str]]) -> tuple[str, ...]:
 
 def _no_file(skipped: Sequence[Skipped]) -> str:
     found = "; ".join(f"{row.file} {row.reason}" for row in skipped[:_SHOWN])
-    more = f"; and {len(skipped) - _SHOWN} more files" if len(skipped) > _SHOWN else ""
+    more = f"; and {count_of(len(skipped) - _SHOWN, 'more file')}" if len(skipped) > _SHOWN else ""
     expected = "expected lists 'images' and 'annotations', with boxes"
     return f"no COCO file: {found or 'found no JSON file'}{more}; {expected}"

@@ -12,6 +12,7 @@ from etl.formats.coco_numbers import is_id, same_id
 from etl.formats.coco_repeats import Repeated, bad_entry
 from etl.formats.labels import BadBox
 from etl.formats.text import excerpt
+from etl.numbers import count_of
 
 _SHOWN = 10  # ids that an error names
 
@@ -75,10 +76,10 @@ def _by_position(file: str, ids: Sequence[Any], names: Sequence[str] | None) -> 
     is_position = len(numbers) == len(whole) and numbers[0] >= 0 and numbers[-1] - min(numbers[0], 1) < len(names)
     if not is_position:
         raise SourceError(
-            f"{problem}, which are no positions among the {len(names)} names in source.categories; {cure}"
+            f"{problem}, which are no positions among the {count_of(len(names), 'name')} in source.categories; {cure}"
         )
     if numbers[0] > 0 and numbers[-1] < len(names):  # 0 or the last position would decide it
-        counted = f"which can count the {len(names)} names in source.categories from 0 or from 1"
+        counted = f"which can count the {count_of(len(names), 'name')} in source.categories from 0 or from 1"
         raise SourceError(f"{problem}, {counted}; write {file} with its list 'categories'")
     first = 1 if numbers[0] > 0 else 0
     return {number + first: name for number, name in enumerate(names)}

@@ -11,6 +11,7 @@ from etl.formats.coco_columns import Annotations
 from etl.formats.coco_document import Piece, decode_json, read_pieces
 from etl.formats.coco_images import ImageRow, read_images
 from etl.formats.labels import BadBox
+from etl.numbers import count_of
 
 _REQUIRED = ("images", "annotations")
 _OF_BOXES = frozenset(("bbox", "image_id", "category_id", "segmentation"))  # keys of an annotation
@@ -87,8 +88,8 @@ def _check_keys(file: str, content: Content, missing: Sequence[str], samples: di
             if other is not None:
                 absent = f"no list {key!r}" if key in missing else f"an empty list {key!r}"
                 raise SourceError(f"{file} has {absent}, but a list {other!r} of such entries: rename it to {key!r}")
-    if "images" in missing and (count := content.annotations.count) > content.annotations.without_box:
-        raise SourceError(f"{file} has {count} annotations but no list 'images' that names their images")
+    if "images" in missing and (number := content.annotations.count) > content.annotations.without_box:
+        raise SourceError(f"{file} has {count_of(number, 'annotation')} but no list 'images' that names their images")
 
 
 def _without_boxes(file: str, annotations: Annotations) -> Skipped | None:

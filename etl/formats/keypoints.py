@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from etl.numbers import count_of
+
 BOX = 4  # numbers before the keypoints: cx cy w h
 DIMENSIONS = (2, 3)  # numbers of a keypoint: x y, or x y visibility
 _VISIBLE = ("x", "y", "visibility")
@@ -75,7 +77,7 @@ def guess_form(numbers: Sequence[float]) -> Form | None:
 def describe(numbers: Sequence[float]) -> str:
     """Return the beginning of a row, given without its class, as text."""
     box = " ".join(f"{number:.6g}" for number in numbers[:BOX])
-    return f"{1 + len(numbers)} numbers, of which {box} look like a box"
+    return f"{count_of(1 + len(numbers), 'number')}, of which {box} look like a box"
 
 
 def _are_scores(last: NDArray[np.float64]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from etl.formats import keypoints
 from etl.formats.labels import BadBox
 from etl.formats.text import excerpt, has_separators, malformed, numbers
+from etl.numbers import count_of
 
 EXPECTED = "class cx cy w h, or class and three or more points, finite and normalised"
 _BOX = 5  # class cx cy w h
@@ -18,14 +19,18 @@ def explain(line: str, number: int, values: Sequence[float] | None, kpt_shape: t
         return malformed(number, line, _expected_numbers(line))
     if kpt_shape is not None:
         length = _BOX + kpt_shape[0] * kpt_shape[1]
-        return malformed(number, line, f"class cx cy w h, or {length} numbers by kpt_shape {list(kpt_shape)}")
+        return malformed(
+            number, line, f"class cx cy w h, or {count_of(length, 'number')} by kpt_shape {list(kpt_shape)}"
+        )
     if (boxes := count_boxes(line)) > 1:
         return malformed(number, line, f"one box a line, not {boxes}. {EXPECTED}")
     if len(values) > _BOX + 1 and (form := keypoints.guess_form(values[1:])) is not None:
         return BadBox("pose_row", excerpt(line), form.expected, number)
     if len(values) > _BOX and len(values) % 2 == 0:
         last = "a confidence" if 0 <= values[-1] <= 1 else "a track id"
-        return malformed(number, line, f"{len(values) - 1} numbers: is the last one {last}? Delete it. {EXPECTED}")
+        return malformed(
+            number, line, f"{count_of(len(values) - 1, 'number')}: is the last one {last}? Delete it. {EXPECTED}"
+        )
     return malformed(number, line, EXPECTED)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from etl.imaging import tiff
 from etl.imaging.codec import Pixels, UnreadableImageError
 from etl.imaging.tiff import TiffLayout
+from etl.numbers import count_of
 
 Values = NDArray[Any]  # [H, W, C]
 Range = tuple[float, float]
@@ -183,7 +184,7 @@ def read_strips(content: bytes | Path, image: WideImage, orientation: int) -> It
 def _check_layout(opened: Any, image: WideImage) -> None:
     """Raise UnreadableImageError if libvips finds another size, or fewer bands, than the header that was read."""
     if {opened.width, opened.height} != {image.width, image.height} or opened.bands <= max(image.colours):
-        found = f"{opened.width} x {opened.height} pixels of {opened.bands} bands"
+        found = f"{opened.width} x {opened.height} pixels of {count_of(opened.bands, 'band')}"
         expected = f"{image.width} x {image.height}, as the header says"
         raise UnreadableImageError("broken_image", found, expected)
 

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from etl import schema
 from etl.jobs import sample_cache
 from etl.jobs.sample_cache import ShardEntry
+from etl.numbers import count_of
 from etl.storage import shard, store
 from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
@@ -127,7 +128,8 @@ def _write_shard(
     uri = DatasetPaths(home).shard(written.sha256)
     if not store.exists(uri):
         store.upload(written.path, uri)
-    log.info("publish: wrote shard %s, %d samples, %.1f MB", written.sha256[:12], rows.num_rows, written.size / 1e6)
+    samples = count_of(rows.num_rows, "sample")
+    log.info("publish: wrote shard %s, %s, %.1f MB", written.sha256[:12], samples, written.size / 1e6)
     entry = ShardEntry(sha256=written.sha256, bytes=written.size, samples=rows.num_rows, split=rows["split"][0].as_py())
     return _in_shard(rows, written.sha256), entry
 

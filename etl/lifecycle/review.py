@@ -17,6 +17,7 @@ from etl.document import Document
 from etl.enumeration import enumerate_first, shorten
 from etl.errors import ConfigError, StoreError
 from etl.formats.text import decode
+from etl.numbers import count, count_of
 from etl.review import KINDS, Answered, Box, ReviewAnswer, ReviewFile, at_place, collect_answered, latest, suspect_id
 from etl.snapshots.snapshot import Snapshot, head, history
 from etl.storage import store
@@ -69,7 +70,7 @@ def answered(home: str) -> Answered:
 def read_file(uri: str) -> bytes:
     """Return the content of a file of answers; ConfigError if it is too large to be one."""
     if (size := store.file_info(uri).size) > MOST_BYTES:
-        raise _refusal(uri, "", f"{size:,} bytes", f"at most {MOST_BYTES:,}: {_FROM_PAGE}")
+        raise _refusal(uri, "", count_of(size, "byte"), f"at most {count(MOST_BYTES)}: {_FROM_PAGE}")
     return store.read_bytes(uri)
 
 

@@ -180,7 +180,7 @@ def _facts(audit: Audit, classes: Mapping[str, int]) -> list[tuple[str, str, str
             f"as trained, {sum(number > 0 for number in classes.values())} in use; {count(declared)} in the source",
         ),
         ("Median side", _pixels(median), f"√(w·h) in source pixels, {_pixels(at_network)} at the network"),
-        ("Under 16 px", percent(audit.tiny.network.under_16), "of the boxes, as the network sees the tiles"),
+        ("Under 16 px", percent(audit.tiny.network.under_16), "of the boxes, at the network in tiles at scale 1"),
         ("Untiled", percent(audit.tiny.full_image.under_16), "under 16 px, if whole images are resized to the input"),
     ]
 
@@ -319,7 +319,7 @@ def anchor_figures(content: Mapping[str, Any]) -> Iterator[Figure]:
         shown = [key for key in compared if key in content["by_size"][0]]
         yield grouped_bars(
             "What the anchors reach",
-            f"Best possible recall in per cent by size in network pixels, of {len(shown)} sets of anchors.",
+            f"Best possible recall in per cent by size in network pixels, of {count_of(len(shown), 'set')} of anchors.",
             {row["size"].replace("_", " "): [hundred(row[key]) for key in shown] for row in content["by_size"]},
             [compared[key] for key in shown],
             digits=1,

@@ -37,7 +37,7 @@ def _centres(rows: Sequence[Sequence[int]], total: int) -> Figure:
     return heat_map(
         "Where boxes lie",
         f"Boxes by the place of their centre, in per cent of the width and height of the image; cells are named by "
-        f"their left and upper edges. {fullest} {count(most)} of {count(total)} boxes: {-step * x} to "
+        f"their left and upper edges. {fullest} {count(most)} of {count_of(total, 'box')}: {-step * x} to "
         f"{step - step * x} % from the left, {-step * y} to {step - step * y} % from the top.",
         edges,
         edges,
@@ -87,7 +87,7 @@ def image_size_figure(audit: Audit) -> Figure:
     others = audit.images - sum(bars.values())
     if others:
         bars["other sizes"] = others
-    more = f" The last bar holds the {count(others)} images of rarer sizes together." if others else ""
+    more = f" The last bar holds the {count_of(others, 'image')} of rarer sizes." if others else ""
     texts = {name: count(number) for name, number in bars.items()}
     return bar_chart("Image sizes", f"Images by width x height in pixels, upright.{more}", bars, texts=texts)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from markupsafe import escape
 
+from etl.numbers import count_of
 from etl.reports import svg
 
 _LINES = 5  # of the scale of a line chart
@@ -127,7 +128,7 @@ def histogram(
     A bar holds what reaches its lower edge and not its upper one; bars of whole numbers name their first and last one.
     """
     if len(edges) != len(counts) + 1:
-        raise ValueError(f"{len(counts)} bars need {len(counts) + 1} edges, not {len(edges)}")
+        raise ValueError(f"{count_of(len(edges), 'edge')}, expected one more than the {count_of(len(counts), 'bar')}")
     left, right, top, high = 40.0, svg.WIDTH - 8.0, 18.0, 140.0
     base = top + high
     step = (right - left) / max(len(counts), 1)

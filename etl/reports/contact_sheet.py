@@ -96,9 +96,9 @@ def _hatch(pixels: codec.Pixels, region: Sequence[int]) -> None:
 def _caption(row: dict[str, Any]) -> str:
     parameters = json.loads(row["recipe"]["parameters"])
     notes = [row["recipe"]["kind"], count_of(len(row["boxes"]), "box")]
-    for name in ("pasted", "cutouts"):
+    for name, noun in (("pasted", "pasted box"), ("cutouts", "cutout")):
         number = parameters.get(name) or 0
         number = len(number) if isinstance(number, list) else number
-        notes += [f"{number} {name}"] if number else []
+        notes += [count_of(number, noun)] if number else []
     notes += [f"{len(row['ignore'])} ignored"] if row["ignore"] else []
     return f"{', '.join(notes)} ({row['sample_id']})"

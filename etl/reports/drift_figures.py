@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etl.numbers import count, decimal
+from etl.numbers import count_of, decimal
 from etl.reports.charts import grouped_bars
 from etl.reports.svg import Figure
 from etl.stages.audit.model import Drift, DriftMeasure
@@ -12,10 +12,10 @@ from etl.stages.audit.model import Drift, DriftMeasure
 DRIFT_HEAD = ["measure", "trained on", "new", "distance", "limit", ""]
 _MOST_CLASSES = 8  # with the largest differences
 _NAMES = {
-    "size": ("Object sizes", "objects", "√(w·h) in source pixels; bars are half an octave wide"),
-    "class": ("Classes", "objects", "class"),
-    "brightness": ("Brightness", "images", "mean luma"),
-    "contrast": ("Contrast", "images", "standard deviation of luma"),
+    "size": ("Object sizes", "object", "√(w·h) in source pixels; bars are half an octave wide"),
+    "class": ("Classes", "object", "class"),
+    "brightness": ("Brightness", "image", "mean luma"),
+    "contrast": ("Contrast", "image", "standard deviation of luma"),
 }
 
 
@@ -24,7 +24,7 @@ def drift_rows(drift: Drift) -> list[list[str]]:
     return [
         [
             _NAMES[row.name][0],
-            *(f"{count(sum(counts))} {_NAMES[row.name][1]}" for counts in (row.trained, row.new)),
+            *(count_of(sum(counts), _NAMES[row.name][1]) for counts in (row.trained, row.new)),
             decimal(row.distance, 2),
             decimal(row.limit, 2),
             "drift" if row.has_drifted else "no drift",
@@ -39,10 +39,10 @@ def drift_figures(drift: Drift) -> Iterator[Figure]:
         title, counted, axis = _NAMES[row.name]
         groups = {name: [100 * trained, 100 * new] for name, trained, new in _shares(row)}
         lower = ", each bar named by its lower edge" if row.edges else ""
-        some = f" The {len(groups)} classes that differ most." if len(row.classes) > len(groups) else ""
+        some = f" The {count_of(len(groups), 'class')} that differ most." if len(row.classes) > len(groups) else ""
         yield grouped_bars(
             f"New images: {title.lower()}",
-            f"Per cent of the {counted}, by {axis}{lower}: distance {decimal(row.distance, 2)}, "
+            f"Per cent of the {counted}s, by {axis}{lower}: distance {decimal(row.distance, 2)}, "
             f"limit {decimal(row.limit, 2)}.{some}",
             groups,
             ["trained on", "new"],

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.one_line import one_line
 from etl.reports.class_tables import ONTOLOGY_HEAD, ontology_row
 from etl.review import KINDS
@@ -25,10 +25,11 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
     console = console or Console()
     plan, tile, cost = preview.plan, preview.plan.tile, preview.cost
     scales = ", ".join(f"{scale:g}" for scale in tile.scales)
+    cut = f"{count(preview.never_whole)} of {count_of(preview.boxes, 'object')} cut in every tile"
     console.print(_candidate_table(preview.candidates))
     console.print(
         f"{'pinned' if preview.pinned else 'new'} plan: tiles of {tile.size} px at scales {scales}, overlap "
-        f"{tile.overlap:g}; {preview.never_whole} of {preview.boxes} objects are cut in every tile; codec {plan.codec}",
+        f"{tile.overlap:g}; {cut}; codec {plan.codec}",
         soft_wrap=True,
     )
     console.print(f"reason for the tile size: {preview.reason.removeprefix('chosen: ')}", soft_wrap=True)
@@ -43,13 +44,14 @@ def show(preview: PlanPreview, console: Console | None = None) -> None:
             f"review: {count_of(corrected, 'label')} corrected, {count_of(stale, 'answer')} stale", soft_wrap=True
         )
     for row in preview.findings:
-        line = one_line(f"{row.severity} {row.code} ({row.count:,}): {row.advice}")
+        line = one_line(f"{row.severity} {row.code} ({count(row.count)}): {row.advice}")
         console.print(line, markup=False, soft_wrap=True)
     console.print(_negatives_table(preview.negatives))
     console.print(_size_table(preview.sizes))
+    decoded, trained = count(cost.decoded_pixels / 1e6), count(cost.trained_pixels / 1e6)
     console.print(
-        f"one epoch: {cost.samples:,} samples ({cost.copies:,} augmented), "
-        f"{cost.decoded_pixels / 1e6:,.0f} million pixels decoded, {cost.trained_pixels / 1e6:,.0f} million trained",
+        f"one epoch: {count_of(cost.samples, 'sample')} ({count(cost.copies)} augmented), "
+        f"{decoded} million pixels decoded, {trained} million trained",
         soft_wrap=True,
     )
 
@@ -63,7 +65,7 @@ def _candidate_table(candidates: Sequence[CandidatePreview]) -> Table:
                 row.size,
                 " ".join(f"{scale:g}" for scale in row.scales),
                 row.tiles,
-                f"{row.pixels / 1e6:,.1f}",
+                f"{row.pixels / 1e6:.1f}",
                 "-" if row.smallest is None else f"{row.smallest:.1f}",
                 row.reason.split(":")[0],
             )
@@ -90,7 +92,7 @@ def _split_tables(preview: PlanPreview) -> Iterator[Table]:
     head, *rows = class_rows(split)
     yield _table("Boxes of each class by split", head, rows)
     head, *rows = group_rows(split, _MOST_GROUPS)
-    yield _table(f"Groups, the largest of {split.group_count:,}", head, rows)
+    yield _table(f"Groups, the largest of {count(split.group_count)}", head, rows)
 
 
 def _negatives_table(negatives: Negatives) -> Table:

@@ -15,6 +15,7 @@ from etl.boxes import XYXY, from_rows
 from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
 from etl.imaging.mask import mask_out
+from etl.numbers import count_of
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
 
@@ -96,7 +97,7 @@ def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], byt
     for entry in snapshot.manifest["shards"]:
         rows = samples.filter(pc.equal(samples["shard"], entry["sha256"])).sort_by("offset").to_pylist()
         yield entry, rows, store.read_bytes(snapshot.shard_uri(entry["sha256"]))
-        log.info("export: wrote %d samples of shard %s", len(rows), entry["sha256"][:12])
+        log.info("export: wrote %s of shard %s", count_of(len(rows), "sample"), entry["sha256"][:12])
 
 
 def _samples(snapshot: Snapshot) -> Iterator[tuple[Row, bytes]]:

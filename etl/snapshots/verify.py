@@ -16,6 +16,7 @@ from pydantic import Field
 from etl import schema
 from etl.document import Document
 from etl.errors import StoreError
+from etl.numbers import count, count_of
 from etl.snapshots import pointers
 from etl.snapshots.problem import Problem
 from etl.snapshots.snapshot import Snapshot, listed_files
@@ -142,7 +143,7 @@ class _Check:
         for sha256, entry in listed.items():
             rows = samples.filter(pc.equal(samples["shard"], sha256))
             if self._has_samples and rows.num_rows != entry["samples"]:
-                reason = f"{rows.num_rows} samples in its table, {entry['samples']} expected"
+                reason = f"{count_of(rows.num_rows, 'sample')} in its table, {count(entry['samples'])} expected"
                 bad.append(Problem("shard", sha256, reason))
             bad += self._shard_problems(entry, rows, sizes.get(shard_file(sha256)))
             self.counts["shards"] += 1
@@ -163,21 +164,21 @@ class _Check:
             return
         self.counts["bytes"] += len(data)
         if len(data) != entry["bytes"]:
-            yield Problem("shard", sha256, f"it has {len(data)} bytes, expected {entry['bytes']}")
+            yield Problem("shard", sha256, _other_size(len(data), entry))
         elif hashlib.sha256(data).hexdigest() != sha256:
             yield Problem("shard", sha256, f"its SHA-256 is not {sha256[:12]}…")
         for row in rows.to_pylist():
             image = memoryview(data)[row["offset"] : row["offset"] + row["size"]]
             if hashlib.sha256(image).hexdigest() != row["sha256"]:
                 yield Problem("sample", row["sample_id"], "its content is damaged")
-        log.info("verify: checked %d samples of shard %s", rows.num_rows, sha256[:12])
+        log.info("verify: checked %s of shard %s", count_of(rows.num_rows, "sample"), sha256[:12])
 
     def _damage(self, uri: str, entry: Mapping[str, Any], size: int | None) -> str | None:
         """Return what is wrong with a file, None for nothing; only a file of the share is read."""
         if size is None:
             return f"{uri}: no such file"
         if size != entry["bytes"]:
-            return f"it has {size} bytes, expected {entry['bytes']}"
+            return _other_size(size, entry)
         if not self._is_due(entry):
             return None
         own = hashlib.sha256()
@@ -191,6 +192,10 @@ class _Check:
 
     def _is_due(self, entry: Mapping[str, Any]) -> bool:
         return int(hashlib.sha256(entry["sha256"].encode()).hexdigest()[:8], 16) % CYCLE in self._share
+
+
+def _other_size(size: int, entry: Mapping[str, Any]) -> str:
+    return f"it has {count_of(size, 'byte')}, expected {count(entry['bytes'])}"
 
 
 def _sizes(folder: str) -> dict[str, int]:

@@ -155,7 +155,7 @@ def _label_sets(ties: Sequence[Ambiguity]) -> dict[str, tuple[str, str, str]]:
     return {
         key: (
             "several_label_sets",
-            f"{len(names)} label sets of {count_of(len(keys), 'image')}: {', '.join(names)}",
+            f"{count_of(len(names), 'label set')} of {count_of(len(keys), 'image')}: {', '.join(names)}",
             f"source.annotations: {' or '.join(names)}",
         )
         for names, keys in members.items()

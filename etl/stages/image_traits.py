@@ -12,6 +12,7 @@ from etl.findings import Finding, finding
 from etl.formats.labels import ImageLabels
 from etl.imaging.codec import Header
 from etl.imaging.image_file import ImageFile
+from etl.numbers import count_of
 from etl.stages.rows import ImageFileRow
 
 TRAITS = pa.schema(
@@ -112,13 +113,13 @@ def find_traits(traits: pa.Table, exif: str) -> list[Finding]:
 def _advice(code: str, rows: pa.Table) -> str | None:
     if code == "unread_pages":
         return (
-            f"These files hold up to {pc.max(rows['pages']).as_py()} pictures, of which the first is used. "
+            f"These files hold up to {count_of(pc.max(rows['pages']).as_py(), 'picture')}, of which the first is used. "
             "Save each picture as a file of its own if it should be used."
         )
     if code == "unread_bands":
         return (
-            f"These images have {pc.max(rows['bands']).as_py()} bands, of which three are used. source.bands chooses "
-            "others, counted from 1."
+            f"These images have {count_of(pc.max(rows['bands']).as_py(), 'band')}, of which three are used. "
+            "source.bands chooses others, counted from 1."
         )
     return None
 

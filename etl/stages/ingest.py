@@ -17,12 +17,13 @@ from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
+from etl.numbers import count_of
 from etl.schema import LEDGER, REJECTS, place, reject, reject_bad_box, table
 from etl.stages.image_traits import TraitRow
 from etl.stages.ledger import LedgerRow, collect_ids, ledger_row, ledger_row_of_bad_box
 from etl.stages.rows import AnnotationRow, ImageFileRow, IngestedImageRow
 
-VERSION = 5
+VERSION = 6
 _TOLERANCE = 0.01  # px: a box that extends less outside its image was rounded, and is not clipped
 _MAX_COORDINATE = 1e9  # px: larger coordinates are rejected; nothing computed from smaller ones overflows
 
@@ -207,7 +208,7 @@ def reject_unknown_categories(tables: dict[str, pa.Table], categories: Sequence[
     annotations = tables["annotations"]
     known = pc.or_(pc.is_in(annotations["category"], pa.array(categories, pa.string())), annotations["ignore"])
     unknown = annotations.filter(pc.invert(pc.or_(known, is_dropped(tables))))
-    expected = f"one of the {len(categories)} known classes"
+    expected = f"one of the {count_of(len(categories), 'known class')}"
     return add_drops(tables, unknown, "unknown_category", unknown["category"].to_pylist(), expected)
 
 

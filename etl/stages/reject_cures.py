@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from etl.formats.recognise import Look, recognise
+from etl.numbers import count_of
 from etl.stages.similar_names import find_similar
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,13 +45,14 @@ def _unknown_ids(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequenc
     if not categories or len(ids) < _MOST * len(rows):
         return None
     number, most = len(categories), max(ids)
+    names = f"{count_of(number, 'name')} {'is' if number == 1 else 'are'} given"
     used = set(tables["annotations"]["category"].to_pylist()) if "annotations" in tables else set()
     if most == number and categories[0] not in used:
         return (
-            f"Every class id is from 1 to {number}, and there are {number} names: do the ids start at 1? Subtract 1 "
-            "from each, or put a name for id 0 first in source.categories."
+            f"Every class id is from 1 to {number}, and {names}: do the ids start at 1? Subtract 1 from "
+            "each, or put a name for id 0 first in source.categories."
         )
-    return f"Class ids go up to {most}, but only {number} names are given: is it the list of these labels?"
+    return f"Class ids go up to {most}, but only {names}: is it the list of these labels?"
 
 
 def _outside(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.source import Source
+from etl.numbers import count, count_of
 from etl.stages.ingest import count_boxes
 from etl.stages.reject_summary import explain_reasons, summarize_reasons
 
@@ -34,7 +35,7 @@ class Loss:
     verb: str = "cannot be used"
 
     def __str__(self) -> str:
-        return f"{self.lost} of {self.total} {self.noun} {self.verb}"
+        return f"{count(self.lost)} of {count_of(self.total, self.noun)} {self.verb}"
 
 
 def check_losses(source: Source, tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> str | None:
@@ -58,8 +59,8 @@ def check_losses(source: Source, tables: Mapping[str, pa.Table], categories: Seq
 def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
     rejects, images = tables["rejects"], tables["images"].num_rows
     of_images, of_boxes = _count(rejects, "image"), _count(rejects, "annotation")
-    yield Loss(of_images, images + of_images, "images")
-    yield Loss(of_boxes, count_boxes(tables), "boxes")
+    yield Loss(of_images, images + of_images, "image")
+    yield Loss(of_boxes, count_boxes(tables), "box")
     unlisted, unmatched, others = (
         sum(_count(rejects, "file", reason) for reason in reasons)
         for reasons in (_WITHOUT_LABELS, _UNMATCHED, _READ_ELSEWHERE)
@@ -68,10 +69,10 @@ def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
     unread = _count(rejects, "file") - unlisted - unmatched - others
     unlabelled = without if unread else min(without, unmatched)
     unused = unread + unmatched
-    verb = f"have no labels, while {unused} label file{' is' if unused == 1 else 's are'} not used"
-    yield Loss(unlabelled, images + of_images + unlisted, "images", verb)
+    verb = f"have no labels, while {count_of(unused, 'label file')} {'is' if unused == 1 else 'are'} not used"
+    yield Loss(unlabelled, images + of_images + unlisted, "image", verb)
     verb = "have labels whose <filename> names another image, each a different one"
-    yield Loss(_named_once(rejects), images + of_images, "images", verb)
+    yield Loss(_named_once(rejects), images + of_images, "image", verb)
 
 
 def _named_once(rejects: pa.Table) -> int:
@@ -95,13 +96,14 @@ def _without_a_box(tables: Mapping[str, pa.Table]) -> str:
     if not images:
         cause = "not one image can be used"
     elif written and written == _count(tables["rejects"], "annotation"):
-        cause = f"all {written} boxes are rejected"
+        cause = f"{count_of(written, 'box')} in the label files, all rejected"
     elif written:
         cause = "every box that is not rejected is marked as ignore region or crowd"
     elif labelled:
-        cause = f"the label files of all {labelled} labelled images are empty"
+        cause = f"{count_of(labelled, 'labelled image')}, all with empty label files"
     else:
-        cause = f"no label file was found for any of {images} images: check source.format and source.annotations"
+        none = f"no label file was found for any of {count_of(images, 'image')}"
+        cause = f"{none}: check source.format and source.annotations"
     return f"Not a single box to train on: {cause}"
 
 

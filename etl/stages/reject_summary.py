@@ -38,7 +38,7 @@ class ReasonSummary:
 
     def __str__(self) -> str:
         parts = [count_of(count, kind) for kind, count in self.counts.items()]
-        return ", ".join(parts) + (f" in {self.files} files" if self.files > 1 else "")
+        return ", ".join(parts) + (f" in {count_of(self.files, 'file')}" if self.files > 1 else "")
 
 
 def summarize_reasons(tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> list[ReasonSummary]:

@@ -20,6 +20,7 @@ from etl.config import Ontology
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.ids import digest
+from etl.numbers import count
 from etl.review import KINDS, Box, ReviewAnswer, at_place
 from etl.schema import ANNOTATIONS, LEDGER, table
 from etl.stages.ledger import LedgerRow, ledger_row
@@ -66,13 +67,13 @@ class Reviewed(NamedTuple):
         found = []
         if self.applied:
             done = Counter(_DONE[answer.kind] for answer in self.applied)
-            text = ", ".join(f"{done[word]:,} {word}" for word in _DONE.values() if done[word])
+            text = ", ".join(f"{count(done[word])} {word}" for word in _DONE.values() if done[word])
             files = sorted({answer.path for answer in self.applied})
             advice = f"Labels that differ from their files by answers of the review: {text}."
             found.append(finding("reviewed_labels", advice, files, count=len(self.applied)))
         if self.stale:
             reasons = Counter(row.reason for row in self.stale)
-            text = enumerate_first(f"{reason} ({number:,})" for reason, number in sorted(reasons.items()))
+            text = enumerate_first(f"{reason} ({count(number)})" for reason, number in sorted(reasons.items()))
             places = sorted(f"{row.answer.path}: {row.answer.kind}: {row.reason}" for row in self.stale)
             advice = f"Answers of the review that are not applied: {text}. {FINDINGS['stale_answers'].cure}"
             found.append(finding("stale_answers", advice, places, count=len(self.stale)))

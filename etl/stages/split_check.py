@@ -11,7 +11,7 @@ from etl.config import Gate
 from etl.config.source import SplitFault, SplitRatios
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.size_names import bucket_name
 from etl.stages.split_remedy import Remedies
 from etl.stages.split_rows import align, group_rows, size_rows
@@ -70,7 +70,7 @@ def _mend(remedies: Remedies, code: str) -> str:
 
 
 def _no_labelled_box(unused: Mapping[str, int]) -> Iterator[Finding]:
-    rules = ", ".join(f"{rule} {number:,}" for rule, number in unused.items()) or "none in the label files"
+    rules = ", ".join(f"{rule} {count(number)}" for rule, number in unused.items()) or "none in the label files"
     advice = (
         f"No labelled box is left to learn from (boxes by the rule that takes them: {rules}). Check ontology.keep, "
         "ontology.drop and ontology.min_side, and which images are left out."
@@ -89,16 +89,17 @@ def _empty_splits(report: SplitReport, remedies: Remedies) -> Iterator[Finding]:
 
 
 def _describe_left_out(report: SplitReport) -> str:
-    return ", ".join(f"{images:,} by {rule}" for rule, images in report.left_out.items())
+    return ", ".join(f"{count(images)} by {rule}" for rule, images in report.left_out.items())
 
 
 def _leaking_splits(report: SplitReport, leaking: Sequence[str], remedies: Remedies) -> Iterator[Finding]:
     if report.leaks:
         held_out = sum(counts.images for split, counts in report.splits.items() if split != "train")
         example = f", such as {leaking[0]}" if leaking else ""
+        look = "looks" if report.leaks == 1 else "look"
         advice = (
-            f"{report.leaks:,} of {held_out:,} val and test images look like train images{example}: the metrics would "
-            f"be too high. {_mend(remedies, 'leaking_splits')}"
+            f"{count(report.leaks)} of {count_of(held_out, 'val and test image')} {look} like train images{example}: "
+            f"the metrics would be too high. {_mend(remedies, 'leaking_splits')}"
         )
         yield finding("leaking_splits", advice, leaking, count=report.leaks)
 
@@ -110,12 +111,13 @@ def _no_objects(report: SplitReport, gate: Gate, remedies: Remedies) -> Iterator
     in_train = train.boxes_of(report.gate_sizes)
     if in_train >= ENOUGH_IN_TRAIN and not val.boxes_of(report.gate_sizes):
         advice = (
-            f"val has no object of the sizes of gate.metric {_describe_metric(report, gate)}, train has {in_train:,}: "
-            f"no model can be judged by it. {_describe_holders(report)}{_mend(remedies, 'no_objects')}"
+            f"val has no object of the sizes of gate.metric {_describe_metric(report, gate)}, train has "
+            f"{count(in_train)}: no model can be judged by it. {_describe_holders(report)}"
+            f"{_mend(remedies, 'no_objects')}"
         )
         yield finding("no_objects", advice, count=in_train)
     elif val.boxes and not train.boxes:
-        advice = f"train has no object to learn from, val has {val.boxes:,}. {_mend(remedies, 'no_objects')}"
+        advice = f"train has no object to learn from, val has {count(val.boxes)}. {_mend(remedies, 'no_objects')}"
         yield finding("no_objects", advice, count=val.boxes)
 
 
@@ -129,7 +131,7 @@ def _describe_holders(report: SplitReport) -> str:
     """Return the listed groups with most objects of the gate's sizes as a sentence; empty without any."""
     numbers = [(group.name, group.boxes_of(report.gate_sizes)) for group in report.groups]
     holders = sorted(((name, number) for name, number in numbers if number), key=lambda holder: -holder[1])
-    listed = ", ".join(f"{name} {number:,}" for name, number in holders[:_LISTED])
+    listed = ", ".join(f"{name} {count(number)}" for name, number in holders[:_LISTED])
     return f"Groups with most of them: {listed}. " if holders else ""
 
 
@@ -150,8 +152,8 @@ def _few_objects(report: SplitReport, gate: Gate, remedies: Remedies) -> Iterato
         empty = [not in_val for in_val, _ in pairs]
         metrics = "missing" if all(empty) else "missing or mostly noise" if any(empty) else "mostly noise"
         advice = (
-            f"val has fewer than {gate.min_boxes} objects (gate.min_boxes) {shown}. Their metrics are {metrics}: "
-            f"{remedy}."
+            f"val has fewer than {count_of(gate.min_boxes, 'object')} (gate.min_boxes) {shown}. Their metrics are "
+            f"{metrics}: {remedy}."
         )
         yield finding("few_objects", advice, count=len(sizes) + len(classes))
 
@@ -162,5 +164,5 @@ def _few(numbers: Mapping[str, tuple[int, int]], least: int) -> dict[str, tuple[
 
 
 def _list(few: Mapping[str, tuple[int, int]]) -> str:
-    listed = [f"{name} {in_val:,} (train {in_train:,})" for name, (in_val, in_train) in few.items()]
+    listed = [f"{name} {count(in_val)} (train {count(in_train)})" for name, (in_val, in_train) in few.items()]
     return enumerate_first(listed, _LISTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from etl.boxes import BUCKETS, SIZE_RANGES
+from etl.numbers import count
 from etl.stages.splitting.report import SplitReport
 
 Rows = list[list[str]]
@@ -25,10 +26,10 @@ def size_rows(report: SplitReport) -> Rows:
         *(
             [
                 name,
-                f"{split.images:,}",
-                f"{split.boxes:,}",
-                *(f"{split.sizes[bucket]:,}" for bucket in BUCKETS),
-                *([f"{difficult[name]:,}"] if shown else []),
+                count(split.images),
+                count(split.boxes),
+                *(count(split.sizes[bucket]) for bucket in BUCKETS),
+                *([count(difficult[name])] if shown else []),
             ]
             for name, split in report.splits.items()
         ),
@@ -41,13 +42,13 @@ def class_rows(report: SplitReport) -> Rows:
     names = list(splits[0].categories) if splits else []
     return [
         ["class", *report.splits],
-        *([name, *(f"{split.categories[name]:,}" for split in splits)] for name in names),
+        *([name, *(count(split.categories[name]) for split in splits)] for name in names),
     ]
 
 
 def left_out_rows(report: SplitReport) -> Rows:
     """Return the images that are in no split by rule; the first row names the columns."""
-    return [["left out", "images"], *([rule, f"{images:,}"] for rule, images in report.left_out.items())]
+    return [["left out", "images"], *([rule, count(images)] for rule, images in report.left_out.items())]
 
 
 def group_rows(report: SplitReport, most: int) -> Rows:
@@ -55,7 +56,7 @@ def group_rows(report: SplitReport, most: int) -> Rows:
     return [
         ["group", "in", "images", "boxes"],
         *(
-            [_shorten(group.name), ", ".join(group.splits), f"{group.images:,}", f"{group.boxes:,}"]
+            [_shorten(group.name), ", ".join(group.splits), count(group.images), count(group.boxes)]
             for group in report.groups[:most]
         ),
     ]

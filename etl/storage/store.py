@@ -182,7 +182,7 @@ def read_pieces(uri: str, offset: int, size: int) -> Iterator[bytes | memoryview
             yield buffer[:count]
             size -= count
     if size:
-        raise StoreError(f"{uri}: the file is {size} bytes too short")
+        raise StoreError(f"{uri}: missing bytes at the end of the file: {size}")
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -32,8 +32,8 @@ PATHS = ["flight_07/DJI_20240517101112_0012_V.jpg", "a/b/img (3).png", "Straße/
         ("(a|a)+$", "a" * 60 + "b", 1, "source.group: found '(a|a)+$', which takes too long in 'aaa"),
         (r"(?:(\w+)\s?)+$", "a " * 2000 + "!", 1, "which takes too long"),
         ("(a|aa|aaa)+$", "a" * 20 + "b", 10_000, "which takes too long"),  # each of them is quick
-        ("(a{60000}){60000}", "a", 1, "whose counts multiply to at most 100,000"),
-        ("((a{,200}){3,200}){200}", "a", 1, "whose counts multiply to at most 100,000"),
+        ("(a{60000}){60000}", "a", 1, "whose counts multiply to at most 100\u202f000"),
+        ("((a{,200}){3,200}){200}", "a", 1, "whose counts multiply to at most 100\u202f000"),
         ("(?:" * 300 + "a" + ")" * 300, "a", 1, "at most 1000 characters"),
         ("(?:" * 240 + "a" + ")" * 240, "a", 1, "a regular expression"),
         ("a" * 500_000, "a", 1, "at most 1000 characters"),

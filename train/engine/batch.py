@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from etl.numbers import count_of
+
 FITTED = -1  # the batch is as large as the step and the GPU's memory allow
 _CPU_BATCH = 16
 _NOMINAL = 64  # samples per optimizer step
@@ -42,7 +44,9 @@ def plan_batch(asked: int | Literal["auto"], nominal: int | None, samples: int, 
         return BatchPlan(FITTED, _NOMINAL, f"at most {_NOMINAL} samples a step")
     if wanted > _MULTIPLE:
         wanted -= wanted % _MULTIPLE
-    return BatchPlan(FITTED, wanted, f"{samples} samples, at least {min(_MIN_STEPS, samples)} steps an epoch")
+    return BatchPlan(
+        FITTED, wanted, f"{count_of(samples, 'sample')}, at least {count_of(min(_MIN_STEPS, samples), 'step')} an epoch"
+    )
 
 
 def divide_step(per_step: int, largest: int) -> tuple[int, int]:

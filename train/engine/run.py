@@ -18,6 +18,7 @@ import torch
 from etl.config import Config, network
 from etl.errors import ConfigError, SpeckError
 from etl.lifecycle.training_config import changed_sections, last_part, portable, training_config
+from etl.numbers import count_of
 from etl.snapshots import anchors
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
@@ -91,9 +92,9 @@ def fit(
     """
     run_uri = checkpoint.run_uri(home, snapshot.id, chosen.train.model_dump(mode="json"), spec.architecture)
     log.info(
-        "training %s on %d samples (%d for validation), %d px, %s, %s, from %s",
-        chosen.train.model, len(spec.train), len(spec.val), spec.image_size, _describe_device(spec.settings["device"]),
-        spec.precision, spec.weights or "scratch",
+        "training %s on %s (%d for validation), %d px, %s, %s, from %s",
+        chosen.train.model, count_of(len(spec.train), "sample"), len(spec.val), spec.image_size,
+        _describe_device(spec.settings["device"]), spec.precision, spec.weights or "scratch",
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="speck-train-") as folder:
         trainer = _train_in_memory(spec, Path(folder), run_uri, snapshot.uri)
@@ -125,8 +126,8 @@ def fit(
     uri = save_model(trainer.best_module(), home, meta)
     checkpoint.delete_state(run_uri)
     log.info(
-        "trained %d epochs in %.0f s, best epoch %d: %s",
-        trained["epochs"], trained["seconds"], trained["best_epoch"], uri,
+        "trained %s in %.0f s, best epoch %d: %s",
+        count_of(trained["epochs"], "epoch"), trained["seconds"], trained["best_epoch"], uri,
     )  # fmt: skip
     return {"model": uri, "epochs": trained["epochs"], "seconds": trained["seconds"], "device": trained["device"]}
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from etl.errors import SpeckError
+from etl.numbers import count_of
 from etl.snapshots.samples import ShardReader
 from train import compat
 from train.engine import checkpoint, clock, history, loading, tracking
@@ -153,8 +154,8 @@ class Trainer(DetectionTrainer):
             if "workers" not in self.spec.settings:
                 self._workers = loading.choose_workers(min(batch_size, len(dataset)) * 3 * self.args.imgsz**2)
             log.info(
-                "samples: loaded in %d processes; %d of %d are kept in memory once decoded",
-                self._workers, dataset.sample_cache.samples, len(dataset),
+                "samples: loaded in %s; %d of %d are kept in memory once decoded",
+                count_of(self._workers, "process"), dataset.sample_cache.samples, len(dataset),
             )  # fmt: skip
         rarity = loading.sampling_weights(dataset) if self.spec.weighted else None
         self._sampler = EpochSampler(len(dataset), self.args.seed, weights=rarity)
@@ -221,7 +222,7 @@ class Trainer(DetectionTrainer):
         self.epoch, self._best = state["epoch"], state["best"]
         self.history, self.batches = list(state.get("history", [])), state["numbers"]["_steps"]
         self.best_epoch, self.seconds_before = state["numbers"]["best_epoch"], state["numbers"]["before"]
-        log.info("all %d epochs were already trained", self.epoch + 1)
+        log.info("nothing left to train after %s", count_of(self.epoch + 1, "epoch"))
         return True
 
     def _save_state(self) -> None:
@@ -257,7 +258,7 @@ class Trainer(DetectionTrainer):
 
     def _log_batch(self) -> None:
         steps = math.ceil(len(self.train_loader) / self.accumulate)
-        log.info("batch %d: %s; %d optimizer steps an epoch", self.batch_size, self._batch_reason, steps)
+        log.info("batch %d: %s; %s an epoch", self.batch_size, self._batch_reason, count_of(steps, "optimizer step"))
 
     def _count_time_before(self) -> None:
         self.train_time_start -= self.seconds_before
@@ -313,8 +314,8 @@ class Trainer(DetectionTrainer):
         self._validation_seconds += clock.now() - start
         self._validated_epoch = self.epoch
         log.info(
-            "epoch %d: AP50 %.3f, AP %.3f on %d tiles", self.epoch + 1, metrics["metrics/mAP50(B)"],
-            metrics["metrics/mAP50-95(B)"], len(self.spec.val),
+            "epoch %d: AP50 %.3f, AP %.3f on %s", self.epoch + 1, metrics["metrics/mAP50(B)"],
+            metrics["metrics/mAP50-95(B)"], count_of(len(self.spec.val), "tile"),
         )  # fmt: skip
         self._track(metrics)
         history.add_metrics(self.history, metrics)

@@ -130,8 +130,8 @@ def advise_category(evaluation: Evaluation) -> Advice | None:
 def advise_validation(evaluation: Evaluation) -> Advice | None:
     """Return whether the images hold enough objects to tell models apart; an AP of 0 does not tell how it varies."""
     objects = evaluation.combined.boxes
-    kind = "images" if evaluation.split == "all" else f"{evaluation.split} images"
-    images = f"{numbers.count(evaluation.images)} {kind}"
+    noun = "image" if evaluation.split == "all" else f"{evaluation.split} image"
+    kind, images = f"{noun}s", numbers.count_of(evaluation.images, noun)
     if not objects:
         return Advice(code="validation", action=f"Label objects in {kind}", reason=f"No object in {images}.")
     few = [
@@ -209,7 +209,7 @@ def advise_calibration(evaluation: Evaluation) -> Advice | None:
     error, score, right = confident.error, confident.score, confident.right
     if error is None or score is None or right is None:
         return None
-    where = f"{numbers.count(confident.detections)} detections of score {confident.threshold:g} or above"
+    where = f"{numbers.count_of(confident.detections, 'detection')} of score {confident.threshold:g} or above"
     measured = f"mean score {score:.2f}, {numbers.percent(right)} correct"
     if error <= _CALIBRATED:
         return Advice(
@@ -232,11 +232,11 @@ def advise_calibration(evaluation: Evaluation) -> Advice | None:
 def _advise_on_failure(evaluation: Evaluation) -> Advice:
     """Return how many detections there are where none matches an object."""
     found = sum(row.detections for row in evaluation.calibration.bins if row is not None)
-    objects = f"{numbers.count(evaluation.combined.boxes)} objects"
+    objects = numbers.count_of(evaluation.combined.boxes, "object")
     if not found:
-        reason = f"{numbers.count(evaluation.images)} images hold {objects} and no detection."
+        reason = f"{numbers.count_of(evaluation.images, 'image')} with {objects} and no detection."
         return Advice(code="error", action="Find out why nothing is detected", reason=reason)
-    reason = f"None of {numbers.count(found)} detections matches one of {objects} at an IoU of 0.5."
+    reason = f"None of {numbers.count_of(found, 'detection')} matches one of {objects} at an IoU of 0.5."
     return Advice(code="error", action="Find out why no detection is correct", reason=reason)
 
 

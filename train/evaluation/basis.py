@@ -63,20 +63,21 @@ def _on_reading(reading: FileReading) -> Iterator[str]:
     counts = [f"{numbers.count(count)} {which}" for which, count in left_out.items() if count]
     yield (
         f"The image ids of the file were read as {reading.images}, its category ids as {reading.categories}: "
-        f"{numbers.count(reading.judged)} of {numbers.count(reading.detections)} detections are evaluated"
+        f"{numbers.count(reading.judged)} of {numbers.count_of(reading.detections, 'detection')} are evaluated"
         f"{'; left out: ' + ', '.join(counts) if counts else ''}."
     )
     if reading.is_suspicious:
+        overlap = "overlaps" if reading.on_objects == 1 else "overlap"
         yield (
-            f"Suspicious: {numbers.count(reading.on_objects)} of {numbers.count(reading.judged)} detections overlap an "
-            f"object of their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap one of another "
-            "image. Are the boxes in pixels of the original images, and the ids those of these images?"
+            f"Suspicious: {numbers.count(reading.on_objects)} of {numbers.count_of(reading.judged, 'detection')} "
+            f"{overlap} an object of their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap "
+            "one of another image. Are the boxes in pixels of the original images, and the ids those of these images?"
         )
     elif reading.detected_objects >= _ENOUGH and 2 * reading.misnamed_objects > reading.detected_objects:
         yield (
-            f"Suspicious: of {numbers.count(reading.misnamed_objects)} of {numbers.count(reading.detected_objects)} "
-            "detected objects the detection with the highest score is of another category. Are the category ids those "
-            "of this dataset?"
+            f"Suspicious: of {numbers.count(reading.misnamed_objects)} of "
+            f"{numbers.count_of(reading.detected_objects, 'detected object')} the detection with the "
+            "highest score is of another category. Are the category ids those of this dataset?"
         )
 
 
@@ -85,10 +86,11 @@ def _on_repeats(reading: FileReading, ap: float | None) -> Iterator[str]:
         return
     without = reading.AP_without_repeats
     cost = "" if ap is None or without is None else f": AP is {ap:.3f}, without them {without:.3f}"
+    repeat = "repeats" if reading.repeated == 1 else "repeat"
     yield (
-        f"Suspicious: {numbers.count(reading.repeated)} of {numbers.count(reading.judged)} detections repeat another "
-        f"one, with the same image, category and box. Each counts as one more detection{cost}. Was the file written "
-        "twice, or without NMS?"
+        f"Suspicious: {numbers.count(reading.repeated)} of {numbers.count_of(reading.judged, 'detection')} {repeat} "
+        f"another one, with the same image, category and box. Each counts as one more detection{cost}. Was the file "
+        "written twice, or without NMS?"
     )
 
 

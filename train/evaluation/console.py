@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from etl import boxes
 from etl.evaluation import ComparableMetrics, Evaluation
+from etl.numbers import count_of
 from etl.one_line import one_line
 from train.evaluation.basis import comparable_rows, describe_basis, describe_images
 
@@ -42,7 +43,7 @@ def print_table(evaluation: Evaluation) -> None:
 def _comparable_table(metrics: ComparableMetrics) -> Table:
     from rich.table import Table
 
-    title = f"{metrics.objects} objects and {metrics.crowds} crowds of the label files"
+    title = f"{count_of(metrics.objects, 'object')} and {count_of(metrics.crowds, 'crowd')} of the label files"
     table = Table("", "as pycocotools", title=title)
     for row in comparable_rows(metrics):
         table.add_row(*row)

@@ -16,6 +16,7 @@ from etl.execution import progress
 from etl.imaging.codec import Pixels
 from etl.imaging.wide import NO_SETTINGS, PixelSettings
 from etl.lifecycle import retrain
+from etl.numbers import count, count_of
 from etl.plan import TilePlan
 from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
@@ -154,8 +155,11 @@ def from_file_or_truth(config: Config, snapshot: Snapshot, detections: str, imag
 
 def _refuse_other_images(uri: str, reading: FileReading, images: pa.Table) -> None:
     if reading.detections and not reading.judged:
-        found = f"{reading.other_images:,} detections on other images, {reading.other_categories:,} of other categories"
-        expected = f"detections on the {images.num_rows:,} images, such as {images['path'][0].as_py()}; see --split"
+        found = f"{count_of(reading.other_images, 'detection')} on other images, "
+        found += f"{count(reading.other_categories)} of other categories"
+        expected = (
+            f"detections on the {count_of(images.num_rows, 'image')}, such as {images['path'][0].as_py()}; see --split"
+        )
         raise results_file.error(uri, "", f"{found} (image ids read as {reading.images})", expected)
 
 

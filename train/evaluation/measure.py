@@ -16,6 +16,7 @@ from etl.evaluation import (
     NwdSettings,
     OperatingPoint,
 )
+from etl.numbers import count_of
 from train.detections import Detections, GroundTruth
 from train.evaluation.detectors import DetectedImages, Detector
 from train.evaluation.images import EvalImage
@@ -35,7 +36,8 @@ def evaluate_detections(detected: DetectedImages, config: Config) -> Measurement
     Error types, confusion, centre recall and seams count the detections at or above the confidence thresholds.
     """
     truth = [image.truth for image in detected.images]
-    log.info("evaluation: %d images, %d objects", len(truth), sum(int(image.counted.sum()) for image in truth))
+    objects = sum(int(image.counted.sum()) for image in truth)
+    log.info("evaluation: %s, %s", count_of(len(truth), "image"), count_of(objects, "object"))
     categories, detections = detected.detector.categories, detected.detections["combined"]
     matched = _match(truth, detections)
     scores = Scores.of(matched)

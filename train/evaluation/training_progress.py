@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from etl.diagnosis import Epoch, TrainingRecord
+from etl.numbers import count_of
 
 _LATE = 0.1  # the last share of the epochs in which the best epoch must lie
 _PART = 0.2  # of the epochs: the last part is compared with the one before
@@ -43,7 +44,7 @@ def describe_improvement(record: TrainingRecord) -> str:
         return ""
     parts = "last epoch, compared with the one before"
     if len(last) > 1:
-        parts = f"last {len(last)} epochs, compared with the {len(before)} before"
+        parts = f"last {count_of(len(last), 'epoch')}, compared with the {len(before)} before"
     return f"In its {parts}, {' and '.join(changes)}."
 
 
@@ -55,8 +56,8 @@ def describe_plateau(record: TrainingRecord) -> str:
     rise = _ap_rise(before, last)
     of_ap = "" if rise is None else f", AP on the val tiles by {rise:+.3f}"
     return (
-        f"From the {len(before)} recorded epochs before them to the last {len(last)} the training loss changed by "
-        f"{-100 * _loss_fall(before, last):+.1f} %{of_ap}."
+        f"From the {count_of(len(before), 'recorded epoch')} before to the last {len(last)} the training loss changed "
+        f"by {-100 * _loss_fall(before, last):+.1f} %{of_ap}."
     )
 
 

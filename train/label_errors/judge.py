@@ -12,6 +12,7 @@ import numpy as np
 from etl import boxes
 from etl.boxes import Boxes
 from etl.imaging.codec import Pixels
+from etl.numbers import count_of
 from etl.review import Kind
 from train.detections import Detections
 from train.evaluation.images import EvalImage
@@ -251,8 +252,8 @@ def _fit(kind: Kind, errors: Floats, labels: Floats, most: float) -> chances.Cur
         )  # fmt: skip
     elif len(errors) and 0 < len(labels) < _FEW:
         log.warning(
-            "find-errors: the chances of %s labels are unreliable: they are learned from %d labels or places, fewer "
-            "than %d", kind, len(labels), _FEW,
+            "find-errors: the chances of %s labels are unreliable: they are learned from %s, fewer "
+            "than %d", kind, count_of(len(labels), "example"), _FEW,
         )  # fmt: skip
     return curve
 

@@ -189,8 +189,8 @@ def _judge_by_model(config: Config, snapshot: Snapshot, uri: str) -> _Subject:
     ]  # fmt: skip
     if lenient := sum(split == "train" for split, _ in images):
         log.warning(
-            "find-errors: the %d train images are judged leniently: the model may have learned their errors; chances "
-            "are calibrated on the %d val images; without --model each image is judged by a model that never saw its "
+            "find-errors: images of train (%d) are judged leniently: the model may have learned their errors; chances "
+            "are calibrated on those of val (%d); without --model each image is judged by a model that never saw its "
             "group",
             lenient, sum(row.calibrates for row in judged),
         )  # fmt: skip

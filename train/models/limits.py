@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from etl.errors import ConfigError
+from etl.numbers import count, count_of
 from train import compat
 
 compat.install()
@@ -97,9 +98,11 @@ def _check_size(architecture: dict[str, Any], where: str) -> None:
     except _UNFIT as error:
         raise ConfigError("the model", where, f"{found} ({_shown(error)})", "layers that do") from error
     if parameters > _MOST_PARAMETERS:
-        raise ConfigError("the model", where, f"{parameters:,} parameters", f"at most {_MOST_PARAMETERS:,}")
+        raise ConfigError("the model", where, count_of(parameters, "parameter"), f"at most {count(_MOST_PARAMETERS)}")
     if values > _MOST_VALUES:
-        raise ConfigError("the model", where, f"a feature map of {values:,} values", f"at most {_MOST_VALUES:,}")
+        raise ConfigError(
+            "the model", where, f"a feature map of {count_of(values, 'value')}", f"at most {count(_MOST_VALUES)}"
+        )
 
 
 def _largest_map(layers: Any) -> int:

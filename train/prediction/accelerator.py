@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from etl.errors import ConfigError
+from etl.numbers import count_of
 from train.models.model import Model
 from train.models.trained_labels import PER_VIEW
 from train.prediction.device_rows import suppress_on_device
@@ -56,7 +57,7 @@ class Accelerator:
         rows = self._rows_if_they_fit(pixels, lanes=1)
         if rows is not None:
             return rows
-        log.info("%d views of %d x %d px do not fit into the memory", number, width, height)
+        log.info("memory is too little for %s of %d x %d px", count_of(number, "view"), width, height)
         limit.lower(number, (height, width, 3))
         if number > 1:
             return self._rows_in_parts(pixels)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from etl import assigner, boxes as bx
+from etl.numbers import count_of
 from etl.stages.anchors.search import Floats, Limits, Sizes, clamp_anchors, refine_anchors, search_anchors
 
 VERSION = 2
@@ -217,7 +218,7 @@ def _valid_boxes(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
     sides = np.asarray(wh, dtype=np.float64).reshape(-1, 2)
     weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
     if len(weight) != len(sides):
-        raise ValueError(f"{len(sides)} boxes but {len(weight)} weights")
+        raise ValueError(f"{count_of(len(sides), 'box')} but {count_of(len(weight), 'weight')}")
     good = np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1) & (weight > 0)
     sides, weight = sides[good], np.rint(weight[good] / _WEIGHT) * _WEIGHT
     if len(sides) > _DISTINCT:

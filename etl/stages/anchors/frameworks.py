@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etl.numbers import count_of
+
 Anchors = Sequence[Sequence[Sequence[float]]]  # [level][k](w, h), finest level first
 
 
@@ -29,7 +31,7 @@ def _log_lines(content: Mapping[str, Any], chosen: Mapping[str, Any], ratio: flo
         )
         return [f"AutoAnchor: no boxes to fit{guessed}", where]
     figures = f"{chosen['aat']:.2f} anchors/target, {chosen['bpr']:.4f} Best Possible Recall (BPR)"
-    return [f"AutoAnchor: {figures}, {chosen['fitness']:.4f} fitness, {content['boxes']} boxes", where]
+    return [f"AutoAnchor: {figures}, {chosen['fitness']:.4f} fitness, {count_of(content['boxes'], 'box')}", where]
 
 
 def write_formats(fitted: Mapping[str, Any], folder: Path) -> list[Path]:

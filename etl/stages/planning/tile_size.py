@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from etl import boxes as bx, schema
 from etl.config import Tile
 from etl.ids import fraction
+from etl.numbers import count_of
 from etl.plan import TilePlan, Window, window_starts, window_step
 from etl.stages.planning.tile_stats import Tables
 from etl.stages.tile import finest_whole, is_too_small, reach
@@ -170,7 +171,7 @@ def _reason(candidate: Candidate, best: Candidate, tile: Tile) -> str:
         kept = "every object whole" if not best.not_held else "the fewest objects cut"
         return f"chosen: the fewest pixels with {kept} and {target}"
     if candidate.not_held > best.not_held:
-        return f"{candidate.not_held} objects not held"
+        return f"{count_of(candidate.not_held, 'object')} not held"
     if candidate.shortfall > best.shortfall:
         return f"small objects at {candidate.smallest:.1f} px"
     more = candidate.pixels / best.pixels - 1 if best.pixels else 0.0

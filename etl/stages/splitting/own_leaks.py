@@ -8,6 +8,7 @@ from itertools import compress
 import numpy as np
 
 from etl.findings import Finding, finding
+from etl.numbers import count, count_of
 from etl.stages import leakage
 from etl.stages.leakage import TRAIN, Codes, Looks, is_held_out
 from etl.stages.splitting.frame_names import FrameName
@@ -39,8 +40,9 @@ def is_too_many(leaks: Sequence[str], codes: Codes) -> bool:
 
 def few_leaks(leaks: Sequence[str], codes: Codes) -> Finding:
     """Return the finding of leaks that are not too many."""
+    held_out, look = int(is_held_out(codes).sum()), "looks" if len(leaks) == 1 else "look"
     advice = (
-        f"{len(leaks):,} of {int(is_held_out(codes).sum()):,} val and test images of the dataset's own split look like "
+        f"{count(len(leaks))} of {count_of(held_out, 'val and test image')} of the dataset's own split {look} like "
         "train images: few enough to build, but the metrics are a little too high. Delete them or move them to train."
     )
     return finding("few_leaks", advice, leaks, count=len(leaks))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from etl.codes import Severity
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.plan import Grouping
 from etl.schema import DIVIDED
 from etl.stages.group_pattern import find_groups
@@ -48,8 +48,8 @@ def ungrouped(paths: Sequence[str], rule: object) -> list[Finding]:
     found = find_groups(paths, rule) if isinstance(rule, str) else dict.fromkeys(paths, "")
     missed = [path for path in paths if path not in found]
     advice = (
-        f"source.group finds nothing in {len(missed):,} of {len(paths):,} paths: names and looks group these images. "
-        "It sees the path relative to source.images, with folders and extension."
+        f"source.group finds nothing in {count(len(missed))} of {count_of(len(paths), 'path')}: names and looks group "
+        "these images. It sees the path relative to source.images, with folders and extension."
     )
     return [finding("group_not_found", advice, missed, count=len(missed))] if missed else []
 
@@ -59,11 +59,11 @@ def _cut_videos(rows: Sequence[ImageRow], remainder: Remainder, grouping: Groupi
     frames = [row for row in rows if row["frame"] is not None and row["sequence"] in grouping.cuts]
     guarded = sum(rule == "frame_guard" for rule in remainder.rules.values())
     bands = sorted({cut.guard for cut in grouping.cuts.values()})
-    width = f"{bands[0]}" if len(bands) == 1 else f"{bands[0]} to {bands[-1]}"
+    width = f"{bands[0]} to " * (len(bands) > 1) + count_of(bands[-1], "frame number")
     text = (
         f"Whole videos cannot give each split its share, so {enumerate_first(names, _NAMED)} "
         f"({count_of(len(frames), 'frame')}) {'is' if len(names) == 1 else 'are'} cut into blocks with guard bands of "
-        f"{width} frame numbers between them; {count_of(guarded, 'frame')} left out. Metrics on blocks of "
+        f"{width} between them; {count_of(guarded, 'frame')} left out. Metrics on blocks of "
         "one video are too high"
     )
     together = [name for name in names if not grouping.cuts[name].separates]
@@ -83,10 +83,10 @@ def _uneven_splits(report: SplitReport, wanted: dict[str, float]) -> list[Findin
     boxes = {name: split.boxes_of(report.gate_sizes) for name, split in report.splits.items()}
     images = {name: split.images for name, split in report.splits.items()}
     for name, share in wanted.items():
-        for noun, counts in ((f"{sizes} boxes" if sizes != "all" else "boxes", boxes), ("images", images)):
+        for noun, counts in ((f"{sizes} box" if sizes != "all" else "box", boxes), ("image", images)):
             if images[name] and misses_share(counts[name], share * sum(counts.values())):
                 text = (
-                    f"{name} has {counts[name]} of {sum(counts.values())} {noun}, {share:.0%} were asked for: "
+                    f"{name} has {counts[name]} of {count_of(sum(counts.values()), noun)}, {share:.0%} were asked for: "
                     f"they lie in {_heaviest(report, noun)}. Set source.group to a pattern that makes smaller groups, "
                     "or add images."
                 )
@@ -98,7 +98,7 @@ def _uneven_splits(report: SplitReport, wanted: dict[str, float]) -> list[Findin
 def _heaviest(report: SplitReport, noun: str) -> str:
     """Return the groups with the most images, or boxes that the gate measures, and how many they have."""
     holdings = [
-        (group.images if noun == "images" else group.boxes_of(report.gate_sizes), group.name) for group in report.groups
+        (group.images if noun == "image" else group.boxes_of(report.gate_sizes), group.name) for group in report.groups
     ]
     heaviest = sorted(holdings, key=lambda one: (-one[0], one[1]))
     return enumerate_first((f"{name} ({count})" for count, name in heaviest if count), _NAMED)

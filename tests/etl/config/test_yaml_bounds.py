@@ -23,11 +23,11 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     for before, after in zip("abcdefghi", "bcdefghij", strict=True)
 )
 BOMBS = {
-    "aliases": (LAUGHS, "aliases that stand for more than 1,000 values"),
+    "aliases": (LAUGHS, "aliases that stand for more than 1\u202f000 values"),
     "merged aliases": ("a: &a {x: 1}\n" + f"b: {{<<: [{', '.join(['*a'] * 1200)}]}}", "aliases that stand for"),
     "lists": ("a: " + "[" * 5000, "more than 100 levels on line 1"),
     "mappings": ("".join(f"{' ' * depth}a:\n" for depth in range(700)), "more than 100 levels on line 100"),
-    "many values": (f"{SOURCE}, categories: [{'1, ' * 300_000}]}}", "more than 50,000 values"),
+    "many values": (f"{SOURCE}, categories: [{'1, ' * 300_000}]}}", "more than 50\u202f000 values"),
     "many wrong values": (f"{SOURCE}, categories: [{'[1], ' * 15_000}]}}", "source.categories.0: found ['1']"),
     "many unknown keys": (
         SOURCE + "}\n" + "".join(f"k{number}: 1\n" for number in range(20_000)),
@@ -35,7 +35,10 @@ BOMBS = {
     ),
     "a long key": ("k" * 500_000 + "': 1", "characters without quotes"),
     "a long quoted key": (f"{SOURCE}}}\n? '{'k' * 900_000}'\n: 1", "found an unknown key"),
-    "a long file": ("# " + "x" * 2_000_000, "found 2,000,002 characters, expected at most 1,000,000"),
+    "a long file": (
+        "# " + "x" * 2_000_000,
+        "found 2\u202f000\u202f002 characters, expected at most 1\u202f000\u202f000",
+    ),
     "base 60": (f"name: a\ntile: {{size: {'1:' * 300_000}1}}", "characters without quotes on line 2"),
     "base 16": (f"name: a\ntile: {{size: 0x{'f' * 300_000}}}", "characters without quotes on line 2"),
     "a tagged number": (f"name: a\ntile: {{size: !!int '{'1:' * 300_000}1'}}", "characters without quotes on line 2"),

@@ -195,7 +195,7 @@ def test_what_keypoint_files_repeat_is_used_once_and_the_rest_kept(name):
         ({"annotations": [], "anns": [box()]}, "has an empty list 'annotations', but a list 'anns'"),
         ({"annotations": {"1": box()}}, "'annotations' is not a list"),
         ({"annotations": [box()], "images": "absent", "image": [{"id": 1, "file_name": "a.jpg"}]}, "a list 'image' of"),
-        ({"annotations": [box()], "images": "absent"}, "has 1 annotations but no list 'images'"),
+        ({"annotations": [box()], "images": "absent"}, "has 1 annotation but no list 'images'"),
     ],
 )
 def test_boxes_under_another_key_stop_the_build_by_file_and_key(changes, message):

@@ -122,7 +122,7 @@ def test_what_would_join_missing_names_is_said():
 
 def test_guesses_that_the_plan_does_not_allow_are_offered():
     _, expected = explain_missing(["in/x.jpg"], ImageIndex(["x.jpg"]), NameRules(guesses=()))
-    assert expected == "an image file; 1 of 1 names can be guessed: `speck plan --update` allows it"
+    assert expected == "an image file; 1 of 1 name can be guessed: `speck plan --update` allows it"
 
 
 def test_many_label_files_look_at_the_names_of_all_images_once():

@@ -190,7 +190,8 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch:
     file = tmp_path / "answers.json"
     with file.open("wb") as sparse:
         sparse.truncate(10**12)
-    with pytest.raises(ConfigError, match=r"found 1,000,000,000,000 bytes, expected at most 20,000,000: .*"):
+    found, most = "1\u202f000\u202f000\u202f000\u202f000", "20\u202f000\u202f000"
+    with pytest.raises(ConfigError, match=rf"found {found} bytes, expected at most {most}: .*"):
         review.read_file(str(file))
 
 

@@ -89,7 +89,7 @@ def test_image_sizes_end_with_all_others_together() -> None:
     assert "100 x 90" in figure.svg and "other sizes" in figure.svg
     shown = [int(number) for number in re.findall(r">(\d+)</text>", figure.svg)]
     assert sum(shown) == 60 and shown[-1] == 60 - sum(shown[:-1])
-    assert f"The last bar holds the {shown[-1]} images of rarer sizes together." in figure.caption
+    assert f"The last bar holds the {shown[-1]} images of rarer sizes." in figure.caption
     assert "other sizes" not in image_size_figure(audit(images[:4], [])).svg
 
 

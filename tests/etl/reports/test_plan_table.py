@@ -128,11 +128,10 @@ def test_every_table_has_its_rows() -> None:
 def test_the_lines_between_the_tables_say_plan_reason_and_cost() -> None:
     text = [" ".join(words) for words in printed(preview())]
     assert (
-        "new plan: tiles of 640 px at scales 1, 0.5, overlap 0.2; 6 of 31 objects are cut in every tile; codec jpeg"
-        in text
+        "new plan: tiles of 640 px at scales 1, 0.5, overlap 0.2; 6 of 31 objects cut in every tile; codec jpeg" in text
     )
     assert "reason for the tile size: cheapest: 640 px" in text
-    assert "one epoch: 12,345 samples (678 augmented), 9 million pixels decoded, 8 million trained" in text
+    assert "one epoch: 12 345 samples (678 augmented), 9 million pixels decoded, 8 million trained" in text
     assert "Empty train tiles: 24.3% of all, target 25.0%" in " ".join(text)  # a title wraps
 
 

@@ -82,8 +82,8 @@ def test_an_unmatched_label_file_explains_one_image_without_labels() -> None:
 @pytest.mark.parametrize(
     ("images", "cause"),
     [
-        (([BAD], [EMPTY]), "all 2 boxes are rejected"),
-        (([], []), "the label files of all 2 labelled images are empty"),
+        (([BAD], [EMPTY]), "2 boxes in the label files, all rejected"),
+        (([], []), "2 labelled images, all with empty label files"),
         ((None, None), "no label file was found for any of 2 images"),
         (([REGION],), "every box that is not rejected is marked as ignore region or crowd"),
     ],

@@ -232,7 +232,7 @@ def test_a_leak_names_its_share_and_an_example() -> None:
     images = [*TRAIN, *VAL, ("w/x.jpg", "val", [20.0])]
     findings = check_split(report_of(images, leaks=1), Gate(), remedies(images), leaking=["w/x.jpg"])
     (leak,) = faults_that_stop(findings, ())
-    assert "1 of 2 val and test images look like train images, such as w/x.jpg" in leak.advice
+    assert "1 of 2 val and test images looks like train images, such as w/x.jpg" in leak.advice
     assert leak.advice.endswith("To build anyway: source.allow: [leaking_splits].")
     assert (leak.count, leak.files) == (1, ("w/x.jpg",))
 

@@ -13,7 +13,7 @@ from train.engine.batch import FITTED, divide_step, plan_batch
     [
         (592, 16, "592 samples, at least 30 steps an epoch"), (250, 8, "250 samples, at least 30 steps an epoch"),
         (100, 3, "100 samples, at least 30 steps an epoch"), (12, 1, "12 samples, at least 12 steps an epoch"),
-        (2000, 64, "at most 64 samples a step"), (1919, 56, "1919 samples, at least 30 steps an epoch"),
+        (2000, 64, "at most 64 samples a step"), (1919, 56, "1\u202f919 samples, at least 30 steps an epoch"),
         (1_000_000, 64, "at most 64 samples a step"),
     ],
 )  # fmt: skip

@@ -201,7 +201,7 @@ def test_a_detector_without_a_correct_detection_is_said_to_be_wrong() -> None:
     assert some.reason == "None of 12 detections matches one of 40 objects at an IoU of 0.5."
     none = advice_of(model_evaluation(values={"boxes": 40}, mending=without), "error")
     assert none.action == "Find out why nothing is detected"
-    assert none.reason == "4 images hold 40 objects and no detection."
+    assert none.reason == "4 images with 40 objects and no detection."
     assert advice_of(model_evaluation(values={"boxes": 19}, mending=without), "error") is None
 
 

@@ -136,7 +136,7 @@ def test_the_log_names_the_images_that_a_model_judges_leniently(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         answer = run.find_errors(*made, of_model)
-    assert f"the {answer.lenient} train images are judged leniently" in caplog.text
+    assert f"images of train ({answer.lenient}) are judged leniently" in caplog.text
     assert answer.lenient + answer.calibrated_on == answer.images == 6
     assert answer.folds is None and answer.model == of_model
     assert "the chances of missing labels are unreliable: they are learned from" in caplog.text

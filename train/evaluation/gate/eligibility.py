@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from etl.config import Config
 from etl.lifecycle import champion, retrain
+from etl.numbers import count_of
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import SnapshotPaths
@@ -32,7 +33,7 @@ def disqualify_training(model: str, snapshot: Snapshot, images: Sequence[EvalIma
     trained = Snapshot.open(trained_on).table("images")
     files = set(trained.filter(pc.equal(trained["split"], "train"))["sha256"].to_pylist())
     known = sum(image.sha256 in files for image in images)
-    return [f"it was trained on {known} of the {len(images)} images of val"] if known else []
+    return [f"it was trained on {known} of the {count_of(len(images), 'image')} of val"] if known else []
 
 
 def disqualify(
@@ -46,7 +47,8 @@ def disqualify(
     if objects == 0:
         return [rule.unmeasured(metric)]
     if objects < least:
-        return [f"{metric} is measured on {objects} objects, fewer than gate.min_boxes ({least}): too few to judge by"]
+        few = f"{count_of(objects, 'object')}, fewer than gate.min_boxes ({least}): too few to judge by"
+        return [f"{metric} is measured on {few}"]
     for name in dict.fromkeys((metric, "AP")):
         if not comparison.value(matched, name) > 0:
             return [f"{name} is 0: no correct detection in val"]

@@ -13,6 +13,7 @@ import numpy as np
 from etl.config import Config
 from etl.evaluation import InferenceChoice, InferencePlan, MergeSettings, PlanAlternative
 from etl.execution import progress
+from etl.numbers import count_of
 from etl.snapshots.snapshot import Snapshot
 from train.detections import Detections, Index, no_detections
 from train.evaluation.detectors import DetectedImages, Detector
@@ -207,7 +208,9 @@ def _choose(
     tried = {candidate.name: _try(val, candidate) for candidate in candidates}
     fine = tried[name_passes([_TILES])]
     if not max(one.value["all"] for one in tried.values()) > 0:
-        return _unchosen(val, plain, f"{val.metric} must be above 0, and is 0 for each of {len(tried)} plans")
+        return _unchosen(
+            val, plain, f"{val.metric} must be above 0, and is 0 for each of {count_of(len(tried), 'plan')}"
+        )
 
     def pick(part: str) -> _Tried:
         return pick_cheapest(eligible([*tried.values()], fine, part, tolerance), part, tolerance)

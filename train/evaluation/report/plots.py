@@ -176,10 +176,12 @@ def plot_categories(evaluation: Evaluation) -> list[Figure]:
         return []
     known = {name: row for name, row in categories.items() if row.boxes >= MIN_OBJECTS} or categories
     worst = sorted(known, key=lambda name: (known[name].AP50, name))[:_CATEGORIES]
-    which = f"The {len(worst)} categories of the lowest AP50" if len(worst) < len(categories) else "All categories"
+    lowest = f"The {numbers.count_of(len(worst), 'category')} of the lowest AP50"
+    which = lowest if len(worst) < len(categories) else "All categories"
     faint = {name for name in worst if known[name].boxes < MIN_OBJECTS}
     left_out = len(categories) - len(known)
-    few = f" {numbers.count(left_out)} with fewer than {MIN_OBJECTS} objects are left out." if left_out else ""
+    left = "is left" if left_out == 1 else "are left"
+    few = f" {numbers.count(left_out)} with fewer than {MIN_OBJECTS} objects {left} out." if left_out else ""
     return [
         dot_chart(
             "AP50 by category",
@@ -294,7 +296,7 @@ def _plot_calibration(evaluation: Evaluation) -> Figure:
     bins = [row for row in evaluation.calibration.bins if row is not None]
     confident = evaluation.calibration.confident
     error = "" if confident is None else (
-        f" The expected calibration error of the {numbers.count(confident.detections)} detections of score "
+        f" The expected calibration error of the {numbers.count_of(confident.detections, 'detection')} of score "
         f"{confident.threshold:g} or above is {numbers.percent(confident.error)}; it is 0 on the diagonal."
     )  # fmt: skip
     return charts.line_chart(

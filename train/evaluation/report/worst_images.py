@@ -43,7 +43,7 @@ class WorstImage:
     def caption(self) -> str:
         """Return the numbers of errors as text."""
         unmatched, false = int((~self.matched).sum()), int(self.false.sum())
-        objects = f"{unmatched} of {len(self.matched)} objects unmatched, " if len(self.matched) else ""
+        objects = f"{unmatched} of {count_of(len(self.matched), 'object')} unmatched, " if len(self.matched) else ""
         return f"{objects}{count_of(false, 'false positive')}"
 
 

@@ -93,6 +93,6 @@ def _unexplained(file: ResultsFile, key: str, best: Reading, expected: str) -> C
     values = [repr(best.column.values[code]) for code in dict.fromkeys(best.column.codes[lost].tolist())]
     found = ", ".join(values[:_SHOWN])
     if len(file) > 1:
-        share = f"{numbers.count(len(lost))} of {numbers.count(len(file))} detections"
+        share = f"{numbers.count(len(lost))} of {numbers.count_of(len(file), 'detection')}"
         found += f" and {numbers.count(len(values) - _SHOWN)} more" * (len(values) > _SHOWN) + f" ({share})"
     return file.error(int(lost[0]), key, found, expected)

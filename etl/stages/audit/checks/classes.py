@@ -9,7 +9,7 @@ import yaml
 
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
-from etl.numbers import count_of, percent
+from etl.numbers import count, count_of, percent
 from etl.stages.audit.checks.remedies import how_to_drop, how_to_merge, source_classes
 from etl.stages.audit.class_similarity import ALIKE
 from etl.stages.audit.context import CheckInput, Context
@@ -61,7 +61,7 @@ def _describe_taken(context: Context, name: str) -> str:
         "crowds or ignore regions": sum(row.ignored for row in rows),
         "in no split": sum(row.left_out for row in rows),
     }
-    return ", ".join(f"{number:,} {rule}" for rule, number in rules.items() if number)
+    return ", ".join(f"{count(number)} {rule}" for rule, number in rules.items() if number)
 
 
 def unnamed_classes(data: CheckInput) -> Iterator[Finding]:
@@ -180,7 +180,7 @@ def enclosing_classes(data: CheckInput) -> Iterator[Finding]:
 
 def _describe_frame(outer: str, pairs: Sequence[ClassPair], objects: Mapping[str, int]) -> str:
     """Return a class with the classes inside it, and how many of their boxes lie in one of its own."""
-    inner = enumerate_first([f"{name} ({number:,} of {objects[name]:,})" for name, _, number in pairs])
+    inner = enumerate_first([f"{name} ({count(number)} of {count(objects[name])})" for name, _, number in pairs])
     return f"{outer} around {inner}"
 
 

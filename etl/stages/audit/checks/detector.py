@@ -8,7 +8,7 @@ from etl.assigner import tiny_side
 from etl.boxes import BUCKETS, SIZE_RANGES
 from etl.codes import Severity
 from etl.findings import Finding, finding
-from etl.numbers import percent
+from etl.numbers import count, count_of, percent
 from etl.stages.audit import learning
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.coverage import ENOUGH
@@ -33,8 +33,8 @@ def tiny_objects(data: CheckInput) -> Iterator[Finding]:
     of_these = f" ({percent(under_8)} under 8 px)" if under_8 else ""
     without_tiles = "" if untiled == network else f"; without tiling it would be {percent(untiled.under_16)}"
     advice = (
-        f"{percent(under_16)} of {audit.objects} boxes are under 16 px at the network{of_these} with tiles of "
-        f"{audit.tile_size} px at image size {audit.image_size}{without_tiles}."
+        f"{percent(under_16)} of {count_of(audit.objects, 'box')} are under 16 px at the network{of_these} with tiles "
+        f"of {audit.tile_size} px at image size {audit.image_size}{without_tiles}."
     )
     if audit.coverage.advice is None:
         advice += _larger_input(audit.resolution, audit.image_size)
@@ -134,9 +134,10 @@ def nms_ceiling(data: CheckInput) -> Iterator[Finding]:
     if merge.metric == "iou" and merge.threshold >= harmless:
         return
     removed = round((most - kept[0.5]) * total)
+    of_boxes = f"{count(removed)} of {count_of(total, 'true box')}"
     set_metric = "" if merge.metric == "iou" else "evaluate.merge.metric: iou and "
     advice = (
-        f"NMS at IoU 0.5 would remove {removed} of {total} true boxes, {percent(most - kept[0.7])} at 0.7 (pairs above "
+        f"NMS at IoU 0.5 would remove {of_boxes}, {percent(most - kept[0.7])} at 0.7 (pairs above "
         f"{DUPLICATE_IOU} count as duplicates). Detections are merged at evaluate.merge.threshold: "
         f"{merge.threshold:g}, whatever the model: {set_metric}evaluate.merge.threshold: {harmless} leaves these boxes "
         "apart, and more duplicate detections too."
@@ -152,13 +153,14 @@ def contested_boxes(data: CheckInput) -> Iterator[Finding]:
     contested = data.audit.neighbours.contested.get(side)
     if contested is not None and contested.all is not None and contested.all > _CONTESTED:
         advice = f"Neighbours take {percent(contested.all)} of a box's candidate cells on average."
-        count = contested.boxes or round(contested.all * data.audit.objects)
-        advice += f" {count:,} boxes share half or more of theirs." if contested.boxes else ""
+        number = contested.boxes or round(contested.all * data.audit.objects)
+        shares = "shares" if contested.boxes == 1 else "share"
+        advice += f" {count_of(number, 'box')} {shares} half or more of theirs." if contested.boxes else ""
         finer = data.audit.neighbours.contested.get(tiny_side((4, *coverage.strides)))
         with_p2 = None if finer is None or 4 in coverage.strides else finer.all
         if with_p2 is not None and coverage.assigner == "tal" and percent(with_p2) != percent(contested.all):
             advice += f" With a P2 level they take {percent(with_p2)}."
-        yield finding("contested_boxes", advice, count=count)
+        yield finding("contested_boxes", advice, count=number)
 
 
 def enlarged_tiles(data: CheckInput) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from etl.findings import Finding, finding
-from etl.numbers import percent
+from etl.numbers import count, count_of, percent
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.model import DriftMeasure
 
@@ -25,10 +25,12 @@ def drifted_images(data: CheckInput) -> Iterator[Finding]:
     if drift is None or not (drifted := [row for row in drift.measures if row.has_drifted]):
         return
     new = sum(drift.new.values())
-    in_val = f"val holds {drift.new['val']:,} of them." if drift.new.get("val") else "val holds none of them."
+    in_val = f"val holds {count(drift.new['val'])} of them." if drift.new.get("val") else "val holds none of them."
+    are, differ = ("is", "differs") if new == 1 else ("are", "differ")
     advice = (
-        f"{new:,} images in a split are new since {data.context.drift_since} and differ from the {drift.trained:,} "
-        f"older ones in {', '.join(_name(row) for row in drifted)}. {' '.join(map(describe, drifted))} {in_val} "
+        f"{count_of(new, 'image')} in a split {are} new since {data.context.drift_since} and {differ} from the "
+        f"{count(drift.trained)} older ones in {', '.join(_name(row) for row in drifted)}. "
+        f"{' '.join(map(describe, drifted))} {in_val} "
         "Look at a few: another place, height, season, camera or way of labelling?"
     )
     yield finding("drifted_images", advice, count=new)

@@ -19,7 +19,7 @@ def faint_objects(data: CheckInput) -> Iterator[Finding]:
     if small is None or small >= FAINT:
         return
     larger, others = median_contrast(counts, range(SMALL_BUCKETS, len(BUCKETS)))
-    of_larger = "" if larger is None else f", the median one of {others} larger objects by {larger:.0f}"
+    of_larger = "" if larger is None else f", the median one of {count_of(others, 'larger object')} by {larger:.0f}"
     remedy = (
         "augment.quality varies light and contrast in training, and is on; more contrast at capture helps more."
         if data.context.varies_quality
@@ -27,8 +27,9 @@ def faint_objects(data: CheckInput) -> Iterator[Finding]:
         "capture helps more."
     )
     advice = (
-        f"The median one of {objects} small objects (under {SMALL:.0f} source px) differs from its surroundings by "
-        f"{small:.0f} of 255 levels of luma{of_larger} ({_images(data.audit.quality.images)} measured). {remedy}"
+        f"The median one of {count_of(objects, 'small object')} (under {SMALL:.0f} source px) differs from its "
+        f"surroundings by {small:.0f} of 255 levels of luma{of_larger} ({_images(data.audit.quality.images)} "
+        f"measured). {remedy}"
     )
     yield _of_measured(data, "faint_objects", advice)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from etl.codes import Severity
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.stages.audit.checks.remedies import how_to_drop
 from etl.stages.audit.context import CheckInput
 from etl.stages.audit.counts import DARK, NEARLY_BLACK
@@ -64,9 +64,9 @@ def whole_image_boxes(data: CheckInput) -> Iterator[Finding]:
     if tags and len(tags) < len(objects):
         dropped = f" Classes without other boxes ({enumerate_first(tags)}): {how_to_drop(data.context, tags)}."
     advice = (
-        f"{affected} of {data.audit.objects} boxes {'covers' if affected == 1 else 'cover'} at least 90 % of their "
-        f"image ({shown}): a tag of the image, not an object in it. Draw boxes around the objects, or "
-        f"delete these boxes.{dropped}"
+        f"{count(affected)} of {count_of(data.audit.objects, 'box')} {'covers' if affected == 1 else 'cover'} at "
+        f"least 90 % of their image ({shown}): a tag of the image, not an object in it. Draw boxes around the objects, "
+        f"or delete these boxes.{dropped}"
     )
     severity: Severity = "warning" if affected > _MANY_BOXES * data.audit.objects else "info"
     yield finding("whole_image_boxes", advice, _files(data, "whole_image_boxes"), count=affected, severity=severity)

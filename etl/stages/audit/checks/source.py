@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from etl.codes import FINDINGS, Severity
+from etl.config.source import Source
 from etl.findings import Finding, finding, finding_of_rejects
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.schema import LEFT_OUT, SPLITS
 from etl.stages.audit.context import CheckInput
 from etl.stages.reject_summary import ReasonSummary, summarize_reasons
@@ -15,6 +17,8 @@ from etl.stages.reject_summary import ReasonSummary, summarize_reasons
 _OWN_CHECK = {  # counted under a code whose text or severity takes more than the count
     *("dark_images", "one_colour_images", "unlabelled_images", "whole_image_boxes"),
 }
+_NOUNS = {"image": "image", "annotation": "box"}  # by kind of reject
+_USUAL_REJECTS = Source.model_fields["max_rejects"].default
 _MANY_UNLABELLED = 5  # more than one image in so many
 _KEEP_TOGETHER = {  # by what groups the images
     None: "Set source.group to a pattern that names the scene.",
@@ -31,9 +35,29 @@ def counted_faults(data: CheckInput) -> Iterator[Finding]:
     for code in sorted({*rejects, *counted} - _OWN_CHECK - explained):
         reason = rejects.get(code)
         if reason is not None and reason.count > data.counted(code):
-            yield _of_reason(reason)
+            made = _of_reason(reason)
         else:
-            yield finding(code, files=data.summary.files.get(code, ()), count=data.counted(code))
+            made = finding(code, files=data.summary.files.get(code, ()), count=data.counted(code))
+        allowance = None if reason is None else _allowance(reason, data)
+        yield made if allowance is None else made.model_copy(update={"advice": f"{made.advice} {allowance}"})
+
+
+def _allowance(reason: ReasonSummary, data: CheckInput) -> str | None:
+    """Return how many images or boxes `source.max_rejects` allows to lose; None if its default allows them too."""
+    allowed, images, boxes = data.context.max_rejects, data.context.images.num_rows, data.audit.annotations
+    rejected = Counter(data.context.rejects["kind"].to_pylist())
+    losses = [("image", rejected["image"], images + rejected["image"]), ("annotation", rejected["annotation"], boxes)]
+    settled = [
+        f"{count(lost)} of {count_of(total, _NOUNS[kind])}"
+        for kind, lost, total in losses
+        if kind in reason.counts and _USUAL_REJECTS * total < lost <= allowed * total
+    ]
+    if not settled:
+        return None
+    return (
+        f"source.max_rejects: {allowed:g} allows that {' and '.join(settled)} are unusable; its default, "
+        f"{_USUAL_REJECTS:g}, does not."
+    )
 
 
 def _of_reason(row: ReasonSummary) -> Finding:
@@ -70,9 +94,9 @@ def duplicate_images(data: CheckInput) -> Iterator[Finding]:
     leaks = sum(len(names & set(SPLITS)) > 1 for names in splits)
     again = len(copies) - sum(len(names) - 1 for names in splits)
     effects = [
-        *([f"{again:,} count twice in their split"] if again else []),
+        *([f"{count(again)} {'counts' if again == 1 else 'count'} twice in their split"] if again else []),
         *(
-            [f"{leaks:,} {'set is' if leaks == 1 else 'sets are'} in several splits: metrics are too high"]
+            [f"{count_of(leaks, 'set')} {'is' if leaks == 1 else 'are'} in several splits: metrics are too high"]
             if leaks
             else []
         ),
