@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
-from etl.enumeration import shorten
 from etl.errors import StoreError
+from etl.json_text import start_of
 
+FIRST_ERROR = FailFast()  # of a list without a limit: one million wrong values are no million errors
 _SHOWN = 200  # characters of a wrong value that an error quotes
 
 
@@ -28,7 +29,7 @@ class Document(BaseModel):
             first, *others = error.errors()
         if first["type"] == "json_invalid":
             raise StoreError(f"{where}: not a valid JSON file: {first['msg']}")
-        found, expected = shorten(repr(first["input"]), _SHOWN), first["msg"].removeprefix("Input should be ")
+        found, expected = start_of(first["input"], _SHOWN), first["msg"].removeprefix("Input should be ")
         if first["type"] == "missing":
             found, expected = "nothing", "a value"
         if first["type"] == "too_long":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from etl.boxes import Boxes, as_boxes, iou, nwd
-from etl.document import Document
+from etl.document import FIRST_ERROR, Document
 
 Kind = Literal["missing", "swapped", "misplaced", "spurious"]
 KINDS: tuple[Kind, ...] = ("missing", "swapped", "misplaced", "spurious")
@@ -50,7 +50,7 @@ class ReviewFile(Document):
 
     dataset: str
     snapshot: str  # id of the snapshot whose labels were reviewed
-    answers: tuple[ReviewAnswer, ...]
+    answers: Annotated[tuple[ReviewAnswer, ...], FIRST_ERROR]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from etl.formats.coco_numbers import flag, number, whole
 from etl.formats.coco_repeats import Repeated, bad_entry, unclear_keys
 from etl.formats.labels import BadBox, LabelBox
 from etl.formats.text import excerpt
+from etl.json_text import LEVELS, is_deep
 
 Json = dict[str, Any]
 
@@ -27,13 +28,17 @@ def read_annotation(annotation: Any, number_in_list: int) -> LabelBox | BadBox:
     source = source_id(annotation, number_in_list)
     if not isinstance(annotation, dict):
         return BadBox("malformed_box", excerpt(annotation), _BOX, source_id=source)
+    if is_deep(annotation):
+        return BadBox(
+            "malformed_box", excerpt(annotation), f"at most {LEVELS} levels of lists and objects", None, source
+        )
     if isinstance(annotation, Repeated):
         return bad_entry(annotation, source)
     bbox, segmentation = annotation.get("bbox"), annotation.get("segmentation")
     found = _from_segmentation(segmentation) if bbox is None or bbox == [] else _from_bbox(bbox)
     if found is None:
-        outline = f" and segmentation {segmentation}" if segmentation and not bbox else ""
-        return BadBox("malformed_box", excerpt(f"bbox {bbox}{outline}"), _BOX, source_id=source)
+        outline = f" and segmentation {excerpt(segmentation)}" if segmentation and not bbox else ""
+        return BadBox("malformed_box", excerpt(f"bbox {excerpt(bbox)}{outline}"), _BOX, source_id=source)
     flags = {name: flag(annotation.get(name)) for name in _FLAGS}
     if (unclear := next((name for name in _FLAGS if flags[name] is None), None)) is not None:
         return BadBox("malformed_flag", f"{unclear} {excerpt(annotation[unclear])}", "0 or 1", source_id=source)

@@ -55,7 +55,9 @@ def read_pieces(file: str, text: str) -> Iterator[Piece]:
             last = end
     except json.JSONDecodeError as error:
         raise SourceError(f"{file}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
-    except (ValueError, RecursionError) as error:  # a lone surrogate, a huge number, or deep nesting
+    except RecursionError as error:
+        raise SourceError(f"{file}:1: unreadable JSON: nested too deeply") from error
+    except ValueError as error:  # a lone surrogate or a huge number
         raise SourceError(f"{file}:1: unreadable JSON: {error}") from error
 
 

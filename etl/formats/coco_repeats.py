@@ -67,4 +67,4 @@ def has_none(rows: Sequence[Any], text: str, start: int, end: int) -> bool:
 def bad_entry(row: Repeated, place: str) -> BadBox:
     """Return why an entry is not used."""
     keys = ", ".join(map(repr, sorted(row.keys_twice)))
-    return BadBox(REASON, excerpt(f"{keys} twice in {dict(row)}"), "each key once", source_id=place)
+    return BadBox(REASON, excerpt(f"{keys} twice in {excerpt(row)}"), "each key once", source_id=place)

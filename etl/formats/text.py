@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
+from etl.json_text import start_of
 
 _NUMBER = re.compile(  # float() also accepts 1_0, nan and more
     r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII
@@ -76,7 +77,7 @@ def shortest(value: float) -> str:
 
 def excerpt(text: object) -> str:
     """Return the beginning of bad input, at most 200 characters."""
-    shown = str(text)
+    shown = start_of(text, _SHOWN) if isinstance(text, dict | list) else str(text)
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
 
 

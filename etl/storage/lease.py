@@ -7,7 +7,6 @@ and only the next stage of the same build can take it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from etl import json_text
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.storage import store
@@ -81,7 +81,7 @@ def confirm(home: str) -> None:
 def active_lease(home: str) -> dict[str, Any] | None:
     """Return the lease in force on the dataset at `home`, None if there is none."""
     try:
-        current = json.loads(store.read_bytes(DatasetPaths(home).lock))
+        current = json_text.parse(store.read_bytes(DatasetPaths(home).lock))
     except (StoreError, ValueError):
         return None
     return current if _in_force(current) else None
@@ -156,7 +156,7 @@ def _is_owner(uri: str, own_lease: Mapping[str, Any]) -> bool:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(data))
+        return dict(json_text.parse(data))
     except (ValueError, TypeError):
         return {}
 

@@ -22,6 +22,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl import json_text
 from etl.credentials import restore
 from etl.errors import ConfigError, StoreError
 
@@ -272,7 +273,7 @@ def delete(uri: str) -> None:
 def read_json(uri: str) -> Any:
     """Return the value of a JSON file; StoreError if it does not exist or is not valid."""
     try:
-        return json.loads(read_bytes(uri))
+        return json_text.parse(read_bytes(uri))
     except ValueError as error:
         raise StoreError(f"{uri}: not a valid JSON file: {error}") from error
 
@@ -302,8 +303,7 @@ def table_bytes(table: pa.Table) -> bytes:
     """Return the table as a Parquet file; equal rows give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_index=True)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return cast(bytes, sink.getvalue().to_pybytes())
 
 
 def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from etl import json_text
 from etl.config import Evaluate
 from etl.errors import ConfigError, StoreError
 from etl.plan import TilePlan
@@ -139,7 +140,7 @@ def load_onnx(path: Path, device: str = "auto") -> Model:
     if len(providers) > 1 and session.provider == _CPU:
         log.warning("%s: ONNX Runtime cannot start CUDA and uses the CPU", path)
     try:
-        meta, stride, nms_free = (json.loads(session.meta[key]) for key in (_META_KEY, "stride", "nms_free"))
+        meta, stride, nms_free = (json_text.parse(session.meta[key]) for key in (_META_KEY, "stride", "nms_free"))
     except (KeyError, ValueError) as error:
         raise refused from error
     check_meta(f"{path}: metadata", meta)

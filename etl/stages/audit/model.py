@@ -8,12 +8,12 @@ keys of tables are names of splits or classes, or numbers: percentiles, strides,
 
 from __future__ import annotations
 
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import Field
 
 from etl.by_size import BySize
-from etl.document import Document
+from etl.document import FIRST_ERROR, Document
 from etl.findings import Finding
 from etl.stages.remap import CategoryPreview
 
@@ -347,7 +347,7 @@ class Audit(Document):
     centres: tuple[tuple[int, ...], ...] = ()  # boxes by row and column of their centre; empty in earlier audits
     aspects: dict[str, AspectOfClass] = Field(default={})  # by class, of 20 boxes or more; empty in earlier audits
     class_sizes: dict[str, SizeTable] = Field(default={})  # boxes by split, class and size at the network
-    findings: tuple[Finding, ...] = ()
+    findings: Annotated[tuple[Finding, ...], FIRST_ERROR] = ()
 
     @property
     def objects_by_class(self) -> dict[str, int]:

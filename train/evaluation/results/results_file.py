@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from etl import boxes
+from etl import boxes, json_text
 from etl.boxes import Boxes
 from etl.errors import ConfigError, StoreError
 from etl.formats.coco_numbers import same_id
@@ -94,10 +93,10 @@ def read_file(uri: str) -> ResultsFile:
 
 def _read_document(uri: str) -> Any:
     try:
-        return json.loads(store.read_bytes(uri))
+        return json_text.parse(store.read_bytes(uri))
     except (StoreError, OSError) as problem:
         raise error(uri, "", "no such file", "`truth` or a COCO results file (JSON)") from problem
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise error(uri, "", problem, "valid JSON") from problem
 
 
