@@ -159,9 +159,15 @@ _REASONS = (
         "Correct or delete the box.",
     ),
     RejectReason(
+        "misplaced_object",
+        ("annotation",),
+        "An <object> of a VOC file is not directly in <annotation>, or a <bndbox> is in no <object>.",
+        "Write each as an <object> directly in <annotation>, or delete it.",
+    ),
+    RejectReason(
         "repeated_key",
         ("file", "image", "annotation"),
-        "A key stands twice in an entry of a label file, so that it is unknown which value is meant.",
+        "A key or element stands twice in an entry of a label file, so that it is unknown which value is meant.",
         "Delete the wrong one.",
     ),
     RejectReason(

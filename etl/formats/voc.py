@@ -6,7 +6,7 @@ import html
 import re
 import xml.etree.ElementTree as ElementTree  # to build and write; files are parsed by defusedxml
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ SUFFIX = ".xml"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ROTATED = ("cx", "cy", "w", "h", "angle")
 _EXCHANGED = 1  # px: a smaller box than a pixel is written with max below min
+_BOXES = ("bndbox", "robndbox")
+_OBJECT = "object"
 _FLAGS = ("difficult", "truncated", "occluded", "ignore", "crowd")
 _FILENAME = re.compile(r"<filename>([^<]{0,4096})</filename>")
 _EXPECTED = "a VOC annotation without DTD or entities"
@@ -53,13 +55,14 @@ def read_label(data: bytes, file: str, wh: tuple[int, int], names: Sequence[str]
         return unreadable(file, str(error), _EXPECTED)
     if root.tag != "annotation":
         return unreadable(file, f"<{root.tag}>", _EXPECTED)
-    entries = [_read_object(element, line_of.get(element)) for element in root.iter("object")]
-    labels = image_labels(file, entries, _declared_wh(root))
+    objects = [_read_object(element, line_of.get(element)) for element in root.findall(_OBJECT)]
+    misplaced = [_misplaced(element, line_of.get(element)) for element in _find_misplaced(root)]
+    labels = image_labels(file, [*objects, *misplaced], _declared_wh(root))
     return replace(labels, declared_name=(root.findtext("filename") or "").strip() or None)
 
 
 class _Builder(ElementTree.TreeBuilder):
-    """A tree builder that records the line on which each object starts."""
+    """A tree builder that records the line on which each element starts."""
 
     parser: Any
 
@@ -69,8 +72,7 @@ class _Builder(ElementTree.TreeBuilder):
 
     def start(self, tag: str, attrs: dict[str, str], /) -> ElementTree.Element:
         element = super().start(tag, attrs)
-        if tag == "object":
-            self.line_of[element] = self.parser.CurrentLineNumber
+        self.line_of[element] = self.parser.CurrentLineNumber
         return element
 
 
@@ -90,7 +92,45 @@ def _declared_wh(root: ElementTree.Element) -> tuple[int, int] | None:
     return (width, height) if width and height and width > 0 and height > 0 else None
 
 
+def _find_misplaced(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """Yield the objects that are no children of the root, and the boxes that are in no object or a part of one."""
+    waiting = [(child, root, False) for child in reversed(root)]
+    while waiting:
+        element, parent, in_object = waiting.pop()
+        name, is_object = _local_name(element), _local_name(element) == _OBJECT
+        if is_object:
+            is_misplaced = parent is not root or element.tag != _OBJECT
+        elif name in _BOXES:
+            is_misplaced = _local_name(parent) not in (_OBJECT, "part")
+        else:
+            is_misplaced = not in_object and element.find(_SIDES[0]) is not None
+        if is_misplaced:
+            yield element
+        waiting += [(child, element, in_object or is_object) for child in reversed(element)]
+
+
+def _local_name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2].lower()
+
+
+def _misplaced(element: ElementTree.Element, line: int | None) -> BadBox:
+    found = f"<{element.tag}> {' '.join(' '.join(element.itertext()).split())}"
+    return BadBox("misplaced_object", excerpt(found), "an <object> in <annotation>, with a <bndbox> in it", line)
+
+
+def _find_repeated(element: ElementTree.Element) -> str | None:
+    """Return the first element that an object holds twice, so that it is unknown which one is meant; None if none."""
+    for path, names in (("", ("name", *_BOXES, *_FLAGS)), ("bndbox/", _SIDES), ("robndbox/", _ROTATED)):
+        for name in names:
+            if len(element.findall(path + name)) > 1:
+                return path + name
+    return None
+
+
 def _read_object(element: ElementTree.Element, line: int | None) -> LabelBox | BadBox:
+    if (repeated := _find_repeated(element)) is not None:
+        values = ", ".join(repr((each.text or "").strip()) for each in element.findall(repeated))
+        return BadBox("repeated_key", excerpt(f"{repeated}: {values}"), "each element once", line)
     name = (element.findtext("name") or "").strip()
     shape = _read_rotated(element) if element.find("bndbox") is None else None
     shape = _read_upright(element) if shape is None else shape

@@ -128,5 +128,46 @@ def test_a_rotated_box_without_size_is_empty_and_without_numbers_malformed():
     assert [bad.reason for bad in labels.bad] == ["malformed_box"]
 
 
-def test_objects_are_found_at_any_depth():
-    assert len(read(document(f"<objects>{thing(1, 1, 9, 9)}</objects>")).boxes) == 1
+@pytest.mark.parametrize(
+    "misplaced",
+    [
+        f"<objects>{thing(1, 1, 9, 9)}</objects>",
+        f"<object><name>RBC</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+        f"</bndbox>{thing(2, 2, 8, 8)}</object>",
+        "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>",
+        "<item><name>RBC</name><bndbox><xmin>1</xmin></bndbox></item>",
+        "<item><name>RBC</name><xmin>1</xmin></item>",
+        "<robndbox><cx>1</cx></robndbox>",
+        thing(1, 1, 9, 9).replace("object", "Object"),
+        thing(1, 1, 9, 9).replace("<object>", '<object xmlns="x">'),
+    ],
+)
+def test_an_object_or_a_box_in_an_unexpected_place_is_a_reject_with_its_line(misplaced):
+    labels = read(document("", thing(1, 1, 9, 9), misplaced, thing(3, 3, 9, 9)))
+    assert [(bad.reason, bad.line) for bad in labels.bad] == [("misplaced_object", 4)]
+    assert [box.line for box in labels.boxes if box.line != 4] == [3, 5]
+
+
+def test_the_parts_of_an_object_are_no_objects():
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    labels = read(document(thing(1, 1, 9, 9, more=part * 2)))
+    assert [box.xyxy for box in labels.boxes] == [(0, 0, 9, 9)]
+    assert not labels.bad
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("<name>bus</name>", "name: 'RBC', 'bus'"),
+        ("<bndbox><xmin>5</xmin></bndbox>", "bndbox: '', ''"),
+        ("<difficult>0</difficult><difficult>1</difficult>", "difficult: '0', '1'"),
+    ],
+)
+def test_an_element_twice_in_an_object_is_a_reject(more, found):
+    (bad,) = read(document(thing(1, 1, 9, 9, more=more))).bad
+    assert (bad.reason, bad.found, bad.expected) == ("repeated_key", found, "each element once")
+
+
+def test_a_side_twice_in_a_box_is_a_reject():
+    (bad,) = read(document(thing("1</xmin><xmin>2", 1, 9, 9))).bad
+    assert (bad.reason, bad.found) == ("repeated_key", "bndbox/xmin: '1', '2'")
