@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -76,12 +76,15 @@ class StageOperator(BaseOperator):
         """Yield the Dask cluster; store its performance report in the dataset's store, replacing the last one."""
         # Dask reads this when first imported: its connection messages would bury the stage's progress in the log.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-        from etl.execution import cluster
+        from etl.execution import cluster, run_cluster
         from etl.storage import store
         from etl.storage.paths import DatasetPaths
 
-        home = load(self.config).home  # read before the work starts: the file may be edited meanwhile
-        with TemporaryDirectory(prefix="speck-") as folder:
+        config = load(self.config)  # read before the work starts: the file may be edited meanwhile
+        own: AbstractContextManager[None] = nullcontext()
+        if self.scheduler:
+            own = run_cluster.keep_alive(qualified_run_id(context), self.scheduler, config.cluster.workers or 1)
+        with TemporaryDirectory(prefix="speck-") as folder, own:
             report = Path(folder) / "performance.html"
             try:
                 address = self.scheduler or os.environ.get("SPECK_SCHEDULER") or None
@@ -91,7 +94,7 @@ class StageOperator(BaseOperator):
                     yield self._cluster
             finally:
                 if report.exists():
-                    store.upload(report, DatasetPaths(home).performance(self.stage))
+                    store.upload(report, DatasetPaths(config.home).performance(self.stage))
 
     def on_kill(self) -> None:
         """Cancel the work on Dask, which would otherwise continue after the task is killed."""

@@ -71,8 +71,25 @@ def kinds_of_hosts() -> tuple[str, ...]:
     return apart.KINDS
 
 
+@contextmanager
+def prepare_nights() -> Iterator[Play]:
+    """Yield what plays a night in a live Airflow."""
+    from tests.chaos import nights
+
+    with tempfile.TemporaryDirectory(prefix="speck-airflow-") as folder, nights.prepare(Path(folder)) as prepared:
+        yield prepared.play
+
+
+def kinds_of_nights() -> tuple[str, ...]:
+    """Return the faults of a live Airflow."""
+    from tests.chaos import stack
+
+    return stack.KINDS
+
+
 TARGETS: dict[str, tuple[Callable[[], tuple[str, ...]], Callable[[], AbstractContextManager[Play]]]] = {
     "builds": (lambda: builds.KINDS, prepare_builds),
+    "airflow": (kinds_of_nights, prepare_nights),
     "hosts": (kinds_of_hosts, prepare_hosts),
     "training": (kinds_of_trainings, prepare_trainings),
 }

@@ -225,8 +225,7 @@ class Run:
             make_older(local)
         self.outcome.collect_garbage(self._config)
         self.outcome.verify(home)
-        for name in sorted(folders_of(f"{home}/models")):
-            self._check_model(DatasetPaths(home).model(name))
+        found += check_models(home)
         runs = (
             {file.path.split("/")[0] for file in store.list_files(f"{home}/runs")}
             if store.exists(f"{home}/runs")
@@ -238,16 +237,22 @@ class Run:
         if local is not None and (left := [str(path) for path in local.rglob(".*") if path.is_file()]):
             found.append(f"gc left partial files: {left}")
 
-    def _check_model(self, model: Any) -> None:
-        from train.models.model import load_saved_model
 
+def check_models(home: str) -> list[str]:
+    """Return what is wrong with the models of a store: half written, or damaged."""
+    from train.models.model import load_saved_model
+
+    found = []
+    for name in sorted(folders_of(f"{home}/models")):
+        model = DatasetPaths(home).model(name)
         if not store.exists(model.model_json):
-            self.outcome.problems.append(f"half a model is left: {model.uri}")
-            return
+            found.append(f"half a model is left: {model.uri}")
+            continue
         try:
             load_saved_model(model.uri)
         except SpeckError as error:
-            self.outcome.problems.append(f"a model that cannot be used: {error}")
+            found.append(f"a model that cannot be used: {error}")
+    return found
 
 
 def train(config: Config, snapshot: str) -> str:

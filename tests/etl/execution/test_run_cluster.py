@@ -55,6 +55,33 @@ def test_a_second_attempt_stops_the_cluster_of_the_first(run: str, tmp_path: Pat
     assert len(running_pids(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("kind", ["scheduler", "worker"])
+def test_a_cluster_that_has_ended_is_started_again_at_its_address(run: str, tmp_path: Path, kind: str) -> None:
+    """A stage that Airflow repeats knows only the address."""
+    address = run_cluster.up(run, 1)
+    kill(tmp_path, kind)
+    with run_cluster.keep_alive(run, address, 1), cluster.connect(address) as connected:
+        assert connected.map(abs, [-1, 2], label="abs") == [1, 2]
+
+
+def test_workers_that_end_during_the_work_are_started_again(run: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(run_cluster, "_WATCH_SECONDS", 0.2)
+    address = run_cluster.up(run, 1)
+    with run_cluster.keep_alive(run, address, 1), cluster.connect(address) as connected:
+        assert connected.map(abs, [-1], label="abs") == [1]
+        kill(tmp_path, "worker")
+        assert connected.map(abs, [-2], label="abs") == [2]
+
+
+def kill(folder: Path, kind: str) -> None:
+    """Kill the process of a kind and those that it started, and wait until they have ended."""
+    pid = json.loads(next(folder.glob(f"*/{kind}.pid")).read_text())[0]
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=10)
+
+
 def test_a_process_with_a_reused_pid_is_not_stopped(run: str, tmp_path: Path) -> None:
     run_cluster.up(run, 1)
     pid_file = next(tmp_path.glob("*/worker.pid"))
