@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -95,17 +96,17 @@ class Run:
         text = (self._folder / "d.yaml").read_text()
         write = f"import pathlib, sys; pathlib.Path('d.yaml').write_text({text!r}); from train.cli import app; app()"
         line = hosts.builder.line([sys.executable, "-c", write, "build", "d.yaml", *options])
+        wait_until_listening(hosts.scheduler.address, _PORT)
         strikes = [(self._rng.uniform(0, _TYPICAL), self._strike(kind, services)) for kind in self.outcome.faults]
-        sign = self._rng.choice([_AT_WORK, _AT_WORK, _AT_WORK, ""])
+        sign, log = self._rng.choice([_AT_WORK, _AT_WORK, _AT_WORK, ""]), self._folder / "build.log"
         try:
-            log = self._folder / "build.log"
             disturbed = faults.run_disturbed(line, environ(), log, strikes, self._rng, _SECONDS, sign)
         finally:
             for service in services.values():
                 service.end()
             for host in (hosts.scheduler, hosts.builder, *hosts.workers):
                 host.join()
-        self.outcome.add("speck build", disturbed)
+        self.outcome.add("speck build", disturbed, log)
 
     def _start_services(self) -> dict[str, network.Service]:
         """Start the scheduler and the workers."""
@@ -166,3 +167,15 @@ class Run:
 def environ() -> dict[str, str]:
     """Return the variables of the processes of all hosts."""
     return {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def wait_until_listening(address: str, port: int) -> None:
+    """Wait until a process listens on a port of a host."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens at {address}:{port}"
+            time.sleep(0.2)

@@ -95,14 +95,13 @@ class Run:
             place.disturb(self._rng)
         line = [sys.executable, "-m", "train.cli", "build", str(self._file(place.uri)), *options, "--json"]
         strikes = [(self._rng.uniform(0, _TYPICAL), self._strike(kind, place, dask)) for kind in self.outcome.faults]
+        log = self._folder / "build.log"
         try:
-            disturbed = faults.run_disturbed(
-                line, place.environ, self._folder / "build.log", strikes, self._rng, _SECONDS
-            )
+            disturbed = faults.run_disturbed(line, place.environ, log, strikes, self._rng, _SECONDS)
         finally:
             if dask is not None:
                 dask.end()
-        self.outcome.add("speck build", disturbed)
+        self.outcome.add("speck build", disturbed, log)
 
     def _strike(self, kind: str, place: Surroundings, dask: DaskProcesses | None) -> faults.Injection:
         if kind == "source change":

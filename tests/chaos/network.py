@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-_SUBNET = "10.213.77"
+_SUBNET = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"  # another one for each process that has hosts
 _DISK = "48m"
 _SUPERVISED_SECONDS = 0.5
 # All that a process of a host sees at the folder of the runs is an empty disk, on which its temporary files lie, too.

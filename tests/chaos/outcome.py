@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from etl.config import Config
@@ -31,13 +32,16 @@ class Outcome:
         """Return it as JSON values."""
         return asdict(self)
 
-    def add(self, command: str, disturbed: Disturbed) -> None:
-        """Add what came of a disturbed command."""
+    def add(self, command: str, disturbed: Disturbed, log: Path) -> None:
+        """Add what came of a disturbed command with this log."""
         self.struck += disturbed.struck
         if disturbed.code is None:
             self.problems.append(f"{command} with {', '.join(self.faults)} does not end")
         else:
             self.exits.append(disturbed.code)
+        if disturbed.code and not disturbed.struck and "S3" not in self.faults:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            self.problems.append(f"{command} fails before a fault strikes: {last[:500]}")
 
     def verify(self, home: str) -> None:
         """Note every snapshot of the log in which `verify` finds damage."""

@@ -14,7 +14,9 @@ import argparse
 import json
 import logging
 import os
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -166,6 +168,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="the number of one run")
     options = parser.parse_args()
     logging.getLogger("speck").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers, disks and networks are removed
     name = "" if options.target == "builds" else f"{options.target}-"
     file = options.out / f"{name}{options.seed}-{options.share.replace('/', '-of-')}" / "outcomes.jsonl"
     numbers = share_of(options.runs, options.share) if options.only is None else [options.only]

@@ -165,7 +165,7 @@ class Run:
         disturbed = faults.run_disturbed(line, place.environ, log, strikes, self._rng, _SECONDS, sign if late else "")
         for thread in [each for each in threading.enumerate() if each.name.startswith("speck-chaos")]:
             thread.join()
-        self.outcome.add(f"speck {arguments[0]}", disturbed)
+        self.outcome.add(f"speck {arguments[0]}", disturbed, log)
         if (disturbed.code or 0) > 0 and not {"SIGINT", "SIGTERM"} & set(self.outcome.faults):
             self._check_log(log)
 
