@@ -67,11 +67,9 @@ def _on_reading(reading: FileReading) -> Iterator[str]:
         f"{'; left out: ' + ', '.join(counts) if counts else ''}."
     )
     if reading.is_suspicious:
-        overlap = "overlaps" if reading.on_objects == 1 else "overlap"
         yield (
-            f"Suspicious: {numbers.count(reading.on_objects)} of {numbers.count_of(reading.judged, 'detection')} "
-            f"{overlap} an object of their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap "
-            "one of another image. Are the boxes in pixels of the original images, and the ids those of these images?"
+            f"Suspicious: {describe_hits(reading)}. Are the boxes in pixels of the original images, and the ids those "
+            "of these images?"
         )
     elif reading.detected_objects >= _ENOUGH and 2 * reading.misnamed_objects > reading.detected_objects:
         yield (
@@ -79,6 +77,15 @@ def _on_reading(reading: FileReading) -> Iterator[str]:
             f"{numbers.count_of(reading.detected_objects, 'detected object')} the detection with the "
             "highest score is of another category. Are the category ids those of this dataset?"
         )
+
+
+def describe_hits(reading: FileReading) -> str:
+    """Return how many detections of a file lie on an object, and how many by chance."""
+    overlap = "overlaps" if reading.on_objects == 1 else "overlap"
+    return (
+        f"{numbers.count(reading.on_objects)} of {numbers.count_of(reading.judged, 'detection')} {overlap} an object of "
+        f"their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap one of another image"
+    )
 
 
 def _on_repeats(reading: FileReading, ap: float | None) -> Iterator[str]:

@@ -16,7 +16,7 @@ from etl.snapshots.snapshot import Snapshot, is_published
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, EvaluationPaths
 from train.evaluation.advice import advise
-from train.evaluation.basis import describe_basis
+from train.evaluation.basis import describe_basis, describe_hits
 from train.evaluation.comparable import measure_comparable
 from train.evaluation.detectors import (
     DetectedImages,
@@ -31,6 +31,8 @@ from train.evaluation.images import EvalImage, build_eval_images, check_unchange
 from train.evaluation.measure import counted_from, drop_low_scores, evaluate_detections
 from train.evaluation.plan.choice import detect_and_choose
 from train.evaluation.report import examples, page, worst_images
+from train.evaluation.results import results_file
+from train.evaluation.results.image_readings import are_file_names
 from train.evaluation.results.repeats import measure_repeats
 from train.evaluation.subject import Subject, choose_subject, is_own_evaluation, report_paths
 from train.evaluation.training import load_training
@@ -38,6 +40,8 @@ from train.metrics.chance import compare_with_chance
 from train.models.model import save_inference, save_thresholds
 
 log = logging.getLogger("speck")
+
+_LEAST_DETECTIONS = 20  # whose places tell that image ids are wrong
 
 
 def evaluate(
@@ -97,7 +101,7 @@ def evaluate(
         plan=_chosen_plan(inference, detector),
         is_own=is_own,
         unshared=unshared,
-        reading=_check_reading(detected),
+        reading=_check_reading(detected, detections),
         comparable=measure_comparable(subject.config, detected, table, snapshot) if comparable else None,
     )
     if promote and model is not None:
@@ -149,13 +153,21 @@ def _compare_categories(detector: Detector, snapshot: Snapshot) -> UnsharedCateg
     return UnsharedCategories(detector=only_detected, labels=only_labelled)
 
 
-def _check_reading(detected: DetectedImages) -> FileReading | None:
-    """Return how a results file was read, compared with chance and with its repeated detections counted."""
+def _check_reading(detected: DetectedImages, uri: str | None) -> FileReading | None:
+    """Return how a results file was read, compared with chance and with its repeated detections counted.
+
+    ConfigError for image ids that are numbers if the detections fit the labels no better than by chance: they are most
+    likely the numbers of another file.
+    """
     reading, truth = detected.detector.reading, [image.truth for image in detected.images]
     if reading is None:
         return None
     detections, categories = detected.detections["combined"], len(detected.detector.categories)
-    return measure_repeats(compare_with_chance(reading, truth, detections), truth, detections, categories)
+    reading = compare_with_chance(reading, truth, detections)
+    if reading.is_suspicious and reading.judged >= _LEAST_DETECTIONS and not are_file_names(reading.images):
+        found = f"numbers read as {reading.images}: {describe_hits(reading)}"
+        raise results_file.error(str(uri), "image_id", found, "file names in place of numbers")
+    return measure_repeats(reading, truth, detections, categories)
 
 
 def _chosen_plan(here: InferenceChoice | None, detector: Detector) -> InferencePlan | None:

@@ -261,6 +261,30 @@ def test_detections_off_by_their_scale_are_suspicious_and_right_ones_are_not(mad
         assert f"{len(rows)} of {len(rows)} detections are evaluated." in page
 
 
+@pytest.mark.parametrize("number", [19, 20])
+def test_numbers_that_are_those_of_other_images_are_refused(tmp_path: Path, number: int) -> None:
+    document = make_document()
+    for key, rows in (("id", document["images"]), ("image_id", document["annotations"])):
+        for row in rows:
+            row[key] += 50_000  # no positions, and not in file names
+    made = make(tmp_path / "data", document)
+    val = sorted(made.val())
+    after = dict(zip(val, [*val[1:], val[0]], strict=True))  # every id exists
+    rows = renamed(on_val(made), after.__getitem__, same)[:number]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(rows))
+    if number < 20:  # too few to tell
+        assert run.evaluate(made.config, made.snapshot, detections=str(file)).reading is not None
+        return
+    expected = r"image_id: found numbers read as .*: 0 of 20 detections overlap .* another image, expected file names"
+    with pytest.raises(ConfigError, match=expected):
+        run.evaluate(made.config, made.snapshot, detections=str(file))
+    named = [{**row, "image_id": made.files[row["image_id"]]} for row in rows]  # believed, whatever they are about
+    file.write_text(json.dumps(named))
+    reading = run.evaluate(made.config, made.snapshot, detections=str(file)).reading
+    assert reading is not None and reading.is_suspicious
+
+
 def test_a_file_without_detections_is_evaluated_and_said(made: Made, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text("[]")

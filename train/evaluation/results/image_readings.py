@@ -22,6 +22,14 @@ EXPECTED = (
 )
 
 
+_FILE_NAMES = "file names"
+
+
+def are_file_names(reading: str) -> bool:
+    """Return whether the image ids of a reading, by its name, are file names and no numbers."""
+    return reading.startswith(_FILE_NAMES)
+
+
 def image_readings(file: ResultsFile, known: KnownDataset, judged: Collection[str]) -> list[Reading]:
     """Return the readings of the names that the file has, else of its ids. `judged` are the paths evaluated on."""
     if file.image_names is not None:  # its ids are its own
@@ -33,7 +41,7 @@ def image_readings(file: ResultsFile, known: KnownDataset, judged: Collection[st
 def _names(column: Column, known: KnownDataset, judged: Collection[str]) -> Reading:
     """Return the values as names among all images; if these are not unique, among those evaluated on."""
     numbers = any(isinstance(value, int) for value in column.values)
-    name = "the numbers in file names" if numbers else "file names"
+    name = f"the numbers in {_FILE_NAMES}" if numbers else _FILE_NAMES
     paths: list[str] = known.images["path"].to_pylist()
     targets = _targets(known)
     every = _find_names(column.values, [*paths, *known.other_paths], known)
