@@ -83,8 +83,8 @@ def describe_hits(reading: FileReading) -> str:
     """Return how many detections of a file lie on an object, and how many by chance."""
     overlap = "overlaps" if reading.on_objects == 1 else "overlap"
     return (
-        f"{numbers.count(reading.on_objects)} of {numbers.count_of(reading.judged, 'detection')} {overlap} an object of "
-        f"their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap one of another image"
+        f"{numbers.count(reading.on_objects)} of {numbers.count_of(reading.judged, 'detection')} {overlap} an object "
+        f"of their category by an IoU of 0.5, and {reading.on_objects_by_chance:.3g} overlap one of another image"
     )
 
 

@@ -9,7 +9,7 @@ from etl.diagnosis import Epoch, TrainingRecord
 from etl.numbers import count_of
 
 _LATE = 0.1  # the last share of the epochs in which the best epoch must lie
-_PART = 0.2  # of the epochs: the last part is compared with the one before
+_PART = 0.2  # of the epochs, two at least: the last part is compared with the one before
 _LEAST_EPOCHS = 4  # to compare parts
 _LOSS_FALL = 0.02  # share
 _AP_RISE = 0.005
@@ -28,8 +28,8 @@ def ended_at_its_best(record: TrainingRecord) -> bool:
 def describe_improvement(record: TrainingRecord) -> str:
     """Return a sentence if the model still improved at the end; empty if not, or if its epochs are not recorded.
 
-    It did if its best epoch was in the last tenth and, from one fifth of the epochs to the next, the last, the loss
-    fell by more than 2 % or AP rose by more than 0.005.
+    It did if its best epoch was in the last tenth and, from one fifth of the epochs (at least two) to the last,
+    the loss fell by more than 2 % or AP rose by more than 0.005.
     """
     if not is_compared(record) or not ended_at_its_best(record):
         return ""
@@ -42,9 +42,7 @@ def describe_improvement(record: TrainingRecord) -> str:
         changes.append(f"AP on the val tiles still rose by {rise:.3f}")
     if not changes:
         return ""
-    parts = "last epoch, compared with the one before"
-    if len(last) > 1:
-        parts = f"last {count_of(len(last), 'epoch')}, compared with the {len(before)} before"
+    parts = f"last {count_of(len(last), 'epoch')}, compared with the {len(before)} before"
     return f"In its {parts}, {' and '.join(changes)}."
 
 
@@ -67,7 +65,7 @@ def total_loss(epoch: Epoch) -> float:
 
 
 def _last_parts(history: Sequence[Epoch]) -> tuple[Sequence[Epoch], Sequence[Epoch]]:
-    number = max(round(_PART * len(history)), 1)
+    number = max(round(_PART * len(history)), 2)
     return history[-2 * number : -number], history[-number:]
 
 

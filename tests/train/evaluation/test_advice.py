@@ -250,6 +250,17 @@ def test_a_time_limit_that_cut_a_training_short_is_named() -> None:
     assert done.action == "Keep the length of the training"
 
 
+@pytest.mark.parametrize("number", range(4, 8))
+def test_one_flat_epoch_does_not_end_a_rise(number: int) -> None:
+    ap = [0.05 * epoch for epoch in range(1, number)]
+    losses = [*FALLING[: number - 1], FALLING[number - 2]]
+    advice = advice_of(model_evaluation(**record(losses, [*ap, ap[-1] + 0.001])), "training")
+    assert advice.action == "Train for more epochs"
+    rise = 0.001 / 2 + (ap[-1] - ap[-2]) / 2 + (ap[-2] - ap[-3]) / 2 + (ap[-1] - ap[-2]) / 2
+    fall = 100 * (1 - sum(losses[-2:]) / sum(losses[-4:-2]))
+    assert numbers_in(advice.reason) == pytest.approx([number, number, 740, 2, 2, fall, rise], abs=0.051)
+
+
 @pytest.mark.parametrize(
     ("losses", "ap", "best"),
     [(FLAT, [0.3] * 10, 10), (FALLING, RISING, 9), (FALLING, RISING[:5] + [0.2] * 5, 5)],

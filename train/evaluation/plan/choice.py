@@ -309,7 +309,8 @@ def _reason(
     alone, others = "this plan" if chosen is fine else name_passes([_TILES]), len(tried) - len(keeping)
     lose = "other loses" if others == 1 else "others lose"
     calibrated = ", scores calibrated on its other half," if chosen.candidate.calibrated else ""
-    losing = f"{others} {lose} over {tolerance:g} to {alone} in AP or the AP of a size; " if others else ""
+    kept = " or ".join(filter(None, (", ".join(val.kept[:-1]), val.kept[-1])))
+    losing = f"{others} {lose} over {tolerance:g} to {alone} in {kept}; " if others else ""
     return (
         f"{chosen.candidate.name}: {val.metric} {chosen.value['all']:.3f} on val{calibrated} at {chosen.seconds:.3f} s "
         f"per image, "

@@ -112,7 +112,10 @@ def test_a_pass_that_adds_false_alarms_is_left_out() -> None:
     assert choice.chosen.max_detections == 300
     assert "tiles x1: AP_small 1.000 on val at 0.1" in choice.reason
     worse = [one.name for one in choice.alternatives if "full image" in one.name]
-    assert f"the best of 3 plans; {len(worse)} others lose over 0.01 to this plan in AP" in choice.reason
+    assert (
+        f"the best of 3 plans; {len(worse)} others lose over 0.01 to this plan in AP, AP_tiny or AP_small; "
+        in choice.reason
+    )
     assert "one half of val's groups reach 1.000 on the other half, this plan 1.000 there" in choice.reason
 
 
