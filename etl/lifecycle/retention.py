@@ -12,7 +12,7 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.snapshots import snapshot
-from etl.storage import lease, store
+from etl.storage import lease, partials, store
 from etl.storage.paths import (
     FOLD,
     LABEL_ERRORS,
@@ -20,6 +20,7 @@ from etl.storage.paths import (
     MISSING,
     REFUSED_HTML,
     RUN_JSON,
+    WEIGHTS,
     DatasetPaths,
     shard_file,
     split_uri,
@@ -28,7 +29,7 @@ from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
-_RUN_DAYS = 7  # after which an unfinished training that was not resumed is deleted
+_RUN_DAYS = 7  # after which an unfinished training, a half model and a partial file are deleted
 _SUSPECTS = 10  # newest lists of label errors of a dataset that are kept
 _REFUSALS = 10  # newest refused builds of a dataset whose rejects are kept
 _AUDIT_HOURS = 24  # after which the work folder of an audit, which holds no lease, is deleted
@@ -84,6 +85,8 @@ def _collect(config: Config) -> dict[str, Any]:
     for name, age in unfinished.items():
         if age > timedelta(days=_RUN_DAYS):
             store.delete(paths.run(name).uri)
+    _remove_half_models(config.home)
+    partials.clear(config.home, _RUN_DAYS)
     trials = _unused_trials(config)
     for name in trials:
         store.delete(paths.trial(name))
@@ -116,9 +119,9 @@ def remove_leftovers(home: str, build_id: str) -> None:
             work.delete()
             log.info("removed leftover work of build %s", name)
     for folder in (paths.shards, paths.snapshots, paths.log):
-        store.clear_partials(folder)
+        partials.clear(folder)
     for file in (paths.plan, paths.head, *(() if without_lease else (paths.seen, paths.pixels))):
-        store.clear_partials_of(file)
+        partials.clear_of(file)
 
 
 def remove_old_refusals(home: str) -> None:
@@ -194,6 +197,18 @@ def _old_models(config: Config) -> list[str]:
     ids = [row["id"] for row in champion.list_models(config.home)]
     kept = {*champion.champion_and_previous(config.home), *champion.champions_of_year(config.home, datetime.now(UTC))}
     return sorted(set(ids[: -config.retention.models]) - kept)
+
+
+def _remove_half_models(home: str) -> None:
+    """Delete the weights that trainings left which were killed before they wrote model.json, a week after their end."""
+    files = _listing(DatasetPaths(home).models)
+    for name in sorted(_folders(files)):
+        if [path for path in files if path.startswith(f"{name}/")] != [f"{name}/{WEIGHTS}"]:
+            continue
+        model = DatasetPaths(home).model(name)
+        age = datetime.now(UTC) - store.modified_time(model.weights).astimezone(UTC)
+        if age > timedelta(days=_RUN_DAYS) and not store.exists(model.model_json):  # it may have been written meanwhile
+            store.delete(model.uri)
 
 
 def _unused_trials(config: Config) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +27,6 @@ from etl.errors import ConfigError, StoreError
 
 _THREADED_BYTES = 2**22  # of a Parquet file whose reading is worth several threads
 _ROW_GROUP = 100_000
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # the names that `_partial_path` returns
 _MAX_IN_MEMORY = 64 * 2**20  # bytes; a larger local file is opened by its path
 _PIECE = 2**20  # bytes; smaller ones take more time to write, larger ones no less
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # S3: the file existed, or another writer was faster
@@ -314,32 +312,14 @@ def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
         file.write(sink.getvalue())
 
 
-def clear_partials(folder: str) -> None:
-    """Delete the partial files of killed writers in a folder and below; no writer may be running."""
-    if (local := local_path(folder)) is not None:
-        _delete_partials(local.rglob(".*"))
-
-
-def clear_partials_of(uri: str) -> None:
-    """Delete the partial files of killed writers of one file; no writer may be running."""
-    if (local := local_path(uri)) is not None:
-        _delete_partials(local.parent.glob(f".{local.name}.*"))
-
-
 def sync(uri: str) -> None:
     """Flush everything written below a URI to the disk."""
     if local_path(uri) is not None:
         os.sync()
 
 
-def _delete_partials(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if _PARTIAL.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-
-
 def _partial_path(local: Path) -> Path:
-    """Return a new path next to a file, to write to before the rename."""
+    """Return a new path next to a file, to write to before the rename; `partials` knows it by its form."""
     return local.with_name(f".{local.name}.{uuid.uuid4().hex}")
 
 

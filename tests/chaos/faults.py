@@ -113,7 +113,7 @@ class FullDisk:
 
     def close(self) -> None:
         """Unmount it."""
-        subprocess.run(["umount", str(self.folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)  # a file on it may still be open
 
 
 def injection(kind: str, disk: FullDisk | None, clock: Clock | None) -> Injection:

@@ -341,3 +341,29 @@ def test_a_trial_in_use_is_kept(grown: tuple[Any, list[str]], needs: str) -> Non
         store.write_json(model, {**store.read_json(model), "snapshot": uri})
     assert retention.collect_garbage(config)["removed"]["trials"] == 1
     assert [path.name for path in Path(config.home, "trials").glob("*") if any(path.rglob("*.json"))] == ["11111111"]
+
+
+@pytest.mark.parametrize(("days", "left"), [(6, 2), (8, 0)])
+def test_what_a_training_left_that_was_killed_while_it_saved_is_removed_after_a_week(
+    grown: tuple[Any, list[str]], days: float, left: int
+) -> None:
+    config, uris = grown
+    add_model(config, "whole", uris[3])
+    models = Path(config.home, "models")
+    for name in ("half/weights.safetensors", f"whole/.evaluation.json.{'0' * 32}"):
+        store.write_bytes(str(models / name), b"bytes")
+        os.utime(models / name, (time.time() - 86_400 * days,) * 2)
+    retention.collect_garbage(config)
+    assert len([path for path in models.rglob("*") if path.is_file()]) == 2 + left
+    assert (models / "whole" / "model.json").exists()
+
+
+def test_weights_whose_model_json_was_lost_are_kept(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
+    add_model(config, "lost", uris[3])
+    folder = Path(config.home, "models", "lost")
+    (folder / "evaluation.json").write_text("{}")
+    (folder / "model.json").unlink()
+    os.utime(folder / "weights.safetensors", (0, 0))
+    retention.collect_garbage(config)
+    assert (folder / "weights.safetensors").exists()
