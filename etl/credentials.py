@@ -102,6 +102,12 @@ def hide(text: str) -> str:
     return text
 
 
+def are_in(error: BaseException) -> bool:
+    """Return whether the text of an error or of one of its causes has credentials, which its traceback would show."""
+    cause = error.__cause__ or error.__context__
+    return hide(str(error)) != str(error) or (cause is not None and are_in(cause))
+
+
 def _secrets(credentials: Credentials) -> list[str]:
     password = credentials.user.removesuffix("@").partition(":")[2]
     texts = (password, unquote(password), credentials.query.removeprefix("?"))
@@ -121,5 +127,9 @@ def _host(uri: str) -> str:
 
 
 def _hide_in_record(record: logging.LogRecord) -> bool:
-    record.msg, record.args = hide(record.getMessage()), ()
+    text = record.getMessage()
+    if record.exc_info:
+        text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+        record.exc_info = None
+    record.msg, record.args = hide(text), ()
     return True

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from etl.credentials import hide
 from etl.numbers import count_of
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _MAX_CAUSE = 300  # characters
 def send_failure(context: Mapping[str, Any]) -> None:
     """Send the failed task and the cause, in one line, with a link to the task's log."""
     task = context["task_instance"]
-    cause = " ".join(str(context.get("exception") or "it was killed or its worker was lost").split())
+    cause = " ".join(hide(str(context.get("exception") or "it was killed or its worker was lost")).split())
     _send(f"{task.dag_id}: {task.task_id} failed: {cause[:_MAX_CAUSE]}", getattr(task, "log_url", None))
 
 

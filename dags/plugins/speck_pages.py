@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from etl.config import Config
+from etl.credentials import hide
 from etl.dashboard import pages
 from etl.dashboard.overview import Overview, load_overview, newest_suspects, read_performance_report, read_report
 from etl.dashboard.pages import DagSummary, DatasetEntry, RunSummary
@@ -38,7 +39,7 @@ from etl.numbers import count
 from etl.reports import page
 from etl.storage.paths import LABEL_ERRORS, SUSPECTS_HTML
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("speck")  # which masks credentials
 
 
 class RunOutput(NamedTuple):
@@ -317,7 +318,7 @@ def _await_overview(config: Config, future: Future[Overview]) -> tuple[Overview 
         return None, f"The store {config.store} did not respond within {_STORE_TIMEOUT_SECONDS:.0f} s"
     except Exception as error:
         log.exception("the store of %s cannot be read", config.name)
-        return None, f"The store {config.store} cannot be read: {error}"
+        return None, hide(f"The store {config.store} cannot be read: {error}")
 
 
 def _report(config: Config, folder: str, name: str, file: str, *, connects: bool = False) -> HTMLResponse:

@@ -26,6 +26,7 @@ class SourceWatcher(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield an event for each change."""
+        from etl.credentials import hide
         from etl.errors import SpeckError
         from etl.sources.watch import Watcher
         from etl.storage import store
@@ -37,7 +38,7 @@ class SourceWatcher(BaseEventTrigger):
                 if not isinstance(error, (SpeckError, *store.unavailable_errors())):
                     raise
                 # The storage may be reachable again at the next poll.
-                self.log.warning("%s: cannot check for new data: %s", self.config, error)
+                self.log.warning("%s: cannot check for new data: %s", self.config, hide(str(error)))
                 return False
 
         watcher = Watcher()

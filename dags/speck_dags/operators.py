@@ -34,13 +34,21 @@ _GPU_WAIT_SECONDS, _GPU_POLL_SECONDS = 600.0, 15.0
 
 @contextmanager
 def fail_without_retry() -> Iterator[None]:
-    """Turn errors of the configuration and the source into AirflowFailException: a retry cannot succeed."""
+    """Turn errors of the configuration and the source into AirflowFailException: a retry cannot succeed.
+
+    An error that quotes credentials, as libraries do, becomes one without them: users see the traceback in the log.
+    """
+    from etl import credentials
     from etl.errors import ConfigError, SourceError
 
     try:
         yield
     except (ConfigError, SourceError) as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(str(error)) from (None if credentials.are_in(error) else error)
+    except Exception as error:
+        if not credentials.are_in(error):
+            raise
+        raise AirflowException(credentials.hide(f"{type(error).__name__}: {error}")) from None
 
 
 class StageOperator(BaseOperator):

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from etl.errors import ConfigError
 from tests.etl.test_evaluation import evaluation, gate
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
@@ -41,6 +43,26 @@ def trainer(operators, monkeypatch, tmp_path):
         return operators.TrainOperator(task_id="train", config="a.yaml", plan={})
 
     return make
+
+
+@pytest.mark.parametrize("kind", [OSError, ConfigError])
+def test_an_error_that_quotes_credentials_loses_them_with_its_causes(operators, kind):
+    quoting = OSError("s3://me:pl4nted@host/a is closed")
+    with (
+        pytest.raises(Exception, match=r"a store|s3://\*\*\*@host/a is closed") as caught,
+        operators.fail_without_retry(),
+    ):
+        if kind is OSError:
+            raise quoting
+        raise ConfigError("", "store", "s3://me:pl4nted@host/a", "a store") from quoting
+    assert "pl4nted" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_error_without_credentials_keeps_its_traceback(operators):
+    error = OSError("the disk is full")
+    with pytest.raises(OSError, match="the disk is full") as caught, operators.fail_without_retry():
+        raise error
+    assert caught.value is error
 
 
 def test_the_last_line_of_standard_output_is_the_result_and_all_lines_reach_the_log(trainer, capsys):

@@ -55,6 +55,26 @@ def test_the_watcher_lives_on_while_its_file_is_broken(dag_module, source: Path)
     assert asyncio.run(mended()) is not None
 
 
+def test_the_watcher_logs_no_credentials_of_a_store_that_does_not_answer(dag_module, source: Path, capsys):
+    import fsspec
+
+    class Closed(fsspec.AbstractFileSystem):
+        protocol = "closed"
+
+        def _open(self, path, *args, **kwargs):
+            raise OSError("no answer from closed://me:pl4nted@host")
+
+        ls = info = _open
+
+    fsspec.register_implementation("closed", Closed, clobber=True)
+    text = source.read_text()
+    source.write_text(text.replace(f"{source.parent}/store", "closed://me:pl4nted@host/store"))
+    assert asyncio.run(next_event(dag_module("speck_watcher").SourceWatcher(str(source), 0.05), 2)) is None
+    log = capsys.readouterr().out
+    assert "cannot check for new data" in log and "closed://" in log
+    assert "pl4nted" not in log
+
+
 def test_the_triggerer_can_recreate_the_watcher(dag_module):
     from airflow.sdk._shared.module_loading import import_string
 
@@ -83,6 +103,11 @@ def test_the_alert_of_a_failed_task_is_one_line_with_a_link_to_its_log(dag_modul
     assert webhook == [
         {"path": "/hooks/secret", "text": "lake_build: tile failed: no space left on device\nhttp://airflow/log"}
     ]
+
+
+def test_an_alert_masks_credentials_in_the_error(dag_module, webhook):
+    dag_module("speck_alerts").send_failure(task(exception=OSError("s3://me:pl4nted@host/a is closed")))
+    assert "tile failed: s3://***@host/a is closed" in webhook[0]["text"]
 
 
 def test_a_task_that_was_killed_without_an_error_is_alerted_too(dag_module, webhook):
