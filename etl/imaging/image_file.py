@@ -48,6 +48,11 @@ class ImageFile:
     def _open(self) -> io.BytesIO | io.BufferedReader:
         return io.BytesIO(self._content) if isinstance(self._content, bytes) else self._content.open("rb")
 
+    @property
+    def is_by_path(self) -> bool:
+        """Whether each reading opens the file again, whose content can change."""
+        return isinstance(self._content, Path)
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file in hex."""

@@ -17,10 +17,11 @@ from etl.config import Config
 from etl.findings import EXAMPLES
 from etl.ids import fraction
 from etl.imaging import codec, lossless
+from etl.imaging.image_file import ImageFile
 from etl.imaging.wide import Range
 from etl.jobs.parts import boxes_of
 from etl.schema import place
-from etl.sources.images import applied_orientation, open_image
+from etl.sources.images import applied_orientation, read_image_file, unchanged
 from etl.stages.audit import image_quality
 from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
 from etl.stages.audit.counts import Summary
@@ -62,10 +63,14 @@ def measure_pixels(part: PixelPart) -> dict[str, Summary]:
 
 def _measure(part: PixelPart, image: Row) -> Summary:
     """Return what is measured of one image; nothing of a very large one."""
-    header = image["width"], image["height"], image["format"]
-    file = open_image(part.config, image["path"], part.value_range, header)
+    file = read_image_file(part.config, image, part.value_range)
     if file.is_large:
         return Summary()
+    with unchanged(part.config, image, file):
+        return _measure_file(part, image, file)
+
+
+def _measure_file(part: PixelPart, image: Row, file: ImageFile) -> Summary:
     counts: Counter[Key] = Counter()
     pixels = file.pixels(applied_orientation(image))
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)

@@ -19,7 +19,7 @@ from etl.imaging import close_up, codec
 from etl.imaging.codec import Pixels
 from etl.imaging.wide import Range
 from etl.jobs.parts import image_count
-from etl.sources.images import applied_orientation, pixel_settings, read_image
+from etl.sources.images import applied_orientation, read_image
 from etl.stages.audit.class_examples import choose_class_examples
 from etl.stages.audit.examples import TWO_READINGS, Example, choose_examples, fullest_images
 from etl.storage.work import WorkDir
@@ -118,8 +118,7 @@ def _boxes_by_image(boxes: pa.Table, images: Iterable[str]) -> dict[str, Boxes]:
 
 def draw_examples(part: PicturePart) -> list[bytes]:
     """Return the JPEG of each example of an image."""
-    settings = pixel_settings(part.config, part.value_range)
-    pixels = read_image(part.config, part.image["path"], applied_orientation(part.image), settings)
+    pixels = read_image(part.config, part.image, part.value_range, applied_orientation(part.image))
     return [codec.encode(_draw(part, example, pixels), _QUALITY) for example in part.examples]
 
 
@@ -137,11 +136,10 @@ def _draw(part: PicturePart, example: Example, pixels: Pixels) -> Pixels:
 
 def _both_readings(part: PicturePart) -> Pixels:
     """Return a rotated image with its boxes, left, and the image as stored with the boxes as they would lie there."""
-    settings = pixel_settings(part.config, part.value_range)
     own_wh = np.array([part.image["width"], part.image["height"]] * 2, dtype=np.float64)
     panels = []
     for applied in (part.image["exif_orientation"], 1):
-        pixels = read_image(part.config, part.image["path"], applied, settings)
+        pixels = read_image(part.config, part.image, part.value_range, applied)
         wh = np.array([pixels.shape[1], pixels.shape[0]] * 2, dtype=np.float64)
         shares = part.config.source.format == "yolo"  # of the sides; other formats have pixels
         boxes = part.written * wh / own_wh if shares else part.written

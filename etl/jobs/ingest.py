@@ -22,7 +22,7 @@ from etl.findings import Finding
 from etl.ids import digest
 from etl.imaging import formats, lossless
 from etl.imaging.wide import Range
-from etl.jobs import ingest_cache
+from etl.jobs import changed_images, ingest_cache
 from etl.jobs.ingest_worker import IngestPart, ingest_part
 from etl.jobs.label_pieces import LabelWriter
 from etl.jobs.parts import image_count
@@ -96,6 +96,7 @@ def run(
     inputs = _Inputs(config, _scan(config, pinned, purpose), plan, purpose, full, load_errors(config.home))
     work = inputs.work()
     with work.hold_lease():
+        changed_images.clear(config, work)
         if not work.exists:
             store.delete(work.uri)  # left by an interrupted deletion, or by an ingest that did not finish
         answer = work.run_once("ingest", lambda: _ingest(inputs, work, cluster), stopwatch)

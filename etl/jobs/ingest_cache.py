@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +84,13 @@ def save(config: Config, keys: Mapping[str, str], rows: pa.Table) -> None:
     """Replace the cache with these rows."""
     column = pa.array([keys[path] for path in rows["path"].to_pylist()], pa.string())
     store.write_table(_uri(config), rows.add_column(0, "key", column))
+
+
+def forget(config: Config, paths: Collection[str]) -> None:
+    """Remove the rows of these images from the cache."""
+    rows = cache.load(_uri(config), _CACHE, "ingest cache", "reading every image")
+    kept = rows.filter(pc.invert(pc.is_in(rows["path"], pa.array(paths, pa.string()))))
+    store.write_table(_uri(config), kept)
 
 
 def order_by_path(paths: Sequence[str], tables: Sequence[pa.Table]) -> pa.Table:

@@ -13,6 +13,7 @@ from etl.execution.cluster import Cluster
 from etl.ids import digest
 from etl.imaging import lossless
 from etl.jobs import sample_cache
+from etl.jobs.changed_images import noted
 from etl.jobs.parts import boxes_of, image_count
 from etl.jobs.plan import resolve_plan
 from etl.jobs.tile_worker import TilePart, tile_part
@@ -52,7 +53,8 @@ def run(uri: str, cluster: Cluster) -> Answer:
             )
             for part in _image_parts(changed_images)
         ]
-        made = cluster.map(tile_part, parts, label="tile", images=image_count)
+        with noted(work):
+            made = cluster.map(tile_part, parts, label="tile", images=image_count)
         store.sync(work.uri)
         store.write_json(work.path("tile", "parts.json"), [part.uri for part in parts])
         return {

@@ -14,10 +14,11 @@ from etl.errors import StoreError
 from etl.execution import malloc
 from etl.imaging import lossless
 from etl.imaging.codec import Pixels
+from etl.imaging.image_file import ImageFile
 from etl.jobs.sample_cache import unit_of
 from etl.jobs.sample_writer import SampleWriter, SourceObjects
 from etl.plan import Plan
-from etl.sources.images import applied_orientation, read_image_file
+from etl.sources.images import applied_orientation, read_image, read_image_file, unchanged
 from etl.stages.augment.donor_reader import DonorReader, DonorTables
 from etl.stages.augment.donors import SETS
 from etl.stages.augment.labelled_image import train_region
@@ -51,7 +52,7 @@ def tile_part(part: TilePart) -> bool:
     malloc.tune()
 
     def read_pixels(image: ImageRow) -> Pixels:
-        return read_image_file(part.config, image, part.plan.pixel_range).pixels(applied_orientation(image))
+        return read_image(part.config, image, part.plan.pixel_range, applied_orientation(image))
 
     donor_reader = DonorReader(part.donors, read_pixels)
     with store.open_atomic(f"{part.uri}.tar", durable=False) as file:
@@ -85,8 +86,16 @@ def _write_samples(
 ) -> None:
     """Write the samples of an image unit by unit, so that the pixels of few donors are in memory at once."""
     config, plan, image = part.config, part.plan, annotated.image
-    name, held_out = image["image_id"], config.source.held_out
     file = read_image_file(config, image, plan.pixel_range)
+    with unchanged(config, image, file):
+        _write_samples_of(part, annotated, file, donor_reader, writer)
+
+
+def _write_samples_of(
+    part: TilePart, annotated: ImageAnnotations, file: ImageFile, donor_reader: DonorReader, writer: SampleWriter
+) -> None:
+    config, plan, image = part.config, part.plan, annotated.image
+    name, held_out = image["image_id"], config.source.held_out
     base = base_samples(annotated, plan, held_out)
     is_base_made = unit_of(name, None) in part.units
     tiles = [sample.tile for sample in base] if is_base_made else []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -218,9 +219,9 @@ def test_an_image_is_read_once_for_all_its_pictures(tmp_path: Path, monkeypatch:
     read: list[str] = []
     real = audit_pictures.read_image
 
-    def read_image(config: Config, path: str, *more: object) -> np.ndarray:
-        read.append(path)
-        return real(config, path, *more)
+    def read_image(config: Config, image: Mapping[str, Any], *more: object) -> np.ndarray:
+        read.append(image["path"])
+        return real(config, image, *more)
 
     monkeypatch.setattr(audit_pictures, "read_image", read_image)
     shown = [caption.split(", ")[2] for rows in encoded_examples(audited(config)).values() for caption, _ in rows]
