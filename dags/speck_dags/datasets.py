@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 from etl.config import Config, ConfigError, load
+from etl.execution import trial
 
 _PLUGINS = str(Path(__file__).resolve().parents[1] / "plugins")
 if _PLUGINS not in sys.path:  # Airflow's plugins folder may be another one
@@ -32,6 +35,10 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 
 
+_read: dict[str, tuple[tuple[int, ...], Config | ConfigError]] = {}  # by path, with the stamp of the file
+_lock = threading.Lock()
+
+
 class DatasetFiles(NamedTuple):
     """The dataset files of the folder, by path, in the order of their names."""
 
@@ -45,15 +52,54 @@ def datasets_folder() -> Path:
 
 
 def load_datasets() -> DatasetFiles:
-    """Read all dataset files; an invalid file does not affect the others."""
+    """Read all dataset files; an invalid file does not affect the others.
+
+    A file is read when it is new or has changed, after a child process has read it within limits of time and memory.
+    """
+    folder = datasets_folder()
+    paths = [str(path) for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])]
+    with _lock:
+        return _unique(_read_changed(paths))
+
+
+def _read_changed(paths: Sequence[str]) -> dict[str, Config | ConfigError]:
+    """Return what each file holds, and keep it until the file changes."""
+    stamps = {path: _stamp(path) for path in paths}
+    changed = [path for path in paths if _read.get(path, (None,))[0] != stamps[path]]
+    failures = trial.failures(f"{__name__}:load_dataset", changed)
+    for path in changed:
+        try:
+            if path in failures:
+                raise ConfigError(path, "", f"a file that {failures[path]}", "a dataset file")
+            _read[path] = stamps[path], load_dataset(path)
+        except ConfigError as error:
+            _read[path] = stamps[path], error
+    for path in _read.keys() - stamps.keys():
+        del _read[path]
+    return {path: _read[path][1] for path in paths}
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """Return what differs when a file was changed; nothing of a broken link."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _unique(found: Mapping[str, Config | ConfigError]) -> DatasetFiles:
+    """Return the files, of those with one name only the first as valid."""
     files = DatasetFiles({}, {})
     file_of_name: dict[str, str] = {}
-    folder = datasets_folder()
-    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        try:
-            files.configs[str(path)] = _load_dataset(path, file_of_name)
-        except ConfigError as error:
-            files.errors[str(path)] = str(error)
+    for path, config in found.items():
+        if isinstance(config, ConfigError):
+            files.errors[path] = str(config)
+        elif (first := file_of_name.setdefault(config.name, Path(path).name)) != Path(path).name:
+            expected = f"a unique name: {first} has the same"
+            files.errors[path] = str(ConfigError(path, "name", repr(config.name), expected))
+        else:
+            files.configs[path] = config
     return files
 
 
@@ -91,8 +137,8 @@ def _asset_uri(dataset: str, kind: str) -> str:
     return f"speck://{dataset}/{kind}"
 
 
-def _load_dataset(path: Path, file_of_name: dict[str, str]) -> Config:
-    """Return the configuration of a file and record its name; ConfigError if its schedule is invalid or name taken."""
+def load_dataset(path: str) -> Config:
+    """Return the configuration of a file; ConfigError also if its schedule is invalid."""
     from croniter import CroniterBadDateError, croniter
 
     config = load(path)
@@ -101,6 +147,4 @@ def _load_dataset(path: Path, file_of_name: dict[str, str]) -> Config:
         croniter(config.schedule.cron).get_next()  # 30 February is well-formed, but would stop the scheduler
     except (AirflowTimetableInvalid, CroniterBadDateError) as error:
         raise ConfigError(path, "schedule.cron", repr(config.schedule.cron), f"a cron expression ({error})") from error
-    if (first := file_of_name.setdefault(config.name, path.name)) != path.name:
-        raise ConfigError(path, "name", repr(config.name), f"a unique name: {first} has the same")
     return config
