@@ -195,7 +195,7 @@ def _labels(work: WorkDir, tables: Mapping[str, pa.Table]) -> Labels:
     """Return the boxes of the new snapshot and what decides their classes."""
     known, ontology = work.categories, work.config.ontology
     return Labels(
-        annotations=tables["annotations"],
+        annotations=review.without_removed(tables["annotations"], tables["ledger"]),
         read_ledger=lambda: tables["ledger"],
         known=known,
         trained=trained_categories(known, ontology),

@@ -10,7 +10,7 @@ from etl.config import Config, network
 from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.lifecycle.training_config import portable, portable_train, training_config
-from etl.snapshots.box_pairs import changed_share
+from etl.snapshots.box_pairs import changed_share, labelled_boxes
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths, ModelPaths, split_uri
@@ -26,11 +26,11 @@ def reason_to_train(config: Config, snapshot: str) -> str | None:
     model = own_models[-1]
     last = store.read_json(ModelPaths(model).model_json)
     try:
-        before = Snapshot.open(snapshot_of(model)).table("annotations")
+        before = labelled_boxes(Snapshot.open(snapshot_of(model)))
     except StoreError:
         return "the snapshot of the last model no longer exists"
     now = Snapshot.open(snapshot)
-    share = changed_share(before, now.table("annotations"))
+    share = changed_share(before, labelled_boxes(now))
     return decide(training_config(config, now), last["config"], share)
 
 

@@ -87,7 +87,7 @@ class SnapshotChange(Document):
     """The difference from the snapshot that was the newest before; everything is new in a first one."""
 
     images: Difference  # by image id
-    boxes: Difference  # by annotation id
+    boxes: Difference  # by annotation id, without labels that a review removed
     share: float  # boxes added, removed or changed, divided by the previous number, at most 1; 1 if that is 0
     classes: ClassChanges = ClassChanges()
 

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.boxes import XYXY, from_table, iou
+from etl.snapshots.snapshot import Snapshot
+from etl.stages.review import without_removed
 
 SAME_OBJECT = 0.5  # IoU from which a removed and an added box are one object that was moved or relabelled
 _COMPARED = ("category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
@@ -34,6 +36,11 @@ class BoxPairs:
     def share(self) -> float:
         """The changes divided by the boxes of the first table, at most 1; 1 if only the second table has boxes."""
         return round(min(1.0, self.changes / max(1, len(self.before) + len(self.removed))), 6)
+
+
+def labelled_boxes(snapshot: Snapshot) -> pa.Table:
+    """Return the boxes of a snapshot that are compared with another's: all labels but those that a review removed."""
+    return without_removed(snapshot.table("annotations"), snapshot.table("ledger"))
 
 
 def changed_share(before: pa.Table, after: pa.Table) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from etl.config import Ontology
 from etl.snapshots.answer import ClassChange, ClassChanges, ClassNumber
-from etl.snapshots.box_pairs import BoxPairs, pair_boxes
+from etl.snapshots.box_pairs import BoxPairs, labelled_boxes, pair_boxes
 from etl.snapshots.snapshot import Snapshot
 
 Names = NDArray[Any]  # of classes; None where a box has no class
@@ -23,7 +23,7 @@ Names = NDArray[Any]  # of classes; None where a box has no class
 class Labels:
     """The boxes of a snapshot and what decides their classes."""
 
-    annotations: pa.Table
+    annotations: pa.Table  # without those that a review removed
     read_ledger: Callable[[], pa.Table]
     known: Sequence[str]  # the classes of the source, in order
     trained: Sequence[str]  # the trained classes, in the order of their numbers
@@ -33,7 +33,7 @@ class Labels:
     def of(cls, snapshot: Snapshot) -> Labels:
         """Return the labels of a published snapshot."""
         return cls(
-            annotations=snapshot.table("annotations"),
+            annotations=labelled_boxes(snapshot),
             read_ledger=lambda: snapshot.table("ledger"),
             known=snapshot.plan.categories,
             trained=snapshot.categories,

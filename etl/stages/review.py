@@ -29,6 +29,7 @@ from etl.stages.remap import trained_names
 VERSION = 1
 FILE = "review"  # in the column `file` of an added box
 _ADDED = "review:missing"  # rule of an added box
+_REMOVED = "review:spurious"  # rule of a removed label
 
 IMAGE_GONE = "the image is no longer used"
 LABEL_GONE = "the label was changed or removed in its file"
@@ -112,6 +113,12 @@ def count_added(ledger: pa.Table) -> int:
     """Return the number of boxes that a review added."""
     is_added = pc.and_(pc.equal(ledger["stage"], "ingest"), pc.equal(ledger["rule"], _ADDED))
     return int(pc.sum(is_added).as_py() or 0)
+
+
+def without_removed(annotations: pa.Table, ledger: pa.Table) -> pa.Table:
+    """Return the labels that no review removed: a removed one stays in the table, with its rule in the ledger."""
+    removed = ledger["annotation_id"].filter(pc.equal(ledger["rule"], _REMOVED)).combine_chunks()
+    return annotations.filter(pc.invert(pc.is_in(annotations["annotation_id"], removed)))
 
 
 def added_id(suspect_id: str) -> str:

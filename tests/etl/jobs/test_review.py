@@ -15,14 +15,18 @@ from etl.execution import cluster
 from etl.jobs import build as jobs, ingest
 from etl.lifecycle import review, trial
 from etl.lifecycle.retention import collect_garbage
+from etl.lifecycle.retrain import reason_to_train
 from etl.numbers import count_of
 from etl.reports import plan_table
+from etl.snapshots.box_pairs import changed_share, labelled_boxes
+from etl.snapshots.diff import diff
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.verify import verify
+from etl.storage import store
 from tests.etl.jobs.test_accounts import check_ledger
 from tests.etl.jobs.test_incremental import assert_equals_a_full_build, untouched
-from tests.etl.lifecycle.test_review import answers_about, file_of
+from tests.etl.lifecycle.test_review import answers_about, file_of, named
 
 
 @pytest.fixture
@@ -59,6 +63,46 @@ def test_the_next_build_corrects_the_labels_and_every_box_is_accounted_for(revie
     )  # fmt: skip
     assert Counter(row["rule"] for row in final.values())["review:missing"] == 1
     assert verify(snapshot)["bad"] == []
+
+
+def test_a_label_that_a_review_removed_counts_as_removed_once_and_as_added_when_taken_back(reviewed: Any) -> None:
+    dataset, config, first, answers = reviewed
+    *_, spurious, missing = answers
+    changes = 3 if spurious["image_id"] == missing["image_id"] else 4  # one removed and one added in an image are one
+    share = round(changes / first["annotations"], 6)
+    second = dataset.build(config)
+    assert (second["change"]["boxes"], second["change"]["share"]) == ({"added": 1, "removed": 1}, share)
+    before, after = Snapshot.open(first["snapshot"]), Snapshot.open(second["snapshot"])
+    found = diff(before, after)
+    assert found["share"] == changed_share(labelled_boxes(before), labelled_boxes(after)) == share
+    numbers = {kind: sum(sum(row.values()) for row in found["boxes"][kind].values()) for kind in found["boxes"]}
+    assert numbers == {"added": 1, "removed": 1, "changed": 2}
+    review.import_answers(config, file_of(after, [{**spurious, "answer": "correct"}]), "answers.json")
+    third = dataset.build(config)
+    assert third["change"]["boxes"] == {"added": 1, "removed": 0}
+    assert third["change"]["share"] == round(1 / first["annotations"], 6)  # one removed, one added before
+
+
+def test_labels_that_a_review_removed_are_a_reason_to_train(dataset: Any, tmp_path: Path) -> None:
+    config = dataset.config(tmp_path / "store", retrain={"min_change": 0.2})
+    first = Snapshot.open(dataset.build(config)["snapshot"])
+    model = {"id": "a", "model": "m", "snapshot": first.id, "config": config.resolved()}
+    store.write_bytes(f"{config.home}/models/a/weights.safetensors", b"")
+    store.write_json(f"{config.home}/models/a/model.json", model)
+    rows, images = (first.table(name).to_pylist() for name in ("annotations", "images"))
+    paths, number = {row["image_id"]: row["path"] for row in images}, len(rows) // 4
+    answers = [
+        named({
+            "kind": "spurious", "image_id": row["image_id"], "path": paths[row["image_id"]],
+            "annotation_id": row["annotation_id"], "box": [row[side] for side in ("x0", "y0", "x1", "y1")],
+            "category": row["category"], "answer": "error", "new_category": None, "new_box": None,
+        })
+        for row in rows[:number]
+    ]  # fmt: skip
+    review.import_answers(config, file_of(first, answers), "answers.json")
+    second = dataset.build(config)
+    assert second["change"]["boxes"] == {"added": 0, "removed": number}
+    assert reason_to_train(config, second["snapshot"]) == f"{number / len(rows):.1%} of the boxes changed"
 
 
 def test_only_the_samples_of_touched_images_are_made_again_and_the_bytes_are_those_of_a_full_build(
