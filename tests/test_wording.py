@@ -89,6 +89,16 @@ def test_only_one_module_separates_thousands() -> None:
     assert [name for name, values in found.items() if values] == ["etl/numbers.py"]
 
 
+def test_the_count_of_a_finding_has_separated_thousands_wherever_it_is_written() -> None:
+    values = [
+        (name, ast.unparse(node.value))
+        for name, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FormattedValue) and getattr(node.value, "attr", "") == "count"
+    ]
+    assert values == []
+
+
 @pytest.mark.parametrize(
     ("text", "is_found"),
     [

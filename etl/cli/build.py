@@ -19,7 +19,7 @@ from etl.cli.app import (
     print_line,
 )
 from etl.config import changes, load
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 
 
 @app.command()
@@ -34,7 +34,7 @@ def audit(config: ConfigFile, scheduler: Scheduler = None, workers: Workers = No
         print_answer(answer.to_dict(), True)
         return
     for finding in answer.findings:
-        print_line(f"{finding.severity:>8}  {finding.code} ({finding.count}): {finding.advice}")
+        print_line(f"{finding.severity:>8}  {finding.code} ({count(finding.count)}): {finding.advice}")
     typer.echo(f"{count_of(answer.images, 'image')}, {count_of(answer.annotations, 'box')}; report: {answer.html}")
 
 

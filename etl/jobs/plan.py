@@ -14,6 +14,7 @@ from etl.errors import ConfigError, StoreError
 from etl.findings import Finding, finding
 from etl.imaging import lossless
 from etl.jobs.remap import apply_ontology
+from etl.numbers import count
 from etl.plan import Grouping, Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import sampling
@@ -114,7 +115,7 @@ def check_plan(work: WorkDir, tables: Tables) -> list[Finding]:
     tile, objects = resolve_tile_plan(work, tables), collect_objects(tables)
     findings = [*_too_large(work, tile, objects, tables.images["path"].to_pylist()), *_too_costly(work, tile, objects)]
     for row in findings:
-        log.warning("%s (%d): %s", row.code, row.count, row.advice)
+        log.warning("%s (%s): %s", row.code, count(row.count), row.advice)
     return findings
 
 

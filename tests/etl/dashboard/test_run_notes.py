@@ -21,7 +21,7 @@ def test_the_note_of_a_build_has_changes_and_new_findings(dataset, tmp_path: Pat
     dataset.put("k_5", [(0, 1, 1, 20, 20)], 11)
     dataset.put("l_5", [(0, 1, 1, 20, 20)], 11)  # identical pixels
     dataset.remove("a_5")
-    assert build_note().startswith("+2 -1 images, +2")
+    assert build_note().startswith("+2 -1 image, +2")
     assert build_note() == "no change"
 
 

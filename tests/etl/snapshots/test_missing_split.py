@@ -65,7 +65,7 @@ def test_a_split_of_the_dataset_itself_is_mended_without_a_group(tmp_path: Path)
 def test_images_without_samples_have_no_labelled_box(tmp_path: Path, split: str) -> None:
     error = missing_split_error(snapshot(tmp_path, {"a.jpg": split, "b.jpg": "val"}), "train")
     assert error.key == "source.annotations"
-    assert error.found == "no labelled box in the 1 train images of snapshot abc"
+    assert error.found == "no labelled box in the 1 train image of snapshot abc"
 
 
 def test_divided_images_are_not_of_a_split_without_a_share(tmp_path: Path) -> None:

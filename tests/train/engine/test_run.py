@@ -195,7 +195,7 @@ def test_an_empty_split_is_an_error_of_the_command(published, tmp_path, split, c
 
 
 def test_images_without_a_labelled_box_are_the_cause_and_not_the_split(published, tmp_path, config):
-    with pytest.raises(ConfigError, match="no labelled box in the 1 train images of snapshot abc") as caught:
+    with pytest.raises(ConfigError, match="no labelled box in the 1 train image of snapshot abc") as caught:
         engine.prepare_run(config(tmp_path), published(train=3, val=2, boxes=[]))
     assert caught.value.key == "source.annotations"
     assert "source.split" not in str(caught.value)

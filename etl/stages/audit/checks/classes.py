@@ -213,7 +213,7 @@ def _outliers(audit: Audit, kind: str, code: str) -> Iterator[Finding]:
         return
     shown = enumerate_first(
         [
-            f"{row.count} {row.category} {row.than} than usual ({row.usual[0]:.3g} to {row.usual[1]:.3g} "
+            f"{count(row.count)} {row.category} {row.than} than usual ({row.usual[0]:.3g} to {row.usual[1]:.3g} "
             f"{_UNITS.get(row.than, _RATIO)})"
             for row in rows
         ]
