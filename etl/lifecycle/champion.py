@@ -69,6 +69,7 @@ def promote(
             "evaluate again"
         )
     if champion == model:
+        restore_copy(home)
         raise StoreError(f"{home}: {model} is already the champion")
     sequence = int(entries[-1]["sequence"]) + 1 if entries else 1  # the first entries may have been deleted
     entry = {
@@ -83,6 +84,13 @@ def promote(
         raise StoreError(f"{home}: another promotion came first; evaluate again")
     store.write_json(paths.champion, entry)
     return entry
+
+
+def restore_copy(home: str) -> None:
+    """Write champion.json again unless it is a copy of the newest promotion, whose process may have been killed."""
+    entries, uri = history(home), DatasetPaths(home).champion
+    if entries and not (store.exists(uri) and store.read_bytes(uri) == store.to_json(entries[-1])):
+        store.write_json(uri, entries[-1])
 
 
 def concerns(model: str) -> list[str]:

@@ -54,6 +54,7 @@ def _collect(config: Config) -> dict[str, Any]:
     published = {name for name in snapshots if f"{name}/{MANIFEST}" in snapshot_files}
     _check_pointers(config, published)
     _check_manifests(config, snapshots, published)
+    champion.restore_copy(config.home)
     kept = snapshots_to_keep(config) & published
     needed = {
         shard_file(entry["sha256"])

@@ -22,7 +22,7 @@ KINDS = (
     "cut worker", "cut scheduler", "cut build", "restart scheduler", "kill worker", "fill worker's disk", "kill build",
     "source change",
 )  # fmt: skip
-_SECONDS = 300.0  # that a build may take
+_SECONDS = 900.0  # that a build may take on a busy machine
 _TYPICAL = 4.0  # seconds within which faults strike, most often counted from when the workers are at work
 _AT_WORK = "Dask dashboard"
 _CUTS = (1.0, 5.0, 20.0, 60.0)  # seconds

@@ -70,8 +70,7 @@ class Run:
         self._build(whole)
         if last:
             check_build(self.outcome, load(self._file(uri)), f"{whole}/grown", self._dataset)
-            if (found := champion.current_champion(config.home)) != best:
-                self.outcome.problems.append(f"the champion is {found}, not {best}")
+            self.outcome.check_champion(config.home, best)
             if not store.exists(f"{config.home}/models/{best}/weights.safetensors"):
                 self.outcome.problems.append("gc removed the champion")
 

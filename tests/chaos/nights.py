@@ -175,9 +175,7 @@ class Night:
         newest = champion.list_models(self._home)[-1]
         evaluation = f"{newest['uri']}/evaluation.json"
         passed = store.exists(evaluation) and store.read_json(evaluation)["gate"]["passed"]
-        expected = newest["id"] if passed else champion_before
-        if (current := champion.current_champion(self._home)) != expected:
-            found.append(f"the champion is {current}, by the evaluations {expected}")
+        self.outcome.check_champion(self._home, newest["id"] if passed else champion_before)
         self.outcome.verify(self._home)
         self.outcome.collect_garbage(config)
         self.outcome.verify(self._home)

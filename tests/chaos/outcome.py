@@ -9,7 +9,7 @@ from typing import Any
 
 from etl.config import Config
 from etl.errors import SpeckError
-from etl.lifecycle import retention
+from etl.lifecycle import champion, retention
 from etl.snapshots.snapshot import Snapshot, history
 from etl.snapshots.verify import verify
 from etl.storage import store
@@ -48,6 +48,15 @@ class Outcome:
         for uri in {entry["uri"] for entry in history(home)}:
             if store.exists(f"{uri}/manifest.json") and (bad := verify(Snapshot.open(uri))["bad"]):
                 self.problems.append(f"verify {uri}: {bad[:5]}")
+
+    def check_champion(self, home: str, expected: str | None) -> None:
+        """Note a champion that is another one, or of which champion.json is no copy."""
+        entries = champion.history(home)
+        found = entries[-1]["model"] if entries else None
+        if found != expected:
+            self.problems.append(f"the champion is {found}, expected {expected}")
+        if entries and store.read_json(f"{home}/champion.json") != entries[-1]:
+            self.problems.append("champion.json is not a copy of the newest promotion")
 
     def collect_garbage(self, config: Config) -> None:
         """Collect the garbage of a store; note it if that is refused."""

@@ -211,9 +211,7 @@ class Run:
         if not self._variant.seconds and (differing := differences(evaluation, expected.evaluation)):
             found.append(f"the metrics are not those of an undisturbed evaluation: {differing}")
         better = bool(evaluation.combined.AP)  # the first champion detects nothing
-        right = name if better else self._trainings.first
-        if (current := champion.current_champion(self._config.home)) != right:
-            found.append(f"the champion is {current}, by the evaluations {right}")
+        self.outcome.check_champion(self._config.home, name if better else self._trainings.first)
 
     def _expect(self, chosen: str) -> Undisturbed:
         return self._trainings.undisturbed(self._folder / "data", self._variant, chosen.rpartition("/")[2])

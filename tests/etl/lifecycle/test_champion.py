@@ -26,6 +26,22 @@ def test_promotions_are_logged_in_order_with_their_reasons(tmp_path: Path) -> No
     assert (rollback["sequence"], rollback["predecessor"], rollback["reason"]) == (3, "b", "rollback")
 
 
+@pytest.mark.parametrize("before", [[], ["a"]])
+def test_a_promotion_that_was_killed_before_champion_json_is_completed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: list[str]
+) -> None:
+    home = str(tmp_path)
+    for model in before:
+        champion.promote(home, model, "first", over=None)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(store, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        champion.promote(home, "b", "better", over=(before or [None])[-1])
+    assert champion.current_champion(home) == "b"
+    with pytest.raises(StoreError, match="already the champion"):
+        champion.promote(home, "b", "better", over="b")
+    assert store.read_json(f"{home}/champion.json") == champion.history(home)[-1]
+
+
 def entry_of(model: str, day: int, by: str | None = "gate") -> dict[str, Any]:
     time = (datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)).isoformat()
     return {"model": model, "predecessor": None, "reason": "", "time": time, **({} if by is None else {"by": by})}

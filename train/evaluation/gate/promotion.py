@@ -116,7 +116,9 @@ def promote_if_passed(model: str, verdict: GateVerdict) -> None:
         reason = "the first model to pass the gate" if current is None else f"passes the gate, compared with {current}"
         champion.promote(home, challenger, reason, over=current, by="gate")
         log.info("gate: promoted %s: %s", challenger, reason)
-    elif not verdict.passed:
+    elif verdict.passed:  # it is the champion, perhaps since an evaluation that was killed
+        champion.restore_copy(home)
+    else:
         log.warning("gate: %s is not promoted: %s", challenger, "; ".join(verdict.reasons))
 
 

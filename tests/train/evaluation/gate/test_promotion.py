@@ -165,6 +165,14 @@ def test_a_promotion_is_recorded_with_its_reason(config: Config) -> None:
     ]
 
 
+def test_an_evaluation_of_the_champion_writes_champion_json_that_a_killed_one_did_not(config: Config) -> None:
+    promotions.promote(config.home, "new", "better", over=None)
+    store.delete(f"{config.home}/champion.json")
+    promotion.promote_if_passed(f"{config.home}/models/new", verdict_of(champion="new", promoted=False))
+    assert store.read_json(f"{config.home}/champion.json") == promotions.history(config.home)[-1]
+    assert len(promotions.history(config.home)) == 1
+
+
 def test_a_refused_model_is_logged_with_the_reasons_and_promotes_nothing(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
