@@ -86,8 +86,8 @@ inside() {
 }
 
 stop_engine() {
-  kill "$first" 2> /dev/null && wait "$unshared" || true
-  kill "$slirp" 2> /dev/null || true
+  [ -z "${first:-}" ] || { kill "$first" && wait "$unshared"; } 2> /dev/null || true
+  [ -z "${slirp:-}" ] || kill "$slirp" 2> /dev/null || true
   find /sys/fs/cgroup -depth -path '*/speck-compose*' -type d -exec rmdir {} + 2> /dev/null || true
 }
 
@@ -100,6 +100,6 @@ for suite in bookworm trixie; do
 done
 make_once wheels "$extras $(sha256sum < "$root/constraints.txt")" make_wheels # every dependency has a constraint
 copy_checkout
-start_engine
 trap stop_engine EXIT
+start_engine
 inside /work/checkout/tests/docker/walk.sh

@@ -65,6 +65,7 @@ settings() {
   done
   set_env SPECK_DATA /work/data
   set_env SPECK_DATASETS /work/datasets
+  docker compose down --volumes # of a run that was interrupted
 }
 
 names_missing_secret() {
