@@ -78,7 +78,7 @@ def prepare_nights() -> Iterator[Play]:
     """Yield what plays a night in a live Airflow."""
     from tests.chaos import nights
 
-    with tempfile.TemporaryDirectory(prefix="speck-airflow-") as folder, nights.prepare(Path(folder)) as prepared:
+    with tempfile.TemporaryDirectory(prefix="speck-nights-") as folder, nights.prepare(Path(folder)) as prepared:
         yield prepared.play
 
 
