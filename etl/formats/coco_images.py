@@ -12,6 +12,7 @@ from etl.formats.text import excerpt
 
 NO_IMAGE = ""  # file name of entries that belong to no listed image
 _NAMES = ("file_name", "coco_url", "filename", "path", "flickr_url")  # COCO's own first, then LVIS's
+_MOST_PIXELS = 2**31  # of a side: the columns have 32 bits
 _LONGEST = 4096  # characters of a path
 
 
@@ -46,6 +47,6 @@ def _file_name(row: dict[str, Any]) -> str | None:
 
 def _declared_wh(row: dict[str, Any]) -> tuple[int, int] | None:
     width, height = row.get("width"), row.get("height")
-    if not (type(width) is int and type(height) is int):
+    if not (type(width) is int and type(height) is int and max(width, height) < _MOST_PIXELS):
         width, height = whole(width), whole(height)
     return (width, height) if width and height and width > 0 and height > 0 else None

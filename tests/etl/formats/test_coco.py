@@ -60,6 +60,22 @@ def test_the_declared_size_is_kept_where_there_is_one():
     ]
 
 
+@pytest.mark.parametrize("side", [2**31, -(2**31) - 1, 2**63, 10**300, 1e300, "9" * 4000, float("inf")])
+@pytest.mark.parametrize("key", ["width", "height"])
+def test_a_declared_side_that_no_column_can_hold_is_none(key, side):
+    row = {"id": 0, "file_name": "a.jpg", "width": 640, "height": 480, key: side}
+    ((_, _, labels),) = read(document(images=[row], annotations=[box()]))
+    assert labels.declared_wh is None
+    assert len(labels.boxes) == 1
+
+
+@pytest.mark.parametrize("value", [2**31, 2**63, 10**300, "9" * 4000])
+@pytest.mark.parametrize("key", ["id", "image_id", "category_id", "area", "iscrowd", "difficult", "track_id", "score"])
+def test_a_number_that_no_column_can_hold_is_a_reject_or_kept_otherwise(key, value):
+    labels = [labels for _, _, labels in read(document(annotations=[box(**{key: value}), box(id=2)]))]
+    assert sum(len(each.boxes) + len(each.bad) for each in labels) == 2
+
+
 @pytest.mark.parametrize(
     "bbox",
     [
