@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +15,7 @@ from etl.formats.text import decode
 
 _YAML = (".yaml", ".yml")
 _PLAIN = ("classes.txt", "names.txt")
+_DIGITS = 10
 
 
 def read_names(source: bytes | Sequence[str], where: str) -> list[str]:
@@ -26,7 +28,7 @@ def read_names(source: bytes | Sequence[str], where: str) -> list[str]:
         found = _from_lines(source, where)
     if "" in found:
         raise ConfigError("", f"{where}: line {found.index('') + 1}", "an empty name", "one name for every id")
-    if twice := sorted({name for name in found if found.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(found).items() if count > 1):
         raise ConfigError("", f"{where}: names", f"{twice[0]!r} twice", "every name once")
     if not found:
         raise ConfigError("", f"{where}: names", "no names", "at least one name")
@@ -53,7 +55,7 @@ def read_kpt_shape(data: bytes, where: str) -> tuple[int, int] | None:
     if document is None or not {"names", "kpt_shape"} <= document.keys():  # without names it may describe a model
         return None
     written = document["kpt_shape"]
-    sides = [int(text) for text in written if str(text).isdecimal()] if isinstance(written, list) else []
+    sides = [int(text) for text in written if _is_number(text)] if isinstance(written, list) else []
     if len(sides) == len(written) == 2 and sides[0] > 0 and sides[1] in (2, 3):
         return sides[0], sides[1]
     raise ConfigError("", f"{where}: kpt_shape", written, "[points, 2 or 3], the numbers of a keypoint")
@@ -90,13 +92,18 @@ def _from_yaml(data: bytes, where: str) -> list[str]:
     if isinstance(written, list) and all(isinstance(name, str) for name in written):
         return [name.strip() for name in written]
     if isinstance(written, dict) and all(isinstance(name, str) for name in written.values()):
-        by_id = {int(key): name.strip() for key, name in written.items() if key.isdecimal()}
+        by_id = {int(key): name.strip() for key, name in written.items() if _is_number(key)}
         if sorted(by_id) == list(range(len(written))):
             return [by_id[index] for index in range(len(by_id))]
         raise ConfigError(
             "", f"{where}: names", f"ids {', '.join(written)}", f"ids 0 to {len(written) - 1} without gaps"
         )
     raise ConfigError("", f"{where}: names", type(written).__name__, "a list of names or {id: name}")
+
+
+def _is_number(text: object) -> bool:
+    """Return whether a value is the text of a whole number, of fewer digits than Python refuses to read."""
+    return isinstance(text, str) and text.isdecimal() and len(text) < _DIGITS
 
 
 def _from_lines(data: bytes, where: str) -> list[str]:

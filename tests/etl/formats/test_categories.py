@@ -31,6 +31,8 @@ def test_names_are_read_as_texts_in_order(source, where, expected):
         (b"nc: 2", "data.yaml", "no such key"),
         (b"names: {0: a, 2: b}", "data.yaml", "ids 0, 2"),
         (b"names: 5", "data.yaml", "str"),
+        (b"names: {? '" + b"9" * 5000 + b"' : a}", "data.yaml", "ids 999"),
+        (b"# " + b"x" * 2_000_000 + b"\nnames: [a]", "data.yaml", "characters, expected at most"),
         (b"names: [", "data.yaml", "no such key"),
         (b"names: [a]\nnc: 1\nnames: [b]", "data.yaml", "data.yaml: names: found a duplicate on line 3"),
         (b"names: {0: a, 1: b, 0: c}", "data.yaml", "data.yaml: 0: found a duplicate on line 1"),

@@ -14,6 +14,15 @@ CALLS = {  # module, call
     ),
     "rows of DOTA": ("etl.formats.dota", "read_label(b'1 ' * 8 + b'1' * 1_000_000 + b'x', 'a.txt', (9, 9), None)"),
     "comments": ("etl.formats.recognise", "recognise(b'<!--' * 250_000)"),
+    "a class list of 200,000 lines": (
+        "etl.formats.categories",
+        "read_names('\\n'.join(f'class {n}' for n in range(200_000)).encode(), 'classes.txt')",
+    ),
+    "a data.yaml of 45,000 classes": (
+        "etl.formats.categories",
+        "find_names({'data.yaml': ('names: [' + ','.join(f'c{n}' for n in range(45_000)) + ']').encode()})",
+    ),
+    "a value of any size in a reject": ("etl.formats.text", "excerpt([{'a' * 10**6: ['b' * 10**6] * 1000}] * 1000)"),
     "frame numbers": ("etl.stages.splitting.frame_names", "_NUMBER.match('1' * 30_000 + 'x')"),
     "cameras": ("etl.stages.splitting.frame_names", "_NUMBER_AND_WORD.match('1' * 30_000 + '_')"),
     "file names of VOC": (
