@@ -14,7 +14,7 @@ from pydantic import PositiveFloat, TypeAdapter, ValidationError
 from ultralytics.nn import tasks
 from ultralytics.utils import ROOT
 
-from etl.config import network
+from etl.config import network, yaml_bounds
 from etl.errors import ConfigError
 from train.models.anchor_based import Anchors
 from train.models.limits import LAYERS, check_limits
@@ -112,8 +112,9 @@ def _is_layer(name: object) -> bool:
 
 def _parse(where: object, text: str) -> Architecture:
     try:
+        yaml_bounds.check(text)
         architecture = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         found = f"invalid YAML: {' '.join(str(error).split())}"
         raise ConfigError("the model", f"train.model {where}", found, "valid YAML") from error
     if not isinstance(architecture, dict):

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from etl.errors import ConfigError, SpeckError, StoreError
+from tests.fuzz.mutations import BOMB
 from tests.train.models.test_model import META, trained
 from train.models import architecture, model, weights
 
@@ -30,6 +31,15 @@ def refused(tmp_path: Path, changed: dict) -> str:
     assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1500
     return str(caught.value)
+
+
+def test_a_model_file_of_aliases_or_deep_nesting_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    for text in (BOMB, "backbone: " + "[" * 5000 + "]" * 5000, "backbone: " + "1" * 200_000):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="invalid YAML") as caught:
+            architecture.resolve(str(path))
+        assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1500
 
 
 def test_the_small_architecture_is_accepted(tmp_path: Path) -> None:
