@@ -149,7 +149,7 @@ def summary(outcomes: list[dict[str, Any]]) -> str:
     exits = Counter(code for values in outcomes for code in values["exits"])
     return "\n".join([
         "| fault | runs | problems |", "| --- | --- | --- |", *rows,
-        f"{len(outcomes)} runs; faults that struck a running command: {sum(values['struck'] for values in outcomes)}; "
+        f"{len(outcomes)} runs; faults that struck a running command: {sum(values.get('struck', 0) for values in outcomes)}; "
         f"exit codes of disturbed commands: {dict(sorted(exits.items()))}; "
         f"recovery: median {statistics.median(times):.1f} s, longest {times[-1]:.1f} s",
     ])  # fmt: skip
