@@ -147,9 +147,10 @@ def summary(outcomes: list[dict[str, Any]]) -> str:
     rows = [f"| {kind} | {n['runs']} | {n['problems']} |" for kind, n in sorted(outcome.count(outcomes).items())]
     times = sorted(values["recovery"] for values in outcomes) or [0.0]
     exits = Counter(code for values in outcomes for code in values["exits"])
+    struck = sum(values.get("struck", 0) for values in outcomes)
     return "\n".join([
         "| fault | runs | problems |", "| --- | --- | --- |", *rows,
-        f"{len(outcomes)} runs; faults that struck a running command: {sum(values.get('struck', 0) for values in outcomes)}; "
+        f"{len(outcomes)} runs; faults that struck a running command: {struck}; "
         f"exit codes of disturbed commands: {dict(sorted(exits.items()))}; "
         f"recovery: median {statistics.median(times):.1f} s, longest {times[-1]:.1f} s",
     ])  # fmt: skip
