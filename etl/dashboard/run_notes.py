@@ -19,7 +19,11 @@ _DEFAULT_METRIC = "AP_small"  # where the gate did not decide
 
 
 def describe_build(answer: BuildAnswer) -> str:
-    """Return the change of classes, images, boxes and findings against the previous snapshot."""
+    """Return the change of classes, images, boxes and findings against the previous snapshot, and damaged files."""
+    return "; ".join([_describe_change(answer), *(f"damaged: {line}" for line in answer.mended)])
+
+
+def _describe_change(answer: BuildAnswer) -> str:
     if not answer.published:
         return "no change"
     parts = [_describe(answer.change.images, "image"), _describe(answer.change.boxes, "box")]

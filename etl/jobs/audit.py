@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config import Config, network
+from etl.errors import StoreError
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.imaging import lossless
@@ -25,7 +26,7 @@ from etl.lifecycle import champion
 from etl.lifecycle.retrain import snapshot_of
 from etl.reports.audit_page import audit_page
 from etl.schema import USED
-from etl.snapshots import snapshot
+from etl.snapshots.intact import file_damage, newest_intact
 from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from etl.stages import remap
@@ -35,8 +36,8 @@ from etl.stages.audit.counts import LabelPart, Summary, count_labels, merge
 from etl.stages.audit.model import Audit
 from etl.stages.planning.tile_stats import Tables
 from etl.stages.splitting.crossing import crossing_pairs
-from etl.storage import store
-from etl.storage.paths import AUDIT_HTML, AUDIT_JSON, DatasetPaths, SnapshotPaths
+from etl.storage import mended, store
+from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, DatasetPaths, table_file
 from etl.storage.work import Answer, WorkDir
 
 _IMAGES_PER_PART = 2_000
@@ -193,27 +194,37 @@ def _findings_of_source(work: WorkDir) -> list[Finding]:
 
 def _audit_before(config: Config) -> Audit | None:
     """Return the audit of the dataset's newest snapshot; None before the first."""
-    newest = snapshot.head(config)
-    uri = None if newest is None else SnapshotPaths(newest).audit_json
-    return Audit.from_json(uri, store.read_bytes(uri)) if uri is not None and store.exists(uri) else None
+    newest = newest_intact(config, ())
+    if newest is None or not _has(newest, AUDIT_JSON, "the audit compares with no earlier one"):
+        return None
+    return newest.audit
 
 
-def _compared_snapshot(config: Config) -> tuple[str | None, str]:
+def _has(newest: Snapshot, file: str, consequence: str) -> bool:
+    """Return whether a file of a snapshot is intact; damage is reported."""
+    problem = file_damage(newest, file)
+    if problem is not None:
+        mended.report(problem, consequence)
+    return problem is None
+
+
+def _compared_snapshot(config: Config) -> tuple[Snapshot | None, str]:
     """Return the snapshot that the champion was trained on, else the newest one, with what to call it."""
     model = champion.current_champion(config.home)
     if model is not None:
-        trained_on = SnapshotPaths(snapshot_of(DatasetPaths(config.home).model(model).uri))
-        if store.exists(trained_on.manifest):
-            return trained_on.uri, "the snapshot of the champion"
-    return snapshot.head(config), "the last snapshot"
+        try:
+            trained_on = Snapshot.open(snapshot_of(DatasetPaths(config.home).model(model).uri))
+        except StoreError:  # deleted with its model, or of a trial
+            trained_on = None
+        if trained_on is not None and file_damage(trained_on, table_file("images")) is None:
+            return trained_on, "the snapshot of the champion"
+    return newest_intact(config, ("images",)), "the last snapshot"
 
 
 def _held_images(config: Config) -> frozenset[str] | None:
     """Return the image_ids of the snapshot that new images are compared with; None before the first."""
-    uri = _compared_snapshot(config)[0]
-    if uri is None:
-        return None
-    return frozenset(Snapshot.open(uri).table("images")["image_id"].to_pylist())
+    compared = _compared_snapshot(config)[0]
+    return None if compared is None else frozenset(compared.table("images")["image_id"].to_pylist())
 
 
 def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
@@ -227,10 +238,9 @@ def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequenc
     )
     if preset is not None:
         return preset
-    newest = snapshot.head(config)
-    uri = None if newest is None else SnapshotPaths(newest).anchors
-    if uri is None or not store.exists(uri):
+    newest = newest_intact(config, ())
+    if newest is None or not _has(newest, ANCHORS, "the audit compares with no earlier anchors"):
         return ()
-    fitted = store.read_json(uri)
+    fitted = newest.anchors
     scale = image_size / fitted["image_size"]
     return [[(w * scale, h * scale) for w, h in level] for level in fitted["anchors"]] if fitted["boxes"] else ()

@@ -35,7 +35,7 @@ from etl.lifecycle.review import load_errors
 from etl.numbers import count_of
 from etl.plan import Plan
 from etl.review import ReviewAnswer
-from etl.snapshots.snapshot import load_plan
+from etl.snapshots.snapshot import load_plan, restore_pointers
 from etl.sources import scan, watch
 from etl.stages import ingest, remap, review
 from etl.stages.class_list import extend_categories, report_roots, unused_roots
@@ -122,6 +122,8 @@ def _work_dir(config: Config, purpose: str, *parts: object) -> WorkDir:
 
 def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
+    if work.is_build:
+        restore_pointers(config.home)
     log.info(
         "%s: the source has %s and %s that may hold labels",
         config.name,

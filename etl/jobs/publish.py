@@ -23,10 +23,10 @@ from etl.reports import contact_sheet
 from etl.snapshots import diff, snapshot
 from etl.snapshots.answer import BuildAnswer, FittedAnchors, LabelSizes, SnapshotCounts
 from etl.snapshots.class_changes import Labels
-from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.intact import newest_intact
 from etl.stages import STAGES, ledger, review
 from etl.stages.remap import trained_categories
-from etl.storage import lease, store
+from etl.storage import lease, mended, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri, table_file
 from etl.storage.work import Answer, Stopwatch, WorkDir
 
@@ -46,8 +46,8 @@ def run(uri: str) -> BuildAnswer:
     work = WorkDir(uri)
     if (answer := published_answer(work)) is not None:
         return answer
-    with work.hold_lease(last=True):
-        return _publish(work)
+    with work.hold_lease(last=True), mended.collect() as lines:
+        return _publish(work, lines)
 
 
 def published_answer(work: WorkDir) -> BuildAnswer | None:
@@ -60,7 +60,7 @@ def published_answer(work: WorkDir) -> BuildAnswer | None:
     return BuildAnswer.from_dict(DatasetPaths(home).log_entry(newest["sequence"]), newest["answer"])
 
 
-def _publish(work: WorkDir) -> BuildAnswer:
+def _publish(work: WorkDir, mended_here: Sequence[str]) -> BuildAnswer:
     watch = Stopwatch()
     answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
     plan = load_build_plan(work)
@@ -75,7 +75,7 @@ def _publish(work: WorkDir) -> BuildAnswer:
         answer = BuildAnswer.from_dict(stored, store.read_json(stored))
         _make_newest(work, plan, manifest, answer)
         return answer
-    previous = snapshot.head(work.config)
+    previous = newest_intact(work.config, ("images", "annotations", "ledger"))
     answer = BuildAnswer(
         snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
         published=not is_current,
@@ -83,12 +83,12 @@ def _publish(work: WorkDir) -> BuildAnswer:
         reused_samples=assembled.reused,
         negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
         sizes=sizes,
-        change=diff.measure_change(
-            Snapshot.open(previous) if previous is not None else None, tables["images"], _labels(work, tables)
-        ),
+        change=diff.measure_change(previous, tables["images"], _labels(work, tables)),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_durations(answers, watch),
     )
+    if lines := _mended(answers, mended_here):
+        answer = answer.model_copy(update={"mended": lines})
     store.write_json(work.path("publish", "answer.json"), answer.to_dict())  # before it takes effect
     _make_newest(work, plan, manifest, answer)
     return answer
@@ -213,11 +213,17 @@ def _durations(answers: Mapping[str, Answer], publishing: Stopwatch) -> _Duratio
     }
 
 
+def _mended(answers: Mapping[str, Answer], here: Sequence[str]) -> tuple[str, ...]:
+    """Return the lines about damaged files of all stages."""
+    return tuple(dict.fromkeys([*(line for answer in answers.values() for line in answer.get("mended", ())), *here]))
+
+
 def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer: BuildAnswer) -> None:
     """Pin the plan, publish the snapshot unless it is the newest already, and remove what is no longer needed."""
     home = work.config.home
     lease.confirm(home)
     pin_after_build(work, plan)
+    snapshot.restore_pointers(home)
     if not _is_current(work, manifest["id"]):
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer.to_dict()})
     retention.remove_leftovers(home, work.build_id)

@@ -7,7 +7,7 @@ key is a digest of everything that determines the bytes of a unit's samples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -18,14 +18,16 @@ from etl import schema
 from etl.boxes import XYXY
 from etl.config import Config, SplitRatios
 from etl.errors import StoreError
+from etl.execution.cluster import Cluster
 from etl.ids import digest
 from etl.imaging.wide import PixelSettings
 from etl.plan import Plan
-from etl.snapshots.snapshot import Snapshot, head
+from etl.snapshots.intact import file_damage, newest_intact
+from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from etl.stages.augment.donors import SETS, Donors, donor_set
-from etl.storage import shard, store
-from etl.storage.paths import DatasetPaths, SnapshotPaths, shard_file
+from etl.storage import checksum, mended, shard, store
+from etl.storage.paths import KEYS as KEYS_FILE
 from etl.storage.work import WorkDir
 
 KEYS = pa.schema([("unit", pa.string()), ("key", pa.string())])
@@ -124,47 +126,57 @@ def _boxes_by_image(annotations: pa.Table) -> dict[str, list[tuple[Any, ...]]]:
     return boxes
 
 
-def plan_reuse(work: WorkDir, keys: pa.Table) -> pa.Array:
+def plan_reuse(work: WorkDir, keys: pa.Table, cluster: Cluster) -> pa.Array:
     """Write the keys of this build and the snapshot to reuse; return the units whose samples it holds."""
-    uri = head(work.config) if not work.full else None
-    unchanged = pa.array([], pa.string())
-    if uri is not None and store.exists(SnapshotPaths(uri).manifest):
-        unchanged = _unchanged_units(Snapshot.open(uri), keys)
+    earlier = newest_intact(work.config, ("samples", "ledger")) if not work.full else None
+    unchanged = pa.array([], pa.string()) if earlier is None else _unchanged_units(earlier, keys, cluster)
     work.write("tile", "keys", keys)
     work.write("tile", "kept", pa.table({"unit": unchanged}))
-    store.write_json(work.path("tile", "reuse.json"), {"snapshot": uri if len(unchanged) else None})
+    reused = earlier.uri if earlier is not None and len(unchanged) else None
+    store.write_json(work.path("tile", "reuse.json"), {"snapshot": reused})
     return unchanged
 
 
-def _unchanged_units(earlier: Snapshot, keys: pa.Table) -> pa.Array:
-    """Return the units that have the same key in the snapshot and whose shards all exist."""
-    none = pa.array([], pa.string())
-    uri = earlier.paths.keys  # losing it costs a full build, nothing else
-    if not store.exists(uri):
-        return none
-    earlier_keys = store.read_table(uri)
-    if earlier_keys.schema.names != KEYS.names:  # of an older version, which made the samples in another way
-        return none
+def _unchanged_units(earlier: Snapshot, keys: pa.Table, cluster: Cluster) -> pa.Array:
+    """Return the units that have the same key in the snapshot and whose shards are all intact."""
+    earlier_keys = _load_keys(earlier)
     rows = pc.index_in(keys["unit"], earlier_keys["unit"].combine_chunks())
     is_same = pc.equal(earlier_keys["key"].take(rows), keys["key"])
     same = keys.filter(pc.fill_null(is_same, False))["unit"].combine_chunks()
-    lost = _lost_shards(earlier)
-    if not lost:
-        return same
     samples = earlier.table("samples").select(["image_id", "sample_id", "recipe", "shard"])
-    incomplete = unit_column(samples.filter(pc.is_in(samples["shard"], pa.array(lost))))
+    samples = samples.append_column("unit", unit_column(samples))
+    needed = pc.unique(samples.filter(pc.is_in(samples["unit"], same))["shard"])
+    damaged = _damaged_shards(earlier, set(needed.to_pylist()), cluster)
+    incomplete = samples.filter(pc.is_in(samples["shard"], pa.array(damaged, pa.string())))["unit"].combine_chunks()
     return same.filter(pc.invert(pc.is_in(same, incomplete)))
 
 
-def _lost_shards(snapshot: Snapshot) -> list[str]:
-    """Return the sha256 of the snapshot's shards that are missing from the store or have another size."""
-    folder = DatasetPaths(snapshot.home).shards
-    sizes = {file.path: file.size for file in store.list_files(folder)} if store.exists(folder) else {}
-    return [
-        entry["sha256"]
-        for entry in snapshot.manifest["shards"]
-        if sizes.get(shard_file(entry["sha256"])) != entry["bytes"]
-    ]
+def _load_keys(earlier: Snapshot) -> pa.Table:
+    """Return the keys of a snapshot; empty if they are damaged, or of an older version, which made other samples."""
+    try:
+        if (problem := file_damage(earlier, KEYS_FILE)) is not None:
+            raise StoreError(problem)
+        keys = store.read_table(earlier.paths.keys)
+    except StoreError as error:
+        mended.report(error, "every sample is made again")
+        return KEYS.empty_table()
+    return keys if keys.schema.names == KEYS.names else KEYS.empty_table()
+
+
+def _damaged_shards(snapshot: Snapshot, needed: Container[str], cluster: Cluster) -> list[str]:
+    """Return the sha256 of each needed shard of the snapshot that is missing or damaged."""
+    entries = [entry for entry in snapshot.manifest["shards"] if entry["sha256"] in needed]
+    files = [(snapshot.shard_uri(entry["sha256"]), entry["sha256"], entry["bytes"]) for entry in entries]
+    damaged = []
+    for (uri, sha256, _), reason in zip(files, cluster.map(_shard_damage, files, label="check shards"), strict=True):
+        if reason is not None:
+            mended.report(f"{uri}: {reason}", "its samples are made again")
+            damaged.append(sha256)
+    return damaged
+
+
+def _shard_damage(file: tuple[str, str, int]) -> str | None:
+    return checksum.damage(*file)
 
 
 def reused_samples(work: WorkDir) -> pa.Table:
@@ -240,7 +252,9 @@ def check_blocks(rows: pa.Table, data: bytes) -> None:
     ):
         image = data[base + shard.IMAGE_OFFSET : base + shard.IMAGE_OFFSET + size]
         if hashlib.sha256(image).hexdigest() != sha256:
-            raise StoreError(f"sample {name} is damaged in {rows['origin'][0]}: see `speck verify`")
+            raise StoreError(
+                f"sample {name} is damaged in {rows['origin'][0]}: it changed during the build; run `speck build` again"
+            )
         base += length
 
 

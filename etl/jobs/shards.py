@@ -22,7 +22,7 @@ from etl import schema
 from etl.jobs import sample_cache
 from etl.jobs.sample_cache import ShardEntry
 from etl.numbers import count_of
-from etl.storage import shard, store
+from etl.storage import checksum, shard, store
 from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
 
@@ -126,7 +126,7 @@ def _write_shard(
         copied += len(span.lengths)
     written = writer.close()
     uri = DatasetPaths(home).shard(written.sha256)
-    if not store.exists(uri):
+    if checksum.damage(uri, written.sha256, written.size) is not None:
         store.upload(written.path, uri)
     samples = count_of(rows.num_rows, "sample")
     log.info("publish: wrote shard %s, %s, %.1f MB", written.sha256[:12], samples, written.size / 1e6)

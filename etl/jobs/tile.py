@@ -38,7 +38,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         donors_of = donors.choose_donors(images, annotations, work.config.augment)
         keys = sample_cache.sample_keys(images, annotations, plan, work.config, VERSIONS, donors_of)
-        changed = _changed_units(keys, sample_cache.plan_reuse(work, keys))
+        changed = _changed_units(keys, sample_cache.plan_reuse(work, keys, cluster))
         changed_images = images.filter(pc.is_in(images["image_id"], pa.array(changed, pa.string())))
         needed = {name: _needed_sets(sets, changed.get(name, [])) for name, sets in donors_of.items()}
         parts = [

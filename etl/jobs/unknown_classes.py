@@ -9,11 +9,10 @@ import pyarrow.compute as pc
 
 from etl.config import Config
 from etl.findings import Finding, finding
-from etl.snapshots import snapshot
 from etl.snapshots.answer import ClassChanges
 from etl.snapshots.change_text import describe_exchanged
 from etl.snapshots.class_changes import compare_labels
-from etl.snapshots.snapshot import Snapshot
+from etl.snapshots.intact import newest_intact
 from etl.stages.class_list import UnknownClass, count_unknown, explain_unknown
 
 
@@ -36,8 +35,8 @@ def report_unknown_classes(config: Config, tables: Mapping[str, pa.Table], *, pi
 
 def _compare_with_newest(config: Config, annotations: pa.Table) -> ClassChanges:
     """Return the changes of the classes since the newest snapshot, none before the first."""
-    newest = snapshot.head(config)
-    return ClassChanges() if newest is None else compare_labels(Snapshot.open(newest).table("annotations"), annotations)
+    newest = newest_intact(config, ("annotations",))
+    return ClassChanges() if newest is None else compare_labels(newest.table("annotations"), annotations)
 
 
 def _find_renamed(changes: ClassChanges, annotations: pa.Table) -> dict[str, tuple[str, int]]:

@@ -9,16 +9,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.ids import digest
 from etl.plan import Plan
 from etl.schema import SPLITS, TABLES, add_missing_columns
+from etl.snapshots import publications
 from etl.stages.audit.model import Audit
-from etl.storage import sealed, store
+from etl.storage import mended, sealed, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
 
+_MANIFEST: dict[str, type] = {"id": str, "tables": dict, "categories": list, "config": dict}
 FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ class Snapshot:
         """Return the snapshot at a URI; StoreError if there is none, or if its format is newer than FORMAT."""
         paths = SnapshotPaths(uri)
         if not store.exists(paths.manifest):
-            raise StoreError(f"{paths.uri}: not a snapshot: it has no manifest.json")
-        manifest = store.read_json(paths.manifest)
+            raise StoreError(
+                f"{paths.uri}: not a snapshot: it has no manifest.json; `speck snapshots CONFIG` lists those of a dataset"
+            )
+        manifest = read_manifest(paths.manifest)
         if (version := manifest.get("format", 1)) > FORMAT:
             raise StoreError(
                 f"{paths.uri}: written by a newer version of Speck (format {version}, this one reads up to {FORMAT})"
@@ -113,6 +118,19 @@ class Snapshot:
         return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
 
 
+def read_manifest(uri: str) -> dict[str, Any]:
+    """Return the manifest in a file; StoreError if it is missing or damaged."""
+    content = store.read_bytes(uri)
+    reason = sealed.damage(content, must_be_sealed=False)
+    if reason is None:
+        manifest = dict(json.loads(content))
+        if lacking := [key for key, kind in _MANIFEST.items() if not isinstance(manifest.get(key), kind)]:
+            reason = f"not a manifest: {lacking[0]} is missing or of another type"
+    if reason is not None:
+        raise StoreError(f"{uri}: {reason}; `speck build CONFIG` makes a new snapshot")
+    return manifest
+
+
 def snapshot_id(tables: Mapping[str, Mapping[str, Any]], shards: Sequence[Mapping[str, Any]], *others: object) -> str:
     """Return the id of a snapshot with these tables, shards and other content."""
     hashes = {name: entry["sha256"] for name, entry in tables.items()}
@@ -127,16 +145,40 @@ def listed_files(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def head(config: Config) -> str | None:
     """Return the URI of the dataset's newest snapshot, None before the first."""
-    paths = DatasetPaths(config.home)
-    if not store.exists(paths.head):
-        return None
-    return paths.snapshot(store.read_json(paths.head)["snapshot"]).uri
+    newest = publications.newest_publication(config.home)
+    return None if newest is None else DatasetPaths(config.home).snapshot(newest.snapshot).uri
 
 
 def load_plan(home: str) -> Plan | None:
-    """Return the dataset's pinned plan, None before the first build."""
+    """Return the dataset's pinned plan, None before the first build.
+
+    If its file is damaged or missing, the plan is that of the newest snapshot with an intact manifest, and reported.
+    """
+    try:
+        return read_plan(home)
+    except StoreError as error:
+        for entry in reversed(publications.log_entries(home)):
+            name = str(entry["snapshot"])
+            manifest = load_published(home, name)
+            if manifest is not None and manifest.get("plan") is not None:
+                consequence = f"the plan of snapshot {name} takes its place; changes of the plan after it are lost"
+                mended.report(error, consequence)
+                return Plan.model_validate(manifest["plan"])
+        if not store.exists(DatasetPaths(home).plan):
+            return None
+        raise StoreError(f"{error}; no snapshot has a plan: `speck plan CONFIG --update` pins a new one") from error
+
+
+def read_plan(home: str) -> Plan:
+    """Return the plan in plan.json; StoreError if it is missing or damaged."""
     uri = DatasetPaths(home).plan
-    return Plan.model_validate(sealed.remove_seal(store.read_json(uri))) if store.exists(uri) else None
+    content = store.read_bytes(uri)
+    if (reason := sealed.damage(content, must_be_sealed=False)) is not None:
+        raise StoreError(f"{uri}: {reason}")
+    try:
+        return Plan.model_validate(sealed.remove_seal(json.loads(content)))
+    except ValidationError as error:
+        raise StoreError(f"{uri}: not a plan: {error.errors()[0]['msg']}") from error
 
 
 def is_published(home: str, snapshot: str) -> bool:
@@ -146,17 +188,16 @@ def is_published(home: str, snapshot: str) -> bool:
 
 def load_published(home: str, snapshot: str) -> dict[str, Any] | None:
     """Return the manifest of a published snapshot; None if it is missing or damaged."""
-    uri = DatasetPaths(home).snapshot(snapshot).manifest
-    if not store.exists(uri):
+    try:
+        return read_manifest(DatasetPaths(home).snapshot(snapshot).manifest)
+    except StoreError:
         return None
-    content = store.read_bytes(uri)
-    return None if sealed.damage(content, must_be_sealed=False) else dict(json.loads(content))
 
 
 def is_newest(home: str, snapshot: str) -> bool:
     """Return whether the snapshot of this id is the newest of the dataset."""
-    pointer = DatasetPaths(home).head
-    return store.exists(pointer) and store.read_json(pointer)["snapshot"] == snapshot
+    newest = publications.newest_publication(home)
+    return newest is not None and newest.snapshot == snapshot
 
 
 def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> None:
@@ -165,25 +206,36 @@ def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> Non
     A snapshot that was published before keeps its manifest, unless that is damaged.
     """
     paths = DatasetPaths(home)
-    previous: dict[str, Any] = {"snapshot": None, "sequence": 0}
-    if store.exists(paths.head):
-        previous = store.read_json(paths.head)
+    newest = publications.newest_publication(home)
     name = manifest["id"]
     published = load_published(home, name)
     if published is None:
         published = sealed.seal(manifest)
         store.write_json(paths.snapshot(name).manifest, published)
-    sequence = previous["sequence"] + 1
-    entry = {"snapshot": name, "previous": previous["snapshot"], "sequence": sequence}
+    last = max(publications.log_sequences(home), default=0) if newest is None else newest.sequence
+    sequence = last + 1
+    entry = {"snapshot": name, "previous": None if newest is None else newest.snapshot, "sequence": sequence}
     entry["manifest"] = published.get(sealed.DIGEST)
     store.write_json(paths.log_entry(sequence), sealed.seal({**entry, **note}))
     store.write_json(paths.head, sealed.seal({"snapshot": name, "sequence": sequence}))
 
 
+def restore_pointers(home: str) -> None:
+    """Write plan.json and head.json again if they are damaged or missing; call it with the lease on the dataset."""
+    paths = DatasetPaths(home)
+    try:
+        read_plan(home)
+    except StoreError:
+        if (plan := load_plan(home)) is not None:
+            store.write_json(paths.plan, sealed.seal(plan.model_dump(mode="json")))
+    try:
+        publications.read_document(paths.head, publications.Publication)
+    except StoreError:
+        if (newest := publications.newest_publication(home)) is not None:
+            store.write_json(paths.head, sealed.seal(newest.to_dict()))
+
+
 def history(home: str) -> list[dict[str, Any]]:
     """Return the log entries of the publications of a dataset, oldest first, each with the URI of its snapshot."""
     paths = DatasetPaths(home)
-    if not store.exists(paths.log):
-        return []
-    entries = [store.read_json(f"{paths.log}/{file.path}") for file in store.list_files(paths.log)]
-    return [{**entry, "uri": paths.snapshot(entry["snapshot"]).uri} for entry in entries]
+    return [{**entry, "uri": paths.snapshot(entry["snapshot"]).uri} for entry in publications.log_entries(home)]

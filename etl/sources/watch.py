@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from etl.config import Config, SplitLists
+from etl.document import Document
+from etl.errors import StoreError
 from etl.ids import digest
 from etl.sources.label_files import list_source_folder
-from etl.storage import store
+from etl.storage import mended, store
 from etl.storage.paths import DatasetPaths
 from etl.storage.store import FileInfo
+
+
+class _Saved(Document):
+    fingerprint: str
 
 
 def fingerprint(config: Config) -> str:
@@ -18,9 +24,15 @@ def fingerprint(config: Config) -> str:
 
 
 def load_fingerprint(config: Config) -> str | None:
-    """Return the fingerprint saved last, None before the first."""
+    """Return the fingerprint saved last, None before the first; a damaged file counts as that of another listing."""
     uri = _uri(config)
-    return str(store.read_json(uri)["fingerprint"]) if store.exists(uri) else None
+    if not store.exists(uri):
+        return None
+    try:
+        return _Saved.from_json(uri, store.read_bytes(uri)).fingerprint
+    except StoreError as error:
+        mended.report(error, "the source counts as changed")
+        return ""
 
 
 def save_fingerprint(config: Config, value: str) -> None:

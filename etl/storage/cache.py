@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import pyarrow as pa
 
 from etl.errors import StoreError
-from etl.storage import store
-
-log = logging.getLogger("speck")
+from etl.storage import mended, store
 
 
 def load(uri: str, columns: pa.Schema, name: str, consequence: str) -> pa.Table:
@@ -19,5 +15,5 @@ def load(uri: str, columns: pa.Schema, name: str, consequence: str) -> pa.Table:
     try:
         return store.read_table(uri).cast(columns)
     except (StoreError, pa.ArrowInvalid, KeyError, ValueError) as error:
-        log.warning("%s %s cannot be read, %s: %s", name, uri, consequence, error)
+        mended.report(f"{name} {uri} cannot be read: {error}", consequence)
         return columns.empty_table()

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from etl import json_text
+from pydantic import Field, ValidationError
+
+from etl.document import Document
 from etl.errors import StoreError
 from etl.ids import digest
 from etl.storage import store
@@ -31,10 +33,23 @@ log = logging.getLogger("speck")
 SECONDS = 60.0  # from the last renewal to the expiry
 IDLE_SECONDS = 900.0  # until the next stage of the same build must have started
 _TRIES = 20
+_CLOCK_SECONDS = 300.0  # by which the clocks of two hosts may differ
 
 _tokens: ContextVar[Mapping[str, str]] = ContextVar(
     "tokens", default=MappingProxyType({})
 )  # of the leases this thread holds, by home
+
+
+class _Lease(Document):
+    """The content of `lock.json`."""
+
+    token: str
+    host: str
+    pid: int = Field(gt=0, lt=2**31)
+    started: int | None = None  # time of the start of the process
+    build: str | None = None
+    busy: bool
+    expires: float  # Unix time
 
 
 @contextmanager
@@ -81,8 +96,8 @@ def confirm(home: str) -> None:
 def active_lease(home: str) -> dict[str, Any] | None:
     """Return the lease in force on the dataset at `home`, None if there is none."""
     try:
-        current = json_text.parse(store.read_bytes(DatasetPaths(home).lock))
-    except (StoreError, ValueError):
+        current = _parse(store.read_bytes(DatasetPaths(home).lock))
+    except StoreError:
         return None
     return current if _in_force(current) else None
 
@@ -155,17 +170,24 @@ def _is_owner(uri: str, own_lease: Mapping[str, Any]) -> bool:
 
 
 def _parse(data: bytes) -> dict[str, Any]:
+    """Return the lease in a file; an empty one, which is not in force, if the file is damaged."""
     try:
-        return dict(json_text.parse(data))
-    except (ValueError, TypeError):
+        lease = _Lease.model_validate_json(data)
+    except ValidationError:
         return {}
+    return lease.model_dump()
 
 
 def _in_force(lease: Mapping[str, Any]) -> bool:
     """Return whether the lease has not expired and its process is not known to be dead."""
-    expires = float(lease.get("expires", 0.0))
-    dead = bool(lease.get("busy", True)) and _is_dead(lease)
-    return expires > time.time() and not dead
+    if not lease:
+        return False
+    busy, remaining = bool(lease["busy"]), float(lease["expires"]) - time.time()
+    if busy and _is_dead(lease):
+        return False
+    if remaining > (SECONDS if busy else IDLE_SECONDS) + _CLOCK_SECONDS:  # no clock as wrong as that renews it
+        return busy and lease["host"] == socket.gethostname()
+    return remaining > 0
 
 
 def _is_available(lease: Mapping[str, Any], build: str | None) -> bool:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from etl.config import Config
 from etl.errors import StoreError
 from etl.plan import Plan
-from etl.storage import lease, store
+from etl.storage import lease, mended, store
 from etl.storage.paths import split_uri
 
 log = logging.getLogger("speck")
@@ -138,7 +138,10 @@ class WorkDir:
         if store.exists(uri):
             log.info("%s: already done", stage)
             return dict(store.read_json(uri))
-        answer = compute()
+        with mended.collect() as lines:
+            answer = compute()
+        if lines:
+            answer["mended"] = lines
         cpu_seconds = round(answer.get("cpu_seconds", 0.0) + watch.cpu_seconds, 2)
         answer |= {"seconds": watch.seconds, "cpu_seconds": cpu_seconds}
         store.write_json(uri, answer)

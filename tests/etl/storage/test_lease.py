@@ -163,3 +163,30 @@ def test_one_of_many_concurrent_builds_gets_the_lease(stale: bool, tmp_path: Pat
         process.join()
     assert outcomes == ["refused"] * 5 + ["won"]
     assert file_names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "null", "7", '{"token": 1}', '{"expires": "soon", "busy": true}', "[" * 5000]
+)
+def test_a_damaged_lease_is_no_lease(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lock.json").write_text(content)
+    assert lease.active_lease(str(tmp_path)) is None
+    with lease.hold(str(tmp_path)):
+        assert lease.active_lease(str(tmp_path)) is not None
+
+
+@pytest.mark.parametrize("changes", [{"pid": 10**30}, {"pid": -1}, {"expires": float("inf")}, {"busy": "yes"}])
+def test_a_lease_with_impossible_values_is_no_lease(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_lease(str(tmp_path), **changes)
+    with lease.hold(str(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize(("busy", "seconds"), [(True, lease.SECONDS), (False, lease.IDLE_SECONDS)])
+def test_a_lease_holds_for_no_longer_than_its_length(tmp_path: Path, busy: bool, seconds: float) -> None:
+    write_lease(str(tmp_path), busy=busy, expires=time.time() + seconds + 250)  # of a host whose clock is ahead
+    with pytest.raises(StoreError, match="locked by"), lease.hold(str(tmp_path)):
+        pass
+    write_lease(str(tmp_path), busy=busy, expires=time.time() + seconds + 10_000)
+    with lease.hold(str(tmp_path)):
+        pass

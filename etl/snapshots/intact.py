@@ -1,0 +1,55 @@
+"""The newest snapshots whose files are those that their manifests list: what a build compares with and reuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from etl.config import Config
+from etl.errors import StoreError
+from etl.snapshots.snapshot import Snapshot, head, history, load_published
+from etl.storage import checksum, mended, store
+from etl.storage.paths import DatasetPaths, split_uri, table_file
+
+
+def file_damage(snapshot: Snapshot, file: str) -> str | None:
+    """Return why a file of a snapshot's folder is not the one that the manifest lists, with its URI; None if it is.
+
+    A file that an older manifest does not list only has to exist.
+    """
+    uri, entry = f"{snapshot.uri}/{file}", snapshot.files.get(file)
+    if entry is None:
+        return None if store.exists(uri) else f"{uri}: no such file"
+    reason = checksum.damage(uri, entry["sha256"], entry["bytes"])
+    return None if reason is None else f"{uri}: {reason}"
+
+
+def newest_intact(config: Config, tables: Sequence[str]) -> Snapshot | None:
+    """Return the newest snapshot with an intact manifest and these tables; None if there is none.
+
+    Each newer one that is passed over is reported; one that was deleted is not.
+    """
+    for snapshot in _newest_first(config):
+        problems = [problem for name in tables if (problem := file_damage(snapshot, table_file(name))) is not None]
+        if not problems:
+            return snapshot
+        for problem in problems:
+            mended.report(problem, "using an earlier snapshot, if any")
+    return None
+
+
+def _newest_first(config: Config) -> Iterator[Snapshot]:
+    newest = head(config)
+    published = [str(entry["uri"]) for entry in reversed(history(config.home))]
+    for uri in dict.fromkeys(published if newest is None else [newest, *published]):
+        manifest = DatasetPaths(config.home).snapshot(split_uri(uri).id).manifest
+        try:
+            if load_published(config.home, split_uri(uri).id) is not None:
+                yield Snapshot.open(uri)
+                continue
+        except StoreError as error:
+            mended.report(error, "using an earlier snapshot, if any")
+            continue
+        if store.exists(manifest):
+            mended.report(f"{manifest}: damaged", "using an earlier snapshot, if any")
+        elif uri == newest:
+            mended.report(f"{manifest}: no such file", "using an earlier snapshot, if any")
