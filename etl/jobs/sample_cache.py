@@ -26,8 +26,7 @@ from etl.snapshots.intact import file_damage, newest_intact
 from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
 from etl.stages.augment.donors import SETS, Donors, donor_set
-from etl.storage import checksum, mended, shard, store
-from etl.storage.paths import KEYS as KEYS_FILE
+from etl.storage import checksum, mended, paths, shard, store
 from etl.storage.work import WorkDir
 
 KEYS = pa.schema([("unit", pa.string()), ("key", pa.string())])
@@ -154,7 +153,7 @@ def _unchanged_units(earlier: Snapshot, keys: pa.Table, cluster: Cluster) -> pa.
 def _load_keys(earlier: Snapshot) -> pa.Table:
     """Return the keys of a snapshot; empty if they are damaged, or of an older version, which made other samples."""
     try:
-        if (problem := file_damage(earlier, KEYS_FILE)) is not None:
+        if (problem := file_damage(earlier, paths.KEYS)) is not None:
             raise StoreError(problem)
         keys = store.read_table(earlier.paths.keys)
     except StoreError as error:

@@ -41,7 +41,7 @@ class Snapshot:
         paths = SnapshotPaths(uri)
         if not store.exists(paths.manifest):
             raise StoreError(
-                f"{paths.uri}: not a snapshot: it has no manifest.json; `speck snapshots CONFIG` lists those of a dataset"
+                f"{paths.uri}: not a snapshot: it has no manifest.json; `speck snapshots CONFIG` lists snapshots"
             )
         manifest = read_manifest(paths.manifest)
         if (version := manifest.get("format", 1)) > FORMAT:
