@@ -11,7 +11,7 @@ import pytest
 
 from etl.jobs import audit_cache, audit_images, build
 from etl.snapshots.snapshot import Snapshot, load_plan
-from etl.storage import cache
+from etl.storage import mended
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_damaged_audit_cache_costs_time_only(
     expected = audit_of(dataset.build(config))
     measured.clear()
     Path(config.home, "pixels.parquet").write_bytes(b"PAR1 no more")
-    with caplog.at_level(logging.WARNING, cache.log.name):
+    with caplog.at_level(logging.WARNING, mended.log.name):
         assert audit_of(dataset.build(config)) == expected
     assert len(measured) == 10
     assert "pixels.parquet cannot be read, measuring every image" in caplog.text
