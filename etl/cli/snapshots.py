@@ -15,7 +15,7 @@ from etl.numbers import count_of
 @app.command()
 def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     """List a dataset's published snapshots, oldest first."""
-    from etl.snapshots.answer import BuildAnswer
+    from etl.snapshots.publications import publication_counts
     from etl.snapshots.snapshot import history
 
     publications = history(load(config).home)
@@ -25,9 +25,11 @@ def snapshots(config: ConfigFile, as_json: Json = False) -> None:
     if not publications:
         typer.echo("no snapshots")
     for row in publications:
-        answer = BuildAnswer.from_dict(row["uri"], row["answer"])
-        counts = {"images": answer.images, "annotations": answer.annotations, "samples": answer.samples}
-        typer.echo(f"{row['uri']}  {format_value(counts)}")
+        if (counts := publication_counts(row)) is None:
+            typer.echo(f"{row['uri']}  its log entry was restored without counts")
+            continue
+        shown = {"images": counts.images, "annotations": counts.annotations, "samples": counts.samples}
+        typer.echo(f"{row['uri']}  {format_value(shown)}")
 
 
 @app.command()

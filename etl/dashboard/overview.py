@@ -20,6 +20,7 @@ from etl.errors import StoreError
 from etl.evaluation import Evaluation
 from etl.findings import Finding
 from etl.snapshots.answer import BuildAnswer, SnapshotChange
+from etl.snapshots.publications import LogEntry, publication_counts, read_document
 from etl.stages.audit.model import Audit
 from etl.storage import store
 from etl.storage.paths import (
@@ -74,14 +75,17 @@ class AuditSummary:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """An entry of the publication log; `audit` is None and `pages` empty once the snapshot was deleted."""
+    """An entry of the publication log; `audit` is None and `pages` empty once the snapshot was deleted.
+
+    A log entry that was restored has no `change`, and no numbers if its snapshot was deleted before.
+    """
 
     snapshot: str
     sequence: int
     time: datetime
-    images: int
-    boxes: int
-    change: SnapshotChange
+    images: int | None
+    boxes: int | None
+    change: SnapshotChange | None
     audit: AuditSummary | None
     pages: tuple[str, ...]
 
@@ -260,15 +264,15 @@ def _modified(uri: str, stamp: str) -> datetime:
 @lru_cache(_CACHED_FILES)
 def _load_publication(uri: str, stamp: str) -> dict[str, Any]:
     """Return the fields of a Publication that its log entry holds."""
-    entry = store.read_json(uri)
-    answer = BuildAnswer.from_dict(uri, entry["answer"])
+    entry = read_document(uri, LogEntry)
+    counts, answer = publication_counts(entry), entry.get("answer")
     return {
         "snapshot": entry["snapshot"],
         "sequence": entry["sequence"],
         "time": _modified(uri, stamp),
-        "images": answer.images,
-        "boxes": answer.annotations,
-        "change": answer.change,
+        "images": counts and counts.images,
+        "boxes": counts and counts.annotations,
+        "change": None if answer is None else BuildAnswer.from_dict(uri, answer).change,
     }
 
 

@@ -35,7 +35,8 @@ from etl.lifecycle.review import load_errors
 from etl.numbers import count_of
 from etl.plan import Plan
 from etl.review import ReviewAnswer
-from etl.snapshots.snapshot import load_plan, restore_pointers
+from etl.snapshots.restoration import restore_pointers
+from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap, review
 from etl.stages.class_list import extend_categories, report_roots, unused_roots

@@ -24,6 +24,7 @@ from etl.snapshots import diff, snapshot
 from etl.snapshots.answer import BuildAnswer, FittedAnchors, LabelSizes, SnapshotCounts
 from etl.snapshots.class_changes import Labels
 from etl.snapshots.intact import newest_intact
+from etl.snapshots.restoration import restore_pointers
 from etl.stages import STAGES, ledger, review
 from etl.stages.remap import trained_categories
 from etl.storage import lease, mended, store
@@ -223,7 +224,7 @@ def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer:
     home = work.config.home
     lease.confirm(home)
     pin_after_build(work, plan)
-    snapshot.restore_pointers(home)
+    restore_pointers(home)
     if not _is_current(work, manifest["id"]):
         snapshot.publish(home, manifest, {"build": work.build_id, "answer": answer.to_dict()})
     retention.remove_leftovers(home, work.build_id)

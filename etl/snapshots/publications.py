@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from etl.document import Document
 from etl.errors import StoreError
+from etl.snapshots.answer import SnapshotCounts
 from etl.storage import mended, sealed, store
 from etl.storage.paths import DatasetPaths
 
@@ -76,6 +78,12 @@ def read_log_entry(home: str, sequence: int) -> dict[str, Any]:
     if entry["sequence"] != sequence:
         raise StoreError(f"{uri}: sequence: found {entry['sequence']}, expected {sequence}")
     return entry
+
+
+def publication_counts(entry: Mapping[str, Any]) -> SnapshotCounts | None:
+    """Return what the snapshot of a log entry holds; None if the entry was restored after its snapshot was deleted."""
+    counts = entry.get("answer", entry.get("counts"))
+    return None if counts is None else SnapshotCounts.from_dict(f"log entry {entry['sequence']}", counts)
 
 
 def log_sequences(home: str) -> list[int]:

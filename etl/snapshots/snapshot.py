@@ -220,21 +220,6 @@ def publish(home: str, manifest: Mapping[str, Any], note: dict[str, Any]) -> Non
     store.write_json(paths.head, sealed.seal({"snapshot": name, "sequence": sequence}))
 
 
-def restore_pointers(home: str) -> None:
-    """Write plan.json and head.json again if they are damaged or missing; call it with the lease on the dataset."""
-    paths = DatasetPaths(home)
-    try:
-        read_plan(home)
-    except StoreError:
-        if (plan := load_plan(home)) is not None:
-            store.write_json(paths.plan, sealed.seal(plan.model_dump(mode="json")))
-    try:
-        publications.read_document(paths.head, publications.Publication)
-    except StoreError:
-        if (newest := publications.newest_publication(home)) is not None:
-            store.write_json(paths.head, sealed.seal(newest.to_dict()))
-
-
 def history(home: str) -> list[dict[str, Any]]:
     """Return the log entries of the publications of a dataset, oldest first, each with the URI of its snapshot."""
     paths = DatasetPaths(home)

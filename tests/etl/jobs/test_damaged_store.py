@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from etl.config import Config
-from etl.snapshots.snapshot import Snapshot, head, load_plan
+from etl.snapshots.snapshot import Snapshot, head, history, load_plan
 from etl.snapshots.verify import verify
-from etl.storage import store
 from tests.etl.jobs.test_incremental import assert_equals_a_full_build
 
 Grown = tuple[Any, Config, dict[str, Any]]
@@ -87,12 +86,13 @@ def test_a_build_does_without_a_file_of_the_newest_snapshot(
 
 
 @pytest.mark.parametrize("damage", ["empty", "flipped", "list"])
-def test_a_build_passes_over_a_damaged_log_entry(grown: Grown, damage: str) -> None:
+def test_a_build_restores_a_damaged_log_entry(grown: Grown, damage: str) -> None:
     path = Path(grown[1].home, "log", "00000001.json")
     DAMAGE[damage](path)
     assert_mended(grown, [path])
-    entry = store.read_json(f"{grown[1].home}/log/00000002.json")
-    assert entry["previous"] == grown[2]["snapshot"].rsplit("/")[-1]
+    first, second = history(grown[1].home)
+    assert second["previous"] == first["snapshot"] == grown[2]["snapshot"].rsplit("/")[-1]
+    assert first["restored"] and first["counts"]["images"] == grown[2]["images"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn", "flipped"])
