@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from etl.errors import ConfigError, StoreError
 from etl.evaluation import CombinedMetrics, Evaluation
+from etl.lifecycle.promotion_log import read_promotions
 from etl.storage import store
 from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
@@ -47,10 +48,7 @@ def history(home: str) -> list[dict[str, Any]]:
 
     Entries of older versions do not tell by whom.
     """
-    folder = DatasetPaths(home).promotions
-    if not store.exists(folder):
-        return []
-    return [store.read_json(f"{folder}/{file.path}") for file in store.list_files(folder)]
+    return read_promotions(home)
 
 
 def promote(

@@ -1,0 +1,116 @@
+"""The log of promotions and champion.json, the copy of its newest entry: read them, and restore one from the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from etl.document import Document
+from etl.errors import StoreError
+from etl.snapshots.problem import Problem
+from etl.storage import mended, store
+from etl.storage.paths import DatasetPaths, entry_file
+
+_ENTRY = re.compile(r"(\d{8})\.json")
+_CURE = "`speck repair CONFIG` restores it"
+
+
+class _Promotion(Document):
+    sequence: int
+    model: str  # id
+    predecessor: str | None  # id of the champion before
+    reason: str
+    time: str  # ISO 8601
+
+
+def read_promotions(home: str) -> list[dict[str, Any]]:
+    """Return every promotion, oldest first; StoreError, with the cure, if one is damaged or the newest is missing."""
+    entries, damage = _read_entries(home)
+    for error in damage.values():
+        raise StoreError(f"{error}; {_CURE}") from error
+    newest = int(entries[-1]["sequence"]) if entries else 0
+    copy = _read_copy(home)
+    if copy is not None and int(copy["sequence"]) > newest:
+        uri = DatasetPaths(home).promotion(copy["sequence"])
+        raise StoreError(f"{uri}: no such file, but champion.json refers to it; {_CURE}")
+    return entries
+
+
+def restore_promotions(home: str) -> list[Problem]:
+    """Write damaged entries and champion.json again, and return what was damaged; call it with the lease.
+
+    The newest entry is that of champion.json. An earlier one is that of its neighbours, without its reason. StoreError
+    if the newest entry and champion.json are both damaged: no other file names the champion.
+    """
+    paths, (entries, damage), copy = DatasetPaths(home), _read_entries(home), _read_copy(home)
+    known = {int(entry["sequence"]): entry for entry in entries}
+    if copy is not None and copy["sequence"] not in known:
+        damage.setdefault(copy["sequence"], StoreError(f"{paths.promotion(copy['sequence'])}: no such file"))
+    for sequence in sorted(damage, reverse=True):
+        is_newest = copy is not None and copy["sequence"] == sequence
+        entry = copy if is_newest else _entry_between(sequence, known)
+        if entry is None:
+            cure = "champion.json is damaged too: delete this file and promote the champion with `speck promote`"
+            raise StoreError(f"{damage[sequence]}; {cure}")
+        store.write_json(paths.promotion(sequence), entry)
+        known[sequence] = entry
+        mended.report(damage[sequence], "restored from champion.json or the promotions around it")
+    problems = [Problem("promotion", entry_file(sequence), str(error)) for sequence, error in damage.items()]
+    return problems + _restore_copy(home, known, copy)
+
+
+def _restore_copy(home: str, known: Mapping[int, dict[str, Any]], copy: dict[str, Any] | None) -> list[Problem]:
+    uri, newest = DatasetPaths(home).champion, known.get(max(known, default=0))
+    if newest is None or copy == newest:
+        return []
+    reason = "missing or damaged" if copy is None else f"found promotion {copy['sequence']}, expected {max(known)}"
+    store.write_json(uri, newest)
+    mended.report(f"{uri}: {reason}", "restored from the newest promotion")
+    return [Problem("champion", "champion.json", reason)]
+
+
+def _entry_between(sequence: int, known: Mapping[int, dict[str, Any]]) -> dict[str, Any] | None:
+    """Return a lost entry: the next one names its model, the one before it the predecessor."""
+    before, after = known.get(sequence - 1), known.get(sequence + 1)
+    if after is None or after["predecessor"] is None:
+        return None
+    return {
+        "sequence": sequence,
+        "model": after["predecessor"],
+        "predecessor": None if before is None else before["model"],
+        "reason": "not known: its entry was damaged",
+        "time": after["time"],
+    }
+
+
+def _read_entries(home: str) -> tuple[list[dict[str, Any]], dict[int, StoreError]]:
+    """Return the intact entries in order, and the errors of the damaged ones by their number."""
+    folder, entries, damage = DatasetPaths(home).promotions, [], {}
+    for file in store.list_files(folder) if store.exists(folder) else []:
+        if (found := _ENTRY.fullmatch(file.path)) is None:
+            continue
+        sequence = int(found[1])
+        try:
+            entries.append(_read(f"{folder}/{file.path}", sequence))
+        except StoreError as error:
+            damage[sequence] = error
+    return entries, damage
+
+
+def _read_copy(home: str) -> dict[str, Any] | None:
+    """Return champion.json; None if it is missing or damaged."""
+    uri = DatasetPaths(home).champion
+    try:
+        return _read(uri, None) if store.exists(uri) else None
+    except StoreError:
+        return None
+
+
+def _read(uri: str, sequence: int | None) -> dict[str, Any]:
+    content = store.read_bytes(uri)
+    found = _Promotion.from_json(uri, content).sequence
+    if sequence is not None and found != sequence:
+        raise StoreError(f"{uri}: sequence: found {found}, expected {sequence}")
+    return dict(json.loads(content))
