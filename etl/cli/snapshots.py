@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from etl.cli.app import ConfigFile, Json, SnapshotUri, app, format_value, print_answer, print_line
+from etl.cli.app import (
+    ConfigFile,
+    Json,
+    Scheduler,
+    SnapshotUri,
+    Workers,
+    app,
+    connect_cluster,
+    format_value,
+    print_answer,
+    print_line,
+)
 from etl.config import load
 from etl.numbers import count_of
 
@@ -55,6 +67,37 @@ def verify(
         samples, shards = count_of(answer["samples"], "sample"), count_of(answer["shards"], "shard")
         form = f" ({answer['form']})" if answer["form"] == verify.OLDER else ""
         typer.echo(f"{samples} in {shards}{form}, {count_of(len(answer['bad']), 'problem')}")
+    if answer["bad"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="SNAPSHOT|CONFIG",
+            help="The snapshot's URI, or the dataset's YAML file for its newest snapshot.",
+            show_default=False,
+        ),
+    ],
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Make the damaged files of a snapshot again from its sources; exit code 1 if verification finds problems left."""
+    from etl.jobs import repair as job
+
+    connect = partial(connect_cluster, scheduler, workers)
+    is_config = target.endswith((".yaml", ".yml"))
+    answer = job.repair_newest(load(Path(target)), connect) if is_config else job.repair(target, connect)
+    if as_json:
+        print_answer(answer, True)
+    else:
+        for row in answer["files"]:
+            print_line(f"{row['state']:>8}  {row['what']} {row['name']}: {row['reason']}")
+        repaired = sum(row["state"] == job.REPAIRED for row in answer["files"])
+        typer.echo(f"{count_of(repaired, 'file')} repaired, {count_of(len(answer['bad']), 'problem')} left")
     if answer["bad"]:
         raise typer.Exit(1)
 

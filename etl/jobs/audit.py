@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.config import Config, network
+from etl.config import network
 from etl.errors import StoreError
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
@@ -108,7 +108,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> list[LabelPart]:
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
     rejected = frozenset(work.dropped_ids("ingest").to_pylist())
-    images, held = labels.images, _held_images(work.config)
+    images, held = labels.images, _held_images(work)
     pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
     return [
         LabelPart(
@@ -128,7 +128,7 @@ def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Lab
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
     audit = conclude(summary, _context(work, labels))
     pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.annotations, labels.objects)
-    before, split = _audit_before(work.config), split_check.load_report(work)
+    before, split = _audit_before(work), split_check.load_report(work)
     page = audit_page(
         audit,
         pictures.fullest,
@@ -153,10 +153,10 @@ def _context(work: WorkDir, labels: _Labels) -> Context:
         assigner=network.assigner(config),
         strides=network.strides(config),
         reach=network.reach(config),
-        drift_since=_compared_snapshot(config)[1],
+        drift_since=_compared_snapshot(work)[1],
         p2_variant=network.p2_variant(config.train.model),
         recipe=config.train.recipe,
-        anchors=_anchors_before(config, tile_size),
+        anchors=_anchors_before(work, tile_size),
         preset_anchors=config.anchors.preset is not None,
         images=labels.images,
         rejects=work.read("ingest", "rejects"),
@@ -192,9 +192,9 @@ def _findings_of_source(work: WorkDir) -> list[Finding]:
     return [Finding.model_validate(row, strict=False) for row in work.build.get("findings", ())]
 
 
-def _audit_before(config: Config) -> Audit | None:
+def _audit_before(work: WorkDir) -> Audit | None:
     """Return the audit of the dataset's newest snapshot; None before the first."""
-    newest = newest_intact(config, ())
+    newest = newest_intact(work.config, (), work.again)
     if newest is None or not _has(newest, AUDIT_JSON, "the audit compares with no earlier one"):
         return None
     return newest.audit
@@ -208,8 +208,9 @@ def _has(newest: Snapshot, file: str, consequence: str) -> bool:
     return problem is None
 
 
-def _compared_snapshot(config: Config) -> tuple[Snapshot | None, str]:
+def _compared_snapshot(work: WorkDir) -> tuple[Snapshot | None, str]:
     """Return the snapshot that the champion was trained on, else the newest one, with what to call it."""
+    config = work.config
     model = champion.current_champion(config.home)
     if model is not None:
         try:
@@ -218,27 +219,28 @@ def _compared_snapshot(config: Config) -> tuple[Snapshot | None, str]:
             trained_on = None
         if trained_on is not None and file_damage(trained_on, table_file("images")) is None:
             return trained_on, "the snapshot of the champion"
-    return newest_intact(config, ("images",)), "the last snapshot"
+    return newest_intact(config, ("images",), work.again), "the last snapshot"
 
 
-def _held_images(config: Config) -> frozenset[str] | None:
+def _held_images(work: WorkDir) -> frozenset[str] | None:
     """Return the image_ids of the snapshot that new images are compared with; None before the first."""
-    compared = _compared_snapshot(config)[0]
+    compared = _compared_snapshot(work)[0]
     return None if compared is None else frozenset(compared.table("images")["image_id"].to_pylist())
 
 
-def _anchors_before(config: Config, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
+def _anchors_before(work: WorkDir, tile_size: int) -> Sequence[Sequence[Sequence[float]]]:
     """Return the preset anchors, else those of the dataset's newest snapshot, in network pixels of this build.
 
     None before the first build.
     """
+    config = work.config
     image_size = network.image_size(config, tile_size)
     preset = network.preset_anchors(
         config, network.strides(config), image_size / (config.anchors.image_size or image_size)
     )
     if preset is not None:
         return preset
-    newest = newest_intact(config, ())
+    newest = newest_intact(config, (), work.again)
     if newest is None or not _has(newest, ANCHORS, "the audit compares with no earlier anchors"):
         return ()
     fitted = newest.anchors

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -31,6 +32,7 @@ from etl.jobs.plan import PLAN_UPDATE
 from etl.jobs.refusal import refuse
 from etl.jobs.unknown_classes import report_unknown_classes
 from etl.jobs.versions import VERSIONS
+from etl.lifecycle.promotion_log import restore_promotions
 from etl.lifecycle.review import load_errors
 from etl.numbers import count_of
 from etl.plan import Plan
@@ -55,6 +57,21 @@ _PART_BYTES = 16_000_000  # of image files in one part
 _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train", "gate"}
 
 
+class Again(NamedTuple):
+    """A published snapshot that is made again, from what is left of its sources."""
+
+    snapshot: str  # id
+    paths: frozenset[str] | None  # of its images and rejects; None: of every file of the source
+
+    def select(self, source: scan.SourceListing) -> scan.SourceListing:
+        """Return the files of the source that the snapshot was made of."""
+        if self.paths is None:
+            return source
+        images = tuple(file for file in source.images if file.path in self.paths)
+        rejects = tuple(row for row in source.rejects if row["where"] in self.paths)
+        return replace(source, images=images, rejects=rejects)
+
+
 @dataclass(frozen=True)
 class _Inputs:
     """All that an ingest depends on."""
@@ -65,6 +82,7 @@ class _Inputs:
     purpose: str
     full: bool
     review: tuple[ReviewAnswer, ...] = ()  # the answers that correct labels
+    again: Again | None = None
 
     @property
     def pinned_categories(self) -> tuple[str, ...]:
@@ -81,7 +99,13 @@ class _Inputs:
 
 
 def run(
-    config: Config, cluster: Cluster, *, purpose: str = "build", plan: Plan | None = None, full: bool = False
+    config: Config,
+    cluster: Cluster,
+    *,
+    purpose: str = "build",
+    plan: Plan | None = None,
+    full: bool = False,
+    again: Again | None = None,
 ) -> Answer:
     """Read the header and the labels of every image into tables; `work` of the answer is the URI of the work folder.
 
@@ -94,7 +118,10 @@ def run(
     fingerprint = watch.fingerprint(config) if watched else None  # before the scan: later changes count as new
     plan = load_plan(config.home) if plan is None else plan
     pinned = plan.guesses if plan is not None and purpose != PLAN_UPDATE else None
-    inputs = _Inputs(config, _scan(config, pinned, purpose), plan, purpose, full, load_errors(config.home))
+    source = _scan(config, pinned, purpose)
+    if again is not None:
+        source = again.select(source)
+    inputs = _Inputs(config, source, plan, purpose, full, load_errors(config.home), again)
     work = inputs.work()
     with work.hold_lease():
         changed_images.clear(config, work)
@@ -125,6 +152,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     config, source = inputs.config, inputs.source
     if work.is_build:
         restore_pointers(config.home)
+        restore_promotions(config.home)
     log.info(
         "%s: the source has %s and %s that may hold labels",
         config.name,
@@ -173,7 +201,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         work.write("ingest", name, table)
     ranges = {"pixel_range": value_range, "new_pixel_range": new_range(config, traits, value_range)}
     _write_build(inputs, work, findings, categories=categories, boxes=boxes, review=counts, **ranges)
-    if not rows.equals(cached):
+    if not rows.equals(cached) and inputs.again is None:
         ingest_cache.save(config, keys, rows)
     reasons = Counter(tables["rejects"]["reason"].to_pylist())
     return {
@@ -257,5 +285,6 @@ def _write_build(inputs: _Inputs, work: WorkDir, findings: Sequence[Finding], **
         "guesses": list(inputs.source.guesses),
         "findings": [row.to_dict() for row in findings],
         "full": inputs.full,
+        "again": None if inputs.again is None else inputs.again.snapshot,
     }
     store.write_json(work.build_json, build)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pyarrow as pa
@@ -34,6 +35,18 @@ from etl.storage.work import Answer, Stopwatch, WorkDir
 log = logging.getLogger("speck")
 
 _FILES = (("tile", KEYS), ("anchors", ANCHORS), ("audit", AUDIT_JSON), ("audit", AUDIT_HTML))  # stage and name
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A snapshot as a build made it; its shards are in the store, its files are not."""
+
+    manifest: dict[str, Any]
+    files: dict[str, bytes]  # of its folder, by name, without the manifest
+    tables: dict[str, pa.Table]
+    counts: SnapshotCounts
+    sizes: LabelSizes
+    reused: int  # samples taken from an earlier snapshot
 
 
 class _Durations(TypedDict):
@@ -65,12 +78,8 @@ def _publish(work: WorkDir, mended_here: Sequence[str]) -> BuildAnswer:
     watch = Stopwatch()
     answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
     plan = load_build_plan(work)
-    assembled = assemble_shards(work, work.read("split", "images"))
-    tables = _snapshot_tables(work, assembled)
-    counts = _counts(tables, assembled.shards)
-    sizes = drift.measure_sizes(work.config, plan, tables["samples"])
-    sheet = _contact_sheet(work, tables["samples"], sizes)
-    manifest = _write_snapshot(work, tables, assembled.shards, counts, plan, sheet)
+    made = make_contents(work)
+    manifest, tables = _write_snapshot(work, made), made.tables
     is_current = _is_current(work, manifest["id"])
     if is_current and store.exists(stored := work.path("publish", "answer.json")):  # of an attempt that was killed
         answer = BuildAnswer.from_dict(stored, store.read_json(stored))
@@ -80,10 +89,10 @@ def _publish(work: WorkDir, mended_here: Sequence[str]) -> BuildAnswer:
     answer = BuildAnswer(
         snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
         published=not is_current,
-        **dict(counts),
-        reused_samples=assembled.reused,
+        **dict(made.counts),
+        reused_samples=made.reused,
         negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
-        sizes=sizes,
+        sizes=made.sizes,
         change=diff.measure_change(previous, tables["images"], _labels(work, tables)),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_durations(answers, watch),
@@ -136,49 +145,54 @@ def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> Sna
     )
 
 
-def _write_snapshot(
-    work: WorkDir,
-    tables: Mapping[str, pa.Table],
-    shards: list[ShardEntry],
-    counts: SnapshotCounts,
-    plan: Plan,
-    sheet: bytes,
-) -> dict[str, Any]:
-    """Write the files of the snapshot into its folder, and return its manifest, which is not written yet.
-
-    A snapshot that was published before keeps its manifest, and so the files that differ now: the audit compares with
-    the snapshot before, and the contact sheet shows what was asked for. Only damaged files are written again.
-    """
+def make_contents(work: WorkDir) -> Contents:
+    """Write the shards of a build that do not exist yet, and return everything else of its snapshot."""
+    assembled = assemble_shards(work, work.read("split", "images"))
+    plan, tables = load_build_plan(work), _snapshot_tables(work, assembled)
+    counts = _counts(tables, assembled.shards)
+    sizes = drift.measure_sizes(work.config, plan, tables["samples"])
     data = {name: store.table_bytes(table) for name, table in tables.items()}
-    others = {name: store.read_bytes(work.path(stage, name)) for stage, name in _FILES} | {SAMPLES_HTML: sheet}
-    files = {name: _digest(content) for name, content in others.items()}
-    entries = {name: {**_digest(data[name]), "rows": table.num_rows} for name, table in tables.items()}
+    others = {name: store.read_bytes(work.path(stage, name)) for stage, name in _FILES}
+    others[SAMPLES_HTML] = _contact_sheet(work, tables["samples"], sizes)
+    files = {name: digest_of(content) for name, content in others.items()}
+    entries = {name: {**digest_of(data[name]), "rows": table.num_rows} for name, table in tables.items()}
     categories = trained_categories(work.categories, work.config.ontology)
     keys, anchors = files[KEYS]["sha256"], files[ANCHORS]["sha256"]
-    name = snapshot.snapshot_id(entries, shards, categories, anchors, keys)
     manifest = {
         "format": snapshot.FORMAT,
-        "id": name,
+        "id": snapshot.snapshot_id(entries, assembled.shards, categories, anchors, keys),
         "dataset": work.config.name,
         "tables": entries,
         "files": files,
-        "shards": shards,
+        "shards": assembled.shards,
         "counts": counts.to_dict(),
         "categories": categories,
         "config": work.config.recorded(),
         "plan": plan.model_dump(mode="json"),
         "versions": VERSIONS,
     }
+    contents = {table_file(name): content for name, content in data.items()} | others
+    return Contents(manifest, contents, tables, counts, sizes, assembled.reused)
+
+
+def _write_snapshot(work: WorkDir, made: Contents) -> dict[str, Any]:
+    """Write the files of the snapshot into its folder, and return its manifest, which is not written yet.
+
+    A snapshot that was published before keeps its manifest, and so the files that differ now: the audit compares with
+    the snapshot before, and the contact sheet shows what was asked for. Only damaged files are written again.
+    """
+    name = made.manifest["id"]
     published = snapshot.load_published(work.config.home, name)
-    kept = snapshot.listed_files(manifest if published is None else published)
+    kept = snapshot.listed_files(made.manifest if published is None else published)
     folder = DatasetPaths(work.config.home).snapshot(name).uri
-    for file, content in {**{table_file(name): content for name, content in data.items()}, **others}.items():
-        if _digest(content).items() <= kept[file].items():
+    for file, content in made.files.items():
+        if digest_of(content).items() <= kept[file].items():
             store.write_bytes(f"{folder}/{file}", content)
-    return manifest if published is None else published
+    return made.manifest if published is None else published
 
 
-def _digest(data: bytes) -> dict[str, str | int]:
+def digest_of(data: bytes) -> dict[str, str | int]:
+    """Return the entry of a file in a manifest."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 

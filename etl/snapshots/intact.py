@@ -23,12 +23,13 @@ def file_damage(snapshot: Snapshot, file: str) -> str | None:
     return None if reason is None else f"{uri}: {reason}"
 
 
-def newest_intact(config: Config, tables: Sequence[str]) -> Snapshot | None:
+def newest_intact(config: Config, tables: Sequence[str], before: str | None = None) -> Snapshot | None:
     """Return the newest snapshot with an intact manifest and these tables; None if there is none.
 
-    Each newer one that is passed over is reported; one that was deleted is not.
+    With `before`, the id of a snapshot, that is the newest of those published before it. Each newer one that is passed
+    over is reported; one that was deleted is not.
     """
-    for snapshot in _newest_first(config):
+    for snapshot in _newest_first(config, before):
         problems = [problem for name in tables if (problem := file_damage(snapshot, table_file(name))) is not None]
         if not problems:
             return snapshot
@@ -37,9 +38,12 @@ def newest_intact(config: Config, tables: Sequence[str]) -> Snapshot | None:
     return None
 
 
-def _newest_first(config: Config) -> Iterator[Snapshot]:
-    newest = head(config)
-    published = [str(entry["uri"]) for entry in reversed(history(config.home))]
+def _newest_first(config: Config, before: str | None) -> Iterator[Snapshot]:
+    newest, entries = head(config), history(config.home)
+    if before is not None:
+        names = [entry["snapshot"] for entry in entries]
+        newest, entries = None, entries[: names.index(before)] if before in names else entries
+    published = [str(entry["uri"]) for entry in reversed(entries)]
     for uri in dict.fromkeys(published if newest is None else [newest, *published]):
         manifest = DatasetPaths(config.home).snapshot(split_uri(uri).id).manifest
         try:

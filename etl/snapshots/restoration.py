@@ -6,31 +6,60 @@ from collections.abc import Iterable
 from typing import Any
 
 from etl.errors import StoreError
-from etl.snapshots.publications import Publication, log_sequences, newest_publication, read_document, read_log_entry
-from etl.snapshots.snapshot import load_plan, load_published, read_plan
+from etl.snapshots.problem import Problem
+from etl.snapshots.publications import (
+    Publication,
+    log_entries,
+    log_sequences,
+    newest_publication,
+    read_document,
+    read_log_entry,
+)
+from etl.snapshots.snapshot import load_plan, load_published, read_plan, snapshot_id
 from etl.storage import mended, sealed, store
-from etl.storage.paths import MANIFEST, DatasetPaths
+from etl.storage.paths import ANCHORS, KEYS, MANIFEST, DatasetPaths, entry_file
 
 
-def restore_pointers(home: str) -> None:
-    """Write plan.json, log entries and head.json again if they are damaged or missing.
+def restore_pointers(home: str) -> list[Problem]:
+    """Write plan.json, log entries and head.json again if they are damaged or missing, and return what was.
 
     Each is reported. Call it with the lease on the dataset.
     """
-    _restore_plan(home)
-    _restore_log(home)
-    _restore_head(home)
+    return [*_restore_plan(home), *_restore_log(home), *_restore_head(home)]
 
 
-def _restore_plan(home: str) -> None:
+def restore_manifest_digest(home: str, name: str) -> None:
+    """Write the digest of a snapshot's manifest into its newest log entry again, if the manifest is that of the id."""
+    manifest = load_published(home, name)
+    entries = [entry for entry in log_entries(home) if entry["snapshot"] == name]
+    if manifest is None or sealed.DIGEST not in manifest or not entries or not _is_of_id(manifest, name):
+        return
+    newest = entries[-1]
+    if newest.get("manifest") != manifest[sealed.DIGEST]:
+        uri = DatasetPaths(home).log_entry(newest["sequence"])
+        store.write_json(uri, sealed.seal({**newest, "manifest": manifest[sealed.DIGEST]}))
+
+
+def _is_of_id(manifest: dict[str, Any], name: str) -> bool:
+    """Return whether the id of a snapshot is that of what its manifest lists."""
+    files = manifest.get("files", {})
+    if not {ANCHORS, KEYS} <= files.keys():
+        return False
+    others = (manifest["categories"], files[ANCHORS]["sha256"], files[KEYS]["sha256"])
+    return snapshot_id(manifest["tables"], manifest["shards"], *others) == name
+
+
+def _restore_plan(home: str) -> list[Problem]:
     try:
         read_plan(home)
-    except StoreError:
+    except StoreError as error:
         if (plan := load_plan(home)) is not None:
             store.write_json(DatasetPaths(home).plan, sealed.seal(plan.model_dump(mode="json")))
+            return [Problem("plan", "plan.json", _reason(error))]
+    return []
 
 
-def _restore_log(home: str) -> None:
+def _restore_log(home: str) -> list[Problem]:
     entries: dict[int, dict[str, Any]] = {}
     damage: dict[int, StoreError] = {}
     head, sequences = _read_head(home), log_sequences(home)
@@ -48,25 +77,35 @@ def _restore_log(home: str) -> None:
         else:
             store.delete(uri)
             mended.report(reason, "deleted: no other file tells which snapshot it published")
+    return [Problem("log entry", entry_file(number), _reason(error)) for number, error in damage.items()]
 
 
-def _restore_head(home: str) -> None:
+def _restore_head(home: str) -> list[Problem]:
     """Write head.json again if it is damaged or contradicts the log.
 
     A log entry after that of the head is of a publication that has not ended, two are not.
     """
-    head, sequences, uri = _read_head(home), log_sequences(home), DatasetPaths(home).head
-    newest: Publication | None
-    if head is not None and sequences:
-        last = sequences[-1] if sequences[-1] > head.sequence + 1 else head.sequence
-        newest = Publication.model_validate(read_log_entry(home, last))
-        if newest != head:
-            found, expected = f"found {head.snapshot} of log entry {head.sequence}", f"{newest.snapshot} of {last}"
-            mended.report(f"{uri}: {found}, expected {expected}", "restored from the log")
+    uri, sequences = DatasetPaths(home).head, log_sequences(home)
+    try:
+        head = Publication.model_validate(read_document(uri, Publication))
+    except StoreError as error:
+        if (newest := newest_publication(home)) is None:
+            return []
+        reason = _reason(error)
     else:
-        newest = newest_publication(home)
-    if newest is not None and newest != head:
-        store.write_json(uri, sealed.seal(newest.to_dict()))
+        last = sequences[-1] if sequences and sequences[-1] > head.sequence + 1 else head.sequence
+        newest = Publication.model_validate(read_log_entry(home, last))
+        if newest == head:
+            return []
+        reason = f"found {head.snapshot} of log entry {head.sequence}, expected {newest.snapshot} of {last}"
+        mended.report(f"{uri}: {reason}", "restored from the log")
+    store.write_json(uri, sealed.seal(newest.to_dict()))
+    return [Problem("head", "head.json", reason)]
+
+
+def _reason(error: StoreError) -> str:
+    """Return an error without the URI that it names."""
+    return str(error).partition(".json: ")[2] or str(error)
 
 
 def _read_head(home: str) -> Publication | None:

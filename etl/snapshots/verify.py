@@ -26,6 +26,7 @@ from etl.storage.paths import MANIFEST, DatasetPaths, SnapshotPaths, shard_file,
 log = logging.getLogger("speck")
 
 OLDER = "older form: tables and shards only"
+NOT_LISTED = "it is not in the manifest"
 CYCLE = 30  # days in which the shares cover every byte
 _SAMPLES = table_file("samples")
 _COLUMNS = ("sample_id", "shard", "offset", "size", "sha256")
@@ -130,7 +131,7 @@ class _Check:
                 self._has_samples &= file != _SAMPLES
         if not _is_older(snapshot.manifest):
             extra = sorted(sizes.keys() - listed.keys() - {MANIFEST})
-            bad += [Problem("file", file, "it is not in the manifest") for file in extra]
+            bad += [Problem("file", file, NOT_LISTED) for file in extra]
         return bad
 
     def shards(self) -> list[Problem]:

@@ -106,6 +106,11 @@ class WorkDir:
         """Whether every image is processed again, without the caches of earlier builds."""
         return bool(self.build["full"])
 
+    @property
+    def again(self) -> str | None:
+        """The id of the published snapshot that is made again; None if a new one is built."""
+        return self.build.get("again")
+
     def path(self, stage: str, name: str) -> str:
         """Return the URI of a file of a stage."""
         return f"{self.uri}/{stage}/{name}"
