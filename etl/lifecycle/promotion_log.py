@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from etl import json_text
 from etl.document import Document
 from etl.errors import StoreError
 from etl.snapshots.problem import Problem
@@ -113,4 +113,7 @@ def _read(uri: str, sequence: int | None) -> dict[str, Any]:
     found = _Promotion.from_json(uri, content).sequence
     if sequence is not None and found != sequence:
         raise StoreError(f"{uri}: sequence: found {found}, expected {sequence}")
-    return dict(json.loads(content))
+    try:
+        return dict(json_text.parse(content))
+    except ValueError as error:
+        raise StoreError(f"{uri}: not a valid JSON file: {error}") from error

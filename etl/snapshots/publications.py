@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from etl import json_text
 from etl.document import Document
 from etl.errors import StoreError
 from etl.snapshots.answer import SnapshotCounts
@@ -38,7 +38,7 @@ def read_document(uri: str, document: type[Publication]) -> dict[str, Any]:
     publication = document.from_json(uri, content)
     if not _ID.fullmatch(publication.snapshot):
         raise StoreError(f"{uri}: snapshot: found {publication.snapshot[:40]!r}, expected the id of a snapshot")
-    return dict(json.loads(content))
+    return dict(json_text.parse(content))
 
 
 def newest_publication(home: str) -> Publication | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import ValidationError
 
+from etl import json_text
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.ids import digest
@@ -123,7 +123,7 @@ def read_manifest(uri: str) -> dict[str, Any]:
     content = store.read_bytes(uri)
     reason = sealed.damage(content, must_be_sealed=False)
     if reason is None:
-        manifest = dict(json.loads(content))
+        manifest = dict(json_text.parse(content))
         if lacking := [key for key, kind in _MANIFEST.items() if not isinstance(manifest.get(key), kind)]:
             reason = f"not a manifest: {lacking[0]} is missing or of another type"
     if reason is not None:
@@ -176,7 +176,7 @@ def read_plan(home: str) -> Plan:
     if (reason := sealed.damage(content, must_be_sealed=False)) is not None:
         raise StoreError(f"{uri}: {reason}")
     try:
-        return Plan.model_validate(sealed.remove_seal(json.loads(content)))
+        return Plan.model_validate(sealed.remove_seal(json_text.parse(content)))
     except ValidationError as error:
         raise StoreError(f"{uri}: not a plan: {error.errors()[0]['msg']}") from error
 
