@@ -86,17 +86,17 @@ def repair(
     as_json: Json = False,
 ) -> None:
     """Make the damaged files of a snapshot again from its sources; exit code 1 if verification finds problems left."""
-    from etl.jobs import repair as job
+    from etl.jobs import repair
 
     connect = partial(connect_cluster, scheduler, workers)
     is_config = target.endswith((".yaml", ".yml"))
-    answer = job.repair_newest(load(Path(target)), connect) if is_config else job.repair(target, connect)
+    answer = repair.repair_newest(load(Path(target)), connect) if is_config else repair.repair(target, connect)
     if as_json:
         print_answer(answer, True)
     else:
         for row in answer["files"]:
             print_line(f"{row['state']:>8}  {row['what']} {row['name']}: {row['reason']}")
-        repaired = sum(row["state"] == job.REPAIRED for row in answer["files"])
+        repaired = sum(row["state"] == repair.REPAIRED for row in answer["files"])
         typer.echo(f"{count_of(repaired, 'file')} repaired, {count_of(len(answer['bad']), 'problem')} left")
     if answer["bad"]:
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
+from etl.document import Document
 from etl.errors import ConfigError, StoreError
 from etl.evaluation import CombinedMetrics, Evaluation
 from etl.lifecycle.promotion_log import read_promotions
@@ -13,6 +14,15 @@ from etl.storage import store
 from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
 YEAR = timedelta(days=365)  # for so long the gate compares a new model with former champions
+
+
+class _ModelRecord(Document):
+    """What the list of models needs of a model.json."""
+
+    id: str
+    model: str  # architecture
+    snapshot: str
+    run: str | None = None
 
 
 def current_champion(home: str) -> str | None:
@@ -122,21 +132,28 @@ def list_models(home: str) -> list[dict[str, Any]]:
     champion = current_champion(home)
     models = []
     for uri in store.glob(DatasetPaths(home).model("*").model_json):
-        model, paths = store.read_json(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
+        model, paths = _read_record(uri), ModelPaths(uri.removesuffix(MODEL_JSON))
         metrics = _combined_metrics(paths)
         models.append(
             {
-                "id": model["id"],
+                "id": model.id,
                 "uri": paths.uri,
                 "written": store.modified_time(paths.weights).isoformat(),
-                "model": model["model"],
-                "snapshot": model["snapshot"],
-                "run": model.get("run"),
+                "model": model.model,
+                "snapshot": model.snapshot,
+                "run": model.run,
                 **{key: None if metrics is None else metrics[key] for key in ("AP", "AP50", "AP_small")},
-                "champion": model["id"] == champion,
+                "champion": model.id == champion,
             }
         )
     return sorted(models, key=lambda row: (row["written"], row["id"]))
+
+
+def _read_record(uri: str) -> _ModelRecord:
+    try:
+        return _ModelRecord.from_json(uri, store.read_bytes(uri))
+    except StoreError as error:
+        raise StoreError(f"{error}; restore the file from a backup, or delete the folder of the model") from error
 
 
 def _combined_metrics(model: ModelPaths) -> CombinedMetrics | None:

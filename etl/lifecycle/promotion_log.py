@@ -31,7 +31,7 @@ def read_promotions(home: str) -> list[dict[str, Any]]:
     for error in damage.values():
         raise StoreError(f"{error}; {_CURE}") from error
     newest = int(entries[-1]["sequence"]) if entries else 0
-    copy = _read_copy(home)
+    copy = _find_copy(home)
     if copy is not None and int(copy["sequence"]) > newest:
         uri = DatasetPaths(home).promotion(copy["sequence"])
         raise StoreError(f"{uri}: no such file, but champion.json refers to it; {_CURE}")
@@ -44,7 +44,7 @@ def restore_promotions(home: str) -> list[Problem]:
     The newest entry is that of champion.json. An earlier one is that of its neighbours, without its reason. StoreError
     if the newest entry and champion.json are both damaged: no other file names the champion.
     """
-    paths, (entries, damage), copy = DatasetPaths(home), _read_entries(home), _read_copy(home)
+    paths, (entries, damage), copy = DatasetPaths(home), _read_entries(home), _find_copy(home)
     known = {int(entry["sequence"]): entry for entry in entries}
     if copy is not None and copy["sequence"] not in known:
         damage.setdefault(copy["sequence"], StoreError(f"{paths.promotion(copy['sequence'])}: no such file"))
@@ -99,11 +99,14 @@ def _read_entries(home: str) -> tuple[list[dict[str, Any]], dict[int, StoreError
     return entries, damage
 
 
-def _read_copy(home: str) -> dict[str, Any] | None:
-    """Return champion.json; None if it is missing or damaged."""
-    uri = DatasetPaths(home).champion
+def read_copy(home: str) -> dict[str, Any]:
+    """Return champion.json; StoreError if it is missing or damaged."""
+    return _read(DatasetPaths(home).champion, None)
+
+
+def _find_copy(home: str) -> dict[str, Any] | None:
     try:
-        return _read(uri, None) if store.exists(uri) else None
+        return read_copy(home)
     except StoreError:
         return None
 

@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from etl.config import Config
+from etl.document import Document
 from etl.errors import StoreError
 from etl.lifecycle import champion
+from etl.lifecycle.promotion_log import read_copy
 from etl.snapshots import snapshot
+from etl.snapshots.publications import Publication, log_sequences, read_document, read_log_entry
 from etl.storage import lease, partials, store
 from etl.storage.paths import (
     FOLD,
@@ -35,6 +38,10 @@ _REFUSALS = 10  # newest refused builds of a dataset whose rejects are kept
 _AUDIT_HOURS = 24  # after which the work folder of an audit, which holds no lease, is deleted
 
 
+class _Run(Document):
+    snapshot: str  # URI, or id of older runs
+
+
 def collect_garbage(config: Config) -> dict[str, Any]:
     """Remove old snapshots, models and label errors, unused shards and trials, and leftover work; return the answer.
 
@@ -52,6 +59,7 @@ def _collect(config: Config) -> dict[str, Any]:
     snapshot_files, shard_files, work_files = (_listing(uri) for uri in (paths.snapshots, paths.shards, paths.work))
     snapshots = _folders(snapshot_files)
     published = {name for name in snapshots if f"{name}/{MANIFEST}" in snapshot_files}
+    _check_documents(config.home)
     _check_pointers(config, published)
     _check_manifests(config, snapshots, published)
     champion.restore_copy(config.home)
@@ -149,6 +157,22 @@ def snapshots_to_keep(config: Config) -> set[str]:
     return kept | {name for name in (*of_models, *in_training) if name is not None}
 
 
+def _check_documents(home: str) -> None:
+    """Raise StoreError if a small file that decides what is kept is damaged, or a log entry is missing."""
+    paths, sequences = DatasetPaths(home), log_sequences(home)
+    try:
+        if store.exists(paths.head):
+            read_document(paths.head, Publication)
+        for sequence in range(min(sequences, default=1), max(sequences, default=0) + 1):
+            read_log_entry(home, sequence)
+        if store.exists(paths.champion):
+            read_copy(home)
+        champion.list_models(home)
+        _in_training(home)
+    except StoreError as error:
+        raise StoreError(f"{error}; nothing was removed; mend it first: `speck repair CONFIG`, or a backup") from error
+
+
 def _check_pointers(config: Config, published: set[str]) -> None:
     """Raise StoreError if the files that name the newest snapshot or the champion are missing or inconsistent."""
     paths, log = DatasetPaths(config.home), snapshot.history(config.home)
@@ -190,7 +214,7 @@ def _in_training(home: str) -> list[str]:
     """Return the URIs (ids for older runs) of the snapshots of unfinished trainings, of cross-fitted models too."""
     paths = DatasetPaths(home)
     records = [uri for of in (paths.run("*"), paths.label_errors("*")) for uri in store.glob(of.run_json)]
-    return [str(store.read_json(uri)["snapshot"]) for uri in records]
+    return [_Run.from_json(uri, store.read_bytes(uri)).snapshot for uri in records]
 
 
 def _old_models(config: Config) -> list[str]:

@@ -127,7 +127,7 @@ def read_manifest(uri: str) -> dict[str, Any]:
         if lacking := [key for key, kind in _MANIFEST.items() if not isinstance(manifest.get(key), kind)]:
             reason = f"not a manifest: {lacking[0]} is missing or of another type"
     if reason is not None:
-        raise StoreError(f"{uri}: {reason}; `speck build CONFIG` makes a new snapshot")
+        raise StoreError(f"{uri}: {reason}; `speck repair CONFIG` makes that of the newest snapshot again")
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -367,3 +368,32 @@ def test_weights_whose_model_json_was_lost_are_kept(grown: tuple[Any, list[str]]
     os.utime(folder / "weights.safetensors", (0, 0))
     retention.collect_garbage(config)
     assert (folder / "weights.safetensors").exists()
+
+
+DAMAGED = (b"", b"{}", b"[]", b"null", b"7", b'{"sequence": 1, "snap', b"[" * 5000)
+SMALL = ("head.json", "log/00000002.json", "champion.json", "promotions/00000001.json", "models/m1/model.json")
+
+
+def test_nothing_is_removed_when_a_small_file_is_damaged(grown: tuple[Any, list[str]]) -> None:
+    config, uris = grown
+    for number in range(2):
+        add_model(config, f"m{number}", uris[number])
+    champion.promote(config.home, "m0", "first", over=None)
+    run = "runs/r/run.json"
+    store.write_json(f"{config.home}/{run}", {"snapshot": uris[-1]})
+    for file, content in itertools.product((*SMALL, run), DAMAGED):
+        path = Path(config.home, file)
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        assert_refused(config, path)
+        with pytest.raises(StoreError) as refused:
+            retention.collect_garbage(config)
+        path.write_bytes(whole)
+        assert len(str(refused.value).splitlines()) == 1 and "`speck repair CONFIG`" in str(refused.value)
+
+
+def test_nothing_is_removed_when_a_log_entry_within_is_missing(grown: tuple[Any, list[str]]) -> None:
+    config, _ = grown
+    path = Path(config.home, "log", "00000002.json")
+    path.unlink()
+    assert_refused(config, path)
