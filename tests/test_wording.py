@@ -89,6 +89,14 @@ def test_only_one_module_separates_thousands() -> None:
     assert [name for name, values in found.items() if values] == ["etl/numbers.py"]
 
 
+def test_no_template_writes_an_expression_into_a_text_of_another_one() -> None:
+    nested = re.compile(r"\{[{%](?:(?![%}]\}).)*\{\{.{0,40}", re.DOTALL)
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.j2"))]
+    assert {path.name: nested.findall(path.read_text(encoding="utf-8")) for path in paths} == {
+        path.name: [] for path in paths
+    }
+
+
 def test_the_count_of_a_finding_has_separated_thousands_wherever_it_is_written() -> None:
     values = [
         (name, ast.unparse(node.value))

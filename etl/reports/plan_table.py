@@ -62,7 +62,7 @@ def _candidate_table(candidates: Sequence[CandidatePreview]) -> Table:
         ("size", "scales", "tiles", "megapixels decoded and trained", "5th percentile, px", "reason"),
         (
             (
-                row.size,
+                str(row.size),
                 " ".join(f"{scale:g}" for scale in row.scales),
                 row.tiles,
                 f"{row.pixels / 1e6:.1f}",
@@ -112,12 +112,12 @@ def _size_table(sizes: Sizes) -> Table:
         (
             (
                 bucket,
-                count,
-                f"{count / labels:.1%}",
+                number,
+                f"{number / labels:.1%}",
                 f"{sizes.asked[bucket]:.1%}",
                 f"{sizes.forecast[bucket]:.1%}",
             )
-            for bucket, count in sizes.base_tiles.items()
+            for bucket, number in sizes.base_tiles.items()
         ),
     )
 
@@ -131,5 +131,5 @@ def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> T
     for number, name in enumerate(names):
         table.add_column(name, justify="left" if number == 0 or name in _LEFT_ALIGNED else "right")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
+        table.add_row(*(count(value) if isinstance(value, int) else escape(str(value)) for value in row))
     return table

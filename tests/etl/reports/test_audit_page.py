@@ -137,6 +137,10 @@ def test_the_chart_of_boxes_per_image_names_the_numbers_that_there_are() -> None
     assert "Images by their number of trained boxes (15);" in text_of(audit_page.audit_page(result))  # 15 in each
 
 
+def test_the_table_of_configurations_names_the_size_that_it_leaves_out() -> None:
+    assert "Sizes of fewer than 20 boxes are left out. Then the share" in text_of(audit_page.audit_page(made()))
+
+
 def text_of(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\u202f", "").split())
 

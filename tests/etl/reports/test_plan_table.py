@@ -105,8 +105,8 @@ def printed(shown: PlanPreview) -> list[list[str]]:
 def test_every_table_has_its_rows() -> None:
     lines = printed(preview())
     for row in (
-        "640 1 0.5 1200 491.5 7.2 cheapest",
-        "320 1 4100 419.8 - cuts",
+        "640 1 0.5 1 200 491.5 7.2 cheapest",
+        "320 1 4 100 419.8 - cuts",
         "van car merge:car 39 5 31 4 3 1",
         "tree - drop 17 2 0 0 0 0",
         "train 81 28 1 27 0 0 0 902",
@@ -118,7 +118,7 @@ def test_every_table_has_its_rows() -> None:
         "yard val 9 3",
         "warning few_objects (3): val has few [bold]vans",
         "near objects 111 333",
-        "far objects 222 4444",
+        "far objects 222 4 444",
         "tiny 30 75.0% 60.0% 58.0%",
         "large 10 25.0% 40.0% 42.0%",
     ):
