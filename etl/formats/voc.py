@@ -114,7 +114,7 @@ def _local_name(element: ElementTree.Element) -> str:
 
 
 def _misplaced(element: ElementTree.Element, line: int | None) -> BadBox:
-    found = f"<{element.tag}> {' '.join(' '.join(element.itertext()).split())}"
+    found = f"<{element.tag}> {' '.join((element.findtext('name') or '').split())}".rstrip()
     return BadBox("misplaced_object", excerpt(found), "an <object> in <annotation>, with a <bndbox> in it", line)
 
 

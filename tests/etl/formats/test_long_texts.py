@@ -23,6 +23,10 @@ CALLS = {  # module, call
         "find_names({'data.yaml': ('names: [' + ','.join(f'c{n}' for n in range(45_000)) + ']').encode()})",
     ),
     "a value of any size in a reject": ("etl.formats.text", "excerpt([{'a' * 10**6: ['b' * 10**6] * 1000}] * 1000)"),
+    "nested objects of VOC": (
+        "etl.formats.voc",
+        "read_label(b'<annotation>%b%b</annotation>' % (b'<object>' * 20_000, b'</object>' * 20_000), 'a.xml', (9, 9), None)",
+    ),
     "frame numbers": ("etl.stages.splitting.frame_names", "_NUMBER.match('1' * 30_000 + 'x')"),
     "cameras": ("etl.stages.splitting.frame_names", "_NUMBER_AND_WORD.match('1' * 30_000 + '_')"),
     "file names of VOC": (
