@@ -25,7 +25,7 @@ CALLS = {  # module, call
     "a value of any size in a reject": ("etl.formats.text", "excerpt([{'a' * 10**6: ['b' * 10**6] * 1000}] * 1000)"),
     "nested objects of VOC": (
         "etl.formats.voc",
-        "read_label(b'<annotation>' + b'<object>' * 30_000 + b'</object>' * 30_000 + b'</annotation>', 'a', (9, 9), [])",
+        "read_label(b'<annotation>' + b'<object>' * 30000 + b'</object>' * 30000 + b'</annotation>', 'a', (9, 9), [])",
     ),
     "frame numbers": ("etl.stages.splitting.frame_names", "_NUMBER.match('1' * 30_000 + 'x')"),
     "cameras": ("etl.stages.splitting.frame_names", "_NUMBER_AND_WORD.match('1' * 30_000 + '_')"),
