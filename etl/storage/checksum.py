@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from etl.errors import StoreError
+from etl.numbers import count, count_of
 from etl.storage import store
 
 _RANGE = 64_000_000  # bytes that are read at once
@@ -15,7 +16,7 @@ def damage(uri: str, sha256: str, size: int) -> str | None:
     try:
         found = store.file_info(uri).size
         if found != size:
-            return f"found {found} bytes, expected {size}"
+            return f"found {count_of(found, 'byte')}, expected {count(size)}"
         hasher = hashlib.sha256()
         for start in range(0, size, _RANGE):
             for piece in store.read_pieces(uri, start, min(_RANGE, size - start)):
