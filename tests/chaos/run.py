@@ -123,13 +123,14 @@ def s3_server(kinds: tuple[str, ...]) -> Iterator[str | None]:
 
 
 def play(
-    target: str, seed: int, numbers: list[int], kinds: tuple[str, ...], file: Path, until: float
+    target: str, seed: int, numbers: list[int], kinds: tuple[str, ...], file: Path, seconds: float
 ) -> list[dict[str, Any]]:
-    """Play the runs that the file of outcomes does not have, until a moment; return the outcomes of all."""
+    """Play the runs that the file of outcomes does not have, for so long once prepared; return all outcomes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     outcomes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {values["number"] for values in outcomes}
     with s3_server(kinds) as s3, TARGETS[target][1]() as play_one:
+        until = time.monotonic() + seconds
         for number in numbers:
             if number in done or time.monotonic() > until:
                 continue
@@ -176,7 +177,7 @@ def main() -> int:
     if options.only is not None:
         file = Path(tempfile.mkdtemp(prefix="speck-chaos-only-")) / "outcomes.jsonl"
     kinds = tuple(options.kinds.split(",")) if options.kinds else possible_kinds(options.target)
-    outcomes = play(options.target, options.seed, numbers, kinds, file, time.monotonic() + 60 * options.minutes)
+    outcomes = play(options.target, options.seed, numbers, kinds, file, 60 * options.minutes)
     print(summary(outcomes), f"outcomes: {file}", sep="\n")
     return int(any(values["problems"] for values in outcomes))
 

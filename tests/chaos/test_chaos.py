@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -126,8 +125,7 @@ def test_what_was_disturbed_leaves_nothing_wrong(target: str, seconds: float, tm
     if target == "hosts" and (reason := apart.missing()):
         pytest.skip(f"no hosts apart: {reason}")
     outcomes = run.play(
-        target, SEED, list(range(100)), run.possible_kinds(target), tmp_path / "outcomes.jsonl",
-        time.monotonic() + seconds,
+        target, SEED, list(range(100)), run.possible_kinds(target), tmp_path / "outcomes.jsonl", seconds
     )  # fmt: skip
     assert [values["problems"] for values in outcomes if values["problems"]] == []
     assert len(outcomes) == len([json.loads(line) for line in (tmp_path / "outcomes.jsonl").open()]) > 0
