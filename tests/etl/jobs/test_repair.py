@@ -16,6 +16,7 @@ from etl.cli.snapshots import app
 from etl.config import Config
 from etl.errors import StoreError
 from etl.jobs.repair import LOST, REPAIRED, repair, repair_newest
+from etl.numbers import count
 from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.verify import verify_at
 from etl.storage import store
@@ -181,7 +182,7 @@ def test_the_command_prints_a_line_a_file_and_fails_if_something_is_lost(built: 
     damaged = Path(uri, "rejects.parquet")
     damaged.write_bytes(b"")
     done = CliRunner().invoke(app, ["repair", uri, "--workers", "0"])
-    line = f"repaired  table rejects: it has 0 bytes, expected {damaged.stat().st_size}"
+    line = f"repaired  table rejects: it has 0 bytes, expected {count(damaged.stat().st_size)}"
     assert (done.exit_code, done.stdout.splitlines()) == (0, [line, "1 file repaired, 0 problems left"])
     dataset.remove("zz_1")
     shutil.rmtree(Path(config.home, "shards"))
