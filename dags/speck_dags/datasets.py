@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +18,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowTimetableInvalid
 
 from etl.config import Config, ConfigError, load
-from etl.execution import trial
+from etl.execution import limited_child
 
 _PLUGINS = str(Path(__file__).resolve().parents[1] / "plugins")
 if _PLUGINS not in sys.path:  # Airflow's plugins folder may be another one
@@ -35,7 +37,16 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 
 
-_read: dict[str, tuple[tuple[int, ...], Config | ConfigError]] = {}  # by path, with the stamp of the file
+class _Reading(NamedTuple):
+    """What a dataset file holds."""
+
+    stamp: tuple[int, ...]  # of the file when it was read
+    found: Config | ConfigError
+    until: float = math.inf  # on the monotonic clock, when it is read again although it has not changed
+
+
+_RETRY_SECONDS = 300.0  # after a child process failed: the machine may have been busy
+_readings: dict[str, _Reading] = {}  # by path
 _lock = threading.Lock()
 
 
@@ -63,20 +74,30 @@ def load_datasets() -> DatasetFiles:
 
 
 def _read_changed(paths: Sequence[str]) -> dict[str, Config | ConfigError]:
-    """Return what each file holds, and keep it until the file changes."""
-    stamps = {path: _stamp(path) for path in paths}
-    changed = [path for path in paths if _read.get(path, (None,))[0] != stamps[path]]
-    failures = trial.failures(f"{__name__}:load_dataset", changed)
+    """Return what each file holds, and keep it until the file changes; a file not read within the limits is retried."""
+    stamps, now = {path: _stamp(path) for path in paths}, time.monotonic()
+    changed = [path for path in paths if not _is_current(_readings.get(path), stamps[path], now)]
+    failures = limited_child.failures(f"{__name__}:load_dataset", changed)
     for path in changed:
-        try:
-            if path in failures:
-                raise ConfigError(path, "", f"a file that {failures[path]}", "a dataset file")
-            _read[path] = stamps[path], load_dataset(path)
-        except ConfigError as error:
-            _read[path] = stamps[path], error
-    for path in _read.keys() - stamps.keys():
-        del _read[path]
-    return {path: _read[path][1] for path in paths}
+        if path in failures:
+            error = ConfigError(path, "", f"a file that {failures[path]}", "a dataset file")
+            _readings[path] = _Reading(stamps[path], error, time.monotonic() + _RETRY_SECONDS)
+        else:
+            _readings[path] = _Reading(stamps[path], _load_or_error(path))
+    for path in _readings.keys() - stamps.keys():
+        del _readings[path]
+    return {path: _readings[path].found for path in paths}
+
+
+def _is_current(reading: _Reading | None, stamp: tuple[int, ...], now: float) -> bool:
+    return reading is not None and reading.stamp == stamp and now < reading.until
+
+
+def _load_or_error(path: str) -> Config | ConfigError:
+    try:
+        return load_dataset(path)
+    except ConfigError as error:
+        return error
 
 
 def _stamp(path: str) -> tuple[int, ...]:

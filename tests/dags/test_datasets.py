@@ -4,10 +4,11 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from etl.execution import trial
+from etl.execution import limited_child
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 GOOD = "name: {name}\nsource: {{format: yolo, images: nowhere}}\n"
@@ -22,7 +23,7 @@ def datasets(tmp_path, monkeypatch):
         (tmp_path / f"{name}.yaml").write_text(GOOD.format(name=name))
     from speck_dags import datasets
 
-    monkeypatch.setattr(datasets, "_read", {})
+    monkeypatch.setattr(datasets, "_readings", {})
     return datasets
 
 
@@ -30,13 +31,13 @@ def datasets(tmp_path, monkeypatch):
 def children(monkeypatch):
     """The files of each child process that was started."""
     started = []
-    start = trial._start
+    start = limited_child._start
 
     def record(reader, files, writes):
         started.append([Path(file).name for file in files])
         return start(reader, files, writes)
 
-    monkeypatch.setattr(trial, "_start", record)
+    monkeypatch.setattr(limited_child, "_start", record)
     return started
 
 
@@ -76,8 +77,8 @@ def test_a_file_that_cannot_be_read_in_time_is_an_error_of_its_own(datasets, chi
         return load(path)
 
     monkeypatch.setattr(datasets, "load", slow)
-    monkeypatch.setattr(trial.threading, "active_count", lambda: 1)  # forks, which have the function above
-    monkeypatch.setattr(trial.failures, "__defaults__", (1.0,))
+    monkeypatch.setattr(limited_child.threading, "active_count", lambda: 1)  # forks, which have the function above
+    monkeypatch.setattr(limited_child.failures, "__defaults__", (1.0,))
     (tmp_path / "slow.yaml").write_text(GOOD.format(name="slow"))
     for _ in range(2):
         assert names(datasets) == ["forest", "lake"]
@@ -86,11 +87,17 @@ def test_a_file_that_cannot_be_read_in_time_is_an_error_of_its_own(datasets, chi
             f"{tmp_path / 'slow.yaml'}: found a file that takes more than 1 s to read, expected a dataset file"
         )
     assert children == [["forest.yaml", "lake.yaml", "slow.yaml"]]
+    monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(datasets, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 299))
+    assert names(datasets) == ["forest", "lake"]
+    monkeypatch.setattr(datasets, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 301))
+    assert names(datasets) == ["forest", "lake", "slow"]
+    assert children[1:] == [["slow.yaml"]]
 
 
 def test_the_child_of_a_process_with_threads_is_a_new_interpreter(datasets, children, monkeypatch):
-    monkeypatch.setattr(trial.threading, "active_count", lambda: 2)
-    monkeypatch.setattr(trial.os, "fork", None)
+    monkeypatch.setattr(limited_child.threading, "active_count", lambda: 2)
+    monkeypatch.setattr(limited_child.os, "fork", None)
     assert names(datasets) == ["forest", "lake"]
     assert children == [["forest.yaml", "lake.yaml"]]
     assert "speck_dags.datasets" in sys.modules

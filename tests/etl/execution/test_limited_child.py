@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.execution import trial
+from etl.execution import limited_child
 
 READER = """
 import os, pathlib, time
@@ -41,7 +41,7 @@ def where(request):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    (tmp_path / "trial_reader.py").write_text(READER)
+    (tmp_path / "read_module.py").write_text(READER)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("a", "slow", "b", "large", "dead", "wrong", "c"):
         (tmp_path / name).write_text(name)
@@ -50,7 +50,7 @@ def files(tmp_path, monkeypatch):
 
 def test_only_the_files_that_cannot_be_read_within_the_limits_fail(where, files):
     start = time.monotonic()
-    found = trial.failures("trial_reader:read", files, seconds=1)
+    found = limited_child.failures("read_module:read", files, seconds=1)
     assert {Path(file).name: problem.split(",")[0] for file, problem in found.items()} == {
         "slow": "takes more than 1 s to read",
         "large": "ends the process that reads it",
@@ -63,5 +63,5 @@ def test_only_the_files_that_cannot_be_read_within_the_limits_fail(where, files)
 
 
 def test_without_files_no_child_is_started(monkeypatch):
-    monkeypatch.setattr(trial, "_start", None)
-    assert trial.failures("nothing:read", []) == {}
+    monkeypatch.setattr(limited_child, "_start", None)
+    assert limited_child.failures("nothing:read", []) == {}

@@ -17,7 +17,7 @@ SECONDS = 10.0  # for each file
 _START_SECONDS = 60.0  # of a new interpreter
 _MEGABYTES = 500  # more than the process has
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_SCRIPT = "import sys; from etl.execution import trial; trial.main(sys.argv[1:])"
+_SCRIPT = "import sys; from etl.execution import limited_child; limited_child.main(sys.argv[1:])"
 
 
 def failures(reader: str, files: Sequence[str], seconds: float = SECONDS) -> dict[str, str]:
