@@ -15,5 +15,5 @@ def load(uri: str, columns: pa.Schema, name: str, consequence: str) -> pa.Table:
     try:
         return store.read_table(uri).cast(columns)
     except (StoreError, pa.ArrowInvalid, KeyError, ValueError) as error:
-        mended.report(f"{name} {uri} cannot be read: {error}", consequence)
+        mended.report(f"{name} {uri} cannot be read, {consequence}", str(error))
         return columns.empty_table()
