@@ -7,24 +7,23 @@ import os
 import pickle
 import sys
 import threading
-import time
 import types
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from etl import credentials
-from etl.credentials import Credentials
 from etl.errors import ConfigError, TaskError
 from etl.execution import interrupt, progress, scheduler_address
-from etl.execution.code_version import CODE, code_version, differences
-from etl.execution.process import Command, CommandResult
+from etl.execution.code_version import CODE, code_version
+from etl.execution.part import Call, Done, Refusal, run_part
+from etl.execution.process import CommandResult
+from etl.execution.worker_command import run_on_worker
 
 log = logging.getLogger("speck")
 Item = TypeVar("Item")
@@ -39,7 +38,7 @@ _PROFILE = {
     "distributed.worker.profile.interval": "100ms",
     "distributed.worker.profile.cycle": "60s",  # a worker keeps the profiles of an hour's cycles
 }
-_POLL_SECONDS = 0.5  # between two checks for cancellation
+_AHEAD = 4  # parts for each thread of a worker that are submitted before their turn
 _LAST_LINES_SECONDS = 5.0  # lines are events, which can arrive after the result
 
 
@@ -60,9 +59,9 @@ class Cluster(ABC):
 
     @abstractmethod
     def stream(
-        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+        self, function: Callable[[Item], Result], items: Iterable[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
-        """Yield the index and the result of each item as it completes."""
+        """Yield the index and the result of each item as it completes; few items are taken before their turn."""
 
     def take_cpu_seconds(self) -> float:
         """Return the CPU seconds that parts took on workers since the last call; those of this process do not count."""
@@ -90,43 +89,66 @@ class Cluster(ABC):
         """Cancel the running work; a waiting `map` or `run_command` raises TaskError."""
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], *, label: str, images: Count[Item] = _one
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        label: str,
+        images: Count[Item] = _one,
+        total: int | None = None,
     ) -> list[Result]:
         """Return the function's result for each item, in the order of the items.
 
-        Progress is logged with the label; `images` returns the number of images of an item.
+        Progress is logged with the label; `images` returns the number of images of an item, `total` is that of all
+        items, without which items that are made when they are taken are all made at once.
         """
-        return [result for _, result in sorted(self._track(function, items, label, images), key=itemgetter(0))]
+        results = self._track(function, items, label, images, total)
+        return [result for _, result in sorted(results, key=itemgetter(0))]
 
     def fold(
         self,
         function: Callable[[Item], Result],
-        items: Sequence[Item],
+        items: Iterable[Item],
         add: Add[Result],
         *,
         label: str,
         images: Count[Item] = _one,
+        total: int | None = None,
     ) -> Result | None:
-        """Return the sum of the function's results, added in any order; None if there are no items."""
-        total: Result | None = None
-        for _, result in self._track(function, items, label, images):
-            total = result if total is None else add(total, result)
-        return total
+        """Return the sum of the function's results, added in any order; None if there are no items. See `map`."""
+        whole: Result | None = None
+        for _, result in self._track(function, items, label, images, total):
+            whole = result if whole is None else add(whole, result)
+        return whole
 
     def _track(
-        self, function: Callable[[Item], Result], items: Sequence[Item], label: str, images: Count[Item]
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        label: str,
+        images: Count[Item],
+        total: int | None,
     ) -> Iterator[tuple[int, Result]]:
-        sizes = [images(item) for item in items]
+        if total is None:
+            items = list(items)
+            total = sum(map(images, items))
+        sizes: list[int] = []  # of the items taken so far
+
+        def measured() -> Iterator[Item]:
+            for item in items:
+                sizes.append(images(item))
+                yield item
+
         unit = "part" if images is _one else "image"
-        results = self.stream(function, items, label)
-        return progress.track(results, label, sum(sizes), unit, count=lambda result: sizes[result[0]])
+        results = self.stream(function, measured(), label)
+        return progress.track(results, label, total, unit, count=lambda result: sizes[result[0]])
 
 
 class _Serial(Cluster):
     dashboard_link = None
 
     def stream(
-        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+        self, function: Callable[[Item], Result], items: Iterable[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
         for number, item in enumerate(items):
             yield number, function(item)
@@ -143,82 +165,62 @@ class _Serial(Cluster):
         """Do nothing: all work runs in this process and ends with it."""
 
 
-@dataclass(frozen=True)
-class _Refusal:
-    """The result of a part on a worker with different code; an error would be retried on other workers."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Done:
-    """The result of a part and the CPU seconds of the worker."""
-
-    result: Any
-    cpu_seconds: float
-
-
-class _Call:
-    """A function call that is made where it is unpickled.
-
-    Dask gets its bytes and calls `pickle.loads` with them: where the function's module is missing, only this task
-    fails. A task that cannot be unpickled itself ends the worker's connection, and the client would wait for ever.
-    """
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self._reduced = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self._reduced
-
-
-def _run_part(part: bytes, client: Mapping[str, str], known: Mapping[str, Credentials]) -> _Done | _Refusal:
-    """Run a pickled (function, item) on a worker with the same code and libraries as the client; else refuse it."""
-    from distributed import get_worker
-
-    # The time of the process counts threads of libraries too, but also the parts in other threads of the worker.
-    clock = time.process_time if get_worker().state.nthreads == 1 else time.thread_time
-    start = clock()
-    if mismatches := differences(code_version(), client):
-        return _Refusal(f"the worker at {get_worker().address} has different code: {'; '.join(mismatches)}")
-    credentials.adopt(known)
-    function, item = pickle.loads(part)  # noqa: S301 - who may send tasks may run any code
-    result = function(item)
-    return _Done(result, clock() - start)
-
-
 class _Dask(Cluster):
     def __init__(self, client: Any) -> None:
         super().__init__()
         self._client = client
-        self._futures: list[Any] = []
+        self._futures: list[Any] = []  # that are not done
+        self._refill = 0  # the number of them at which more are submitted
 
     @property
     def dashboard_link(self) -> str | None:
         return str(self._client.dashboard_link)
 
     def stream(
-        self, function: Callable[[Item], Result], items: Sequence[Item], label: str
+        self, function: Callable[[Item], Result], items: Iterable[Item], label: str
     ) -> Iterator[tuple[int, Result]]:
         from dask.distributed import as_completed
-        from distributed.protocol.pickle import dumps
 
         prefix = f"{label}-{uuid.uuid4().hex}"  # unique, so that no result of an earlier attempt is reused
-        keys = {f"{prefix}-{number}": number for number in range(len(items))}
-        shared = code_version(), credentials.known()
-        parts = [dumps(_Call(_run_part, dumps((function, item)), *shared)) for item in items]
-        self._futures = self._client.map(pickle.loads, parts, key=list(keys), pure=False, retries=_RETRIES)
+        numbered = enumerate(items)
         with self._task_errors(
             f"{label}: cancelled",
             f"{label}: a part killed its worker repeatedly, probably because it ran out of memory",
         ):
-            for future in as_completed(self._futures, loop=self._client.loop):
-                done: _Done | _Refusal = future.result()
-                if isinstance(done, _Refusal):
+            completed = as_completed(loop=self._client.loop)
+            self._submit(completed, function, numbered, prefix)
+            for future in completed:
+                done: Done | Refusal = future.result()
+                if isinstance(done, Refusal):
                     raise TaskError(f"{label}: {done.reason}")
                 self._cpu_seconds += done.cpu_seconds
-                yield keys[future.key], done.result
+                self._futures.remove(future)
+                self._submit(completed, function, numbered, prefix)
+                yield int(future.key.removeprefix(f"{prefix}-")), done.result
                 future.release()  # otherwise the workers keep its item too
+
+    def _submit(
+        self, completed: Any, function: Callable[[Item], Result], numbered: Iterator[tuple[int, Item]], prefix: str
+    ) -> None:
+        """Submit the next items once half of those that were submitted are done.
+
+        The scheduler then holds few items however many there are.
+        """
+        from distributed.protocol.pickle import dumps
+
+        if len(self._futures) > self._refill:
+            return
+        at_once = _AHEAD * max(sum(self._client.nthreads().values()), 1)
+        self._refill = at_once // 2
+        shared = code_version(), credentials.known()
+        keys, parts = [], []
+        for number, item in islice(numbered, at_once - len(self._futures)):
+            keys.append(f"{prefix}-{number}")
+            parts.append(dumps(Call(run_part, dumps((function, item)), *shared)))
+        if parts:
+            futures = self._client.map(pickle.loads, parts, key=keys, pure=False, retries=_RETRIES)
+            self._futures += futures
+            completed.update(futures)
 
     def offers(self, resource: str) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
@@ -239,7 +241,7 @@ class _Dask(Cluster):
                 on_line(event[1])
 
         self._client.subscribe_topic(topic, receive)
-        call = dumps(_Call(_run_on_worker, list(arguments), dict(files), topic))
+        call = dumps(Call(run_on_worker, list(arguments), dict(files), topic))
         future = self._client.submit(pickle.loads, call, key=topic, pure=False, resources={resource: 1})
         self._futures = [future]
         try:
@@ -329,46 +331,6 @@ def connect(address: str | None = None, workers: int | None = None, report: Path
             if interrupt.has_come():  # this process ends at once, and its workers with it
                 stack.pop_all()
             raise
-
-
-def _run_on_worker(arguments: list[str], files: dict[str, str], topic: str) -> CommandResult:
-    """Run a command on the worker that calls this; stop it if its task is cancelled or the client disconnects."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    key = worker.get_current_task()
-    with TemporaryDirectory(prefix="speck-") as folder:
-
-        def without_folder(line: str) -> str:
-            return line.replace(f"{folder}/", "")  # the client does not have this folder
-
-        for name, text in files.items():
-            path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
-            arguments = [argument.replace(f"{{{name}}}", str(path)) for argument in arguments]
-        python = [sys.executable, "-P"]  # a train.py in the current folder must not hide the package
-        command = Command([*python, *arguments], lambda line: worker.log_event(topic, without_folder(line)))
-        ended = threading.Event()
-
-        def stop_when_cancelled() -> None:
-            while not ended.wait(_POLL_SECONDS):
-                task = worker.state.tasks.get(key)
-                if task is None or task.state not in (
-                    "executing",
-                    "long-running",
-                ):  # cancelled, or the client has disconnected
-                    command.stop()
-                    return
-
-        watcher = threading.Thread(target=stop_when_cancelled, daemon=True)
-        watcher.start()
-        try:
-            result = command.run()
-            return replace(result, tail=tuple(without_folder(line) for line in result.tail))
-        finally:
-            ended.set()
-            watcher.join()
-            worker.log_event(topic, None)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from itertools import count
 
+import pyarrow as pa
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc
 _MAX_FROM_HEAP = 32 * 2**20  # bytes of one allocation; the highest value that glibc allows
 _MAX_FREE = 256 * 2**20  # bytes
@@ -32,14 +34,27 @@ def tune() -> None:
         library.mallopt(_TRIM_THRESHOLD, _MAX_FREE)
 
 
+def release() -> None:
+    """Collect garbage and return all free memory to the system, that of Arrow too."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    _trim(0)
+
+
 def trim() -> None:
     """Collect garbage; every eighth call, return free memory inside the heap to the system.
 
     Returning it at every call costs 5 % of the CPU time of lossless tiling; without it the memory of a worker grows.
     """
     gc.collect()
-    if next(_calls) % _TRIM_INTERVAL or sys.platform != "linux":
+    if next(_calls) % _TRIM_INTERVAL == 0:
+        _trim(_MAX_FREE)
+
+
+def _trim(kept: int) -> None:
+    """Return the free memory inside the heap of glibc to the system, except for some bytes."""
+    if sys.platform != "linux":
         return
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
-        library.malloc_trim(_MAX_FREE)
+        library.malloc_trim(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
@@ -20,7 +20,7 @@ from etl.jobs import audit_cache, plan, split_check
 from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
 from etl.jobs.audit_pictures import draw_pictures
 from etl.jobs.changed_images import noted
-from etl.jobs.parts import boxes_of, image_count
+from etl.jobs.parts import BoxIndex, boxes_of, image_count
 from etl.jobs.remap import apply_ontology, count_untrained, preview_ontology
 from etl.lifecycle import champion
 from etl.lifecycle.retrain import snapshot_of
@@ -40,7 +40,7 @@ from etl.storage import mended, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, DatasetPaths, table_file
 from etl.storage.work import Answer, WorkDir
 
-_IMAGES_PER_PART = 2_000
+_IMAGES_PER_PART, _BOXES_PER_PART = 2_000, 20_000  # about: a part has at least one image
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def run(uri: str, cluster: Cluster) -> Answer:
 
 def _summarize(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
     """Return the counts of all labels, and those of the pixels of a sample of the images."""
-    counted = cluster.fold(count_labels, _label_parts(work, labels), merge, label="audit", images=image_count)
+    parts, total = _label_parts(work, labels), labels.images.num_rows
+    counted = cluster.fold(count_labels, parts, merge, label="audit", images=image_count, total=total)
     return merge(counted or Summary(), _summarize_pixels(work, cluster, labels))
 
 
@@ -103,25 +104,28 @@ def _summarize_pixels(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summa
     return reduce(merge, summaries.values(), Summary())
 
 
-def _label_parts(work: WorkDir, labels: _Labels) -> list[LabelPart]:
-    """Return the images in parts of bounded size, with their boxes."""
+def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
+    """Yield the images in parts of bounded size, with their boxes."""
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
-    rejected = frozenset(work.dropped_ids("ingest").to_pylist())
+    rejected = work.dropped_ids("ingest")
     images, held = labels.images, _held_images(work)
-    pieces = (images.slice(start, _IMAGES_PER_PART) for start in range(0, images.num_rows, _IMAGES_PER_PART))
-    return [
-        LabelPart(
+    written, trained = BoxIndex(images, labels.annotations), BoxIndex(images, labels.trained)
+    boxes_per_image = max(labels.annotations.num_rows / max(images.num_rows, 1), _BOXES_PER_PART / _IMAGES_PER_PART)
+    at_once = max(int(_BOXES_PER_PART / boxes_per_image), 1)
+    for start in range(0, images.num_rows, at_once):
+        piece = images.slice(start, at_once)
+        boxes = written.boxes_of(piece)
+        dropped = boxes["annotation_id"].filter(pc.is_in(boxes["annotation_id"], rejected))
+        yield LabelPart(
             piece,
-            boxes_of(piece, labels.annotations),
+            boxes,
             tile_size,
             image_size,
-            rejected,
-            boxes_of(piece, labels.trained),
+            frozenset(dropped.to_pylist()),
+            trained.boxes_of(piece),
             None if held is None else held.intersection(piece["image_id"].to_pylist()),
         )
-        for piece in pieces
-    ]
 
 
 def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Labels) -> Audit:

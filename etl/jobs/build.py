@@ -9,12 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 
 from etl.config import Config
+from etl.execution import malloc
 from etl.execution.cluster import Cluster, serial
-from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
+from etl.jobs import audit, ingest, publish, remap, split
 from etl.jobs.plan import PLAN_UPDATE, pin_plan
 from etl.jobs.plan_preview import preview_build
 from etl.plan import Plan
 from etl.snapshots.answer import BuildAnswer
+from etl.stages import DISTRIBUTED, STAGES
 from etl.stages.audit.model import AuditAnswer
 from etl.stages.planning.preview import PlanPreview
 from etl.storage import lease, store
@@ -35,11 +37,10 @@ def build(
             return build(config, here, plan=plan, full=full)
     with lease.hold(config.home):
         work = ingest.run(config, cluster, plan=plan, full=full)["work"]
-        split.run(work)
-        audit.run(work, cluster)
-        remap.run(work)
-        tile.run(work, cluster)
-        anchors.run(work)
+        for stage in STAGES[1:-1]:
+            malloc.release()
+            run_stage(stage, work, cluster if stage in DISTRIBUTED else None)
+        malloc.release()
         return publish.run(work)
 
 

@@ -21,6 +21,7 @@ from etl.errors import StoreError
 from etl.execution.cluster import Cluster
 from etl.ids import digest
 from etl.imaging.wide import PixelSettings
+from etl.jobs.parts import BoxIndex
 from etl.plan import Plan
 from etl.snapshots.intact import file_damage, newest_intact
 from etl.snapshots.snapshot import Snapshot
@@ -35,6 +36,7 @@ _IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation",
 _BOX = ("annotation_id", "category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
 _AUGMENTED = ("train", schema.DIVIDED)  # splits of images with augmented samples
 _SAMPLE_STAGES = pa.array(["tile", "augment"])  # whose ledger rows have a sample_id
+_IMAGES_AT_ONCE = 500  # whose boxes are Python objects
 _SPAN_BYTES = 64_000_000  # most that is read at once
 
 
@@ -78,17 +80,19 @@ def sample_keys(
     of_split = {split: digest(shared, of_train if split == "train" else None) for split in schema.SPLITS}
     if isinstance(config.source.split, SplitRatios):
         of_split[schema.DIVIDED] = digest(shared, of_train, config.source.split.model_dump(mode="json"))
-    boxes = _boxes_by_image(annotations)
-    rows = [row for row in images.select(list(_IMAGE)).to_pylist() if row["split"] in of_split]
+    rows = images.filter(pc.is_in(images["split"], pa.array(list(of_split)))).select(list(_IMAGE))
     settings_of_pixels = pixel_settings(config, plan.pixel_range)
-    own = {
-        row["image_id"]: digest(
-            _pixels_of(row, settings_of_pixels), boxes.get(row["image_id"], []), of_split[row["split"]]
-        )
-        for row in rows
-    }
+    index = BoxIndex(rows, annotations.select(["image_id", *_BOX]))
+    own: dict[str, str] = {}
+    for start in range(0, rows.num_rows, _IMAGES_AT_ONCE):
+        some = rows.slice(start, _IMAGES_AT_ONCE)
+        boxes = _boxes_by_image(index.boxes_of(some))
+        for row in some.to_pylist():
+            pixels, name = _pixels_of(row, settings_of_pixels), row["image_id"]
+            own[name] = digest(pixels, boxes.get(name, []), of_split[row["split"]])
     keys = dict(own)
-    augmented = [row["image_id"] for row in rows if row["split"] in _AUGMENTED] if config.augment.copies else []
+    is_augmented = pc.is_in(rows["split"], pa.array(_AUGMENTED))
+    augmented = rows.filter(is_augmented)["image_id"].to_pylist() if config.augment.copies else []
     settings = [part.model_dump(mode="json") for part in (plan.rate, config.augment)]
     for image in augmented:
         for number, names in enumerate(donors.get(image, [()] * SETS)):

@@ -36,10 +36,10 @@ def run(uri: str) -> Answer:
             boxes=trained,
             metric=work.config.gate.metric,
         )
+        unused = boxes.filter(pc.is_in(boxes["image_id"], pa.array(result.left_out, pa.string())))
         rows = [
             ledger_row(box, "split", "dropped", result.left_out[image])
-            for box, image in zip(boxes["annotation_id"].to_pylist(), boxes["image_id"].to_pylist(), strict=True)
-            if image in result.left_out
+            for box, image in zip(unused["annotation_id"].to_pylist(), unused["image_id"].to_pylist(), strict=True)
         ]
         rows += [
             ledger_row(box, "split", "dropped", "guard_band") for box in _guard_band_boxes(work, result.images, boxes)

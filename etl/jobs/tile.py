@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from etl.ids import digest
 from etl.imaging import lossless
 from etl.jobs import sample_cache
 from etl.jobs.changed_images import noted
-from etl.jobs.parts import boxes_of, image_count
+from etl.jobs.parts import BoxIndex, image_count
 from etl.jobs.plan import resolve_plan
 from etl.jobs.tile_worker import TilePart, tile_part
 from etl.jobs.versions import VERSIONS
@@ -41,24 +42,23 @@ def run(uri: str, cluster: Cluster) -> Answer:
         changed = _changed_units(keys, sample_cache.plan_reuse(work, keys, cluster))
         changed_images = images.filter(pc.is_in(images["image_id"], pa.array(changed, pa.string())))
         needed = {name: _needed_sets(sets, changed.get(name, [])) for name, sets in donors_of.items()}
-        parts = [
-            TilePart(
-                work.config,
-                plan,
-                work.path("tile", digest([changed[name] for name in part["image_id"].to_pylist()])[:16]),
-                part,
-                boxes_of(part, annotations),
-                donor_reader.select_donors(needed, part, images, annotations),
-                frozenset(unit for name in part["image_id"].to_pylist() for unit in changed[name]),
-            )
-            for part in _image_parts(changed_images)
-        ]
+        boxes = BoxIndex(images, annotations)
+        uris: list[str] = []
+
+        def parts() -> Iterator[TilePart]:
+            for part in _image_parts(changed_images):
+                units = [changed[name] for name in part["image_id"].to_pylist()]
+                uris.append(work.path("tile", digest(units)[:16]))
+                lent = donor_reader.select_donors(needed, part, images, annotations)
+                own = boxes.boxes_of(part)
+                yield TilePart(work.config, plan, uris[-1], part, own, lent, frozenset(chain(*units)))
+
         with noted(work):
-            made = cluster.map(tile_part, parts, label="tile", images=image_count)
+            made = cluster.map(tile_part, parts(), label="tile", images=image_count, total=changed_images.num_rows)
         store.sync(work.uri)
-        store.write_json(work.path("tile", "parts.json"), [part.uri for part in parts])
+        store.write_json(work.path("tile", "parts.json"), uris)
         return {
-            "parts": len(parts),
+            "parts": len(uris),
             "parts_reused": made.count(False),
             "images_unchanged": images.num_rows - changed_images.num_rows,
             "cpu_seconds": cluster.take_cpu_seconds(),

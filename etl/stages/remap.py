@@ -19,6 +19,7 @@ from etl.schema import LEDGER
 from etl.stages.ledger import LedgerRow, ledger_row
 
 VERSION = 1
+_BOXES_AT_ONCE = 50_000  # that are Python objects
 _FATES = {"min_side": "under_min_side", "crowd": "ignored", "ignored_region": "ignored"}  # by rule
 
 
@@ -101,6 +102,13 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
     which training masks out and evaluation does not count.
     """
     actions = resolve_actions(categories, ontology)
+    starts = range(0, max(annotations.num_rows, 1), _BOXES_AT_ONCE)
+    pieces = [_remap_some(annotations.slice(start, _BOXES_AT_ONCE), actions, ontology) for start in starts]
+    kept, ledgers = zip(*pieces, strict=True)
+    return pa.concat_tables(kept), pa.concat_tables(ledgers)
+
+
+def _remap_some(annotations: pa.Table, actions: Mapping[str, Action], ontology: Ontology) -> tuple[pa.Table, pa.Table]:
     ids, names = annotations["annotation_id"].to_pylist(), annotations["category"].to_pylist()
     rows: list[LedgerRow] = []
     keep, flags, renamed = [], [], []

@@ -55,6 +55,28 @@ def test_a_fold_adds_the_results_of_all_items(either: Cluster) -> None:
     assert either.fold(abs, [], int.__add__, label="nothing") is None
 
 
+@pytest.mark.parametrize("count", [1, 8, 9, 100])
+def test_items_are_made_when_their_turn_is_near(either: Cluster, count: int) -> None:
+    made, most = 0, 0
+
+    def items() -> Iterator[int]:
+        nonlocal made
+        for number in range(count):
+            made += 1
+            yield number
+
+    def add(total: int, result: int) -> int:
+        nonlocal done, most
+        done += 1
+        most = max(most, made - done)
+        return total + result
+
+    done = 1
+    assert either.fold(abs, items(), add, label="lazy", total=count) == sum(range(count))
+    assert made == count
+    assert most <= 2 * cluster._AHEAD
+
+
 def test_no_items_give_no_results(either: Cluster) -> None:
     assert either.map(slow_first(), [], label="nothing") == []
 

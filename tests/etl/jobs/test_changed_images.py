@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -88,9 +89,10 @@ def dataset(tmp_path):
 )
 def test_an_image_that_changes_is_named_and_the_next_build_is_right(dataset, dask, monkeypatch, change, stage):
     config, image = load(dataset / "d.yaml"), dataset / "data" / NAME
-    run = getattr(build, stage).run
+    module = import_module(f"etl.jobs.{stage}")
+    run = module.run
     with monkeypatch.context() as patch:
-        patch.setattr(getattr(build, stage), "run", lambda *call: (change(image), run(*call))[1])
+        patch.setattr(module, "run", lambda *call: (change(image), run(*call))[1])
         with pytest.raises(SourceError, match=rf"^{NAME}: .* while the build was running; start it again$") as error:
             build.build(config, dask)
     assert len(str(error.value).splitlines()) == 1

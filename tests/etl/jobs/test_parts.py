@@ -1,0 +1,21 @@
+"""The boxes of a part are those that a search of the whole table finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from etl.jobs.parts import BoxIndex, boxes_of
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_an_index_gives_the_boxes_of_a_part_in_the_order_of_the_table(count: int) -> None:
+    rng = np.random.default_rng(count)
+    images = pa.table({"image_id": [f"image {number}" for number in rng.permutation(40)]})
+    owners = [f"image {number}" for number in rng.integers(50, size=count)]  # some of no image
+    annotations = pa.table({"image_id": pa.array(owners, pa.string()), "number": np.arange(count)})
+    index = BoxIndex(images, annotations)
+    for start in range(0, 40, 7):
+        part = images.slice(start, 7)
+        assert index.boxes_of(part).equals(boxes_of(part, annotations))
