@@ -333,8 +333,8 @@ _DETECTOR = (
     ),
     FindingCode(
         "contested_boxes", ("info",),
-        "Neighbouring boxes take part of a box's candidate cells.",
-        "A P2 level or a larger input size separates boxes that do not overlap; the finding says how many.",
+        "Neighbouring boxes take part of the positive cells that the assigner would give a box alone.",
+        "A P2 level or a larger input size gives crowded boxes more cells: the finding has the share with it.",
     ),
     FindingCode(
         "nms_ceiling", ("warning", "info"),

@@ -108,6 +108,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
     """Yield the images in parts of bounded size, with their boxes."""
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
+    strides = network.strides(work.config) if network.assigner(work.config) == "tal" else ()
     rejected = work.dropped_ids("ingest")
     images, held = labels.images, _held_images(work)
     written, trained = BoxIndex(images, labels.annotations), BoxIndex(images, labels.trained)
@@ -125,6 +126,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
             frozenset(dropped.to_pylist()),
             trained.boxes_of(piece),
             None if held is None else held.intersection(piece["image_id"].to_pylist()),
+            strides,
         )
 
 

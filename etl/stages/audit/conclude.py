@@ -16,8 +16,6 @@ from etl.stages.audit.class_similarity import confusable_pairs
 from etl.stages.audit.context import CheckInput, Context
 from etl.stages.audit.counts import (
     ASPECTS,
-    FIXED,
-    LEAST,
     NMS,
     SIDES,
     SPACES,
@@ -29,7 +27,6 @@ from etl.stages.audit.coverage import (
     anchors_of,
     by_assigner,
     cheapest_change,
-    contested,
     coverage,
     grid,
 )
@@ -38,9 +35,9 @@ from etl.stages.audit.localisation import localisation
 from etl.stages.audit.model import Audit
 from etl.stages.audit.outliers import find_outliers
 from etl.stages.audit.source_counts import WRITTEN
-from etl.stages.audit.tally import LENGTHS, PER_OCTAVE, Key
+from etl.stages.audit.tally import FIXED, LENGTHS, PER_OCTAVE, Key
 
-VERSION = 12
+VERSION = 13
 COCO = model.CocoShares(small=0.41, medium=0.34, large=0.24)  # of COCO's boxes
 PERCENTILES = (5, 25, 50, 75, 95)
 MOST_PAIRS = 100  # of classes, listed
@@ -281,7 +278,6 @@ def _neighbours(counts: Mapping[Key, int]) -> model.Neighbours:
         for cap in CAPS
     }
     return model.Neighbours(
-        contested={least: contested(counts, least) for least in LEAST},
         nms_recall={at: share(total - counts.get(("suppressed", str(at)), 0), total) for at in NMS},
         cap_recall={cap: share(total - number, total) for cap, number in beyond.items()},
         nearest_px={q: _percentile(distances, q) for q in PERCENTILES},

@@ -1,105 +1,126 @@
-"""The part of each box's area, and so of its candidate cells, that its neighbours want too, and the part they get.
+"""The positive cells that `tal` would give each box alone, and those that it keeps beside its neighbours.
 
-A cell learns the box that it is predicted to overlap most. Between boxes of equal size it is as often the one as the
-other; in a box around many small ones the small ones keep their cells. A cell is therefore taken to go to each of the
-boxes that want it in inverse proportion to their areas.
+Each cell is taken to predict the box whose centre is nearest, of the boxes that it is a candidate of: it is that box's
+own. A box picks the TOPK cells that overlap it most, its own ones first, then those of neighbours. A cell that several
+boxes pick goes to the box that it predicts. A box with more than TOPK cells of its own leaves the others to neighbours;
+of the cells that both want these pick the same ones first, because scores rank cells that predict one box alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from etl.boxes import Boxes, area
-from etl.stages.audit.crowding import Floats, Indices, overlapping_pairs, shared_area
+from etl.assigner import TOPK, tiny_side
+from etl.boxes import Boxes, area, size
+from etl.stages.audit.candidates import Candidates, Sample
+from etl.stages.audit.crowding import Floats, Indices
 
-CONTESTED = 0.5  # share of its area that a contested box has in common with others
-_POINTS = 16  # of a box at which its neighbours are weighed
-_ROWS_OF_POINTS = [int(f"{point:04b}"[::-1], 2) for point in range(_POINTS)]  # no two in one row or column
-_PLACES = (np.stack([np.arange(_POINTS), _ROWS_OF_POINTS], axis=1) + 0.5) / _POINTS  # shares of width and height
-_ROWS = 1 << 20  # pairs compared at once
-_LOW, _HIGH = slice(0, 2), slice(2, 4)  # of a box: its corners
-_EXACT = 1e-6  # of a share that is rounded
+_EPSILON = 1e-9
 
 
 class Contest(NamedTuple):
-    """What neighbours want and get of boxes."""
+    """The positive cells of boxes."""
 
-    taken: Floats  # [N] share of the area that neighbours get
-    contested: NDArray[np.bool_]  # [N] whether neighbours want CONTESTED of the area or more
-
-
-def contest(boxes: Boxes, owner: Indices) -> Contest:
-    """Return what the boxes [N, 4] of one owner [N] want and get of each other."""
-    own, number = area(boxes), len(boxes)
-    wanted, largest, taken = np.zeros((3, number))
-    weights, alone = np.zeros((2, number, _POINTS))
-    for found in overlapping_pairs(boxes, owner):
-        for pairs in (found, found[:, ::-1]):
-            first, second = pairs.T
-            shared, weight = shared_area(boxes, pairs) / own[first], own[first] / own[second]
-            wanted += np.bincount(first, shared, minlength=number)
-            np.maximum.at(largest, first, shared)
-            taken += np.bincount(first, shared * weight / (1 + weight), minlength=number)
-            within = _points_within(boxes, pairs)
-            for point in range(_POINTS):
-                at_point = weight * within[:, point]
-                weights[:, point] += np.bincount(first, at_point, minlength=number)
-                alone[:, point] += np.bincount(first, at_point / (1 + weight), minlength=number)
-    least = CONTESTED - _EXACT
-    contested = largest >= least
-    unclear = ~contested & (wanted >= least)  # several neighbours may want the same part
-    if unclear.any():
-        found = np.concatenate([pairs[unclear[pairs].any(axis=1)] for pairs in overlapping_pairs(boxes, owner)])
-        both = np.concatenate([found, found[:, ::-1]])
-        rows, shares = _covered_share(boxes, both[unclear[both[:, 0]]])
-        contested[rows] = shares >= least
-    return Contest(_share_taken(taken, weights, alone), contested)
+    alone: Floats  # [N] without neighbours
+    kept: Floats  # [N] beside them
 
 
-def _points_within(boxes: Boxes, pairs: Indices) -> NDArray[np.bool_]:
-    """Return which of _POINTS evenly spread points of each pair's [P, 2] first box lie in the second, [P, _POINTS]."""
-    first, second = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
-    places = first[:, None, :2] + (first[:, None, 2:] - first[:, None, :2]) * _PLACES  # [P, _POINTS, 2]
-    return np.asarray(((places > second[:, None, :2]) & (places < second[:, None, 2:])).all(axis=2))
+def enlarge(boxes: Boxes, least: float) -> Boxes:
+    """Return the boxes with sides below the least enlarged to it about their centres."""
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(size(boxes), least) / 2
+    return np.hstack([middle - half, middle + half])
 
 
-def _share_taken(taken: Floats, weights: Floats, alone: Floats) -> Floats:
-    """Return the share [N] of each box's area that its neighbours get.
+def contest(boxes: Boxes, pairs: Indices, strides: Sequence[int]) -> Contest:
+    """Return what `tal` gives boxes [N, 4] in network pixels; those of pairs [P, 2] may have candidates in common."""
+    reach = enlarge(boxes, tiny_side(strides))
+    levels = [Candidates.of(reach, stride) for stride in strides]
+    number = np.sum([level.number.prod(axis=1) for level in levels], axis=0)
+    shared = np.sum([level.shared(pairs) for level in levels], axis=0)
+    both = np.concatenate([pairs, pairs[:, ::-1]])[np.tile(shared > 0, 2)]
+    wanted = np.bincount(both[:, 0], np.tile(shared[shared > 0], 2), minlength=len(boxes))
+    alone = np.minimum(number, TOPK).astype(np.float64)
+    own = np.maximum(number - wanted / 2, alone)  # where there are surely enough
+    unsure = np.flatnonzero(np.maximum(number - wanted, _surely_nearest(boxes, reach, both, strides)) < alone)
+    cells = _divide(boxes, unsure, both, levels, strides)
+    own[unsure] = np.bincount(cells.box, cells.weight * (cells.owner == unsure[cells.box]), minlength=len(unsure))
+    kept = alone.copy()
+    kept[unsure] = own[unsure] + _left_by_others(boxes, unsure, cells, own)
+    return Contest(alone, np.minimum(kept, alone))
 
-    `taken` [N] is what each would get if it were the only one, as shares of the own area, added up. At each point
-    `weights` [N, _POINTS] adds up what the neighbours weigh against the box, and `alone` what each would get there.
-    Without a point of several neighbours the result is exact.
-    """
-    mean = alone.mean(axis=1)
-    of_each = np.divide((weights / (1 + weights)).mean(axis=1), mean, out=np.ones(len(mean)), where=mean > 0)
-    return np.asarray(np.minimum(taken * of_each, 1.0))
+
+def _surely_nearest(boxes: Boxes, reach: Boxes, both: Indices, strides: Sequence[int]) -> Floats:
+    """Return how many candidates [N] each box has at least in the square to which no neighbour's centre is nearer."""
+    apart = np.full(len(boxes), np.inf)
+    np.minimum.at(apart, both[:, 0], _distance(*_middle(boxes)[both.T]))
+    side = np.minimum(size(reach).min(axis=1), np.sqrt(apart / 2))
+    return np.asarray(sum(np.maximum(np.ceil(side / stride) - 1, 0) ** 2 for stride in strides))
 
 
-def _covered_share(boxes: Boxes, pairs: Indices) -> tuple[Indices, Floats]:
-    """Return the first boxes of pairs [P, 2], each once, and the share of each that its second boxes cover together.
+class _Cells(NamedTuple):
+    """Candidates of some boxes, and whose own they are."""
 
-    Between each two neighbouring edges along x the covered lengths along y are added up, from the top down.
-    """
-    order = np.lexsort((boxes[pairs[:, 1], 1], pairs[:, 0]))
-    firsts, begins, numbers = np.unique(pairs[order, 0], return_index=True, return_counts=True)
-    shares = np.zeros(len(firsts))
-    for number in np.unique(numbers).tolist():
-        rows = np.flatnonzero(numbers == number)
-        at_once = max(1, _ROWS // number)
-        for part in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
-            own = boxes[firsts[part]]
-            others = boxes[pairs[order[begins[part, None] + np.arange(number)], 1]]  # [K, number, 4], by upper edge
-            low, high = (np.clip(others[..., corner], own[:, None, :2], own[:, None, 2:]) for corner in (_LOW, _HIGH))
-            edges = np.sort(np.concatenate([low[..., 0], high[..., 0]], axis=1), axis=1)
-            covered = np.zeros((len(part), 2 * number - 1))
-            end = np.full_like(covered, -np.inf)
-            for other in range(number):
-                across = (low[:, other, :1] <= edges[:, :-1]) & (high[:, other, :1] >= edges[:, 1:])
-                upper, lower = low[:, other, 1:], high[:, other, 1:]
-                covered += np.where(across, np.maximum(lower - np.maximum(upper, end), 0), 0)
-                end = np.where(across, np.maximum(end, lower), end)
-            shares[part] = (covered * np.diff(edges, axis=1)).sum(axis=1) / area(own)
-    return firsts, shares
+    box: Indices  # [C] place among these boxes
+    owner: Indices  # [C] place among all boxes
+    weight: Floats  # [C] candidates that each stands for
+
+
+def _divide(boxes: Boxes, rows: Indices, both: Indices, levels: Sequence[Candidates], strides: Sequence[int]) -> _Cells:
+    """Return the cells of the boxes in these rows; of equally near boxes the first owns a cell."""
+    middle, place = _middle(boxes), np.full(len(boxes), -1)
+    place[rows] = np.arange(len(rows))
+    pairs = both[place[both[:, 0]] >= 0]
+    box, partner = pairs[np.argsort(-pairs[:, 1], kind="stable")].T  # the first is written last
+    of_levels = []
+    for candidates, stride in zip(levels, strides, strict=True):
+        sample = Sample.of(candidates, rows)
+        of_box, centre = sample.centres(stride)
+        owner = rows[of_box]
+        nearest = _distance(centre, middle[owner])
+        for cell, other in sample.of_both(place[box], candidates, partner):
+            apart = _distance(centre[cell], middle[other])
+            nearer = (apart < nearest[cell]) | ((apart == nearest[cell]) & (other < owner[cell]))
+            cell, other, apart = cell[nearer], other[nearer], apart[nearer]
+            np.minimum.at(nearest, cell, apart)
+            at_last = apart == nearest[cell]
+            owner[cell[at_last]] = other[at_last]
+        of_levels.append(_Cells(of_box, owner, sample.weight[of_box]))
+    return _Cells(*map(np.concatenate, zip(*of_levels, strict=True)))
+
+
+def _left_by_others(boxes: Boxes, rows: Indices, cells: _Cells, own: Floats) -> Floats:
+    """Return how many cells [R] that are not their own the boxes in these rows get; `own` [N] is what each box owns."""
+    wanted = (cells.owner != rows[cells.box]) & (own[rows] < TOPK)[cells.box]
+    group, of_cell = np.unique(cells.box[wanted] * len(boxes) + cells.owner[wanted], return_inverse=True)
+    box, owner = np.divmod(group, max(len(boxes), 1))
+    common = np.bincount(of_cell, cells.weight[wanted], minlength=len(group))
+    overlap = _ciou(boxes[rows[box]], boxes[owner])
+    order = np.lexsort((-overlap, box))
+    box, owner, common, overlap = box[order], owner[order], common[order], overlap[order]
+    ranked = np.cumsum(common) - common
+    ranked -= ranked[np.searchsorted(box, box)]
+    picked = np.clip(TOPK - own[rows[box]] - ranked, 0, common) * (overlap > 0)
+    left = np.maximum(picked - TOPK * common / np.maximum(own[owner], _EPSILON), 0)
+    return np.bincount(box, left, minlength=len(rows)).astype(np.float64)
+
+
+def _ciou(a: Boxes, b: Boxes) -> Floats:
+    """Return the complete IoU [P] of boxes [P, 4] (Zheng et al. 1911.08287)."""
+    shared = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(axis=1)
+    overlap = shared / np.maximum(area(a) + area(b) - shared, _EPSILON)
+    hull = _distance(np.maximum(a[:, 2:], b[:, 2:]), np.minimum(a[:, :2], b[:, :2]))
+    shape = 4 / np.pi**2 * (np.arctan2(*size(a).T) - np.arctan2(*size(b).T)) ** 2
+    weight = shape / np.maximum(shape + 1 - overlap, _EPSILON)
+    return np.asarray(overlap - _distance(_middle(a), _middle(b)) / np.maximum(hull, _EPSILON) - weight * shape)
+
+
+def _middle(boxes: Boxes) -> Floats:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def _distance(a: Floats, b: Floats) -> Floats:
+    """Return the squared distance [P] of points [P, 2]."""
+    return np.asarray(((a - b) ** 2).sum(axis=1))

@@ -18,7 +18,6 @@ from etl.imaging.formats import suffix_fits
 from etl.schema import LEFT_OUT
 from etl.stages.audit.box_shapes import count_shapes
 from etl.stages.audit.class_similarity import Descriptor, lowest_ranks
-from etl.stages.audit.contest import contest
 from etl.stages.audit.crowding import (
     DUPLICATE_IOU,
     boxes_in_cell,
@@ -30,9 +29,11 @@ from etl.stages.audit.crowding import (
 )
 from etl.stages.audit.drift import count_drift
 from etl.stages.audit.localisation import SHIFTS, shifted_iou
+from etl.stages.audit.positives import count_positives
 from etl.stages.audit.source_counts import count_source
 from etl.stages.audit.tally import (
     EDGE,
+    FIXED,
     LENGTHS,
     BoxColumns,
     Ints,
@@ -50,12 +51,8 @@ SPACES = ("source", "network", "full_image")  # as drawn; a scale-1 tile at netw
 
 SIDES = np.exp2(np.arange(0, 29) / 2)  # px, half octaves from 1 px
 ASPECTS = np.exp2(np.arange(-8, 9) / 2)  # w / h
-FIXED = 1 << 20  # fixed point of shares
 GRID_PER_OCTAVE = 8
 GRID = np.exp2(np.arange(0, 12 * GRID_PER_OCTAVE + 1) / GRID_PER_OCTAVE)  # px: sides of boxes by sides, 9 % wide
-LEAST = (0, 4, 8, 16)  # px: sides that assigners enlarge smaller ones to
-AREAS_PER_OCTAVE = 8
-AREAS = np.exp2((np.arange(0, 24 * AREAS_PER_OCTAVE + 1) - 0.5) / AREAS_PER_OCTAVE)  # px²: 4², 8², … are middles
 NMS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds
 DARK, NEARLY_BLACK = 40, 16  # mean luma of an image
 EXTREMES = 5  # boxes kept at each end
@@ -106,6 +103,7 @@ class LabelPart:
     dropped: frozenset[str] = frozenset()  # annotation_ids that were rejected on reading
     trained: pa.Table | None = None  # what split and ontology leave, with the names of the trained classes
     held: frozenset[str] | None = None  # image_ids that the snapshot compared with holds; None without a snapshot
+    strides: tuple[int, ...] = (8, 16, 32)  # of the model's levels; empty if boxes do not contend for their cells
 
 
 def count_labels(part: LabelPart) -> Summary:
@@ -128,7 +126,7 @@ class PartCounter(Tally):
 
     def __init__(self, part: LabelPart) -> None:
         super().__init__()
-        self.images, self.dropped = part.images, part.dropped
+        self.images, self.dropped, self.strides = part.images, part.dropped, part.strides
         self.extremes: dict[str, tuple[tuple[float, str], ...]] = {}
         self.paths: list[str] = part.images["path"].to_pylist()
         self.splits = split_names(part.images)
@@ -255,16 +253,10 @@ class PartCounter(Tally):
             self._count_cells(space, self.xyxy[chosen], owner, self.scales[space][chosen])
         network_xyxy = self.xyxy[chosen] * self.scales["network"][chosen, None]
         bucket = bx.bucket(bx.side_length(network_xyxy) * (1 + EDGE))
-        by_size = range(len(BUCKETS)), bucket
-        for least in LEAST:
-            enlarged = _enlarge(network_xyxy, least)
-            taken, contested = contest(enlarged, owner)
-            self.add(("contested", least), by_size, amounts=np.rint(taken * FIXED).astype(np.int64))
-            self.add(("contested_boxes", least), by_size, amounts=contested.astype(np.int64))
-            areas = bins(np.log2(np.maximum(bx.area(enlarged) * (1 - taken), AREAS[0])), AREAS)
-            self.add(("own_area", least), by_size, (range(len(AREAS) + 1), areas))
-            if least == max(LEAST):
-                self._name("contested_boxes", chosen[contested])
+        if self.strides:
+            positives, contested = count_positives(network_xyxy, owner, bucket, self.strides)
+            self.counts.update(positives.counts)
+            self._name("contested_boxes", chosen[contested])
         distances = nearest_distances((network_xyxy[:, :2] + network_xyxy[:, 2:]) / 2, owner)
         self.add(
             ("nearest",), (range(len(LENGTHS) + 1), bins(np.log2(distances[np.isfinite(distances)] + 1e-9), LENGTHS))
@@ -320,12 +312,6 @@ _IMAGE_FAULTS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("flat_images", "contrast", lambda deviation: deviation < 15),
     ("blurred_images", "sharpness", lambda variance: variance < 10),
 )
-
-
-def _enlarge(boxes: Boxes, least: float) -> Boxes:
-    """Return the boxes with sides below the least enlarged to it about their centres."""
-    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, np.maximum(bx.size(boxes), least) / 2
-    return np.hstack([middle - half, middle + half])
 
 
 def _farthest(rows: Iterable[tuple[float, str]]) -> tuple[tuple[float, str], ...]:

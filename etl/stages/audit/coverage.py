@@ -13,11 +13,11 @@ from etl import assigner
 from etl.boxes import BUCKETS, bucket
 from etl.by_size import BySize
 from etl.stages.anchors import fit
-from etl.stages.audit.counts import FIXED, GRID, GRID_PER_OCTAVE
+from etl.stages.audit.choices import P2_COST
+from etl.stages.audit.counts import GRID, GRID_PER_OCTAVE
 from etl.stages.audit.model import (
     AnchorRecall,
     Change,
-    Contested,
     CoverageByLevels,
     CoverageMeans,
     GroupedCoverage,
@@ -27,7 +27,6 @@ from etl.stages.audit.tally import Key
 _P3_P5, _P2_P5 = (8, 16, 32), (4, 8, 16, 32)  # strides
 ENOUGH = 0.99  # share of boxes with a candidate
 _LARGER = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # times the input size
-_P2_COST = 1.56  # times the computing
 
 Floats = NDArray[np.float64]
 Anchors = Sequence[Sequence[Sequence[float]]]  # [level][k](w, h)
@@ -102,22 +101,6 @@ def _means(by_cell: assigner.Coverage, counts: NDArray[np.int64], rows: NDArray[
     return CoverageMeans(covered=round(covered, 6), candidates=round(candidates, 4))
 
 
-def contested(counts: Mapping[Key, int], least: int) -> Contested:
-    """Return the mean share of a box's candidates that neighbours take, by size, and the boxes that are contested."""
-    sizes = [0] * len(BUCKETS)
-    for key, number in counts.items():
-        if key[:2] == ("size", "network"):
-            sizes[int(key[4])] += number
-    shares = [counts.get(("contested", least, index), 0) for index in range(len(BUCKETS))]
-    boxes = sum(counts.get(("contested_boxes", least, index), 0) for index in range(len(BUCKETS)))
-    by_size = dict(zip(BUCKETS, map(_mean_share, shares, sizes), strict=True))
-    return Contested(all=_mean_share(sum(shares), sum(sizes)), boxes=boxes, **by_size)
-
-
-def _mean_share(fixed: int, boxes: int) -> float | None:
-    return round(fixed / (FIXED * boxes), 6) if boxes else None
-
-
 def anchor_recall(boxes: Grid, before: Anchors, image_size: int, strides: Sequence[int]) -> AnchorRecall | None:
     """Return the best possible recall with earlier anchors and with the same number of new ones.
 
@@ -152,9 +135,9 @@ def cheapest_change(boxes: Grid, name: str, strides: Sequence[int], anchors: Anc
     changes = [change(f"{factor:g} times the input size", factor**2, factor, strides) for factor in _LARGER]
     if not anchors and 4 not in strides:
         finer = (4, *strides)
-        changes.append(change("a P2 level", _P2_COST, 1.0, finer))
+        changes.append(change("a P2 level", P2_COST, 1.0, finer))
         changes += [
-            change(f"a P2 level and {factor:g} times the input size", _P2_COST * factor**2, factor, finer)
+            change(f"a P2 level and {factor:g} times the input size", P2_COST * factor**2, factor, finer)
             for factor in _LARGER
         ]
     return min((row for row in changes if row.covered >= ENOUGH), key=lambda row: row.cost, default=None)

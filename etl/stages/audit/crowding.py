@@ -33,10 +33,10 @@ def overlapping_pairs(boxes: Boxes, owner: Indices) -> Iterator[Indices]:
         last[start:end] = start + np.searchsorted(swept[start:end, 0], swept[start:end, 2], side="left")
     first = np.arange(len(owners))
     partners = np.maximum(last - first - 1, 0)
-    for part in _parts(partners):
-        left = np.repeat(first[part], partners[part])
-        step = np.arange(len(left)) - np.repeat(np.cumsum(partners[part]) - partners[part], partners[part])
-        right = left + 1 + step
+    for run in runs(partners):
+        row, nth = ragged(partners[run])
+        left = first[run][row]
+        right = left + 1 + nth
         meet = (swept[left, 1] < swept[right, 3]) & (swept[right, 1] < swept[left, 3])
         yield np.sort(order[np.stack([left[meet], right[meet]], axis=1)], axis=1)
 
@@ -99,13 +99,19 @@ def _nearest_in_tree(centres: Floats, owner: Indices) -> Floats:
     return np.where(distances < _FAR / 2, distances, np.inf)
 
 
-def _parts(partners: Indices) -> Iterator[slice]:
-    """Yield runs of rows that together stand for about _ROWS pairs, one row at least."""
+def runs(numbers: Indices) -> Iterator[slice]:
+    """Yield runs of rows that together stand for about _ROWS things, one row at least; `numbers` [N] has each row's."""
     begin = 0
-    while begin < len(partners):
-        end = begin + max(1, int(np.searchsorted(np.cumsum(partners[begin:]), _ROWS, side="right")))
+    while begin < len(numbers):
+        end = begin + max(1, int(np.searchsorted(np.cumsum(numbers[begin:]), _ROWS, side="right")))
         yield slice(begin, end)
         begin = end
+
+
+def ragged(numbers: Indices) -> tuple[Indices, Indices]:
+    """Return the row, and the place within it, of each thing in rows of such lengths [N]."""
+    row = np.repeat(np.arange(len(numbers)), numbers)
+    return row, np.arange(len(row)) - (np.cumsum(numbers) - numbers)[row]
 
 
 def shared_cells(centres: NDArray[np.float64], owner: Indices, stride: float) -> tuple[int, int]:

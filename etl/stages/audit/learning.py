@@ -1,15 +1,14 @@
 """What boxes get to learn from under other levels and input sizes, and which change is worth its cost.
 
-A box learns from its positive cells: those that the assigner ranks highest and that no neighbour takes. Three figures
-say how well: the mean number of positives; the share of boxes that get one at all; and the IoU that the best of them is
-expected to reach. `docs/audit.md` has the measurements behind the constants and the threshold.
+A box learns from its positive cells: those that the assigner ranks highest and that no neighbour takes (`contest`).
+Three figures say how well: the mean number of positives; the share of boxes that get one at all; and the IoU that the
+best of them is expected to reach. `docs/audit.md` has the measurements behind the constants and the threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +19,13 @@ from etl.boxes import BUCKETS, SIZE_RANGES
 from etl.by_size import BySize
 from etl.numbers import decimal, percent
 from etl.stages.audit import sample_size
-from etl.stages.audit.counts import AREAS, AREAS_PER_OCTAVE, GRID, GRID_PER_OCTAVE, LEAST
+from etl.stages.audit.choices import Choice, choices
+from etl.stages.audit.counts import GRID, GRID_PER_OCTAVE
 from etl.stages.audit.coverage import Anchors
 from etl.stages.audit.localisation import shifted_iou
 from etl.stages.audit.model import AdvisedChange, AssignerCoverage, Configuration, Positives
-from etl.stages.audit.tally import Key
+from etl.stages.audit.tally import FIXED, Key
 
-P2_COST = 1.56  # times the computing of P3 to P5: YOLO26n with 9.5 and 6.1 GFLOPs
-LARGER = 2.0  # times the input size
 GAIN = 0.1  # of the expected IoU, for each doubling of the computing
 ERROR_PX, ERROR_STRIDES = 0.75, 0.07  # of an edge that a trained detector draws: pixels at the present input, strides
 
@@ -51,7 +49,9 @@ class _Sums(NamedTuple):
     positives: float
     taught: float
     iou: float
-    contested: int
+    contested: float  # boxes that lose half of their positives or more
+    alone: float  # positives at the places that the boxes have
+    kept: float
 
 
 class _Shapes(NamedTuple):
@@ -75,22 +75,16 @@ class _Shapes(NamedTuple):
 
 
 def configurations(counts: Mapping[Key, int], detector: Detector) -> tuple[Configuration, ...]:
-    """Return what the boxes get as configured, with a P2 level, at twice the input size, and with both.
-
-    Anchors fit the levels they were made for: with them, no P2 level is tried.
-    """
-    tried = [(detector, 1.0)]
-    if 4 not in detector.strides and not detector.anchors:
-        tried.append((replace(detector, strides=(4, *detector.strides)), P2_COST))
+    """Return what the boxes get under each choice of levels and input size, as configured first."""
     rows = []
-    for factor, (choice, cost) in product((1.0, LARGER), tried):
-        sums = _sum_by_size(counts, choice, factor)
+    for choice in choices(detector.strides, anchors=bool(detector.anchors)):
+        sums = _sum_by_size(counts, detector, choice)
         rows.append(
             Configuration(
-                name=_name(choice is not detector, factor),
-                strides=tuple(choice.strides),
-                input_factor=factor,
-                cost=round(cost * factor**2, 2),
+                name=choice.name,
+                strides=choice.strides,
+                input_factor=choice.factor,
+                cost=choice.cost,
                 all=_means(sums),
                 by_size=BySize[Positives].of(_means([row]) for row in sums),
             )
@@ -158,48 +152,36 @@ def _gain(before: Positives, after: Positives) -> float:
     return after.taught * after.iou - before.taught * before.iou
 
 
-def _name(p2: bool, factor: float) -> str:
-    parts = [*(["a P2 level"] if p2 else []), *([f"{factor:g} times the input size"] if factor != 1 else [])]
-    return " and ".join(parts) or "as configured"
-
-
-def _sum_by_size(counts: Mapping[Key, int], detector: Detector, factor: float) -> list[_Sums]:
-    """Return the sums of each size at an input of `factor` times the present size."""
-    shapes = _Shapes.of(counts)
-    errors = [ERROR_PX + ERROR_STRIDES * stride / factor for stride in detector.strides]
+def _sum_by_size(counts: Mapping[Key, int], detector: Detector, choice: Choice) -> list[_Sums]:
+    """Return the sums of each size under a choice."""
+    shapes, wh = _Shapes.of(counts), _Shapes.of(counts).wh * choice.factor
+    errors = [ERROR_PX + ERROR_STRIDES * stride / choice.factor for stride in choice.strides]
     kept = np.stack([shifted_iou(shapes.wh, error) for error in errors], axis=1)  # [N, L]
+    boxes = shapes.sums(np.ones(len(shapes.wh)))
     if detector.assigner == "tal":
-        iou = assigner.best_iou(shapes.wh * factor, detector.strides, detector.reach, kept)
-        positives, taught = _by_own_area(counts, detector.strides, factor)
-    else:
-        coverage, iou = _by_level(shapes.wh * factor, detector, factor, kept)
-        positives, taught = shapes.sums(coverage.candidates), shapes.sums(coverage.covered)
-    least = _enlarged_to(detector.strides, factor)
-    contested = [counts.get(("contested_boxes", least, index), 0) for index in range(len(BUCKETS))]
-    boxes = map(round, shapes.sums(np.ones(len(shapes.wh))))
-    return [_Sums(*row) for row in zip(boxes, positives, taught, shapes.sums(iou), contested, strict=True)]
+        iou = shapes.sums(assigner.best_iou(wh, choice.strides, detector.reach, kept))
+        columns = [_counted(counts, name, choice) for name in ("expected", "taught", "contested", "alone", "kept")]
+        rows = zip(boxes, iou, *columns, strict=True)
+        return [
+            _Sums(round(number), expected * kept / max(alone, 1.0), taught, of_iou, contested, alone, kept)
+            for number, of_iou, expected, taught, contested, alone, kept in rows
+        ]
+    coverage, of_level = _by_level(wh, detector, choice, kept)
+    values = map(shapes.sums, (coverage.candidates, coverage.covered, of_level))
+    return [
+        _Sums(round(number), positives, taught, iou_of_best, contested=0.0, alone=0.0, kept=0.0)
+        for number, positives, taught, iou_of_best in zip(boxes, *values, strict=True)
+    ]
 
 
-def _by_own_area(counts: Mapping[Key, int], strides: Sequence[int], factor: float) -> tuple[list[float], list[float]]:
-    """Return the sum of the positives and the number of boxes with one, by size, from the areas of own candidates."""
-    least, bins = _enlarged_to(strides, factor), range(len(AREAS) + 1)
-    areas = AREAS[0] * np.exp2((np.array(bins) - 0.5) / AREAS_PER_OCTAVE) * factor**2
-    positives = assigner.positives_of(areas, strides)
-    taught = assigner.coverage_of("point_in_box", np.sqrt(areas)[:, None].repeat(2, axis=1), strides).covered
-    boxes = np.array(
-        [[counts.get(("own_area", least, index, area), 0) for area in bins] for index in range(len(BUCKETS))]
-    )
-    return (boxes @ positives).tolist(), (boxes @ taught).tolist()
+def _counted(counts: Mapping[Key, int], name: str, choice: Choice) -> list[float]:
+    """Return what the counts of an audit add up to by size."""
+    return [counts.get((name, choice.name, index), 0) / FIXED for index in range(len(BUCKETS))]
 
 
-def _enlarged_to(strides: Sequence[int], factor: float) -> int:
-    """Return the side, of those counted, that the assigner enlarges smaller ones to, in pixels of the present input."""
-    return min(LEAST, key=lambda side: abs(side - assigner.tiny_side(strides) / factor))
-
-
-def _by_level(wh: Floats, detector: Detector, factor: float, kept: Floats) -> tuple[assigner.Coverage, Floats]:
+def _by_level(wh: Floats, detector: Detector, choice: Choice, kept: Floats) -> tuple[assigner.Coverage, Floats]:
     """Return the coverage, and the expected IoU [N] of the finest level that has a candidate."""
-    anchors = [[[w * factor, h * factor] for w, h in level] for level in detector.anchors]
+    anchors = [[[w * choice.factor, h * choice.factor] for w, h in level] for level in detector.anchors]
     iou, left = np.zeros(len(wh)), np.ones(len(wh))
     for index, stride in enumerate(detector.strides):
         covered = assigner.coverage_of(detector.assigner, wh, (stride,), anchors[index : index + 1]).covered
@@ -209,8 +191,11 @@ def _by_level(wh: Floats, detector: Detector, factor: float, kept: Floats) -> tu
 
 
 def _means(rows: Sequence[_Sums]) -> Positives:
-    boxes, *sums = (sum(column) for column in zip(*rows, strict=True))
+    boxes, *sums, alone, kept = (sum(column) for column in zip(*rows, strict=True))
     if not boxes:
         return Positives(boxes=0, positives=None, taught=None, iou=None, contested=None)
     positives, taught, iou, contested = (round(total / boxes, 4) for total in sums)
-    return Positives(boxes=int(boxes), positives=positives, taught=taught, iou=iou, contested=contested)
+    if not alone:
+        return Positives(boxes=int(boxes), positives=positives, taught=taught, iou=iou, contested=None)
+    lost = round(1 - kept / alone, 6)
+    return Positives(boxes=int(boxes), positives=positives, taught=taught, iou=iou, contested=contested, lost=lost)

@@ -117,7 +117,8 @@ class Positives(Document):
     positives: float | None  # mean number of positive cells, at most 10 a box with `tal`
     taught: float | None  # share of the boxes that are expected to get a positive cell
     iou: float | None  # mean of the highest IoU that a positive cell is expected to reach
-    contested: float | None  # share of the boxes with half or more of their candidates in others' areas
+    contested: float | None  # share of the boxes that lose half or more of their positives; null where none can be lost
+    lost: float | None = None  # share of the positives that the boxes lose to neighbours; null as `contested`
 
 
 class Configuration(Document):
@@ -154,13 +155,6 @@ class AssignerCoverage(Document):
     advice: AdvisedChange | None = None  # the configuration that is worth its cost; null: none
 
 
-class Contested(BySize[float | None]):
-    """The mean share of a box's candidates that a neighbour takes, by size and of all boxes."""
-
-    all: float | None
-    boxes: int | None = None  # with half or more of their candidates in others' areas; null in earlier audits
-
-
 class ClassPair(NamedTuple):
     """Two classes, and a number of pairs of their boxes, or of boxes of the first."""
 
@@ -172,7 +166,6 @@ class ClassPair(NamedTuple):
 class Neighbours(Document):
     """What boxes lose to others of their image."""
 
-    contested: dict[int, Contested]  # by the side in px that the assigner enlarges smaller boxes to
     nms_recall: dict[float, float | None]  # by IoU threshold
     cap_recall: dict[int, float | None]  # by the limit of detections per image
     nearest_px: Percentiles  # distance of the centres

@@ -18,6 +18,7 @@ from etl.schema import place
 UNSPLIT = "unsplit"
 PER_OCTAVE = 64  # bins of sqrt(w * h): 1.1 % wide
 LENGTHS = np.exp2(np.arange(-4 * PER_OCTAVE, 14 * PER_OCTAVE + 1) / PER_OCTAVE)  # px
+FIXED = 1 << 20  # fixed point of shares
 EDGE = 1e-9  # of a bin: what lies on an edge belongs above it, also after rounding
 
 Key = tuple[str | int, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etl.assigner import tiny_side
 from etl.boxes import BUCKETS, SIZE_RANGES
 from etl.codes import Severity
 from etl.findings import Finding, finding
@@ -17,7 +16,7 @@ from etl.stages.audit.model import Resolutions
 
 _STALE = 0.01  # share of the boxes that old anchors may lose
 _SHARED = 0.02  # share of the boxes in a cell with another
-_CONTESTED = 0.1  # share of a box's candidates
+_CONTESTED = 0.1  # share of the positives that boxes lose to neighbours
 _TIGHT = 16  # px
 
 
@@ -147,20 +146,22 @@ def nms_ceiling(data: CheckInput) -> Iterator[Finding]:
 
 
 def contested_boxes(data: CheckInput) -> Iterator[Finding]:
-    """Yield a finding if neighbours take many of the boxes' candidates."""
-    coverage = data.audit.coverage
-    side = tiny_side(coverage.strides) if coverage.assigner == "tal" else 0
-    contested = data.audit.neighbours.contested.get(side)
-    if contested is not None and contested.all is not None and contested.all > _CONTESTED:
-        advice = f"Neighbours take {percent(contested.all)} of a box's candidate cells on average."
-        number = contested.boxes or round(contested.all * data.audit.objects)
-        shares = "shares" if contested.boxes == 1 else "share"
-        advice += f" {count_of(number, 'box')} {shares} half or more of theirs." if contested.boxes else ""
-        finer = data.audit.neighbours.contested.get(tiny_side((4, *coverage.strides)))
-        with_p2 = None if finer is None or 4 in coverage.strides else finer.all
-        if with_p2 is not None and coverage.assigner == "tal" and percent(with_p2) != percent(contested.all):
-            advice += f" With a P2 level they take {percent(with_p2)}."
-        yield finding("contested_boxes", advice, count=number)
+    """Yield a finding if neighbours take many of the boxes' positives, with what the cheapest change makes of that."""
+    rows = data.audit.coverage.configurations
+    if not rows or (lost := rows[0].all.lost) is None or lost <= _CONTESTED:
+        return
+    now, changed = rows[0].all, rows[1]
+    contested, without = (round(now.boxes * (share or 0.0)) for share in (now.contested, 1 - (now.taught or 0.0)))
+    advice = (
+        f"Where each cell predicts the nearest box, neighbours take {percent(lost)} of the positive cells that the "
+        "assigner would give the boxes alone."
+    )
+    if contested:
+        advice += f" {count_of(contested, 'box')} {'loses' if contested == 1 else 'lose'} half or more"
+        advice += f", {count_of(without, 'box')} all." if without else "."
+    if percent(changed.all.lost) != percent(lost):
+        advice += f" With {changed.name} they take {percent(changed.all.lost)}."
+    yield finding("contested_boxes", advice, count=contested or round(lost * now.boxes))
 
 
 def enlarged_tiles(data: CheckInput) -> Iterator[Finding]:

@@ -50,6 +50,13 @@ P2_HELPS = (configuration("as configured", 5.2, 0.6, 1.0), configuration("a P2 l
 P2_ADVISED = AdvisedChange(name="a P2 level", cost=1.56, p2=True, input_factor=1.0, boxes=70)
 
 
+def losing(lost: float | None, with_p2: float = 0.2, taught: float = 1.0) -> dict[str, Any]:
+    """A hundred boxes that lose a share of their positives, a fifth of them half or more."""
+    some = [{"boxes": 100, "contested": 0.2, "taught": taught, "lost": share} for share in (lost, with_p2)]
+    rows = [changed(row, "all", row.all.model_copy(update=of)) for row, of in zip(P2_HELPS, some, strict=True)]
+    return {"coverage.configurations": tuple(rows)}
+
+
 def changed(value: Any, path: str, new: Any) -> Any:
     """Return a document or table with one value, named by keys and attributes, replaced."""
     name, _, rest = path.partition(".")
@@ -227,8 +234,8 @@ CASES = [  # check, code, severity and count of the finding, an input that gives
      given({"objects": 200, "neighbours.nms_recall": {0.5: 0.995, 0.7: 1.0, 0.8: 1.0}}),
      given({"objects": 200, "neighbours.nms_recall": {0.5: 0.995, 0.7: 1.0, 0.8: 1.0}}, merge=Merge(threshold=0.7))),
     (detector.contested_boxes, "contested_boxes", "info", 20,
-     given({"objects": 100, "neighbours.contested.8.all": 0.9, "neighbours.contested.16.all": 0.2}),
-     given({"objects": 100, "neighbours.contested.16.all": 0.1})),
+     given(losing(0.11)), given(losing(0.1, with_p2=0.9))),
+    (detector.contested_boxes, "contested_boxes", "info", 20, given(losing(0.2)), given(losing(None))),
     (detector.enlarged_tiles, "upsampled", "info", 7, given({"images": 7, "image_size": 960}), given({"images": 7})),
     (detector.tight_labels, "tight_labels", "info", 25,
      given(TIGHT | {"length_percentiles.source.50": 15.9}), given(TIGHT | {"length_percentiles.source.50": 16.0})),
@@ -325,9 +332,14 @@ def test_nms_is_judged_by_the_settings_of_the_file_and_duplicates_are_no_true_bo
 
 @pytest.mark.parametrize(("with_p2", "named"), [(0.05, True), (0.2, False)])
 def test_a_p2_level_is_named_only_if_neighbours_take_another_share(with_p2: float, named: bool) -> None:
-    shares = {"neighbours.contested.16.all": 0.2, "neighbours.contested.8.all": with_p2}
-    (row,) = detector.contested_boxes(given({"objects": 100, **shares}))
+    (row,) = detector.contested_boxes(given(losing(0.2, with_p2)))
+    assert "20 boxes lose half or more." in row.advice
     assert ("With a P2 level they take 5.0 %" in row.advice) == ("P2" in row.advice) == named
+
+
+def test_boxes_that_neighbours_leave_nothing_are_said() -> None:
+    (row,) = detector.contested_boxes(given(losing(0.2, taught=0.97)))
+    assert "20 boxes lose half or more, 3 boxes all." in row.advice
 
 
 def test_one_measured_image_is_no_plural() -> None:

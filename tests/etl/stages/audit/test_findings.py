@@ -268,12 +268,13 @@ def test_the_shares_of_boxes_in_shared_cells_are_said_of_both_strides() -> None:
     assert shares_of(row.advice)[:2] == pytest.approx(expected, abs=0.05)
 
 
-def test_the_share_of_candidates_that_neighbours_take_is_said() -> None:
+def test_the_share_of_positives_that_neighbours_take_is_said() -> None:
     boxes = grid("a", 12, 40)
     twice = [*boxes[:8], *(row | {"annotation_id": f"again {n}", "line": n} for n, row in enumerate(boxes))]
-    row = findings([image("a")], twice)["contested_boxes"]  # of 16 boxes one other takes half, of 4 none any
-    assert shares_of(row.advice)[0] == pytest.approx(100 * 16 * 0.5 / 20, abs=0.05)
-    assert (row.count, "16 boxes share half or more of theirs" in row.advice) == (16, True)
+    row = findings([image("a")], twice)["contested_boxes"]  # of 20 boxes 8 repeat another, which gets their cells
+    assert shares_of(row.advice) == pytest.approx([100 * 8 / 20], abs=0.05)  # the same with a P2 level
+    assert row.count == 8
+    assert row.advice.endswith(" 8 boxes lose half or more, 8 boxes all.")
 
 
 def test_the_share_of_boxes_without_a_candidate_is_said() -> None:
