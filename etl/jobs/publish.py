@@ -49,6 +49,10 @@ class Contents:
     reused: int  # samples taken from an earlier snapshot
 
 
+class _Mended(TypedDict, total=False):
+    mended: tuple[str, ...]
+
+
 class _Durations(TypedDict):
     stages: dict[str, float]
     seconds: float
@@ -95,10 +99,9 @@ def _publish(work: WorkDir, mended_here: Sequence[str]) -> BuildAnswer:
         sizes=made.sizes,
         change=diff.measure_change(previous, tables["images"], _labels(work, tables)),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
+        **_mended(answers, mended_here),
         **_durations(answers, watch),
     )
-    if lines := _mended(answers, mended_here):
-        answer = answer.model_copy(update={"mended": lines})
     store.write_json(work.path("publish", "answer.json"), answer.to_dict())  # before it takes effect
     _make_newest(work, plan, manifest, answer)
     return answer
@@ -228,9 +231,10 @@ def _durations(answers: Mapping[str, Answer], publishing: Stopwatch) -> _Duratio
     }
 
 
-def _mended(answers: Mapping[str, Answer], here: Sequence[str]) -> tuple[str, ...]:
-    """Return the lines about damaged files of all stages."""
-    return tuple(dict.fromkeys([*(line for answer in answers.values() for line in answer.get("mended", ())), *here]))
+def _mended(answers: Mapping[str, Answer], here: Sequence[str]) -> _Mended:
+    """Return the lines about damaged files of all stages, nothing if there are none."""
+    lines = dict.fromkeys([*(line for answer in answers.values() for line in answer.get("mended", ())), *here])
+    return {"mended": tuple(lines)} if lines else {}
 
 
 def _make_newest(work: WorkDir, plan: Plan, manifest: Mapping[str, Any], answer: BuildAnswer) -> None:

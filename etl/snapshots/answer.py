@@ -116,7 +116,7 @@ class BuildAnswer(SnapshotCounts, BuiltSnapshot):  # fields of BuiltSnapshot com
     sizes: LabelSizes  # of the train labels
     change: SnapshotChange  # since the previous snapshot
     anchors: FittedAnchors  # for models whose name ends with `-anchors`
+    mended: tuple[str, ...] = ()  # damaged files of the store, and what was done about each
     stages: dict[str, float]  # seconds by stage
     seconds: float  # wall-clock time of all stages
     cpu_seconds: float  # CPU time of all stages and of their parts on workers, without the start of the processes
-    mended: tuple[str, ...] = ()  # damaged files of the store, and what was done about each

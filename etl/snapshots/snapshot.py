@@ -21,7 +21,7 @@ from etl.stages.audit.model import Audit
 from etl.storage import mended, sealed, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
 
-_MANIFEST: dict[str, type] = {"id": str, "categories": list, "config": dict}
+_MANIFEST: dict[str, type] = {"id": str, "config": dict}
 FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def build_answer(**keys: Any) -> BuildAnswer:
         "sizes": {"base_tiles": counts, "asked": shares, "forecast": shares, "found": shares},
         "change": {"images": difference, "boxes": difference, "share": 1.0},
         "anchors": {"anchors": [[[8.0, 8.0]]], "strides": [8], "bpr": None, "aat": None, "fitness": None},
-        "stages": {"ingest": 0.5, "publish": 0.25}, "seconds": 0.75, "cpu_seconds": 0.7,
+        "mended": [], "stages": {"ingest": 0.5, "publish": 0.25}, "seconds": 0.75, "cpu_seconds": 0.7,
         **keys,
     }  # fmt: skip
     return BuildAnswer.from_dict("answer", document)
