@@ -115,8 +115,11 @@ def _xyxy(xywh: Sequence[Sequence[float]]) -> np.ndarray:
     return np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)
 
 
-def match(suspects: Sequence[Suspect], planted: Sequence[Planted]) -> list[int | None]:
-    """Return for each suspect, in its order, the planted error that it is the first to name; None for none."""
+def match(suspects: Sequence[Suspect], planted: Sequence[Planted], *, centred: bool = False) -> list[int | None]:
+    """Return for each suspect, in its order, the planted error that it is the first to name; None for none.
+
+    `centred`: a suspect is at a removed label if its centre lies within half the label's side of the label's centre.
+    """
     taken: set[int] = set()
     found: list[int | None] = []
     for suspect in suspects:
@@ -124,13 +127,23 @@ def match(suspects: Sequence[Suspect], planted: Sequence[Planted]) -> list[int |
         for number, error in enumerate(planted):
             if number in taken or (error.kind, error.path) != (suspect.kind, suspect.path):
                 continue
-            same = float(boxes.iou(np.array([suspect.box]), _xyxy([error.xywh]))[0, 0])
-            if same >= (_SAME if error.kind == "missing" else 0.95):
+            if _is_centred(suspect, error) if centred and error.kind == "missing" else _overlap(suspect, error):
                 hit = number
                 taken.add(number)
                 break
         found.append(hit)
     return found
+
+
+def _overlap(suspect: Suspect, error: Planted) -> bool:
+    same = float(boxes.iou(np.array([suspect.box]), _xyxy([error.xywh]))[0, 0])
+    return same >= (_SAME if error.kind == "missing" else 0.95)
+
+
+def _is_centred(suspect: Suspect, error: Planted) -> bool:
+    x, y, w, h = error.xywh
+    x0, y0, x1, y1 = suspect.box
+    return abs(x0 + x1 - 2 * x - w) <= max(w, 2) and abs(y0 + y1 - 2 * y - h) <= max(h, 2)
 
 
 def figures(suspects: Sequence[Suspect], planted: Sequence[Planted]) -> dict[str, dict[str, Any]]:
@@ -142,10 +155,8 @@ def figures(suspects: Sequence[Suspect], planted: Sequence[Planted]) -> dict[str
     for kind in (None, *KINDS):
         errors = [error for error in planted if kind in (None, error.kind)]
         rows = [suspect for suspect in suspects if kind in (None, suspect.kind)]
-        right = np.array([number is not None for number in match(rows, errors)], dtype=bool)
+        right, centred = (_is_right(match(rows, errors, centred=value)) for value in (False, True))
         chance = np.array([row.chance for row in rows])
-        bins = np.minimum((chance * 10).astype(int), 9)
-        error = sum(abs(float((chance - right)[bins == at].sum())) for at in range(10)) / max(len(rows), 1)
         answer[kind or "all"] = {
             "planted": len(errors),
             "suspects": len(rows),
@@ -153,6 +164,16 @@ def figures(suspects: Sequence[Suspect], planted: Sequence[Planted]) -> dict[str
             "found": round(float(right[: 2 * len(errors)].sum()) / max(len(errors), 1), 3),
             "mean_chance": round(float(chance.mean()) if len(rows) else 0.0, 3),
             "mean_right": round(float(right.mean()) if len(rows) else 0.0, 3),
-            "calibration_error": round(error, 3),
+            "calibration_error": _calibration_error(chance, right),
+            "calibration_error_centred": _calibration_error(chance, centred),
         }
     return answer
+
+
+def _is_right(matched: Sequence[int | None]) -> np.ndarray:
+    return np.array([number is not None for number in matched], dtype=bool)
+
+
+def _calibration_error(chance: np.ndarray, right: np.ndarray) -> float:
+    bins = np.minimum((chance * 10).astype(int), 9)
+    return round(sum(abs(float((chance - right)[bins == at].sum())) for at in range(10)) / max(len(chance), 1), 3)
