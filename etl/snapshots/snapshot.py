@@ -21,7 +21,7 @@ from etl.stages.audit.model import Audit
 from etl.storage import mended, sealed, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
 
-_MANIFEST: dict[str, type] = {"id": str, "config": dict}
+_MANIFEST: dict[str, type] = {"id": str, "config": dict, "tables": dict, "shards": list, "categories": list}
 FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
 
 if TYPE_CHECKING:
@@ -124,8 +124,9 @@ def read_manifest(uri: str) -> dict[str, Any]:
     reason = sealed.damage(content, must_be_sealed=False)
     if reason is None:
         manifest = dict(json_text.parse(content))
-        if lacking := [key for key, kind in _MANIFEST.items() if not isinstance(manifest.get(key), kind)]:
-            reason = f"not a manifest: {lacking[0]} is missing or of another type"
+        wrong = [key for key, kind in _MANIFEST.items() if not isinstance(manifest.get(key, kind()), kind)]
+        if wrong or "id" not in manifest:
+            reason = f"not a manifest: {(wrong or ['id'])[0]} is missing or of another type"
     if reason is not None:
         raise StoreError(f"{uri}: {reason}; `speck repair CONFIG` makes that of the newest snapshot again")
     return manifest
