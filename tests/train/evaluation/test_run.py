@@ -21,6 +21,7 @@ from etl.jobs import build
 from etl.lifecycle import champion
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
+from etl.storage import sealed, store
 from tests.train.evaluation.random_model import save_random_model
 from train.evaluation import run
 from train.evaluation.detectors import Detector, from_file_or_truth, load_detector
@@ -336,7 +337,7 @@ def test_models_are_promoted_only_on_val_of_their_own_dataset(
     copy = Path(config.home, "trials", "t", "made", "snapshots", "s2")
     copytree(Path(snapshot.uri), copy)
     manifest = copy / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(snapshot.id, "s2"))
+    store.write_json(str(manifest), sealed.seal(json.loads(manifest.read_text().replace(snapshot.id, "s2"))))
     with pytest.raises(ConfigError, match=r"--promote, --snapshot: found .*/trials/t/made/snapshots/s2, expected a sn"):
         run.evaluate(config, str(copy), model, promote=True)
     assert champion.current_champion(config.home) is None
