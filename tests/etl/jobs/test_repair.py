@@ -117,7 +117,9 @@ def test_what_a_changed_image_held_is_lost_and_named(built: Built) -> None:
     dataset.put("zz_1", dataset.boxes(30), 77)  # other pixels
     for path in (*shards, samples):
         DAMAGE["flipped"](path)
+    damaged = samples.read_bytes()
     answer = repair(uri)
+    assert samples.read_bytes() == damaged, "what is lost is not replaced by something else"
     lost = [row for row in answer["files"] if row["state"] == LOST]
     assert {row["name"] for row in lost} >= {"samples"} and len(lost) < 1 + len(shards)
     assert all("1 image changed or missing: zz_1" in row["reason"] for row in lost)
