@@ -23,6 +23,6 @@ def test_every_pinned_version_allows_the_oldest_python() -> None:
         except PackageNotFoundError:  # of an extra that is not installed here
             continue
         if package["Version"] == version:
-            required[name] = package["Requires-Python"] or ""
+            required[name] = package.get("Requires-Python", "")
     assert len(required) > 100
     assert {name: python for name, python in required.items() if not SpecifierSet(python).contains(oldest)} == {}
