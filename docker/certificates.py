@@ -1,7 +1,7 @@
 """Create the certificates of a Dask cluster in a folder, unless it has some: an authority, and one certificate of it.
 
-Dask lets in whoever has a certificate of this authority. The authority's key is not kept, so no one can make another
-certificate: to replace them, delete both files and restart every process of the cluster.
+Dask accepts every client with a certificate of this authority. The authority's key is not kept, so it cannot sign
+another certificate: to replace them, delete both files and restart every process of the cluster.
 """
 
 from __future__ import annotations
