@@ -12,9 +12,9 @@ mount --rbind /sys "$root/sys"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/tmp"
-mkdir -p "$root/var/lib/docker" "$root/work" "$root/old"
+mkdir -p "$root/var/lib/docker" "$root/srv" "$root/old"
 mount --bind "$work/images" "$root/var/lib/docker"
-mount --bind "$work" "$root/work"
+mount --bind "$work" "$root/srv"
 cd "$root"
 pivot_root . old
 umount --lazy /old

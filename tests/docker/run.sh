@@ -82,7 +82,7 @@ start_engine() {
 # Run a command where dockerd runs.
 inside() {
   env --ignore-environment PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-    nsenter --target "$first" --mount --net --pid --root="/proc/$first/root" --wd="/proc/$first/root/work" "$@"
+    nsenter --target "$first" --mount --net --pid --root="/proc/$first/root" --wd="/proc/$first/root/srv" "$@"
 }
 
 stop_engine() {
@@ -102,4 +102,4 @@ make_once wheels "$extras $(sha256sum < "$root/constraints.txt")" make_wheels # 
 copy_checkout
 trap stop_engine EXIT
 start_engine
-inside /work/checkout/tests/docker/walk.sh
+inside /srv/checkout/tests/docker/walk.sh

@@ -1,9 +1,10 @@
 #!/bin/bash
 # The steps of docker/README.md, from .env to a judged model, a backup and its restoration; run.sh starts it where
-# dockerd runs. One line a step; what the commands print is in /work/walk.log.
+# dockerd runs. One line a step; what the commands print is in walk.log.
 set -euo pipefail
-cd /work/checkout/docker
-log=/work/walk.log
+cd "$(dirname "$0")/../../docker"
+folder=$(realpath ../..) # of run.sh
+log=$folder/walk.log
 : > "$log"
 
 step() { # step NAME COMMAND...
@@ -36,11 +37,11 @@ query() { docker compose exec -T postgres psql --username airflow --tuples-only 
 base_images() {
   local suite target
   for suite in bookworm trixie; do
-    [ "$(docker image inspect --format '{{.Comment}}' debian:$suite)" = "$(stat --format %Y /work/$suite.tar)" ] \
-      || docker import --message "$(stat --format %Y /work/$suite.tar)" /work/$suite.tar debian:$suite
+    [ "$(docker image inspect --format '{{.Comment}}' debian:$suite)" = "$(stat --format %Y "$folder/$suite.tar")" ] \
+      || docker import --message "$(stat --format %Y "$folder/$suite.tar")" "$folder/$suite.tar" debian:$suite
   done
   while read -r target image; do
-    docker build --quiet --target "$target" --build-context built=/work/wheels --tag "$image" ../tests/docker/images
+    docker build --quiet --target "$target" --build-context built="$folder/wheels" --tag "$image" ../tests/docker/images
   done << END
 python python:$(sed -n 's/^ARG PYTHON=//p' Dockerfile)-slim-bookworm
 postgres $(sed -n 's/^ *image: \(postgres:\)/\1/p' compose.yaml)
@@ -51,10 +52,10 @@ END
 
 settings() {
   local name
-  rm -rf /work/data /work/datasets
-  mkdir /work/data
-  cp -r ../dags/datasets /work/datasets
-  sed -i 's/max_seconds: [0-9]*/max_seconds: 180/' /work/datasets/demo.yaml
+  rm -rf "$folder/data" "$folder/datasets"
+  mkdir "$folder/data"
+  cp -r ../dags/datasets "$folder/datasets"
+  sed -i 's/max_seconds: [0-9]*/max_seconds: 180/' "$folder/datasets/demo.yaml"
   cp .env.example .env && chmod 600 .env
   names_missing_secret
   sed -n '/secrets/,/^$/s/^\([A-Z0-9_]*\)=$/\1/p' .env.example | while read -r name; do
@@ -63,8 +64,8 @@ settings() {
       *) set_env "$name" "$(openssl rand -hex 32)" ;;
     esac
   done
-  set_env SPECK_DATA /work/data
-  set_env SPECK_DATASETS /work/datasets
+  set_env SPECK_DATA "$folder/data"
+  set_env SPECK_DATASETS "$folder/datasets"
   docker compose down --volumes # of a run that was interrupted
 }
 
@@ -166,20 +167,21 @@ results() {
 }
 
 judged() {
-  results | tee /work/results
-  grep ' AP ' /work/results
+  results | tee "$folder/results"
+  grep ' AP ' "$folder/results"
   verified
 }
 
 verified() {
   local snapshot
-  snapshot=$(grep --only-matching '^s3://[^ ]*/snapshots/[0-9a-f]*' /work/results | tail -n 1)
+  snapshot=$(grep --only-matching '^s3://[^ ]*/snapshots/[0-9a-f]*' "$folder/results" | tail -n 1)
   docker compose exec -T dask-worker speck verify "$snapshot"
 }
 
 same_results() {
-  results > /work/results.restored
-  [ -z "$(comm -23 <(sort /work/results) <(sort /work/results.restored))" ] || { diff /work/results{,.restored}; return 1; }
+  results > "$folder/results.restored"
+  [ -z "$(comm -23 <(sort "$folder/results") <(sort "$folder/results.restored"))" ] \
+    || { diff "$folder"/results{,.restored}; return 1; }
   verified
 }
 
