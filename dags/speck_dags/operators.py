@@ -211,7 +211,8 @@ class AnnounceOperator(BaseOperator):
         answer = rotation.verify_due(uri)
         if bad := answer["bad"]:
             first = "{what} {name}: {reason}".format_map(bad[0])
-            raise AirflowFailException(one_line(f"{uri}: {count_of(len(bad), 'problem')}, the first: {first}"))
+            found = f"{uri}: {count_of(len(bad), 'problem')}, the first: {first}; to mend it: {answer['command']}"
+            raise AirflowFailException(one_line(found))
         self.log.info("verified %s of %s", count_of(answer["bytes"], "byte"), uri)
 
 

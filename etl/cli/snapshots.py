@@ -67,6 +67,8 @@ def verify(
         samples, shards = count_of(answer["samples"], "sample"), count_of(answer["shards"], "shard")
         form = f" ({answer['form']})" if answer["form"] == verify.OLDER else ""
         typer.echo(f"{samples} in {shards}{form}, {count_of(len(answer['bad']), 'problem')}")
+        if answer["bad"]:
+            print_line(f"to mend it: {answer['command']}")
     if answer["bad"]:
         raise typer.Exit(1)
 

@@ -20,7 +20,7 @@ from etl.numbers import count_of
 from etl.plan import Plan
 from etl.snapshots import snapshot
 from etl.snapshots.intact import file_damage
-from etl.snapshots.problem import Problem
+from etl.snapshots.problem import MANIFEST_CURE, Problem
 from etl.snapshots.restoration import restore_manifest_digest, restore_pointers
 from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.verify import NOT_LISTED, verify_at
@@ -120,8 +120,7 @@ class _Damaged:
         if self.published is not None:
             config = self.published.config
         if config is None:
-            cure = "`speck repair CONFIG` makes that of the newest snapshot again"
-            raise StoreError(f"{self.uri}/{MANIFEST}: missing or damaged; {cure}")
+            raise StoreError(f"{self.uri}/{MANIFEST}: missing or damaged; {MANIFEST_CURE}")
         self.config = config.model_copy(update={"store": home.rpartition("/")[0]})
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
 from etl.imaging.mask import mask_out
 from etl.numbers import count_of
+from etl.snapshots.problem import named_cure
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
 
@@ -96,8 +98,17 @@ def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], byt
     samples = snapshot.table("samples")
     for entry in snapshot.manifest["shards"]:
         rows = samples.filter(pc.equal(samples["shard"], entry["sha256"])).sort_by("offset").to_pylist()
-        yield entry, rows, store.read_bytes(snapshot.shard_uri(entry["sha256"]))
+        yield entry, rows, _read_shard(snapshot, entry["sha256"])
         log.info("export: wrote %s of shard %s", count_of(len(rows), "sample"), entry["sha256"][:12])
+
+
+def _read_shard(snapshot: Snapshot, sha256: str) -> bytes:
+    uri = snapshot.shard_uri(sha256)
+    with named_cure(snapshot.uri):
+        data = store.read_bytes(uri)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise StoreError(f"{uri}: its SHA-256 is not {sha256[:12]}…")
+    return data
 
 
 def _samples(snapshot: Snapshot) -> Iterator[tuple[Row, bytes]]:

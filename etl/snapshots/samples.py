@@ -18,6 +18,7 @@ from etl.boxes import Boxes, from_table
 from etl.errors import StoreError
 from etl.imaging import codec
 from etl.imaging.mask import mask_out
+from etl.snapshots.problem import named_cure
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 
@@ -65,7 +66,7 @@ class Samples(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Return a sample by its index; StoreError if its shard is missing or too short."""
+        """Return a sample by its index; StoreError if its shard is missing, too short or damaged."""
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -75,7 +76,7 @@ class Samples(Sequence[Sample]):
         return Sample(
             id=row["sample_id"],
             image_id=row["image_id"],
-            image=codec.decode(self._reader.read(row["shard"], row["offset"], row["size"])),
+            image=self._reader.read_image(row["shard"], row["offset"], row["size"]),
             boxes=self._boxes[index],
             labels=self._labels[index],
             weights=self._weights[index],
@@ -100,13 +101,22 @@ class ShardReader:
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """Return `size` bytes of a shard from `offset` on; StoreError if the shard is missing or too short."""
         uri = self._paths.shard(shard)
-        if store.local_path(uri) is None:
-            data = store.read_range(uri, offset, size)
-        else:
+        with named_cure():
+            if store.local_path(uri) is None:
+                return store.read_range(uri, offset, size)
             data = os.pread(self._file(uri).fileno(), size, offset)  # no shared position: safe after a fork
-        if len(data) != size:
-            raise StoreError(f"{uri}: the file ends before byte {offset + size}")
+            if len(data) != size:
+                raise StoreError(f"{uri}: the file ends before byte {offset + size}")
         return data
+
+    def read_image(self, shard: str, offset: int, size: int) -> codec.Pixels:
+        """Return the image uint8 [H, W, 3] RGB that `read` reads; StoreError also if it does not decode."""
+        data = self.read(shard, offset, size)
+        try:
+            return codec.decode(data)
+        except codec.UnreadableImageError as error:
+            with named_cure():
+                raise StoreError(f"{self._paths.shard(shard)}: sample at byte {offset}: {error}") from error
 
     def _file(self, uri: str) -> Any:
         files = self._open.by_uri

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from etl import json_text
 from etl.config import Config
+from etl.document import Document
 from etl.errors import ConfigError, StoreError
 from etl.ids import digest
 from etl.plan import Plan
 from etl.schema import SPLITS, TABLES, add_missing_columns
 from etl.snapshots import publications
+from etl.snapshots.problem import MANIFEST_CURE, named_cure
 from etl.stages.audit.model import Audit
 from etl.storage import mended, sealed, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
@@ -26,6 +28,15 @@ FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot
 
 if TYPE_CHECKING:
     from etl.snapshots.samples import Samples
+
+
+class _Anchors(Document):
+    """What readers need of anchors.json."""
+
+    anchors: list[Any]
+    strides: list[int]
+    image_size: int
+    boxes: int
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,8 @@ class Snapshot:
         """Return the snapshot at a URI; StoreError if there is none, or if its format is newer than FORMAT."""
         paths = SnapshotPaths(uri)
         if not store.exists(paths.manifest):
-            raise StoreError(
-                f"{paths.uri}: not a snapshot: it has no manifest.json; `speck snapshots CONFIG` lists snapshots"
-            )
+            cure = MANIFEST_CURE if store.list_files(paths.uri) else "`speck snapshots CONFIG` lists snapshots"
+            raise StoreError(f"{paths.uri}: not a snapshot: it has no manifest.json; {cure}")
         manifest = read_manifest(paths.manifest)
         if (version := manifest.get("format", 1)) > FORMAT:
             raise StoreError(
@@ -93,7 +103,8 @@ class Snapshot:
 
         Columns that the version of the build did not know are null.
         """
-        return add_missing_columns(store.read_table(self.paths.table(name)), TABLES[name])
+        with named_cure(self.uri):
+            return add_missing_columns(store.read_table(self.paths.table(name)), TABLES[name])
 
     def samples(self, split: str) -> Samples:
         """Return the samples of train, val or test as a sequence that reads each sample on access."""
@@ -109,13 +120,20 @@ class Snapshot:
 
     @property
     def anchors(self) -> dict[str, Any]:
-        """The content of anchors.json: the anchors fitted to the boxes of the snapshot."""
-        return dict(store.read_json(self.paths.anchors))
+        """The content of anchors.json: the anchors fitted to the boxes of the snapshot.
+
+        StoreError if the file is missing or damaged.
+        """
+        with named_cure(self.uri):
+            fitted = store.read_json(self.paths.anchors)
+            _Anchors.from_dict(self.paths.anchors, fitted)
+            return dict(fitted)
 
     @property
     def audit(self) -> Audit:
         """The audit of the source; StoreError if the file is missing or damaged."""
-        return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
+        with named_cure(self.uri):
+            return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
 
 
 def read_manifest(uri: str) -> dict[str, Any]:
@@ -128,7 +146,7 @@ def read_manifest(uri: str) -> dict[str, Any]:
         if wrong or "id" not in manifest:
             reason = f"not a manifest: {(wrong or ['id'])[0]} is missing or of another type"
     if reason is not None:
-        raise StoreError(f"{uri}: {reason}; `speck repair CONFIG` makes that of the newest snapshot again")
+        raise StoreError(f"{uri}: {reason}; {MANIFEST_CURE}")
     return manifest
 
 

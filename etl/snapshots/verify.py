@@ -18,7 +18,7 @@ from etl.document import Document
 from etl.errors import StoreError
 from etl.numbers import count, count_of
 from etl.snapshots import pointers
-from etl.snapshots.problem import Problem
+from etl.snapshots.problem import Problem, repair_command
 from etl.snapshots.snapshot import Snapshot, listed_files
 from etl.storage import sealed, store
 from etl.storage.paths import MANIFEST, DatasetPaths, SnapshotPaths, shard_file, split_uri, table_file
@@ -59,6 +59,8 @@ def verify(snapshot: Snapshot, *, days: int | None = None, today: date | None = 
 def verify_at(uri: str, *, days: int | None = None, today: date | None = None) -> dict[str, Any]:
     """Return the answer of `speck verify`: what was read, and one row {what, name, reason} of each problem.
 
+    If there is a problem, the answer has the `command` that mends it; for a damaged manifest it needs the dataset file.
+
     With `days`, only the share of files and shards is read that is due on that many days up to `today` (UTC): 30 days
     cover every byte. All else is checked always: the names and sizes of files, the manifest and what points to it.
     StoreError if there is no snapshot, or if a newer version wrote it.
@@ -78,6 +80,9 @@ def verify_at(uri: str, *, days: int | None = None, today: date | None = None) -
             bad += pointers.problems(snapshot.home, snapshot.id, snapshot.manifest[sealed.DIGEST])
         else:
             answer["form"] = OLDER
+    if bad:
+        is_manifest = any(problem.what == "manifest" for problem in bad)
+        answer["command"] = repair_command("CONFIG" if is_manifest else paths.uri)
     return {**answer, "bad": [problem._asdict() for problem in bad]}
 
 

@@ -240,6 +240,7 @@ def test_an_intact_snapshot_is_announced_and_a_damaged_one_fails_in_one_line(ope
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"{built.snapshot}: 1 problem, the first: file audit.html: ")
+    assert text.endswith(f"; to mend it: speck repair {built.snapshot}")
 
 
 def test_a_trial_is_not_verified(operators, built):

@@ -15,7 +15,6 @@ from ultralytics.data.augment import Compose, Format, RandomFlip, RandomHSV
 from ultralytics.data.dataset import YOLODataset
 
 from etl.boxes import xyxy_to_cxcywh
-from etl.imaging import codec
 from etl.imaging.mask import GREY, mask_out
 from etl.snapshots.samples import ShardReader, box_lists, category_lists
 from train import compat
@@ -129,7 +128,7 @@ class ShardDataset(YOLODataset):
         return image
 
     def _painted(self, i: int) -> Pixels:
-        rgb = codec.decode(self._reader.read(*self._places[i]))
+        rgb = self._reader.read_image(*self._places[i])
         return mask_out(np.ascontiguousarray(rgb[..., ::-1]), self._ignore[i], self._boxes[i])
 
     def _resized(self, image: Pixels) -> Pixels:

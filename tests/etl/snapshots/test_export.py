@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from etl.cli.app import app
 from etl.config import Config, load
-from etl.errors import ConfigError
+from etl.errors import ConfigError, StoreError
 from etl.execution import cluster
 from etl.jobs import build, ingest
 from etl.snapshots.export import export
@@ -159,3 +159,15 @@ def test_the_command_rejects_an_existing_folder_and_an_unknown_format(snapshot: 
     assert CliRunner().invoke(app, [*command, "yolo"]).exit_code == 2  # nothing is overwritten
     with pytest.raises(ConfigError, match="yolo, coco, webdataset"):
         export(snapshot, "voc", tmp_path / "other")
+
+
+@pytest.mark.parametrize("format", ["yolo", "webdataset"])
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_a_damaged_shard_is_not_exported(snapshot: Snapshot, tmp_path: Path, format: str, damage: str) -> None:
+    path = Path(snapshot.shard_uri(snapshot.manifest["shards"][0]["sha256"]))
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "flipped":
+        path.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    with pytest.raises(StoreError, match=rf"^{path}: .*; `speck repair {snapshot.uri}` makes it again$"):
+        export(snapshot, format, tmp_path / "out")

@@ -70,8 +70,10 @@ def test_publishing_an_earlier_snapshot_again_does_not_change_its_manifest(tmp_p
 def test_a_folder_without_a_manifest_is_not_a_snapshot(tmp_path: Path) -> None:
     uri = f"{config(tmp_path).home}/snapshots/a"
     store.write_table(f"{uri}/images.parquet", schema.IMAGES.empty_table())
-    with pytest.raises(StoreError, match=r"not a snapshot: it has no manifest\.json"):
+    with pytest.raises(StoreError, match=r"not a snapshot: it has no manifest\.json; `speck repair CONFIG`"):
         Snapshot.open(uri)
+    with pytest.raises(StoreError, match=r"not a snapshot: it has no manifest\.json; `speck snapshots CONFIG`"):
+        Snapshot.open(f"{uri}b")
 
 
 def test_a_damaged_manifest_is_a_store_error(tmp_path: Path) -> None:
@@ -103,7 +105,8 @@ def test_a_snapshot_reads_its_tables_shards_and_reports(tmp_path: Path) -> None:
     uri = f"{home}/snapshots/a"
     table = schema.table(schema.IMAGES, [{"image_id": "i", "path": "a.jpg"}])
     store.write_table(f"{uri}/images.parquet", table)
-    store.write_json(f"{uri}/anchors.json", {"bpr": 1.0})
+    anchors = {"bpr": 1.0, "anchors": [[[8.0, 8.0]]], "strides": [8], "image_size": 640, "boxes": 1}
+    store.write_json(f"{uri}/anchors.json", anchors)
     audit = conclude(Summary(), Context(tile_size=640, image_size=640))
     store.write_json(f"{uri}/audit.json", audit.to_dict())
     opened = Snapshot.open(f"{uri}/")
@@ -111,7 +114,20 @@ def test_a_snapshot_reads_its_tables_shards_and_reports(tmp_path: Path) -> None:
     assert opened.home == home
     assert opened.shard_uri("ab12") == f"{home}/shards/ab12.tar"
     assert opened.config == config(tmp_path)
-    assert (opened.anchors, opened.audit) == ({"bpr": 1.0}, audit)
+    assert (opened.anchors, opened.audit) == (anchors, audit)
+
+
+@pytest.mark.parametrize("file", ["images.parquet", "anchors.json", "audit.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b"7", b"\x93PAR1"])
+def test_a_damaged_file_is_an_error_that_names_it_and_its_repair(
+    tmp_path: Path, file: str, content: bytes | None
+) -> None:
+    uri = f"{publish(tmp_path, 'a')}/snapshots/a"
+    if content is not None:
+        store.write_bytes(f"{uri}/{file}", content)
+    opened = Snapshot.open(uri)
+    with pytest.raises(StoreError, match=rf"^{uri}/{file}: .*; `speck repair {uri}` makes it again$"):
+        opened.table("images") if file == "images.parquet" else getattr(opened, file.partition(".")[0])
 
 
 def test_the_id_depends_only_on_tables_and_shards() -> None:

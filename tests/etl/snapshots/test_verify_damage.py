@@ -160,12 +160,21 @@ def test_files_that_contradict_each_other_are_found(
     assert what in {kind for kind, _ in problems(uri)}
 
 
-def test_the_console_prints_each_problem(uri: str) -> None:
+def test_the_console_prints_each_problem_and_the_command_that_mends_them(uri: str) -> None:
     Path(uri, "keys.parquet").write_bytes(b"")
     result = CliRunner().invoke(app, ["verify", uri])
     assert result.exit_code == 1
     assert "keys.parquet: it has 0 bytes, expected" in result.stdout
-    assert result.stdout.splitlines()[-1].endswith(", 1 problem")
+    *_, total, command = result.stdout.splitlines()
+    assert total.endswith(", 1 problem")
+    assert command == f"to mend it: speck repair {uri}"
+    Path(uri, "manifest.json").write_bytes(b"{}")
+    assert verify_at(uri)["command"] == "speck repair CONFIG"
+
+
+def test_a_sound_snapshot_needs_no_command(uri: str) -> None:
+    assert "command" not in verify_at(uri)
+    assert "to mend it" not in CliRunner().invoke(app, ["verify", uri]).stdout
 
 
 def test_a_snapshot_of_an_older_form_is_verified_by_its_tables_and_shards(uri: str) -> None:

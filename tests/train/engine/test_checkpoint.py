@@ -28,7 +28,7 @@ def test_a_resumed_run_ends_with_the_same_weights(published, tmp_path, monkeypat
     """Also where the batches of an epoch are no multiple of those that make a step."""
     caplog.set_level(logging.INFO, "speck")
     snapshot = published()
-    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
+    store.write_json(f"{snapshot.uri}/anchors.json", {"anchors": [], "strides": [], "image_size": 0, "boxes": 0})
     settings = config(tmp_path, model=name, epochs=4, options={**OPTIONS, "nbs": nbs, "fliplr": 0.5})
     monkeypatch.setattr(trainer, "_VALIDATION_SHARE", 1.0)  # validate after every epoch
     whole = run.train(settings, snapshot)["model"]

@@ -192,6 +192,18 @@ def test_missing_and_truncated_shards_are_store_errors(written, tmp_path):
         ShardReader(str(tmp_path)).read("f" * 64, 0, 1)
 
 
+@pytest.mark.parametrize("damage", ["missing", "torn", "garbage"])
+def test_a_damaged_shard_is_an_error_that_names_it_and_its_repair(written, tmp_path, damage):
+    row = written(sample("a")).to_pylist()[0]
+    path = tmp_path / "shards" / f"{row['shard']}.tar"
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[:600] if damage == "torn" else b"\x93" * len(content))
+    with pytest.raises(StoreError, match=rf"^{path}: .*; `speck repair SNAPSHOT` makes it again$"):
+        ShardReader(str(tmp_path)).read_image(row["shard"], row["offset"], row["size"])
+
+
 def test_a_reader_reads_on_after_pickling_and_from_other_stores(written, tmp_path):
     import fsspec
 
