@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from tests.chaos.builds import build_undisturbed, check_build
 from tests.chaos.outcome import Outcome
 from tests.etl import seaweedfs
 from tests.etl.conftest import BUCKET, Dataset, s3_client
+from tests.ports import wait_until_listening
 
 KINDS = (
     "cut worker", "cut scheduler", "cut build", "restart scheduler", "kill worker", "fill worker's disk", "kill build",
@@ -96,7 +96,7 @@ class Run:
         text = (self._folder / "d.yaml").read_text()
         write = f"import pathlib, sys; pathlib.Path('d.yaml').write_text({text!r}); from train.cli import app; app()"
         line = hosts.builder.line([sys.executable, "-c", write, "build", "d.yaml", *options])
-        wait_until_listening(hosts.scheduler.address, _PORT)
+        wait_until_listening(_PORT, hosts.scheduler.address)
         strikes = [(self._rng.uniform(0, _TYPICAL), self._strike(kind, services)) for kind in self.outcome.faults]
         sign, log = self._rng.choice([_AT_WORK, _AT_WORK, _AT_WORK, ""]), self._folder / "build.log"
         try:
@@ -167,15 +167,3 @@ class Run:
 def environ() -> dict[str, str]:
     """Return the variables of the processes of all hosts."""
     return {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-
-
-def wait_until_listening(address: str, port: int) -> None:
-    """Wait until a process listens on a port of a host."""
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=5).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline, f"nothing listens at {address}:{port}"
-            time.sleep(0.2)

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from etl.execution import daemon
 from etl.lifecycle import champion
 from etl.local_airflow import server
 from etl.storage import store
+from tests.ports import free_ports, wait_until_listening
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 POSTGRES = all(shutil.which(name) for name in ("initdb", "postgres"))
@@ -47,14 +47,14 @@ class Site:
 
     def s3(self) -> str:
         """Start the S3 server and return its address."""
-        port = free_port()
+        (port,) = free_ports(1)
         self._start("s3", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
-        listening(port)
+        wait_until_listening(port)
         return f"http://127.0.0.1:{port}"
 
     def postgres(self) -> str:
         """Start a PostgreSQL, which refuses to run as root, and return its address for SQLAlchemy."""
-        port, data = free_port(), self._database / "data"
+        (port,), data = free_ports(1), self._database / "data"
         become = []
         if os.getuid() == 0:
             become = ["runuser", "-u", "postgres", "--"]
@@ -65,18 +65,18 @@ class Site:
         )
         options = ["-D", str(data), "-p", str(port), "-k", str(self._database), "-c", "listen_addresses=127.0.0.1"]
         self._start("postgres", [*become, postgres, *options], cwd="/")
-        listening(port)
+        wait_until_listening(port)
         return f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
 
     def dask(self, environ: dict[str, str]) -> str:
         """Start a Dask scheduler, two workers and one that offers a GPU; return the scheduler's address."""
-        port = free_port()
+        (port,) = free_ports(1)
         address = f"tcp://127.0.0.1:{port}"
         dask = [sys.executable, "-m", "dask"]
         self._start(
             "scheduler", [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", ":0"]
         )
-        listening(port)
+        wait_until_listening(port)
         for name, more in {"one": (), "two": (), "gpu": ("--resources", "GPU=1")}.items():
             line = [*dask, "worker", address, "--name", name, "--nthreads", "1", "--dashboard-address", ":0", *more]
             self._start(f"worker-{name}", line, environ | {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"})
@@ -108,23 +108,6 @@ class Site:
                     line, env=os.environ | (environ or {}), cwd=cwd or self.root, stdout=log, stderr=subprocess.STDOUT
                 )
             )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def listening(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"nothing listens on port {port}")
 
 
 def is_worker(process: psutil.Process) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import free_ports
 
 pytest.importorskip("distributed")
 pytest.importorskip("cryptography")
@@ -30,12 +31,6 @@ with cluster.connect(os.environ["SPECK_SCHEDULER"]) as connected:
 """
 RESULT = "[1, 2, 3]\n"
 LIST_WORKERS = "import os; from dask.distributed import Client; print(Client(os.environ['SPECK_SCHEDULER']).nthreads())"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(variables: dict[str, str]) -> dict[str, str]:
@@ -58,7 +53,7 @@ class Host:
 
     def __init__(self, root: Path, services: dict[str, dict[str, Any]]) -> None:
         self.certificates, self._root = root / "certificates", root
-        ports = {port: str(free_port()) for port in ("8786", "8787", "8790")}
+        ports = dict(zip(("8786", "8787", "8790"), map(str, free_ports(3)), strict=True))
         text = re.sub(r"\b(8786|8787|8790)\b", lambda port: ports[port[0]], json.dumps(services))
         for there, here in {
             "dask-scheduler:": "127.0.0.1:",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_ports
 
 WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
@@ -39,15 +40,6 @@ def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
             for grpc in ports[1::2]:
                 for socket_left in Path("/tmp").glob(f"seaweedfs-*-grpc-{grpc}.sock"):
                     socket_left.unlink()
-
-
-def free_ports(number: int, host: str = "127.0.0.1") -> list[int]:
-    """Return ports of an address of this machine on which nobody listens."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind((host, 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
