@@ -6,6 +6,7 @@ import random
 from functools import partial
 from pathlib import Path
 
+from etl.errors import SpeckError
 from etl.lifecycle import review
 from etl.snapshots.ground_truth import ALL, load_ground_truth
 from etl.storage import store
@@ -49,7 +50,7 @@ def answers(folder: Path) -> Target:
             imported = review.import_answers(made.config, review.read_file(str(file)), str(file))
             require(len(review.load_answers(made.config.home)) == imported.answers, "answers were lost")
             return RIGHT
-        except BaseException:
+        except SpeckError:
             require(not store.exists(reviews), "an answer of a refused file was imported")
             raise
         finally:
