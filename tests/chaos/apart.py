@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etl.config import Config, load
 from etl.storage import store
 from tests.chaos import faults, network
-from tests.chaos.builds import build_undisturbed, check_build
-from tests.chaos.outcome import Outcome
+from tests.chaos.builds import build_undisturbed, check_build, make_dataset, write_config
+from tests.chaos.outcome import Outcome, Play
 from tests.etl import seaweedfs
-from tests.etl.conftest import BUCKET, Dataset, s3_client
+from tests.etl.conftest import BUCKET, s3_client
 from tests.ports import wait_until_listening
 
 KINDS = (
@@ -46,15 +45,17 @@ class Hosts:
 
 
 @contextmanager
-def prepare(folder: Path) -> Iterator[Hosts]:
-    """Yield four hosts that do not see the folder of temporary files, and start the S3."""
+def prepare(folder: Path) -> Iterator[Play]:
+    """Yield what plays a run on four hosts that do not see the folder of temporary files, and start the S3."""
+    if (reason := missing()) is not None:
+        raise SystemExit(f"no hosts apart: {reason}")
     with (
         network.hosts(4, folder.parent) as (address, here),
         seaweedfs.serve(folder, address) as s3,
         s3_client(s3) as client,
     ):
         client.create_bucket(Bucket=BUCKET)
-        yield Hosts(here)
+        yield Hosts(here).play
 
 
 class Run:
@@ -62,22 +63,17 @@ class Run:
 
     def __init__(self, hosts: Hosts, seed: int, number: int, folder: Path, kinds: tuple[str, ...]) -> None:
         self._rng = random.Random(f"apart/{seed}/{number}")
-        chosen = [kinds[number % len(kinds)]]
-        if self._rng.random() < 0.4:
-            chosen.append(self._rng.choice(kinds))
-        self.outcome = Outcome(number, chosen)
+        self.outcome = Outcome(number, faults.choose(kinds, number, self._rng))
         self._hosts, self._folder = hosts, folder
         self._space = f"s3://{BUCKET}/{folder.name}"
-        self._dataset = Dataset(folder / "data")
-        for image in range(12):
-            self._dataset.put(f"{chr(97 + image)}{number}_5", Dataset.boxes(100 * number + image), 100 * number + image)
+        self._dataset = make_dataset(folder / "data", number)
         self._delivered: dict[str, bytes] = {}
 
     def play(self) -> Outcome:
         """Disturb a build, make one undisturbed on this machine, and check what must hold."""
         self._deliver()
-        config = self._write_config("d", f"{self._space}/store", f"{self._space}/data")
-        whole = self._write_config("whole", str(self._folder / "whole"), f"{self._space}/data")
+        config = write_config(self._folder / "d.yaml", f"{self._space}/store", f"{self._space}/data")
+        whole = write_config(self._folder / "whole.yaml", str(self._folder / "whole"), f"{self._space}/data")
         for each in (config, whole):  # the plan is that of the first build
             build_undisturbed(self.outcome, each)
         self._change_source()
@@ -154,14 +150,6 @@ class Run:
             if self._delivered.get(name) != content:
                 store.write_bytes(f"{self._space}/data/{name}", content)
         self._delivered = files
-
-    def _write_config(self, name: str, uri: str, images: str) -> Config:
-        path = self._folder / f"{name}.yaml"
-        path.write_text(
-            f"name: grown\nstore: {uri}\nsource: {{format: yolo, images: '{images}', categories: [car, bus], "
-            "max_rejects: 1.0}\ntile: {size: 64, scales: [1.0]}\nshard: {max_mb: 0.12}\n"
-        )
-        return load(path)
 
 
 def environ() -> dict[str, str]:

@@ -6,7 +6,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from etl.config import Config, load
@@ -15,7 +16,7 @@ from etl.lifecycle import champion
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from tests.chaos import faults
-from tests.chaos.outcome import Outcome
+from tests.chaos.outcome import Outcome, Play
 from tests.chaos.surroundings import Surroundings, surroundings
 from tests.chaos.truth import boxes_of_snapshot, boxes_of_sources
 from tests.etl.conftest import DaskProcesses, Dataset, H, W
@@ -28,19 +29,20 @@ _SECONDS = 240.0  # that a build may take
 _TYPICAL = 8.0  # seconds within which faults strike
 
 
+@contextmanager
+def prepare(_: Path) -> Iterator[Play]:
+    """Yield what plays a run."""
+    yield lambda *arguments: Run(*arguments).play()
+
+
 class Run:
     """The dataset, the store and the faults of one run; all follow from seed and number."""
 
     def __init__(self, seed: int, number: int, folder: Path, kinds: tuple[str, ...], s3: str | None) -> None:
         self._rng = random.Random(f"{seed}/{number}")
-        chosen = [kinds[number % len(kinds)]]
-        if self._rng.random() < 0.4:
-            chosen.append(self._rng.choice(kinds))
-        self.outcome = Outcome(number, chosen)
+        self.outcome = Outcome(number, faults.choose(kinds, number, self._rng))
         self._folder, self._s3 = folder, s3
-        self._dataset = Dataset(folder / "data")
-        for image in range(12):
-            self._dataset.put(f"{chr(97 + image)}{number}_5", Dataset.boxes(100 * number + image), 100 * number + image)
+        self._dataset = make_dataset(folder / "data", number)
         self._seed = seed
 
     def play(self) -> Outcome:
@@ -117,10 +119,24 @@ class Run:
         return self._folder / ("whole.yaml" if uri.endswith("/whole") else "d.yaml")
 
     def _write_config(self, uri: str) -> None:
-        self._file(uri).write_text(
-            f"name: grown\nstore: {uri}\nsource: {{format: yolo, images: {self._dataset.folder}, "
-            "categories: [car, bus], max_rejects: 1.0}\ntile: {size: 64, scales: [1.0]}\nshard: {max_mb: 0.12}\n"
-        )
+        write_config(self._file(uri), uri, str(self._dataset.folder))
+
+
+def make_dataset(folder: Path, number: int) -> Dataset:
+    """Return the twelve images of the run with this number."""
+    dataset = Dataset(folder)
+    for image in range(12):
+        dataset.put(f"{chr(97 + image)}{number}_5", Dataset.boxes(100 * number + image), 100 * number + image)
+    return dataset
+
+
+def write_config(file: Path, uri: str, images: str) -> Config:
+    """Write the dataset file of a store, and return what it says."""
+    file.write_text(
+        f"name: grown\nstore: {uri}\nsource: {{format: yolo, images: '{images}', categories: [car, bus], "
+        "max_rejects: 1.0}\ntile: {size: 64, scales: [1.0]}\nshard: {max_mb: 0.12}\n"
+    )
+    return load(file)
 
 
 def build_undisturbed(outcome: Outcome, config: Config) -> bool:

@@ -74,6 +74,14 @@ SIGNALS: dict[str, Injection] = {
 }
 
 
+def choose(kinds: Sequence[str], number: int, rng: random.Random) -> list[str]:
+    """Return the faults of a run: each kind in turn, at times with another one."""
+    chosen = [kinds[number % len(kinds)]]
+    if rng.random() < 0.4:
+        chosen.append(rng.choice(kinds))
+    return chosen
+
+
 class Clock:
     """The time that a build sees, which jumps."""
 

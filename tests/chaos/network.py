@@ -37,7 +37,7 @@ class Host:
 
     def __init__(self, number: int, bridge: str, folder: Path) -> None:
         self.name, self.address = f"{bridge}-{number}", f"{_SUBNET}.{number + 1}"
-        self._link, self._folder = f"{bridge}v{number}", folder
+        self._link, self.folder = f"{bridge}v{number}", folder
         inner = f"{bridge}i{number}"
         _ip("netns", "add", self.name)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", inner)
@@ -49,7 +49,7 @@ class Host:
 
     def line(self, command: Sequence[str]) -> list[str]:
         """Return the command line that runs a command on this host."""
-        return ["ip", "netns", "exec", self.name, "sh", "-c", _ON_OWN_DISK, "sh", _DISK, str(self._folder), *command]
+        return ["ip", "netns", "exec", self.name, "sh", "-c", _ON_OWN_DISK, "sh", _DISK, str(self.folder), *command]
 
     def cut(self) -> None:
         """Cut the link: nothing arrives and nothing is refused."""
@@ -102,8 +102,7 @@ class Service:
 
     def fill_disk(self) -> None:
         """Fill the disk of the process."""
-        (folder,) = (word for word in self._line if Path(word).is_dir())
-        with suppress(OSError), Path(f"/proc/{self.process.pid}/root{folder}/filler").open("wb") as file:
+        with suppress(OSError), Path(f"/proc/{self.process.pid}/root{self.host.folder}/filler").open("wb") as file:
             while True:
                 file.write(b"\0" * 2**20)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,13 @@ class Outcome:
             self.problems.append(f"gc: {error}")
 
 
+Play = Callable[[int, int, Path, tuple[str, ...], str | None], Outcome]  # of seed, number, folder, kinds, S3
+
+
 def count(outcomes: list[dict[str, Any]]) -> dict[str, Counter[str]]:
     """Return, by fault, how many runs it struck and how many had a problem."""
     counts: dict[str, Counter[str]] = {}
     for outcome in outcomes:
-        for kind in outcome["faults"]:
+        for kind in set(outcome["faults"]):
             counts.setdefault(kind, Counter()).update(runs=1, problems=int(bool(outcome["problems"])))
     return counts

@@ -11,6 +11,7 @@ outcomes.jsonl; the same command goes on after the last one.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -20,81 +21,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import builds, faults, outcome
+from tests.chaos import faults, outcome
 from tests.etl import seaweedfs
 from tests.etl.conftest import BUCKET, s3_client
 from tests.fuzz.run import share_of
 
-Play = Callable[[int, int, Path, tuple[str, ...], str | None], outcome.Outcome]
+TARGETS = {"builds": "builds", "airflow": "nights", "hosts": "apart", "training": "trainings"}  # modules, by name
 
 
-@contextmanager
-def prepare_builds() -> Iterator[Play]:
-    """Yield what plays a run on builds."""
-    yield lambda *arguments: builds.Run(*arguments).play()
-
-
-@contextmanager
-def prepare_trainings() -> Iterator[Play]:
-    """Yield what plays a run on a training."""
-    from tests.chaos.trainings import Trainings
-
-    with tempfile.TemporaryDirectory(prefix="speck-chaos-") as folder:
-        yield Trainings(Path(folder)).play
-
-
-def kinds_of_trainings() -> tuple[str, ...]:
-    """Return the faults of trainings."""
-    from tests.chaos import trainings
-
-    return trainings.KINDS
-
-
-@contextmanager
-def prepare_hosts() -> Iterator[Play]:
-    """Yield what plays a run on hosts apart."""
-    from tests.chaos import apart
-
-    with tempfile.TemporaryDirectory(prefix="speck-weed-") as folder, apart.prepare(Path(folder)) as hosts:
-        yield hosts.play
-
-
-def kinds_of_hosts() -> tuple[str, ...]:
-    """Return the faults of hosts apart."""
-    from tests.chaos import apart
-
-    if (reason := apart.missing()) is not None:
-        raise SystemExit(f"no hosts apart: {reason}")
-    return apart.KINDS
-
-
-@contextmanager
-def prepare_nights() -> Iterator[Play]:
-    """Yield what plays a night in a live Airflow."""
-    from tests.chaos import nights
-
-    with tempfile.TemporaryDirectory(prefix="speck-nights-") as folder, nights.prepare(Path(folder)) as prepared:
-        yield prepared.play
-
-
-def kinds_of_nights() -> tuple[str, ...]:
-    """Return the faults of a live Airflow."""
-    from tests.chaos import stack
-
-    return stack.KINDS
-
-
-TARGETS: dict[str, tuple[Callable[[], tuple[str, ...]], Callable[[], AbstractContextManager[Play]]]] = {
-    "builds": (lambda: builds.KINDS, prepare_builds),
-    "airflow": (kinds_of_nights, prepare_nights),
-    "hosts": (kinds_of_hosts, prepare_hosts),
-    "training": (kinds_of_trainings, prepare_trainings),
-}
+def module_of(target: str) -> Any:
+    """Return the module that plays the runs of a target; some import Torch or Airflow."""
+    return importlib.import_module(f"tests.chaos.{TARGETS[target]}")
 
 
 def possible_kinds(target: str) -> tuple[str, ...]:
@@ -106,7 +48,7 @@ def possible_kinds(target: str) -> tuple[str, ...]:
         missing.add("clock jump")
     if seaweedfs.WEED is None:
         missing.add("S3")
-    return tuple(kind for kind in TARGETS[target][0]() if kind not in missing)
+    return tuple(kind for kind in module_of(target).KINDS if kind not in missing)
 
 
 @contextmanager
@@ -129,7 +71,11 @@ def play(
     file.parent.mkdir(parents=True, exist_ok=True)
     outcomes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {values["number"] for values in outcomes}
-    with s3_server(kinds) as s3, TARGETS[target][1]() as play_one:
+    with (
+        s3_server(kinds) as s3,
+        tempfile.TemporaryDirectory(prefix="speck-chaos-") as shared,
+        module_of(target).prepare(Path(shared)) as play_one,
+    ):
         until = time.monotonic() + seconds
         for number in numbers:
             if number in done or time.monotonic() > until:

@@ -24,10 +24,6 @@ QUICKER = {  # than a production's: a lost task is found within half a minute
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "15",
 }
 _PROGRAMS = {"kill training": "train.cli", "kill Dask worker": "dask worker", "kill Dask scheduler": "dask scheduler"}
-KINDS = (
-    "kill task", "kill scheduler", "kill training", "kill api-server", "kill Dask worker", "terminate task",
-    "kill dag-processor", "kill Dask scheduler", "kill triggerer", "suspend scheduler",
-)  # fmt: skip
 
 
 class Stack:

@@ -114,7 +114,7 @@ def test_a_change_of_the_source_follows_from_its_random_numbers(tmp_path: Path) 
 
 
 def test_problems_are_counted_by_fault() -> None:
-    outcomes = [{"faults": ["S3", "SIGTERM"], "problems": ["x"]}, {"faults": ["S3"], "problems": []}]
+    outcomes = [{"faults": ["S3", "SIGTERM"], "problems": ["x"]}, {"faults": ["S3", "S3"], "problems": []}]
     assert outcome.count(outcomes) == {"S3": Counter(runs=2, problems=1), "SIGTERM": Counter(runs=1, problems=1)}
 
 

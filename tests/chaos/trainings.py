@@ -8,7 +8,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -25,7 +26,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from tests.chaos import faults
-from tests.chaos.outcome import Outcome
+from tests.chaos.outcome import Outcome, Play
 from tests.chaos.surroundings import Surroundings, surroundings
 from tests.conftest import Tiny
 from tests.etl.conftest import Dataset
@@ -71,6 +72,12 @@ class Undisturbed:
     evaluation: Any
 
 
+@contextmanager
+def prepare(folder: Path) -> Iterator[Play]:
+    """Yield what plays a run on a training."""
+    yield Trainings(folder).play
+
+
 class Trainings:
     """The runs of a share: a store that each starts from, and the results of undisturbed trainings."""
 
@@ -114,9 +121,7 @@ class Run:
 
     def __init__(self, trainings: Trainings, seed: int, number: int, folder: Path, kinds: Sequence[str]) -> None:
         self._rng = random.Random(f"training/{seed}/{number}")
-        chosen = [kinds[number % len(kinds)]]
-        if self._rng.random() < 0.4:
-            chosen.append(self._rng.choice(kinds))
+        chosen = faults.choose(kinds, number, self._rng)
         self.outcome = Outcome(number, chosen)
         self._trainings, self._seed, self._folder = trainings, seed, folder
         loaders = 2 if "kill worker" in chosen else self._rng.choice([0, 0, 2])
@@ -224,11 +229,7 @@ class Run:
         self.outcome.collect_garbage(self._config)
         self.outcome.verify(home)
         found += check_models(home)
-        runs = (
-            {file.path.split("/")[0] for file in store.list_files(f"{home}/runs")}
-            if store.exists(f"{home}/runs")
-            else set()
-        )
+        runs = folders_of(f"{home}/runs")
         used = {row["run"] for row in champion.list_models(home)}
         if local is not None and (left := sorted(runs - used)):
             found.append(f"gc left runs: {left}")
