@@ -204,7 +204,6 @@ class AnnounceOperator(BaseOperator):
         event.extra = {"uri": uri, "change": answer.change.to_dict(), "note": note}
 
     def _verify_due(self, uri: str) -> None:
-        from etl.numbers import count_of
         from etl.one_line import one_line
         from etl.snapshots import rotation
 
