@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -103,9 +104,9 @@ def hide(text: str) -> str:
 
 
 def are_in(error: BaseException) -> bool:
-    """Return whether the text of an error or of one of its causes has credentials, which its traceback would show."""
-    cause = error.__cause__ or error.__context__
-    return hide(str(error)) != str(error) or (cause is not None and are_in(cause))
+    """Return whether the traceback of an error shows credentials: in its text, a note, a cause or a part of a group."""
+    text = "".join(traceback.format_exception(error, limit=0))  # without lines of code
+    return hide(text) != text
 
 
 def _secrets(credentials: Credentials) -> list[str]:

@@ -58,6 +58,20 @@ def test_an_error_that_quotes_credentials_loses_them_with_its_causes(operators, 
     assert "pl4nted" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("place", ["note", "context", "group"])
+def test_credentials_are_found_wherever_a_traceback_shows_them(operators, place):
+    quoting, error = OSError("s3://me:pl4nted@host/a is closed"), OSError("closed")
+    if place == "note":
+        error.add_note(str(quoting))
+    elif place == "context":
+        error.__context__ = quoting
+    else:
+        error = ExceptionGroup("closed", [quoting])
+    with pytest.raises(operators.AirflowException) as caught, operators.fail_without_retry():
+        raise error
+    assert "pl4nted" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_an_error_without_credentials_keeps_its_traceback(operators):
     error = OSError("the disk is full")
     with pytest.raises(OSError, match="the disk is full") as caught, operators.fail_without_retry():
