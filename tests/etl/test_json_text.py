@@ -11,6 +11,7 @@ from etl.errors import ConfigError, SourceError, SpeckError
 from etl.formats import coco
 from etl.formats.text import excerpt
 from etl.review import ReviewFile
+from etl.sources.dataset_labels import read_datasets
 from etl.storage import lease, sealed, store
 from etl.storage.paths import DatasetPaths
 from train.evaluation.results.results_file import read_file
@@ -76,15 +77,20 @@ def test_a_deeply_nested_annotation_is_a_reject_or_one_line(depth, key):
     assert [len(bad.found) < 300 for _, _, labels in found for bad in labels.bad] == [True]
 
 
+@pytest.mark.parametrize("depth", [300, 900])
 @pytest.mark.parametrize("place", ["images", "categories"])
-def test_a_deeply_nested_image_or_category_is_a_reject_or_one_line(place):
+def test_a_deeply_nested_image_is_a_reject_or_one_line_and_a_category_one_line(place, depth):
     document = {"images": [{"id": 0, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1, "name": "c"}]}
     document[place] = ["DEEP"]
-    text = json.dumps(document).replace('"DEEP"', nest(900))
+    text = json.dumps(document).replace('"DEEP"', nest(depth))
     try:
-        list(coco.read_dataset({"l.json": text.encode()}, ["a.jpg"]))
+        rejects = read_datasets(coco, {"l.json": text.encode()}, ["a.jpg"]).rejects
     except SourceError as error:
-        assert len(str(error)) < 500
+        assert place == "categories" or depth > 300
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
+        return
+    assert place == "images"
+    assert [row["where"] for row in rejects if row["reason"] == "malformed_image"] == ["l.json: images[0]"]
 
 
 def test_the_start_of_a_value_costs_no_more_than_what_is_shown():
