@@ -1,4 +1,4 @@
-"""JSON texts of others as values: nested too deeply they are an error, before any recursion over them fails."""
+"""Read JSON that other programs wrote: deep nesting is a ValueError, so that no recursion over the value fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 LEVELS = 100  # of lists and objects
+_TOO_DEEP = f"more than {LEVELS} levels of lists and objects"
 _SHOWN_LEVELS = 20
 _NESTED = (dict, list)
 
@@ -16,9 +17,9 @@ def parse(content: bytes | str) -> Any:
     try:
         value = json.loads(content)
     except RecursionError:
-        raise ValueError(_deep()) from None
+        raise ValueError(_TOO_DEEP) from None
     if is_deep(value):
-        raise ValueError(_deep())
+        raise ValueError(_TOO_DEEP)
     return value
 
 
@@ -40,10 +41,6 @@ def start_of(value: Any, most: int) -> str:
         if len(shown) > most:
             return shown[:most] + "…"
     return shown
-
-
-def _deep() -> str:
-    return f"more than {LEVELS} levels of lists and objects"
 
 
 def _parts(value: Any) -> Iterable[Any]:

@@ -106,10 +106,8 @@ def _process(folder: Path, kind: str) -> psutil.Process | None:
     pid, create_time = json.loads(file.read_text(encoding="utf-8"))
     try:
         process = psutil.Process(pid)
-        ended = (
-            process.create_time() != create_time or process.status() == psutil.STATUS_ZOMBIE
-        )  # or the pid was reused
-        return None if ended else process
+        is_reused = process.create_time() != create_time  # the pid
+        return None if is_reused or process.status() == psutil.STATUS_ZOMBIE else process
     except psutil.NoSuchProcess:
         return None
 

@@ -97,7 +97,8 @@ def _find_misplaced(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
     waiting = [(child, root, False) for child in reversed(root)]
     while waiting:
         element, parent, in_object = waiting.pop()
-        name, is_object = _local_name(element), _local_name(element) == _OBJECT
+        name = _local_name(element)
+        is_object = name == _OBJECT
         if is_object:
             is_misplaced = parent is not root or element.tag != _OBJECT
         elif name in _BOXES:
