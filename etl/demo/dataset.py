@@ -21,7 +21,7 @@ from numpy.random import Generator
 from etl.demo import IMAGES, MAX_SIDE, MIN_IMAGES, MIN_SIDE, SIDE, scene, terrain
 from etl.demo.sprites import CATEGORIES, Box
 from etl.errors import ConfigError, StoreError
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 
 GROUP = "^(?:.*/)?([a-z]+)_"  # source.group: one group per site
 JPEG_QUALITY = 95
@@ -163,8 +163,8 @@ def _spread(images: int, sites: Sequence[str]) -> dict[str, int]:
 
 
 def _stems(counts: Mapping[str, int], start: int) -> Iterator[str]:
-    for name, count in counts.items():
-        yield from (f"{name}_{start + number:03d}" for number in range(1, count + 1))
+    for name, images in counts.items():
+        yield from (f"{name}_{start + number:03d}" for number in range(1, images + 1))
 
 
 @contextmanager
@@ -211,7 +211,7 @@ def _write_images(night: Path, stems: Sequence[str], pictures: Iterator[_Picture
         (night / "images" / f"{picture.stem}.jpg").write_bytes(picture.jpeg)
         kept.append(replace(picture, jpeg=b""))
         if time.monotonic() - reported > 5:
-            _log.info("demo data: %s, %d of %s drawn", night.name, len(kept), count_of(len(stems), "image"))
+            _log.info("demo data: %s, %s of %s drawn", night.name, count(len(kept)), count_of(len(stems), "image"))
             reported = time.monotonic()
     return kept
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 
 log = logging.getLogger("speck")
 Item = TypeVar("Item")
@@ -60,6 +60,5 @@ def _lines(items: Iterable[Item], label: str, total: int, unit: str, count: Call
 def _line(label: str, done: int, total: int, unit: str, seconds: float) -> str:
     rate = done / max(seconds, 1e-9)
     left = (total - done) / rate
-    return (
-        f"{label}: {done} of {count_of(total, unit)} ({100 * done // total}%), {rate:.3g} {unit}s/s, {left:.0f} s left"
-    )
+    so_far = f"{count(done)} of {count_of(total, unit)} ({100 * done // total}%)"
+    return f"{label}: {so_far}, {rate:.3g} {unit}s/s, {left:.0f} s left"

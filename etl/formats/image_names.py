@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from etl.formats.image_index import ImageIndex, resolve_path, split_in_path
 from etl.formats.name_hints import matching_hint
 from etl.formats.pairing import key_by_pattern
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 
 BESIDE, ROOT, MATCH = "relative to the file", "relative to source.images", "by source.match"
 TAIL, CASE, PREFIX, STEM = "by path end", "by letter case", "without an upload prefix", "by stem"
@@ -74,7 +74,7 @@ def explain_missing(names: Sequence[str], index: ImageIndex, rules: NameRules) -
     rule = "" if rules.match is None else "source.match, "
     found = f"no such image: tried its path, {rule}path ends, letter case, upload prefixes and stems"
     if rules.guesses is not None and (allowed := len(match_names("", names, index, NameRules(rules.match)).found)):
-        guessed = f"{allowed} of {count_of(len(names), 'name')} can be guessed"
+        guessed = f"{count(allowed)} of {count_of(len(names), 'name')} can be guessed"
         return found, f"an image file; {guessed}: `speck plan --update` allows it"
     hint = matching_hint(list(_posix(names).values()), index.below(""))
     return found, "an image file" if hint is None else f"an image file; {hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from etl.enumeration import enumerate_first
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.snapshots.answer import ClassChange, ClassChanges
 
 _WHOLE = 0.5  # share of a class's boxes above which the class is renamed, and not some of its boxes relabelled
@@ -66,6 +66,7 @@ def _exchanged(renamed: Sequence[ClassChange], changes: ClassChanges) -> list[Cl
 
 def _rows(rows: Iterable[ClassChange]) -> str:
     return enumerate_first(
-        f"{row.before or 'not trained'} -> {row.after or 'not trained'} ({row.boxes} of {count_of(row.of, 'box')})"
+        f"{row.before or 'not trained'} -> {row.after or 'not trained'} "
+        f"({count(row.boxes)} of {count_of(row.of, 'box')})"
         for row in rows
     )

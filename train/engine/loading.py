@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from etl import boxes
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from train import compat
 from train.engine import memory
 from train.engine.dataset import ShardDataset
@@ -38,8 +38,8 @@ def choose_workers(batch_bytes: int) -> int:
     workers = min(wanted, int(room / (_HELD * batch_bytes)))
     if workers < wanted:
         log.warning(
-            "samples are loaded by only %d of %s: %.1f GB in %s and memory are too little for more",
-            workers, count_of(wanted, "possible process"), room / 1e9, memory.SHARED,
+            "samples are loaded by only %s of %s: %.1f GB in %s and memory are too little for more",
+            count(workers), count_of(wanted, "possible process"), room / 1e9, memory.SHARED,
         )  # fmt: skip
     return workers
 

@@ -18,7 +18,7 @@ import torch
 from etl.config import Config, network
 from etl.errors import ConfigError, SpeckError
 from etl.lifecycle.training_config import changed_sections, last_part, portable, training_config
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.snapshots import anchors
 from etl.snapshots.missing_split import missing_split_error
 from etl.snapshots.samples import select_split
@@ -92,8 +92,8 @@ def fit(
     """
     run_uri = checkpoint.run_uri(home, snapshot.id, chosen.train.model_dump(mode="json"), spec.architecture)
     log.info(
-        "training %s on %s (%d for validation), %d px, %s, %s, from %s",
-        chosen.train.model, count_of(len(spec.train), "sample"), len(spec.val), spec.image_size,
+        "training %s on %s (%s for validation), %d px, %s, %s, from %s",
+        chosen.train.model, count_of(len(spec.train), "sample"), count(len(spec.val)), spec.image_size,
         _describe_device(spec.settings["device"]), spec.precision, spec.weights or "scratch",
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="speck-train-") as folder:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from etl.errors import SpeckError
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.snapshots.samples import ShardReader
 from train import compat
 from train.engine import checkpoint, clock, history, loading, tracking
@@ -154,8 +154,8 @@ class Trainer(DetectionTrainer):
             if "workers" not in self.spec.settings:
                 self._workers = loading.choose_workers(min(batch_size, len(dataset)) * 3 * self.args.imgsz**2)
             log.info(
-                "samples: loaded in %s; %d of %d are kept in memory once decoded",
-                count_of(self._workers, "process"), dataset.sample_cache.samples, len(dataset),
+                "samples: loaded in %s; %s of %s are kept in memory once decoded",
+                count_of(self._workers, "process"), count(dataset.sample_cache.samples), count(len(dataset)),
             )  # fmt: skip
         rarity = loading.sampling_weights(dataset) if self.spec.weighted else None
         self._sampler = EpochSampler(len(dataset), self.args.seed, weights=rarity)

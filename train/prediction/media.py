@@ -16,7 +16,7 @@ from etl.imaging.codec import Pixels
 from etl.imaging.image_file import ImageFile
 from etl.imaging.tiff import GeoReference
 from etl.imaging.wide import FULL_RANGES, NO_SETTINGS, PixelSettings
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.storage import store
 from train.prediction.ahead import map_ahead, prefetch, usable_threads
 from train.prediction.inputs import VIDEOS, suffix_of
@@ -112,7 +112,7 @@ def _read_video(file: str) -> Iterator[Frame]:
     finally:
         video.release()
     if number < expected * _COMPLETE:
-        found = f"{number} of {count_of(expected, 'frame')}"
+        found = f"{count(number)} of {count_of(expected, 'frame')}"
         needed = "a complete video in a local file that OpenCV can decode"
         yield Frame(file, codec.UnreadableImageError("broken_video", found, needed))
 

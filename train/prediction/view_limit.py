@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from train.models.trained_labels import PER_VIEW
 from train.prediction.rows import Rows
 
@@ -35,7 +35,7 @@ class ViewLimit:
         """Log how many views reached the limit, if any did."""
         if self.reached:
             log.warning(
-                "%s: %d of %s reached the limit of %s (evaluate.max_detections), so that detections "
+                "%s: %s of %s reached the limit of %s (evaluate.max_detections), so that detections "
                 "with scores up to %.2f may be missing",
-                task, self.reached, count_of(self.views, "view"), count_of(self.most, "detection"), self.score,
+                task, count(self.reached), count_of(self.views, "view"), count_of(self.most, "detection"), self.score,
             )  # fmt: skip

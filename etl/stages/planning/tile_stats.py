@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from etl import boxes, region, schema
 from etl.ids import sample_id
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.plan import TilePlan, Window
 from etl.stages.rows import ImageRow
 from etl.stages.tile import cut_tiles
@@ -125,7 +125,7 @@ def _images_with_boxes(
     for done, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
         if (now := time.monotonic()) - last_log >= _PROGRESS_SECONDS:
             seconds_left = (now - start) / done * (images.num_rows - done)
-            log.info("plan: %d of %s, %.0f s left", done, count_of(images.num_rows, "image"), seconds_left)
+            log.info("plan: %s of %s, %.0f s left", count(done), count_of(images.num_rows, "image"), seconds_left)
             last_log = now
         rows = rows_by_image.get(image["image_id"], [])
         yield image, xyxy[rows], ignore[rows]

@@ -86,9 +86,9 @@ def _uneven_splits(report: SplitReport, wanted: dict[str, float]) -> list[Findin
         for noun, counts in ((f"{sizes} box" if sizes != "all" else "box", boxes), ("image", images)):
             if images[name] and misses_share(counts[name], share * sum(counts.values())):
                 text = (
-                    f"{name} has {counts[name]} of {count_of(sum(counts.values()), noun)}, {share:.0%} were asked for: "
-                    f"they lie in {_heaviest(report, noun)}. Set source.group to a pattern that makes smaller groups, "
-                    "or add images."
+                    f"{name} has {count(counts[name])} of {count_of(sum(counts.values()), noun)}, {share:.0%} were "
+                    f"asked for: they lie in {_heaviest(report, noun)}. Set source.group to a pattern that makes "
+                    "smaller groups, or add images."
                 )
                 findings.append(finding("uneven_split", text, count=counts[name], split=name))
                 break
@@ -101,4 +101,4 @@ def _heaviest(report: SplitReport, noun: str) -> str:
         (group.images if noun == "image" else group.boxes_of(report.gate_sizes), group.name) for group in report.groups
     ]
     heaviest = sorted(holdings, key=lambda one: (-one[0], one[1]))
-    return enumerate_first((f"{name} ({count})" for count, name in heaviest if count), _NAMED)
+    return enumerate_first((f"{name} ({count(number)})" for number, name in heaviest if number), _NAMED)

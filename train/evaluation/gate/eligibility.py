@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from etl.config import Config
 from etl.lifecycle import champion, retrain
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
 from etl.storage.paths import SnapshotPaths
@@ -33,7 +33,7 @@ def disqualify_training(model: str, snapshot: Snapshot, images: Sequence[EvalIma
     trained = Snapshot.open(trained_on).table("images")
     files = set(trained.filter(pc.equal(trained["split"], "train"))["sha256"].to_pylist())
     known = sum(image.sha256 in files for image in images)
-    return [f"it was trained on {known} of the {count_of(len(images), 'image')} of val"] if known else []
+    return [f"it was trained on {count(known)} of the {count_of(len(images), 'image')} of val"] if known else []
 
 
 def disqualify(

@@ -10,7 +10,7 @@ import numpy as np
 from etl import boxes
 from etl.boxes import Boxes
 from etl.imaging.codec import Pixels
-from etl.numbers import count_of
+from etl.numbers import count, count_of
 from train.detections import Detections
 from train.evaluation.images import EvalImage
 from train.evaluation.report.examples import WORST, Picture
@@ -43,7 +43,9 @@ class WorstImage:
     def caption(self) -> str:
         """Return the numbers of errors as text."""
         unmatched, false = int((~self.matched).sum()), int(self.false.sum())
-        objects = f"{unmatched} of {count_of(len(self.matched), 'object')} unmatched, " if len(self.matched) else ""
+        objects = (
+            f"{count(unmatched)} of {count_of(len(self.matched), 'object')} unmatched, " if len(self.matched) else ""
+        )
         return f"{objects}{count_of(false, 'false positive')}"
 
 

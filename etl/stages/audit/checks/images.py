@@ -73,7 +73,7 @@ def whole_image_boxes(data: CheckInput) -> Iterator[Finding]:
 
 
 def _of_images(data: CheckInput, affected: int) -> str:
-    return f"{affected} of {count_of(data.audit.images, 'image')}"
+    return f"{count(affected)} of {count_of(data.audit.images, 'image')}"
 
 
 def _files(data: CheckInput, code: str) -> tuple[str, ...]:
