@@ -154,7 +154,8 @@ def _gain(before: Positives, after: Positives) -> float:
 
 def _sum_by_size(counts: Mapping[Key, int], detector: Detector, choice: Choice) -> list[_Sums]:
     """Return the sums of each size under a choice."""
-    shapes, wh = _Shapes.of(counts), _Shapes.of(counts).wh * choice.factor
+    shapes = _Shapes.of(counts)
+    wh = shapes.wh * choice.factor
     errors = [ERROR_PX + ERROR_STRIDES * stride / choice.factor for stride in choice.strides]
     kept = np.stack([shifted_iou(shapes.wh, error) for error in errors], axis=1)  # [N, L]
     boxes = shapes.sums(np.ones(len(shapes.wh)))
