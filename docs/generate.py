@@ -49,7 +49,8 @@ def commands() -> str:
     return _page(lines)
 
 
-COMMANDS = """Exit codes: 0 success, 1 the run failed, 2 the command or the configuration is wrong. `--json` prints
+COMMANDS = """Exit codes: 0 success, 1 the run failed, 2 the command or the configuration is wrong, 130 ended by
+Ctrl-C, 143 by SIGTERM. `--json` prints
 one JSON object as the last line of standard output; [Answers](answers.md) lists its keys. Progress and warnings go to
 standard error."""
 

@@ -71,7 +71,7 @@ Scheduler = Annotated[
     typer.Option(
         envvar="SPECK_SCHEDULER",
         metavar="URL",
-        help="Address of a Dask scheduler, tcp://host:port.",
+        help="Address of a Dask scheduler, tcp://host:port or tls://host:port.",
         show_default="local workers",
     ),
 ]
