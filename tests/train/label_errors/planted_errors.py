@@ -161,6 +161,7 @@ def figures(suspects: Sequence[Suspect], planted: Sequence[Planted]) -> dict[str
             "planted": len(errors),
             "suspects": len(rows),
             "precision@50": round(float(right[:50].mean()) if len(rows) else 0.0, 3),
+            "precision@50_centred": round(float(centred[:50].mean()) if len(rows) else 0.0, 3),
             "found": round(float(right[: 2 * len(errors)].sum()) / max(len(errors), 1), 3),
             "mean_chance": round(float(chance.mean()) if len(rows) else 0.0, 3),
             "mean_right": round(float(right.mean()) if len(rows) else 0.0, 3),
