@@ -32,7 +32,7 @@ def count_positives(boxes: Boxes, owner: Ints, size: Ints, strides: Sequence[int
     for choice in tried:
         scaled = boxes * choice.factor
         alone, kept = contest(scaled, pairs, choice.strides)
-        contested = 2 * kept <= alone
+        contested = (kept < alone) & (2 * kept <= alone)
         sums = {
             "expected": _expected(bx.area(enlarge(scaled, tiny_side(choice.strides))), choice.strides),
             "alone": alone,

@@ -226,6 +226,12 @@ def test_boxes_apart_take_nothing_from_each_other() -> None:
     assert [row.all.lost for row in audited([lattice(20, 4)]).coverage.configurations] == [0.0] * 4
 
 
+def test_a_box_without_a_candidate_loses_none_to_neighbours() -> None:
+    between_centres = [4.0, 4, 12, 12]  # of cells of stride 8
+    row = audited([np.array([between_centres, [100, 100, 140, 140]])], strides=(8,)).coverage.configurations[0]
+    assert (row.all.taught, row.all.contested, row.all.lost) == (0.5, 0.0, 0.0)
+
+
 def test_boxes_of_an_assigner_that_lets_them_share_cells_lose_nothing() -> None:
     audit = audited([np.repeat(lattice(20, 60), 2, axis=0)], assigner="ratio")
     assert [row.all.lost for row in audit.coverage.configurations] == [None, None]
