@@ -19,7 +19,7 @@ from etl.imaging import lossless
 from etl.jobs import audit_cache, plan, split_check
 from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
 from etl.jobs.audit_pictures import draw_pictures
-from etl.jobs.changed_images import noted
+from etl.jobs.changed_images import record_change
 from etl.jobs.parts import BoxIndex, boxes_of, image_count
 from etl.jobs.remap import apply_ontology, count_untrained, preview_ontology
 from etl.lifecycle import champion
@@ -70,7 +70,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
 
     def compute() -> Answer:
         labels = _Labels.read(work)
-        with noted(work):
+        with record_change(work):
             audit = _write_audit(work, cluster, _summarize(work, cluster, labels), labels)
         severities = Counter(finding.severity for finding in audit.findings)
         return {

@@ -37,10 +37,7 @@ def build(
             return build(config, here, plan=plan, full=full)
     with lease.hold(config.home):
         work = ingest.run(config, cluster, plan=plan, full=full)["work"]
-        for stage in STAGES[1:-1]:
-            malloc.release()
-            run_stage(stage, work, cluster if stage in DISTRIBUTED else None)
-        malloc.release()
+        run_stages(work, cluster)
         return publish.run(work)
 
 
@@ -69,6 +66,14 @@ def plan_source(config: Config, cluster: Cluster, *, update: bool = False) -> Pl
     finally:
         work.delete()
     return preview
+
+
+def run_stages(work: str, cluster: Cluster) -> None:
+    """Run the stages between `ingest` and `publish`."""
+    for stage in STAGES[1:-1]:
+        malloc.release()
+        run_stage(stage, work, cluster if stage in DISTRIBUTED else None)
+    malloc.release()
 
 
 def run_stage(name: str, work: str, cluster: Cluster | None = None) -> Answer:

@@ -1,4 +1,4 @@
-"""Images that changed after a build had read them: the next ingest reads them again, whatever size and time say."""
+"""Images that changed after a build had read them: the next ingest reads them again, even with equal size and time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from etl.storage.work import WorkDir
 
 
 @contextmanager
-def noted(work: WorkDir) -> Iterator[None]:
+def record_change(work: WorkDir) -> Iterator[None]:
     """Record the image that ends the block because it has changed."""
     try:
         yield

@@ -14,7 +14,8 @@ from etl.config import Config
 from etl.enumeration import enumerate_first
 from etl.errors import SpeckError, StoreError
 from etl.execution.cluster import Cluster, serial
-from etl.jobs import anchors, audit, ingest, publish, remap, split, tile
+from etl.jobs import ingest, publish
+from etl.jobs.build import run_stages
 from etl.lifecycle.promotion_log import restore_promotions
 from etl.numbers import count_of
 from etl.plan import Plan
@@ -171,11 +172,7 @@ def _build(damaged: _Damaged, cluster: Cluster) -> publish.Contents:
     answer = ingest.run(damaged.config, cluster, purpose="repair", plan=damaged.plan, again=damaged.again())
     work = WorkDir(answer["work"])
     try:
-        split.run(work.uri)
-        audit.run(work.uri, cluster)
-        remap.run(work.uri)
-        tile.run(work.uri, cluster)
-        anchors.run(work.uri)
+        run_stages(work.uri, cluster)
         return publish.make_contents(work)
     finally:
         work.delete()

@@ -14,7 +14,7 @@ from etl.execution.cluster import Cluster
 from etl.ids import digest
 from etl.imaging import lossless
 from etl.jobs import sample_cache
-from etl.jobs.changed_images import noted
+from etl.jobs.changed_images import record_change
 from etl.jobs.parts import BoxIndex, image_count
 from etl.jobs.plan import resolve_plan
 from etl.jobs.tile_worker import TilePart, tile_part
@@ -53,7 +53,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
                 own = boxes.boxes_of(part)
                 yield TilePart(work.config, plan, uris[-1], part, own, lent, frozenset(chain(*units)))
 
-        with noted(work):
+        with record_change(work):
             made = cluster.map(tile_part, parts(), label="tile", images=image_count, total=changed_images.num_rows)
         store.sync(work.uri)
         store.write_json(work.path("tile", "parts.json"), uris)

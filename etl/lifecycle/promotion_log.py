@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,8 @@ from etl.document import Document
 from etl.errors import StoreError
 from etl.snapshots.problem import Problem
 from etl.storage import mended, store
-from etl.storage.paths import DatasetPaths, entry_file
+from etl.storage.paths import DatasetPaths, entry_file, entry_sequence
 
-_ENTRY = re.compile(r"(\d{8})\.json")
 _CURE = "`speck repair CONFIG` restores it"
 
 
@@ -89,9 +87,8 @@ def _read_entries(home: str) -> tuple[list[dict[str, Any]], dict[int, StoreError
     """Return the intact entries in order, and the errors of the damaged ones by their number."""
     folder, entries, damage = DatasetPaths(home).promotions, [], {}
     for file in store.list_files(folder) if store.exists(folder) else []:
-        if (found := _ENTRY.fullmatch(file.path)) is None:
+        if (sequence := entry_sequence(file.path)) is None:
             continue
-        sequence = int(found[1])
         try:
             entries.append(_read(f"{folder}/{file.path}", sequence))
         except StoreError as error:

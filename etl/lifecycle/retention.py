@@ -14,7 +14,7 @@ from etl.errors import StoreError
 from etl.lifecycle import champion
 from etl.lifecycle.promotion_log import read_copy
 from etl.snapshots import snapshot
-from etl.snapshots.publications import Publication, log_sequences, read_document, read_log_entry
+from etl.snapshots.publications import log_sequences, read_head, read_log_entry
 from etl.storage import lease, partials, store
 from etl.storage.paths import (
     FOLD,
@@ -162,7 +162,7 @@ def _check_documents(home: str) -> None:
     paths, sequences = DatasetPaths(home), log_sequences(home)
     try:
         if store.exists(paths.head):
-            read_document(paths.head, Publication)
+            read_head(home)
         for sequence in range(min(sequences, default=1), max(sequences, default=0) + 1):
             read_log_entry(home, sequence)
         if store.exists(paths.champion):

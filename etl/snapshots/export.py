@@ -17,7 +17,7 @@ from etl.errors import ConfigError, StoreError
 from etl.imaging import codec
 from etl.imaging.mask import mask_out
 from etl.numbers import count_of
-from etl.snapshots.problem import named_cure
+from etl.snapshots.problem import name_repair
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import shard, store
 
@@ -104,7 +104,7 @@ def _shards(snapshot: Snapshot) -> Iterator[tuple[dict[str, Any], list[Row], byt
 
 def _read_shard(snapshot: Snapshot, sha256: str) -> bytes:
     uri = snapshot.shard_uri(sha256)
-    with named_cure(snapshot.uri):
+    with name_repair(snapshot.uri):
         data = store.read_bytes(uri)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise StoreError(f"{uri}: its SHA-256 is not {sha256[:12]}…")

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from etl.config import Config
 from etl.errors import StoreError
-from etl.snapshots.snapshot import Snapshot, head, history, load_published
+from etl.snapshots.snapshot import Snapshot, head, history
 from etl.storage import checksum, mended, store
-from etl.storage.paths import DatasetPaths, split_uri, table_file
+from etl.storage.paths import SnapshotPaths, table_file
+
+_CONSEQUENCE = "using an earlier snapshot, if any"
 
 
 def file_damage(snapshot: Snapshot, file: str) -> str | None:
@@ -34,7 +36,7 @@ def newest_intact(config: Config, tables: Sequence[str], before: str | None = No
         if not problems:
             return snapshot
         for problem in problems:
-            mended.report(problem, "using an earlier snapshot, if any")
+            mended.report(problem, _CONSEQUENCE)
     return None
 
 
@@ -45,15 +47,14 @@ def _newest_first(config: Config, before: str | None) -> Iterator[Snapshot]:
         newest, entries = None, entries[: names.index(before)] if before in names else entries
     published = [str(entry["uri"]) for entry in reversed(entries)]
     for uri in dict.fromkeys(published if newest is None else [newest, *published]):
-        manifest = DatasetPaths(config.home).snapshot(split_uri(uri).id).manifest
-        try:
-            if load_published(config.home, split_uri(uri).id) is not None:
-                yield Snapshot.open(uri)
-                continue
-        except StoreError as error:
-            mended.report(error, "using an earlier snapshot, if any")
+        manifest = SnapshotPaths(uri).manifest
+        if not store.exists(manifest):
+            if uri == newest:
+                mended.report(f"{manifest}: no such file", _CONSEQUENCE)
             continue
-        if store.exists(manifest):
-            mended.report(f"{manifest}: damaged", "using an earlier snapshot, if any")
-        elif uri == newest:
-            mended.report(f"{manifest}: no such file", "using an earlier snapshot, if any")
+        try:
+            snapshot = Snapshot.open(uri)
+        except StoreError as error:
+            mended.report(error, _CONSEQUENCE)
+        else:
+            yield snapshot

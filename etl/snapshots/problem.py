@@ -25,7 +25,7 @@ def repair_command(snapshot: str) -> str:
 
 
 @contextmanager
-def named_cure(snapshot: str = "SNAPSHOT") -> Iterator[None]:
+def name_repair(snapshot: str = "SNAPSHOT") -> Iterator[None]:
     """Let a StoreError of the block, which reads a file of the snapshot at a URI, name the command that mends it."""
     try:
         yield

@@ -11,9 +11,8 @@ from etl.document import Document
 from etl.errors import StoreError
 from etl.snapshots.answer import SnapshotCounts
 from etl.storage import mended, sealed, store
-from etl.storage.paths import DatasetPaths
+from etl.storage.paths import DatasetPaths, entry_sequence
 
-_ENTRY = re.compile(r"(\d{8})\.json")
 _ID = re.compile(r"\w[\w.-]*")
 
 
@@ -41,6 +40,11 @@ def read_document(uri: str, document: type[Publication]) -> dict[str, Any]:
     return dict(json_text.parse(content))
 
 
+def read_head(home: str) -> Publication:
+    """Return the content of head.json; StoreError if it is missing or damaged."""
+    return Publication.model_validate(read_document(DatasetPaths(home).head, Publication))
+
+
 def newest_publication(home: str) -> Publication | None:
     """Return the newest publication, None before the first.
 
@@ -48,7 +52,7 @@ def newest_publication(home: str) -> Publication | None:
     """
     paths = DatasetPaths(home)
     try:
-        return Publication.model_validate(read_document(paths.head, Publication))
+        return read_head(home)
     except StoreError as error:
         entries = log_entries(home)
         if not entries:
@@ -90,4 +94,4 @@ def log_sequences(home: str) -> list[int]:
     """Return the numbers of the files in the log, in order."""
     folder = DatasetPaths(home).log
     names = [file.path for file in store.list_files(folder)] if store.exists(folder) else []
-    return [int(found[1]) for name in names if (found := _ENTRY.fullmatch(name))]
+    return [sequence for name in names if (sequence := entry_sequence(name)) is not None]

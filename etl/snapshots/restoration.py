@@ -12,7 +12,7 @@ from etl.snapshots.publications import (
     log_entries,
     log_sequences,
     newest_publication,
-    read_document,
+    read_head,
     read_log_entry,
 )
 from etl.snapshots.snapshot import load_plan, load_published, read_plan, snapshot_id
@@ -62,7 +62,7 @@ def _restore_plan(home: str) -> list[Problem]:
 def _restore_log(home: str) -> list[Problem]:
     entries: dict[int, dict[str, Any]] = {}
     damage: dict[int, StoreError] = {}
-    head, sequences = _read_head(home), log_sequences(home)
+    head, sequences = _find_head(home), log_sequences(home)
     for sequence in range(1, max([*sequences, 0 if head is None else head.sequence], default=0) + 1):
         try:
             entries[sequence] = read_log_entry(home, sequence)
@@ -87,7 +87,7 @@ def _restore_head(home: str) -> list[Problem]:
     """
     uri, sequences = DatasetPaths(home).head, log_sequences(home)
     try:
-        head = Publication.model_validate(read_document(uri, Publication))
+        head = read_head(home)
     except StoreError as error:
         if (newest := newest_publication(home)) is None:
             return []
@@ -108,10 +108,10 @@ def _reason(error: StoreError) -> str:
     return str(error).partition(".json: ")[2] or str(error)
 
 
-def _read_head(home: str) -> Publication | None:
+def _find_head(home: str) -> Publication | None:
     """Return the content of head.json; None if it is missing or damaged."""
     try:
-        return Publication.model_validate(read_document(DatasetPaths(home).head, Publication))
+        return read_head(home)
     except StoreError:
         return None
 

@@ -18,7 +18,7 @@ from etl.boxes import Boxes, from_table
 from etl.errors import StoreError
 from etl.imaging import codec
 from etl.imaging.mask import mask_out
-from etl.snapshots.problem import named_cure
+from etl.snapshots.problem import name_repair
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 
@@ -101,7 +101,7 @@ class ShardReader:
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """Return `size` bytes of a shard from `offset` on; StoreError if the shard is missing or too short."""
         uri = self._paths.shard(shard)
-        with named_cure():
+        with name_repair():
             if store.local_path(uri) is None:
                 return store.read_range(uri, offset, size)
             data = os.pread(self._file(uri).fileno(), size, offset)  # no shared position: safe after a fork
@@ -115,7 +115,7 @@ class ShardReader:
         try:
             return codec.decode(data)
         except codec.UnreadableImageError as error:
-            with named_cure():
+            with name_repair():
                 raise StoreError(f"{self._paths.shard(shard)}: sample at byte {offset}: {error}") from error
 
     def _file(self, uri: str) -> Any:

@@ -18,7 +18,7 @@ from etl.ids import digest
 from etl.plan import Plan
 from etl.schema import SPLITS, TABLES, add_missing_columns
 from etl.snapshots import publications
-from etl.snapshots.problem import MANIFEST_CURE, named_cure
+from etl.snapshots.problem import MANIFEST_CURE, name_repair
 from etl.stages.audit.model import Audit
 from etl.storage import mended, sealed, store
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
@@ -103,7 +103,7 @@ class Snapshot:
 
         Columns that the version of the build did not know are null.
         """
-        with named_cure(self.uri):
+        with name_repair(self.uri):
             return add_missing_columns(store.read_table(self.paths.table(name)), TABLES[name])
 
     def samples(self, split: str) -> Samples:
@@ -124,7 +124,7 @@ class Snapshot:
 
         StoreError if the file is missing or damaged.
         """
-        with named_cure(self.uri):
+        with name_repair(self.uri):
             fitted = store.read_json(self.paths.anchors)
             _Anchors.from_dict(self.paths.anchors, fitted)
             return dict(fitted)
@@ -132,7 +132,7 @@ class Snapshot:
     @property
     def audit(self) -> Audit:
         """The audit of the source; StoreError if the file is missing or damaged."""
-        with named_cure(self.uri):
+        with name_repair(self.uri):
             return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
 
 

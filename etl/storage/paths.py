@@ -43,6 +43,7 @@ LABEL_ERRORS, MISSING, SUSPECTS_HTML = "label_errors", "missing", "suspects.html
 FOLD = "fold_"  # of label errors: the folder of a cross-fitted model, removed when its images are judged
 
 _TRIALS = "trials"
+_ENTRY = re.compile(r"(\d{8})\.json")
 _TRIAL_HOME = re.compile(rf"(?P<home>.*/(?P<name>[^/]+))/{_TRIALS}/[^/]+/(?P=name)")
 
 
@@ -227,6 +228,12 @@ class DatasetPaths:
 def entry_file(sequence: int) -> str:
     """Return the file name of a numbered entry: a publication, promotion or review."""
     return f"{sequence:08d}.json"
+
+
+def entry_sequence(file: str) -> int | None:
+    """Return the number of an entry by its file name, None for another file."""
+    found = _ENTRY.fullmatch(file)
+    return None if found is None else int(found[1])
 
 
 def table_file(name: str) -> str:

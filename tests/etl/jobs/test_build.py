@@ -19,7 +19,7 @@ import pytest
 from etl.config import Config, load
 from etl.errors import ConfigError, SourceError
 from etl.execution import cluster
-from etl.jobs import anchors, audit, build, ingest, publish, remap, split, tile
+from etl.jobs import build, ingest, publish, split
 from etl.lifecycle import retention
 from etl.snapshots.snapshot import Snapshot, head, history
 from etl.storage import store
@@ -256,11 +256,7 @@ def run_until_publish(config: Config) -> str:
     """Run every stage of a build but the last; return its work folder."""
     with cluster.serial() as here:
         work = str(ingest.run(config, here)["work"])
-        split.run(work)
-        audit.run(work, here)
-        remap.run(work)
-        tile.run(work, here)
-        anchors.run(work)
+        build.run_stages(work, here)
     return work
 
 

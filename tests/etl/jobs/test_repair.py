@@ -1,4 +1,4 @@
-"""`speck repair` makes exactly the damaged files of a snapshot again, and says which cannot be had."""
+"""`speck repair` makes exactly the damaged files of a snapshot again, and names those that it cannot make."""
 
 from __future__ import annotations
 

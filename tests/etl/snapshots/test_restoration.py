@@ -1,4 +1,4 @@
-"""plan.json, head.json and the log are restored from each other, whichever of them is damaged."""
+"""plan.json, head.json and the log are restored from each other."""
 
 from __future__ import annotations
 
