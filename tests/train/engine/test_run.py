@@ -149,7 +149,7 @@ def test_the_loss_for_small_objects_is_any_detectors(published, tmp_path, config
 @pytest.mark.parametrize("name", ["speck-micro", "speck-micro-anchors"])
 def test_balanced_weights_of_classes_reach_the_loss(published, tmp_path, name, config):
     snapshot = published()
-    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})
+    store.write_json(f"{snapshot.uri}/anchors.json", {"anchors": [], "strides": [], "image_size": 0, "boxes": 0})
     settings = config(tmp_path, model=name, loss={"class_weights": "balanced"}, options=OPTIONS)
     made = trainer.Trainer(engine.prepare_run(settings, snapshot), tmp_path, str(tmp_path / "runs"))
     made.train()
@@ -172,7 +172,9 @@ def test_classes_are_weighed_in_one_way_only(published, tmp_path, config):
 def test_a_detector_learns_coloured_squares(published, tmp_path, caplog, name, config):
     caplog.set_level(logging.INFO, "speck")
     snapshot = published(train=64, val=16)
-    store.write_json(f"{snapshot.uri}/anchors.json", {"strides": [], "image_size": 0})  # of another time: fitted anew
+    store.write_json(
+        f"{snapshot.uri}/anchors.json", {"anchors": [], "strides": [], "image_size": 0, "boxes": 0}
+    )  # of another time: fitted anew
     engine.train(config(tmp_path, model=name, epochs=25, options=OPTIONS), snapshot)
     best = max(float(text.split("AP50 ")[1][:5]) for text in caplog.messages if "AP50" in text)
     assert best > 0.7
