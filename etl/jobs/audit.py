@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.boxes import XYXY
 from etl.config import network
 from etl.errors import StoreError
 from etl.execution.cluster import Cluster
@@ -20,12 +21,12 @@ from etl.jobs import audit_cache, plan, split_check
 from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
 from etl.jobs.audit_pictures import draw_pictures
 from etl.jobs.changed_images import record_change
-from etl.jobs.parts import BoxIndex, boxes_of, image_count
+from etl.jobs.parts import BoxIndex, image_count
 from etl.jobs.remap import apply_ontology, count_untrained, preview_ontology
 from etl.lifecycle import champion
 from etl.lifecycle.retrain import snapshot_of
 from etl.reports.audit_page import audit_page
-from etl.schema import USED
+from etl.schema import ANNOTATIONS, USED
 from etl.snapshots.intact import file_damage, newest_intact
 from etl.snapshots.snapshot import Snapshot
 from etl.sources.images import pixel_settings
@@ -40,28 +41,39 @@ from etl.storage import mended, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, DatasetPaths, table_file
 from etl.storage.work import Answer, WorkDir
 
+_OBJECT = ["annotation_id", "image_id", "category", *XYXY, "crowd", "ignore"]  # columns
 _IMAGES_PER_PART, _BOXES_PER_PART = 2_000, 20_000  # about: a part has at least one image
 
 
 @dataclass(frozen=True)
 class _Labels:
-    """The images of a source, their boxes as written, and those that split and ontology leave to train on."""
+    """The images of a source with their boxes, as written and as split and ontology leave them to train on."""
 
+    work: WorkDir
     images: pa.Table
-    annotations: pa.Table
-    trained: pa.Table
+    written: BoxIndex
+    objects: pa.Table  # some columns of the trained boxes without ignore regions
+    rejected: pa.Array  # annotation_ids of the boxes that were rejected on reading
+    unused: pa.Array  # the same and those that no split uses
     untrained: Mapping[str, int]  # boxes by the rule that takes them
-
-    @property
-    def objects(self) -> pa.Table:
-        """The trained boxes without ignore regions."""
-        return self.trained.filter(pc.invert(self.trained["ignore"]))
 
     @classmethod
     def read(cls, work: WorkDir) -> _Labels:
-        trained, ledger = apply_ontology(work)
-        untrained = count_untrained(work, ledger)
-        return cls(work.read("split", "images"), work.read("ingest", "annotations"), trained, untrained)
+        images = work.read("split", "images")
+        written = BoxIndex(images, work.read_pieces("ingest", "annotations"), ANNOTATIONS)
+        pieces = [_without_regions(kept) for kept, _ in apply_ontology(work, _OBJECT)]
+        objects = pa.concat_tables([ANNOTATIONS.empty_table().select(_OBJECT), *pieces])
+        dropped = work.dropped_ids("ingest"), work.dropped_ids("ingest", "split")
+        return cls(work, images, written, objects, *dropped, count_untrained(work))
+
+    def trained_of(self, written: pa.Table) -> pa.Table:
+        """Return what remains of some boxes."""
+        usable = written.filter(pc.invert(pc.is_in(written["annotation_id"], self.unused)))
+        return remap.remap_boxes(usable, self.work.categories, self.work.config.ontology)[0]
+
+
+def _without_regions(boxes: pa.Table) -> pa.Table:
+    return boxes.filter(pc.invert(boxes["ignore"]))
 
 
 def run(uri: str, cluster: Cluster) -> Answer:
@@ -92,7 +104,7 @@ def _summarize(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
 def _summarize_pixels(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
     """Return the counts of the pixels of some images; what earlier audits measured is not measured again."""
     images = sample_images(labels.images.filter(pc.is_in(labels.images["split"], pa.array(USED))))
-    annotations = boxes_of(images, labels.objects)
+    annotations = _without_regions(labels.trained_of(labels.written.boxes_of(images)))
     keys = audit_cache.image_keys(images, annotations, pixel_settings(work.config, work.pixel_range))
     cached = audit_cache.load(work.config, {} if work.full else keys)
     is_cached = pc.is_in(images["image_id"], pa.array(cached.keys(), pa.string()))
@@ -109,22 +121,20 @@ def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
     tile_size = plan.resolve_tile_size(work)
     image_size = network.image_size(work.config, tile_size)
     strides = network.strides(work.config) if network.assigner(work.config) == "tal" else ()
-    rejected = work.dropped_ids("ingest")
     images, held = labels.images, _held_images(work)
-    written, trained = BoxIndex(images, labels.annotations), BoxIndex(images, labels.trained)
-    boxes_per_image = max(labels.annotations.num_rows / max(images.num_rows, 1), _BOXES_PER_PART / _IMAGES_PER_PART)
+    boxes_per_image = max(len(labels.written) / max(images.num_rows, 1), _BOXES_PER_PART / _IMAGES_PER_PART)
     at_once = max(int(_BOXES_PER_PART / boxes_per_image), 1)
     for start in range(0, images.num_rows, at_once):
         piece = images.slice(start, at_once)
-        boxes = written.boxes_of(piece)
-        dropped = boxes["annotation_id"].filter(pc.is_in(boxes["annotation_id"], rejected))
+        boxes = labels.written.boxes_of(piece)
+        rejected = boxes["annotation_id"].filter(pc.is_in(boxes["annotation_id"], labels.rejected))
         yield LabelPart(
             piece,
             boxes,
             tile_size,
             image_size,
-            frozenset(dropped.to_pylist()),
-            trained.boxes_of(piece),
+            frozenset(rejected.to_pylist()),
+            labels.trained_of(boxes),
             None if held is None else held.intersection(piece["image_id"].to_pylist()),
             strides,
         )
@@ -133,7 +143,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
 def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Labels) -> Audit:
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
     audit = conclude(summary, _context(work, labels))
-    pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.annotations, labels.objects)
+    pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.written, labels.objects)
     before, split = _audit_before(work), split_check.load_report(work)
     page = audit_page(
         audit,
@@ -152,7 +162,7 @@ def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Lab
 def _context(work: WorkDir, labels: _Labels) -> Context:
     config = work.config
     tile_size = plan.resolve_tile_size(work)
-    findings_of_plan = plan.check_plan(work, Tables(plan.images_to_tile(work), labels.trained))
+    findings_of_plan = plan.check_plan(work, Tables(plan.images_to_tile(work), labels.objects))
     return Context(
         tile_size=tile_size,
         image_size=network.image_size(config, tile_size),

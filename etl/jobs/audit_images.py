@@ -19,13 +19,13 @@ from etl.ids import fraction
 from etl.imaging import codec, lossless
 from etl.imaging.image_file import ImageFile
 from etl.imaging.wide import Range
-from etl.jobs.parts import boxes_of
 from etl.schema import place
 from etl.sources.images import applied_orientation, read_image_file, unchanged
 from etl.stages.audit import image_quality
 from etl.stages.audit.class_similarity import Descriptor, describe_objects, lowest_ranks
 from etl.stages.audit.counts import Summary
 from etl.stages.audit.tally import Key
+from etl.stages.image_annotations import boxes_of
 
 _IMAGES_PER_PART = 4
 

@@ -11,19 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.boxes import Boxes, as_boxes, corners, from_table
+from etl.boxes import XYXY, Boxes, as_boxes, corners, from_table
 from etl.config import Config
 from etl.execution.cluster import Cluster
 from etl.findings import Finding
 from etl.imaging import close_up, codec
 from etl.imaging.codec import Pixels
 from etl.imaging.wide import Range
-from etl.jobs.parts import image_count
+from etl.jobs.parts import BoxIndex, image_count
 from etl.sources.images import applied_orientation, read_image
 from etl.stages.audit.class_examples import choose_class_examples
 from etl.stages.audit.examples import TWO_READINGS, Example, choose_examples, fullest_images
 from etl.storage.work import WorkDir
 
+_NAMED = ("image_id", "category", *XYXY, "file", "line", "source_id")  # columns of the boxes that findings name
 _FULL_SIDE = 560  # px: of images with many boxes, and of an image in two readings
 _CLASS_SIDE = 192  # px: of examples of a class
 _QUALITY = 80
@@ -63,17 +64,20 @@ def draw_pictures(
     cluster: Cluster,
     findings: Sequence[Finding],
     images: pa.Table,
-    annotations: pa.Table,
+    written: BoxIndex,
     trained: pa.Table,
 ) -> Pictures:
     """Return pictures of the images and boxes that findings name, of the fullest images, and examples of each class.
 
-    `annotations` are the boxes as written, which findings name. What exceeds the size of a page is left out, later
-    examples and rarer classes first.
+    `written` are the boxes as in the label files. What exceeds the size of a page is left out, later examples and rarer
+    classes first.
     """
-    chosen = [*fullest_images(images, trained), *choose_examples(findings, images, annotations)]
+    chosen = [
+        *fullest_images(images, trained),
+        *choose_examples(findings, images, work.read_pieces("ingest", "annotations", _NAMED)),
+    ]
     of_class = choose_class_examples(images, trained)
-    parts = _parts(work, [*chosen, *chain(*of_class.values())], annotations, trained)
+    parts = _parts(work, [*chosen, *chain(*of_class.values())], images, written, trained)
     drawn = cluster.map(draw_examples, parts, label="audit pictures", images=image_count)
     pictures = {
         example: (example.caption, data)
@@ -98,14 +102,17 @@ def _within(room: float, sets: Iterable[list[Picture]]) -> Iterator[list[Picture
         yield pictures
 
 
-def _parts(work: WorkDir, examples: Iterable[Example], annotations: pa.Table, trained: pa.Table) -> list[PicturePart]:
+def _parts(
+    work: WorkDir, examples: Iterable[Example], images: pa.Table, written: BoxIndex, trained: pa.Table
+) -> list[PicturePart]:
     """Return the examples image by image, so that each image is read once."""
     by_image: dict[str, list[Example]] = {}
     for example in examples:
         by_image.setdefault(example.image["image_id"], []).append(example)
-    written, used = (_boxes_by_image(table, by_image) for table in (annotations, trained))
+    pictured = images.filter(pc.is_in(images["image_id"], pa.array(by_image, pa.string())))
+    drawn, used = (_boxes_by_image(table, by_image) for table in (written.boxes_of(pictured), trained))
     return [
-        PicturePart(work.config, own[0].image, tuple(own), written[name], used[name], work.pixel_range)
+        PicturePart(work.config, own[0].image, tuple(own), drawn[name], used[name], work.pixel_range)
         for name, own in by_image.items()
     ]
 

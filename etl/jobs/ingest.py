@@ -7,7 +7,6 @@ cluster; settle the categories; write the tables and save the cache.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import count
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from etl import schema
+from etl.columns import count_values
 from etl.config import Config, network
 from etl.errors import SourceError
 from etl.execution.cluster import Cluster
@@ -203,7 +203,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     _write_build(inputs, work, findings, categories=categories, boxes=boxes, review=counts, **ranges)
     if not rows.equals(cached) and inputs.again is None:
         ingest_cache.save(config, keys, rows)
-    reasons = Counter(tables["rejects"]["reason"].to_pylist())
+    reasons = count_values(tables["rejects"]["reason"])
     return {
         "images": tables["images"].num_rows,
         "images_unchanged": cached.num_rows,

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
+from etl.boxes import XYXY
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.findings import Finding, finding
 from etl.imaging import lossless
-from etl.jobs.remap import apply_ontology
+from etl.jobs.remap import trained_boxes
 from etl.numbers import count
 from etl.plan import Grouping, Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
@@ -33,6 +34,7 @@ from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
+PLANNED = ("image_id", "category", *XYXY, "ignore")  # columns of the boxes by which a plan is chosen
 PLAN_UPDATE = "plan-update"  # purpose of a work that ignores the pinned plan except for the splits
 _WORTHWHILE = 0.1  # share of the pixels that a new plan must save to justify a full rebuild
 
@@ -101,7 +103,7 @@ def resolve_tile_plan(work: WorkDir, tables: Tables | None = None) -> TilePlan:
 
 def tables_to_tile(work: WorkDir) -> Tables:
     """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
-    return Tables(images_to_tile(work), apply_ontology(work)[0])
+    return Tables(images_to_tile(work), trained_boxes(work, PLANNED))
 
 
 def images_to_tile(work: WorkDir) -> pa.Table:

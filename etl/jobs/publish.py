@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
+from etl.columns import count_values
 from etl.jobs import drift
 from etl.jobs.plan import load_build_plan, pin_after_build
 from etl.jobs.sample_cache import ShardEntry
@@ -131,7 +131,7 @@ def _snapshot_tables(work: WorkDir, assembled: Assembled) -> dict[str, pa.Table]
 
 def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> SnapshotCounts:
     def count(values: pa.ChunkedArray) -> dict[str, int]:
-        return dict(sorted(Counter(values.to_pylist()).items()))
+        return dict(sorted(count_values(values).items()))
 
     samples, events = tables["samples"], tables["ledger"]
     final, added = events.filter(pc.equal(events["stage"], schema.FINAL)), review.count_added(events)

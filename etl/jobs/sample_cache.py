@@ -59,7 +59,7 @@ class Span(NamedTuple):
 
 def sample_keys(
     images: pa.Table,
-    annotations: pa.Table,
+    boxes: BoxIndex,
     plan: Plan,
     config: Config,
     versions: Mapping[str, int],
@@ -67,8 +67,8 @@ def sample_keys(
 ) -> pa.Table:
     """Return the keys, sorted by unit.
 
-    `annotations` are the boxes after the ontology, in the order of their image's samples; `donors` names the images
-    whose pixels are in an image's augmented samples.
+    `boxes` are those after the ontology, in the order of their image's samples; `donors` names the images whose pixels
+    are in an image's augmented samples.
     """
     shared = [
         plan.tile.model_dump(mode="json"),
@@ -82,14 +82,13 @@ def sample_keys(
         of_split[schema.DIVIDED] = digest(shared, of_train, config.source.split.model_dump(mode="json"))
     rows = images.filter(pc.is_in(images["split"], pa.array(list(of_split)))).select(list(_IMAGE))
     settings_of_pixels = pixel_settings(config, plan.pixel_range)
-    index = BoxIndex(rows, annotations.select(["image_id", *_BOX]))
     own: dict[str, str] = {}
     for start in range(0, rows.num_rows, _IMAGES_AT_ONCE):
         some = rows.slice(start, _IMAGES_AT_ONCE)
-        boxes = _boxes_by_image(index.boxes_of(some))
+        of_image = _boxes_by_image(boxes.boxes_of(some))
         for row in some.to_pylist():
             pixels, name = _pixels_of(row, settings_of_pixels), row["image_id"]
-            own[name] = digest(pixels, boxes.get(name, []), of_split[row["split"]])
+            own[name] = digest(pixels, of_image.get(name, []), of_split[row["split"]])
     keys = dict(own)
     is_augmented = pc.is_in(rows["split"], pa.array(_AUGMENTED))
     augmented = rows.filter(is_augmented)["image_id"].to_pylist() if config.augment.copies else []

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import region, schema
-from etl.boxes import corners
+from etl.boxes import XYXY, corners
 from etl.config import SplitRatios
 from etl.jobs import split_check
+from etl.jobs.remap import trained_boxes
 from etl.plan import Plan
 from etl.stages.ledger import ledger_row
-from etl.stages.remap import remap_boxes
-from etl.stages.split import SplitPins, assign_splits
+from etl.stages.split import SplitPins, SplitResult, assign_splits
 from etl.storage import store
 from etl.storage.work import Answer, WorkDir
+
+_COUNTED = ("image_id", "category", *XYXY, "crowd", "ignore", "difficult", "area")  # of the boxes
 
 
 def run(uri: str) -> Answer:
@@ -25,25 +29,16 @@ def run(uri: str) -> Answer:
 
     def compute() -> Answer:
         source = work.config.source
-        boxes = work.usable_annotations("ingest")
-        trained, _ = remap_boxes(boxes, work.categories, work.config.ontology)
         result = assign_splits(
             work.read("ingest", "images"),
             source.split if isinstance(source.split, SplitRatios) else None,
             group=source.group,
             pins=_pins(work.pinned_plan),
             predefined=work.build["own_split"],
-            boxes=trained,
+            boxes=trained_boxes(work, _COUNTED, ["ingest"]),
             metric=work.config.gate.metric,
         )
-        unused = boxes.filter(pc.is_in(boxes["image_id"], pa.array(result.left_out, pa.string())))
-        rows = [
-            ledger_row(box, "split", "dropped", result.left_out[image])
-            for box, image in zip(unused["annotation_id"].to_pylist(), unused["image_id"].to_pylist(), strict=True)
-        ]
-        rows += [
-            ledger_row(box, "split", "dropped", "guard_band") for box in _guard_band_boxes(work, result.images, boxes)
-        ]
+        rows = [ledger_row(box, "split", "dropped", rule) for box, rule in _unused_boxes(work, result)]
         work.write("split", "images", result.images)
         work.write("split", "ledger", schema.table(schema.LEDGER, rows))
         store.write_json(work.path("split", "report.json"), result.report.to_dict())
@@ -66,14 +61,23 @@ def _pins(plan: Plan | None) -> SplitPins | None:
     return None if plan is None else SplitPins(plan.split_salt, plan.near_duplicates, plan.divided, plan.grouping)
 
 
-def _guard_band_boxes(work: WorkDir, images: pa.Table, boxes: pa.Table) -> list[str]:
-    """Return the ids of the boxes on divided images that lie outside every region."""
-    held_out = work.config.source.held_out
+def _unused_boxes(work: WorkDir, result: SplitResult) -> list[tuple[str, str]]:
+    """Return the ids of the boxes that no split uses, each with its rule: of left out images, then of guard bands."""
+    held_out, images = work.config.source.held_out, result.images
     divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}
-    outside = []
-    for box in boxes.filter(pc.is_in(boxes["image_id"], pa.array([*divided], pa.string()))).to_pylist():
-        x0, y0, x1, y1 = corners(box)
-        windows = (part.window for part in region.regions_of(divided[box["image_id"]], held_out))
-        if not any(x0 < w.x1 and w.x0 < x1 and y0 < w.y1 and w.y0 < y1 for w in windows):
-            outside.append(box["annotation_id"])
-    return outside
+    wanted = pa.array([*result.left_out, *divided], pa.string())
+    left_out, outside = [], []
+    for piece in work.usable_annotations("ingest", columns=["annotation_id", "image_id", *XYXY]):
+        for box in piece.filter(pc.is_in(piece["image_id"], wanted)).to_pylist():
+            name, image = box["annotation_id"], box["image_id"]
+            if image in result.left_out:
+                left_out.append((name, result.left_out[image]))
+            if image in divided and _is_outside(box, region.regions_of(divided[image], held_out)):
+                outside.append((name, "guard_band"))
+    return [*left_out, *outside]
+
+
+def _is_outside(box: Mapping[str, Any], regions: Iterable[region.Region]) -> bool:
+    """Return whether a box lies outside every region."""
+    x0, y0, x1, y1 = corners(box)
+    return not any(x0 < window.x1 and window.x0 < x1 and y0 < window.y1 and window.y0 < y1 for _, window in regions)

@@ -26,7 +26,7 @@ def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     unless it has no labelled box: its splits are not those of the whole source.
     """
     source, report = work.config.source, result.report
-    unused = remap.count_untrained(work, remap.apply_ontology(work)[1]) if report.boxes == 0 else {}
+    unused = remap.count_untrained(work) if report.boxes == 0 else {}
     remedies = Remedies(result.images, source, pinned=work.pinned_plan is not None)
     findings = check_split(report, work.config.gate, remedies, leaking=result.leaking, unused=unused)
     allow = source.allow if source.sample is None else FAULTS

@@ -16,7 +16,7 @@ from etl.imaging import lossless
 from etl.jobs import sample_cache
 from etl.jobs.changed_images import record_change
 from etl.jobs.parts import BoxIndex, image_count
-from etl.jobs.plan import resolve_plan
+from etl.jobs.plan import PLANNED, resolve_plan
 from etl.jobs.tile_worker import TilePart, tile_part
 from etl.jobs.versions import VERSIONS
 from etl.stages.augment import donor_reader, donors
@@ -33,23 +33,24 @@ def run(uri: str, cluster: Cluster) -> Answer:
     def compute() -> Answer:
         images = work.read("split", "images")
         images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-        annotations = work.read("remap", "annotations")
+        annotations = pa.concat_tables(work.read_pieces("remap", "annotations", PLANNED))
         plan = resolve_plan(work, images, annotations)
         lossless.log_codec(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
         donors_of = donors.choose_donors(images, annotations, work.config.augment)
-        keys = sample_cache.sample_keys(images, annotations, plan, work.config, VERSIONS, donors_of)
+        del annotations
+        boxes = BoxIndex(images, work.read_pieces("remap", "annotations"), schema.ANNOTATIONS)
+        keys = sample_cache.sample_keys(images, boxes, plan, work.config, VERSIONS, donors_of)
         changed = _changed_units(keys, sample_cache.plan_reuse(work, keys, cluster))
         changed_images = images.filter(pc.is_in(images["image_id"], pa.array(changed, pa.string())))
         needed = {name: _needed_sets(sets, changed.get(name, [])) for name, sets in donors_of.items()}
-        boxes = BoxIndex(images, annotations)
         uris: list[str] = []
 
         def parts() -> Iterator[TilePart]:
             for part in _image_parts(changed_images):
                 units = [changed[name] for name in part["image_id"].to_pylist()]
                 uris.append(work.path("tile", digest(units)[:16]))
-                lent = donor_reader.select_donors(needed, part, images, annotations)
+                lent = donor_reader.select_donors(needed, part, images, boxes.boxes_of)
                 own = boxes.boxes_of(part)
                 yield TilePart(work.config, plan, uris[-1], part, own, lent, frozenset(chain(*units)))
 

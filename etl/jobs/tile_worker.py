@@ -23,7 +23,7 @@ from etl.stages.augment.donor_reader import DonorReader, DonorTables
 from etl.stages.augment.donors import SETS
 from etl.stages.augment.labelled_image import train_region
 from etl.stages.encode import TileEncoder
-from etl.stages.image_annotations import ImageAnnotations, by_image
+from etl.stages.image_annotations import AnnotatedImages, ImageAnnotations
 from etl.stages.rows import ImageRow
 from etl.stages.samples import augmented_samples, base_samples
 from etl.storage import shard, store
@@ -57,7 +57,7 @@ def tile_part(part: TilePart) -> bool:
     donor_reader = DonorReader(part.donors, read_pixels)
     with store.open_atomic(f"{part.uri}.tar", durable=False) as file:
         writer = SampleWriter(file)
-        for annotated in by_image(part.images, part.annotations).values():
+        for annotated in AnnotatedImages(part.images, part.annotations).values():
             _write_samples(part, annotated, donor_reader, writer)
     store.write_table(f"{part.uri}.ledger.parquet", writer.ledger_table(), durable=False)
     store.write_table(f"{part.uri}.samples.parquet", writer.index_table(), durable=False)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import boxes as bx
+from etl.columns import find_places, group_rows
 from etl.stages.rows import AnnotationRow, ImageRow
+
+_KEPT = 64  # images
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,34 @@ class ImageAnnotations:
         return bx.side_length(bx.clip(self.boxes, (0, 0, *self.size_wh)))
 
 
-def by_image(images: pa.Table, annotations: pa.Table) -> dict[str, ImageAnnotations]:
-    """Return each image of the table with its annotations, by image_id, in the order of the images."""
-    rows: dict[str, list[AnnotationRow]] = {}
-    for row in annotations.to_pylist():
-        rows.setdefault(row["image_id"], []).append(row)
-    return {image["image_id"]: ImageAnnotations(image, rows.get(image["image_id"], [])) for image in images.to_pylist()}
+class AnnotatedImages(Mapping[str, ImageAnnotations]):
+    """The images of a table with their annotations by image_id, in the order of the images.
+
+    Their rows are made when an image is taken, and kept for a few images.
+    """
+
+    def __init__(self, images: pa.Table, annotations: pa.Table) -> None:
+        self._place = {name: place for place, name in enumerate(images["image_id"].to_pylist())}
+        order, starts = group_rows(find_places(annotations["image_id"], images["image_id"]), images.num_rows)
+
+        @lru_cache(maxsize=_KEPT)
+        def read(place: int) -> ImageAnnotations:  # no reference to `self`: the cache would keep it alive
+            (image,) = images.slice(place, 1).to_pylist()
+            rows = pa.array(order[starts[place] : starts[place + 1]])
+            return ImageAnnotations(image, annotations.take(rows).to_pylist())
+
+        self._read = read
+
+    def __getitem__(self, name: str) -> ImageAnnotations:
+        return self._read(self._place[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+
+def boxes_of(images: pa.Table, annotations: pa.Table) -> pa.Table:
+    """Return the rows of `annotations` whose image is one of `images`."""
+    return annotations.filter(pc.is_in(annotations["image_id"], images["image_id"].combine_chunks()))

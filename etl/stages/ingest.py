@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.columns import count_values
 from etl.findings import EXAMPLES, Finding, finding
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
@@ -197,7 +197,7 @@ def _place(file: str, image: ImageFileRow, box: LabelBox | BadBox) -> str:
 
 def find_categories(annotations: pa.Table) -> list[str]:
     """Return the sorted names of the classes that occur; ignored regions have none."""
-    return sorted(set(annotations.filter(pc.invert(annotations["ignore"]))["category"].to_pylist()))
+    return sorted(pc.unique(annotations.filter(pc.invert(annotations["ignore"]))["category"]).to_pylist())
 
 
 def reject_unknown_categories(tables: dict[str, pa.Table], categories: Sequence[str]) -> dict[str, pa.Table]:
@@ -248,7 +248,7 @@ def describe_corrections(tables: Mapping[str, pa.Table]) -> list[Finding]:
     annotations = tables["annotations"].select(["annotation_id", "image_id", "file", "line", "source_id"])
     paths = dict(zip(*(tables["images"][name].to_pylist() for name in ("image_id", "path")), strict=True))
     findings = []
-    for rule, count in sorted(Counter(ledger.filter(pc.equal(ledger["outcome"], "kept"))["rule"].to_pylist()).items()):
+    for rule, count in sorted(count_values(ledger.filter(pc.equal(ledger["outcome"], "kept"))["rule"]).items()):
         ids = ledger.filter(pc.equal(ledger["rule"], rule))["annotation_id"].combine_chunks()
         boxes = annotations.filter(pc.is_in(annotations["annotation_id"], ids)).slice(0, EXAMPLES).to_pylist()
         files = [place(row["file"], row["line"], paths[row["image_id"]], row["source_id"]) for row in boxes]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.codes import check_rule
+from etl.columns import count_values
 from etl.schema import FINAL, LEDGER
 
 NEVER_LABELLED = "never_labelled"  # no tile shows enough of the box
-_STRENGTH = {"kept": 0, "clipped": 1, "merged": 2, "ignored": 3, "dropped": 4}
+_STRENGTH = ("kept", "clipped", "merged", "ignored", "dropped")  # outcomes, the weakest first
 _SAMPLE_STAGES = ("tile", "augment")
 
 
@@ -34,7 +34,7 @@ def final_outcomes(ids: pa.Array, ledger: pa.Table) -> pa.Table:
     """
     of_samples = pc.is_in(ledger["stage"], pa.array(_SAMPLE_STAGES))
     events = ledger.filter(pc.invert(of_samples))
-    strength = pa.array([_STRENGTH[outcome] for outcome in events["outcome"].to_pylist()], pa.int8())
+    strength = pc.index_in(events["outcome"], pa.array(_STRENGTH)).cast(pa.int8())
     order = pc.sort_indices(events.append_column("strength", strength), sort_keys=[("strength", "descending")])
     events = events.take(order)
     first = events.group_by("annotation_id", use_threads=False).aggregate(
@@ -61,7 +61,7 @@ def final_outcomes(ids: pa.Array, ledger: pa.Table) -> pa.Table:
 
 def count_outcomes(final: pa.Table) -> dict[str, int]:
     """Return the number of boxes by final outcome."""
-    return dict(sorted(Counter(final["outcome"].to_pylist()).items()))
+    return dict(sorted(count_values(final["outcome"]).items()))
 
 
 def sort_ledger(ledger: pa.Table) -> pa.Table:

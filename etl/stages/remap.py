@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import prod
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from etl.boxes import from_table
+from etl.codes import check_rule
+from etl.columns import as_flags, count_values, find_places
 from etl.config import Ontology
 from etl.document import Document
 from etl.errors import ConfigError
 from etl.pattern import Pattern
 from etl.schema import LEDGER
-from etl.stages.ledger import LedgerRow, ledger_row
 
 VERSION = 1
-_BOXES_AT_ONCE = 50_000  # that are Python objects
 _FATES = {"min_side": "under_min_side", "crowd": "ignored", "ignored_region": "ignored"}  # by rule
 
 
@@ -101,29 +104,8 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
     A box to ignore (crowd, ignored region, dropped as ignore) is kept with `ignore` set: it becomes an ignore region,
     which training masks out and evaluation does not count.
     """
-    actions = resolve_actions(categories, ontology)
-    starts = range(0, max(annotations.num_rows, 1), _BOXES_AT_ONCE)
-    pieces = [_remap_some(annotations.slice(start, _BOXES_AT_ONCE), actions, ontology) for start in starts]
-    kept, ledgers = zip(*pieces, strict=True)
-    return pa.concat_tables(kept), pa.concat_tables(ledgers)
-
-
-def _remap_some(annotations: pa.Table, actions: Mapping[str, Action], ontology: Ontology) -> tuple[pa.Table, pa.Table]:
-    ids, names = annotations["annotation_id"].to_pylist(), annotations["category"].to_pylist()
-    rows: list[LedgerRow] = []
-    keep, flags, renamed = [], [], []
-    for index, (action, side) in enumerate(_box_actions(annotations, actions, ontology)):
-        if action.rule != "keep":
-            value = side if action.rule == "min_side" else None
-            rows.append(ledger_row(ids[index], "remap", action.outcome, action.rule, value))
-        if action.outcome != "dropped":
-            keep.append(index)
-            flags.append(action.outcome == "ignored")
-            renamed.append(action.category or names[index])
-    kept = annotations.take(pa.array(keep, pa.int64()))
-    kept = kept.set_column(kept.schema.get_field_index("category"), "category", pa.array(renamed, pa.string()))
-    kept = kept.set_column(kept.schema.get_field_index("ignore"), "ignore", pa.array(flags, pa.bool_()))
-    return kept, pa.Table.from_pylist(rows, schema=LEDGER)
+    fates = _Fates.of(annotations, categories, ontology)
+    return fates.kept(annotations), fates.ledger(annotations["annotation_id"])
 
 
 def preview_categories(
@@ -134,56 +116,92 @@ def preview_categories(
     `annotations` are the valid boxes, `left_out` the ids of those among them that no split uses.
     """
     actions = resolve_actions(categories, ontology)
-    names, images = annotations["category"].to_pylist(), annotations["image_id"].to_pylist()
-    unused = pc.is_in(annotations["annotation_id"], pa.array([], pa.string()) if left_out is None else left_out)
-    fates: dict[str, Counter[str]] = {name: Counter() for name in categories}
-    for name, out, (action, _) in zip(
-        names, unused.to_pylist(), _box_actions(annotations, actions, ontology), strict=True
-    ):
-        if name in fates:  # ignore regions can have names of their own
-            fates[name]["left_out" if out else _FATES.get(action.rule, "trained")] += 1
-    images_of = Counter(name for name, _ in set(zip(names, images, strict=True)))
+    fates = _Fates.of(annotations, categories, ontology)
+    unused = pa.array([], pa.string()) if left_out is None else left_out
+    is_out = pc.is_in(annotations["annotation_id"], unused).to_numpy().astype(np.int64)
+    numbers = {name: Counter[str]() for name in categories}
+    of_class = find_places(annotations["category"], categories)  # -1: ignore regions can have names of their own
+    shape = (len(categories) + 1, len(fates.choices), 2)
+    boxes = np.bincount(np.ravel_multi_index((of_class + 1, fates.number, is_out), shape), minlength=prod(shape))
+    for place, number, out in np.argwhere(boxes.reshape(shape)[1:]).tolist():
+        fate = "left_out" if out else _FATES.get(fates.choices[number].rule, "trained")
+        numbers[categories[place]][fate] += int(boxes.reshape(shape)[place + 1, number, out])
+    images_of = count_values(annotations.group_by(["category", "image_id"]).aggregate([])["category"])
     return tuple(
         CategoryPreview(
             category=name,
             becomes=actions[name].category,
             rule=actions[name].rule,
-            boxes=fates[name].total(),
+            boxes=numbers[name].total(),
             images=images_of[name],
-            **{fate: fates[name][fate] for fate in ("under_min_side", "ignored", "left_out")},
-            trained=fates[name]["trained"] if actions[name].category is not None else 0,
+            **{fate: numbers[name][fate] for fate in ("under_min_side", "ignored", "left_out")},
+            trained=numbers[name]["trained"] if actions[name].category is not None else 0,
         )
         for name in categories
     )
 
 
-def _box_actions(
-    annotations: pa.Table, actions: Mapping[str, Action], ontology: Ontology
-) -> Iterator[tuple[Action, float]]:
-    """Yield what happens to each box, and its smaller side in source pixels."""
-    side = np.minimum(
-        pc.subtract(annotations["x1"], annotations["x0"]).to_numpy(),
-        pc.subtract(annotations["y1"], annotations["y0"]).to_numpy(),
-    ).tolist()
-    columns = (annotations[name].to_pylist() for name in ("category", "ignore", "crowd"))
-    for name, ignore, crowd, length in zip(*columns, side, strict=True):
-        yield _action(actions, name, bool(ignore), bool(crowd), length, ontology), length
+@dataclass(frozen=True, eq=False)
+class _Fates:
+    """What happens to some boxes."""
 
+    choices: Sequence[Action]  # all that can happen
+    number: NDArray[np.int64]  # [N] of each box: which choice
+    side: NDArray[np.float64]  # [N] the smaller side in source pixels
 
-def _action(
-    actions: Mapping[str, Action], name: str, ignore: bool, crowd: bool, side: float, ontology: Ontology
-) -> Action:
-    """Return what happens to one box of a class, given its flags and its smaller side in source pixels."""
-    if ignore:
-        return Action(None, "ignored", "ignored_region")
-    action = actions[name]
-    if action.category is None:
-        return action
-    if crowd:
-        return Action(action.category, "ignored", "crowd")
-    if side < ontology.min_side:
-        return Action(action.category, "ignored" if ontology.dropped_as == "ignore" else "dropped", "min_side")
-    return action
+    @classmethod
+    def of(cls, annotations: pa.Table, categories: Sequence[str], ontology: Ontology) -> _Fates:
+        actions = resolve_actions(categories, ontology)
+        too_small = "ignored" if ontology.dropped_as == "ignore" else "dropped"
+        choices = [Action(None, "ignored", "ignored_region")]
+        for name in categories:
+            new = actions[name].category
+            choices += [actions[name], Action(new, "ignored", "crowd"), Action(new, too_small, "min_side")]
+        ignore, crowd = as_flags(annotations["ignore"]), as_flags(annotations["crowd"])
+        x0, y0, x1, y1 = from_table(annotations).T
+        side = np.minimum(x1 - x0, y1 - y0)
+        of_class = find_places(annotations["category"], categories)
+        if (of_class[~ignore] < 0).any():
+            raise KeyError("a box of a class that is not in the class list")
+        is_taken = np.array([*(actions[name].category is None for name in categories), False])[of_class]  # -1: the last
+        by_box = np.select([is_taken, crowd, side < ontology.min_side], [0, 1, 2], 0)
+        return cls(choices, np.where(ignore, 0, 1 + 3 * of_class + by_box), side)
+
+    def kept(self, annotations: pa.Table) -> pa.Table:
+        """Return the boxes that are not dropped, with their new class names and `ignore` set for ignored ones."""
+        rows = pa.array(np.flatnonzero(~self._is("dropped")))
+        kept = annotations.take(rows)
+        renamed = pa.array([action.category for action in self.choices], pa.string()).take(pa.array(self.number))
+        columns = {
+            "category": pc.coalesce(renamed.take(rows), kept["category"].combine_chunks()),
+            "ignore": pa.array(self._is("ignored")).take(rows),
+        }
+        for name, values in columns.items():
+            kept = kept.set_column(kept.schema.get_field_index(name), name, values)
+        return kept
+
+    def ledger(self, ids: pa.ChunkedArray) -> pa.Table:
+        """Return the ledger rows of the boxes to which something happened."""
+        is_changed = np.array([action.rule != "keep" for action in self.choices])[self.number]
+        rows = np.flatnonzero(is_changed)
+        number = pa.array(self.number[rows])
+        for action in {self.choices[place] for place in pc.unique(number).to_pylist()}:
+            check_rule("remap", action.outcome, action.rule)
+        is_small = np.array([action.rule == "min_side" for action in self.choices])[self.number[rows]]
+        columns = {
+            "annotation_id": ids.take(pa.array(rows)),
+            "stage": pa.repeat("remap", len(rows)),
+            "outcome": pa.array([action.outcome for action in self.choices]).take(number),
+            "rule": pa.array([action.rule for action in self.choices]).take(number),
+            "value": pa.array(self.side[rows], mask=~is_small),
+            "sample_id": pa.nulls(len(rows), pa.string()),
+        }
+        return pa.table(columns, schema=LEDGER)
+
+    def _is(self, outcome: str) -> NDArray[np.bool_]:
+        of_choice = np.array([action.outcome == outcome for action in self.choices])
+        flags: NDArray[np.bool_] = of_choice[self.number]
+        return flags
 
 
 def _matching(patterns: Iterable[str], categories: Sequence[str], key: str) -> list[str]:

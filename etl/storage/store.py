@@ -27,6 +27,7 @@ from etl.errors import ConfigError, StoreError
 
 _THREADED_BYTES = 2**22  # of a Parquet file whose reading is worth several threads
 _ROW_GROUP = 100_000
+TEMPORARY = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}  # Parquet of the work folder
 _MAX_IN_MEMORY = 64 * 2**20  # bytes; a larger local file is opened by its path
 _PIECE = 2**20  # bytes; smaller ones take more time to write, larger ones no less
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")  # S3: the file existed, or another writer was faster
@@ -169,6 +170,14 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
     return content
 
 
+@contextmanager
+def open_file(uri: str) -> Iterator[BinaryIO]:
+    """Yield a file to read from; StoreError if it does not exist."""
+    fs, path = _open(uri)
+    with _store_errors(uri), fs.open(path, "rb") as file:
+        yield file
+
+
 def read_pieces(uri: str, offset: int, size: int) -> Iterator[bytes | memoryview]:
     """Yield `size` bytes from `offset` on in pieces; a piece is valid only until the next one is read."""
     if (local := local_path(uri)) is None:
@@ -306,10 +315,8 @@ def table_bytes(table: pa.Table) -> bytes:
 
 def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
     """Write a temporary table as Parquet: larger than `table_bytes`, in a third of the time."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="lz4", use_dictionary=False, write_statistics=False)
     with open_atomic(uri, durable=durable) as file:
-        file.write(sink.getvalue())
+        pq.write_table(table, file, row_group_size=_ROW_GROUP, **TEMPORARY)
 
 
 def sync(uri: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from etl.config import Config
 from etl.errors import StoreError
 from etl.plan import Plan
-from etl.storage import lease, mended, store
+from etl.schema import ANNOTATIONS
+from etl.storage import lease, mended, store, table_file
 from etl.storage.paths import split_uri
 
 log = logging.getLogger("speck")
@@ -119,6 +120,16 @@ class WorkDir:
         """Return a table that a stage wrote; StoreError if it does not exist."""
         return store.read_table(self.path(stage, f"{table}.parquet"))
 
+    def read_pieces(self, stage: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of a table that a stage wrote, all columns or some, piece by piece."""
+        return table_file.read_pieces(self.path(stage, f"{table}.parquet"), columns)
+
+    def open_writer(
+        self, stage: str, name: str, schema: pa.Schema
+    ) -> AbstractContextManager[Callable[[pa.Table], None]]:
+        """Return a context manager whose function appends rows to a table of a stage."""
+        return table_file.open_writer(self.path(stage, f"{name}.parquet"), schema)
+
     def write(self, stage: str, name: str, table: pa.Table) -> None:
         """Write a table of a stage."""
         store.write_table(self.path(stage, f"{name}.parquet"), table)
@@ -160,13 +171,21 @@ class WorkDir:
 
     def dropped_ids(self, *stages: str) -> pa.Array:
         """Return the annotation ids of the boxes that these stages dropped."""
-        ledgers = pa.concat_tables([self.read(stage, "ledger") for stage in stages])
-        return ledgers.filter(pc.equal(ledgers["outcome"], "dropped"))["annotation_id"].combine_chunks()
+        ids: list[pa.Array] = []
+        for stage in stages:
+            for piece in self.read_pieces(stage, "ledger", ["annotation_id", "outcome"]):
+                ids += piece.filter(pc.equal(piece["outcome"], "dropped"))["annotation_id"].chunks
+        return pa.chunked_array(ids, pa.string()).combine_chunks()
 
-    def usable_annotations(self, *stages: str) -> pa.Table:
-        """Return the annotations of the source without the boxes that these stages dropped."""
-        annotations = self.read("ingest", "annotations")
-        return annotations.filter(pc.invert(pc.is_in(annotations["annotation_id"], self.dropped_ids(*stages))))
+    def usable_annotations(self, *stages: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the annotations of the source without the boxes that these stages dropped, piece by piece.
+
+        Some `columns` are those to return, all by default.
+        """
+        dropped = self.dropped_ids(*stages)
+        wanted = list(ANNOTATIONS.names if columns is None else columns)
+        for piece in self.read_pieces("ingest", "annotations", list(dict.fromkeys([*wanted, "annotation_id"]))):
+            yield piece.filter(pc.invert(pc.is_in(piece["annotation_id"], dropped))).select(wanted)
 
 
 def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
+from etl.columns import count_values
 from etl.findings import Finding
 from etl.numbers import count_of
 
@@ -38,14 +39,15 @@ class _Location(NamedTuple):
     box: Row | None
 
 
-def choose_examples(findings: Sequence[Finding], images: pa.Table, annotations: pa.Table) -> list[Example]:
+def choose_examples(findings: Sequence[Finding], images: pa.Table, annotations: Iterable[pa.Table]) -> list[Example]:
     """Return examples of each finding, in rounds: the first of every finding, then the second of every finding.
 
     They are the images and boxes that its files name, those of other images first. A label file stands for its image.
+    `annotations` are the boxes as written, piece by piece.
     """
     wanted = {file for row in findings for file in row.files}
-    locations = _locate(wanted, images, annotations)
-    boxes_of_image = Counter(annotations["image_id"].to_pylist())
+    named = _Named.search(wanted, images, annotations)
+    locations, boxes_of_image = _locate(wanted, images, named), named.boxes_of_image
     of_findings = [
         [_example(row.code, location, boxes_of_image) for location in _spread(row.files, locations)] for row in findings
     ]
@@ -55,7 +57,7 @@ def choose_examples(findings: Sequence[Finding], images: pa.Table, annotations: 
 
 def fullest_images(images: pa.Table, annotations: pa.Table) -> list[Example]:
     """Return the images with the most boxes, as examples of no finding."""
-    boxes_of_image = Counter(annotations["image_id"].to_pylist())
+    boxes_of_image = count_values(annotations["image_id"])
     ids = images["image_id"].to_pylist()
     paths = images["path"].to_pylist()
     order = sorted(range(len(ids)), key=lambda row: (-boxes_of_image[ids[row]], paths[row]))
@@ -81,37 +83,51 @@ def _spread(files: Iterable[str], locations: Mapping[str, _Location]) -> list[_L
     return sorted(named, key=lambda location: first[location.image["image_id"]] is not location)
 
 
-def _locate(places: Collection[str], images: pa.Table, annotations: pa.Table) -> dict[str, _Location]:
+@dataclass(frozen=True)
+class _Named:
+    """What is named among the boxes of a source."""
+
+    boxes: dict[str, Row]  # by place
+    image_of_file: dict[str, str | None]  # image_id by label file; None for a file of several images
+    boxes_of_image: Counter[str]  # of every image
+
+    @classmethod
+    def search(cls, wanted: Collection[str], images: pa.Table, annotations: Iterable[pa.Table]) -> _Named:
+        """Search for boxes and label files by their places."""
+        named, places = cls({}, {}, Counter()), pa.array(sorted(wanted), pa.string())
+        for piece in annotations:
+            named.boxes_of_image.update(count_values(piece["image_id"]))
+            of_boxes = _places(images, piece)
+            chosen = pc.is_in(of_boxes, value_set=places)
+            for place, row in zip(of_boxes.filter(chosen).to_pylist(), piece.filter(chosen).to_pylist(), strict=True):
+                named.boxes.setdefault(place, row)
+            in_files = piece.filter(pc.is_in(piece["file"], value_set=places))
+            for row in in_files.group_by(["file", "image_id"]).aggregate([]).to_pylist():
+                if named.image_of_file.setdefault(row["file"], row["image_id"]) != row["image_id"]:
+                    named.image_of_file[row["file"]] = None
+        return named
+
+
+def _locate(places: Collection[str], images: pa.Table, named: _Named) -> dict[str, _Location]:
     """Return, by place, the image or the box that it names; other places lack."""
-    wanted = pa.array(sorted(places), pa.string())
-    rows = images.filter(pc.is_in(images["path"], value_set=wanted)).to_pylist()
+    rows = images.filter(pc.is_in(images["path"], value_set=pa.array(sorted(places), pa.string()))).to_pylist()
     locations = {row["path"]: _Location(row, None) for row in rows}
-    boxes = _named_boxes(wanted, images, annotations)
-    files = _images_of_files(pa.array(sorted(places - locations.keys() - boxes.keys()), pa.string()), annotations)
-    ids = pa.array(sorted({*(row["image_id"] for row in boxes.values()), *files.values()}), pa.string())
+    files = {
+        file: image
+        for file, image in named.image_of_file.items()
+        if image is not None and file not in locations and file not in named.boxes
+    }
+    ids = pa.array(sorted({*(row["image_id"] for row in named.boxes.values()), *files.values()}), pa.string())
     by_id = {row["image_id"]: row for row in images.filter(pc.is_in(images["image_id"], value_set=ids)).to_pylist()}
-    for place, box in boxes.items():
+    for place, box in named.boxes.items():
         locations.setdefault(place, _Location(by_id[box["image_id"]], box))
     return locations | {file: _Location(by_id[name], None) for file, name in files.items() if name in by_id}
 
 
-def _named_boxes(places: pa.Array, images: pa.Table, annotations: pa.Table) -> dict[str, Row]:
+def _places(images: pa.Table, annotations: pa.Table) -> pa.ChunkedArray:
+    """Return what `schema.place` returns of each box."""
     paths = images["path"].take(pc.index_in(annotations["image_id"], value_set=images["image_id"].combine_chunks()))
     file, line, number = (annotations[name] for name in ("file", "line", "source_id"))
     by_line = pc.binary_join_element_wise(file, line.cast(pa.string()), ":")
     by_id = pc.binary_join_element_wise(file, ": ", paths, " #", number, "")
-    named = pc.coalesce(by_line, by_id)  # what `schema.place` returns of each box
-    chosen = pc.is_in(named, value_set=places)
-    rows = annotations.filter(chosen).to_pylist()
-    first: dict[str, Row] = {}
-    for place, row in zip(named.filter(chosen).to_pylist(), rows, strict=True):
-        first.setdefault(place, row)
-    return first
-
-
-def _images_of_files(files: pa.Array, annotations: pa.Table) -> dict[str, str]:
-    """Return the image_id of each label file that belongs to one image only."""
-    pairs = annotations.filter(pc.is_in(annotations["file"], value_set=files)).select(["file", "image_id"])
-    rows = pairs.group_by(["file", "image_id"]).aggregate([]).to_pylist()
-    owners = Counter(row["file"] for row in rows)
-    return {row["file"]: row["image_id"] for row in rows if owners[row["file"]] == 1}
+    return pc.coalesce(by_line, by_id)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from etl.imaging.codec import Pixels
 from etl.stages.augment.donors import PER_SET, Donors
 from etl.stages.augment.labelled_image import LabelledImage
-from etl.stages.image_annotations import by_image
+from etl.stages.image_annotations import AnnotatedImages
 from etl.stages.rows import AnnotationRow, ImageRow
 
 
@@ -27,16 +27,15 @@ class DonorTables:
     annotations: pa.Table
 
 
-def select_donors(donors: Donors, images: pa.Table, all_images: pa.Table, annotations: pa.Table) -> DonorTables:
-    """Return the donors of `images` with their rows of the whole dataset's images and usable boxes."""
+def select_donors(
+    donors: Donors, images: pa.Table, all_images: pa.Table, boxes_of: Callable[[pa.Table], pa.Table]
+) -> DonorTables:
+    """Return the donors of `images` with their rows of all images; `boxes_of` returns the usable boxes of images."""
     selected = {image: donors[image] for image in images["image_id"].to_pylist() if image in donors}
     lending = {name for sets in selected.values() for names in sets for name in names}
     names = pa.array(sorted(lending), pa.string())
-    return DonorTables(
-        selected,
-        all_images.filter(pc.is_in(all_images["image_id"], names)),
-        annotations.filter(pc.is_in(annotations["image_id"], names)),
-    )
+    lenders = all_images.filter(pc.is_in(all_images["image_id"], names))
+    return DonorTables(selected, lenders, boxes_of(lenders))
 
 
 class DonorReader:
@@ -45,7 +44,7 @@ class DonorReader:
     def __init__(self, tables: DonorTables, read: Callable[[ImageRow], Pixels]) -> None:
         """`read` returns the pixels of an image; it is called when a donor is first used."""
         self._donors = tables.donors
-        annotated = self._annotated = by_image(tables.images, tables.annotations)
+        annotated = self._annotated = AnnotatedImages(tables.images, tables.annotations)
 
         @lru_cache(maxsize=PER_SET)
         def pixels(image: str) -> Pixels:

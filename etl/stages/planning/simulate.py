@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from etl.stages.augment.donor_reader import DonorReader, select_donors
 from etl.stages.augment.donors import choose_donors, donor_set
 from etl.stages.augment.labelled_image import LabelledImage, train_region
 from etl.stages.augment.sample import augment, choose_recipe
-from etl.stages.image_annotations import by_image
+from etl.stages.image_annotations import AnnotatedImages, boxes_of
 from etl.stages.planning.tile_stats import LabelledTile, histogram
 from etl.stages.rows import ImageRow
 
@@ -38,8 +38,10 @@ class AugmentationSimulator:
         """`tiles` may have augmented samples; `images` and usable `annotations` are those of the whole dataset."""
         donors = choose_donors(images, annotations, config.augment)
         self._tiles = tiles
-        self._donor_reader = DonorReader(select_donors(donors, images, images, annotations), _black)
-        self._annotated = by_image(images, annotations)
+        self._donor_reader = DonorReader(
+            select_donors(donors, images, images, partial(boxes_of, annotations=annotations)), _black
+        )
+        self._annotated = AnnotatedImages(images, annotations)
         self._held_out = config.source.held_out
         self._inputs = cache(self._make_inputs)
         self._plan = plan

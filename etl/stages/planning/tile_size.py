@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes as bx, schema
+from etl.columns import as_flags, find_places
 from etl.config import Tile
 from etl.ids import fraction
 from etl.numbers import count_of
@@ -248,11 +249,10 @@ def collect_objects(tables: Tables) -> Objects:
     wh = np.column_stack([images[name].to_numpy().astype(np.int64) for name in ("width", "height")]).reshape(-1, 2)
     train = [row for row, split in enumerate(splits) if split in ("train", schema.DIVIDED)]
     counted = sorted(sorted(train, key=lambda row: fraction(ids[row]))[:COUNTED])
-    row_of = {image: row for row, image in enumerate(ids)}
-    owner = np.array([row_of.get(image, -1) for image in annotations["image_id"].to_pylist()], dtype=np.int64)
+    owner = find_places(annotations["image_id"], ids)
     xyxy = bx.from_table(annotations)
     inside = bx.clip(xyxy, (0, 0, wh[owner, 0], wh[owner, 1])) if len(wh) else xyxy
-    is_object = (owner >= 0) & ~np.array(annotations["ignore"].to_pylist(), dtype=bool) & (bx.area(inside) > 0)
+    is_object = (owner >= 0) & ~as_flags(annotations["ignore"]) & (bx.area(inside) > 0)
     order = np.flatnonzero(is_object)[np.argsort(owner[is_object], kind="stable")]
     return Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
 

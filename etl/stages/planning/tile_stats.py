@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl import boxes, region, schema
+from etl.columns import as_flags, find_places, group_rows
 from etl.ids import sample_id
 from etl.numbers import count, count_of
 from etl.plan import TilePlan, Window
@@ -117,15 +118,13 @@ def _images_with_boxes(
 ) -> Iterator[tuple[ImageRow, boxes.Boxes, NDArray[np.bool_]]]:
     """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]; log the progress."""
     xyxy = boxes.from_table(annotations)
-    ignore = np.array(annotations["ignore"].to_pylist(), dtype=bool)
-    rows_by_image: dict[str, list[int]] = {}
-    for row, image_id in enumerate(annotations["image_id"].to_pylist()):
-        rows_by_image.setdefault(image_id, []).append(row)
+    ignore = as_flags(annotations["ignore"])
+    rows, starts = group_rows(find_places(annotations["image_id"], images["image_id"]), images.num_rows)
     start = last_log = time.monotonic()
     for done, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
         if (now := time.monotonic()) - last_log >= _PROGRESS_SECONDS:
             seconds_left = (now - start) / done * (images.num_rows - done)
             log.info("plan: %s of %s, %.0f s left", count(done), count_of(images.num_rows, "image"), seconds_left)
             last_log = now
-        rows = rows_by_image.get(image["image_id"], [])
-        yield image, xyxy[rows], ignore[rows]
+        own = rows[starts[done] : starts[done + 1]]
+        yield image, xyxy[own], ignore[own]

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.boxes import BUCKETS, SMALL_BUCKETS, area, bucket, from_table, side_length
+from etl.columns import find_places
 from etl.plan import Window
 from etl.stages.rows import ImageRow
 
@@ -49,21 +50,16 @@ def count_boxes(image_ids: Sequence[str], boxes: pa.Table) -> BoxCounts:
     """Return the counts of the boxes (after the ontology) that are objects, not ignore regions or crowds."""
     known = pc.is_in(boxes["image_id"], pa.array(image_ids, pa.string()))
     boxes = boxes.filter(pc.and_(known, pc.invert(pc.or_(boxes["ignore"], boxes["crowd"]))))
-    names = tuple(sorted(set(boxes["category"].to_pylist())))
-    image = _places(boxes["image_id"], image_ids)
-    evaluated = np.array(boxes["difficult"].fill_null(0).to_pylist(), np.int64) <= 0
+    names = tuple(sorted(pc.unique(boxes["category"]).to_pylist()))
+    image = find_places(boxes["image_id"], image_ids)
+    evaluated = boxes["difficult"].fill_null(0).to_numpy() <= 0
     objects = boxes.filter(pa.array(evaluated))
     return BoxCounts(
         np.bincount(image, minlength=len(image_ids)),
         _matrix(image[evaluated], _buckets(objects), len(image_ids), len(BUCKETS)),
-        _matrix(image[evaluated], _places(objects["category"], names), len(image_ids), len(names)),
+        _matrix(image[evaluated], find_places(objects["category"], names), len(image_ids), len(names)),
         names,
     )
-
-
-def _places(column: pa.ChunkedArray, values: Sequence[str]) -> Counts:
-    places: Counts = pc.index_in(column, pa.array(values, pa.string())).to_numpy(zero_copy_only=False).astype(np.int64)
-    return places
 
 
 def _buckets(boxes: pa.Table) -> Counts:
@@ -84,5 +80,4 @@ def boxes_in_region(image: ImageRow, boxes: pa.Table, window: Window) -> pa.Tabl
     corners = from_table(boxes)
     x, y = corners[:, [0, 2]].mean(axis=1), corners[:, [1, 3]].mean(axis=1)
     inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
-    same = np.array(boxes["image_id"].to_pylist(), dtype=object) == image["image_id"]
-    return boxes.filter(pa.array(inside & same.astype(bool)))
+    return boxes.filter(pc.and_(pa.array(inside), pc.equal(boxes["image_id"], image["image_id"])))

@@ -16,7 +16,7 @@ from etl.stages.splitting.box_counts import BoxCounts
 from etl.stages.splitting.draws import Keys, draws
 
 SALTS = 1024  # candidate assignments
-_AT_ONCE = 4_000_000  # groups x salts held in memory
+_AT_ONCE = 1_000_000  # groups x salts held in memory
 _BINS = 2048  # of neighbouring frames that a cut video is judged by
 _CLASSES = 64  # the most frequent classes, by which candidates are judged
 _IMAGES, _GATE = 0, 1  # columns of a matrix of measures

@@ -11,6 +11,7 @@ import pytest
 from etl import schema
 from etl.config import Config
 from etl.jobs import sample_cache
+from etl.jobs.parts import BoxIndex
 from etl.plan import Plan, TilePlan
 from etl.stages.augment.donors import SETS, donor_set
 
@@ -34,9 +35,10 @@ def given() -> Given:
 
 def keys(what: Given, donors: dict[str, list[list[str]]] | None = None) -> dict[str, str]:
     config = Config.model_validate({"name": "n", "source": {"format": "yolo", "images": "x"}, **what["config"]})
+    images, boxes = schema.table(schema.IMAGES, what["images"]), schema.table(schema.ANNOTATIONS, what["boxes"])
     table = sample_cache.sample_keys(
-        schema.table(schema.IMAGES, what["images"]),
-        schema.table(schema.ANNOTATIONS, what["boxes"]),
+        images,
+        BoxIndex(images, [boxes], schema.ANNOTATIONS),
         Plan(tile=TilePlan(**what["tile"]), **what["plan"]),
         config,
         what["versions"],

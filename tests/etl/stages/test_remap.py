@@ -130,6 +130,13 @@ def test_crowds_and_ignored_regions_go_on_as_ignore() -> None:
     assert ledger == {"a0": ("ignored", "crowd", None), "a1": ("ignored", "ignored_region", None)}
 
 
+def test_ignored_regions_go_on_where_there_is_no_class() -> None:
+    kept, ledger = remap_boxes(annotations({"category": "others", "ignore": True}), [], Ontology())
+    assert kept.select(["category", "ignore"]).to_pylist() == [{"category": "others", "ignore": True}]
+    assert ledger["rule"].to_pylist() == ["ignored_region"]
+    assert preview_categories(kept, [], Ontology()) == ()
+
+
 def test_a_crowd_of_a_dropped_class_is_dropped() -> None:
     assert told(annotations({"category": "bus", "crowd": True}), Ontology(drop=("bus",)))[0] == {}
 

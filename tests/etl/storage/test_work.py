@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from etl import schema
@@ -104,8 +105,12 @@ def test_usable_annotations_are_those_that_none_of_the_stages_dropped(tmp_path: 
 
     write_ledger(("a", "dropped"), ("b", "clipped"), ("unreadable", "dropped"))
     write_ledger(("c", "dropped"))
-    assert work.usable_annotations("ingest")["annotation_id"].to_pylist() == ["b", "c", "d"]
-    assert work.usable_annotations("ingest", "split")["annotation_id"].to_pylist() == ["b", "d"]
+    for stages, expected in ((("ingest",), ["b", "c", "d"]), (("ingest", "split"), ["b", "d"])):
+        usable = pa.concat_tables(work.usable_annotations(*stages))
+        assert usable["annotation_id"].to_pylist() == expected
+        assert usable.schema == schema.ANNOTATIONS
+        some = pa.concat_tables(work.usable_annotations(*stages, columns=["image_id"]))
+        assert (some.num_rows, some.column_names) == (len(expected), ["image_id"])
     assert sorted(work.dropped_ids("ingest", "split").to_pylist()) == ["a", "c", "unreadable"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from etl import schema
 from etl.config import Augment
 from etl.stages.augment.donor_reader import DonorReader, DonorTables, select_donors
 from etl.stages.augment.donors import PER_SET, SETS, choose_donors, divide_into_sets, pick_donors
+from etl.stages.image_annotations import boxes_of
 
 NAMES = [hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(8)]
 
@@ -32,7 +34,12 @@ def tables() -> tuple[Any, Any]:
 
 def borrowed() -> DonorTables:
     images, annotations = tables()
-    return select_donors(choose_donors(images, annotations, Augment()), images.slice(4, 4), images, annotations)
+    return select_donors(
+        choose_donors(images, annotations, Augment()),
+        images.slice(4, 4),
+        images,
+        partial(boxes_of, annotations=annotations),
+    )
 
 
 def test_a_part_carries_the_rows_of_its_train_images_donors_and_no_more() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -17,7 +17,7 @@ from etl.stages.augment.donor_reader import DonorReader, select_donors
 from etl.stages.augment.donors import SETS, choose_donors
 from etl.stages.augment.labelled_image import train_region
 from etl.stages.augment.sample import choose_recipe
-from etl.stages.image_annotations import by_image
+from etl.stages.image_annotations import AnnotatedImages, boxes_of
 from etl.stages.planning.simulate import AugmentationSimulator
 from etl.stages.planning.tile_stats import Tables, TileStats
 from etl.stages.samples import augmented_samples, base_samples
@@ -67,9 +67,12 @@ def made_samples(dataset: Tables, augment: Augment, rate: Rate) -> list[tuple[st
         return np.random.default_rng(3).integers(0, 255, (image["height"], image["width"], 3)).astype(np.uint8)
 
     donors = choose_donors(dataset.images, dataset.annotations, augment)
-    reader = DonorReader(select_donors(donors, dataset.images, dataset.images, dataset.annotations), noise)
+    reader = DonorReader(
+        select_donors(donors, dataset.images, dataset.images, partial(boxes_of, annotations=dataset.annotations)),
+        noise,
+    )
     samples = []
-    for name, annotated in by_image(*dataset).items():
+    for name, annotated in AnnotatedImages(*dataset).items():
         own = cache(lambda annotated=annotated: train_region(annotated, noise(annotated.image), 0.4, (0.1, 0.1)))
         for base, number in product(base_samples(annotated, plan_of(rate), (0.1, 0.1)), range(SETS)):
             sides = [*annotated.sides, *reader.sides(name, number)]
