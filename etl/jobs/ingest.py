@@ -165,7 +165,10 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         rows, value_range = _read_rows(inputs, list(keys), cached, work, cluster)
     except SourceError as error:
         raise refuse(work, str(error), {"rejects": schema.table(schema.REJECTS, source.rejects)}) from error
-    tables = ingest_cache.to_tables(rows)
+    if not rows.equals(cached) and inputs.again is None:
+        ingest_cache.save(config, keys, rows)
+    unchanged, tables = cached.num_rows, ingest_cache.to_tables(rows)
+    del rows, cached
     traits = tables.pop("traits")
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
     without_image = schema.table(schema.LEDGER, ingest.drop_unread(source.rejects))
@@ -201,12 +204,10 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         work.write("ingest", name, table)
     ranges = {"pixel_range": value_range, "new_pixel_range": new_range(config, traits, value_range)}
     _write_build(inputs, work, findings, categories=categories, boxes=boxes, review=counts, **ranges)
-    if not rows.equals(cached) and inputs.again is None:
-        ingest_cache.save(config, keys, rows)
     reasons = count_values(tables["rejects"]["reason"])
     return {
         "images": tables["images"].num_rows,
-        "images_unchanged": cached.num_rows,
+        "images_unchanged": unchanged,
         "annotations": boxes,
         "rejects": dict(sorted(reasons.items())),
         **({"review": counts} if counts else {}),

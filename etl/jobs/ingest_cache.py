@@ -53,7 +53,10 @@ def group_by_image(paths: Sequence[str], rows: ingest.IngestRows, ends: Sequence
 def to_tables(rows: pa.Table) -> dict[str, pa.Table]:
     """Return the tables images, annotations, ledger, rejects and traits of these images, in the order of the rows."""
     return {
-        name: pa.Table.from_arrays(pc.list_flatten(rows[name].combine_chunks()).flatten(), schema=table)
+        name: pa.concat_tables(
+            [table.empty_table()]
+            + [pa.Table.from_arrays(pc.list_flatten(chunk).flatten(), schema=table) for chunk in rows[name].chunks]
+        )
         for name, table in _TABLES.items()
     }
 
@@ -96,6 +99,8 @@ def forget(config: Config, paths: Collection[str]) -> None:
 def order_by_path(paths: Sequence[str], tables: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of all tables in the order of the paths."""
     rows = pa.concat_tables([ROWS.empty_table(), *tables])
+    if rows["path"].to_pylist() == list(paths):
+        return rows
     row_of = {path: row for row, path in enumerate(rows["path"].to_pylist())}
     return rows.take(pa.array(np.array([row_of[path] for path in paths], np.int64)))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pyarrow as pa
@@ -16,7 +18,8 @@ from etl.columns import count_values
 from etl.jobs import drift
 from etl.jobs.plan import load_build_plan, pin_after_build
 from etl.jobs.sample_cache import ShardEntry
-from etl.jobs.shards import Assembled, assemble_shards
+from etl.jobs.shards import assemble_shards
+from etl.jobs.snapshot_tables import SnapshotTables, write_tables
 from etl.jobs.versions import VERSIONS
 from etl.lifecycle import retention
 from etl.plan import Plan
@@ -26,10 +29,19 @@ from etl.snapshots.answer import BuildAnswer, FittedAnchors, LabelSizes, Snapsho
 from etl.snapshots.class_changes import Labels
 from etl.snapshots.intact import newest_intact
 from etl.snapshots.restoration import restore_pointers
-from etl.stages import STAGES, ledger, review
+from etl.stages import STAGES, review
 from etl.stages.remap import trained_categories
 from etl.storage import lease, mended, store
-from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, KEYS, SAMPLES_HTML, DatasetPaths, split_uri, table_file
+from etl.storage.paths import (
+    ANCHORS,
+    AUDIT_HTML,
+    AUDIT_JSON,
+    KEYS,
+    SAMPLES_HTML,
+    DatasetPaths,
+    SnapshotPaths,
+    split_uri,
+)
 from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
@@ -42,11 +54,26 @@ class Contents:
     """A snapshot as a build made it; its shards are in the store, its files are not."""
 
     manifest: dict[str, Any]
-    files: dict[str, bytes]  # of its folder, by name, without the manifest
-    tables: dict[str, pa.Table]
+    tables: SnapshotTables
+    others: dict[str, bytes]  # files that are no tables, by name, without the manifest
+    images: pa.Table
+    samples: pa.Table
     counts: SnapshotCounts
     sizes: LabelSizes
     reused: int  # samples taken from an earlier snapshot
+
+    @property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The `sha256` and `bytes` of each file but the manifest, by name."""
+        files = snapshot.listed_files(self.manifest)
+        return {file: {"sha256": entry["sha256"], "bytes": entry["bytes"]} for file, entry in files.items()}
+
+    def write(self, file: str, folder: str) -> None:
+        """Write a file into the folder of a snapshot; that of a table is moved there."""
+        if file in self.others:
+            store.write_bytes(f"{folder}/{file}", self.others[file])
+        else:
+            store.upload(self.tables.folder / file, f"{folder}/{file}")
 
 
 class _Mended(TypedDict, total=False):
@@ -82,22 +109,24 @@ def _publish(work: WorkDir, mended_here: Sequence[str]) -> BuildAnswer:
     watch = Stopwatch()
     answers = {stage: store.read_json(work.path(stage, "answer.json")) for stage in STAGES[:-1]}
     plan = load_build_plan(work)
-    made = make_contents(work)
-    manifest, tables = _write_snapshot(work, made), made.tables
+    with tempfile.TemporaryDirectory(prefix="speck-") as folder:
+        made = make_contents(work, Path(folder))
+        manifest = _write_snapshot(work, made)
     is_current = _is_current(work, manifest["id"])
     if is_current and store.exists(stored := work.path("publish", "answer.json")):  # of an attempt that was killed
         answer = BuildAnswer.from_dict(stored, store.read_json(stored))
         _make_newest(work, plan, manifest, answer)
         return answer
+    uri = DatasetPaths(work.config.home).snapshot(manifest["id"]).uri
     previous = newest_intact(work.config, ("images", "annotations", "ledger"))
     answer = BuildAnswer(
-        snapshot=DatasetPaths(work.config.home).snapshot(manifest["id"]).uri,
+        snapshot=uri,
         published=not is_current,
         **dict(made.counts),
         reused_samples=made.reused,
-        negatives=drift.measure_negatives(work.config, plan, tables["samples"]),
+        negatives=drift.measure_negatives(work.config, plan, made.samples),
         sizes=made.sizes,
-        change=diff.measure_change(previous, tables["images"], _labels(work, tables)),
+        change=diff.measure_change(previous, made.images, made.tables.labels, lambda: _labels(work, uri)),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_mended(answers, mended_here),
         **_durations(answers, watch),
@@ -113,52 +142,35 @@ def _is_current(work: WorkDir, name: str) -> bool:
     return snapshot.is_newest(home, name) and snapshot.load_published(home, name) is not None
 
 
-def _snapshot_tables(work: WorkDir, assembled: Assembled) -> dict[str, pa.Table]:
-    """Return the tables of the snapshot by name."""
-    annotations = work.read("ingest", "annotations")
-    events = pa.concat_tables(
-        [*(work.read(stage, "ledger") for stage in ("ingest", "split", "remap")), assembled.ledger]
-    )
-    final = ledger.final_outcomes(ledger.collect_ids(annotations, work.read("ingest", "ledger")), events)
-    return {
-        "images": work.read("split", "images"),
-        "annotations": annotations,
-        "rejects": work.read("ingest", "rejects"),
-        "ledger": ledger.sort_ledger(pa.concat_tables([events, final])),
-        "samples": assembled.samples,
-    }
-
-
-def _counts(tables: Mapping[str, pa.Table], shards: Sequence[ShardEntry]) -> SnapshotCounts:
-    def count(values: pa.ChunkedArray) -> dict[str, int]:
-        return dict(sorted(count_values(values).items()))
-
-    samples, events = tables["samples"], tables["ledger"]
-    final, added = events.filter(pc.equal(events["stage"], schema.FINAL)), review.count_added(events)
+def _counts(tables: SnapshotTables, samples: pa.Table, shards: Sequence[ShardEntry]) -> SnapshotCounts:
     base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
     return SnapshotCounts(
-        images=tables["images"].num_rows,
-        annotations=final.num_rows - added,
-        added=added,
-        rejects=count(tables["rejects"]["reason"]),
-        ledger=ledger.count_outcomes(final),
-        samples=count(samples["split"]),
-        base_tiles=count(samples["split"].filter(base)),
+        images=tables.rows["images"],
+        annotations=tables.outcomes.total() - sum(tables.added),
+        added=sum(tables.added),
+        rejects=dict(sorted(tables.rejects.items())),
+        ledger=dict(sorted(tables.outcomes.items())),
+        samples=dict(sorted(count_values(samples["split"]).items())),
+        base_tiles=dict(sorted(count_values(samples["split"].filter(base)).items())),
         shards=len(shards),
     )
 
 
-def make_contents(work: WorkDir) -> Contents:
-    """Write the shards of a build that do not exist yet, and return everything else of its snapshot."""
-    assembled = assemble_shards(work, work.read("split", "images"))
-    plan, tables = load_build_plan(work), _snapshot_tables(work, assembled)
-    counts = _counts(tables, assembled.shards)
-    sizes = drift.measure_sizes(work.config, plan, tables["samples"])
-    data = {name: store.table_bytes(table) for name, table in tables.items()}
+def make_contents(work: WorkDir, folder: Path) -> Contents:
+    """Write the shards of a build that do not exist yet, and return everything else of its snapshot.
+
+    Its tables are files in the local `folder`.
+    """
+    images = work.read("split", "images")
+    assembled = assemble_shards(work, images)
+    plan, samples = load_build_plan(work), assembled.samples
+    tables = write_tables(work, assembled, folder)
+    counts = _counts(tables, samples, assembled.shards)
+    sizes = drift.measure_sizes(work.config, plan, samples)
     others = {name: store.read_bytes(work.path(stage, name)) for stage, name in _FILES}
-    others[SAMPLES_HTML] = _contact_sheet(work, tables["samples"], sizes)
-    files = {name: digest_of(content) for name, content in others.items()}
-    entries = {name: {**digest_of(data[name]), "rows": table.num_rows} for name, table in tables.items()}
+    others[SAMPLES_HTML] = _contact_sheet(work, samples, sizes)
+    files = {name: _digest(content) for name, content in others.items()}
+    entries = {name: tables.entry(name) for name in tables.rows}
     categories = trained_categories(work.categories, work.config.ontology)
     keys, anchors = files[KEYS]["sha256"], files[ANCHORS]["sha256"]
     manifest = {
@@ -174,8 +186,7 @@ def make_contents(work: WorkDir) -> Contents:
         "plan": plan.model_dump(mode="json"),
         "versions": VERSIONS,
     }
-    contents = {table_file(name): content for name, content in data.items()} | others
-    return Contents(manifest, contents, tables, counts, sizes, assembled.reused)
+    return Contents(manifest, tables, others, images, samples, counts, sizes, assembled.reused)
 
 
 def _write_snapshot(work: WorkDir, made: Contents) -> dict[str, Any]:
@@ -188,14 +199,13 @@ def _write_snapshot(work: WorkDir, made: Contents) -> dict[str, Any]:
     published = snapshot.load_published(work.config.home, name)
     kept = snapshot.listed_files(made.manifest if published is None else published)
     folder = DatasetPaths(work.config.home).snapshot(name).uri
-    for file, content in made.files.items():
-        if digest_of(content).items() <= kept[file].items():
-            store.write_bytes(f"{folder}/{file}", content)
+    for file, entry in made.entries.items():
+        if entry.items() <= kept[file].items():
+            made.write(file, folder)
     return made.manifest if published is None else published
 
 
-def digest_of(data: bytes) -> dict[str, str | int]:
-    """Return the entry of a file in a manifest."""
+def _digest(data: bytes) -> dict[str, str | int]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
@@ -209,12 +219,12 @@ def _contact_sheet(work: WorkDir, samples: pa.Table, sizes: LabelSizes) -> bytes
     )
 
 
-def _labels(work: WorkDir, tables: Mapping[str, pa.Table]) -> Labels:
+def _labels(work: WorkDir, uri: str) -> Labels:
     """Return the boxes of the new snapshot and what decides their classes."""
     known, ontology = work.categories, work.config.ontology
     return Labels(
-        annotations=review.without_removed(tables["annotations"], tables["ledger"]),
-        read_ledger=lambda: tables["ledger"],
+        annotations=review.without_removed(work.read("ingest", "annotations"), work.read("ingest", "ledger")),
+        read_ledger=lambda: store.read_table(SnapshotPaths(uri).table("ledger")),
         known=known,
         trained=trained_categories(known, ontology),
         ontology=ontology,

@@ -6,8 +6,10 @@ audit.json and the pages, which compare with other snapshots, may differ: the ma
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from etl.config import Config
@@ -143,22 +145,23 @@ class _Damaged:
         own = self.published
         if own is None or file_damage(own, table_file("images")):
             return []
-        now = {row["image_id"]: row["sha256"] for row in made.tables["images"].to_pylist()}
+        now = {row["image_id"]: row["sha256"] for row in made.images.to_pylist()}
         rows = own.table("images").to_pylist()
         return sorted(row["path"] for row in rows if now.get(row["image_id"]) != row["sha256"])
 
 
 def _make_again(damaged: _Damaged, connect: Connect) -> str | None:
     """Write the files and shards of a snapshot that are damaged and can be made again; return why others cannot."""
-    try:
-        with connect() as cluster:
-            made = _build(damaged, cluster)
-    except SpeckError as error:
-        return f"it cannot be made again: {error}"
-    if damaged.published is None:
-        is_complete = _write_all(damaged, made)
-    else:
-        is_complete = _write_damaged(damaged, damaged.published, made)
+    with tempfile.TemporaryDirectory(prefix="speck-") as folder:
+        try:
+            with connect() as cluster:
+                made = _build(damaged, cluster, Path(folder))
+        except SpeckError as error:
+            return f"it cannot be made again: {error}"
+        if damaged.published is None:
+            is_complete = _write_all(damaged, made)
+        else:
+            is_complete = _write_damaged(damaged, damaged.published, made)
     if is_complete:
         return None
     changed = damaged.changed_images(made)
@@ -167,13 +170,13 @@ def _make_again(damaged: _Damaged, connect: Connect) -> str | None:
     return f"it cannot be made again: {count_of(len(changed), 'image')} changed or missing: {enumerate_first(changed)}"
 
 
-def _build(damaged: _Damaged, cluster: Cluster) -> publish.Contents:
-    """Run the stages of the snapshot's build and write its shards."""
+def _build(damaged: _Damaged, cluster: Cluster, folder: Path) -> publish.Contents:
+    """Run the stages of the snapshot's build, and write its shards into the store and its tables into a folder."""
     answer = ingest.run(damaged.config, cluster, purpose="repair", plan=damaged.plan, again=damaged.again())
     work = WorkDir(answer["work"])
     try:
         run_stages(work.uri, cluster)
-        return publish.make_contents(work)
+        return publish.make_contents(work, folder)
     finally:
         work.delete()
 
@@ -183,9 +186,9 @@ def _write_all(damaged: _Damaged, made: publish.Contents) -> bool:
     if made.manifest["id"] != damaged.name:
         return False
     own = Snapshot(damaged.uri, made.manifest)
-    for file, content in made.files.items():
+    for file in made.entries:
         if file_damage(own, file):
-            store.write_bytes(f"{damaged.uri}/{file}", content)
+            made.write(file, damaged.uri)
     store.write_json(own.paths.manifest, sealed.seal(made.manifest))
     return True
 
@@ -195,14 +198,13 @@ def _write_damaged(damaged: _Damaged, own: Snapshot, made: publish.Contents) -> 
     listed, manifest = own.files, dict(own.manifest)
     hashes = [{name: entry["sha256"] for name, entry in row["tables"].items()} for row in (manifest, made.manifest)]
     is_same = hashes[0] == hashes[1]
-    for file, content in made.files.items():
+    for file, entry in made.entries.items():
         if file not in damaged.files or file not in listed:
             continue
-        entry = publish.digest_of(content)
         if entry.items() <= listed[file].items():
-            store.write_bytes(f"{damaged.uri}/{file}", content)
+            made.write(file, damaged.uri)
         elif is_same and file in _COMPARING:
-            store.write_bytes(f"{damaged.uri}/{file}", content)
+            made.write(file, damaged.uri)
             group = "files" if file in manifest.get("files", {}) else "pages"
             manifest[group] = {**manifest[group], file: entry}
     if manifest != own.manifest:

@@ -201,14 +201,12 @@ def reused_samples(work: WorkDir) -> pa.Table:
     return table.filter(pc.is_in(unit_column(samples), work.read("tile", "kept")["unit"].combine_chunks()))
 
 
-def reused_ledger(work: WorkDir, samples: pa.Table) -> pa.Table:
-    """Return the ledger rows of the samples that are taken from the earlier snapshot."""
-    earlier = _snapshot_to_reuse(work)
-    if earlier is None:
-        return schema.LEDGER.empty_table()
-    ledger = earlier.table("ledger").cast(schema.LEDGER)
-    is_reused = pc.is_in(ledger["sample_id"], samples["sample_id"].combine_chunks())
-    return ledger.filter(pc.and_(pc.is_in(ledger["stage"], _SAMPLE_STAGES), is_reused))
+def reused_ledger(work: WorkDir, reused: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """Yield the ledger rows of the samples with these ids, which are taken from the earlier snapshot."""
+    earlier, names = _snapshot_to_reuse(work), reused.combine_chunks()
+    for piece in earlier.pieces("ledger") if earlier is not None else ():
+        is_reused = pc.is_in(piece["sample_id"], names)
+        yield piece.filter(pc.and_(pc.is_in(piece["stage"], _SAMPLE_STAGES), is_reused)).cast(schema.LEDGER)
 
 
 def earlier_shards(work: WorkDir) -> dict[str, ShardEntry]:

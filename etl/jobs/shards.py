@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +37,7 @@ class Assembled:
 
     samples: pa.Table
     shards: list[ShardEntry]
-    ledger: pa.Table  # rows of the stages tile and augment
+    ledger: Iterable[pa.Table]  # rows of the stages tile and augment, part by part
     reused: int  # samples taken from the earlier snapshot
 
 
@@ -64,14 +64,19 @@ def assemble_shards(work: WorkDir, images: pa.Table) -> Assembled:
                 rows, entry = _write_shard(work.config.home, Path(folder) / f"{number}.tar", rows, earlier)
             tables.append(rows.drop_columns(_LOCATION))
             entries.append(entry)
-    parts = store.read_json(work.path("tile", "parts.json"))
-    ledgers = [store.read_table(f"{uri}.ledger.parquet") for uri in parts]
     return Assembled(
         samples=pa.concat_tables(tables) if tables else schema.SAMPLES.empty_table(),
         shards=entries,
-        ledger=pa.concat_tables([*ledgers, sample_cache.reused_ledger(work, reused)]),
+        ledger=_read_ledgers(work, reused["sample_id"]),
         reused=reused.num_rows,
     )
+
+
+def _read_ledgers(work: WorkDir, reused: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """Yield the ledger rows of the new parts, and last those of the samples that are reused."""
+    for uri in store.read_json(work.path("tile", "parts.json")):
+        yield store.read_table(f"{uri}.ledger.parquet")
+    yield from sample_cache.reused_ledger(work, reused)
 
 
 def _order_samples(samples: pa.Table, images: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -32,16 +33,21 @@ def diff(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     }
 
 
-def measure_change(previous: Snapshot | None, images: pa.Table, labels: Labels) -> SnapshotChange:
-    """Return the difference of new tables from a snapshot; without one, everything is new."""
+def measure_change(
+    previous: Snapshot | None, images: pa.Table, boxes: int, read: Callable[[], Labels]
+) -> SnapshotChange:
+    """Return the difference of new tables from a snapshot; without one, everything is new.
+
+    `boxes` is the number of new boxes; `read` returns them where there is a snapshot.
+    """
     if previous is None:
         return SnapshotChange(
             images=Difference(added=images.num_rows, removed=0),
-            boxes=Difference(added=labels.annotations.num_rows, removed=0),
+            boxes=Difference(added=boxes, removed=0),
             share=1.0,
             classes=ClassChanges(source=(), trained=(), renumbered=()),
         )
-    before = Labels.of(previous)
+    before, labels = Labels.of(previous), read()
     pairs = pair_boxes(before.annotations, labels.annotations)
     return SnapshotChange(
         images=_difference(previous.table("images"), images, "image_id"),

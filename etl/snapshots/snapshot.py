@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from etl.schema import SPLITS, TABLES, add_missing_columns
 from etl.snapshots import publications
 from etl.snapshots.problem import MANIFEST_CURE, name_repair
 from etl.stages.audit.model import Audit
-from etl.storage import mended, sealed, store
+from etl.storage import mended, sealed, store, table_pieces
 from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
 
 _MANIFEST: dict[str, type] = {"id": str, "config": dict, "tables": dict, "shards": list, "categories": list}
@@ -105,6 +105,11 @@ class Snapshot:
         """
         with name_repair(self.uri):
             return add_missing_columns(store.read_table(self.paths.table(name)), TABLES[name])
+
+    def pieces(self, name: str) -> Iterator[pa.Table]:
+        """Yield the rows of a table piece by piece, as `table` returns them."""
+        for piece in table_pieces.read_pieces(self.paths.table(name)):
+            yield add_missing_columns(piece, TABLES[name])
 
     def samples(self, split: str) -> Samples:
         """Return the samples of train, val or test as a sequence that reads each sample on access."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from etl.boxes import from_table
+from etl.boxes import XYXY, from_table
 from etl.stages.ingest import add_drops, is_dropped
 
 _LEAST = 10  # boxes: fewer can look like anything
@@ -31,7 +31,8 @@ def reject_misread_boxes(tables: dict[str, pa.Table], source_format: str) -> dic
 
     A box that was already rejected keeps its first reason.
     """
-    rows = tables["annotations"].filter(pc.invert(is_dropped(tables)))
+    usable = pc.invert(is_dropped(tables))
+    rows = tables["annotations"].select(["annotation_id", "image_id", *XYXY, "polygon"]).filter(usable)
     if rows.num_rows < _LEAST:
         return tables
     xyxy = from_table(rows)
@@ -43,7 +44,7 @@ def reject_misread_boxes(tables: dict[str, pa.Table], source_format: str) -> dic
         _sizes(xyxy, wh, rows["annotation_id"], tables["ledger"]),
     ):
         if misreading is not None:
-            chosen = rows.filter(pa.array(misreading.boxes))
+            chosen = tables["annotations"].filter(usable).filter(pa.array(misreading.boxes))
             found = [" ".join(f"{side:.6g}" for side in box) for box in xyxy[misreading.boxes].tolist()]
             return add_drops(tables, chosen, misreading.reason, found, misreading.expected)
     return tables

@@ -115,6 +115,11 @@ def count_added(ledger: pa.Table) -> int:
     return int(pc.sum(is_added).as_py() or 0)
 
 
+def count_removed(ledger: pa.Table) -> int:
+    """Return the number of labels that a review removed."""
+    return int(pc.count_distinct(ledger["annotation_id"].filter(pc.equal(ledger["rule"], _REMOVED))).as_py())
+
+
 def without_removed(annotations: pa.Table, ledger: pa.Table) -> pa.Table:
     """Return the labels that no review removed: a removed one stays in the table, with its rule in the ledger."""
     removed = ledger["annotation_id"].filter(pc.equal(ledger["rule"], _REMOVED)).combine_chunks()

@@ -26,7 +26,7 @@ from etl.credentials import restore
 from etl.errors import ConfigError, StoreError
 
 _THREADED_BYTES = 2**22  # of a Parquet file whose reading is worth several threads
-_ROW_GROUP = 100_000
+ROW_GROUP = 100_000
 TEMPORARY = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}  # Parquet of the work folder
 _MAX_IN_MEMORY = 64 * 2**20  # bytes; a larger local file is opened by its path
 _PIECE = 2**20  # bytes; smaller ones take more time to write, larger ones no less
@@ -309,14 +309,14 @@ def read_table(uri: str) -> pa.Table:
 def table_bytes(table: pa.Table) -> bytes:
     """Return the table as a Parquet file; equal rows give equal bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_index=True)
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=ROW_GROUP, write_page_index=True)
     return cast(bytes, sink.getvalue().to_pybytes())
 
 
 def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
     """Write a temporary table as Parquet: larger than `table_bytes`, in a third of the time."""
     with open_atomic(uri, durable=durable) as file:
-        pq.write_table(table, file, row_group_size=_ROW_GROUP, **TEMPORARY)
+        pq.write_table(table, file, row_group_size=ROW_GROUP, **TEMPORARY)
 
 
 def sync(uri: str) -> None:

@@ -17,7 +17,7 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.plan import Plan
 from etl.schema import ANNOTATIONS
-from etl.storage import lease, mended, store, table_file
+from etl.storage import lease, mended, store, table_pieces
 from etl.storage.paths import split_uri
 
 log = logging.getLogger("speck")
@@ -122,13 +122,13 @@ class WorkDir:
 
     def read_pieces(self, stage: str, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows of a table that a stage wrote, all columns or some, piece by piece."""
-        return table_file.read_pieces(self.path(stage, f"{table}.parquet"), columns)
+        return table_pieces.read_pieces(self.path(stage, f"{table}.parquet"), columns)
 
     def open_writer(
         self, stage: str, name: str, schema: pa.Schema
     ) -> AbstractContextManager[Callable[[pa.Table], None]]:
         """Return a context manager whose function appends rows to a table of a stage."""
-        return table_file.open_writer(self.path(stage, f"{name}.parquet"), schema)
+        return table_pieces.open_writer(self.path(stage, f"{name}.parquet"), schema)
 
     def write(self, stage: str, name: str, table: pa.Table) -> None:
         """Write a table of a stage."""

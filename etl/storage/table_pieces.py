@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,3 +30,20 @@ def open_writer(uri: str, schema: pa.Schema) -> Iterator[Append]:
     """Yield a function that appends rows to a temporary table; the file appears when the block ends."""
     with store.open_atomic(uri) as file, pq.ParquetWriter(file, schema, **store.TEMPORARY) as writer:
         yield writer.write_table
+
+
+def write_final(path: Path, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
+    """Write a table of a snapshot to a local file and return the number of its rows.
+
+    Equal rows give equal bytes, however they are cut into pieces.
+    """
+    total, rest = 0, schema.empty_table()
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True) as writer:
+        for piece in pieces:
+            rest = pa.concat_tables([rest, piece.cast(schema)])
+            while rest.num_rows >= store.ROW_GROUP:
+                writer.write_table(rest.slice(0, store.ROW_GROUP).combine_chunks())
+                rest, total = rest.slice(store.ROW_GROUP), total + store.ROW_GROUP
+        if rest.num_rows or not total:
+            writer.write_table(rest.combine_chunks())
+    return total + int(rest.num_rows)
