@@ -18,6 +18,7 @@ from etl.stages.rows import ImageRow
 Counts = NDArray[np.int64]
 
 ENOUGH_SMALL = 50  # small objects of a dataset from which `gate.metric: auto` is about them
+_BOXES_AT_ONCE = 100_000
 _BY_AREA = BUCKETS.index(
     "small"
 )  # evaluation takes the buckets from here on by area, as COCO does, the others by sides
@@ -48,18 +49,21 @@ def gate_buckets(metric: str, sizes: Counts) -> list[int]:
 
 def count_boxes(image_ids: Sequence[str], boxes: pa.Table) -> BoxCounts:
     """Return the counts of the boxes (after the ontology) that are objects, not ignore regions or crowds."""
-    known = pc.is_in(boxes["image_id"], pa.array(image_ids, pa.string()))
-    boxes = boxes.filter(pc.and_(known, pc.invert(pc.or_(boxes["ignore"], boxes["crowd"]))))
-    names = tuple(sorted(pc.unique(boxes["category"]).to_pylist()))
-    image = find_places(boxes["image_id"], image_ids)
-    evaluated = boxes["difficult"].fill_null(0).to_numpy() <= 0
-    objects = boxes.filter(pa.array(evaluated))
-    return BoxCounts(
-        np.bincount(image, minlength=len(image_ids)),
-        _matrix(image[evaluated], _buckets(objects), len(image_ids), len(BUCKETS)),
-        _matrix(image[evaluated], find_places(objects["category"], names), len(image_ids), len(names)),
-        names,
-    )
+    ids, names = pa.array(image_ids, pa.string()), sorted(pc.unique(boxes["category"]).to_pylist())
+    trained = np.zeros(len(ids), np.int64)
+    sizes, categories = (np.zeros((len(ids), columns), np.int64) for columns in (len(BUCKETS), len(names)))
+    occurs = np.zeros(len(names), np.bool_)
+    for start in range(0, boxes.num_rows, _BOXES_AT_ONCE):
+        some = boxes.slice(start, _BOXES_AT_ONCE)
+        is_region = pc.or_(some["ignore"], some["crowd"])
+        objects = some.filter(pc.and_(pc.is_in(some["image_id"], ids), pc.invert(is_region)))
+        image, category = find_places(objects["image_id"], ids), find_places(objects["category"], names)
+        evaluated = objects["difficult"].fill_null(0).to_numpy() <= 0
+        trained += np.bincount(image, minlength=len(ids))
+        occurs[category] = True
+        np.add.at(sizes, (image[evaluated], _buckets(objects)[evaluated]), 1)
+        np.add.at(categories, (image[evaluated], category[evaluated]), 1)
+    return BoxCounts(trained, sizes, categories[:, occurs], tuple(np.array(names, object)[occurs].tolist()))
 
 
 def _buckets(boxes: pa.Table) -> Counts:
@@ -69,10 +73,6 @@ def _buckets(boxes: pa.Table) -> Counts:
     by_side = bucket(side_length(xyxy))
     by_area = bucket(np.sqrt(np.where(np.isnan(stated), area(xyxy), np.maximum(stated, 0))))
     return np.where(by_side < _BY_AREA, by_side, np.maximum(by_area, _BY_AREA))
-
-
-def _matrix(row: Counts, column: Counts, rows: int, columns: int) -> Counts:
-    return np.bincount(row * columns + column, minlength=rows * columns).reshape(rows, columns)
 
 
 def boxes_in_region(image: ImageRow, boxes: pa.Table, window: Window) -> pa.Table:
