@@ -4,7 +4,7 @@ VENV := .venv
 SPECK := $(VENV)/bin/speck
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo up down test test-all lint docs coverage bench fuzz chaos clean
+.PHONY: install demo up down test test-all lint docs coverage bench fuzz chaos load clean
 
 install: $(STAMP)
 
@@ -67,6 +67,10 @@ fuzz: install
 # Faults in builds, with --target training or hosts in others: CHAOS="--seed 2 --runs 500 --share 1/2"; run it again to go on after an interruption.
 chaos: install
 	$(VENV)/bin/python -m tests.chaos.run $(CHAOS)
+
+# Memory and time of a build with many boxes: LOAD="--images 100000 --boxes 100 --workers 2".
+load: install
+	$(VENV)/bin/python -m tests.load.run $(LOAD)
 
 # Delete caches and the demo; keep the virtual environment and the store.
 clean:
