@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Assembled:
 
     samples: pa.Table
     shards: list[ShardEntry]
-    ledger: Iterable[pa.Table]  # rows of the stages tile and augment, part by part
+    read_ledger: Callable[[], Iterator[pa.Table]]  # rows of the stages tile and augment, part by part
     reused: int  # samples taken from the earlier snapshot
 
 
@@ -67,7 +68,7 @@ def assemble_shards(work: WorkDir, images: pa.Table) -> Assembled:
     return Assembled(
         samples=pa.concat_tables(tables) if tables else schema.SAMPLES.empty_table(),
         shards=entries,
-        ledger=_read_ledgers(work, reused["sample_id"]),
+        read_ledger=partial(_read_ledgers, work, reused["sample_id"]),
         reused=reused.num_rows,
     )
 

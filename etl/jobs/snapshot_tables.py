@@ -84,7 +84,7 @@ def _ledger(work: WorkDir, assembled: Assembled, tables: SnapshotTables) -> Iter
     for stage in ("ingest", "split", "remap"):
         for piece in work.read_pieces(stage, "ledger"):
             events.add(piece, _bucket_of(piece, count))
-    for piece in assembled.ledger:
+    for piece in assembled.read_ledger():
         events.add(piece, _bucket_of(piece, count))
     for piece in work.read_pieces("ingest", "annotations", ["annotation_id"]):
         boxes.add(piece, _bucket_of(piece, count))

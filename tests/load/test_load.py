@@ -9,7 +9,7 @@ import pytest
 
 from tests.load.run import measure
 
-BYTES_PER_BOX = 600  # 1,500 and more where a stage holds all boxes as Python objects
+LIMIT_MIB = 200  # more than 300 where a stage holds all boxes as Python objects; 90 are libraries that stages load
 
 
 @pytest.mark.slow
@@ -18,4 +18,4 @@ BYTES_PER_BOX = 600  # 1,500 and more where a stage holds all boxes as Python ob
 def test_the_main_process_holds_few_bytes_of_each_box(tmp_path: Path) -> None:
     load = measure(tmp_path, images=400, boxes=500)
     assert load.boxes == 200_000
-    assert load.bytes_per_box < BYTES_PER_BOX, str(load)
+    assert load.peak_mib - load.start_mib < LIMIT_MIB, str(load)

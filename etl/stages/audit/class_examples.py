@@ -8,10 +8,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import boxes as bx
+from etl.columns import find_places
 from etl.stages.audit.examples import Example
-from etl.stages.audit.tally import BoxColumns, Ints, coded, image_sizes
+from etl.stages.audit.tally import Ints, coded, image_sizes
 
 MOST = 20  # classes
+_BOXES_AT_ONCE = 100_000
 _NEAR = 0.1  # of the boxes of a class: no more lie between the median and a box near it, in the order by size
 
 
@@ -21,25 +23,38 @@ def choose_class_examples(images: pa.Table, objects: pa.Table) -> dict[str, list
     Equal sizes, and sizes near the median, leave a choice: boxes of groups that are not shown yet come first, then
     those of other images. The order of the tables does not matter.
     """
-    boxes = BoxColumns.of(images, objects)
-    sides = bx.side_length(bx.clip(boxes.xyxy, (0, 0, *image_sizes(images)[boxes.owner].T))).round(1)  # px, as shown
-    order = _order(sides, boxes)
-    groups = coded(pc.coalesce(images["group"], images["path"]))[1][boxes.owner]
-    number = np.bincount(boxes.category, minlength=len(boxes.names))
+    owner = find_places(objects["image_id"], images["image_id"])
+    objects, owner = objects.filter(pa.array(owner >= 0)), owner[owner >= 0]
+    names, category = coded(objects["category"])
+    sides = _sides(images, objects, owner)
+    order = _order(sides, images, objects, owner)
+    groups = coded(pc.coalesce(images["group"], images["path"]))[1][owner]
+    number = np.bincount(category, minlength=len(names))
     examples = {}
     for code in np.argsort(-number, kind="stable")[:MOST].tolist():
-        own = order[boxes.category[order] == code]
-        chosen = _choose(sides[own], groups[own], boxes.owner[own])
-        examples[boxes.names[code]] = [
-            _example(rank, sides[own[place]], own[place], boxes, images) for rank, place in chosen.items()
+        own = order[category[order] == code]
+        chosen = _choose(sides[own], groups[own], owner[own])
+        examples[names[code]] = [
+            _example(rank, sides[place], images.slice(owner[place], 1), objects.slice(place, 1))
+            for rank, place in ((rank, int(own[place])) for rank, place in chosen.items())
         ]
     return examples
 
 
-def _order(sides: NDArray[np.float64], boxes: BoxColumns) -> Ints:
+def _sides(images: pa.Table, objects: pa.Table, owner: Ints) -> NDArray[np.float64]:
+    """Return the side lengths [N] of the boxes within their images, in px as shown."""
+    wh, sides = image_sizes(images), [np.zeros(0)]
+    for start in range(0, objects.num_rows, _BOXES_AT_ONCE):
+        some = slice(start, start + _BOXES_AT_ONCE)
+        xyxy = bx.from_table(objects.select(bx.XYXY).slice(start, _BOXES_AT_ONCE))
+        sides.append(bx.side_length(bx.clip(xyxy, (0, 0, *wh[owner[some]].T))).round(1))
+    return np.concatenate(sides)
+
+
+def _order(sides: NDArray[np.float64], images: pa.Table, objects: pa.Table, owner: Ints) -> Ints:
     """Return the places of the boxes [N], the smallest first; of equal ones by image and id."""
-    path = pa.array(boxes.paths, pa.string()).take(pa.array(boxes.owner))
-    columns = {"side": pa.array(sides), "path": path, "annotation_id": boxes.rows["annotation_id"]}
+    rank = np.argsort(pc.sort_indices(images["path"]).to_numpy())  # of each image by its path
+    columns = {"side": sides, "path": rank[owner], "annotation_id": objects["annotation_id"]}
     order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
     places: Ints = order.to_numpy().astype(np.int64)
     return places
@@ -67,7 +82,6 @@ def _choose(sides: NDArray[np.float64], groups: Ints, images: Ints) -> dict[str,
     return chosen
 
 
-def _example(rank: str, side: float, place: int, boxes: BoxColumns, images: pa.Table) -> Example:
-    image = images.slice(boxes.owner[place], 1).to_pylist()[0]
-    box = boxes.rows.slice(place, 1).to_pylist()[0]
-    return Example("", f"{rank}, {side:.1f} px, {image['path']}", image, box)
+def _example(rank: str, side: float, image: pa.Table, box: pa.Table) -> Example:
+    (of_image,), (of_box,) = image.to_pylist(), box.to_pylist()
+    return Example("", f"{rank}, {side:.1f} px, {of_image['path']}", of_image, of_box)
