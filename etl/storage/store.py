@@ -306,15 +306,8 @@ def read_table(uri: str) -> pa.Table:
         raise StoreError(f"{uri}: not a valid Parquet file: {error}") from error
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """Return the table as a Parquet file; equal rows give equal bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=ROW_GROUP, write_page_index=True)
-    return cast(bytes, sink.getvalue().to_pybytes())
-
-
 def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:
-    """Write a temporary table as Parquet: larger than `table_bytes`, in a third of the time."""
+    """Write a temporary table as Parquet: larger than that of a snapshot, in a third of the time."""
     with open_atomic(uri, durable=durable) as file:
         pq.write_table(table, file, row_group_size=ROW_GROUP, **TEMPORARY)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from etl import schema
 from etl.stages import ledger
-from etl.storage import store
+from etl.storage.table_pieces import write_final
 
 BOXES = 2_500_000
 EVENTS = 3  # tiles per box; with the final outcomes, 10 million rows
@@ -53,7 +53,7 @@ def write(folder: Path) -> int:
         {"annotation_id": ids, "x0": x0, "y0": y0, "x1": x0 + size[0], "y1": y0 + size[1], "file": files},
         BOXES,
     )
-    store.write_bytes(str(folder / "annotations.parquet"), store.table_bytes(annotations.sort_by("annotation_id")))
+    write_final(folder / "annotations.parquet", schema.ANNOTATIONS, [annotations.sort_by("annotation_id")])
     small = size.min(axis=0) < 3
     stages = [
         complete(
@@ -72,8 +72,7 @@ def write(folder: Path) -> int:
         for turn in range(EVENTS + 1)
     ]
     table = ledger.sort_ledger(pa.concat_tables(stages))
-    store.write_bytes(str(folder / "ledger.parquet"), store.table_bytes(table))
-    return int(table.num_rows)
+    return write_final(folder / "ledger.parquet", schema.LEDGER, [table])
 
 
 def test_small_boxes_are_found_in_a_large_ledger(tmp_path: Path, bench: Any) -> None:
