@@ -165,10 +165,7 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         rows, value_range = _read_rows(inputs, list(keys), cached, work, cluster)
     except SourceError as error:
         raise refuse(work, str(error), {"rejects": schema.table(schema.REJECTS, source.rejects)}) from error
-    if not rows.equals(cached) and inputs.again is None:
-        ingest_cache.save(config, keys, rows)
-    unchanged, tables = cached.num_rows, ingest_cache.to_tables(rows)
-    del rows, cached
+    tables = ingest_cache.to_tables(rows)
     traits = tables.pop("traits")
     tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
     without_image = schema.table(schema.LEDGER, ingest.drop_unread(source.rejects))
@@ -185,6 +182,10 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
     if (message := check_losses(config.source, tables, categories)) is not None:
         explained = "\n".join([message, *(row.advice for row in unknown)])
         raise refuse(work, explained, tables, categories)
+    unchanged, is_new = cached.num_rows, not rows.equals(cached)
+    if is_new and inputs.again is None:
+        ingest_cache.save(config, keys, rows)
+    del rows, cached
     corrections = ingest.describe_corrections(tables)
     reviewed = review.apply_answers(tables, inputs.review, categories, config.ontology)
     tables, counts = reviewed.tables, reviewed.counts()
