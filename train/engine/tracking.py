@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,38 +43,52 @@ def log_folder(run_uri: str) -> Path:
 
 def _start_tensorboard(run_uri: str, epochs_done: int) -> list[Tracker]:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return [TensorBoardTracker(log_folder(run_uri), epochs_done)]
     except ImportError:
         log.info("TensorBoard is off: the package tensorboard is not installed")
-        return []
-    try:
-        writer = SummaryWriter(str(log_folder(run_uri)), purge_step=epochs_done + 1)  # hides epochs of a killed run
     except OSError as error:
         log.warning("TensorBoard is off: %s", error)
-        return []
-    log.info("watch the run with: tensorboard --logdir %s", log_folder(run_uri))
-    return [TensorBoardTracker(writer)]
+    return []
 
 
 class TensorBoardTracker:
-    """Writes TensorBoard event files."""
+    """Writes a TensorBoard event file.
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    TensorBoard's own writer works in a thread, which prints a traceback when the disk is full.
+    """
+
+    def __init__(self, folder: Path, epochs_done: int) -> None:
+        """Open a new file in the folder; it hides the later epochs of a killed run. ImportError without TensorBoard."""
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._append(file_version="brain.Event:2")
+        self._append(step=epochs_done + 1, session_log=start)
+        self._file.flush()
+        log.info("watch the run with: tensorboard --logdir %s", folder)
+
+    def _append(self, **values: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **values).SerializeToString())
 
     def write(self, scalars: Mapping[str, float], epoch: int) -> None:
         """Write and flush the scalars of an epoch; a failed write is logged and does not stop the training."""
+        values = [self._summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
         try:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, epoch)
-            self._writer.flush()
+            self._append(step=epoch, summary=self._summary(value=values))
+            self._file.flush()
         except OSError as error:
             log.warning("could not write epoch %d to TensorBoard: %s", epoch, error)
 
     def close(self, *, finished: bool) -> None:
         """Close the file."""
         try:
-            self._writer.close()
+            self._file.close()
         except OSError as error:
             log.warning("could not close the TensorBoard event file: %s", error)
 

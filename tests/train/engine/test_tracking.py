@@ -72,7 +72,7 @@ def test_event_files_are_on_this_machine_wherever_the_store_is(tmp_path, monkeyp
 
 def test_without_tensorboard_a_line_says_so_and_nothing_is_left(published, config, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "speck")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
     engine.train(config(tmp_path, options=OPTIONS), published())
     assert len([text for text in caplog.messages if "tensorboard is not installed" in text]) == 1
     assert not list((tmp_path / "squares" / "runs").iterdir())
@@ -106,17 +106,32 @@ def test_mlflow_has_a_run_with_the_scalars_of_each_epoch(published, config, tmp_
         assert [row.step for row in client.get_metric_history(run.info.run_id, name)] == [1, 2]
 
 
-@pytest.mark.parametrize("method", ["add_scalar", "flush", "close"])
-def test_a_full_disk_ends_no_training(published, config, tmp_path, monkeypatch, caplog, method):
-    tensorboard = pytest.importorskip("torch.utils.tensorboard")
-
-    def full(self, *arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tensorboard.SummaryWriter, method, full)
+def test_a_full_disk_ends_no_training_and_prints_no_traceback(published, config, tmp_path, monkeypatch, caplog, capfd):
+    pytest.importorskip("tensorboard")
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a, **b: opened(full if "tfevents" in path.name else path, *a, **b))
     with caplog.at_level(logging.WARNING, logger="speck"):
         assert engine.train(config(tmp_path, epochs=1, options=OPTIONS), published())["epochs"] == 1
-    assert "No space left on device" in caplog.text
+    assert "TensorBoard is off: [Errno 28] No space left on device" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_disk_that_fills_up_ends_no_tracker_and_prints_no_traceback(tmp_path, caplog, capfd):
+    pytest.importorskip("tensorboard")
+    tracker = tracking.TensorBoardTracker(tmp_path, 0)
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), tracker._file.fileno())
+    with caplog.at_level(logging.WARNING, logger="speck"):
+        tracker.write({"loss": 1.0}, 1)
+        tracker.write({"loss": 1.0}, 2)
+        tracker.close(finished=False)
+    assert "could not write epoch 1 to TensorBoard: [Errno 28] No space left on device" in caplog.text
+    assert "could not close the TensorBoard event file: [Errno 28] No space left on device" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_no_tracker_of_ultralytics_joins_a_training(tmp_path):
