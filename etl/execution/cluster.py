@@ -121,6 +121,20 @@ class Cluster(ABC):
             whole = result if whole is None else add(whole, result)
         return whole
 
+    def each(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        take: Callable[[Result], None],
+        *,
+        label: str,
+        images: Count[Item] = _one,
+        total: int | None = None,
+    ) -> None:
+        """Call `take` with the function's result for each item as it completes, in any order. See `map`."""
+        for _, result in self._track(function, items, label, images, total):
+            take(result)
+
     def _track(
         self,
         function: Callable[[Item], Result],

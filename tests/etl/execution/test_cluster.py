@@ -55,6 +55,14 @@ def test_a_fold_adds_the_results_of_all_items(either: Cluster) -> None:
     assert either.fold(abs, [], int.__add__, label="nothing") is None
 
 
+def test_each_result_is_taken_once(either: Cluster) -> None:
+    taken: list[int] = []
+    either.each(abs, range(-20, 5), taken.append, label="taken")
+    assert sorted(taken) == sorted(abs(n) for n in range(-20, 5))
+    either.each(abs, [], taken.append, label="nothing")
+    assert len(taken) == 25
+
+
 @pytest.mark.parametrize("count", [1, 8, 9, 100])
 def test_items_are_made_when_their_turn_is_near(either: Cluster, count: int) -> None:
     made, most = 0, 0
