@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,26 +43,53 @@ class Form(NamedTuple):
         return ", and ".join(parts)
 
 
-def find_form(rows: NDArray[np.float64]) -> Form | None:
-    """Return what rows of one length [N, numbers after the class] are; None if they are polygons.
+class FormCounts:
+    """Rows of one length, counted some at a time: how many of them look like each form.
 
     The first four numbers of a pose row are a box that holds all keypoints. A small polygon can look so too; but its
     second vertex is near the first, where the width and height of a box can be any place.
     """
-    for scores in (0, 1, 2):
-        places, last = rows[:, : rows.shape[1] - scores], rows[:, rows.shape[1] - scores :]
-        if not _are_scores(last):
-            continue
-        if scores == len(_SCORES) and places.shape[1] == BOX and (last[:, 1] > 1).any():
-            return Form(0, 2, scores)
-        for points, dimensions in _shapes(places.shape[1]):
-            held, distance = _hold_keypoints(places, dimensions)
-            apart = abs(places[:, 2:BOX] - places[:, :2]).max(axis=1)
-            large = (distance > _LARGE) & (len(rows) >= _ENOUGH)
-            sure = held & ((apart > _APART * distance) | large)
-            if sure.sum() >= max(min(len(rows), _LEAST), _SHARE * len(rows), 2 * (~held).sum()):
-                return Form(points, dimensions, scores)
-    return None
+
+    def __init__(self, length: int) -> None:
+        self._length = length  # numbers after the class
+        self._rows = 0
+        self._scored: Counter[int] = Counter()  # rows whose last so many numbers can be scores
+        self._tracked = 0  # rows with a track id above 1
+        self._held: Counter[Form] = Counter()  # rows whose box holds the keypoints
+        self._apart: Counter[Form] = Counter()  # those of them whose w h is far from the centre
+        self._sure: Counter[Form] = Counter()  # those, or with a keypoint far from the centre
+
+    def add(self, rows: NDArray[np.float64]) -> None:
+        """Count rows [N, length]."""
+        self._rows += len(rows)
+        for scores in range(len(_SCORES) + 1):
+            places, last = np.split(rows, [self._length - scores], axis=1)
+            self._scored[scores] += int(_are_scores(last).sum())
+            if self._scored[scores] < self._rows:
+                continue
+            self._tracked += int((last[:, 1:] > 1).sum())
+            for points, dimensions in _shapes(self._length - scores):
+                form = Form(points, dimensions, scores)
+                held, distance = _hold_keypoints(places, dimensions)
+                apart = abs(places[:, 2:BOX] - places[:, :2]).max(axis=1) > _APART * distance
+                self._held[form] += int(held.sum())
+                self._apart[form] += int((held & apart).sum())
+                self._sure[form] += int((held & (apart | (distance > _LARGE))).sum())
+
+    def find_form(self) -> Form | None:
+        """Return what the rows are; None if they are polygons."""
+        for scores in range(len(_SCORES) + 1):
+            if self._scored[scores] < self._rows:
+                continue
+            if scores == len(_SCORES) and self._length == BOX + scores and self._tracked:
+                return Form(0, 2, scores)
+            for points, dimensions in _shapes(self._length - scores):
+                form = Form(points, dimensions, scores)
+                sure = (self._sure if self._rows >= _ENOUGH else self._apart)[form]
+                others = self._rows - self._held[form]
+                if sure >= max(min(self._rows, _LEAST), _SHARE * self._rows, 2 * others):
+                    return form
+        return None
 
 
 def guess_form(numbers: Sequence[float]) -> Form | None:
@@ -80,10 +108,11 @@ def describe(numbers: Sequence[float]) -> str:
     return f"{count_of(1 + len(numbers), 'number')}, of which {box} look like a box"
 
 
-def _are_scores(last: NDArray[np.float64]) -> bool:
-    """Return whether the last numbers of all rows [N, 0 to 2] can be a confidence and a track id."""
-    is_confidence = ((last[:, :1] >= 0) & (last[:, :1] <= 1)).all()
-    return bool(is_confidence and (last[:, 1:] == np.floor(last[:, 1:])).all())
+def _are_scores(last: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return whether the last numbers of each row [N, 0 to 2] can be a confidence and a track id."""
+    is_confidence = ((last[:, :1] >= 0) & (last[:, :1] <= 1)).all(axis=1)
+    is_whole: NDArray[np.bool_] = (last[:, 1:] == np.floor(last[:, 1:])).all(axis=1)
+    return is_confidence & is_whole
 
 
 def _shapes(length: int) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Read the headers and labels of a source into tables.
 
 The steps: list the source; load the rows of unchanged images from the ingest cache; read the other images on the
-cluster; settle the categories; write the tables and save the cache.
+cluster; check the boxes and settle the categories; save the cache and write the tables. The rows are in a temporary
+file, and each step reads them in pieces.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import NamedTuple
-
-import pyarrow as pa
 
 from etl import schema
 from etl.columns import count_values
@@ -24,6 +24,8 @@ from etl.ids import digest
 from etl.imaging import formats, lossless
 from etl.imaging.wide import Range
 from etl.jobs import changed_images, ingest_cache
+from etl.jobs.image_rows import ImageRows
+from etl.jobs.ingest_tables import IngestTables
 from etl.jobs.ingest_worker import IngestPart, ingest_part
 from etl.jobs.label_pieces import LabelWriter
 from etl.jobs.parts import image_count
@@ -41,18 +43,20 @@ from etl.snapshots.restoration import restore_pointers
 from etl.snapshots.snapshot import load_plan
 from etl.sources import scan, watch
 from etl.stages import ingest, remap, review
-from etl.stages.class_list import extend_categories, report_roots, unused_roots
+from etl.stages.class_list import ClassNames, extend_categories, report_roots, unused_roots
+from etl.stages.corrections import Corrections
 from etl.stages.image_traits import find_traits
-from etl.stages.misread_boxes import reject_misread_boxes
+from etl.stages.misread_boxes import MisreadBoxes
 from etl.stages.pixel_range import find_ranges
-from etl.stages.pose_rows import reject_pose_rows
-from etl.stages.reject_limits import check_losses
+from etl.stages.pose_rows import PoseRows
+from etl.stages.reject_limits import BoxTotals, check_losses
 from etl.storage import store
 from etl.storage.paths import DatasetPaths
 from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
-_PART_BYTES = 16_000_000  # of image files in one part
+_PART_BYTES = 16_000_000  # of image files in one part, and `_LABEL_WEIGHT` times those of label files
+_LABEL_WEIGHT = 8  # bytes of rows for a byte of labels
 # Sections that the build id covers.
 _SETTINGS = {"source", "ontology", "tile", "augment", "shard", "anchors", "train", "gate"}
 
@@ -139,7 +143,7 @@ def _scan(config: Config, guesses: Collection[str] | None, purpose: str) -> scan
         return scan.scan(config, guesses)
     except SourceError as error:
         work = _work_dir(config, purpose, str(error))
-        raise refuse(work, str(error), {"rejects": schema.REJECTS.empty_table()}) from error
+        raise refuse(work, str(error), schema.REJECTS.empty_table()) from error
 
 
 def _work_dir(config: Config, purpose: str, *parts: object) -> WorkDir:
@@ -160,93 +164,96 @@ def _ingest(inputs: _Inputs, work: WorkDir, cluster: Cluster) -> Answer:
         count_of(len(source.labels), "file"),
     )
     keys = ingest_cache.image_keys(config, source)
-    cached = ingest_cache.load(config, {} if inputs.full else keys)
+    rows = ImageRows(keys)
+    unchanged = ingest_cache.load(config, {} if inputs.full else keys, rows)
     try:
-        rows, value_range = _read_rows(inputs, list(keys), cached, work, cluster)
+        value_range = _read_images(inputs, rows, work, cluster)
     except SourceError as error:
-        raise refuse(work, str(error), {"rejects": schema.table(schema.REJECTS, source.rejects)}) from error
-    tables = ingest_cache.to_tables(rows)
-    traits = tables.pop("traits")
-    tables["rejects"] = pa.concat_tables([schema.table(schema.REJECTS, source.rejects), tables["rejects"]])
-    without_image = schema.table(schema.LEDGER, ingest.drop_unread(source.rejects))
-    tables["ledger"] = pa.concat_tables([without_image, tables["ledger"]])
-    if config.source.format == "yolo":
-        tables = reject_pose_rows(tables)
-    tables = reject_misread_boxes(tables, config.source.format)
-    roots = unused_roots(source.roots, tables["annotations"], config.ontology)
-    categories = _categories(inputs, tables["annotations"], roots)
-    tables = ingest.reject_unknown_categories(tables, categories)
-    boxes = ingest.count_boxes(tables)
-    left_out = [name for name in roots if name not in categories]
-    unknown = report_unknown_classes(config, tables, pinned=bool(inputs.pinned_categories))
-    if (message := check_losses(config.source, tables, categories)) is not None:
+        raise refuse(work, str(error), schema.table(schema.REJECTS, source.rejects)) from error
+    tables = IngestTables(source.rejects, rows)
+    names = _check_boxes(config, tables)
+    roots = unused_roots(source.roots, names.written, config.ontology)
+    categories = _categories(inputs, names, roots)
+    tables.apply([partial(ingest.reject_unknown_categories, categories=categories)])
+    boxes, corrections, answered = BoxTotals(), Corrections(), review.AnsweredLabels(inputs.review)
+    whole = tables.collect(boxes, corrections, answered)
+    images, rejects, traits = whole["images"], whole["rejects"], whole["traits"]
+    unknown = report_unknown_classes(config, rejects, tables.annotations, pinned=bool(inputs.pinned_categories))
+    if (message := check_losses(config.source, images, rejects, boxes, categories, names.written)) is not None:
         explained = "\n".join([message, *(row.advice for row in unknown)])
-        raise refuse(work, explained, tables, categories)
-    unchanged, is_new = cached.num_rows, not rows.equals(cached)
-    if is_new and inputs.again is None:
+        raise refuse(work, explained, rejects, categories, names.written)
+    if rows.added > unchanged and inputs.again is None:
         ingest_cache.save(config, keys, rows)
-    del rows, cached
-    corrections = ingest.describe_corrections(tables)
-    reviewed = review.apply_answers(tables, inputs.review, categories, config.ontology)
-    tables, counts = reviewed.tables, reviewed.counts()
+    reviewed = review.apply_answers(answered, categories, config.ontology)
+    counts = reviewed.counts()
     if counts:
         applied, stale = count_of(len(reviewed.applied), "label"), count_of(len(reviewed.stale), "answer")
         log.info("review: %s corrected, %s stale", applied, stale)
     findings = [
         *inputs.source.findings,
-        *corrections,
+        *corrections.findings(),
         *reviewed.findings(),
-        *report_roots(left_out),
+        *report_roots([name for name in roots if name not in categories]),
         *unknown,
         *find_traits(traits, config.source.exif),
         *find_ranges(traits, value_range, chosen=config.source.pixel_range == "auto"),
     ]
-    for name, table in tables.items():
-        work.write("ingest", name, table)
+    work.write("ingest", "images", images)
+    work.write("ingest", "rejects", rejects)
+    tables.write(work, reviewed)
     ranges = {"pixel_range": value_range, "new_pixel_range": new_range(config, traits, value_range)}
-    _write_build(inputs, work, findings, categories=categories, boxes=boxes, review=counts, **ranges)
-    reasons = count_values(tables["rejects"]["reason"])
+    _write_build(inputs, work, findings, categories=categories, boxes=boxes.written, review=counts, **ranges)
     return {
-        "images": tables["images"].num_rows,
+        "images": images.num_rows,
         "images_unchanged": unchanged,
-        "annotations": boxes,
-        "rejects": dict(sorted(reasons.items())),
+        "annotations": boxes.written,
+        "rejects": dict(sorted(count_values(rejects["reason"]).items())),
         **({"review": counts} if counts else {}),
         "cpu_seconds": cluster.take_cpu_seconds(),
     }
 
 
-def _read_rows(
-    inputs: _Inputs, paths: Sequence[str], cached: pa.Table, work: WorkDir, cluster: Cluster
-) -> tuple[pa.Table, Range | None]:
-    """Return the rows of all images, those of the cache and new ones, and the range of images of more than 8 bits."""
+def _check_boxes(config: Config, tables: IngestTables) -> ClassNames:
+    """Apply the checks that need all boxes and no class list, and return the names of the classes that are left."""
+    if config.source.format == "yolo":
+        tables.summarize(pose_rows := PoseRows())
+        tables.apply(pose_rows.checks())
+    tables.summarize(misread_boxes := MisreadBoxes(config.source.format), names := ClassNames())
+    tables.apply(misread_boxes.checks())
+    return names
+
+
+def _read_images(inputs: _Inputs, rows: ImageRows, work: WorkDir, cluster: Cluster) -> Range | None:
+    """Add the rows of the images that have none, and return the range of images of more than 8 bits."""
     passes = count()
 
-    def read(wanted: Collection[str], value_range: Range | None) -> list[pa.Table]:
+    def read(wanted: Collection[str], value_range: Range | None) -> None:
         labels = LabelWriter(work.path("ingest", f"labels-{next(passes)}-"))
         parts = list(_ingest_parts(inputs, set(wanted), value_range, labels))
         labels.close()
-        return cluster.map(ingest_part, parts, label="ingest", images=image_count)
+        cluster.each(ingest_part, parts, rows.add, label="ingest", images=image_count)
 
     known = known_range(inputs.config, None if inputs.purpose == PLAN_UPDATE else inputs.plan)
-    new = read(set(paths) - set(cached["path"].to_pylist()), known)
-    return apply_range(inputs.config, ingest_cache.order_by_path(paths, [cached, *new]), known, read)
+    read(rows.missing(), known)
+    return apply_range(rows, known, read)
 
 
 def _ingest_parts(
     inputs: _Inputs, wanted: Set[str], value_range: Range | None, labels: LabelWriter
 ) -> Iterator[IngestPart]:
     """Yield parts of some of the images, each of about `_PART_BYTES`."""
+    source = inputs.source
     paths: list[str] = []
     part_bytes = 0
-    for file in inputs.source.images:
+    for file in source.images:
         if file.path not in wanted:
             continue
-        if paths and part_bytes + file.size > _PART_BYTES:
+        size = file.size + _LABEL_WEIGHT * sum(source.sizes[name][0] for name in source.paired.get(file.path, ()))
+        if paths and part_bytes + size > _PART_BYTES:
             yield _ingest_part(inputs, paths, value_range, labels)
             paths, part_bytes = [], 0
         paths.append(file.path)
-        part_bytes += file.size
+        part_bytes += size
     if paths:
         yield _ingest_part(inputs, paths, value_range, labels)
 
@@ -260,7 +267,7 @@ def _ingest_part(inputs: _Inputs, paths: list[str], value_range: Range | None, l
     )
 
 
-def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) -> list[str]:
+def _categories(inputs: _Inputs, occurring: ClassNames, roots: Collection[str]) -> list[str]:
     """Return the class names in order: configured, else pinned, else declared by the source, else those that occur.
 
     Those in `roots` are left out unless they are pinned. An update of the plan adds the names that are not pinned to
@@ -270,7 +277,7 @@ def _categories(inputs: _Inputs, annotations: pa.Table, roots: Collection[str]) 
     if pinned and inputs.purpose != PLAN_UPDATE:
         categories = list(pinned)
     else:
-        names = inputs.source.categories or ingest.find_categories(annotations)
+        names = inputs.source.categories or sorted(occurring.of_objects)
         categories = extend_categories(pinned, [name for name in names if name not in roots])
     remap.resolve_actions(categories, config.ontology)
     return categories

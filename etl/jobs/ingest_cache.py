@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl import schema
 from etl.config import Config
 from etl.ids import digest
 from etl.imaging import formats
+from etl.jobs.image_rows import ROWS, ImageRows
 from etl.sources.scan import SourceListing
 from etl.stages import ingest
-from etl.stages.image_traits import TRAITS
-from etl.storage import cache, store
+from etl.storage import cache, table_pieces
 from etl.storage.paths import DatasetPaths
 
-_TABLES = {
-    "images": schema.IMAGES,
-    "annotations": schema.ANNOTATIONS,
-    "ledger": schema.LEDGER,
-    "rejects": schema.REJECTS,
-    "traits": TRAITS,
-}
-ROWS = pa.schema(
-    [("path", pa.string()), *((name, pa.list_(pa.struct(list(table)))) for name, table in _TABLES.items())]
-)  # one row per image, also for images that cannot be used
 _CACHE = pa.schema([("key", pa.string()), *ROWS])
 _SETTINGS = {
     "format",
@@ -36,29 +24,6 @@ _SETTINGS = {
     "bands",
     "exif",
 }  # settings of the source that change the rows of an image
-
-
-def group_by_image(paths: Sequence[str], rows: ingest.IngestRows, ends: Sequence[Mapping[str, int]]) -> pa.Table:
-    """Return the rows gathered over some images, one row per image; `ends` has each table's length after each image."""
-    columns: list[pa.Array] = [pa.array(paths, pa.string())]
-    for name, table in _TABLES.items():
-        values = pa.StructArray.from_arrays(
-            [column.combine_chunks() for column in schema.table(table, getattr(rows, name)).columns], fields=list(table)
-        )
-        offsets = pa.array([0, *(end[name] for end in ends)], pa.int32())
-        columns.append(pa.ListArray.from_arrays(offsets, values, type=ROWS.field(name).type))
-    return pa.table(columns, schema=ROWS)
-
-
-def to_tables(rows: pa.Table) -> dict[str, pa.Table]:
-    """Return the tables images, annotations, ledger, rejects and traits of these images, in the order of the rows."""
-    return {
-        name: pa.concat_tables(
-            [table.empty_table()]
-            + [pa.Table.from_arrays(pc.list_flatten(chunk).flatten(), schema=table) for chunk in rows[name].chunks]
-        )
-        for name, table in _TABLES.items()
-    }
 
 
 def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
@@ -75,34 +40,32 @@ def image_keys(config: Config, source: SourceListing) -> dict[str, str]:
     return keys
 
 
-def load(config: Config, keys: Mapping[str, str]) -> pa.Table:
-    """Return the cached rows of the images whose key is still the same."""
-    rows = cache.load(_uri(config), _CACHE, "ingest cache", "reading every image")
-    cached = zip(rows["path"].to_pylist(), rows["key"].to_pylist(), strict=True)
-    is_valid = [keys.get(path) == key for path, key in cached]
-    return rows.filter(pa.array(is_valid, pa.bool_())).select(ROWS.names)
+def load(config: Config, keys: Mapping[str, str], rows: ImageRows) -> int:
+    """Add the cached rows of the images whose key is still the same, and return their number."""
+    for piece in _load_pieces(config):
+        cached = zip(piece["path"].to_pylist(), piece["key"].to_pylist(), strict=True)
+        is_valid = [keys.get(path) == key for path, key in cached]
+        rows.add(piece.filter(pa.array(is_valid, pa.bool_())).select(ROWS.names))
+    return rows.added
 
 
-def save(config: Config, keys: Mapping[str, str], rows: pa.Table) -> None:
+def save(config: Config, keys: Mapping[str, str], rows: ImageRows) -> None:
     """Replace the cache with these rows."""
-    column = pa.array([keys[path] for path in rows["path"].to_pylist()], pa.string())
-    store.write_table(_uri(config), rows.add_column(0, "key", column))
+    with table_pieces.open_writer(_uri(config), _CACHE) as write:
+        for piece in rows.read():
+            column = pa.array([keys[path] for path in piece["path"].to_pylist()], pa.string())
+            write(piece.add_column(0, "key", column))
 
 
 def forget(config: Config, paths: Collection[str]) -> None:
     """Remove the rows of these images from the cache."""
-    rows = cache.load(_uri(config), _CACHE, "ingest cache", "reading every image")
-    kept = rows.filter(pc.invert(pc.is_in(rows["path"], pa.array(paths, pa.string()))))
-    store.write_table(_uri(config), kept)
+    with table_pieces.open_writer(_uri(config), _CACHE) as write:
+        for piece in _load_pieces(config):
+            write(piece.filter(pc.invert(pc.is_in(piece["path"], pa.array(paths, pa.string())))))
 
 
-def order_by_path(paths: Sequence[str], tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of all tables in the order of the paths."""
-    rows = pa.concat_tables([ROWS.empty_table(), *tables])
-    if rows["path"].to_pylist() == list(paths):
-        return rows
-    row_of = {path: row for row, path in enumerate(rows["path"].to_pylist())}
-    return rows.take(pa.array(np.array([row_of[path] for path in paths], np.int64)))
+def _load_pieces(config: Config) -> Iterator[pa.Table]:
+    return cache.load_pieces(_uri(config), _CACHE, "ingest cache", "reading the images that it does not give")
 
 
 def _uri(config: Config) -> str:

@@ -15,7 +15,7 @@ from etl.formats.label_table import to_labels
 from etl.formats.labels import ImageLabels
 from etl.imaging import codec
 from etl.imaging.wide import Range
-from etl.jobs import ingest_cache
+from etl.jobs.image_rows import group_by_image
 from etl.jobs.label_pieces import LabelsReference, read_labels
 from etl.schema import reject
 from etl.sources.images import open_image
@@ -55,7 +55,7 @@ def ingest_part(part: IngestPart) -> pa.Table:
     for path in part.images:
         _ingest_image(part, path, rows)
         ends.append(rows.counts())
-    return ingest_cache.group_by_image(part.images, rows, ends)
+    return group_by_image(part.images, rows, ends)
 
 
 def _ingest_image(part: IngestPart, path: str, rows: ingest.IngestRows) -> None:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from etl.config import Config
 from etl.errors import SourceError
 from etl.imaging.wide import Range
-from etl.jobs import ingest_cache
+from etl.jobs.image_rows import ImageRows, to_table
 from etl.plan import Plan
+from etl.stages.image_traits import TRAITS
 from etl.stages.pixel_range import choose_ranges, deep
 
 
@@ -23,23 +23,20 @@ def known_range(config: Config, pinned: Plan | None) -> Range | None:
     return pinned.pixel_range if pinned is not None else None
 
 
-def apply_range(
-    config: Config, rows: pa.Table, known: Range | None, read: Callable[[Sequence[str], Range], Sequence[pa.Table]]
-) -> tuple[pa.Table, Range | None]:
-    """Return the rows of the ingest with all images of more than 8 bits measured in one range, and the range.
+def apply_range(rows: ImageRows, known: Range | None, read: Callable[[Sequence[str], Range], None]) -> Range | None:
+    """Return the range in which all images of more than 8 bits are measured; rows of another one are read again.
 
-    Where no range is known, it is chosen from these images; None without any. `read` reads images again.
+    Where no range is known, it is chosen from these images; None without any. `read` replaces the rows of images.
     """
-    traits = deep(ingest_cache.to_tables(rows)["traits"])
+    traits = pa.concat_tables([TRAITS.empty_table(), *(deep(to_table(piece, "traits")) for piece in rows.read())])
     if not traits.num_rows:
-        return rows, known
+        return known
     value_range = known or _choose_range(traits)
     shown = zip(traits["shown_from"].to_pylist(), traits["shown_to"].to_pylist(), strict=True)
     stale = [path for path, ends in zip(traits["path"].to_pylist(), shown, strict=True) if ends != value_range]
-    if not stale:
-        return rows, value_range
-    current = rows.filter(pc.invert(pc.is_in(rows["path"], pa.array(stale, pa.string()))))
-    return ingest_cache.order_by_path(rows["path"].to_pylist(), [current, *read(stale, value_range)]), value_range
+    if stale:
+        read(stale, value_range)
+    return value_range
 
 
 def new_range(config: Config, traits: pa.Table, value_range: Range | None) -> Range | None:

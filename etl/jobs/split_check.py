@@ -31,7 +31,7 @@ def check(work: WorkDir, result: SplitResult) -> list[Finding]:
     findings = check_split(report, work.config.gate, remedies, leaking=result.leaking, unused=unused)
     allow = source.allow if source.sample is None else FAULTS
     if work.is_build and (faults := faults_that_stop(findings, allow)):
-        raise refuse(work, describe_stop(report, faults), {"rejects": work.read("ingest", "rejects")})
+        raise refuse(work, describe_stop(report, faults), work.read("ingest", "rejects"))
     for row in findings:
         if work.is_build and row.code in FAULTS:
             log.warning("%s: %s", row.code, row.advice)

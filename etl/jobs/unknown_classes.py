@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,33 +10,41 @@ import pyarrow.compute as pc
 from etl.config import Config
 from etl.findings import Finding, finding
 from etl.snapshots.answer import ClassChanges
+from etl.snapshots.box_pairs import COLUMNS
 from etl.snapshots.change_text import describe_exchanged
 from etl.snapshots.class_changes import compare_labels
 from etl.snapshots.intact import newest_intact
 from etl.stages.class_list import UnknownClass, count_unknown, explain_unknown
 
 
-def report_unknown_classes(config: Config, tables: Mapping[str, pa.Table], *, pinned: bool) -> list[Finding]:
+def report_unknown_classes(
+    config: Config, rejects: pa.Table, read: Callable[[Sequence[str]], pa.Table], *, pinned: bool
+) -> list[Finding]:
     """Return a finding that names the unknown classes of an ingest and the cure; none if all classes are known.
 
-    `pinned` is true if the class list is that of the pinned plan.
+    `read` returns columns of its annotations; `pinned` is true if the class list is that of the pinned plan.
     """
-    rejects = tables["rejects"].filter(pc.equal(tables["rejects"]["reason"], "unknown_category"))
+    rejects = rejects.filter(pc.equal(rejects["reason"], "unknown_category"))
     if not rejects.num_rows:
         return []
-    changes = _compare_with_newest(config, tables["annotations"])
+    annotations = read(COLUMNS)
+    changes = _compare_with_newest(config, annotations)
     exchanged = describe_exchanged(changes)
-    renamed = {} if exchanged else _find_renamed(changes, tables["annotations"])
+    renamed = {} if exchanged else _find_renamed(changes, annotations)
     classes = [UnknownClass(name, boxes, *renamed.get(name, ())) for name, boxes in count_unknown(rejects).items()]
     advice = explain_unknown(classes, pinned=pinned)
     advice = f"{exchanged}. {advice}" if exchanged else advice
-    return [finding("unknown_category", advice, sorted(set(rejects["where"].to_pylist())), count=rejects.num_rows)]
+    places = pc.unique(rejects["where"]).sort().to_pylist()
+    return [finding("unknown_category", advice, places, count=rejects.num_rows)]
 
 
 def _compare_with_newest(config: Config, annotations: pa.Table) -> ClassChanges:
     """Return the changes of the classes since the newest snapshot, none before the first."""
     newest = newest_intact(config, ("annotations",))
-    return ClassChanges() if newest is None else compare_labels(newest.table("annotations"), annotations)
+    if newest is None:
+        return ClassChanges()
+    before = pa.concat_tables(piece.select(COLUMNS) for piece in newest.pieces("annotations"))
+    return compare_labels(before, annotations)
 
 
 def _find_renamed(changes: ClassChanges, annotations: pa.Table) -> dict[str, tuple[str, int]]:

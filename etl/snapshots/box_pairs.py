@@ -17,6 +17,7 @@ from etl.stages.review import without_removed
 
 SAME_OBJECT = 0.5  # IoU from which a removed and an added box are one object that was moved or relabelled
 _COMPARED = ("category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
+COLUMNS = ("annotation_id", "image_id", *_COMPARED)  # of annotations, that decide about pairs and changes
 
 Rows = NDArray[np.int64]
 
@@ -50,7 +51,7 @@ def changed_share(before: pa.Table, after: pa.Table) -> float:
 
 def pair_boxes(before: pa.Table, after: pa.Table) -> BoxPairs:
     """Return the pairs of two tables of annotations: boxes of one id, then those that overlap, highest IoU first."""
-    old, new = (table.select(["annotation_id", "image_id", *_COMPARED]) for table in (before, after))
+    old, new = (table.select(COLUMNS) for table in (before, after))
     removed, added = np.arange(old.num_rows), np.arange(new.num_rows)
     pairs = []
     for find_pairs in (_pairs_by_id, _pairs_in_place, _pairs_by_overlap):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.codes import FINDINGS
+from etl.columns import count_values
 from etl.config import Ontology
 from etl.enumeration import enumerate_first
 from etl.findings import Finding, finding
 from etl.numbers import count_of
+from etl.stages.box_checks import Tables
 
 
 def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -25,15 +26,28 @@ def extend_categories(pinned: Sequence[str], names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*pinned, *names]))
 
 
-def unused_roots(roots: Iterable[str], annotations: pa.Table, ontology: Ontology) -> list[str]:
+class ClassNames:
+    """The names of the classes that occur, collected from some images at a time."""
+
+    def __init__(self) -> None:
+        self.written: set[str] = set()
+        self.of_objects: set[str] = set()  # ignored regions have none
+
+    def add(self, tables: Tables) -> None:
+        """Add the names of some images."""
+        annotations = tables["annotations"]
+        self.written.update(pc.unique(annotations["category"]).to_pylist())
+        self.of_objects.update(pc.unique(annotations.filter(pc.invert(annotations["ignore"]))["category"]).to_pylist())
+
+
+def unused_roots(roots: Iterable[str], written: Set[str], ontology: Ontology) -> list[str]:
     """Return the classes of `roots`, each the supercategory of all others, that nothing is labelled as.
 
     One that the ontology names stays a class.
     """
     settings = ontology.model_dump()
     named = {*ontology.drop, *ontology.keep, *settings["rename"], *chain.from_iterable(settings["merge"].values())}
-    used = set(pc.unique(annotations["category"]).to_pylist())
-    return sorted(set(roots) - named - used)
+    return sorted(set(roots) - named - written)
 
 
 def report_roots(roots: Sequence[str]) -> list[Finding]:
@@ -56,7 +70,7 @@ class UnknownClass:
 
 def count_unknown(rejects: pa.Table) -> dict[str, int]:
     """Return the number of boxes of each class among the rejects for an unknown class, most first."""
-    return dict(Counter(rejects["found"].to_pylist()).most_common())
+    return dict(count_values(rejects["found"]).most_common())
 
 
 def explain_unknown(classes: Sequence[UnknownClass], *, pinned: bool) -> str:

@@ -11,8 +11,6 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.columns import count_values
-from etl.findings import EXAMPLES, Finding, finding
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.ids import AnnotationIds, image_id
 from etl.imaging import codec
@@ -195,11 +193,6 @@ def _place(file: str, image: ImageFileRow, box: LabelBox | BadBox) -> str:
     return place(file, box.line, image["path"], box.source_id)
 
 
-def find_categories(annotations: pa.Table) -> list[str]:
-    """Return the sorted names of the classes that occur; ignored regions have none."""
-    return sorted(pc.unique(annotations.filter(pc.invert(annotations["ignore"]))["category"]).to_pylist())
-
-
 def reject_unknown_categories(tables: dict[str, pa.Table], categories: Sequence[str]) -> dict[str, pa.Table]:
     """Return the tables with every box of a class outside `categories` rejected; its annotation row is kept.
 
@@ -240,20 +233,6 @@ def add_drops(
         "rejects": pa.concat_tables([tables["rejects"], table(REJECTS, rejects)]),
         "ledger": pa.concat_tables([tables["ledger"], table(LEDGER, dropped)]),
     }
-
-
-def describe_corrections(tables: Mapping[str, pa.Table]) -> list[Finding]:
-    """Return a finding for each rule by which readers put boxes right."""
-    ledger = tables["ledger"]
-    annotations = tables["annotations"].select(["annotation_id", "image_id", "file", "line", "source_id"])
-    paths = dict(zip(*(tables["images"][name].to_pylist() for name in ("image_id", "path")), strict=True))
-    findings = []
-    for rule, count in sorted(count_values(ledger.filter(pc.equal(ledger["outcome"], "kept"))["rule"]).items()):
-        ids = ledger.filter(pc.equal(ledger["rule"], rule))["annotation_id"].combine_chunks()
-        boxes = annotations.filter(pc.is_in(annotations["annotation_id"], ids)).slice(0, EXAMPLES).to_pylist()
-        files = [place(row["file"], row["line"], paths[row["image_id"]], row["source_id"]) for row in boxes]
-        findings.append(finding(rule, files=files, count=count))
-    return findings
 
 
 def count_boxes(tables: Mapping[str, pa.Table]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,27 +10,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.formats import keypoints
+from etl.stages.box_checks import Check, Tables
 from etl.stages.ingest import add_drops, is_dropped
 
 
-def reject_pose_rows(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
-    """Return the tables with every polygon rejected and removed whose number of points is that of pose rows.
+class PoseRows:
+    """The polygons of all images by their length: one at which most of them are pose rows is no length of polygons."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, keypoints.FormCounts] = {}  # by length
+
+    def add(self, tables: Tables) -> None:
+        """Count the polygons of some images."""
+        lengths = pc.list_value_length(tables["annotations"]["polygon"])
+        for length in pc.unique(lengths).drop_null().to_pylist():
+            rows = tables["annotations"].filter(pc.equal(lengths, length))
+            counts = self._counts.setdefault(length, keypoints.FormCounts(length))
+            counts.add(_normalise(rows, tables["images"], length))
+
+    def checks(self) -> list[Check]:
+        """Return a check for each length of pose rows, the shortest first."""
+        forms = {length: counts.find_form() for length, counts in sorted(self._counts.items())}
+        return [partial(_reject, length=length, form=form) for length, form in forms.items() if form is not None]
+
+
+def _reject(tables: Tables, length: int, form: keypoints.Form) -> Tables:
+    """Return the tables with every polygon of a length rejected and removed.
 
     A box that was already rejected keeps its first reason.
     """
     annotations = tables["annotations"]
-    lengths = pc.list_value_length(annotations["polygon"])
-    for length in sorted(value for value in pc.unique(lengths).to_pylist() if value is not None):
-        rows = annotations.filter(pc.equal(lengths, length))
-        normalised = _normalise(rows, tables["images"], length)
-        if (form := keypoints.find_form(normalised)) is not None:
-            usable = pc.invert(is_dropped(tables | {"annotations": rows}))
-            found = [keypoints.describe(row) for row in normalised[usable.to_numpy()].tolist()]
-            rows = rows.filter(usable)
-            tables = add_drops(tables, rows, "pose_row", found, form.expected)
-            kept = pc.invert(pc.is_in(tables["annotations"]["annotation_id"], rows["annotation_id"].combine_chunks()))
-            tables["annotations"] = tables["annotations"].filter(kept)
-    return tables
+    of_length = pc.fill_null(pc.equal(pc.list_value_length(annotations["polygon"]), length), False)
+    chosen = pc.and_(of_length, pc.invert(is_dropped(tables)))
+    rows = annotations.filter(chosen)
+    found = [keypoints.describe(row) for row in _normalise(rows, tables["images"], length).tolist()]
+    tables = add_drops(tables, rows, "pose_row", found, form.expected)
+    return {**tables, "annotations": annotations.filter(pc.invert(chosen))}
 
 
 def _normalise(rows: pa.Table, images: pa.Table, length: int) -> np.ndarray[Any, np.dtype[np.float64]]:

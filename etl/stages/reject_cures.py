@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from etl.numbers import count_of
 from etl.stages.similar_names import find_similar
 
 Rows = Sequence[Mapping[str, Any]]
+_MOST_ROWS = 100_000  # rejects of one reason that are looked at
 _MOST = 0.9  # of the rejects must fit an explanation
 _NAMED = 5  # names in a remedy
 _CHANGES = {  # words of an expectation -> what to do
@@ -29,16 +30,16 @@ _LOOKED_AT = 1000  # lines
 _SIZE = re.compile(r"(?<!\d)(\d+)x(\d+)")
 
 
-def derive_cure(reason: str, rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
-    """Return the remedy that the rejects of a reason suggest together, None if they suggest none.
+def derive_cure(reason: str, rejects: pa.Table, categories: Sequence[str], written: Collection[str]) -> str | None:
+    """Return the remedy that the first rejects of a reason suggest together, None if they suggest none.
 
-    `tables` are those of the build as far as they are known, `categories` its list of classes.
+    `categories` is the class list, `written` has the names of the classes in the labels as far as they are known.
     """
     derive = _DERIVED.get(reason)
-    return None if derive is None else derive(rows, tables, categories)
+    return None if derive is None else derive(rejects.slice(0, _MOST_ROWS).to_pylist(), categories, written)
 
 
-def _unknown_ids(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+def _unknown_ids(rows: Rows, categories: Sequence[str], written: Collection[str]) -> str | None:
     """Explain YOLO class ids beyond the list of classes."""
     words = [row["found"].split()[:1] for row in rows]
     ids = [int(float(word[0])) for word in words if word and re.fullmatch(r"\d+(\.0*)?", word[0])]
@@ -46,8 +47,7 @@ def _unknown_ids(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequenc
         return None
     number, most = len(categories), max(ids)
     names = f"{count_of(number, 'name')} {'is' if number == 1 else 'are'} given"
-    used = set(tables["annotations"]["category"].to_pylist()) if "annotations" in tables else set()
-    if most == number and categories[0] not in used:
+    if most == number and categories[0] not in written:
         return (
             f"Every class id is from 1 to {number}, and {names}: do the ids start at 1? Subtract 1 from "
             "each, or put a name for id 0 first in source.categories."
@@ -55,7 +55,7 @@ def _unknown_ids(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequenc
     return f"Class ids go up to {most}, but only {names}: is it the list of these labels?"
 
 
-def _outside(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+def _outside(rows: Rows, categories: Sequence[str], written: Collection[str]) -> str | None:
     """Explain boxes outside their image by coordinates that were taken for shares of its width and height."""
     shares = []
     for row in rows:
@@ -78,7 +78,7 @@ def _within(corners: Sequence[float], wh: Sequence[int]) -> bool:
     return -1 <= x0 < x1 <= wh[0] + 1 and -1 <= y0 < y1 <= wh[1] + 1 and max(x1, y1) > 2
 
 
-def _malformed(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+def _malformed(rows: Rows, categories: Sequence[str], written: Collection[str]) -> str | None:
     """Explain lines that are rows of another format, or that all need the same change by what their readers expect."""
     if (look := _find_other_format(rows[:_LOOKED_AT])) is not None:
         return f"These lines look like {look}: {look.advice}."
@@ -96,7 +96,7 @@ def _find_other_format(rows: Rows) -> Look | None:
     return look if look.format is None or _ROWS.get(look.format, "") not in rows[0]["expected"] else None
 
 
-def _unknown_names(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+def _unknown_names(rows: Rows, categories: Sequence[str], written: Collection[str]) -> str | None:
     """Explain names that differ from those of the list by spelling only."""
     similar = {name: find_similar(name, categories) for name in sorted({row["found"] for row in rows})}
     pairs = [f"{name} ({known}?)" for name, known in similar.items() if known is not None][:_NAMED]
@@ -108,7 +108,7 @@ def _unknown_names(rows: Rows, tables: Mapping[str, pa.Table], categories: Seque
     )
 
 
-def _other_size(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence[str]) -> str | None:
+def _other_size(rows: Rows, categories: Sequence[str], written: Collection[str]) -> str | None:
     """Explain labels that give an image another size than its file has."""
     sizes = [[_SIZE.search(row[key]) for key in ("expected", "found")] for row in rows]
     pairs = [tuple(tuple(map(int, size.groups())) for size in pair if size is not None) for pair in sizes]
@@ -127,7 +127,7 @@ def _other_size(rows: Rows, tables: Mapping[str, pa.Table], categories: Sequence
     return "The sizes share no factor: check that labels and images belong together."
 
 
-_DERIVED: dict[str, Callable[[Rows, Mapping[str, pa.Table], Sequence[str]], str | None]] = {
+_DERIVED: dict[str, Callable[[Rows, Sequence[str], Collection[str]], str | None]] = {
     "unknown_category_id": _unknown_ids,
     "outside_image": _outside,
     "malformed_line": _malformed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from etl.config.source import Source
 from etl.numbers import count, count_of
-from etl.stages.ingest import count_boxes
+from etl.stages.box_checks import Tables
+from etl.stages.ingest import count_boxes, is_dropped
 from etl.stages.reject_summary import explain_reasons, summarize_reasons
 
 _WITHOUT_LABELS = ("unlisted_image", "unlabelled_image")  # rejects of images whose labels were not found
@@ -38,41 +39,65 @@ class Loss:
         return f"{count(self.lost)} of {count_of(self.total, self.noun)} {self.verb}"
 
 
-def check_losses(source: Source, tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> str | None:
-    """Return why these tables of an ingest must not be built, None if they can be.
+@dataclass(slots=True)
+class BoxTotals:
+    """What an ingest counts over all boxes, some images at a time."""
+
+    written: int = 0  # in the label files, rejected ones too
+    objects: int = 0  # neither rejected nor marked as ignore region or crowd
+
+    def add(self, tables: Tables) -> None:
+        """Count the boxes of some images."""
+        annotations = tables["annotations"]
+        marked = pc.or_(annotations["ignore"], annotations["crowd"])
+        self.written += count_boxes(tables)
+        self.objects += annotations.num_rows - _true(pc.or_(marked, is_dropped(tables)))
+
+
+def check_losses(
+    source: Source,
+    images: pa.Table,
+    rejects: pa.Table,
+    boxes: BoxTotals,
+    categories: Sequence[str] = (),
+    written: Collection[str] = (),
+) -> str | None:
+    """Return why the images, rejects and boxes of an ingest must not be built, None if they can be.
+
+    The class list and the names of the classes that are `written` in the labels help to find cures.
 
     The limit `source.max_rejects` holds for images, for boxes, and for images without labels while label files are not
     used. It is not applied to a sample, whose rates are not those of the source. A source without any box is always
     refused.
     """
-    losses = [loss for loss in _losses(tables) if loss.lost > source.max_rejects * loss.total]
+    losses = [loss for loss in _losses(images, rejects, boxes) if loss.lost > source.max_rejects * loss.total]
     reasons = [f"{loss}, more than source.max_rejects {source.max_rejects:g} allows" for loss in losses]
     if source.sample is not None:
         reasons = []
-    if not _objects(tables):
-        reasons.append(_without_a_box(tables))
+    if not boxes.objects:
+        reasons.append(_without_a_box(images, rejects, boxes))
     if not reasons:
         return None
-    return "\n".join([*(f"{reason}." for reason in reasons), *explain_reasons(summarize_reasons(tables, categories))])
+    explained = explain_reasons(summarize_reasons(rejects, categories, written))
+    return "\n".join([*(f"{reason}." for reason in reasons), *explained])
 
 
-def _losses(tables: Mapping[str, pa.Table]) -> Iterator[Loss]:
-    rejects, images = tables["rejects"], tables["images"].num_rows
+def _losses(images: pa.Table, rejects: pa.Table, boxes: BoxTotals) -> Iterator[Loss]:
     of_images, of_boxes = _count(rejects, "image"), _count(rejects, "annotation")
-    yield Loss(of_images, images + of_images, "image")
-    yield Loss(of_boxes, count_boxes(tables), "box")
+    yield Loss(of_images, images.num_rows + of_images, "image")
+    yield Loss(of_boxes, boxes.written, "box")
     unlisted, unmatched, others = (
         sum(_count(rejects, "file", reason) for reason in reasons)
         for reasons in (_WITHOUT_LABELS, _UNMATCHED, _READ_ELSEWHERE)
     )
-    without = unlisted + _true(pc.equal(tables["images"]["labelled"], False))
+    without = unlisted + _true(pc.equal(images["labelled"], False))
     unread = _count(rejects, "file") - unlisted - unmatched - others
     unlabelled = without if unread else min(without, unmatched)
     unused = unread + unmatched
     verb = f"have no labels, while {count_of(unused, 'label file')} {'is' if unused == 1 else 'are'} not used"
-    yield Loss(unlabelled, images + of_images + unlisted, "image", verb)
+    yield Loss(unlabelled, images.num_rows + of_images + unlisted, "image", verb)
     verb = "have labels whose <filename> names another image, each a different one"
-    yield Loss(_named_once(rejects), images + of_images, "image", verb)
+    yield Loss(_named_once(rejects), images.num_rows + of_images, "image", verb)
 
 
 def _named_once(rejects: pa.Table) -> int:
@@ -81,28 +106,19 @@ def _named_once(rejects: pa.Table) -> int:
     return sum(count == 1 for count in Counter(named.to_pylist()).values())
 
 
-def _objects(tables: Mapping[str, pa.Table]) -> int:
-    """Return the number of boxes that are neither rejected nor marked as ignore region or crowd."""
-    annotations, ledger = tables["annotations"], tables["ledger"]
-    dropped = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].combine_chunks()
-    marked = pc.or_(annotations["ignore"], annotations["crowd"])
-    return int(annotations.num_rows) - _true(pc.or_(marked, pc.is_in(annotations["annotation_id"], dropped)))
-
-
-def _without_a_box(tables: Mapping[str, pa.Table]) -> str:
+def _without_a_box(images: pa.Table, rejects: pa.Table, boxes: BoxTotals) -> str:
     """Return the cause of a source without a single usable box."""
-    images, labelled = tables["images"].num_rows, _true(tables["images"]["labelled"])
-    written = count_boxes(tables)
-    if not images:
+    labelled = _true(images["labelled"])
+    if not images.num_rows:
         cause = "not one image can be used"
-    elif written and written == _count(tables["rejects"], "annotation"):
-        cause = f"{count_of(written, 'box')} in the label files, all rejected"
-    elif written:
+    elif boxes.written and boxes.written == _count(rejects, "annotation"):
+        cause = f"{count_of(boxes.written, 'box')} in the label files, all rejected"
+    elif boxes.written:
         cause = "every box that is not rejected is marked as ignore region or crowd"
     elif labelled:
         cause = f"{count_of(labelled, 'labelled image')}, all with empty label files"
     else:
-        none = f"no label file was found for any of {count_of(images, 'image')}"
+        none = f"no label file was found for any of {count_of(images.num_rows, 'image')}"
         cause = f"{none}: check source.format and source.annotations"
     return f"Not a single box to train on: {cause}"
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.codes import REASONS
+from etl.columns import count_values
 from etl.enumeration import shorten
 from etl.numbers import count_of
 from etl.stages.reject_cures import derive_cure
@@ -41,22 +42,30 @@ class ReasonSummary:
         return ", ".join(parts) + (f" in {count_of(self.files, 'file')}" if self.files > 1 else "")
 
 
-def summarize_reasons(tables: Mapping[str, pa.Table], categories: Sequence[str] = ()) -> list[ReasonSummary]:
-    """Return the reasons of the rejects, most frequent first; tables and classes of the build help to find cures."""
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in tables["rejects"].to_pylist():
-        rows.setdefault(row["reason"], []).append(row)
-    by_count = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [_summarize(reason, found, derive_cure(reason, found, tables, categories)) for reason, found in by_count]
+def summarize_reasons(
+    rejects: pa.Table, categories: Sequence[str] = (), written: Collection[str] = ()
+) -> list[ReasonSummary]:
+    """Return the reasons of rejects, most frequent first.
+
+    The class list and the names of the classes that are `written` in the labels help to find cures.
+    """
+    by_count = sorted(count_values(rejects["reason"]).items(), key=lambda item: (-item[1], item[0]))
+    return [
+        _summarize(reason, rejects.filter(pc.equal(rejects["reason"], reason)), categories, written)
+        for reason, _ in by_count
+    ]
 
 
-def _summarize(reason: str, rows: list[Mapping[str, Any]], derived: str | None) -> ReasonSummary:
+def _summarize(reason: str, rejects: pa.Table, categories: Sequence[str], written: Collection[str]) -> ReasonSummary:
     entry = REASONS.get(reason)  # a custom reader may give reasons of its own
     meaning, cure = (entry.meaning, entry.cure) if entry is not None else ("", "")
-    counts = Counter(row["kind"] for row in rows)
+    counts = count_values(rejects["kind"])
     in_order = {kind: counts[kind] for kind in _KINDS if counts[kind]}
-    files = {row["where"].rsplit(":", 1)[0] for row in rows if row["kind"] == "annotation"}
-    return ReasonSummary(reason, in_order, len(files), meaning, derived or cure, tuple(rows[:_EXAMPLES]))
+    of_boxes = rejects.filter(pc.equal(rejects["kind"], "annotation"))["where"]
+    files = pc.list_element(pc.split_pattern(of_boxes, ":", max_splits=1, reverse=True), 0)
+    derived = derive_cure(reason, rejects, categories, written)
+    examples = tuple(rejects.slice(0, _EXAMPLES).to_pylist())
+    return ReasonSummary(reason, in_order, pc.count_distinct(files).as_py(), meaning, derived or cure, examples)
 
 
 def explain_reasons(reasons: Sequence[ReasonSummary]) -> Iterator[str]:

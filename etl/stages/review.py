@@ -7,7 +7,7 @@ a label's id follows from its class and box as written, so that a changed label 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from etl.ids import digest
 from etl.numbers import count
 from etl.review import KINDS, Box, ReviewAnswer, at_place
 from etl.schema import ANNOTATIONS, LEDGER, table
+from etl.stages.box_checks import Tables
 from etl.stages.ledger import LedgerRow, ledger_row
 from etl.stages.remap import trained_names
 
@@ -49,12 +50,27 @@ class Stale(NamedTuple):
 
 
 class Reviewed(NamedTuple):
-    """The tables with the corrected labels, the answers that were applied, stale ones, and those that repeat one."""
+    """What answers change, the answers that were applied, stale ones, and the number of those that repeat one."""
 
-    tables: dict[str, pa.Table]
-    applied: tuple[ReviewAnswer, ...]
-    stale: tuple[Stale, ...]
+    changed: pa.Table  # annotations in place of those with the same ids
+    added: pa.Table  # annotations
+    moved: frozenset[str]  # ids of changed annotations with another box
+    events: pa.Table  # ledger rows
+    applied: tuple[ReviewAnswer, ...] = ()
+    stale: tuple[Stale, ...] = ()
     repeated: int = 0
+
+    def correct(self, tables: Tables) -> Tables:
+        """Return the tables of some images with the changed labels; added ones and events are not among them."""
+        annotations, ledger = tables["annotations"], tables["ledger"]
+        place = pc.index_in(annotations["annotation_id"], self.changed["annotation_id"].combine_chunks())
+        if place.null_count < len(place):
+            own, other = np.arange(len(place)), pc.fill_null(place, 0).to_numpy() + annotations.num_rows
+            order = pa.array(np.where(pc.is_valid(place).to_numpy(), other, own))
+            annotations = pa.concat_tables([annotations, self.changed]).take(order)
+        moved = pc.is_in(ledger["annotation_id"], pa.array(sorted(self.moved), pa.string()))
+        of_old_place = pc.and_(moved, pc.equal(ledger["outcome"], "clipped"))
+        return {**tables, "annotations": annotations, "ledger": ledger.filter(pc.invert(of_old_place))}
 
     def counts(self) -> dict[str, int]:
         """Return the number of applied answers by kind, of stale ones and of repeated ones; empty without answers."""
@@ -81,23 +97,43 @@ class Reviewed(NamedTuple):
         return found
 
 
-def apply_answers(
-    tables: Mapping[str, pa.Table], answers: Sequence[ReviewAnswer], categories: Sequence[str], ontology: Ontology
-) -> Reviewed:
-    """Return the tables with the labels that the answers correct; `categories` are the classes of the source.
+class AnsweredLabels:
+    """The labels of the images with answers that correct some, collected from some images at a time."""
+
+    def __init__(self, answers: Iterable[ReviewAnswer]) -> None:
+        errors = [row for row in answers if row.answer == "error"]
+        self.errors = sorted(errors, key=lambda row: row.kind != "missing")
+        self._images = pa.array(sorted({row.image_id for row in errors}), pa.string())
+        self.sizes: dict[str, tuple[int, int]] = {}  # of the images, width and height
+        self.labels: dict[str, dict[str, Any]] = {}  # by annotation id
+        self.rejected: set[str] = set()  # annotation ids
+
+    def add(self, tables: Tables) -> None:
+        """Add the labels of those among some images that have answers."""
+        images = tables["images"].filter(pc.is_in(tables["images"]["image_id"], self._images)).to_pylist()
+        if not images:
+            return
+        annotations, ledger = tables["annotations"], tables["ledger"]
+        rows = annotations.filter(pc.is_in(annotations["image_id"], self._images)).to_pylist()
+        labels = {row["annotation_id"]: row for row in rows}
+        dropped = ledger.filter(pc.equal(ledger["outcome"], "dropped"))["annotation_id"].to_pylist()
+        self.sizes |= {row["image_id"]: (row["width"], row["height"]) for row in images}
+        self.labels |= labels
+        self.rejected |= labels.keys() & set(dropped)
+
+
+def apply_answers(found: AnsweredLabels, categories: Sequence[str], ontology: Ontology) -> Reviewed:
+    """Return the labels that the answers correct; `categories` are the classes of the source.
 
     A class of an answer is a trained one; a label gets the class of the source that is trained as it, by preference
     the one of its name. Missing boxes are added first, so that later answers can correct them.
     """
-    errors = sorted((row for row in answers if row.answer == "error"), key=lambda row: row.kind != "missing")
-    if not errors:
-        return Reviewed(dict(tables), (), ())
-    labels = _Labels(tables, {row.image_id for row in errors}, source_classes(categories, ontology))
-    reasons = [labels.apply(row) for row in errors]
-    done = list(zip(errors, reasons, strict=True))
+    labels = _Labels(found, source_classes(categories, ontology) if found.errors else {})
+    done = [(row, labels.apply(row)) for row in found.errors]
+    reasons = [reason for _, reason in done]
     applied = tuple(row for row, reason in done if reason is None)
     stale = tuple(Stale(row, reason) for row, reason in done if reason not in (None, REPEATED))
-    return Reviewed(labels.corrected(tables), applied, stale, reasons.count(REPEATED))
+    return Reviewed(*labels.corrected(), applied, stale, reasons.count(REPEATED))
 
 
 def source_classes(categories: Sequence[str], ontology: Ontology) -> dict[str, str]:
@@ -134,25 +170,18 @@ def added_id(suspect_id: str) -> str:
 class _Labels:
     """The labels of some images, as the answers change them."""
 
-    def __init__(self, tables: Mapping[str, pa.Table], images: set[str], classes: Mapping[str, str]) -> None:
-        wanted = pa.array(sorted(images), pa.string())
-        rows = tables["images"].filter(pc.is_in(tables["images"]["image_id"], wanted)).to_pylist()
-        self._wh = {row["image_id"]: (row["width"], row["height"]) for row in rows}
-        annotations = tables["annotations"]
-        of_images = annotations.filter(pc.is_in(annotations["image_id"], wanted)).to_pylist()
-        self._labels: dict[str, dict[str, Any]] = {row["annotation_id"]: row for row in of_images}
-        ledger = tables["ledger"].filter(pc.equal(tables["ledger"]["outcome"], "dropped"))
-        self._rejected = set(ledger["annotation_id"].to_pylist()) & self._labels.keys()
-        self._written = {image: [row for row in of_images if self._is_object(row, image)] for image in self._wh}
+    def __init__(self, found: AnsweredLabels, classes: Mapping[str, str]) -> None:
+        self._wh, self._rejected = found.sizes, found.rejected
+        self._labels = {name: dict(row) for name, row in found.labels.items()}
+        self._written: dict[str, list[dict[str, Any]]] = {image: [] for image in self._wh}  # objects, by image
+        for row in self._labels.values():
+            if not (row["ignore"] or row["crowd"] or row["annotation_id"] in self._rejected):
+                self._written[row["image_id"]].append(row)
         self._classes = classes
         self._changed: set[str] = set()
         self._added: set[str] = set()
         self._moved: set[str] = set()
         self._events: list[LedgerRow] = []
-
-    def _is_object(self, row: Mapping[str, Any], image: str) -> bool:
-        is_region = row["ignore"] or row["crowd"]
-        return row["image_id"] == image and not is_region and row["annotation_id"] not in self._rejected
 
     def apply(self, answer: ReviewAnswer) -> str | None:
         """Apply an answer, or return why it is stale."""
@@ -207,25 +236,13 @@ class _Labels:
         cut = clip(as_boxes([box]), (0, 0, *self._wh[image]))
         return tuple(cut[0].tolist()) if area(cut)[0] > 0 else None
 
-    def corrected(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-        """Return the tables with the changed and added labels and their ledger rows."""
-        annotations, ledger = tables["annotations"], tables["ledger"]
-        changed, added = sorted(self._changed - self._added), sorted(self._added)
-        rows = table(ANNOTATIONS, [self._labels[name] for name in (*changed, *added)])
-        place = pc.index_in(annotations["annotation_id"], pa.array(changed, pa.string()))
-        order = np.where(
-            pc.is_valid(place).to_numpy(),
-            pc.fill_null(place, 0).to_numpy() + annotations.num_rows,
-            np.arange(annotations.num_rows),
+    def corrected(self) -> tuple[pa.Table, pa.Table, frozenset[str], pa.Table]:
+        """Return the changed and the added labels, the ids of those that were moved, and the ledger rows."""
+        changed, added = (
+            table(ANNOTATIONS, [self._labels[name] for name in sorted(names)])
+            for names in (self._changed - self._added, self._added)
         )
-        order = np.append(order, annotations.num_rows + len(changed) + np.arange(len(added)))
-        moved = pc.is_in(ledger["annotation_id"], pa.array(sorted(self._moved), pa.string()))
-        of_old_place = pc.and_(moved, pc.equal(ledger["outcome"], "clipped"))
-        return {
-            **tables,
-            "annotations": pa.concat_tables([annotations, rows]).take(pa.array(order, pa.int64())),
-            "ledger": pa.concat_tables([ledger.filter(pc.invert(of_old_place)), table(LEDGER, self._events)]),
-        }
+        return changed, added, frozenset(self._moved), table(LEDGER, self._events)
 
 
 def _area(box: Box) -> float:

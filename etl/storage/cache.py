@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 
 from etl.errors import StoreError
-from etl.storage import mended, store
+from etl.storage import mended, store, table_pieces
+
+_DAMAGE = (StoreError, pa.ArrowInvalid, KeyError, ValueError)
 
 
 def load(uri: str, columns: pa.Schema, name: str, consequence: str) -> pa.Table:
@@ -14,6 +18,17 @@ def load(uri: str, columns: pa.Schema, name: str, consequence: str) -> pa.Table:
         return columns.empty_table()
     try:
         return store.read_table(uri).cast(columns)
-    except (StoreError, pa.ArrowInvalid, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         mended.report(f"{name} {uri} cannot be read, {consequence}", str(error))
         return columns.empty_table()
+
+
+def load_pieces(uri: str, columns: pa.Schema, name: str, consequence: str) -> Iterator[pa.Table]:
+    """Yield a cached table piece by piece; nothing if there is none, with a warning nothing after damage."""
+    if not store.exists(uri):
+        return
+    try:
+        for piece in table_pieces.read_pieces(uri):
+            yield piece.cast(columns)
+    except _DAMAGE as error:
+        mended.report(f"{name} {uri} cannot be read, {consequence}", str(error))

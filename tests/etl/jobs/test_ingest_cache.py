@@ -10,13 +10,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from etl.config import Config
+from etl.errors import SourceError
 from etl.execution import cluster
 from etl.imaging import formats
-from etl.jobs import ingest
+from etl.jobs import image_rows, ingest
 from etl.storage import store
 from etl.storage.work import WorkDir
 
@@ -141,6 +143,42 @@ def test_a_lost_ingest_cache_only_costs_time(loss: str, tmp_path: Path, monkeypa
     read = images_read(monkeypatch, folder)
     assert ingested(config)[1] == expected
     assert len(read) == 6
+
+
+def test_the_rows_before_a_damaged_place_of_the_cache_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_rows, "_PIECE", 1)  # image by image
+    folder = tmp_path / "data"
+    folder.mkdir()
+    config = config_of(yolo(folder), folder, tmp_path / "store")
+    _, expected = ingested(config)
+    cache = tmp_path / "store" / "some" / "seen.parquet"
+    start = pq.ParquetFile(cache).metadata.row_group(2).column(0).data_page_offset
+    content = cache.read_bytes()
+    cache.write_bytes(content[:start] + b"\xff" * 16 + content[start + 16 :])
+    read = images_read(monkeypatch, folder)
+    answer, found = ingested(config)
+    assert found == expected
+    assert sorted(set(read)) == ["i2.png", "i3.png", "i4.png", "i5.png"]
+    assert answer["images_unchanged"] == 2
+    assert [str(cache) in line for line in answer["mended"]] == [True]
+    assert ingested(config)[0]["images_unchanged"] == 6
+
+
+def test_a_refused_source_and_an_unchanged_one_leave_the_cache_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = yolo(folder)
+    with pytest.raises(SourceError, match="max_rejects"):
+        ingested(config_of({**source, "max_rejects": 0.0}, folder, tmp_path / "store"))
+    cache = tmp_path / "store" / "some" / "seen.parquet"
+    assert not cache.exists()
+    ingested(config_of(source, folder, tmp_path / "store"))
+    before = cache.stat().st_ino
+    ingested(config_of(source, folder, tmp_path / "store"))
+    assert cache.stat().st_ino == before
+    new_image(folder)
+    ingested(config_of(source, folder, tmp_path / "store"))
+    assert cache.stat().st_ino != before
 
 
 def test_other_settings_read_everything_again(tmp_path: Path) -> None:

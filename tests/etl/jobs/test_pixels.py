@@ -16,6 +16,7 @@ from etl.config import Config
 from etl.errors import ConfigError, SourceError
 from etl.execution import cluster
 from etl.jobs import build as jobs, ingest_cache
+from etl.jobs.image_rows import ImageRows, to_tables
 from etl.snapshots.snapshot import Snapshot, load_plan
 from tests.etl.imaging.wide_files import tiff
 
@@ -125,7 +126,11 @@ def test_unchanged_deep_images_are_not_read_again(tmp_path: Path, monkeypatch: p
     settings = config(tmp_path / "data", tmp_path / "store")
     deep(tmp_path / "data", range(6))
     build(settings)
-    cached = ingest_cache.to_tables(ingest_cache.load(settings, _keys(settings)))
+    keys = _keys(settings)
+    rows = ImageRows(keys)
+    assert ingest_cache.load(settings, keys, rows) == 6
+    (piece,) = rows.read()
+    cached = to_tables(piece)
     assert cached["images"].num_rows == 6
     assert set(zip(*(cached["traits"][name].to_pylist() for name in ("shown_from", "shown_to")), strict=True)) == {
         (0.0, 4095.0)

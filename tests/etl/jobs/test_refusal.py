@@ -32,7 +32,7 @@ def test_a_source_that_is_refused_while_it_is_read_leaves_no_work_behind(tmp_pat
         store.write_bytes(work.path("ingest", "labels-0.arrow"), b"labels")
     store.write_json(split.build_json, {})
     for work in (read, split):
-        refuse(work, "too bad", {"rejects": schema.table(schema.REJECTS, ROWS)})
+        refuse(work, "too bad", schema.table(schema.REJECTS, ROWS))
     assert [Path(work.uri).exists() for work in (read, split)] == [False, True]
 
 
@@ -87,9 +87,9 @@ def test_the_last_ten_refusals_are_kept_and_garbage_collection_leaves_them(datas
     rejects = schema.table(schema.REJECTS, ROWS)
     for number in range(12):
         work = WorkDir(DatasetPaths(config.home).work_dir(f"{number:02}"))
-        page = str(refuse(work, "too bad", {"rejects": rejects})).splitlines()[-1].removeprefix("Report: ")
+        page = str(refuse(work, "too bad", rejects)).splitlines()[-1].removeprefix("Report: ")
         os.utime(page, (number, number))
-    refuse(WorkDir(DatasetPaths(config.home).work_dir("00")), "too bad again", {"rejects": rejects})
+    refuse(WorkDir(DatasetPaths(config.home).work_dir("00")), "too bad again", rejects)
     retention.collect_garbage(config)
     kept = sorted(path.name for path in Path(config.home, "refused").iterdir())
     assert kept == ["00", *(f"{number:02}" for number in range(3, 12))]

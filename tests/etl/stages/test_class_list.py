@@ -7,7 +7,14 @@ from hypothesis import given, strategies as st
 
 from etl.config import Ontology
 from etl.schema import ANNOTATIONS, table
-from etl.stages.class_list import UnknownClass, explain_unknown, extend_categories, report_roots, unused_roots
+from etl.stages.class_list import (
+    ClassNames,
+    UnknownClass,
+    explain_unknown,
+    extend_categories,
+    report_roots,
+    unused_roots,
+)
 
 NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
@@ -34,9 +41,6 @@ def test_a_renamed_class_is_explained_with_the_boxes_it_had() -> None:
     assert "ontology.rename: {wolf: dog}" in text
 
 
-BOXES = table(ANNOTATIONS, [{"category": "car"}, {"category": "van"}])
-
-
 @pytest.mark.parametrize(
     ("roots", "ontology", "expected"),
     [
@@ -49,6 +53,9 @@ BOXES = table(ANNOTATIONS, [{"category": "car"}, {"category": "van"}])
     ],
 )
 def test_a_supercategory_of_all_others_without_a_box_is_no_class(roots: list, ontology: dict, expected: list) -> None:
-    found = unused_roots(roots, BOXES, Ontology.model_validate(ontology))
+    names = ClassNames()
+    for category in ("car", "van"):
+        names.add({"annotations": table(ANNOTATIONS, [{"category": category, "ignore": False}])})
+    found = unused_roots(roots, names.written, Ontology.model_validate(ontology))
     assert found == expected
     assert [(row.code, row.count) for row in report_roots(found)] == ([("root_category", 1)] if expected else [])

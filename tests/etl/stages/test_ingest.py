@@ -14,6 +14,8 @@ from etl.ids import image_id
 from etl.imaging import codec
 from etl.imaging.image_file import ImageFile
 from etl.stages import ingest
+from etl.stages.class_list import ClassNames
+from etl.stages.corrections import Corrections
 
 WH = (100, 80)
 
@@ -192,7 +194,9 @@ def test_a_box_is_rejected_once_even_if_two_things_are_wrong_with_it() -> None:
 
 def test_ignored_regions_are_no_class() -> None:
     found = tables(of(LabelBox("bus", (1, 1, 9, 9)), LabelBox("others", (1, 1, 9, 9), ignore=True)))
-    assert ingest.find_categories(found["annotations"]) == ["bus"]
+    names = ClassNames()
+    names.add(found)
+    assert (names.of_objects, names.written) == ({"bus"}, {"bus", "others"})
     assert ingest.reject_unknown_categories(found, ["bus"])["rejects"].num_rows == 0
 
 
@@ -210,5 +214,7 @@ def test_an_image_whose_label_file_cannot_be_read_is_rejected_and_no_background(
 def test_a_correction_by_a_reader_is_in_the_ledger_and_a_finding() -> None:
     found = tables(of(LabelBox("car", (1, 1, 9, 9), 4, corrected="sorted_corners"), LabelBox("car", (2, 2, 9, 9), 5)))
     assert told(found) == [("kept", "sorted_corners", None)]
-    (finding,) = ingest.describe_corrections(found)
+    corrections = Corrections()
+    corrections.add(found)
+    (finding,) = corrections.findings()
     assert (finding.code, finding.count, finding.files) == ("sorted_corners", 1, ("a.txt:4",))

@@ -10,7 +10,8 @@ from etl import schema
 from etl.formats import voc, yolo
 from etl.formats.labels import ImageLabels, LabelBox
 from etl.stages import ingest
-from etl.stages.misread_boxes import reject_misread_boxes
+from etl.stages.box_checks import apply_checks
+from etl.stages.misread_boxes import MisreadBoxes
 
 W, H = 640, 480
 SIDES = [(0.01, 0.1), (0.1, 0.5), (0.5, 0.95)]
@@ -34,7 +35,9 @@ def ingested(labels: ImageLabels) -> dict[str, pa.Table]:
 
 def reasons(labels: ImageLabels, source_format: str) -> list[str]:
     before = ingested(labels)
-    after = reject_misread_boxes(before, source_format)
+    misread_boxes = MisreadBoxes(source_format)
+    misread_boxes.add(before)
+    after, _ = apply_checks(before, misread_boxes.checks())
     assert after["annotations"] == before["annotations"]
     assert ingest.count_boxes(after) == ingest.count_boxes(before)
     dropped = after["ledger"].filter(pa.compute.equal(after["ledger"]["outcome"], "dropped"))
@@ -107,3 +110,14 @@ def test_polygons_and_rejected_boxes_are_not_judged() -> None:
     assert reasons(yolo_labels(quads), "yolo") == []
     outside = ImageLabels("a.json", tuple(LabelBox("car", (700, 500, 800, 600)) for _ in range(20)))
     assert reasons(outside, "coco") == ["outside_image"]
+
+
+def test_the_boxes_of_all_images_decide_not_those_of_some() -> None:
+    rows = shares(SIDES[1])  # corners
+    pieces = [ingested(yolo_labels(rows[start : start + 7])) for start in range(0, len(rows), 7)]
+    pieces += [ingested(yolo_labels(to_size(shares(SIDES[0], 1), 0.5)))]  # one that looks right
+    misread_boxes = MisreadBoxes("yolo")
+    for tables in pieces:
+        misread_boxes.add(tables)
+    rejected = [apply_checks(tables, misread_boxes.checks())[0]["rejects"].num_rows for tables in pieces]
+    assert rejected == [tables["annotations"].num_rows for tables in pieces]

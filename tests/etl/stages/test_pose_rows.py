@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 from etl import schema
 from etl.formats import yolo
 from etl.stages import ingest
-from etl.stages.pose_rows import reject_pose_rows
+from etl.stages.box_checks import apply_checks
+from etl.stages.pose_rows import PoseRows
 
 POSE = "0 0.8 0.5 0.05 0.08 0.79 0.52 0.81 0.48 0.8 0.5"
 POLYGON = "0 0.8 0.5 0.85 0.5 0.86 0.53 0.84 0.55 0.8 0.54"
@@ -28,6 +29,15 @@ def ingested(*files: str) -> dict[str, pa.Table]:
     }
 
 
+def reject_pose_rows(*pieces: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables of all pieces after the checks of all of them."""
+    pose_rows = PoseRows()
+    for tables in pieces:
+        pose_rows.add(tables)
+    checked = [apply_checks(tables, pose_rows.checks())[0] for tables in pieces]
+    return {name: pa.concat_tables([tables[name] for tables in checked]) for name in pieces[0]}
+
+
 def test_every_row_of_the_length_of_pose_rows_is_rejected_and_no_longer_a_box() -> None:
     before = ingested(f"{POSE}\n0 0.5 0.5 0.1 0.1\n", f"\n{POSE}\n")
     after = reject_pose_rows(before)
@@ -38,6 +48,14 @@ def test_every_row_of_the_length_of_pose_rows_is_rejected_and_no_longer_a_box() 
     assert "11 numbers" in after["rejects"]["found"][0].as_py()
     assert after["annotations"]["polygon"].to_pylist() == [None]
     assert ingest.count_boxes(after) == ingest.count_boxes(before) == 3
+
+
+def test_pose_rows_are_found_over_all_images_not_in_each() -> None:
+    pieces = [ingested(POSE), ingested(POLYGON), ingested(POSE, POSE), ingested("0 0.5 0.5 0.1 0.1"), ingested("")]
+    after = reject_pose_rows(*pieces)
+    assert after["rejects"]["reason"].to_pylist() == ["pose_row"] * 4
+    few = [ingested(POSE), *[ingested(f"{POLYGON}\n{POLYGON}")] * 6]
+    assert reject_pose_rows(*few)["rejects"].num_rows == 0
 
 
 @pytest.mark.parametrize("text", [f"{POLYGON}\n{POLYGON}", "0 0.5 0.5 0.1 0.1", ""])

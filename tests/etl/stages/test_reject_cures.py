@@ -19,14 +19,15 @@ def cure_of(*lines: str, wh: tuple[int, int] = (320, 240), names: list[str] = NA
     row = {"image_id": "0", "path": "a.jpg", "width": wh[0], "height": wh[1]}
     ingest.add_image(rows, row, [labels])  # type: ignore[arg-type]
     tables = {name: table(TABLES[name], found) for name, found in vars(rows).items() if name in TABLES}
-    return summarize_reasons(tables, names)[0].cure
+    written = set(tables["annotations"]["category"].to_pylist())
+    return summarize_reasons(tables["rejects"], names, written)[0].cure
 
 
 def cure_of_sizes(*sizes: tuple[str, str]) -> str:
     rows = [
         reject("image", "a.jpg", "size_mismatch", found, f"{declared}, as its labels say") for found, declared in sizes
     ]
-    return summarize_reasons({"rejects": table(TABLES["rejects"], rows)})[0].cure
+    return summarize_reasons(table(TABLES["rejects"], rows))[0].cure
 
 
 def test_class_ids_from_1_to_the_number_of_names_start_at_1() -> None:
@@ -69,7 +70,7 @@ def test_lines_of_another_format_name_it(format: str, other: str) -> None:
     line = ROWS.get(other, KITTI)
     labels = get_reader(format).read_label(f"{line}\n".encode() * 20, "a.txt", (320, 240), NAMES)
     rows = [reject("annotation", f"a.txt:{bad.line}", bad.reason, bad.found, bad.expected) for bad in labels.bad]
-    cures = {row.reason: row.cure for row in summarize_reasons({"rejects": table(TABLES["rejects"], rows)})}
+    cures = {row.reason: row.cure for row in summarize_reasons(table(TABLES["rejects"], rows))}
     if other == format:
         assert not rows
     elif other == "kitti":
@@ -94,7 +95,7 @@ def test_boxes_that_lie_beside_their_image_are_neither() -> None:
 
 def test_a_name_that_is_only_spelled_differently_is_shown_with_the_known_one() -> None:
     rows = [reject("annotation", "a.xml:1", "unknown_category", name, "one of 2") for name in ("Cars", "van")]
-    cure = summarize_reasons({"rejects": table(TABLES["rejects"], rows)}, NAMES)[0].cure
+    cure = summarize_reasons(table(TABLES["rejects"], rows), NAMES)[0].cure
     assert "Cars (car?)" in cure
     assert "van (" not in cure
 

@@ -9,7 +9,7 @@ from etl import schema
 from etl.config.source import Source
 from etl.formats.labels import BadBox, ImageLabels, LabelBox
 from etl.stages import ingest
-from etl.stages.reject_limits import check_losses
+from etl.stages.reject_limits import BoxTotals, check_losses
 
 GOOD = LabelBox("car", (10, 10, 30, 30))
 EMPTY = LabelBox("car", (10, 10, 10, 30), empty=True)
@@ -45,7 +45,9 @@ def source(max_rejects: float = 0.25, sample: int | None = None) -> Source:
 
 
 def refusal(found: dict[str, pa.Table], **settings: float) -> str:
-    return check_losses(source(**settings), found) or ""  # type: ignore[arg-type]
+    boxes = BoxTotals()
+    boxes.add(found)
+    return check_losses(source(**settings), found["images"], found["rejects"], boxes) or ""  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

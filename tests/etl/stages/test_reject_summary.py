@@ -15,7 +15,7 @@ ROWS = [
 
 
 def test_a_reason_is_summarized_once_over_all_kinds_of_rejects() -> None:
-    lines, ambiguous, own = summarize_reasons({"rejects": table(REJECTS, ROWS)})
+    lines, ambiguous, own = summarize_reasons(table(REJECTS, ROWS))
     assert (lines.reason, lines.count, str(lines)) == ("malformed_line", 30, "30 annotations in 15 files")
     assert [row["where"] for row in lines.examples] == [f"{n // 2}.txt:{n}" for n in range(20)]
     assert (ambiguous.reason, str(ambiguous)) == ("ambiguous_label", "2 images, 1 file")
@@ -23,7 +23,7 @@ def test_a_reason_is_summarized_once_over_all_kinds_of_rejects() -> None:
 
 
 def test_a_message_shows_place_found_expected_and_cure_and_cuts_long_input() -> None:
-    text = list(explain_reasons(summarize_reasons({"rejects": table(REJECTS, ROWS)})))
+    text = list(explain_reasons(summarize_reasons(table(REJECTS, ROWS))))
     assert text[:3] == [
         "  malformed_line: 30 annotations in 15 files",
         "    0.txt:0: found line 0, expected five numbers",

@@ -67,7 +67,16 @@ def about(table: Tables, row: int, kind: str, **fields: Any) -> ReviewAnswer:
 
 
 def apply(table: Tables, *answers: ReviewAnswer, ontology: Ontology | None = None) -> review.Reviewed:
-    return review.apply_answers(table, answers, CLASSES, ontology or Ontology())
+    answered = review.AnsweredLabels(answers)
+    answered.add(table)
+    return review.apply_answers(answered, CLASSES, ontology or Ontology())
+
+
+def corrected(before: Tables, found: review.Reviewed) -> Tables:
+    """The tables with all that the answers change."""
+    after = found.correct(before)
+    added = {"annotations": found.added, "ledger": found.events}
+    return after | {name: pa.concat_tables([after[name], rows]) for name, rows in added.items()}
 
 
 def used(found: Tables) -> list[tuple[Any, ...]]:
@@ -92,13 +101,14 @@ def test_each_kind_of_error_changes_what_it_says() -> None:
         about(before, 1, "misplaced", new_box=(22.0, 20.0, 44.0, 41.0)),
         about(before, 2, "spurious"),
     )
-    assert used(found.tables) == [
+    after = corrected(before, found)
+    assert used(after) == [
         ("a", "bus", 0.0, 0.0, 10.0, 10.0),
         ("a", "van", 22.0, 20.0, 44.0, 41.0),
         ("b", "car", 100.0, 10.0, 120.0, 30.0),
     ]
     assert found.counts() == {"missing": 1, "swapped": 1, "misplaced": 1, "spurious": 1, "stale": 0, "repeated": 0}
-    rules = Counter((row["stage"], row["outcome"], row["rule"]) for row in found.tables["ledger"].to_pylist())
+    rules = Counter((row["stage"], row["outcome"], row["rule"]) for row in after["ledger"].to_pylist())
     assert rules == {
         ("ingest", "kept", "review:missing"): 1,
         ("ingest", "kept", "review:swapped"): 1,
@@ -108,7 +118,7 @@ def test_each_kind_of_error_changes_what_it_says() -> None:
     (shown,) = found.findings()
     assert (shown.code, shown.count, shown.files) == ("reviewed_labels", 4, ("a.jpg", "b.jpg"))
     assert "1 added, 1 class changed, 1 moved, 1 removed" in shown.advice
-    moved = found.tables["annotations"].to_pylist()[1]
+    moved = after["annotations"].to_pylist()[1]
     assert (moved["area"], moved["line"], moved["annotation_id"]) == (
         22 * 21, 2, before["annotations"]["annotation_id"][1].as_py()
     )  # fmt: skip
@@ -117,7 +127,7 @@ def test_each_kind_of_error_changes_what_it_says() -> None:
 def test_correct_answers_change_nothing() -> None:
     before = tables(LABELS)
     found = apply(before, about(before, 0, "swapped", new_category="bus", answer="correct"))
-    assert all(found.tables[name].equals(before[name]) for name in before)
+    assert all(corrected(before, found)[name].equals(before[name]) for name in before)
     assert (found.counts(), found.findings()) == ({}, [])
 
 
@@ -135,7 +145,7 @@ def test_an_answer_whose_label_or_image_has_changed_is_stale(given: ReviewAnswer
     before = tables(LABELS)
     found = apply(before, given)
     assert [row.reason for row in found.stale] == [reason] and found.applied == ()
-    assert used(found.tables) == used(before)
+    assert used(corrected(before, found)) == used(before)
     (shown,) = found.findings()
     assert (shown.code, shown.count, shown.files) == ("stale_answers", 1, (f"{given.path}: {given.kind}: {reason}",))
     assert f"{reason} (1)" in shown.advice and shown.severity == "info"
@@ -145,14 +155,14 @@ def test_a_rejected_label_is_not_corrected() -> None:
     before = tables(LABELS, dropped=frozenset({1}))
     found = apply(before, about(before, 1, "swapped", new_category="bus"))
     assert [row.reason for row in found.stale] == [review.LABEL_UNUSED]
-    assert found.tables["annotations"].equals(before["annotations"])
+    assert corrected(before, found)["annotations"].equals(before["annotations"])
 
 
 def test_a_missing_box_is_added_beside_the_labels_that_overlapped_it_when_it_was_answered() -> None:
     before = tables(LABELS)
     label = before["annotations"]["annotation_id"][0].as_py()
     given = answer("missing", "a", (0, 0, 11, 11), new_category="van", overlapping=(label,))
-    assert ("a", "van", 0.0, 0.0, 11.0, 11.0) in used(apply(before, given).tables)
+    assert ("a", "van", 0.0, 0.0, 11.0, 11.0) in used(corrected(before, apply(before, given)))
 
 
 def test_an_added_box_can_be_corrected_by_a_later_answer() -> None:
@@ -160,9 +170,11 @@ def test_an_added_box_can_be_corrected_by_a_later_answer() -> None:
     added = answer("missing", "b", (100, 10, 250, 30), new_category="car")
     name = review.added_id(added.suspect_id)
     later = answer("swapped", "b", (100, 10, 200, 30), name, new_category="van")
-    assert ("b", "van", 100.0, 10.0, 200.0, 30.0) in used(apply(before, added, later).tables)  # cut at the border
+    assert ("b", "van", 100.0, 10.0, 200.0, 30.0) in used(
+        corrected(before, apply(before, added, later))
+    )  # cut at the border
     removed = answer("spurious", "b", (100, 10, 200, 30), name)
-    assert used(apply(before, added, later, removed).tables) == used(before)
+    assert used(corrected(before, apply(before, added, later, removed))) == used(before)
 
 
 def test_two_answers_add_one_box_at_one_place() -> None:
@@ -178,7 +190,7 @@ def test_a_class_of_the_ontology_becomes_a_class_of_the_source() -> None:
     assert review.source_classes(CLASSES, into_one) == {"van": "van", "bus": "bus"}
     before = tables(LABELS)
     found = apply(before, about(before, 0, "swapped", new_category="coach"), ontology=ontology)
-    assert found.tables["annotations"]["category"][0].as_py() == "bus"
+    assert corrected(before, found)["annotations"]["category"][0].as_py() == "bus"
 
 
 corner = st.tuples(*map(st.sampled_from, (CLASSES, range(150), range(70), range(1, 40), range(1, 25))))
@@ -206,23 +218,23 @@ def test_every_box_is_accounted_for_and_keeps_its_id(boxes: dict, chosen: list, 
         elif written:
             given.append(about(before, number % written, kind, new_category=category, new_box=tuple(map(float, box))))
     answers = latest(given)
-    found = review.apply_answers(before, answers, CLASSES, Ontology())
-    ids = before["annotations"]["annotation_id"].to_pylist()
-    after = found.tables["annotations"]["annotation_id"].to_pylist()
+    found = apply(before, *answers)
+    after = corrected(before, found)
+    ids, ids_after = (table["annotations"]["annotation_id"].to_pylist() for table in (before, after))
     added = sum(row.kind == "missing" for row in found.applied)
-    assert after[:written] == ids and len(set(after)) == len(after) == written + added
-    assert len(collect_ids(found.tables["annotations"], found.tables["ledger"])) == written + added
-    assert review.count_added(found.tables["ledger"]) == added
+    assert ids_after[:written] == ids and len(set(ids_after)) == len(ids_after) == written + added
+    assert len(collect_ids(after["annotations"], after["ledger"])) == written + added
+    assert review.count_added(after["ledger"]) == added
     assert len(found.applied) + len(found.stale) + found.repeated == len(answers)
     lost = {row.annotation_id for row in found.applied if row.kind == "spurious"}
     rejected = {ids[number] for number in dropped if number < written}
-    assert len(used(found.tables)) == written + added - len(lost | rejected)
-    assert Counter(row["rule"] for row in found.tables["ledger"].to_pylist())["review:spurious"] == len(lost)
-    again = review.apply_answers(before, answers, CLASSES, Ontology())
-    assert all(again.tables[name].equals(found.tables[name]) for name in before)
+    assert len(used(after)) == written + added - len(lost | rejected)
+    assert Counter(row["rule"] for row in after["ledger"].to_pylist())["review:spurious"] == len(lost)
+    again = corrected(before, apply(before, *answers))
+    assert all(again[name].equals(after[name]) for name in before)
     untouched = {row.image_id for row in answers}
     kept = [row for row in before["annotations"].to_pylist() if row["image_id"] not in untouched]
-    assert kept == [row for row in found.tables["annotations"].to_pylist() if row["image_id"] not in untouched]
+    assert kept == [row for row in after["annotations"].to_pylist() if row["image_id"] not in untouched]
 
 
 def test_the_last_answer_about_a_suspect_holds() -> None:

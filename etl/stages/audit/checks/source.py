@@ -29,7 +29,7 @@ _KEEP_TOGETHER = {  # by what groups the images
 
 def counted_faults(data: CheckInput) -> Iterator[Finding]:
     """Yield the findings that need a count alone: of the tables, or of the rejects where those are more."""
-    rejects = {row.reason: row for row in summarize_reasons({"rejects": data.context.rejects}, data.context.declared)}
+    rejects = {row.reason: row for row in summarize_reasons(data.context.rejects, data.context.declared)}
     counted = {str(key[1]) for key in data.summary.counts if key[0] == "found"}
     explained = {row.code for row in data.context.findings}  # by the stage that rejected them
     for code in sorted({*rejects, *counted} - _OWN_CHECK - explained):
