@@ -43,8 +43,13 @@ def main(arguments: Sequence[str]) -> None:
 def _try(reader: str, files: Sequence[str], seconds: float) -> tuple[int, str]:
     """Return how many files a child process has read, and what happened at the next one."""
     reads, writes = os.pipe()
-    process = _start(reader, files, writes)
-    os.close(writes)
+    try:
+        process = _start(reader, files, writes)
+    except BaseException:  # also a signal between the pipe and the child
+        os.close(reads)
+        raise
+    finally:
+        os.close(writes)
     try:
         if not _wait(reads, _START_SECONDS) or not os.read(reads, 1):
             return len(files), ""  # no child on this machine: nothing is known of the files

@@ -1,5 +1,6 @@
 """A file that takes too long or too much memory to read is named; the others, and this process, are not affected."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -30,12 +31,15 @@ def read(path):
 def where(request):
     """This process as it is, and with another thread."""
     done = threading.Event()
+    thread = threading.Thread(target=done.wait, daemon=True)
     if request.param == "thread":
-        threading.Thread(target=done.wait, daemon=True).start()
+        thread.start()
     elif threading.active_count() > 1:
         pytest.skip("this process has threads")
     yield request.param
     done.set()
+    if request.param == "thread":
+        thread.join()
 
 
 @pytest.fixture
@@ -68,3 +72,15 @@ def test_only_the_files_that_cannot_be_read_within_the_limits_fail(where, files)
 def test_without_files_no_child_is_started(monkeypatch):
     monkeypatch.setattr(limited_child, "_start", None)
     assert limited_child.failures("nothing:read", []) == {}
+
+
+def test_a_child_that_cannot_be_started_leaves_no_descriptor_open(where, files, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(limited_child.os, "fork", refuse)
+    monkeypatch.setattr(limited_child.subprocess, "Popen", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BlockingIOError):
+        limited_child.failures("read_module:read", files)
+    assert os.listdir("/proc/self/fd") == before
