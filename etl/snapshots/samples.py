@@ -99,12 +99,17 @@ class ShardReader:
         self._open = _OpenFiles()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a shard from `offset` on; StoreError if the shard is missing or too short."""
+        """Return `size` bytes of a shard from `offset` on; StoreError if the shard is missing, unreadable or too short."""
         uri = self._paths.shard(shard)
         with name_repair():
             if store.local_path(uri) is None:
                 return store.read_range(uri, offset, size)
-            data = os.pread(self._file(uri).fileno(), size, offset)  # no shared position: safe after a fork
+            try:
+                data = os.pread(self._file(uri).fileno(), size, offset)  # no shared position: safe after a fork
+            except FileNotFoundError as error:
+                raise StoreError(f"{uri}: no such shard") from error
+            except OSError as error:
+                raise StoreError(f"{uri}: {error.strerror}") from error
             if len(data) != size:
                 raise StoreError(f"{uri}: the file ends before byte {offset + size}")
         return data
@@ -125,10 +130,7 @@ class ShardReader:
             return files[uri]
         path = store.local_path(uri)
         assert path is not None
-        try:
-            files[uri] = path.open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise StoreError(f"{uri}: no such shard") from error
+        files[uri] = path.open("rb", buffering=0)
         if len(files) > _OPEN_SHARDS:
             files.popitem(last=False)[1].close()
         return files[uri]
