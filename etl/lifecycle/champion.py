@@ -9,7 +9,7 @@ from typing import Any, Literal
 from etl.document import Document
 from etl.errors import ConfigError, StoreError
 from etl.evaluation import CombinedMetrics, Evaluation
-from etl.lifecycle.promotion_log import read_promotions
+from etl.lifecycle.promotion_log import read_promotions, restore_copy
 from etl.storage import store
 from etl.storage.paths import MODEL_JSON, DatasetPaths, ModelPaths, split_uri
 
@@ -92,13 +92,6 @@ def promote(
         raise StoreError(f"{home}: another promotion came first; evaluate again")
     store.write_json(paths.champion, entry)
     return entry
-
-
-def restore_copy(home: str) -> None:
-    """Write champion.json again unless it is a copy of the newest promotion, whose process may have been killed."""
-    entries, uri = history(home), DatasetPaths(home).champion
-    if entries and not (store.exists(uri) and store.read_bytes(uri) == store.to_json(entries[-1])):
-        store.write_json(uri, entries[-1])
 
 
 def concerns(model: str) -> list[str]:

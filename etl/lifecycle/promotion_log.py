@@ -56,14 +56,22 @@ def restore_promotions(home: str) -> list[Problem]:
         known[sequence] = entry
         mended.report(damage[sequence], "restored from champion.json or the promotions around it")
     problems = [Problem("promotion", entry_file(sequence), str(error)) for sequence, error in damage.items()]
-    return problems + _restore_copy(home, known, copy)
+    return problems + _restore_copy(home, known.get(max(known, default=0)), copy)
 
 
-def _restore_copy(home: str, known: Mapping[int, dict[str, Any]], copy: dict[str, Any] | None) -> list[Problem]:
-    uri, newest = DatasetPaths(home).champion, known.get(max(known, default=0))
+def restore_copy(home: str) -> list[Problem]:
+    """Write champion.json again unless it is a copy of the newest promotion, and return what was wrong with it.
+
+    The process that writes it after the promotion may have been killed.
+    """
+    return _restore_copy(home, next(iter(read_promotions(home)[-1:]), None), _find_copy(home))
+
+
+def _restore_copy(home: str, newest: dict[str, Any] | None, copy: dict[str, Any] | None) -> list[Problem]:
     if newest is None or copy == newest:
         return []
-    reason = "missing or damaged" if copy is None else f"found promotion {copy['sequence']}, expected {max(known)}"
+    uri, expected = DatasetPaths(home).champion, newest["sequence"]
+    reason = "missing or damaged" if copy is None else f"found promotion {copy['sequence']}, expected {expected}"
     store.write_json(uri, newest)
     mended.report(f"{uri}: {reason}", "restored from the newest promotion")
     return [Problem("champion", "champion.json", reason)]

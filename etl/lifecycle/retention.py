@@ -12,7 +12,7 @@ from etl.config import Config
 from etl.document import Document
 from etl.errors import StoreError
 from etl.lifecycle import champion
-from etl.lifecycle.promotion_log import read_copy
+from etl.lifecycle.promotion_log import read_copy, restore_copy
 from etl.snapshots import snapshot
 from etl.snapshots.publications import log_sequences, read_head, read_log_entry
 from etl.storage import lease, partials, store
@@ -62,7 +62,7 @@ def _collect(config: Config) -> dict[str, Any]:
     _check_documents(config.home)
     _check_pointers(config, published)
     _check_manifests(config, snapshots, published)
-    champion.restore_copy(config.home)
+    restore_copy(config.home)
     kept = snapshots_to_keep(config) & published
     needed = {
         shard_file(entry["sha256"])

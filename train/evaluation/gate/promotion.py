@@ -14,6 +14,7 @@ from etl.config import Config
 from etl.errors import StoreError
 from etl.evaluation import GateVerdict
 from etl.lifecycle import champion
+from etl.lifecycle.promotion_log import restore_copy
 from etl.snapshots.ground_truth import load_ground_truth
 from etl.snapshots.snapshot import Snapshot
 from etl.storage import store
@@ -117,7 +118,7 @@ def promote_if_passed(model: str, verdict: GateVerdict) -> None:
         champion.promote(home, challenger, reason, over=current, by="gate")
         log.info("gate: promoted %s: %s", challenger, reason)
     elif verdict.passed:  # it is the champion, perhaps since an evaluation that was killed
-        champion.restore_copy(home)
+        restore_copy(home)
     else:
         log.warning("gate: %s is not promoted: %s", challenger, "; ".join(verdict.reasons))
 
