@@ -170,7 +170,7 @@ class _Check:
             return
         self.counts["bytes"] += len(data)
         if len(data) != entry["bytes"]:
-            yield Problem("shard", sha256, _other_size(len(data), entry))
+            yield Problem("shard", sha256, checksum.other_size(len(data), entry["bytes"]))
         elif hashlib.sha256(data).hexdigest() != sha256:
             yield Problem("shard", sha256, f"its SHA-256 is not {sha256[:12]}…")
         for row in rows.to_pylist():
@@ -184,7 +184,7 @@ class _Check:
         if size is None:
             return f"{uri}: no such file"
         if size != entry["bytes"]:
-            return _other_size(size, entry)
+            return checksum.other_size(size, entry["bytes"])
         if not self._is_due(entry):
             return None
         self.counts["bytes"] += size
@@ -192,10 +192,6 @@ class _Check:
 
     def _is_due(self, entry: Mapping[str, Any]) -> bool:
         return int(hashlib.sha256(entry["sha256"].encode()).hexdigest()[:8], 16) % CYCLE in self._share
-
-
-def _other_size(size: int, entry: Mapping[str, Any]) -> str:
-    return f"it has {count_of(size, 'byte')}, expected {count(entry['bytes'])}"
 
 
 def _sizes(folder: str) -> dict[str, int]:

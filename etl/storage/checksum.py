@@ -16,7 +16,7 @@ def damage(uri: str, sha256: str, size: int) -> str | None:
     try:
         found = store.file_info(uri).size
         if found != size:
-            return f"found {count_of(found, 'byte')}, expected {count(size)}"
+            return other_size(found, size)
         hasher = hashlib.sha256()
         for start in range(0, size, _RANGE):
             for piece in store.read_pieces(uri, start, min(_RANGE, size - start)):
@@ -24,3 +24,8 @@ def damage(uri: str, sha256: str, size: int) -> str | None:
     except StoreError as error:
         return str(error).removeprefix(f"{uri}: ")
     return None if hasher.hexdigest() == sha256 else f"its SHA-256 is not {sha256[:12]}…"
+
+
+def other_size(found: int, size: int) -> str:
+    """Return how the size of a file in bytes differs from the recorded one."""
+    return f"found {count_of(found, 'byte')}, expected {count(size)}"

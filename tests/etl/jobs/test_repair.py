@@ -184,7 +184,7 @@ def test_the_command_prints_a_line_a_file_and_fails_if_something_is_lost(built: 
     damaged = Path(uri, "rejects.parquet")
     damaged.write_bytes(b"")
     done = CliRunner().invoke(app, ["repair", uri, "--workers", "0"])
-    line = f"repaired  table rejects: it has 0 bytes, expected {count(damaged.stat().st_size)}"
+    line = f"repaired  table rejects: found 0 bytes, expected {count(damaged.stat().st_size)}"
     assert (done.exit_code, done.stdout.splitlines()) == (0, [line, "1 file repaired, 0 problems left"])
     dataset.remove("zz_1")
     shutil.rmtree(Path(config.home, "shards"))

@@ -164,7 +164,7 @@ def test_the_console_prints_each_problem_and_the_command_that_mends_them(uri: st
     Path(uri, "keys.parquet").write_bytes(b"")
     result = CliRunner().invoke(app, ["verify", uri])
     assert result.exit_code == 1
-    assert "keys.parquet: it has 0 bytes, expected" in result.stdout
+    assert "keys.parquet: found 0 bytes, expected" in result.stdout
     *_, total, command = result.stdout.splitlines()
     assert total.endswith(", 1 problem")
     assert command == f"to mend it: speck repair {uri}"
