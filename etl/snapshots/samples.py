@@ -99,7 +99,7 @@ class ShardReader:
         self._open = _OpenFiles()
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a shard from `offset` on; StoreError if the shard is missing, unreadable or too short."""
+        """Return `size` bytes of a shard from `offset` on; StoreError if it is missing, unreadable or too short."""
         uri = self._paths.shard(shard)
         with name_repair():
             if store.local_path(uri) is None:
