@@ -101,8 +101,12 @@ class ImageFile:
         bands = image.bands if image.unused else None
         return Header(*wh, "TIFF", image.kind, 1, kind=image.kind, bands=bands, pages=image.pages)
 
+    @cached_property
     def value_stats(self) -> ValueStats | None:
-        """Return statistics of the values of an image of more than 8 bits; None of others, or without any value."""
+        """Statistics of the values of an image of more than 8 bits; None of others, or without any value.
+
+        UnreadableImageError if the image is damaged or ends too early.
+        """
         if self.wide is None or not self.wide.is_deep:
             return None
         return wide.measure_values(wide.read_strips(self._content, self.wide, 1), self.wide)

@@ -54,7 +54,7 @@ def describe_file(
     row: ImageFileRow, file: ImageFile, header: Header, labels: Sequence[ImageLabels], label_format: str
 ) -> TraitRow | None:
     """Return what is out of the ordinary about an image file that is used; None of an ordinary one."""
-    stats = file.value_stats()
+    stats = file.value_stats
     shown = file.value_range
     traits: TraitRow = {
         "path": row["path"],

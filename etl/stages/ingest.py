@@ -49,6 +49,8 @@ def probe_image(
     The measures of an image of more than 8 bits are null until the range of its values is known.
     """
     header = file.header(max_megapixels)
+    if file.needs_range:
+        _ = file.value_stats  # decodes the image, as its measures do
     measures = None if file.needs_range else file.measure(header)
     width, height = header.upright_wh if exif == "apply" else (header.width, header.height)
     row: ImageFileRow = {

@@ -79,6 +79,8 @@ def read(data: bytes, large: Path | None) -> str:
     settings = PixelSettings(value_range=(0.0, 60000.0))
     file = ImageFile(data if large is None else large, None, settings)
     header, row = probe_image("a.img", file, _MAX_MEGAPIXELS)
+    if header.kind != "uint8":  # as the first build does, which chooses the range
+        probe_image("a.img", ImageFile(file.data, None, PixelSettings()), _MAX_MEGAPIXELS)
     _ = file.georeference
     pixels = ImageFile(data, None, settings).pixels(header.orientation)
     wh = (pixels.shape[1], pixels.shape[0])

@@ -145,12 +145,12 @@ def test_a_truncated_deep_image_is_broken(tmp_path: Path, as_path: bool) -> None
 def test_statistics_leave_out_values_that_mean_nothing() -> None:
     values = np.full((100, 100), 500.0, np.float32)
     values[:50], values[0, :2], values[1], values[2], values[3] = 200, 9000, np.nan, -9999, 3e38
-    stats = ImageFile(tiff(values)).value_stats()
+    stats = ImageFile(tiff(values)).value_stats
     assert stats is not None
     assert (stats.low, stats.peak) == (200, 9000)
     assert stats.high == pytest.approx(500)
-    assert ImageFile(tiff(np.full((9, 9), 7, np.uint16), nodata="7")).value_stats() is None
-    assert ImageFile(tiff(LEVELS.astype(np.uint8))).value_stats() is None
+    assert ImageFile(tiff(np.full((9, 9), 7, np.uint16), nodata="7")).value_stats is None
+    assert ImageFile(tiff(LEVELS.astype(np.uint8))).value_stats is None
 
 
 def test_pages_are_counted_without_smaller_copies_and_masks() -> None:

@@ -41,6 +41,15 @@ def deep(folder: Path, numbers: Any, factor: float = 16, dtype: Any = np.uint16,
         put(folder, f"{chr(97 + number)}{suffix}.tif", tiff(values, photometric=2))
 
 
+def without_first_strip(data: bytes) -> bytes:
+    """A TIFF whose first strip lies behind its end."""
+    start = int.from_bytes(data[4:8], "little")
+    for entry in range(start + 2, start + 2 + 12 * int.from_bytes(data[start : start + 2], "little"), 12):
+        if data[entry : entry + 2] == (273).to_bytes(2, "little"):  # StripOffsets
+            return data[: entry + 8] + (2**31).to_bytes(4, "little") + data[entry + 12 :]
+    raise ValueError("no strips")
+
+
 def config(folder: Path, store: Path, **source: Any) -> Config:
     given = {"format": "yolo", "images": str(folder), "categories": ["car", "bus"], "group": "^(.)", **source}
     return Config.model_validate(
@@ -104,6 +113,14 @@ def test_deep_images_in_too_wide_a_range_are_dark_after_decoding(tmp_path: Path)
     )
     assert "source.pixel_range sets" in dark.advice
     assert "dark_images" not in fitting
+
+
+def test_a_damaged_deep_image_of_a_first_build_is_a_reject(tmp_path: Path) -> None:
+    deep(tmp_path / "data", range(3))
+    damaged = tmp_path / "data" / "b_5.tif"
+    damaged.write_bytes(without_first_strip(damaged.read_bytes()))
+    answer = build(config(tmp_path / "data", tmp_path / "store", max_rejects=1.0))
+    assert (answer["images"], answer["rejects"]) == (2, {"broken_image": 3})  # with its boxes
 
 
 def test_a_later_build_uses_the_pinned_range_and_its_bytes_are_those_of_a_full_build(tmp_path: Path) -> None:
