@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -275,3 +278,15 @@ def test_a_heif_of_another_size_than_its_header_is_a_reject() -> None:
         with pytest.raises(codec.UnreadableImageError):
             codec.read_header(damaged, 1e6)
             codec.decode(damaged)
+
+
+def test_a_damaged_tiff_brings_no_warning_of_the_library(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, "TIFF", tiffinfo={270: "description of the image"})
+    data = buffer.getvalue()
+    entry = data.index(struct.pack("<HH", 270, 2))  # ImageDescription, text
+    file = tmp_path / "a.tif"
+    file.write_bytes(data[: entry + 8] + struct.pack("<I", 2**30) + data[entry + 12 :])
+    script = "import sys; from etl.imaging import codec; codec.read_header(open(sys.argv[1], 'rb'), 1)"
+    ended = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=False)
+    assert "Warning" not in ended.stderr
