@@ -10,6 +10,7 @@ SpeckError                 the run failed (exit code 1)
 from __future__ import annotations
 
 from etl.credentials import hide
+from etl.one_line import one_line
 
 _SHOWN = 1000  # characters of each part of a message, which may quote a file of any size
 
@@ -28,7 +29,10 @@ class SourceError(SpeckError):
 
 
 class StoreError(SpeckError):
-    """A file of the store is missing, damaged or locked by another run."""
+    """A file of the store is missing, damaged or locked by another run; the message is one line."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class TaskError(SpeckError):
@@ -36,7 +40,7 @@ class TaskError(SpeckError):
 
 
 class ConfigError(SpeckError):
-    """The command or the configuration is wrong; the message names file, key, found and expected."""
+    """The command or the configuration is wrong; the message is one line with file, key, found, expected."""
 
     exit_code = 2
 
@@ -47,7 +51,7 @@ class ConfigError(SpeckError):
     def __str__(self) -> str:
         key = f" {_start(self.key)}:" if self.key else ""
         where = f"{self.where}:" if self.where else ""
-        return hide(f"{where}{key} found {_start(self.found)}, expected {_start(self.expected)}".lstrip())
+        return one_line(hide(f"{where}{key} found {_start(self.found)}, expected {_start(self.expected)}".lstrip()))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, object, str]]:
         return type(self), (self.where, self.key, self.found, self.expected)

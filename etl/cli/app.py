@@ -38,7 +38,7 @@ class Commands(TyperGroup):
 
             if not isinstance(error, store.unavailable_errors()):
                 raise
-            typer.echo(hide(f"{type(error).__name__}: {error}"), err=True)
+            typer.echo(hide(one_line(f"{type(error).__name__}: {error}")), err=True)
             ctx.exit(SpeckError.exit_code)
 
     def _invoke(self, ctx: Any) -> Any:

@@ -303,7 +303,7 @@ def read_table(uri: str) -> pa.Table:
         threads = len(content) > _THREADED_BYTES
         return pq.ParquetFile(pa.BufferReader(content), pre_buffer=threads).read(use_threads=threads)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{uri}: not a valid Parquet file: {error}") from error
+        raise StoreError(f"{uri}: not a valid Parquet file: {' '.join(str(error).split())}") from error
 
 
 def write_table(uri: str, table: pa.Table, *, durable: bool = True) -> None:

@@ -22,7 +22,7 @@ def read_pieces(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.T
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{uri}: not a valid Parquet file: {error}") from error
+        raise StoreError(f"{uri}: not a valid Parquet file: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

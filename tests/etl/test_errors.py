@@ -40,3 +40,14 @@ def test_exit_code_is_2_for_a_wrong_command_and_1_for_a_failed_run(kind: type[er
 def test_an_error_survives_the_way_back_from_a_worker(error: errors.SpeckError) -> None:
     back = pickle.loads(pickle.dumps(error))
     assert (type(back), str(back)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.StoreError("a.parquet: over 10 bytes.\n; mend it\u2028now"),
+        errors.ConfigError("a\nb.yaml", "k\rey", "x\x85y", "z\x0bw"),
+    ],
+)
+def test_an_error_that_quotes_several_lines_is_one_line(error: errors.SpeckError) -> None:
+    assert len(str(error).splitlines()) == 1
