@@ -21,10 +21,11 @@ class Case:
     file: str
     data: bytes
     read: Callable[[], str]
+    seconds: float | None = None  # its limit of time, if not that of every case
 
 
 Target = Callable[[random.Random], Case]
-Targets = dict[str, tuple[int, Callable[[Path], Target]]]  # share of the cases, and what prepares the valid files
+Targets = dict[str, tuple[float, Callable[[Path], Target]]]  # share of the cases, and what prepares the valid files
 
 
 class WrongResultError(AssertionError):

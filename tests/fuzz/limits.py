@@ -13,7 +13,7 @@ from typing import Any
 
 SECONDS = 5.0
 MEGABYTES = 500.0
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 class OutOfTimeError(BaseException):
@@ -26,15 +26,16 @@ class Cost:
 
     seconds: float = 0.0
     megabytes: float = 0.0  # above what the process held before
+    limit: float = SECONDS  # seconds
 
     @property
     def is_excessive(self) -> bool:
         """Whether it is above the limits."""
-        return self.seconds > SECONDS or self.megabytes > MEGABYTES
+        return self.seconds > self.limit or self.megabytes > MEGABYTES
 
 
 @contextmanager
-def measured() -> Iterator[Cost]:
+def measured(seconds: float) -> Iterator[Cost]:
     """Yield the cost of the block, filled in at its end; OutOfTimeError ends Python code that is too slow."""
 
     def expire(*_: Any) -> None:
@@ -42,28 +43,31 @@ def measured() -> Iterator[Cost]:
 
     before = signal.signal(signal.SIGALRM, expire)
     _CLEAR.write_text("5")  # the peak of the resident set starts again from its size
-    resident, start, cost = _status("VmRSS"), time.perf_counter(), Cost()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before_call, start, cost = resident("VmRSS"), time.perf_counter(), Cost(limit=seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield cost
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        cost.seconds, cost.megabytes = time.perf_counter() - start, _status("VmHWM") - resident
+        cost.seconds, cost.megabytes = time.perf_counter() - start, resident("VmHWM") - before_call
 
 
-def _status(key: str) -> float:
-    """Return a size of this process in megabytes."""
-    found = re.search(rf"{key}:\s+(\d+) kB", _STATUS.read_text())
-    assert found is not None
-    return int(found[1]) / 1000
+def resident(key: str, process: int | None = None) -> float:
+    """Return a size of a process, by default this one, in megabytes; 0 if it has ended."""
+    try:
+        status = Path(f"/proc/{process or 'self'}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    found = re.search(rf"{key}:\s+(\d+) kB", status)
+    return int(found[1]) / 1000 if found is not None else 0.0
 
 
-def call(function: Callable[[], str]) -> tuple[str, Cost, BaseException | None]:
+def call(function: Callable[[], str], seconds: float | None = None) -> tuple[str, Cost, BaseException | None]:
     """Call a function and return its outcome, what it took, and the exception that ended it."""
     cost = Cost()
     try:
-        with measured() as cost:
+        with measured(SECONDS if seconds is None else seconds) as cost:
             return function(), cost, None
     except (Exception, OutOfTimeError) as error:  # noqa: BLE001 - which exception it is, is the outcome
         return type(error).__name__, cost, error

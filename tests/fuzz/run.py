@@ -27,16 +27,16 @@ from typing import Any
 from tests.fuzz import limits
 from tests.fuzz.case import Case, Target, Targets, judge
 
-_HANG_SECONDS = 120.0  # for code that no signal interrupts; the first case of a target also makes its valid files
-_SAVED_EVERY = 200  # cases
+_HANG_SECONDS = 300.0  # for code that no signal interrupts; the first case of a target also makes its valid files
+_SAVE_SECONDS = 10.0  # between two writes of the state
 _TRACEBACK = 4000  # characters of it that a record keeps
 
 
 def all_targets(names: str | None = None) -> Targets:
     """Return the targets of these names with commas between them, by default every one."""
-    from tests.fuzz import configs, detections, images, labels, models, stores
+    from tests.fuzz import commands, configs, detections, images, labels, models, stores
 
-    modules: tuple[Any, ...] = (labels, configs, images, models, stores, detections)
+    modules: tuple[Any, ...] = (labels, configs, images, models, stores, detections, commands)
     targets = {name: target for module in modules for name, target in module.TARGETS.items()}
     return targets if names is None else {name: targets[name] for name in names.split(",")}
 
@@ -101,7 +101,7 @@ def _work(seed: int, targets: str | None, numbers: list[int], folder: Path, resu
 def run_case(cases: Cases, number: int) -> tuple[str, str, dict[str, Any] | None]:
     """Return target, outcome and, for an outcome that is not allowed, a record of it."""
     name, case = cases.make(number)
-    outcome, cost, error = limits.call(lambda: judge(case))
+    outcome, cost, error = limits.call(lambda: judge(case), case.seconds)
     if error is None and not cost.is_excessive:
         return name, outcome, None
     record = {
@@ -121,6 +121,7 @@ def run_share(
     out.mkdir(parents=True, exist_ok=True)
     state = State.load(out / "state.json")
     start, before = time.monotonic(), state.seconds
+    saved = start
     with tempfile.TemporaryDirectory(prefix="speck-fuzz-") as folder:
         while state.done < len(numbers) and time.monotonic() < until:
             for event in _events(seed, targets, numbers[state.done :], Path(folder), until):
@@ -129,8 +130,9 @@ def run_share(
                 if record is not None:
                     _keep(out, seed, event[0], record)
                     progress(f"case {event[0]}: {name}: {outcome}: {record['error'][:200]!r}")
-                if state.done % _SAVED_EVERY == 0:
-                    state.seconds = before + time.monotonic() - start
+                if time.monotonic() > saved + _SAVE_SECONDS:
+                    saved = time.monotonic()
+                    state.seconds = before + saved - start
                     state.save()
             state.seconds = before + time.monotonic() - start
             state.save()

@@ -170,19 +170,20 @@ _HOME_READERS: list[Callable[[Copy], Any]] = [
 
 
 def _collect_nothing_needed(copy: Copy) -> None:
-    """Run `speck gc`; the newest snapshot and the champion stay whole, whatever was damaged."""
     try:
         retention.collect_garbage(copy.config)
     finally:
-        made = copy.made
-        for path in (made.home / "snapshots" / made.snapshot.id).iterdir():
-            require(
-                (copy.home / path.relative_to(made.home)).exists(), f"gc removed {path.name} of the newest snapshot"
-            )
-        for shard in made.snapshot.manifest["shards"]:
-            require((copy.home / "shards" / f"{shard['sha256']}.tar").exists(), "gc removed a shard that is needed")
-        model = made.model.rpartition("/")[2]
-        require((copy.home / "models" / model / "weights.safetensors").exists(), "gc removed the champion")
+        require_nothing_needed_is_gone(copy.made, copy.home)
+
+
+def require_nothing_needed_is_gone(made: ValidStore, home: Path) -> None:
+    """After `speck gc` the newest snapshot and the champion in a copy of the home are whole, whatever was damaged."""
+    for path in (made.home / "snapshots" / made.snapshot.id).iterdir():
+        require((home / path.relative_to(made.home)).exists(), f"gc removed {path.name} of the newest snapshot")
+    for shard in made.snapshot.manifest["shards"]:
+        require((home / "shards" / f"{shard['sha256']}.tar").exists(), "gc removed a shard that is needed")
+    model = made.model.rpartition("/")[2]
+    require((home / "models" / model / "weights.safetensors").exists(), "gc removed the champion")
 
 
 def builds(folder: Path) -> Target:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from etl.errors import ConfigError, StoreError
-from tests.fuzz import images, labels, limits, run
-from tests.fuzz.case import ERROR, REJECT, RIGHT, Case, judge
+from etl.errors import ConfigError, SourceError, StoreError
+from tests.fuzz import command_line, commands, images, labels, limits, run, stores
+from tests.fuzz.case import ERROR, REJECT, RIGHT, Case, WrongResultError, judge
+from tests.fuzz.command_line import Ended
 
 SEED = 11
 SECONDS = 75  # of the slow share
@@ -38,7 +39,7 @@ def test_shares_hold_every_case_once() -> None:
         (lambda: RIGHT, RIGHT),
         (lambda: _fail(ConfigError("f", "k", "x", "y")), ERROR),
         (lambda: _fail(KeyError("k")), "KeyError"),
-        (lambda: _fail(ConfigError("f", "k", "x\ny", "z")), "WrongResultError"),
+        (lambda: _fail(SourceError("x\ny")), "WrongResultError"),
         (lambda: _fail(StoreError("x" * 10_000)), "WrongResultError"),
         (lambda: str(len(bytearray(600_000_000))), "excessive"),
     ],
@@ -85,6 +86,74 @@ def test_the_label_files_that_are_mutated_are_valid(format_name: str) -> None:
 def test_the_coco_file_that_is_mutated_is_valid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(labels, "one_of", lambda *_: lambda _, data: data)
     assert judge(labels.coco(tmp_path)(random.Random(0))) == RIGHT
+
+
+LOGGED = "12:00:00 tile: 2 images\n"
+REFUSAL = (
+    "SourceError: d: 3 of 9 boxes cannot be used.\n  pose_row: 3 annotations\nReport: /store/d/refused/1/refused.html\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("ended", "outcome"),
+    [
+        (Ended(0, 'text\n{"images": 3}\n', LOGGED), RIGHT),
+        (Ended(1, '{"bad": [{"what": "shard"}]}\n', LOGGED), REJECT),
+        (Ended(1, "", f"{LOGGED}StoreError: a.json: not a valid JSON file\n"), ERROR),
+        (Ended(2, "", "ConfigError: d.yaml: name: found 3, expected text\n"), ERROR),
+        (Ended(1, "", LOGGED + REFUSAL), ERROR),
+    ],
+)
+def test_how_a_command_may_end(ended: Ended, outcome: str) -> None:
+    assert command_line.judge(ended) == outcome
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Ended(0, "", LOGGED),  # no answer
+        Ended(0, "[]\n", LOGGED),
+        Ended(0, '{"images": 3}\n', "a.py:1: UserWarning: truncated\n"),
+        Ended(1, '{"bad": []}\n', LOGGED),
+        Ended(1, "", LOGGED),
+        Ended(1, "", "StoreError: a.json: not a valid\nJSON file\n"),
+        Ended(1, "", "StoreError: damaged\n"),  # no place
+        Ended(1, "", "ConfigError: d.yaml: name: found 3, expected text\n"),
+        Ended(2, "", "ConfigError: d.yaml: wrong\n"),
+        Ended(1, "", f"StoreError: a.json: {'x' * 5000}\n"),
+        Ended(1, "", "Traceback (most recent call last):\nValueError: x: y\n"),
+        Ended(-9, "", "StoreError: a.json: killed\n"),
+        Ended(139, "", "StoreError: a.json: crashed\n"),
+    ],
+)
+def test_how_a_command_may_not_end(ended: Ended) -> None:
+    with pytest.raises((WrongResultError, KeyError)):
+        command_line.judge(ended)
+
+
+def test_a_command_above_the_limits_is_a_wrong_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert command_line.run(tmp_path, "--version").code == 0
+    for limit, value in (("PATIENCE", 0.1), ("SECONDS", 0.01), ("MEGABYTES", 10.0)):
+        with monkeypatch.context() as patch, pytest.raises(WrongResultError, match=r"at work|took \d"):
+            patch.setattr(command_line, limit, value)
+            command_line.run(tmp_path, "--version")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_commands_on_files_that_are_not_mutated_give_right_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commands, "one_of", lambda *_: lambda _, data: data)
+    monkeypatch.setattr(commands, "mutate_yaml", lambda _, data: data)
+    monkeypatch.setattr(stores, "mutation_of", lambda _: lambda _, data: data)
+    stored = commands.Stored(commands.valid_store.make(tmp_path / "valid"))
+    names = {"build", "verify", "repair", "gc", "import-review"}
+    for scenes in (commands.label_files, commands.image_files, stored.dataset_file, stored.store_file, stored.answers):
+        scene = scenes(random.Random(3))
+        chosen = {command.arguments[0]: command for command in scene.commands}
+        for name in sorted(names & chosen.keys()):
+            assert commands.read(tmp_path / "case", scene.files, chosen[name]) == RIGHT
 
 
 @pytest.mark.slow
