@@ -21,10 +21,12 @@ from etl.storage.paths import (
     LABEL_ERRORS,
     MANIFEST,
     MISSING,
+    MODEL_JSON,
     REFUSED_HTML,
     RUN_JSON,
     WEIGHTS,
     DatasetPaths,
+    ModelPaths,
     shard_file,
     split_uri,
 )
@@ -71,12 +73,15 @@ def _collect(config: Config) -> dict[str, Any]:
     }
     old_snapshots = sorted(snapshots - kept)
     for name in old_snapshots:
+        lease.confirm(config.home)  # a build that took it over may need what is removed here
         store.delete(paths.snapshot(name).manifest)  # first, so that a half-removed folder is not a snapshot
         store.delete(paths.snapshot(name).uri)
         log.info("gc: removed snapshot %s", name)
     shards = sorted(shard_files.keys() - needed)
     for name in shards:
+        lease.confirm(config.home)
         store.delete(f"{paths.shards}/{name}")
+    lease.confirm(config.home)
     work = [name for name in sorted(_folders(work_files)) if _is_abandoned(WorkDir(paths.work_dir(name)))]
     for name in work:
         WorkDir(paths.work_dir(name)).delete()
@@ -89,8 +94,7 @@ def _collect(config: Config) -> dict[str, Any]:
         run = store.read_json(model.model_json).get("run")
         if run is not None and run not in needed_runs:
             store.delete(paths.run(run).uri)
-        store.delete(model.model_json)  # first, so that a half-removed folder is not a model
-        store.delete(model.uri)
+        _remove_model(model)
     for name, age in unfinished.items():
         if age > timedelta(days=_RUN_DAYS):
             store.delete(paths.run(name).uri)
@@ -224,15 +228,31 @@ def _old_models(config: Config) -> list[str]:
     return sorted(set(ids[: -config.retention.models]) - kept)
 
 
+def _remove_model(model: ModelPaths) -> None:
+    """Delete a model, so that what is left of it when this is interrupted is a model, or a half one."""
+    for file in _listing(model.uri):
+        if file not in (MODEL_JSON, WEIGHTS):
+            store.delete(f"{model.uri}/{file}")
+    store.delete(model.model_json)
+    store.delete(model.uri)
+
+
 def _remove_half_models(home: str) -> None:
-    """Delete the weights that trainings left which were killed before they wrote model.json, a week after their end."""
+    """Delete, a week after their last write, models without model.json of which the weights or nothing else is left.
+
+    Weights alone are those of a training that was killed before it wrote model.json, or of a `speck gc`; files without
+    weights those of an evaluation of a model that was removed meanwhile.
+    """
     files = _listing(DatasetPaths(home).models)
     for name in sorted(_folders(files)):
-        if [path for path in files if path.startswith(f"{name}/")] != [f"{name}/{WEIGHTS}"]:
+        inside = [path for path in files if path.startswith(f"{name}/")]
+        is_half = inside == [f"{name}/{WEIGHTS}"] or not {f"{name}/{WEIGHTS}", f"{name}/{MODEL_JSON}"} & {*inside}
+        if not is_half:
             continue
         model = DatasetPaths(home).model(name)
-        age = datetime.now(UTC) - store.modified_time(model.weights).astimezone(UTC)
-        if age > timedelta(days=_RUN_DAYS) and not store.exists(model.model_json):  # it may have been written meanwhile
+        last = max(store.modified_time(f"{DatasetPaths(home).models}/{path}").astimezone(UTC) for path in inside)
+        is_old = datetime.now(UTC) - last > timedelta(days=_RUN_DAYS)
+        if is_old and not store.exists(model.model_json):  # it may have been written meanwhile
             store.delete(model.uri)
 
 
@@ -318,7 +338,6 @@ def _is_abandoned(work: WorkDir) -> bool:
     """Return whether a work folder is unused: a build would hold the lease, an audit takes less than a day."""
     if "-" not in work.build_id:
         return True
-    if not work.exists:
-        return False
-    age = datetime.now(UTC) - store.modified_time(work.build_json).astimezone(UTC)
-    return age > timedelta(hours=_AUDIT_HOURS)
+    files = [work.build_json] if work.exists else [f"{work.uri}/{path}" for path in _listing(work.uri)]
+    times = [store.modified_time(file).astimezone(UTC) for file in files]
+    return all(datetime.now(UTC) - time > timedelta(hours=_AUDIT_HOURS) for time in times)
