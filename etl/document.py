@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
 from etl.errors import StoreError
 from etl.json_text import start_of
+from etl.numbers import count
 
 FIRST_ERROR = FailFast()  # of a list without a limit: one million wrong values are no million errors
 _SHOWN = 200  # characters of a wrong value that an error quotes
@@ -19,10 +20,16 @@ class Document(BaseModel):
     """A JSON object: frozen, strict about types, and open to the keys that a later version may add."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+    most_bytes: ClassVar[int] = 20_000_000  # of a file: a value of a few bytes can take a hundred in memory
 
     @classmethod
     def from_json(cls, where: str, content: bytes | str) -> Self:
-        """Return the document that JSON text holds; StoreError names `where` (a file), the key, found and expected."""
+        """Return the document that JSON text holds; StoreError names `where` (a file), the key, found and expected.
+
+        The content of a file may be its first `most_bytes` + 1 bytes: with more than `most_bytes` it is not read.
+        """
+        if isinstance(content, bytes) and len(content) > cls.most_bytes:
+            raise StoreError(f"{where}: found more than {count(cls.most_bytes)} bytes, expected at most so many")
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:

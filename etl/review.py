@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class ReviewAnswer(Document):
 class ReviewFile(Document):
     """A file of answers, as the page of the suspects gives it."""
 
+    most_bytes: ClassVar[int] = 100_000_000  # of a kept one, which has more spaces and keys than an imported one
     dataset: str
     snapshot: str  # id of the snapshot whose labels were reviewed
     answers: Annotated[tuple[ReviewAnswer, ...], FIRST_ERROR]

@@ -284,7 +284,7 @@ def _load_promotion(uri: str, stamp: str) -> Promotion:
 
 @lru_cache(_CACHED_FILES)
 def _load_audit(uri: str, stamp: str) -> AuditSummary:
-    audit = Audit.from_json(uri, store.read_bytes(uri))
+    audit = Audit.from_json(uri, store.read_start(uri, Audit.most_bytes + 1))
     sizes = {name: sum(row[name] for row in audit.sizes.values()) for name in BUCKETS}
     findings = tuple(row.model_copy(update={"files": ()}) for row in audit.findings)
     return AuditSummary(findings, sizes, as_trained=audit.source is not None)
@@ -298,7 +298,7 @@ def _load_model(uri: str, stamp: str) -> dict[str, Any]:
 
 @lru_cache(_CACHED_FILES)
 def _load_evaluation(uri: str, stamp: str) -> EvaluationSummary:
-    evaluation = Evaluation.from_json(uri, store.read_bytes(uri))
+    evaluation = Evaluation.from_json(uri, store.read_start(uri, Evaluation.most_bytes + 1))
     gate = evaluation.gate
     return EvaluationSummary(
         time=_modified(uri, stamp),

@@ -111,7 +111,7 @@ def foreign_training(model: str) -> str | None:
 def _concerns_of_evaluation(paths: ModelPaths) -> list[str]:
     if not store.exists(paths.evaluation_json):
         return ["it was not evaluated"]
-    evaluation = Evaluation.from_json(paths.evaluation_json, store.read_bytes(paths.evaluation_json))
+    evaluation = _read_evaluation(paths)
     if not evaluation.combined.boxes:
         return ["its val has no object to judge by"]
     if not evaluation.combined.AP:
@@ -153,7 +153,12 @@ def _combined_metrics(model: ModelPaths) -> CombinedMetrics | None:
     """Return the combined metrics of a model, None before its evaluation."""
     if not store.exists(model.evaluation_json):
         return None
-    return Evaluation.from_json(model.evaluation_json, store.read_bytes(model.evaluation_json)).combined
+    return _read_evaluation(model).combined
+
+
+def _read_evaluation(model: ModelPaths) -> Evaluation:
+    content = store.read_start(model.evaluation_json, Evaluation.most_bytes + 1)
+    return Evaluation.from_json(model.evaluation_json, content)
 
 
 def is_own_model(home: str, model: str) -> bool:

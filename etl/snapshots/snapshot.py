@@ -138,7 +138,8 @@ class Snapshot:
     def audit(self) -> Audit:
         """The audit of the source; StoreError if the file is missing or damaged."""
         with name_repair(self.uri):
-            return Audit.from_json(self.paths.audit_json, store.read_bytes(self.paths.audit_json))
+            content = store.read_start(self.paths.audit_json, Audit.most_bytes + 1)
+            return Audit.from_json(self.paths.audit_json, content)
 
 
 def read_manifest(uri: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from etl.snapshots.snapshot import Snapshot
 from etl.stages.audit.conclude import conclude
 from etl.stages.audit.context import Context
 from etl.stages.audit.counts import Summary
+from etl.stages.audit.model import Audit
 from etl.storage import sealed, store
 from etl.storage.paths import DatasetPaths
 
@@ -128,6 +130,14 @@ def test_a_damaged_file_is_an_error_that_names_it_and_its_repair(
     opened = Snapshot.open(uri)
     with pytest.raises(StoreError, match=rf"^{uri}/{file}: .*; `speck repair {uri}` makes it again$"):
         opened.table("images") if file == "images.parquet" else getattr(opened, file.partition(".")[0])
+
+
+def test_a_huge_audit_is_neither_read_whole_nor_parsed(tmp_path: Path) -> None:
+    uri = f"{publish(tmp_path, 'a')}/snapshots/a"
+    store.write_bytes(f"{uri}/audit.json", b"{}")
+    os.truncate(f"{uri}/audit.json", 20 * Audit.most_bytes)
+    with pytest.raises(StoreError, match=rf"audit.json: found more than .* bytes.*; `speck repair {uri}`"):
+        _ = Snapshot.open(uri).audit
 
 
 def test_the_id_depends_only_on_tables_and_shards() -> None:
