@@ -28,10 +28,10 @@ from etl.snapshots import diff, snapshot
 from etl.snapshots.answer import BuildAnswer, FittedAnchors, LabelSizes, SnapshotCounts
 from etl.snapshots.class_changes import Labels
 from etl.snapshots.intact import newest_intact
-from etl.snapshots.restoration import restore_pointers
+from etl.snapshots.restoration import restore_manifest_digest, restore_pointers
 from etl.stages import STAGES, review
 from etl.stages.remap import trained_categories
-from etl.storage import lease, mended, store
+from etl.storage import checksum, lease, mended, sealed, store
 from etl.storage.paths import (
     ANCHORS,
     AUDIT_HTML,
@@ -195,14 +195,30 @@ def _write_snapshot(work: WorkDir, made: Contents) -> dict[str, Any]:
     A snapshot that was published before keeps its manifest, and so the files that differ now: the audit compares with
     the snapshot before, and the contact sheet shows what was asked for. Only damaged files are written again.
     """
-    name = made.manifest["id"]
-    published = snapshot.load_published(work.config.home, name)
+    home, name = work.config.home, made.manifest["id"]
+    published = snapshot.load_published(home, name)
     kept = snapshot.listed_files(made.manifest if published is None else published)
-    folder = DatasetPaths(work.config.home).snapshot(name).uri
-    for file, entry in made.entries.items():
-        if entry.items() <= kept[file].items():
+    folder = DatasetPaths(home).snapshot(name).uri
+    others = [file for file, entry in made.entries.items() if not entry.items() <= kept[file].items()]
+    for file in made.entries.keys() - {*others}:
+        made.write(file, folder)
+    return made.manifest if published is None else _replace_damaged(made, others, published, folder)
+
+
+def _replace_damaged(made: Contents, files: Sequence[str], published: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Write the damaged ones of files that differ from the published ones, and return the manifest that lists them."""
+    kept, replaced = snapshot.listed_files(published), {}
+    for file in files:
+        uri = f"{folder}/{file}"
+        if (reason := checksum.damage(uri, kept[file]["sha256"], kept[file]["bytes"])) is not None:
+            mended.report(f"{uri}: {reason}", "replaced by that of this build")
             made.write(file, folder)
-    return made.manifest if published is None else published
+            replaced[file] = made.manifest["files"][file]
+    if replaced:
+        published = sealed.seal({**published, "files": {**published["files"], **replaced}})
+        store.write_json(SnapshotPaths(folder).manifest, published)
+    restore_manifest_digest(split_uri(folder).home, published["id"])
+    return published
 
 
 def _digest(data: bytes) -> dict[str, str | int]:

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from etl.jobs import publish
 from etl.snapshots.snapshot import Snapshot
 from etl.snapshots.verify import verify_at
+
+KILLED = {"file": "seal", "manifest": "restore_manifest_digest"}  # what the build is about to call
 
 
 def test_a_snapshot_built_again_at_once_and_after_another_one_matches_its_manifest(
@@ -26,7 +29,16 @@ def test_a_snapshot_built_again_at_once_and_after_another_one_matches_its_manife
 
 
 @pytest.mark.parametrize(
-    "name", ["keys.parquet", "anchors.json", "samples.html", "annotations.parquet", "manifest.json"]
+    "name",
+    [
+        "keys.parquet",
+        "anchors.json",
+        "samples.html",
+        "annotations.parquet",
+        "audit.json",
+        "audit.html",
+        "manifest.json",
+    ],
 )
 def test_a_build_of_the_same_content_mends_a_damaged_file(dataset: Any, tmp_path: Path, name: str) -> None:
     config = dataset.config(tmp_path / "store")
@@ -40,3 +52,22 @@ def test_a_build_of_the_same_content_mends_a_damaged_file(dataset: Any, tmp_path
     assert dataset.build(config)["published"] == (name == "manifest.json")
     assert verify_at(uri)["bad"] == []
     assert Snapshot.open(uri).id in uri
+
+
+@pytest.mark.parametrize("killed", ["file", "manifest"])
+def test_a_page_that_a_killed_build_has_replaced_fits_its_manifest_after_the_next_one(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    config = dataset.config(tmp_path / "store")
+    uri = dataset.build(config)["snapshot"]
+    Path(uri, "audit.json").write_bytes(b"{}")
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(publish.sealed if killed == "file" else publish, KILLED[killed], die)
+        dataset.build(config)
+    assert verify_at(uri)["bad"]
+    dataset.build(config)
+    assert verify_at(uri)["bad"] == []
