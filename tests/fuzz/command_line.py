@@ -19,7 +19,7 @@ from tests.fuzz.case import ERROR, REJECT, RIGHT, require
 SECONDS, MEGABYTES = 30.0, 1000.0  # of all processors together, and of the process
 PATIENCE = 120.0  # seconds by the clock, for machines that do other work
 _POLL_SECONDS = 0.02
-_LOGGED = re.compile(r"\d\d:\d\d:\d\d |_?(?:TIFF|JPEG|OJPEG|LZW|ZIP|Fax|PackBits)\w*: ")  # libtiff's lines too
+_LOGGED = re.compile(r"\d\d:\d\d:\d\d |_?(?:TIFF|JPEG|OJPEG|LZW|ZIP|Fax|PackBits|MissingRequired)\w*: ")  # or libtiff
 _ERROR = re.compile(r"[A-Z]\w+: \S.*?: \S.*")  # kind, place and problem
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
