@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 
 from etl.errors import StoreError
 from etl.json_text import start_of
-from etl.numbers import count
+from etl.numbers import count_of
 
 FIRST_ERROR = FailFast()  # of a list without a limit: one million wrong values are no million errors
 _SHOWN = 200  # characters of a wrong value that an error quotes
@@ -29,7 +29,7 @@ class Document(BaseModel):
         The content of a file may be its first `most_bytes` + 1 bytes: with more than `most_bytes` it is not read.
         """
         if isinstance(content, bytes) and len(content) > cls.most_bytes:
-            raise StoreError(f"{where}: found more than {count(cls.most_bytes)} bytes, expected at most so many")
+            raise StoreError(f"{where}: found more than {count_of(cls.most_bytes, 'byte')}, expected at most so many")
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
