@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,8 +23,9 @@ _MAX_DRIFT = 0.02  # difference of two shares
 def measure_negatives(config: Config, plan: Plan, samples: pa.Table) -> NegativeShare:
     """Return the share of empty tiles asked for and found; log a warning if they differ."""
     base = pc.equal(pc.struct_field(samples["recipe"], "kind"), schema.BASE)
-    labels = pc.list_value_length(samples["boxes"]).filter(pc.and_(base, pc.equal(samples["split"], "train")))
-    found = round(pc.mean(pc.equal(labels, 0)).as_py(), 6) if len(labels) else None
+    train = samples["counts"].filter(pc.and_(base, pc.equal(samples["split"], "train")))
+    labels = sum((pc.struct_field(train, name).to_numpy() for name in boxes.BUCKETS), np.zeros(len(train)))
+    found = round(float((labels == 0).mean()), 6) if len(labels) else None
     asked = config.tile.negatives
     has_more = plan.negatives < 1 or (plan.negatives_far is not None and plan.negatives_far < 1)
     if found is not None and (found > asked + _MAX_DRIFT or (found < asked - _MAX_DRIFT and has_more)):

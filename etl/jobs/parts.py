@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import ipc
 
 from etl.columns import find_places, group_rows
+from etl.storage.row_file import RowFile
 
 _BATCH = 1_000  # boxes that are read at once
 
@@ -34,18 +33,17 @@ class BoxIndex:
 
     def __init__(self, images: pa.Table, boxes: Iterable[pa.Table], schema: pa.Schema) -> None:
         """Store tables of boxes with this schema; they may hold boxes of other images too."""
-        self._ids, self._schema = images["image_id"].combine_chunks(), schema
-        self._file = tempfile.TemporaryFile(prefix="speck-")  # noqa: SIM115 - closed with the index
-        places, starts = [np.empty(0, np.int32)], [0]
-        with ipc.new_file(self._file, schema) as file:
+        self._ids = images["image_id"].combine_chunks()
+        places = [np.empty(0, np.int32)]
+
+        def noted() -> Iterator[pa.Table]:
             for table in boxes:
                 places.append(find_places(table["image_id"], self._ids).astype(np.int32))
-                for batch in table.to_batches(max_chunksize=_BATCH):
-                    file.write_batch(batch)
-                    starts.append(starts[-1] + batch.num_rows)
-        self._starts = np.array(starts[:-1])
-        self._rows, self._ends = group_rows(np.concatenate(places), len(self._ids))
-        self._reader = ipc.open_file(self._file)
+                yield table
+
+        self._file = RowFile(schema, noted(), _BATCH)
+        rows, self._ends = group_rows(np.concatenate(places), len(self._ids))
+        self._rows = rows.astype(np.int32 if len(rows) < 2**31 else np.int64)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -54,10 +52,4 @@ class BoxIndex:
         """Return the boxes of some of the indexed images, in the order in which they were stored."""
         numbers = pc.index_in(images["image_id"], self._ids).to_pylist()
         of_images = [self._rows[self._ends[number] : self._ends[number + 1]] for number in numbers]
-        rows = np.sort(np.concatenate([*of_images, np.empty(0, np.int64)]))
-        batch_of = np.searchsorted(self._starts, rows, side="right") - 1
-        pieces = [
-            pa.table(self._reader.get_batch(number)).take(pa.array(rows[batch_of == number] - self._starts[number]))
-            for number in np.unique(batch_of).tolist()
-        ]
-        return pa.concat_tables([self._schema.empty_table(), *pieces]).combine_chunks()
+        return self._file.take(np.sort(np.concatenate([*of_images, np.empty(0, np.int64)])))

@@ -18,7 +18,7 @@ from etl.columns import count_values
 from etl.jobs import drift
 from etl.jobs.plan import load_build_plan, pin_after_build
 from etl.jobs.sample_cache import ShardEntry
-from etl.jobs.shards import assemble_shards
+from etl.jobs.shards import Assembled, assemble_shards
 from etl.jobs.snapshot_tables import SnapshotTables, write_tables
 from etl.jobs.versions import VERSIONS
 from etl.lifecycle import retention
@@ -57,7 +57,7 @@ class Contents:
     tables: SnapshotTables
     others: dict[str, bytes]  # files that are no tables, by name, without the manifest
     images: pa.Table
-    samples: pa.Table
+    samples: pa.Table  # some columns
     counts: SnapshotCounts
     sizes: LabelSizes
     reused: int  # samples taken from an earlier snapshot
@@ -168,7 +168,7 @@ def make_contents(work: WorkDir, folder: Path) -> Contents:
     counts = _counts(tables, samples, assembled.shards)
     sizes = drift.measure_sizes(work.config, plan, samples)
     others = {name: store.read_bytes(work.path(stage, name)) for stage, name in _FILES}
-    others[SAMPLES_HTML] = _contact_sheet(work, samples, sizes)
+    others[SAMPLES_HTML] = _contact_sheet(work, assembled, sizes)
     files = {name: _digest(content) for name, content in others.items()}
     entries = {name: tables.entry(name) for name in tables.rows}
     categories = trained_categories(work.categories, work.config.ontology)
@@ -225,8 +225,9 @@ def _digest(data: bytes) -> dict[str, str | int]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _contact_sheet(work: WorkDir, samples: pa.Table, sizes: LabelSizes) -> bytes:
-    rows = contact_sheet.choose_samples(samples, schema.BASE)
+def _contact_sheet(work: WorkDir, assembled: Assembled, sizes: LabelSizes) -> bytes:
+    chosen = contact_sheet.choose_samples(assembled.samples, schema.BASE)
+    rows = assembled.whole(pa.Table.from_pylist(chosen, assembled.samples.schema)).to_pylist()
     uris = [DatasetPaths(work.config.home).shard(row["shard"]) for row in rows]
     images = [store.read_range(uri, row["offset"], row["size"]) for uri, row in zip(uris, rows, strict=True)]
     anchors = store.read_json(work.path("anchors", ANCHORS))

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from etl import schema
 from etl.boxes import XYXY
+from etl.columns import find_places
 from etl.config import Config, SplitRatios
 from etl.errors import StoreError
 from etl.execution.cluster import Cluster
@@ -30,6 +32,8 @@ from etl.stages.augment.donors import SETS, Donors, donor_set
 from etl.storage import checksum, mended, paths, shard, store
 from etl.storage.work import WorkDir
 
+Numbers = NDArray[np.int64]
+
 KEYS = pa.schema([("unit", pa.string()), ("key", pa.string())])
 _STAGES = ("tile", "augment", "shard")  # whose code makes samples
 _IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation", "exif_applied", "split")
@@ -37,6 +41,7 @@ _BOX = ("annotation_id", "category", *XYXY, "crowd", "ignore", "difficult", "tru
 _AUGMENTED = ("train", schema.DIVIDED)  # splits of images with augmented samples
 _SAMPLE_STAGES = pa.array(["tile", "augment"])  # whose ledger rows have a sample_id
 _IMAGES_AT_ONCE = 500  # whose boxes are Python objects
+_NONE: Numbers = np.empty(0, np.int64)
 _SPAN_BYTES = 64_000_000  # most that is read at once
 
 
@@ -145,12 +150,20 @@ def _unchanged_units(earlier: Snapshot, keys: pa.Table, cluster: Cluster) -> pa.
     rows = pc.index_in(keys["unit"], earlier_keys["unit"].combine_chunks())
     is_same = pc.equal(earlier_keys["key"].take(rows), keys["key"])
     same = keys.filter(pc.fill_null(is_same, False))["unit"].combine_chunks()
-    samples = earlier.table("samples").select(["image_id", "sample_id", "recipe", "shard"])
-    samples = samples.append_column("unit", unit_column(samples))
-    needed = pc.unique(samples.filter(pc.is_in(samples["unit"], same))["shard"])
-    damaged = _damaged_shards(earlier, set(needed.to_pylist()), cluster)
-    incomplete = samples.filter(pc.is_in(samples["shard"], pa.array(damaged, pa.string())))["unit"].combine_chunks()
-    return same.filter(pc.invert(pc.is_in(same, incomplete)))
+    needed: set[str] = set()
+    for units, shards in _units_in_shards(earlier):
+        needed.update(pc.unique(shards.filter(pc.is_in(units, same))).to_pylist())
+    damaged = pa.array(_damaged_shards(earlier, needed, cluster), pa.string())
+    if not len(damaged):
+        return same
+    incomplete = [units.filter(pc.is_in(shards, damaged)) for units, shards in _units_in_shards(earlier)]
+    return same.filter(pc.invert(pc.is_in(same, pa.concat_arrays(incomplete))))
+
+
+def _units_in_shards(earlier: Snapshot) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield the unit and the shard of each sample of a snapshot, piece by piece."""
+    for samples in earlier.pieces("samples", ["image_id", "sample_id", "recipe", "shard"]):
+        yield unit_column(samples), samples["shard"].combine_chunks()
 
 
 def _load_keys(earlier: Snapshot) -> pa.Table:
@@ -181,24 +194,37 @@ def _shard_damage(file: tuple[str, str, int]) -> str | None:
     return checksum.damage(*file)
 
 
-def reused_samples(work: WorkDir) -> pa.Table:
-    """Return the index rows taken from the earlier snapshot, with the place of each one's tar blocks."""
+def reused_samples(work: WorkDir) -> Iterator[pa.Table]:
+    """Yield the index rows taken from the earlier snapshot, with the place of each one's tar blocks."""
     earlier = _snapshot_to_reuse(work)
     if earlier is None:
-        return with_location(schema.SAMPLES.empty_table(), [], [], [])
-    samples = earlier.table("samples").cast(schema.SAMPLES)
+        yield with_location(schema.SAMPLES.empty_table(), [], [], [])
+        return
+    kept = work.read("tile", "kept")["unit"].combine_chunks()
+    shard_of, starts, lengths = _locate_samples(earlier)
+    uris = pa.array([earlier.shard_uri(entry["sha256"]) for entry in earlier.manifest["shards"]], pa.string())
+    end = 0
+    for samples in earlier.pieces("samples"):
+        own = slice(end, end := end + samples.num_rows)
+        origins = uris.take(pa.array(shard_of[own]))
+        table = with_location(samples.cast(schema.SAMPLES), origins, starts[own], lengths[own])
+        yield table.filter(pc.is_in(unit_column(samples), kept))
+
+
+def _locate_samples(earlier: Snapshot) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the number of each sample's shard [N], and start and length of its tar blocks there."""
     shards = earlier.manifest["shards"]
-    shard_of = pc.index_in(samples["shard"], pa.array([entry["sha256"] for entry in shards], pa.string())).to_numpy()
-    starts = samples["offset"].to_numpy() - shard.IMAGE_OFFSET
+    names, shard_of, starts = [entry["sha256"] for entry in shards], [_NONE], [_NONE]
+    for samples in earlier.pieces("samples", ["shard", "offset"]):
+        shard_of.append(find_places(samples["shard"], names))
+        starts.append(samples["offset"].to_numpy() - shard.IMAGE_OFFSET)
+    numbers, begins = np.concatenate(shard_of), np.concatenate(starts)
     ends = np.array([entry["bytes"] - len(shard.END) for entry in shards], np.int64)
-    order = np.lexsort((starts, shard_of))
-    is_last = np.append(np.diff(shard_of[order]) != 0, True)[: len(order)]
-    next_starts = np.where(is_last, ends[shard_of[order]], np.roll(starts[order], -1))
+    order = np.lexsort((begins, numbers))
+    is_last = np.append(np.diff(numbers[order]) != 0, True)[: len(order)]
     lengths = np.empty(len(order), np.int64)
-    lengths[order] = next_starts - starts[order]
-    uris = pa.array([earlier.shard_uri(entry["sha256"]) for entry in shards], pa.string())
-    table = with_location(samples, uris.take(pa.array(shard_of)), starts, lengths)
-    return table.filter(pc.is_in(unit_column(samples), work.read("tile", "kept")["unit"].combine_chunks()))
+    lengths[order] = np.where(is_last, ends[numbers[order]], np.roll(begins[order], -1)) - begins[order]
+    return numbers, begins, lengths
 
 
 def reused_ledger(work: WorkDir, reused: pa.ChunkedArray) -> Iterator[pa.Table]:

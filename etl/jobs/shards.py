@@ -25,21 +25,38 @@ from etl.jobs.sample_cache import ShardEntry
 from etl.numbers import count_of
 from etl.storage import checksum, shard, store
 from etl.storage.paths import DatasetPaths
+from etl.storage.row_file import RowFile
 from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
 
 _LOCATION = ["origin", "start", "length"]  # columns of the index that a snapshot does not have
+_KEPT = ["sample_id", "split", "size", "recipe", "counts"]  # columns of the samples that are all in memory
+_ROWS_AT_ONCE = 100  # samples that are read together, with their boxes
 
 
 @dataclass(frozen=True)
 class Assembled:
     """Everything a snapshot holds about its samples."""
 
-    samples: pa.Table
+    samples: pa.Table  # some columns, with the number of the shard, the offset there and the row in the file
+    file: RowFile  # all columns, as they were before the samples had a shard
     shards: list[ShardEntry]
     read_ledger: Callable[[], Iterator[pa.Table]]  # rows of the stages tile and augment, part by part
     reused: int  # samples taken from the earlier snapshot
+
+    def whole(self, samples: pa.Table) -> pa.Table:
+        """Return some of the samples with all columns of the snapshot."""
+        names = pa.array([entry["sha256"] for entry in self.shards], pa.string())
+        rows = self.file.take(samples["row"].to_numpy())
+        for name, values in (("offset", samples["offset"]), ("shard", names.take(samples["shard"].combine_chunks()))):
+            rows = rows.set_column(rows.schema.get_field_index(name), name, values)
+        return rows
+
+    def read_samples(self) -> Iterator[pa.Table]:
+        """Yield all samples with all columns, some at once."""
+        for start in range(0, max(self.samples.num_rows, 1), _ROWS_AT_ONCE):
+            yield self.whole(self.samples.slice(start, _ROWS_AT_ONCE))
 
 
 def read_sample_indexes(work: WorkDir) -> Iterator[pa.Table]:
@@ -49,28 +66,46 @@ def read_sample_indexes(work: WorkDir) -> Iterator[pa.Table]:
         starts, lengths = table["offset"].to_numpy(), table["length"].to_numpy()
         samples = table.drop_columns(["length"]).cast(schema.SAMPLES)
         yield sample_cache.with_location(samples, [f"{uri}.tar"] * table.num_rows, starts, lengths)
-    yield sample_cache.reused_samples(work)
+    yield from sample_cache.reused_samples(work)
 
 
 def assemble_shards(work: WorkDir, images: pa.Table) -> Assembled:
     """Write the shards that do not exist yet, and return everything a snapshot holds about its samples."""
-    *new, reused = read_sample_indexes(work)
-    samples = _order_samples(pa.concat_tables([*new, reused]), images)
+    index: list[pa.Table] = []
+
+    def indexed() -> Iterator[pa.Table]:
+        for piece in read_sample_indexes(work):
+            index.append(_index(piece))
+            yield piece.drop_columns(_LOCATION)
+
+    file = RowFile(schema.SAMPLES, indexed(), _ROWS_AT_ONCE)
+    samples = _order_samples(pa.concat_tables(index).unify_dictionaries(), images)
     earlier = sample_cache.earlier_shards(work)
-    tables, entries = [], []
+    tables, entries = [_in_shard(samples.slice(0, 0), 0)], []
     with tempfile.TemporaryDirectory(prefix="speck-") as folder:
         for number, rows in enumerate(_cut_shards(samples, int(work.config.shard.max_mb * 1_000_000))):
             entry = earlier.get(rows["origin"][0].as_py())
             if entry is None or not _is_earlier_shard(rows, entry):
-                rows, entry = _write_shard(work.config.home, Path(folder) / f"{number}.tar", rows, earlier)
-            tables.append(rows.drop_columns(_LOCATION))
+                entry = _write_shard(work.config.home, Path(folder) / f"{number}.tar", rows, earlier)
+            tables.append(_in_shard(rows, number))
             entries.append(entry)
-    return Assembled(
-        samples=pa.concat_tables(tables) if tables else schema.SAMPLES.empty_table(),
-        shards=entries,
-        read_ledger=partial(_read_ledgers, work, reused["sample_id"]),
-        reused=reused.num_rows,
+    reused = samples["sample_id"].filter(
+        pc.is_in(samples["origin"].cast(pa.string()), pa.array(list(earlier), pa.string()))
     )
+    return Assembled(
+        samples=pa.concat_tables(tables),
+        file=file,
+        shards=entries,
+        read_ledger=partial(_read_ledgers, work, reused),
+        reused=len(reused),
+    )
+
+
+def _index(samples: pa.Table) -> pa.Table:
+    """Return what shards are assembled by: columns of the samples, and the unit of each."""
+    rows = samples.select([*_KEPT, "image_id", "sha256", *_LOCATION])
+    rows = rows.set_column(rows.schema.get_field_index("origin"), "origin", rows["origin"].dictionary_encode())
+    return rows.append_column("unit", sample_cache.unit_column(samples))
 
 
 def _read_ledgers(work: WorkDir, reused: pa.ChunkedArray) -> Iterator[pa.Table]:
@@ -80,18 +115,19 @@ def _read_ledgers(work: WorkDir, reused: pa.ChunkedArray) -> Iterator[pa.Table]:
     yield from sample_cache.reused_ledger(work, reused)
 
 
-def _order_samples(samples: pa.Table, images: pa.Table) -> pa.Table:
-    """Return the rows by split, then image path, then unit, then their order within the unit."""
-    paths = images["path"].take(pc.index_in(samples["image_id"], images["image_id"].combine_chunks()))
+def _order_samples(index: pa.Table, images: pa.Table) -> pa.Table:
+    """Return the samples by split, then image path, then unit, then their order within the unit, with their `row`."""
+    samples = index.append_column("row", pa.array(np.arange(index.num_rows)))
     order = pa.table(
         {
             "split": pc.index_in(samples["split"], pa.array(schema.SPLITS)),
-            "path": paths,
-            "unit": sample_cache.unit_column(samples),
-            "row": pa.array(np.arange(samples.num_rows)),
+            "path": images["path"].take(pc.index_in(samples["image_id"], images["image_id"].combine_chunks())),
+            "unit": samples["unit"],
+            "row": samples["row"],
         }
     )
-    return samples.take(pc.sort_indices(order, sort_keys=[(name, "ascending") for name in order.column_names]))
+    keys = [(name, "ascending") for name in order.column_names]
+    return samples.drop_columns(["unit"]).take(pc.sort_indices(order, sort_keys=keys))
 
 
 def _cut_shards(samples: pa.Table, max_bytes: int) -> Iterator[pa.Table]:
@@ -103,7 +139,8 @@ def _cut_shards(samples: pa.Table, max_bytes: int) -> Iterator[pa.Table]:
         images = [(ids[first], int(sizes[first:end].sum())) for first, end in pairwise([*firsts, len(ids)])]
         starts = [first for first, new in zip(firsts, shard.shard_starts(images, max_bytes), strict=True) if new]
         for first, end in pairwise([*starts, len(ids)]):
-            yield rows.slice(first, end - first)
+            some = rows.slice(first, end - first)
+            yield some.set_column(some.schema.get_field_index("origin"), "origin", some["origin"].cast(pa.string()))
 
 
 def _is_earlier_shard(rows: pa.Table, entry: ShardEntry) -> bool:
@@ -115,10 +152,8 @@ def _is_earlier_shard(rows: pa.Table, entry: ShardEntry) -> bool:
     return bool((starts == ends[:-1]).all()) and int(ends[-1]) + len(shard.END) == entry["bytes"]
 
 
-def _write_shard(
-    home: str, local: Path, rows: pa.Table, earlier: Mapping[str, ShardEntry]
-) -> tuple[pa.Table, ShardEntry]:
-    """Write a shard to the store unless it exists; return its index rows and its entry for the manifest."""
+def _write_shard(home: str, local: Path, rows: pa.Table, earlier: Mapping[str, ShardEntry]) -> ShardEntry:
+    """Write a shard to the store unless it exists; return its entry for the manifest."""
     writer = shard.ShardWriter(local)
     copied = 0
     for span in sample_cache.contiguous_spans(rows):
@@ -136,14 +171,12 @@ def _write_shard(
         store.upload(written.path, uri)
     samples = count_of(rows.num_rows, "sample")
     log.info("publish: wrote shard %s, %s, %.1f MB", written.sha256[:12], samples, written.size / 1e6)
-    entry = ShardEntry(sha256=written.sha256, bytes=written.size, samples=rows.num_rows, split=rows["split"][0].as_py())
-    return _in_shard(rows, written.sha256), entry
+    return ShardEntry(sha256=written.sha256, bytes=written.size, samples=rows.num_rows, split=rows["split"][0].as_py())
 
 
-def _in_shard(rows: pa.Table, sha256: str) -> pa.Table:
-    """Return the index rows with the shard that holds them and the offsets of their images in it."""
+def _in_shard(rows: pa.Table, number: int) -> pa.Table:
+    """Return what is kept of the rows, with the number of their shard and the offsets of their images in it."""
     lengths = rows["length"].to_numpy()
     offsets = pa.array(np.cumsum(lengths) - lengths + shard.IMAGE_OFFSET, pa.int64())
-    rows = rows.set_column(rows.schema.get_field_index("offset"), "offset", offsets)
-    names = pa.array([sha256] * rows.num_rows, pa.string())
-    return rows.set_column(rows.schema.get_field_index("shard"), "shard", names)
+    numbers = pa.array(np.full(rows.num_rows, number, np.int32))
+    return rows.select([*_KEPT, "row"]).append_column("offset", offsets).append_column("shard", numbers)

@@ -18,10 +18,11 @@ from etl.columns import count_values
 from etl.jobs.shards import Assembled
 from etl.stages import ledger, review
 from etl.storage.buckets import Buckets
-from etl.storage.table_pieces import write_final
+from etl.storage.table_pieces import Weigh, count_rows, write_final
 from etl.storage.work import WorkDir
 
 _BOXES_AT_ONCE = 100_000  # about: whose ledger is sorted at once
+_BOXES_PER_ROW = 10  # of a sample that count as much as a row of another table
 _PREFIXES = pa.array([f"{number:02x}" for number in range(256)])  # of ids
 
 
@@ -56,15 +57,21 @@ def write_tables(work: WorkDir, assembled: Assembled, folder: Path) -> SnapshotT
     """Write the tables of the snapshot into a local folder."""
     tables = SnapshotTables(folder)
 
-    def write(name: str, pieces: Iterable[pa.Table]) -> None:
-        tables.rows[name] = write_final(tables.path(name), schema.TABLES[name], pieces)
+    def write(name: str, pieces: Iterable[pa.Table], weigh: Weigh = count_rows) -> None:
+        tables.rows[name] = write_final(tables.path(name), schema.TABLES[name], pieces, weigh)
 
     write("images", work.read_pieces("split", "images"))
     write("annotations", work.read_pieces("ingest", "annotations"))
     write("rejects", _counted(work.read_pieces("ingest", "rejects"), tables.rejects))
-    write("samples", [assembled.samples])
+    write("samples", assembled.read_samples(), _weigh_samples)
     write("ledger", _ledger(work, assembled, tables))
     return tables
+
+
+def _weigh_samples(samples: pa.Table) -> NDArray[np.int64]:
+    """Return what each sample counts in a row group: one row, more with many boxes."""
+    boxes: NDArray[np.int64] = pc.list_value_length(samples["boxes"]).to_numpy().astype(np.int64)
+    return np.maximum(boxes // _BOXES_PER_ROW, 1)
 
 
 def _counted(rejects: Iterable[pa.Table], reasons: Counter[str]) -> Iterator[pa.Table]:

@@ -106,10 +106,12 @@ class Snapshot:
         with name_repair(self.uri):
             return add_missing_columns(store.read_table(self.paths.table(name)), TABLES[name])
 
-    def pieces(self, name: str) -> Iterator[pa.Table]:
-        """Yield the rows of a table piece by piece, as `table` returns them."""
-        for piece in table_pieces.read_pieces(self.paths.table(name)):
-            yield add_missing_columns(piece, TABLES[name])
+    def pieces(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of a table piece by piece, as `table` returns them; all columns or some."""
+        wanted = TABLES[name] if columns is None else pa.schema([TABLES[name].field(column) for column in columns])
+        with name_repair(self.uri):
+            for piece in table_pieces.read_pieces(self.paths.table(name), columns):
+                yield add_missing_columns(piece, wanted).select(wanted.names)
 
     def samples(self, split: str) -> Samples:
         """Return the samples of train, val or test as a sequence that reads each sample on access."""

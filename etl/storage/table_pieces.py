@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from etl.errors import StoreError
 from etl.storage import store
 
 Append = Callable[[pa.Table], None]
+Weigh = Callable[[pa.Table], NDArray[np.int64]]
+
+
+def count_rows(rows: pa.Table) -> NDArray[np.int64]:
+    """Return 1 for each row."""
+    return np.ones(rows.num_rows, np.int64)
 
 
 def read_pieces(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -32,18 +40,22 @@ def open_writer(uri: str, schema: pa.Schema) -> Iterator[Append]:
         yield writer.write_table
 
 
-def write_final(path: Path, schema: pa.Schema, pieces: Iterable[pa.Table]) -> int:
+def write_final(path: Path, schema: pa.Schema, pieces: Iterable[pa.Table], weigh: Weigh = count_rows) -> int:
     """Write a table of a snapshot to a local file and return the number of its rows.
 
-    Equal rows give equal bytes, however they are cut into pieces.
+    Equal rows give equal bytes, however they are cut into pieces. A row group ends with the row that brings it to
+    `store.ROW_GROUP`; `weigh` returns what each row of a piece counts.
     """
-    total, rest = 0, schema.empty_table()
+    total, rest, weights = 0, schema.empty_table(), np.empty(0, np.int64)
     with pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True) as writer:
         for piece in pieces:
+            total += piece.num_rows
             rest = pa.concat_tables([rest, piece.cast(schema)])
-            while rest.num_rows >= store.ROW_GROUP:
-                writer.write_table(rest.slice(0, store.ROW_GROUP).combine_chunks())
-                rest, total = rest.slice(store.ROW_GROUP), total + store.ROW_GROUP
+            weights = np.append(weights, weigh(piece))
+            while weights.sum() >= store.ROW_GROUP:
+                end = int(np.searchsorted(weights.cumsum(), store.ROW_GROUP)) + 1
+                writer.write_table(rest.slice(0, end).combine_chunks())
+                rest, weights = rest.slice(end), weights[end:]
         if rest.num_rows or not total:
             writer.write_table(rest.combine_chunks())
-    return total + int(rest.num_rows)
+    return total
