@@ -12,6 +12,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
+class Stack:
+    """Rows of numbers that are added piece by piece; unlike `np.concatenate`, it never holds them twice."""
+
+    def __init__(self, dtype: type, *shape: int) -> None:
+        """The numbers have this type, each row this shape."""
+        self._dtype, self._shape = dtype, shape
+        self._content = bytearray()
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Append rows."""
+        self._content += rows.astype(self._dtype).tobytes()
+
+    def to_array(self) -> NDArray[Any]:
+        """Return all rows, without a copy; no more can be added."""
+        return np.frombuffer(self._content, self._dtype).reshape(-1, *self._shape)
+
+
 def count_values(column: pa.Array | pa.ChunkedArray) -> Counter[Any]:
     """Return how often each value occurs, in the order of their first occurrence."""
     counts = pc.value_counts(column)

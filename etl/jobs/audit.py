@@ -11,7 +11,6 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.boxes import XYXY
 from etl.config import network
 from etl.errors import StoreError
 from etl.execution.cluster import Cluster
@@ -22,7 +21,7 @@ from etl.jobs.audit_images import measure_pixels, pixel_parts, sample_images
 from etl.jobs.audit_pictures import draw_pictures
 from etl.jobs.changed_images import record_change
 from etl.jobs.parts import BoxIndex, image_count
-from etl.jobs.remap import apply_ontology, count_untrained, preview_ontology
+from etl.jobs.remap import count_untrained, preview_ontology
 from etl.lifecycle import champion
 from etl.lifecycle.retrain import snapshot_of
 from etl.reports.audit_page import audit_page
@@ -41,7 +40,6 @@ from etl.storage import mended, store
 from etl.storage.paths import ANCHORS, AUDIT_HTML, AUDIT_JSON, DatasetPaths, table_file
 from etl.storage.work import Answer, WorkDir
 
-_OBJECT = ["annotation_id", "image_id", "category", *XYXY, "crowd", "ignore"]  # columns
 _IMAGES_PER_PART, _BOXES_PER_PART = 2_000, 20_000  # about: a part has at least one image
 
 
@@ -52,7 +50,6 @@ class _Labels:
     work: WorkDir
     images: pa.Table
     written: BoxIndex
-    objects: pa.Table  # some columns of the trained boxes without ignore regions
     rejected: pa.Array  # annotation_ids of the boxes that were rejected on reading
     unused: pa.Array  # the same and those that no split uses
     untrained: Mapping[str, int]  # boxes by the rule that takes them
@@ -61,19 +58,23 @@ class _Labels:
     def read(cls, work: WorkDir) -> _Labels:
         images = work.read("split", "images")
         written = BoxIndex(images, work.read_pieces("ingest", "annotations"), ANNOTATIONS)
-        pieces = [_without_regions(kept) for kept, _ in apply_ontology(work, _OBJECT)]
-        objects = pa.concat_tables([ANNOTATIONS.empty_table().select(_OBJECT), *pieces])
         dropped = work.dropped_ids("ingest"), work.dropped_ids("ingest", "split")
-        return cls(work, images, written, objects, *dropped, count_untrained(work))
+        return cls(work, images, written, *dropped, count_untrained(work))
 
     def trained_of(self, written: pa.Table) -> pa.Table:
         """Return what remains of some boxes."""
         usable = written.filter(pc.invert(pc.is_in(written["annotation_id"], self.unused)))
         return remap.remap_boxes(usable, self.work.categories, self.work.config.ontology)[0]
 
+    def objects_of(self, images: pa.Table) -> pa.Table:
+        """Return the trained boxes of some images without ignore regions."""
+        boxes = self.trained_of(self.written.boxes_of(images))
+        return boxes.filter(pc.invert(boxes["ignore"]))
 
-def _without_regions(boxes: pa.Table) -> pa.Table:
-    return boxes.filter(pc.invert(boxes["ignore"]))
+    @property
+    def to_tile(self) -> Tables:
+        """The images of every split and their objects."""
+        return Tables(self.images.filter(pc.is_in(self.images["split"], pa.array(USED))), self.objects_of)
 
 
 def run(uri: str, cluster: Cluster) -> Answer:
@@ -103,8 +104,8 @@ def _summarize(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
 
 def _summarize_pixels(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summary:
     """Return the counts of the pixels of some images; what earlier audits measured is not measured again."""
-    images = sample_images(labels.images.filter(pc.is_in(labels.images["split"], pa.array(USED))))
-    annotations = _without_regions(labels.trained_of(labels.written.boxes_of(images)))
+    images = sample_images(labels.to_tile.images)
+    annotations = labels.objects_of(images)
     keys = audit_cache.image_keys(images, annotations, pixel_settings(work.config, work.pixel_range))
     cached = audit_cache.load(work.config, {} if work.full else keys)
     is_cached = pc.is_in(images["image_id"], pa.array(cached.keys(), pa.string()))
@@ -118,7 +119,7 @@ def _summarize_pixels(work: WorkDir, cluster: Cluster, labels: _Labels) -> Summa
 
 def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
     """Yield the images in parts of bounded size, with their boxes."""
-    tile_size = plan.resolve_tile_size(work)
+    tile_size = plan.resolve_tile_size(work, labels.to_tile)
     image_size = network.image_size(work.config, tile_size)
     strides = network.strides(work.config) if network.assigner(work.config) == "tal" else ()
     images, held = labels.images, _held_images(work)
@@ -143,7 +144,7 @@ def _label_parts(work: WorkDir, labels: _Labels) -> Iterator[LabelPart]:
 def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Labels) -> Audit:
     """Conclude the audit from its counts, write audit.json and audit.html, and return it."""
     audit = conclude(summary, _context(work, labels))
-    pictures = draw_pictures(work, cluster, audit.findings, labels.images, labels.written, labels.objects)
+    pictures = draw_pictures(work, cluster, audit.findings, Tables(labels.images, labels.objects_of), labels.written)
     before, split = _audit_before(work), split_check.load_report(work)
     page = audit_page(
         audit,
@@ -161,8 +162,8 @@ def _write_audit(work: WorkDir, cluster: Cluster, summary: Summary, labels: _Lab
 
 def _context(work: WorkDir, labels: _Labels) -> Context:
     config = work.config
-    tile_size = plan.resolve_tile_size(work)
-    findings_of_plan = plan.check_plan(work, Tables(plan.images_to_tile(work), labels.objects))
+    tile_size = plan.resolve_tile_size(work, labels.to_tile)
+    findings_of_plan = plan.check_plan(work, labels.to_tile)
     return Context(
         tile_size=tile_size,
         image_size=network.image_size(config, tile_size),

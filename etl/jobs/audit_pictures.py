@@ -22,6 +22,7 @@ from etl.jobs.parts import BoxIndex, image_count
 from etl.sources.images import applied_orientation, read_image
 from etl.stages.audit.class_examples import choose_class_examples
 from etl.stages.audit.examples import TWO_READINGS, Example, choose_examples, fullest_images
+from etl.stages.planning.tile_stats import Tables
 from etl.storage.work import WorkDir
 
 _NAMED = ("image_id", "category", *XYXY, "file", "line", "source_id")  # columns of the boxes that findings name
@@ -63,21 +64,20 @@ def draw_pictures(
     work: WorkDir,
     cluster: Cluster,
     findings: Sequence[Finding],
-    images: pa.Table,
+    trained: Tables,
     written: BoxIndex,
-    trained: pa.Table,
 ) -> Pictures:
     """Return pictures of the images and boxes that findings name, of the fullest images, and examples of each class.
 
-    `written` are the boxes as in the label files. What exceeds the size of a page is left out, later examples and rarer
-    classes first.
+    `trained` are the boxes that are trained, `written` those of the label files. What exceeds the size of a page is
+    left out, later examples and rarer classes first.
     """
     chosen = [
-        *fullest_images(images, trained),
-        *choose_examples(findings, images, work.read_pieces("ingest", "annotations", _NAMED)),
+        *fullest_images(trained.images, (boxes for _, boxes in trained.pieces())),
+        *choose_examples(findings, trained.images, work.read_pieces("ingest", "annotations", _NAMED)),
     ]
-    of_class = choose_class_examples(images, trained)
-    parts = _parts(work, [*chosen, *chain(*of_class.values())], images, written, trained)
+    of_class = choose_class_examples(trained)
+    parts = _parts(work, [*chosen, *chain(*of_class.values())], trained, written)
     drawn = cluster.map(draw_examples, parts, label="audit pictures", images=image_count)
     pictures = {
         example: (example.caption, data)
@@ -102,15 +102,13 @@ def _within(room: float, sets: Iterable[list[Picture]]) -> Iterator[list[Picture
         yield pictures
 
 
-def _parts(
-    work: WorkDir, examples: Iterable[Example], images: pa.Table, written: BoxIndex, trained: pa.Table
-) -> list[PicturePart]:
+def _parts(work: WorkDir, examples: Iterable[Example], trained: Tables, written: BoxIndex) -> list[PicturePart]:
     """Return the examples image by image, so that each image is read once."""
     by_image: dict[str, list[Example]] = {}
     for example in examples:
         by_image.setdefault(example.image["image_id"], []).append(example)
-    pictured = images.filter(pc.is_in(images["image_id"], pa.array(by_image, pa.string())))
-    drawn, used = (_boxes_by_image(table, by_image) for table in (written.boxes_of(pictured), trained))
+    pictured = trained.images.filter(pc.is_in(trained.images["image_id"], pa.array(by_image, pa.string())))
+    drawn, used = (_boxes_by_image(source.boxes_of(pictured), by_image) for source in (written, trained))
     return [
         PicturePart(work.config, own[0].image, tuple(own), drawn[name], used[name], work.pixel_range)
         for name, own in by_image.items()
@@ -118,9 +116,7 @@ def _parts(
 
 
 def _boxes_by_image(boxes: pa.Table, images: Iterable[str]) -> dict[str, Boxes]:
-    names = list(images)
-    of_images = boxes.filter(pc.is_in(boxes["image_id"], value_set=pa.array(names, pa.string())))
-    return {name: from_table(of_images.filter(pc.equal(of_images["image_id"], name))) for name in names}
+    return {name: from_table(boxes.filter(pc.equal(boxes["image_id"], name))) for name in images}
 
 
 def draw_examples(part: PicturePart) -> list[bytes]:

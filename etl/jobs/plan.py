@@ -9,12 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import schema
-from etl.boxes import XYXY
 from etl.config import Config
 from etl.errors import ConfigError, StoreError
 from etl.findings import Finding, finding
 from etl.imaging import lossless
-from etl.jobs.remap import trained_boxes
 from etl.numbers import count
 from etl.plan import Grouping, Plan, TilePlan
 from etl.snapshots.snapshot import load_plan
@@ -34,14 +32,13 @@ from etl.storage.paths import DatasetPaths
 from etl.storage.work import WorkDir
 
 log = logging.getLogger("speck")
-PLANNED = ("image_id", "category", *XYXY, "ignore")  # columns of the boxes by which a plan is chosen
 PLAN_UPDATE = "plan-update"  # purpose of a work that ignores the pinned plan except for the splits
 _WORTHWHILE = 0.1  # share of the pixels that a new plan must save to justify a full rebuild
 
 
-def resolve_plan(work: WorkDir, images: pa.Table, annotations: pa.Table) -> Plan:
+def resolve_plan(work: WorkDir, tables: Tables) -> Plan:
     """Return the plan of a build: the pinned one with the settings that the configuration fixes, else a new one."""
-    tables, pinned = Tables(images, annotations), work.pinned_plan
+    pinned = work.pinned_plan
     if pinned is None:
         plan = new_plan(work, resolve_tile_plan(work, tables))
         scales = ", ".join(f"{scale:g}" for scale in plan.tile.scales)
@@ -82,28 +79,23 @@ def load_build_plan(work: WorkDir) -> Plan:
     return Plan.model_validate(store.read_json(work.path("tile", "plan.json")))
 
 
-def resolve_tile_size(work: WorkDir) -> int:
+def resolve_tile_size(work: WorkDir, tables: Tables) -> int:
     """Return the side of a build's tiles in sample pixels."""
     size = work.config.tile.size
-    return size if size != "auto" else resolve_tile_plan(work).size
+    return size if size != "auto" else resolve_tile_plan(work, tables).size
 
 
-def resolve_tile_plan(work: WorkDir, tables: Tables | None = None) -> TilePlan:
+def resolve_tile_plan(work: WorkDir, tables: Tables) -> TilePlan:
     """Return the tiling of a build: configured, else pinned, else chosen from its tables and stored in the work."""
     if work.pinned_plan is not None:
         return apply_settings(work.pinned_plan.tile, work.config.tile, work.config.train.image_size)
     uri = work.path("plan", "tile.json")
     if not store.exists(uri):
-        objects = collect_objects(tables_to_tile(work) if tables is None else tables)
+        objects = collect_objects(tables)
         settings = work.config.tile, work.config.train.image_size
         best = best_candidate(assess_candidates(*settings, objects))
         store.write_json(uri, best.tile_plan(*settings).model_dump(mode="json"))
     return TilePlan.model_validate(store.read_json(uri))
-
-
-def tables_to_tile(work: WorkDir) -> Tables:
-    """Return the images of every split and the boxes after the ontology, whether or not the remap stage has run."""
-    return Tables(images_to_tile(work), trained_boxes(work, PLANNED))
 
 
 def images_to_tile(work: WorkDir) -> pa.Table:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 
+from etl.boxes import XYXY
 from etl.jobs import split_check
-from etl.jobs.plan import new_plan, resolve_plan, tables_to_tile
-from etl.jobs.remap import preview_ontology
+from etl.jobs.parts import BoxIndex
+from etl.jobs.plan import images_to_tile, new_plan, resolve_plan
+from etl.jobs.remap import preview_ontology, trained_boxes
+from etl.schema import ANNOTATIONS
 from etl.snapshots.snapshot import load_plan
 from etl.stages.planning import preview
 from etl.stages.planning.preview import PlanPreview
 from etl.stages.planning.sampling import choose_policy
 from etl.stages.planning.tile_size import assess_candidates, best_candidate, collect_objects
-from etl.stages.planning.tile_stats import TileStats
+from etl.stages.planning.tile_stats import Tables, TileStats
 from etl.storage.work import WorkDir
+
+_PLANNED = ["annotation_id", "image_id", "category", *XYXY, "ignore"]  # columns of the boxes by which a plan is chosen
 
 
 def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
@@ -23,13 +28,15 @@ def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
     is the new one.
     """
     config, pinned = work.config, work.pinned_plan
-    tables = tables_to_tile(work)
+    images = images_to_tile(work)
+    boxes = BoxIndex(images, trained_boxes(work, _PLANNED), ANNOTATIONS.empty_table().select(_PLANNED).schema)
+    tables = Tables(images, boxes.boxes_of)
     candidates = assess_candidates(config.tile, config.train.image_size, collect_objects(tables))
     best = best_candidate(candidates)
     new = new_plan(work, best.tile_plan(config.tile, config.train.image_size))
     stats = TileStats(tables, new.tile, config.source.held_out)
     new = choose_policy(new, config, tables, stats)
-    plan = new if pinned is None or update else resolve_plan(work, *tables)
+    plan = new if pinned is None or update else resolve_plan(work, tables)
     if plan.tile != new.tile:
         stats = TileStats(tables, plan.tile, config.source.held_out)
     stored = load_plan(config.home)
@@ -45,7 +52,7 @@ def preview_build(work: WorkDir, *, update: bool = False) -> PlanPreview:
         findings=tuple(split_check.load_findings(work)),
         annotations=work.build["boxes"],
         review=work.build.get("review", {}),
-        boxes=tables.annotations.num_rows,
+        boxes=len(boxes),
         base_tiles=preview.count_base_tiles(stats, plan),
         negatives=preview.preview_negatives(stats, plan, config),
         sizes=preview.preview_sizes(stats, plan, config),

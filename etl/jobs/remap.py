@@ -43,10 +43,12 @@ def apply_ontology(work: WorkDir, columns: Sequence[str] | None = None) -> Itera
     yield from _remap(work, work.usable_annotations("ingest", "split", columns=_with_needed(columns)), columns)
 
 
-def trained_boxes(work: WorkDir, columns: Sequence[str], stages: Sequence[str] = ("ingest", "split")) -> pa.Table:
-    """Return some columns of the boxes that these stages and the ontology leave."""
-    pieces = _remap(work, work.usable_annotations(*stages, columns=_with_needed(columns)), columns)
-    return pa.concat_tables([ANNOTATIONS.empty_table().select(list(columns)), *(kept for kept, _ in pieces)])
+def trained_boxes(
+    work: WorkDir, columns: Sequence[str], stages: Sequence[str] = ("ingest", "split")
+) -> Iterator[pa.Table]:
+    """Yield some columns of the boxes that these stages and the ontology leave, piece by piece."""
+    for kept, _ in _remap(work, work.usable_annotations(*stages, columns=_with_needed(columns)), columns):
+        yield kept
 
 
 def _with_needed(columns: Sequence[str] | None) -> list[str] | None:
@@ -63,10 +65,7 @@ def _remap(
 
 def preview_ontology(work: WorkDir) -> tuple[CategoryPreview, ...]:
     """Return what ontology and split make of the valid boxes of each class."""
-    columns = ["image_id", *_NEEDED]
-    boxes = pa.concat_tables(
-        [ANNOTATIONS.empty_table().select(columns), *work.usable_annotations("ingest", columns=columns)]
-    )
+    boxes = work.usable_annotations("ingest", columns=["image_id", *_NEEDED])
     return preview_categories(boxes, work.categories, work.config.ontology, work.dropped_ids("split"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ def run(uri: str) -> Answer:
             group=source.group,
             pins=_pins(work.pinned_plan),
             predefined=work.build["own_split"],
-            boxes=trained_boxes(work, _COUNTED, ["ingest"]),
+            read_boxes=partial(trained_boxes, work, _COUNTED, ["ingest"]),
             metric=work.config.gate.metric,
         )
         rows = [ledger_row(box, "split", "dropped", rule) for box, rule in _unused_boxes(work, result)]

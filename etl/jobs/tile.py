@@ -16,10 +16,11 @@ from etl.imaging import lossless
 from etl.jobs import sample_cache
 from etl.jobs.changed_images import record_change
 from etl.jobs.parts import BoxIndex, image_count
-from etl.jobs.plan import PLANNED, resolve_plan
+from etl.jobs.plan import resolve_plan
 from etl.jobs.tile_worker import TilePart, tile_part
 from etl.jobs.versions import VERSIONS
 from etl.stages.augment import donor_reader, donors
+from etl.stages.planning.tile_stats import Tables
 from etl.storage import store
 from etl.storage.work import Answer, WorkDir
 
@@ -33,13 +34,12 @@ def run(uri: str, cluster: Cluster) -> Answer:
     def compute() -> Answer:
         images = work.read("split", "images")
         images = images.filter(pc.is_in(images["split"], pa.array(schema.USED)))
-        annotations = pa.concat_tables(work.read_pieces("remap", "annotations", PLANNED))
-        plan = resolve_plan(work, images, annotations)
+        boxes = BoxIndex(images, work.read_pieces("remap", "annotations"), schema.ANNOTATIONS)
+        plan = resolve_plan(work, Tables(images, boxes.boxes_of))
         lossless.log_codec(work.config.shard.jpeg, plan.codec, work.config.shard.quality)
         store.write_json(work.path("tile", "plan.json"), plan.model_dump(mode="json"))
-        donors_of = donors.choose_donors(images, annotations, work.config.augment)
-        del annotations
-        boxes = BoxIndex(images, work.read_pieces("remap", "annotations"), schema.ANNOTATIONS)
+        labels = work.read_pieces("remap", "annotations", ["image_id", "ignore"])
+        donors_of = donors.choose_donors(images, labels, work.config.augment)
         keys = sample_cache.sample_keys(images, boxes, plan, work.config, VERSIONS, donors_of)
         changed = _changed_units(keys, sample_cache.plan_reuse(work, keys, cluster))
         changed_images = images.filter(pc.is_in(images["image_id"], pa.array(changed, pa.string())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
@@ -23,6 +23,7 @@ from etl.pattern import Pattern
 from etl.schema import LEDGER
 
 VERSION = 1
+_PAIRS = pa.schema([("category", pa.string()), ("image_id", pa.string())])
 _FATES = {"min_side": "under_min_side", "crowd": "ignored", "ignored_region": "ignored"}  # by rule
 
 
@@ -109,24 +110,20 @@ def remap_boxes(annotations: pa.Table, categories: Sequence[str], ontology: Onto
 
 
 def preview_categories(
-    annotations: pa.Table, categories: Sequence[str], ontology: Ontology, left_out: pa.Array | None = None
+    boxes: Iterable[pa.Table], categories: Sequence[str], ontology: Ontology, left_out: pa.Array | None = None
 ) -> tuple[CategoryPreview, ...]:
     """Return what the ontology makes of each class of the source, without remapping its boxes.
 
-    `annotations` are the valid boxes, `left_out` the ids of those among them that no split uses.
+    `boxes` are the valid ones in pieces, `left_out` the ids of those among them that no split uses.
     """
     actions = resolve_actions(categories, ontology)
-    fates = _Fates.of(annotations, categories, ontology)
     unused = pa.array([], pa.string()) if left_out is None else left_out
-    is_out = pc.is_in(annotations["annotation_id"], unused).to_numpy().astype(np.int64)
     numbers = {name: Counter[str]() for name in categories}
-    of_class = find_places(annotations["category"], categories)  # -1: ignore regions can have names of their own
-    shape = (len(categories) + 1, len(fates.choices), 2)
-    boxes = np.bincount(np.ravel_multi_index((of_class + 1, fates.number, is_out), shape), minlength=prod(shape))
-    for place, number, out in np.argwhere(boxes.reshape(shape)[1:]).tolist():
-        fate = "left_out" if out else _FATES.get(fates.choices[number].rule, "trained")
-        numbers[categories[place]][fate] += int(boxes.reshape(shape)[place + 1, number, out])
-    images_of = count_values(annotations.group_by(["category", "image_id"]).aggregate([])["category"])
+    pairs = [_PAIRS.empty_table()]
+    for piece in boxes:
+        _count_fates(piece, _Fates.of(piece, categories, ontology), unused, numbers)
+        pairs.append(_distinct(piece.select(_PAIRS.names)))
+    images_of = count_values(_distinct(pa.concat_tables(pairs))["category"])
     return tuple(
         CategoryPreview(
             category=name,
@@ -139,6 +136,22 @@ def preview_categories(
         )
         for name in categories
     )
+
+
+def _count_fates(boxes: pa.Table, fates: _Fates, unused: pa.Array, numbers: Mapping[str, Counter[str]]) -> None:
+    """Add the boxes of each class by what becomes of them."""
+    is_out = pc.is_in(boxes["annotation_id"], unused).to_numpy().astype(np.int64)
+    categories = list(numbers)
+    of_class = find_places(boxes["category"], categories)  # -1: ignore regions can have names of their own
+    shape = (len(categories) + 1, len(fates.choices), 2)
+    counts = np.bincount(np.ravel_multi_index((of_class + 1, fates.number, is_out), shape), minlength=prod(shape))
+    for place, number, out in np.argwhere(counts.reshape(shape)[1:]).tolist():
+        fate = "left_out" if out else _FATES.get(fates.choices[number].rule, "trained")
+        numbers[categories[place]][fate] += int(counts.reshape(shape)[place + 1, number, out])
+
+
+def _distinct(pairs: pa.Table) -> pa.Table:
+    return pairs.group_by(_PAIRS.names).aggregate([])
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl import region
 from etl.config import Every, SplitRatios
@@ -34,6 +35,11 @@ _DIVIDED_CODE = len(SPLITS) + 1  # of divided images, in arrays of codes
 _NAMES = (*SPLITS, LEFT_OUT, DIVIDED)  # by code
 
 GroupRule = str | Every | None
+ReadBoxes = Callable[[], Iterable[pa.Table]]
+
+
+def _no_boxes() -> Iterable[pa.Table]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -68,27 +74,26 @@ def assign_splits(
     group: GroupRule = None,
     pins: SplitPins | None = None,
     predefined: Mapping[str, str] | None = None,
-    boxes: pa.Table | None = None,
+    read_boxes: ReadBoxes = _no_boxes,
     metric: str = "AP_small",
 ) -> SplitResult:
     """Return the split of each image.
 
-    `boxes` are the annotations after the ontology, `metric` is the gate's: its sizes count most. `predefined` maps
-    paths to the split their dataset came with, which is used even if it leaks. Otherwise the split of a group follows
-    from its name and the salt, that of a cut video's frame from its number. Without `pins` grouping and salt are chosen
-    here, to be pinned.
+    `read_boxes` yields the annotations after the ontology in pieces, `metric` is the gate's: its sizes count most.
+    `predefined` maps paths to the split their dataset came with, which is used even if it leaks. Otherwise the split of
+    a group follows from its name and the salt, that of a cut video's frame from its number. Without `pins` grouping and
+    salt are chosen here, to be pinned.
     """
-    boxes = ANNOTATIONS.empty_table() if boxes is None else boxes
     rows: list[ImageRow] = sorted(images.to_pylist(), key=lambda row: row["path"])
     old = pins is not None and pins.grouping is None
     names = [(frame_name_of_old_plan if old else frame_name)(row["path"]) for row in rows]
     for row, name in zip(rows, names, strict=True):
         row["sequence"], row["frame"], row["group"] = name.sequence, name.number, name.photo
     if predefined is not None:
-        return _use_predefined(rows, predefined, pins, boxes, metric)
+        return _use_predefined(rows, predefined, pins, read_boxes, metric)
     assert ratios is not None
     shares = Shares.of(ratios.val, ratios.test)
-    counts = count_boxes([row["image_id"] for row in rows], boxes)
+    counts = count_boxes([row["image_id"] for row in rows], read_boxes())
     kind: GroupKind = "every" if isinstance(group, Every) or (old and group is None) else "pattern"
     paths = [row["path"] for row in rows]
     fixed = _fixed_groups(paths, names, group, old=old)
@@ -104,13 +109,14 @@ def assign_splits(
     wanted = {SPLITS[code]: shares[code] for code in shares.asked}
     report = make_report(
         rows,
-        boxes,
+        counts,
         (ratios.val, ratios.test),
         metric,
         kinds=assignment.kinds,
         left_out=left_out,
         leaks=int(remainder.leaks.sum()),
         alike_blocks=sum(int(mask.sum()) for mask in remainder.alike.values()),
+        of_divided=_boxes_of(divided, read_boxes),
     )
     return SplitResult(
         _table(rows),
@@ -161,6 +167,15 @@ def _divide(
     return [row["image_id"] for row in divided]
 
 
+def _boxes_of(images: Collection[str], read_boxes: ReadBoxes) -> pa.Table:
+    """Return the boxes of some images."""
+    found = [ANNOTATIONS.empty_table()]
+    if images:
+        names = pa.array(images, pa.string())
+        found += [piece.filter(pc.is_in(piece["image_id"], names)) for piece in read_boxes()]
+    return pa.concat_tables(found, promote_options="default")
+
+
 def _leave_out(rows: Sequence[ImageRow], source: Images, assignment: Assignment, pins: SplitPins) -> Remainder:
     """Return what an assignment leaves, and set the split of each row."""
     unusable = leakage.find_like_divided(rows)
@@ -179,7 +194,7 @@ def _leave_out(rows: Sequence[ImageRow], source: Images, assignment: Assignment,
 
 
 def _use_predefined(
-    rows: list[ImageRow], predefined: Mapping[str, str], pins: SplitPins | None, boxes: pa.Table, metric: str
+    rows: list[ImageRow], predefined: Mapping[str, str], pins: SplitPins | None, read_boxes: ReadBoxes, metric: str
 ) -> SplitResult:
     codes = np.array([_NAMES.index(predefined.get(row["path"], LEFT_OUT)) for row in rows], np.int64)
     for row, code in zip(rows, codes.tolist(), strict=True):
@@ -198,7 +213,8 @@ def _use_predefined(
         paths = [row["path"] for row in rows if row["image_id"] in left_out]
         findings.append(finding("not_in_own_split", advice, paths, count=len(left_out)))
     kinds: dict[str, GroupKind] = {row["group"]: "source" for row in rows}
-    report = make_report(rows, boxes, None, metric, kinds=kinds, left_out=left_out, leaks=len(leaks))
+    counts = count_boxes([row["image_id"] for row in rows], read_boxes())
+    report = make_report(rows, counts, None, metric, kinds=kinds, left_out=left_out, leaks=len(leaks))
     return SplitResult(_table(rows), pins.salt, False, (), pins.grouping, left_out, report, leaks, findings)
 
 

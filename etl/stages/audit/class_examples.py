@@ -2,86 +2,108 @@
 
 from __future__ import annotations
 
+from math import ceil, floor
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from etl import boxes as bx
-from etl.columns import find_places
+from etl.columns import Stack, find_places
 from etl.stages.audit.examples import Example
 from etl.stages.audit.tally import Ints, coded, image_sizes
+from etl.stages.planning.tile_stats import Tables
 
 MOST = 20  # classes
-_BOXES_AT_ONCE = 100_000
 _NEAR = 0.1  # of the boxes of a class: no more lie between the median and a box near it, in the order by size
 
 
-def choose_class_examples(images: pa.Table, objects: pa.Table) -> dict[str, list[Example]]:
+class _Boxes(NamedTuple):
+    """The boxes [N] of all images in the order of their images, those of one image in the order of their ids."""
+
+    owner: Ints  # place of each box's image
+    tenths: Ints  # side length within the image, in tenths of a pixel as shown
+    category: Ints  # code
+    names: list[str]  # of the classes by code
+
+
+def choose_class_examples(tables: Tables) -> dict[str, list[Example]]:
     """Return examples of the classes with the most trained boxes, the class with the most first.
 
     Equal sizes, and sizes near the median, leave a choice: boxes of groups that are not shown yet come first, then
     those of other images. The order of the tables does not matter.
     """
-    owner = find_places(objects["image_id"], images["image_id"])
-    objects, owner = objects.filter(pa.array(owner >= 0)), owner[owner >= 0]
-    names, category = coded(objects["category"])
-    sides = _sides(images, objects, owner)
-    order = _order(sides, images, objects, owner)
-    groups = coded(pc.coalesce(images["group"], images["path"]))[1][owner]
-    number = np.bincount(category, minlength=len(names))
+    images = tables.images.take(pc.sort_indices(tables.images["path"]))
+    tables = tables._replace(images=images)
+    boxes = _measure(tables)
+    groups = coded(pc.coalesce(images["group"], images["path"]))[1]
+    number = dict(enumerate(np.bincount(boxes.category, minlength=len(boxes.names)).tolist()))
     examples = {}
-    for code in np.argsort(-number, kind="stable")[:MOST].tolist():
-        own = order[category[order] == code]
-        chosen = _choose(sides[own], groups[own], owner[own])
-        examples[names[code]] = [
-            _example(rank, sides[place], images.slice(owner[place], 1), objects.slice(place, 1))
-            for rank, place in ((rank, int(own[place])) for rank, place in chosen.items())
-        ]
+    for code in sorted(number, key=lambda code: (-number[code], boxes.names[code]))[:MOST]:
+        own = np.flatnonzero(boxes.category == code)
+        own = own[np.argsort(boxes.tenths[own], kind="stable")]
+        chosen = _choose(boxes.tenths[own], own, boxes.owner, groups)
+        examples[boxes.names[code]] = [_example(rank, int(own[place]), boxes, tables) for rank, place in chosen.items()]
     return examples
 
 
-def _sides(images: pa.Table, objects: pa.Table, owner: Ints) -> NDArray[np.float64]:
-    """Return the side lengths [N] of the boxes within their images, in px as shown."""
-    wh, sides = image_sizes(images), [np.zeros(0)]
-    for start in range(0, objects.num_rows, _BOXES_AT_ONCE):
-        some = slice(start, start + _BOXES_AT_ONCE)
-        xyxy = bx.from_table(objects.select(bx.XYXY).slice(start, _BOXES_AT_ONCE))
-        sides.append(bx.side_length(bx.clip(xyxy, (0, 0, *wh[owner[some]].T))).round(1))
-    return np.concatenate(sides)
+def _measure(tables: Tables) -> _Boxes:
+    owners, tenths, categories, first = Stack(np.int32), Stack(np.int32), Stack(np.int32), 0
+    codes: dict[str, int] = {}
+    for images, unordered in tables.pieces():
+        boxes, owner = _order(images, unordered)
+        for name in pc.unique(boxes["category"]).to_pylist():
+            codes.setdefault(name, len(codes))
+        wh = image_sizes(images)[owner]
+        sides = bx.side_length(bx.clip(bx.from_table(boxes), (0, 0, *wh.T)))
+        owners.add(owner + first)
+        tenths.add(np.rint(sides.round(1) * 10))
+        categories.add(find_places(boxes["category"], list(codes)))
+        first += images.num_rows
+    return _Boxes(owners.to_array(), tenths.to_array(), categories.to_array(), list(codes))
 
 
-def _order(sides: NDArray[np.float64], images: pa.Table, objects: pa.Table, owner: Ints) -> Ints:
-    """Return the places of the boxes [N], the smallest first; of equal ones by image and id."""
-    rank = np.argsort(pc.sort_indices(images["path"]).to_numpy())  # of each image by its path
-    columns = {"side": sides, "path": rank[owner], "annotation_id": objects["annotation_id"]}
+def _order(images: pa.Table, boxes: pa.Table) -> tuple[pa.Table, Ints]:
+    """Return the boxes by image and id, and the place of each one's image."""
+    owner = find_places(boxes["image_id"], images["image_id"])
+    columns = {"owner": owner, "annotation_id": boxes["annotation_id"]}
     order = pc.sort_indices(pa.table(columns), sort_keys=[(name, "ascending") for name in columns])
-    places: Ints = order.to_numpy().astype(np.int64)
-    return places
+    order = order.filter(pa.array(owner[order.to_numpy()] >= 0))
+    return boxes.take(order), owner[order.to_numpy()]
 
 
-def _choose(sides: NDArray[np.float64], groups: Ints, images: Ints) -> dict[str, int]:
-    """Return the places of the examples among the boxes of a class [N], the smallest first, by what they are."""
-    last = len(sides) - 1
+def _choose(tenths: Ints, own: Ints, owner: Ints, groups: Ints) -> dict[str, int]:
+    """Return the places of the examples among the boxes of a class [n], the smallest first, by what they are.
+
+    `own` are the boxes of the class; `owner` is the image of any box, `groups` the group of any image.
+    """
+    last = len(tenths) - 1
     if last == 0:
         return {"the only box": 0}
-    places = np.arange(last + 1)
-    near = np.abs(places - last / 2) <= max(_NEAR * last, 0.5)
-    wanted = {
-        "smallest": (0.0, sides == sides[0]),
-        "near the median": (last / 2, near & (last > 1)),
-        "largest": (float(last), sides == sides[-1]),
-    }
+    smallest = np.arange(np.searchsorted(tenths, tenths[0], "right"))
+    largest = np.arange(np.searchsorted(tenths, tenths[-1]), last + 1)
+    reach = max(_NEAR * last, 0.5)
+    around = np.arange(max(floor(last / 2 - reach), 0), min(ceil(last / 2 + reach), last) + 1)
+    near = around[(np.abs(around - last / 2) <= reach) & (last > 1)]
     chosen: dict[str, int] = {}
-    for rank, (goal, fits) in wanted.items():
+    for rank, goal, fits in (
+        ("smallest", 0.0, smallest),
+        ("near the median", last / 2, near),
+        ("largest", float(last), largest),
+    ):
         shown = np.array(list(chosen.values()), dtype=np.int64)
-        free = np.setdiff1d(places[fits], shown)
+        free = np.setdiff1d(fits, shown, assume_unique=True)
         if len(free):
-            is_shown = [np.isin(of[free], of[shown]) for of in (images, groups)]
+            images, others = owner[own[free]], owner[own[shown]]
+            is_shown = np.isin(images, others), np.isin(groups[images], groups[others])
             chosen[rank] = int(free[np.lexsort((np.abs(free - goal), *is_shown))[0]])
     return chosen
 
 
-def _example(rank: str, side: float, image: pa.Table, box: pa.Table) -> Example:
-    (of_image,), (of_box,) = image.to_pylist(), box.to_pylist()
-    return Example("", f"{rank}, {side:.1f} px, {of_image['path']}", of_image, of_box)
+def _example(rank: str, box: int, boxes: _Boxes, tables: Tables) -> Example:
+    place = int(boxes.owner[box])
+    image = tables.images.slice(place, 1)
+    rows, _ = _order(image, tables.boxes_of(image))
+    (of_image,), (of_box,) = image.to_pylist(), rows.slice(box - np.searchsorted(boxes.owner, place), 1).to_pylist()
+    return Example("", f"{rank}, {boxes.tenths[box] / 10:.1f} px, {of_image['path']}", of_image, of_box)

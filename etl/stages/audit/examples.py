@@ -55,9 +55,11 @@ def choose_examples(findings: Sequence[Finding], images: pa.Table, annotations: 
     return [example for each in rounds for example in each if example is not None][:MOST]
 
 
-def fullest_images(images: pa.Table, annotations: pa.Table) -> list[Example]:
-    """Return the images with the most boxes, as examples of no finding."""
-    boxes_of_image = count_values(annotations["image_id"])
+def fullest_images(images: pa.Table, boxes: Iterable[pa.Table]) -> list[Example]:
+    """Return the images with the most boxes, which come in pieces, as examples of no finding."""
+    boxes_of_image: Counter[str] = Counter()
+    for piece in boxes:
+        boxes_of_image.update(count_values(piece["image_id"]))
     ids = images["image_id"].to_pylist()
     paths = images["path"].to_pylist()
     order = sorted(range(len(ids)), key=lambda row: (-boxes_of_image[ids[row]], paths[row]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,15 @@ PER_SET = 3  # donors: with the own image a mosaic shows four
 _MAX_PIXELS = 50_000_000  # of a donor, so that a worker holds few large images at once
 
 
-def choose_donors(images: pa.Table, annotations: pa.Table, config: Augment) -> Donors:
-    """Return the sets of donors of every train image that has a label; none where the configuration uses no donors."""
+def choose_donors(images: pa.Table, boxes: Iterable[pa.Table], config: Augment) -> Donors:
+    """Return the sets of donors of every train image that has a label; none where the configuration uses no donors.
+
+    `boxes` are those of all images, in pieces.
+    """
     if not config.copies or not (config.mosaic or config.copy_paste):
         return {}
-    labels = annotations.filter(pc.invert(annotations["ignore"]))
-    labelled = pc.is_in(images["image_id"], labels["image_id"].combine_chunks())
+    ids = [pc.unique(piece["image_id"].filter(pc.invert(piece["ignore"]))) for piece in boxes]
+    labelled = pc.is_in(images["image_id"], pa.chunked_array(ids, pa.string()).combine_chunks())
     train = images.filter(pc.and_(pc.equal(images["split"], "train"), labelled))
     pixels = np.multiply(train["width"].to_numpy(), train["height"].to_numpy(), dtype=np.int64)
     ring = sorted(train.filter(pa.array(pixels <= _MAX_PIXELS))["image_id"].to_pylist())

@@ -40,7 +40,7 @@ def choose_policy(plan: Plan, config: Config, tables: Tables, stats: TileStats) 
     near, far = choose_negative_thresholds(
         stats.empty_ids(near=True), stats.empty_ids(near=False), len(stats.labelled), config.tile.negatives
     )
-    simulator = AugmentationSimulator(stats.augmentable, *tables, plan.tile, config)
+    simulator = AugmentationSimulator(stats.augmentable, tables, plan.tile, config)
     rate = simulator.choose_rate(stats.sizes)
     sizes = stats.sizes + simulator.run(rate)
     forecast = {name: round(float(count)) for name, count in zip(boxes.BUCKETS, sizes, strict=True)}

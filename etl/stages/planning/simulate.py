@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl import boxes
@@ -18,8 +18,8 @@ from etl.stages.augment.donor_reader import DonorReader, select_donors
 from etl.stages.augment.donors import choose_donors, donor_set
 from etl.stages.augment.labelled_image import LabelledImage, train_region
 from etl.stages.augment.sample import augment, choose_recipe
-from etl.stages.image_annotations import AnnotatedImages, boxes_of
-from etl.stages.planning.tile_stats import LabelledTile, histogram
+from etl.stages.image_annotations import AnnotatedImages
+from etl.stages.planning.tile_stats import LabelledTile, Tables, histogram
 from etl.stages.rows import ImageRow
 
 _MAX_SAMPLES = 300  # augmented samples simulated
@@ -32,16 +32,11 @@ Counts = NDArray[np.float64]
 class AugmentationSimulator:
     """Simulates augmented samples on black images: their boxes are exact, their pixels are not computed."""
 
-    def __init__(
-        self, tiles: Sequence[LabelledTile], images: pa.Table, annotations: pa.Table, plan: TilePlan, config: Config
-    ) -> None:
-        """`tiles` may have augmented samples; `images` and usable `annotations` are those of the whole dataset."""
-        donors = choose_donors(images, annotations, config.augment)
+    def __init__(self, tiles: Sequence[LabelledTile], tables: Tables, plan: TilePlan, config: Config) -> None:
+        """`tiles` may have augmented samples; `tables` are those of the whole dataset."""
         self._tiles = tiles
-        self._donor_reader = DonorReader(
-            select_donors(donors, images, images, partial(boxes_of, annotations=annotations)), _black
-        )
-        self._annotated = AnnotatedImages(images, annotations)
+        self._tables = tables
+        self._donors = choose_donors(tables.images, (boxes for _, boxes in tables.pieces()), config.augment)
         self._held_out = config.source.held_out
         self._inputs = cache(self._make_inputs)
         self._plan = plan
@@ -84,10 +79,13 @@ class AugmentationSimulator:
         self, image_id: str, number: int
     ) -> tuple[LabelledImage, list[Callable[[], LabelledImage]], NDArray[np.float64]]:
         """Return an image, the donors of one of its sets, and the side lengths of the boxes of all of them."""
-        annotated = self._annotated[image_id]
+        image = self._tables.images.filter(pc.equal(self._tables.images["image_id"], image_id))
+        annotated = AnnotatedImages(image, self._tables.boxes_of(image))[image_id]
+        lent = select_donors(self._donors, image, self._tables.images, self._tables.boxes_of)
+        reader = DonorReader(lent, _black)
         own = train_region(annotated, _black(annotated.image), self._plan.min_visibility, self._held_out)
-        donors = self._donor_reader.images(image_id, number, len(annotated.rows))
-        return own, donors, np.concatenate([annotated.sides, self._donor_reader.sides(image_id, number)])
+        donors = reader.images(image_id, number, len(annotated.rows))
+        return own, donors, np.concatenate([annotated.sides, reader.sides(image_id, number)])
 
 
 def _black(image: ImageRow) -> NDArray[np.uint8]:

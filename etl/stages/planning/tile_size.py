@@ -14,8 +14,9 @@ samples add the same share to every candidate and are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil, log2
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etl import boxes as bx, schema
-from etl.columns import as_flags, find_places
+from etl.columns import Stack, as_flags, find_places
 from etl.config import Tile
 from etl.ids import fraction
 from etl.numbers import count_of
@@ -37,7 +38,8 @@ PERCENTILE = 5
 COUNTED = 128  # maximum number of train images on which the cost is measured
 COARSE_MIN_SIDE = 4.0  # network px: one cell of the finest level that detectors have (P2)
 _PREFERRED = 640  # px: among sizes of equal cost, the nearest to it is chosen
-_CHUNK = 64  # boxes at once
+_CHUNK = 64  # boxes of an image at once
+_BOXES_AT_ONCE = 100_000
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -52,6 +54,20 @@ class Objects:
     train: int  # number of train images
     owner: Ints  # [N] row of each box's image
     xyxy: bx.Boxes  # [N, 4] source pixels, inside the image
+
+    def parts(self) -> Iterator[tuple[slice, bx.Boxes, Ints]]:
+        """Yield the boxes [n, 4] and the sizes of their images [n, 2] part by part, with the rows of each part."""
+        for start in range(0, len(self.xyxy), _BOXES_AT_ONCE):
+            rows = slice(start, start + _BOXES_AT_ONCE)
+            yield rows, self.xyxy[rows], self.image_wh[self.owner[rows]]
+
+    @cached_property
+    def small_length(self) -> float | None:
+        """The PERCENTILE of the side lengths sqrt(w * h) in source pixels; None without boxes."""
+        lengths = np.empty(len(self.xyxy))
+        for rows, xyxy, _ in self.parts():
+            lengths[rows] = bx.side_length(xyxy)
+        return float(np.percentile(lengths, PERCENTILE, overwrite_input=True)) if len(lengths) else None
 
 
 @dataclass(frozen=True)
@@ -106,15 +122,15 @@ def assess_plan(plan: TilePlan, tile: Tile, image_size: int | None, objects: Obj
 
 def choose_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
     """Return scale 1 and the cheapest coarser ones that hold every object, finest first."""
-    extent = bx.size(objects.xyxy)
-    if not (not_held := ~_held(plan, 1.0, extent, objects)).any():
+    longest = max((wh.max() for _, _, wh in objects.parts()), default=0)
+    ladder = np.array([0.5**k for k in range(1, ceil(log2(max(longest / plan.size, 1))) + 1)])
+    needs = []
+    for _, xyxy, wh in objects.parts():
+        if (not_held := ~_held(plan, 1.0, xyxy, wh)).any():
+            needs.append(np.unique(_fits(plan, ladder, xyxy[not_held], wh[not_held]), axis=1))
+    if not needs:
         return (1.0,)
-    length = objects.image_wh[objects.owner[not_held]].max(axis=1)
-    ladder = np.array([0.5**k for k in range(1, ceil(log2(length.max() / plan.size)) + 1)])
-    cuts = length > plan.size / (2 * ladder[:, None])  # [K, n] no finer scale shows the whole image in one window
-    shown = extent[not_held].max(axis=1) * ladder[:, None]  # [K, n] sample px
-    held = np.stack([_held(plan, scale, extent, objects)[not_held] for scale in ladder.tolist()])
-    fits = np.unique(held & cuts & (shown >= plan.overlap * plan.size / 2), axis=1)  # [K, distinct needs]
+    fits = np.unique(np.concatenate(needs, axis=1), axis=1)  # [K, distinct needs]
     chosen = [1.0]
     while fits.shape[1]:  # coarser is cheaper: the coarsest scale of the need that ends first
         row = min(np.flatnonzero(need)[-1] for need in fits.T)
@@ -123,13 +139,21 @@ def choose_scales(plan: TilePlan, objects: Objects) -> tuple[float, ...]:
     return tuple(chosen)
 
 
+def _fits(plan: TilePlan, ladder: NDArray[np.float64], xyxy: bx.Boxes, wh: Ints) -> Bools:
+    """Return which of some scales [K] may hold which objects [n] that scale 1 does not hold [K, n]."""
+    cuts = wh.max(axis=1) > plan.size / (2 * ladder[:, None])  # no finer scale shows the whole image in one window
+    shown = bx.size(xyxy).max(axis=1) * ladder[:, None]  # sample px
+    held = np.array([_held(plan, scale, xyxy, wh) for scale in ladder.tolist()]).reshape(cuts.shape)
+    fits: Bools = held & cuts & (shown >= plan.overlap * plan.size / 2)
+    return fits
+
+
 def find_never_whole(plan: TilePlan, objects: Objects) -> Bools:
     """Return which objects [N] lie whole in no window of the plan at their actual position."""
     whole = np.zeros(len(objects.xyxy), dtype=np.bool_)
-    length = objects.image_wh[objects.owner]
-    low, high = objects.xyxy[:, :2], objects.xyxy[:, 2:]
-    for scale in plan.scales:
-        whole |= np.all(high <= reach(low, length, plan, scale), axis=1)
+    for rows, xyxy, wh in objects.parts():
+        for scale in plan.scales:
+            whole[rows] |= np.all(xyxy[:, 2:] <= reach(xyxy[:, :2], wh, plan, scale), axis=1)
     return ~whole
 
 
@@ -153,13 +177,14 @@ def _to_sample_pixels(length: float, size: int, image_size: int | None) -> float
 
 def _assess(plan: TilePlan, negatives: float, image_size: int | None, objects: Objects) -> Candidate:
     tiles, pixels = _cost(plan, negatives, image_size, objects)
-    extent = bx.size(objects.xyxy)
-    held = np.logical_or.reduce([_held(plan, scale, extent, objects) for scale in plan.scales])
-    lengths = bx.side_length(objects.xyxy)
-    smallest = None
-    if len(lengths):
-        smallest = float(np.percentile(lengths, PERCENTILE)) * (image_size / plan.size if image_size else 1.0)
-    return Candidate(plan.size, plan.scales, round(tiles), round(pixels), smallest, int((~held).sum()))
+    not_held = 0
+    for _, xyxy, wh in objects.parts():
+        held = np.logical_or.reduce([_held(plan, scale, xyxy, wh) for scale in plan.scales])
+        not_held += int((~held).sum())
+    smallest = objects.small_length
+    if smallest is not None:
+        smallest *= image_size / plan.size if image_size else 1.0
+    return Candidate(plan.size, plan.scales, round(tiles), round(pixels), smallest, not_held)
 
 
 def _reason(candidate: Candidate, best: Candidate, tile: Tile) -> str:
@@ -179,11 +204,10 @@ def _reason(candidate: Candidate, best: Candidate, tile: Tile) -> str:
     return f"{more:+.1%} pixels"
 
 
-def _held(plan: TilePlan, scale: float, extent: bx.Boxes, objects: Objects) -> Bools:
-    """Return which objects [N] of these widths and heights [N, 2] a scale shows whole at every position."""
+def _held(plan: TilePlan, scale: float, xyxy: bx.Boxes, wh: Ints) -> Bools:
+    """Return which objects [n, 4] in images of these sizes [n, 2] a scale shows whole at every position."""
     side = plan.side(scale)
-    length = objects.image_wh[objects.owner]
-    held: Bools = np.all((extent <= side - window_step(side, plan.overlap)) | (length <= side), axis=1)
+    held: Bools = np.all((bx.size(xyxy) <= side - window_step(side, plan.overlap)) | (wh <= side), axis=1)
     return held
 
 
@@ -244,17 +268,22 @@ def _along(start: Ints, side: int, length: int, scale: float, interval: NDArray[
 
 def collect_objects(tables: Tables) -> Objects:
     """Return the images and objects of the tables."""
-    images, annotations = tables
-    ids, splits = images["image_id"].to_pylist(), images["split"].to_pylist()
-    wh = np.column_stack([images[name].to_numpy().astype(np.int64) for name in ("width", "height")]).reshape(-1, 2)
+    ids, splits = tables.images["image_id"].to_pylist(), tables.images["split"].to_pylist()
+    wh = np.column_stack([tables.images[name].to_numpy() for name in ("width", "height")]).reshape(-1, 2)
+    wh = wh.astype(np.int64)
     train = [row for row, split in enumerate(splits) if split in ("train", schema.DIVIDED)]
     counted = sorted(sorted(train, key=lambda row: fraction(ids[row]))[:COUNTED])
-    owner = find_places(annotations["image_id"], ids)
-    xyxy = bx.from_table(annotations)
-    inside = bx.clip(xyxy, (0, 0, wh[owner, 0], wh[owner, 1])) if len(wh) else xyxy
-    is_object = (owner >= 0) & ~as_flags(annotations["ignore"]) & (bx.area(inside) > 0)
-    order = np.flatnonzero(is_object)[np.argsort(owner[is_object], kind="stable")]
-    return Objects(wh, np.array(counted, dtype=np.int64), len(train), owner[order], inside[order])
+    owners, boxes, first = Stack(np.int32), Stack(np.float64, 4), 0
+    for images, written in tables.pieces():
+        own = find_places(written["image_id"], images["image_id"])
+        owner = own + first
+        inside = bx.clip(bx.from_table(written), (0, 0, wh[owner, 0], wh[owner, 1]))
+        is_object = (own >= 0) & ~as_flags(written["ignore"]) & (bx.area(inside) > 0)
+        order = np.flatnonzero(is_object)[np.argsort(owner[is_object], kind="stable")]
+        owners.add(owner[order])
+        boxes.add(inside[order])
+        first += images.num_rows
+    return Objects(wh, np.array(counted, dtype=np.int64), len(train), owners.to_array(), boxes.to_array())
 
 
 def apply_settings(pinned: TilePlan, tile: Tile, image_size: int | None) -> TilePlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +22,21 @@ from etl.stages.tile import cut_tiles
 
 log = logging.getLogger("speck")
 
+_IMAGES_AT_ONCE = 200  # whose boxes are in memory
 _PROGRESS_SECONDS = 8.0  # between two log lines
 
 
 class Tables(NamedTuple):
-    """The images of every split and the boxes that reach the tile stage."""
+    """The images of every split, and how the boxes that reach the tile stage are read."""
 
     images: pa.Table
-    annotations: pa.Table
+    boxes_of: Callable[[pa.Table], pa.Table]  # returns the boxes of some images
+
+    def pieces(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Yield the images with their boxes, some images at once."""
+        for start in range(0, self.images.num_rows, _IMAGES_AT_ONCE):
+            images = self.images.slice(start, _IMAGES_AT_ONCE)
+            yield images, self.boxes_of(images)
 
 
 class LabelledTile(NamedTuple):
@@ -63,7 +70,7 @@ class TileStats:
         self.sizes = np.zeros(len(boxes.BUCKETS))  # labels of train tiles by size bucket
         self.objects = 0  # boxes with an area that are not ignored
         self.whole = 0  # of these, the ones that lie whole in a tile
-        for image, xyxy, ignore in _images_with_boxes(*tables):
+        for image, xyxy, ignore in _images_with_boxes(tables):
             self._add(image, region.regions_of(image, held_out), xyxy, ignore, plan)
 
     def _add(
@@ -113,18 +120,18 @@ def histogram(sides: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.bincount(boxes.bucket(sides), minlength=len(boxes.BUCKETS)).astype(np.float64)
 
 
-def _images_with_boxes(
-    images: pa.Table, annotations: pa.Table
-) -> Iterator[tuple[ImageRow, boxes.Boxes, NDArray[np.bool_]]]:
+def _images_with_boxes(tables: Tables) -> Iterator[tuple[ImageRow, boxes.Boxes, NDArray[np.bool_]]]:
     """Yield each image's row with its boxes [N, 4] and which of them are ignored [N]; log the progress."""
-    xyxy = boxes.from_table(annotations)
-    ignore = as_flags(annotations["ignore"])
-    rows, starts = group_rows(find_places(annotations["image_id"], images["image_id"]), images.num_rows)
     start = last_log = time.monotonic()
-    for done, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
+    done, total = 0, tables.images.num_rows
+    for images, table in tables.pieces():
         if (now := time.monotonic()) - last_log >= _PROGRESS_SECONDS:
-            seconds_left = (now - start) / done * (images.num_rows - done)
-            log.info("plan: %s of %s, %.0f s left", count(done), count_of(images.num_rows, "image"), seconds_left)
+            seconds_left = (now - start) / done * (total - done)
+            log.info("plan: %s of %s, %.0f s left", count(done), count_of(total, "image"), seconds_left)
             last_log = now
-        own = rows[starts[done] : starts[done + 1]]
-        yield image, xyxy[own], ignore[own]
+        xyxy, ignore = boxes.from_table(table), as_flags(table["ignore"])
+        rows, starts = group_rows(find_places(table["image_id"], images["image_id"]), images.num_rows)
+        for place, image in enumerate(images.select(["image_id", "width", "height", "split"]).to_pylist()):
+            own = rows[starts[place] : starts[place + 1]]
+            yield image, xyxy[own], ignore[own]
+        done += images.num_rows

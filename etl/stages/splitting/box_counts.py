@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from etl.stages.rows import ImageRow
 Counts = NDArray[np.int64]
 
 ENOUGH_SMALL = 50  # small objects of a dataset from which `gate.metric: auto` is about them
-_BOXES_AT_ONCE = 100_000
 _BY_AREA = BUCKETS.index(
     "small"
 )  # evaluation takes the buckets from here on by area, as COCO does, the others by sides
@@ -47,23 +46,27 @@ def gate_buckets(metric: str, sizes: Counts) -> list[int]:
     return [*range(SMALL_BUCKETS)] if name == BUCKETS[SMALL_BUCKETS - 1] else [BUCKETS.index(name)]
 
 
-def count_boxes(image_ids: Sequence[str], boxes: pa.Table) -> BoxCounts:
-    """Return the counts of the boxes (after the ontology) that are objects, not ignore regions or crowds."""
-    ids, names = pa.array(image_ids, pa.string()), sorted(pc.unique(boxes["category"]).to_pylist())
-    trained = np.zeros(len(ids), np.int64)
-    sizes, categories = (np.zeros((len(ids), columns), np.int64) for columns in (len(BUCKETS), len(names)))
-    occurs = np.zeros(len(names), np.bool_)
-    for start in range(0, boxes.num_rows, _BOXES_AT_ONCE):
-        some = boxes.slice(start, _BOXES_AT_ONCE)
-        is_region = pc.or_(some["ignore"], some["crowd"])
-        objects = some.filter(pc.and_(pc.is_in(some["image_id"], ids), pc.invert(is_region)))
-        image, category = find_places(objects["image_id"], ids), find_places(objects["category"], names)
+def count_boxes(image_ids: Sequence[str], boxes: Iterable[pa.Table]) -> BoxCounts:
+    """Return the counts of the boxes (after the ontology) that are objects, not ignore regions or crowds.
+
+    The boxes come in pieces.
+    """
+    ids = pa.array(image_ids, pa.string())
+    trained, sizes = np.zeros(len(ids), np.int64), np.zeros((len(ids), len(BUCKETS)), np.int64)
+    categories, names = np.zeros((len(ids), 0), np.int64), list[str]()
+    for piece in boxes:
+        is_region = pc.or_(piece["ignore"], piece["crowd"])
+        objects = piece.filter(pc.and_(pc.is_in(piece["image_id"], ids), pc.invert(is_region)))
+        image = find_places(objects["image_id"], ids)
         evaluated = objects["difficult"].fill_null(0).to_numpy() <= 0
         trained += np.bincount(image, minlength=len(ids))
-        occurs[category] = True
         np.add.at(sizes, (image[evaluated], _buckets(objects)[evaluated]), 1)
-        np.add.at(categories, (image[evaluated], category[evaluated]), 1)
-    return BoxCounts(trained, sizes, categories[:, occurs], tuple(np.array(names, object)[occurs].tolist()))
+        new = [name for name in pc.unique(objects["category"]).to_pylist() if name not in names]
+        names += new
+        categories = np.pad(categories, ((0, 0), (0, len(new))))
+        np.add.at(categories, (image[evaluated], find_places(objects["category"], names)[evaluated]), 1)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return BoxCounts(trained, sizes, categories[:, order], tuple(names[code] for code in order))
 
 
 def _buckets(boxes: pa.Table) -> Counts:

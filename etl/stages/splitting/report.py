@@ -14,10 +14,11 @@ from etl import region
 from etl.boxes import BUCKETS
 from etl.by_size import BySize
 from etl.document import Document
-from etl.schema import DIVIDED, LEFT_OUT, SPLITS
+from etl.schema import ANNOTATIONS, DIVIDED, LEFT_OUT, SPLITS
 from etl.stages.rows import ImageRow
 from etl.stages.splitting.box_counts import BoxCounts, boxes_in_region, count_boxes, gate_buckets
 
+_NO_BOXES = ANNOTATIONS.empty_table()
 MOST_GROUPS = 50  # the largest groups, which a report lists
 
 GroupKind = Literal["photo", "video", "cut", "pattern", "every", "source"]
@@ -91,7 +92,7 @@ def asked_splits(held_out: tuple[float, float] | None) -> tuple[str, ...]:
 
 def make_report(
     rows: Sequence[ImageRow],
-    boxes: pa.Table,
+    counts: BoxCounts,
     held_out: tuple[float, float] | None,
     metric: str,
     *,
@@ -99,15 +100,18 @@ def make_report(
     left_out: Mapping[str, str],
     leaks: int = 0,
     alike_blocks: int = 0,
+    of_divided: pa.Table = _NO_BOXES,
 ) -> SplitReport:
-    """Return the report of the rows of `images` with their final splits; `kinds` gives the kind of each group."""
-    counts = count_boxes([row["image_id"] for row in rows], boxes)
+    """Return the report of the rows of `images` with their final splits.
+
+    `counts` are the boxes of the rows, `of_divided` those of the divided images; `kinds` gives the kind of each group.
+    """
     asked = [*asked_splits(held_out)]
     asked += [name for name in ("test",) if name not in asked and any(row["split"] == name for row in rows)]
     splits = {name: _split_counts(rows, counts, name) for name in asked}
     for row in rows:
         if row["split"] == DIVIDED:
-            splits = _add_regions(splits, row, boxes, held_out, counts.names)
+            splits = _add_regions(splits, row, of_divided, held_out, counts.names)
     names = {row["group"] for row in rows}
     return SplitReport(
         splits=splits,
@@ -143,7 +147,7 @@ def _add_regions(
     """Return the counts with the regions of a divided image: an image in each of its splits."""
     added = dict(splits)
     for split, window in region.regions_of(image, held_out):
-        inside = count_boxes([image["image_id"]], boxes_in_region(image, boxes, window))
+        inside = count_boxes([image["image_id"]], [boxes_in_region(image, boxes, window)])
         found = dict(zip(inside.names, inside.categories[0].tolist(), strict=True))
         before = splits[split]
         added[split] = SplitCounts(

@@ -47,7 +47,7 @@ def assert_equals_a_full_build(dataset: Any, config: Config, answer: dict[str, A
 def untouched(config: Config, first: dict[str, Any], second: dict[str, Any], changed: Collection[str] = ()) -> int:
     """How many samples of the first snapshot the second can reuse when these images changed."""
     before, after = (Snapshot.open(str(answer["snapshot"])) for answer in (first, second))
-    lent = [choose_donors(one.table("images"), one.table("annotations"), config.augment) for one in (before, after)]
+    lent = [choose_donors(one.table("images"), [one.table("annotations")], config.augment) for one in (before, after)]
     paths = {row["image_id"]: row["path"] for one in (before, after) for row in one.table("images").to_pylist()}
 
     def stays(row: dict[str, Any]) -> bool:

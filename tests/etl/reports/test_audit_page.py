@@ -150,7 +150,7 @@ def test_the_table_of_the_split_says_that_its_sizes_are_those_of_evaluation() ->
     beyond = {"annotation_id": "1", "image_id": "a", "category": "car", "file": "a.txt", "line": 1, "area": 281.0}
     beyond |= {"x0": 229.0, "y0": 751.0, "x1": 241.0, "y1": 774.5, "ignore": False, "crowd": False, "difficult": 0}
     boxes = schema.table(schema.ANNOTATIONS, [beyond])
-    evaluated = count_boxes(["a"], boxes).sizes[0].tolist()
+    evaluated = count_boxes(["a"], [boxes]).sizes[0].tolist()
     summary = count_labels(LabelPart(schema.table(schema.IMAGES, [image]), boxes, 640, 640))
     audit = conclude(summary, Context(tile_size=640, image_size=640))
     assert audit.sizes["train"].tiny == 1 and evaluated == [0, 0, 1, 0, 0]  # 17 px long, 14 px of it in the image

@@ -134,7 +134,7 @@ def test_ignored_regions_go_on_where_there_is_no_class() -> None:
     kept, ledger = remap_boxes(annotations({"category": "others", "ignore": True}), [], Ontology())
     assert kept.select(["category", "ignore"]).to_pylist() == [{"category": "others", "ignore": True}]
     assert ledger["rule"].to_pylist() == ["ignored_region"]
-    assert preview_categories(kept, [], Ontology()) == ()
+    assert preview_categories([kept], [], Ontology()) == ()
 
 
 def test_a_crowd_of_a_dropped_class_is_dropped() -> None:
@@ -156,7 +156,7 @@ def test_no_boxes_give_no_boxes_with_the_same_schema() -> None:
 def test_the_dry_run_counts_what_the_run_does() -> None:
     ontology = Ontology(drop=("cyclist",), rename={"van": "minibus"})
     rows = annotations(("van", 10), ("van", 10), ("cyclist", 10))
-    previews = {row.category: row for row in preview_categories(rows, CLASSES, ontology)}
+    previews = {row.category: row for row in preview_categories([rows], CLASSES, ontology)}
     assert previews["van"].model_dump() == {
         "category": "van", "becomes": "minibus", "rule": "rename:minibus", "boxes": 2, "images": 2, "trained": 2,
         "under_min_side": 0, "ignored": 0, "left_out": 0,
@@ -174,7 +174,7 @@ def test_the_dry_run_counts_min_side_crowds_regions_and_images_in_no_split(dropp
         ({"category": name, "ignore": True} for name in ("car", "field")),
     )
     rows = annotations(*boxes, crowd, *regions)
-    previews = {row.category: row for row in preview_categories(rows, CLASSES, ontology, pa.array(["a0", "a5"]))}
+    previews = {row.category: row for row in preview_categories([rows], CLASSES, ontology, pa.array(["a0", "a5"]))}
     van, car, bus = (previews[name] for name in ("van", "car", "bus"))
     assert (van.boxes, van.trained, van.under_min_side, van.ignored, van.left_out) == (4, 1, 1, 1, 1)
     assert (car.boxes, car.trained, car.under_min_side, car.ignored, car.left_out) == (2, 0, 1, 1, 0)

@@ -15,6 +15,7 @@ from etl.findings import Finding
 from etl.ids import image_id, seed_of
 from etl.stages.split_check import FAULTS, NO_BOX, check_split, describe_stop, faults_that_stop
 from etl.stages.split_remedy import Remedies
+from etl.stages.splitting.box_counts import count_boxes
 from etl.stages.splitting.report import SplitReport, make_report
 
 RATIOS = (0.2, 0.0)  # of val and test
@@ -51,7 +52,8 @@ def report_of(
     rows = image_rows(images)
     left_out = {row["image_id"]: "frame_guard" for row in rows if row["split"] == schema.LEFT_OUT}
     table = schema.table(schema.ANNOTATIONS, box_rows(images) if boxes is None else boxes)
-    return make_report(rows, table, held_out, metric, kinds={}, left_out=left_out, leaks=leaks)  # type: ignore[arg-type]
+    counts = count_boxes([row["image_id"] for row in rows], [table])
+    return make_report(rows, counts, held_out, metric, kinds={}, left_out=left_out, leaks=leaks)  # type: ignore[arg-type]
 
 
 def remedies(images: Sequence[Image], **source: Any) -> Remedies:

@@ -77,7 +77,7 @@ def still(name: str, count: int) -> Looks:
 
 def assign(looks: Looks, counts: Mapping[str, int] | None = None, **more: object) -> SplitResult:
     table = schema.table(schema.ANNOTATIONS, boxes(dict.fromkeys(looks, 3) if counts is None else counts))
-    return assign_splits(images(looks), SplitRatios(), boxes=table, **more)  # type: ignore[arg-type]
+    return assign_splits(images(looks), SplitRatios(), read_boxes=lambda: [table], **more)  # type: ignore[arg-type]
 
 
 def small_share(outcome: SplitResult, split: str = "val") -> float:
@@ -221,7 +221,7 @@ def test_no_asked_split_is_empty_and_small_boxes_meet_their_share_wherever_a_can
     groups: dict[str, tuple[int, int, int]],
 ) -> None:
     looks, table = dataset(groups)
-    outcome = assign_splits(images(looks), SplitRatios(), boxes=table, group="^([^/]+)/")
+    outcome = assign_splits(images(looks), SplitRatios(), read_boxes=lambda: [table], group="^([^/]+)/")
     sizes = Counter(split_of(outcome).values())
     assert sizes["train"] > 0
     assert sizes["val"] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from etl import schema
 from etl.stages.audit.class_examples import MOST, choose_class_examples
 from etl.stages.audit.examples import Example
+from etl.stages.image_annotations import boxes_of
+from etl.stages.planning.tile_stats import Tables
 
 W, H = 200, 150
 
@@ -41,7 +44,10 @@ def scattered(seed: int, number: int, classes: int) -> tuple[list[dict[str, Any]
 
 
 def chosen(pictures: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, list[Example]]:
-    return choose_class_examples(schema.table(schema.IMAGES, pictures), schema.table(schema.ANNOTATIONS, rows))
+    annotations = schema.table(schema.ANNOTATIONS, rows)
+    return choose_class_examples(
+        Tables(schema.table(schema.IMAGES, pictures), partial(boxes_of, annotations=annotations))
+    )
 
 
 def side(row: dict[str, Any]) -> float:

@@ -31,7 +31,7 @@ def audited(rows: list[Box], ontology: Ontology | None = None) -> Audit:
     names, ontology = sorted({row[5] for row in rows}), ontology or Ontology()
     trained = remap_boxes(written, names, ontology)[0]
     settings = {"tile_size": 640, "image_size": 640, "images": table, "declared": names, "ontology": ontology}
-    settings |= {"preview": preview_categories(written, names, ontology), "trained": trained_names(names, ontology)}
+    settings |= {"preview": preview_categories([written], names, ontology), "trained": trained_names(names, ontology)}
     return conclude(count_labels(LabelPart(table, written, 640, 640, trained=trained)), Context(**settings))
 
 

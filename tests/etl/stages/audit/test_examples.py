@@ -70,5 +70,5 @@ def test_other_images_come_first_and_every_finding_before_the_second_of_any() ->
 
 def test_the_images_with_the_most_boxes() -> None:
     rows = boxes(box("b"), box("b"), box("c"))
-    shown = fullest_images(images("a", "b", "c", "d"), rows)
+    shown = fullest_images(images("a", "b", "c", "d"), [rows.slice(0, 1), rows.slice(1)])
     assert [row.caption for row in shown] == ["b.jpg: 2 boxes", "c.jpg: 1 box", "a.jpg: 0 boxes"]

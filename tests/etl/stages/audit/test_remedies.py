@@ -19,7 +19,7 @@ NAMES = ("car", "van", "bus", "ghost", "Bus", "7")
 
 
 def context(ontology: Ontology, **more: Any) -> Context:
-    preview = preview_categories(schema.ANNOTATIONS.empty_table(), NAMES, ontology)
+    preview = preview_categories([schema.ANNOTATIONS.empty_table()], NAMES, ontology)
     trained = trained_names(NAMES, ontology)
     settings = {"tile_size": 640, "image_size": 640, "declared": NAMES, "ontology": ontology, **more}
     return Context(trained=trained, preview=preview, **settings)
@@ -92,7 +92,7 @@ def audited(ontology: Ontology, rows: list[tuple[str, float]], **more: Any) -> A
     ]
     written, table = schema.table(schema.ANNOTATIONS, boxes), schema.table(schema.IMAGES, images)
     trained, _ = remap_boxes(written, NAMES, ontology)
-    preview = preview_categories(written, NAMES, ontology)
+    preview = preview_categories([written], NAMES, ontology)
     settings = {"tile_size": 640, "image_size": 640, "images": table, "declared": NAMES, "ontology": ontology}
     settings |= {"trained": trained_names(NAMES, ontology), "preview": preview, **more}
     return conclude(count_labels(LabelPart(table, written, 640, 640, trained=trained)), Context(**settings))

@@ -35,7 +35,7 @@ def tables() -> tuple[Any, Any]:
 def borrowed() -> DonorTables:
     images, annotations = tables()
     return select_donors(
-        choose_donors(images, annotations, Augment()),
+        choose_donors(images, [annotations], Augment()),
         images.slice(4, 4),
         images,
         partial(boxes_of, annotations=annotations),

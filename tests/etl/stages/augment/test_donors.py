@@ -82,8 +82,11 @@ def test_only_train_images_with_labels_and_of_bounded_size_lend() -> None:
         for row in rows
         if row["image_id"] != "unlabelled"
     ]
-    tables = schema.table(schema.IMAGES, rows), schema.table(schema.ANNOTATIONS, labels)
-    found = {image: [sorted(names) for names in sets] for image, sets in choose_donors(*tables, Augment()).items()}
+    images, boxes = schema.table(schema.IMAGES, rows), schema.table(schema.ANNOTATIONS, labels)
+    found = {
+        image: [sorted(names) for names in sets] for image, sets in choose_donors(images, [boxes], Augment()).items()
+    }
     assert found == {"a": [["d"]] * 3, "d": [["a"]] * 3, "vast": [["a", "d"]] * 3}
-    assert choose_donors(schema.IMAGES.empty_table(), schema.ANNOTATIONS.empty_table(), Augment()) == {}
-    assert choose_donors(*tables, Augment(copies=0)) == choose_donors(*tables, Augment(mosaic=0, copy_paste=0)) == {}
+    assert choose_donors(schema.IMAGES.empty_table(), [], Augment()) == {}
+    for unused in (Augment(copies=0), Augment(mosaic=0, copy_paste=0)):
+        assert choose_donors(images, [boxes], unused) == {}

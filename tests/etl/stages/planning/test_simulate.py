@@ -40,7 +40,10 @@ def tables(images: int = 5) -> Tables:
             box_rows.append(
                 {"annotation_id": f"{name}-{box}", "image_id": name, "category": "car", "ignore": box == 6, **corners}
             )
-    return Tables(schema.table(schema.IMAGES, image_rows), schema.table(schema.ANNOTATIONS, box_rows))
+    return Tables(
+        schema.table(schema.IMAGES, image_rows),
+        partial(boxes_of, annotations=schema.table(schema.ANNOTATIONS, box_rows)),
+    )
 
 
 def config_of(**augment: Any) -> Config:
@@ -57,7 +60,7 @@ def plan_of(rate: Rate) -> Plan:
 
 def simulator_of(dataset: Tables, config: Config) -> tuple[AugmentationSimulator, TileStats]:
     stats = TileStats(dataset, TILES, config.source.held_out)
-    return AugmentationSimulator(stats.augmentable, *dataset, TILES, config), stats
+    return AugmentationSimulator(stats.augmentable, dataset, TILES, config), stats
 
 
 def made_samples(dataset: Tables, augment: Augment, rate: Rate) -> list[tuple[str, int, np.ndarray]]:
@@ -66,13 +69,14 @@ def made_samples(dataset: Tables, augment: Augment, rate: Rate) -> list[tuple[st
     def noise(image: Any) -> np.ndarray:
         return np.random.default_rng(3).integers(0, 255, (image["height"], image["width"], 3)).astype(np.uint8)
 
-    donors = choose_donors(dataset.images, dataset.annotations, augment)
+    annotations = dataset.boxes_of(dataset.images)
+    donors = choose_donors(dataset.images, [annotations], augment)
     reader = DonorReader(
-        select_donors(donors, dataset.images, dataset.images, partial(boxes_of, annotations=dataset.annotations)),
+        select_donors(donors, dataset.images, dataset.images, dataset.boxes_of),
         noise,
     )
     samples = []
-    for name, annotated in AnnotatedImages(*dataset).items():
+    for name, annotated in AnnotatedImages(dataset.images, annotations).items():
         own = cache(lambda annotated=annotated: train_region(annotated, noise(annotated.image), 0.4, (0.1, 0.1)))
         for base, number in product(base_samples(annotated, plan_of(rate), (0.1, 0.1)), range(SETS)):
             sides = [*annotated.sides, *reader.sides(name, number)]

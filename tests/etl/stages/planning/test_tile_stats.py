@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from etl import boxes, region, schema
 from etl.ids import sample_id
 from etl.plan import TilePlan, Window
+from etl.stages.image_annotations import boxes_of
 from etl.stages.planning.tile_stats import Tables, TileStats, histogram
 
 SPLITS = ("train", "val", "test")
@@ -20,7 +22,10 @@ HELD_OUT = (0.2, 0.2)
 
 
 def tables_of(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> Tables:
-    return Tables(schema.table(schema.IMAGES, images), schema.table(schema.ANNOTATIONS, annotations))
+    return Tables(
+        schema.table(schema.IMAGES, images),
+        partial(boxes_of, annotations=schema.table(schema.ANNOTATIONS, annotations)),
+    )
 
 
 @st.composite

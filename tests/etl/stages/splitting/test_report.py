@@ -29,7 +29,7 @@ def box(path: str, side: float, x: float = 0.0, **row: object) -> dict[str, obje
 def report_of(table: pa.Table, boxes: list[dict[str, object]]) -> SplitReport:
     own = {"a.jpg": "train", "b.jpg": "val", "c.jpg": "val"}
     annotations = schema.table(schema.ANNOTATIONS, boxes)
-    return assign_splits(table, None, predefined=own, boxes=annotations).report
+    return assign_splits(table, None, predefined=own, read_boxes=lambda: [annotations]).report
 
 
 def test_a_report_counts_trained_boxes_of_each_split_by_size_and_class() -> None:
@@ -75,7 +75,7 @@ def test_a_report_names_images_left_out_by_rule_and_what_the_groups_hold() -> No
 
 def test_a_divided_image_counts_in_each_of_its_splits() -> None:
     boxes = schema.table(schema.ANNOTATIONS, [box("o.tif", 10), box("o.tif", 10, x=50), box("o.tif", 10, x=3900)])
-    report = assign_splits(images(["o.tif"], (4000, 3000)), SplitRatios(), boxes=boxes).report
+    report = assign_splits(images(["o.tif"], (4000, 3000)), SplitRatios(), read_boxes=lambda: [boxes]).report
     assert {name: (split.images, split.boxes) for name, split in report.splits.items()} == {
         "train": (1, 2), "val": (1, 1),
     }  # fmt: skip
@@ -107,6 +107,6 @@ def test_a_report_survives_json() -> None:
 def test_a_report_has_its_splits_in_order_after_json_sorted_them() -> None:
     boxes = schema.table(schema.ANNOTATIONS, [box("a.jpg", 10)])
     names = {"a.jpg": "test", "b.jpg": "val", "c.jpg": "train"}
-    written = assign_splits(images([*names]), None, predefined=names, boxes=boxes).report.to_dict()
+    written = assign_splits(images([*names]), None, predefined=names, read_boxes=lambda: [boxes]).report.to_dict()
     read = SplitReport.from_dict("report.json", {**written, "splits": dict(sorted(written["splits"].items()))})
     assert [*read.splits] == ["train", "val", "test"]
