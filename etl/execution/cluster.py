@@ -39,11 +39,25 @@ _PROFILE = {
     "distributed.worker.profile.cycle": "60s",  # a worker keeps the profiles of an hour's cycles
 }
 _AHEAD = 4  # parts for each thread of a worker that are submitted before their turn
+_GRAPH_BYTES = 8_000_000  # of the calls that are sent at once, unless one alone has more
 _LAST_LINES_SECONDS = 5.0  # lines are events, which can arrive after the result
 
 
 def _one(item: object) -> int:
     return 1
+
+
+def bounded_batches(calls: Mapping[str, bytes], most: int) -> list[list[str]]:
+    """Return the keys of calls in batches of at most so many bytes; a larger call is a batch of its own."""
+    batches: list[list[str]] = []
+    size = most
+    for key, call in calls.items():
+        if not batches or size + len(call) > most:
+            batches.append([])
+            size = 0
+        batches[-1].append(key)
+        size += len(call)
+    return batches
 
 
 class Cluster(ABC):
@@ -195,6 +209,7 @@ class _Dask(Cluster):
     ) -> Iterator[tuple[int, Result]]:
         from dask.distributed import as_completed
 
+        self._refill = 0
         prefix = f"{label}-{uuid.uuid4().hex}"  # unique, so that no result of an earlier attempt is reused
         numbered = enumerate(items)
         with self._task_errors(
@@ -216,25 +231,26 @@ class _Dask(Cluster):
     def _submit(
         self, completed: Any, function: Callable[[Item], Result], numbered: Iterator[tuple[int, Item]], prefix: str
     ) -> None:
-        """Submit the next items once half of those that were submitted are done.
+        """Submit the next items once half of those that were submitted are done, in graphs of bounded size.
 
-        The scheduler then holds few items however many there are.
+        The scheduler then holds few items however many there are. Workers that have joined get their share.
         """
         from distributed.protocol.pickle import dumps
 
         if len(self._futures) > self._refill:
             return
         at_once = _AHEAD * max(sum(self._client.nthreads().values()), 1)
-        self._refill = at_once // 2
         shared = code_version(), credentials.known()
-        keys, parts = [], []
-        for number, item in islice(numbered, at_once - len(self._futures)):
-            keys.append(f"{prefix}-{number}")
-            parts.append(dumps(Call(run_part, dumps((function, item)), *shared)))
-        if parts:
-            futures = self._client.map(pickle.loads, parts, key=keys, pure=False, retries=_RETRIES)
+        calls = {
+            f"{prefix}-{number}": dumps(Call(run_part, dumps((function, item)), *shared))
+            for number, item in islice(numbered, at_once - len(self._futures))
+        }
+        for batch in bounded_batches(calls, _GRAPH_BYTES):
+            parts = [calls.pop(key) for key in batch]
+            futures = self._client.map(pickle.loads, parts, key=batch, pure=False, retries=_RETRIES)
             self._futures += futures
             completed.update(futures)
+        self._refill = at_once // 2 if len(self._futures) == at_once else -1  # fewer: these are the last
 
     def offers(self, resource: str) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]

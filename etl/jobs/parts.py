@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from etl.columns import find_places, group_rows
 from etl.storage.row_file import RowFile
@@ -47,6 +48,11 @@ class BoxIndex:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def count_boxes(self, images: pa.Table) -> NDArray[np.int64]:
+        """Return the number of boxes of each of some indexed images."""
+        numbers: NDArray[np.int64] = np.diff(self._ends)[pc.index_in(images["image_id"], self._ids).to_numpy()]
+        return numbers
 
     def boxes_of(self, images: pa.Table) -> pa.Table:
         """Return the boxes of some of the indexed images, in the order in which they were stored."""

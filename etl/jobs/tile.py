@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from etl import schema
 from etl.execution.cluster import Cluster
@@ -25,6 +26,7 @@ from etl.storage import store
 from etl.storage.work import Answer, WorkDir
 
 _TILE_PIXELS = 12_000_000  # of source images in one part
+_TILE_BOXES = 20_000  # in one part
 
 
 def run(uri: str, cluster: Cluster) -> Answer:
@@ -47,7 +49,7 @@ def run(uri: str, cluster: Cluster) -> Answer:
         uris: list[str] = []
 
         def parts() -> Iterator[TilePart]:
-            for part in _image_parts(changed_images):
+            for part in _image_parts(changed_images, boxes.count_boxes(changed_images)):
                 units = [changed[name] for name in part["image_id"].to_pylist()]
                 uris.append(work.path("tile", digest(units)[:16]))
                 lent = donor_reader.select_donors(needed, part, images, boxes.boxes_of)
@@ -81,17 +83,18 @@ def _needed_sets(sets: Sequence[Sequence[str]], units: Sequence[str]) -> list[Se
     return [names if any(unit.endswith(f"/{number}") for unit in units) else () for number, names in enumerate(sets)]
 
 
-def _image_parts(images: pa.Table) -> Iterator[pa.Table]:
-    """Yield the images split by split in their order, in parts of about `_TILE_PIXELS`."""
+def _image_parts(images: pa.Table, boxes: NDArray[np.int64]) -> Iterator[pa.Table]:
+    """Yield the images, which have so many boxes, split by split in their order, in parts of bounded size."""
     pixels = np.multiply(images["width"].to_numpy(), images["height"].to_numpy(), dtype=np.int64)
+    shares = np.maximum(pixels / _TILE_PIXELS, boxes / _TILE_BOXES).tolist()  # of a part
     splits = images["split"].to_pylist()
     part: list[int] = []  # rows
-    part_pixels = 0
+    filled = 0.0
     for row in sorted(range(images.num_rows), key=lambda row: (schema.USED.index(splits[row]), row)):
-        if part and (splits[row] != splits[part[-1]] or part_pixels + pixels[row] > _TILE_PIXELS):
+        if part and (splits[row] != splits[part[-1]] or filled + shares[row] > 1):
             yield images.take(pa.array(part, pa.int64()))
-            part, part_pixels = [], 0
+            part, filled = [], 0.0
         part.append(row)
-        part_pixels += int(pixels[row])
+        filled += shares[row]
     if part:
         yield images.take(pa.array(part, pa.int64()))

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,6 +84,36 @@ def test_items_are_made_when_their_turn_is_near(either: Cluster, count: int) -> 
     assert either.fold(abs, items(), add, label="lazy", total=count) == sum(range(count))
     assert made == count
     assert most <= 2 * cluster._AHEAD
+
+
+def test_large_items_are_sent_in_graphs_that_dask_does_not_warn_of(local: Cluster) -> None:
+    items = [bytes([number]) * 3_000_000 for number in range(8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert local.map(len, items, label="large") == [3_000_000] * 8
+
+
+def test_batches_have_bounded_bytes_and_the_order_of_their_calls() -> None:
+    sizes = (3, 4, 3, 1, 12, 1, 9, 2)
+    calls = {str(number): bytes(size) for number, size in enumerate(sizes)}
+    assert cluster.bounded_batches(calls, 10) == [["0", "1", "2"], ["3"], ["4"], ["5", "6"], ["7"]]
+    assert cluster.bounded_batches({}, 10) == []
+
+
+def test_the_scheduler_is_not_asked_for_its_threads_once_all_items_are_submitted(
+    local: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    nthreads = local._client.nthreads
+
+    def counted() -> dict[str, int]:
+        nonlocal asked
+        asked += 1
+        return nthreads()
+
+    monkeypatch.setattr(local._client, "nthreads", counted)
+    assert local.map(abs, range(6), label="few") == [*range(6)]
+    assert asked == 1
 
 
 def test_no_items_give_no_results(either: Cluster) -> None:

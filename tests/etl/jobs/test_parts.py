@@ -25,3 +25,4 @@ def test_an_index_gives_the_boxes_of_a_part_in_the_order_of_the_table(
     for start in range(0, 40, 7):
         part = images.slice(start, 7)
         assert index.boxes_of(part).equals(boxes_of(part, annotations))
+        assert index.count_boxes(part).tolist() == [owners.count(name) for name in part["image_id"].to_pylist()]
