@@ -26,10 +26,11 @@ from etl.plan import Plan
 from etl.reports import contact_sheet
 from etl.snapshots import diff, snapshot
 from etl.snapshots.answer import BuildAnswer, FittedAnchors, LabelSizes, SnapshotCounts
-from etl.snapshots.class_changes import Labels
+from etl.snapshots.box_pairs import COLUMNS, labels_in
+from etl.snapshots.class_changes import LEDGER_COLUMNS, Labels
 from etl.snapshots.intact import newest_intact
 from etl.snapshots.restoration import restore_manifest_digest, restore_pointers
-from etl.stages import STAGES, review
+from etl.stages import STAGES
 from etl.stages.remap import trained_categories
 from etl.storage import checksum, lease, mended, sealed, store
 from etl.storage.paths import (
@@ -42,6 +43,7 @@ from etl.storage.paths import (
     SnapshotPaths,
     split_uri,
 )
+from etl.storage.table_pieces import read_pieces
 from etl.storage.work import Answer, Stopwatch, WorkDir
 
 log = logging.getLogger("speck")
@@ -126,7 +128,7 @@ def _publish(work: WorkDir, mended_here: Sequence[str]) -> BuildAnswer:
         reused_samples=made.reused,
         negatives=drift.measure_negatives(work.config, plan, made.samples),
         sizes=made.sizes,
-        change=diff.measure_change(previous, made.images, made.tables.labels, lambda: _labels(work, uri)),
+        change=diff.measure_change(previous, made.images, _labels(work, made.tables.labels, uri)),
         anchors=FittedAnchors.from_dict(work.path("anchors", "answer.json"), answers["anchors"]),
         **_mended(answers, mended_here),
         **_durations(answers, watch),
@@ -236,12 +238,16 @@ def _contact_sheet(work: WorkDir, assembled: Assembled, sizes: LabelSizes) -> by
     )
 
 
-def _labels(work: WorkDir, uri: str) -> Labels:
+def _labels(work: WorkDir, boxes: int, uri: str) -> Labels:
     """Return the boxes of the new snapshot and what decides their classes."""
     known, ontology = work.categories, work.config.ontology
     return Labels(
-        annotations=review.without_removed(work.read("ingest", "annotations"), work.read("ingest", "ledger")),
-        read_ledger=lambda: store.read_table(SnapshotPaths(uri).table("ledger")),
+        rows=boxes,
+        read_boxes=lambda: labels_in(
+            work.read_pieces("ingest", "annotations", COLUMNS),
+            work.read_pieces("ingest", "ledger", ["annotation_id", "rule"]),
+        ),
+        read_ledger=lambda: read_pieces(SnapshotPaths(uri).table("ledger"), LEDGER_COLUMNS),
         known=known,
         trained=trained_categories(known, ontology),
         ontology=ontology,

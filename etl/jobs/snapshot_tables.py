@@ -17,13 +17,12 @@ from etl import schema
 from etl.columns import count_values
 from etl.jobs.shards import Assembled
 from etl.stages import ledger, review
-from etl.storage.buckets import Buckets
+from etl.storage.buckets import MOST, Buckets, bucket_of
 from etl.storage.table_pieces import Weigh, count_rows, write_final
 from etl.storage.work import WorkDir
 
 _BOXES_AT_ONCE = 100_000  # about: whose ledger is sorted at once
 _BOXES_PER_ROW = 10  # of a sample that count as much as a row of another table
-_PREFIXES = pa.array([f"{number:02x}" for number in range(256)])  # of ids
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,16 @@ def _ledger(work: WorkDir, assembled: Assembled, tables: SnapshotTables) -> Iter
 
     The boxes are taken by the first digits of their ids.
     """
-    count = min(tables.rows["annotations"] // _BOXES_AT_ONCE + 1, len(_PREFIXES))
+    count = min(tables.rows["annotations"] // _BOXES_AT_ONCE + 1, MOST)
     events = Buckets(tables.folder / "ledger", schema.LEDGER, count)
     boxes = Buckets(tables.folder / "boxes", schema.ANNOTATIONS.empty_table().select(["annotation_id"]).schema, count)
     for stage in ("ingest", "split", "remap"):
         for piece in work.read_pieces(stage, "ledger"):
-            events.add(piece, _bucket_of(piece, count))
+            events.add(piece, bucket_of(piece["annotation_id"], count))
     for piece in assembled.read_ledger():
-        events.add(piece, _bucket_of(piece, count))
+        events.add(piece, bucket_of(piece["annotation_id"], count))
     for piece in work.read_pieces("ingest", "annotations", ["annotation_id"]):
-        boxes.add(piece, _bucket_of(piece, count))
+        boxes.add(piece, bucket_of(piece["annotation_id"], count))
     for ids, rows in zip(boxes.read(), events.read(), strict=True):
         read = rows.filter(pc.equal(rows["stage"], "ingest"))
         final = ledger.final_outcomes(ledger.collect_ids(ids, read), rows)
@@ -102,9 +101,3 @@ def _ledger(work: WorkDir, assembled: Assembled, tables: SnapshotTables) -> Iter
         tables.added.append(review.count_added(rows))
         tables.removed.append(review.count_removed(rows))
         yield ledger.sort_ledger(pa.concat_tables([rows, final]))
-
-
-def _bucket_of(table: pa.Table, count: int) -> NDArray[np.int64]:
-    prefix = pc.index_in(pc.utf8_slice_codeunits(table["annotation_id"], 0, 2), _PREFIXES)
-    buckets: NDArray[np.int64] = prefix.to_numpy().astype(np.int64) * count // len(_PREFIXES)
-    return buckets

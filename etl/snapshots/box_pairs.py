@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +14,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from etl.boxes import XYXY, from_table, iou
+from etl.schema import ANNOTATIONS, LEDGER
 from etl.snapshots.snapshot import Snapshot
 from etl.stages.review import without_removed
+from etl.storage.buckets import MOST, Buckets, bucket_of
 
 SAME_OBJECT = 0.5  # IoU from which a removed and an added box are one object that was moved or relabelled
+_BOXES_AT_ONCE = 100_000  # about: boxes of a table that are paired at once
 _COMPARED = ("category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
 COLUMNS = ("annotation_id", "image_id", *_COMPARED)  # of annotations, that decide about pairs and changes
+_COLUMNS = pa.schema([ANNOTATIONS.field(name) for name in COLUMNS])
 
 Rows = NDArray[np.int64]
 
@@ -36,12 +42,49 @@ class BoxPairs:
     @property
     def share(self) -> float:
         """The changes divided by the boxes of the first table, at most 1; 1 if only the second table has boxes."""
-        return round(min(1.0, self.changes / max(1, len(self.before) + len(self.removed))), 6)
+        return share_of(self.changes, len(self.before) + len(self.removed))
+
+
+def share_of(changes: int, boxes: int) -> float:
+    """Return the changes divided by the boxes before them, at most 1; 1 if there were none."""
+    return round(min(1.0, changes / max(1, boxes)), 6)
 
 
 def labelled_boxes(snapshot: Snapshot) -> pa.Table:
     """Return the boxes of a snapshot that are compared with another's: all labels but those that a review removed."""
-    return without_removed(snapshot.table("annotations"), snapshot.table("ledger"))
+    return pa.concat_tables([_COLUMNS.empty_table(), *read_labels(snapshot)])
+
+
+def read_labels(snapshot: Snapshot) -> Iterator[pa.Table]:
+    """Yield the boxes of a snapshot that are compared with another's, piece by piece."""
+    yield from labels_in(snapshot.pieces("annotations", COLUMNS), snapshot.pieces("ledger", ["annotation_id", "rule"]))
+
+
+def labels_in(annotations: Iterable[pa.Table], ledger: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield all labels but those that a review removed, of tables that come in pieces."""
+    events = [piece.filter(pc.starts_with(piece["rule"], "review:")) for piece in ledger]
+    reviewed = pa.concat_tables([LEDGER.empty_table().select(["annotation_id", "rule"]), *events])
+    for piece in annotations:
+        yield without_removed(piece, reviewed)
+
+
+def pair_pieces(
+    before: Iterable[pa.Table], after: Iterable[pa.Table], boxes: int
+) -> Iterator[tuple[pa.Table, pa.Table, BoxPairs]]:
+    """Yield the boxes of some images in two tables that come in pieces, and their pairs, until all images are compared.
+
+    `boxes` is about the number of boxes of a table.
+    """
+    count = min(boxes // _BOXES_AT_ONCE + 1, MOST)
+    with tempfile.TemporaryDirectory(prefix="speck-") as folder:
+        sides = []
+        for name, pieces in (("before", before), ("after", after)):
+            buckets = Buckets(Path(folder) / name, _COLUMNS, count)
+            for piece in pieces:
+                buckets.add(piece.select(COLUMNS), bucket_of(piece["image_id"], count))
+            sides.append(buckets.read())
+        for old, new in zip(*sides, strict=True):
+            yield old, new, pair_boxes(old, new)
 
 
 def changed_share(before: pa.Table, after: pa.Table) -> float:

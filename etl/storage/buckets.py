@@ -8,10 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import ipc
 
 from etl.columns import group_rows
+
+_PREFIXES = pa.array([f"{number:02x}" for number in range(256)])  # of ids
+MOST = len(_PREFIXES)
+
+
+def bucket_of(ids: pa.ChunkedArray, count: int) -> NDArray[np.int64]:
+    """Return the bucket of each id among at most MOST, by its first two hex digits; other ids are in the first."""
+    prefixes = pc.fill_null(pc.index_in(pc.utf8_slice_codeunits(ids, 0, 2), _PREFIXES), 0)
+    numbers: NDArray[np.int64] = prefixes.to_numpy().astype(np.int64) * count // MOST
+    return numbers
 
 
 class Buckets:
