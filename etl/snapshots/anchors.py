@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from etl import schema
 from etl.boxes import from_table, size
+from etl.columns import Stack
 from etl.config import Config, network
 from etl.snapshots.snapshot import Snapshot
 from etl.stages.anchors.fit import AnchorFit, fit_anchors, to_json, use_preset
@@ -19,13 +20,13 @@ from etl.stages.anchors.fit import AnchorFit, fit_anchors, to_json, use_preset
 
 def box_sizes(samples: Iterable[pa.Table]) -> NDArray[np.float64]:
     """Return width and height [N, 2] of every labelled box of the train base tiles, in sample pixels."""
-    sizes = [np.empty((0, 2))]
+    sizes = Stack(np.float64, 2)
     for table in samples:
         base = pc.equal(pc.struct_field(table["recipe"], "kind"), schema.BASE)
         rows = table.filter(pc.and_(base, pc.equal(table["split"], "train")))
         labels = pc.list_flatten(rows["boxes"])
-        sizes.append(size(from_table(pa.Table.from_struct_array(labels))))
-    return np.concatenate(sizes)
+        sizes.add(size(from_table(pa.Table.from_struct_array(labels))))
+    return sizes.to_array()
 
 
 def fit(
@@ -58,6 +59,6 @@ def fit(
 
 def refit(snapshot: Snapshot, **options: Any) -> dict[str, Any]:
     """Return new anchors for a snapshot as in anchors.json, and the seconds of the fit; `options` as in `fit`."""
-    wh = box_sizes([snapshot.table("samples")])
+    wh = box_sizes(snapshot.pieces("samples", ["split", "recipe", "boxes"]))
     fitted = fit(wh, snapshot.config, snapshot.plan.tile.size, **options)
     return {**to_json(fitted), "seconds": round(fitted.seconds, 3)}

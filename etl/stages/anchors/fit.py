@@ -161,10 +161,12 @@ def measure_anchors(anchors: ArrayLike, wh: ArrayLike, weights: ArrayLike | None
     for start in range(0, len(sides), _CHUNK):
         part = slice(start, start + _CHUNK)
         best[part], reached[part] = _agreement(pairs, *np.ascontiguousarray(sides[part].T))
-    hit = best > 1 / RATIO
     weight = np.ones(len(sides)) if weights is None else np.asarray(weights, dtype=np.float64)
     total = _sum(weight)
-    bpr, aat, fitness = (_sum(weight * value) / total for value in (hit, reached, best * hit))
+    bpr = _sum(weight * (best > 1 / RATIO)) / total
+    aat = _sum(weight * reached) / total
+    best *= best > 1 / RATIO
+    fitness = _sum(weight * best) / total
     return min(bpr, 1.0), aat, min(fitness, 1.0)
 
 
@@ -220,7 +222,10 @@ def _valid_boxes(wh: ArrayLike, weights: ArrayLike | None) -> _Boxes:
     if len(weight) != len(sides):
         raise ValueError(f"{count_of(len(sides), 'box')} but {count_of(len(weight), 'weight')}")
     good = np.isfinite(sides).all(axis=1) & (sides > 0).all(axis=1) & (weight > 0)
-    sides, weight = sides[good], np.rint(weight[good] / _WEIGHT) * _WEIGHT
+    if not good.all():
+        sides, weight = sides[good], weight[good]
+    if weights is not None:
+        weight = np.rint(weight / _WEIGHT) * _WEIGHT
     if len(sides) > _DISTINCT:
         return _Boxes(sides, weight)
     distinct, which = np.unique(sides, axis=0, return_inverse=True)
