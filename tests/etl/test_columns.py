@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from etl.columns import as_flags, count_values, find_places, group_rows
+from etl.columns import Stack, as_flags, count_values, find_places, group_rows
 
 COLUMNS = [
     pa.chunked_array([["b", "a"], [], ["b", "c", "b"]]),
@@ -38,3 +38,14 @@ def test_rows_of_a_place_lie_between_its_start_and_the_next() -> None:
     rows, starts = group_rows(np.array([2, -1, 0, 2, 0]), 4)
     groups = [rows[start:end].tolist() for start, end in pairwise(starts.tolist())]
     assert groups == [[2, 4], [], [0, 3], []]
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_stack_holds_the_rows_in_the_order_in_which_they_came(shape: tuple[int, ...]) -> None:
+    pieces = [np.random.default_rng(count).integers(99, size=(count, *shape)) for count in (4, 0, 1)]
+    stack = Stack(np.int32, *shape)
+    assert stack.to_array().shape == (0, *shape)
+    stack = Stack(np.int32, *shape)
+    for piece in pieces:
+        stack.add(piece)
+    assert np.array_equal(stack.to_array(), np.concatenate(pieces)) and stack.to_array().dtype == np.int32

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from etl.boxes import from_rows, iou
 from etl.ids import AnnotationIds
 from etl.lifecycle.retrain import changed_share
 from etl.schema import ANNOTATIONS, table
-from etl.snapshots.box_pairs import SAME_OBJECT, pair_boxes
+from etl.snapshots.box_pairs import SAME_OBJECT, pair_boxes, pair_pieces
 from etl.snapshots.diff import diff
 from etl.snapshots.snapshot import Snapshot
 
@@ -36,7 +36,11 @@ def annotations(labels: list[Labelled]) -> pa.Table:
 
 LABELS = st.lists(
     st.tuples(
-        st.sampled_from("ab"), st.sampled_from(["car", "bus"]), st.integers(0, 30), st.integers(0, 30), st.booleans()
+        st.sampled_from(["0a", "fb"]),
+        st.sampled_from(["car", "bus"]),
+        st.integers(0, 30),
+        st.integers(0, 30),
+        st.booleans(),
     ),
     max_size=12,
 )
@@ -108,3 +112,16 @@ def test_a_whole_set_of_relabelled_boxes_is_paired_in_its_images() -> None:
     pairs = pair_boxes(annotations(boxes), annotations([(image, "bus", *rest) for image, _, *rest in boxes]))
     assert pairs.share == 1.0
     assert dict(zip(pairs.before.tolist(), pairs.after.tolist(), strict=True)) == {row: row for row in range(2000)}
+
+
+@given(LABELS, LABELS)
+@settings(max_examples=20, deadline=None)
+def test_boxes_in_buckets_have_the_pairs_of_whole_tables(before: list[Labelled], after: list[Labelled]) -> None:
+    old, new = annotations(before), annotations(after)
+    whole = pair_boxes(old, new)
+    found = list(pair_pieces([old.slice(0, 5), old.slice(5)], [new], 200_000))
+    assert sum(first.num_rows for first, _, _ in found) == old.num_rows
+    for name in ("before", "after", "changed", "removed", "added"):
+        assert sum(len(getattr(pairs, name)) for *_, pairs in found) == len(getattr(whole, name))
+    assert sum(int(pairs.changed.sum()) for *_, pairs in found) == int(whole.changed.sum())
+    assert sum(pairs.changes for *_, pairs in found) == whole.changes

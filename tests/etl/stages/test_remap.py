@@ -163,6 +163,9 @@ def test_the_dry_run_counts_what_the_run_does() -> None:
     }  # fmt: skip
     assert (previews["cyclist"].becomes, previews["cyclist"].trained, previews["truck"].boxes) == (None, 0, 0)
     assert remap_boxes(rows, CLASSES, ontology)[0].num_rows == 2
+    for end in range(4):  # the two vans of one image come in one piece or in two
+        pieces = [rows.slice(0, end), rows.slice(end)]
+        assert {row.category: row for row in preview_categories(pieces, CLASSES, ontology)} == previews
 
 
 @pytest.mark.parametrize("dropped_as", ["background", "ignore"])

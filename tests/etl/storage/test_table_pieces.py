@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from etl import schema
 from etl.errors import StoreError
 from etl.storage import store, table_pieces
-from etl.storage.buckets import Buckets
+from etl.storage.buckets import MOST, Buckets, bucket_of
 
 
 def boxes(count: int) -> pa.Table:
@@ -47,6 +48,23 @@ def test_equal_rows_in_other_pieces_give_the_bytes_of_the_whole_table(
     assert pq.ParquetFile(tmp_path / "table").num_row_groups == -(-count // 10)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 25])
+def test_a_row_group_ends_with_the_row_that_fills_it(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ROW_GROUP", 10)
+    table, weights = boxes(25), np.array([4, 5, 1, 30, *[2] * 21])
+    heavy = dict(zip(table["annotation_id"].to_pylist(), weights.tolist(), strict=True))
+    pieces = [table.slice(start, at_once) for start in range(0, 25, at_once)]
+
+    def weigh(piece: pa.Table) -> NDArray[np.int64]:
+        return np.array([heavy[name] for name in piece["annotation_id"].to_pylist()])
+
+    assert table_pieces.write_final(tmp_path / "table", schema.ANNOTATIONS, pieces, weigh) == 25
+    assert [piece.num_rows for piece in table_pieces.read_pieces(str(tmp_path / "table"))] == [3, 1, 5, 5, 5, 5, 1]
+    assert pq.read_table(tmp_path / "table").equals(table)
+
+
 @pytest.mark.parametrize("pieces", [[], [schema.LEDGER.empty_table()] * 2])
 def test_an_empty_table_has_the_same_bytes_too(pieces: list[pa.Table], tmp_path: Path) -> None:
     assert table_pieces.write_final(tmp_path / "table", schema.LEDGER, pieces) == 0
@@ -79,3 +97,11 @@ def test_rows_come_back_bucket_by_bucket_in_the_order_of_their_addition(tmp_path
         buckets.add(pa.table({"number": column}), np.array(numbers, np.int64) % 3)
     assert [table["number"].to_pylist() for table in buckets.read()] == [[0], [1, 4], [5, 2, 8]]
     assert not list((tmp_path / "rows").iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 3, MOST])
+def test_ids_have_a_bucket_by_their_first_digits_alone(count: int) -> None:
+    ids = pa.chunked_array([[f"{number:02x}{rest}" for number in range(256) for rest in ("", "ab")], ["zz", "f", ""]])
+    numbers = bucket_of(ids, count).tolist()
+    assert numbers[:512:2] == numbers[1:512:2] == sorted(numbers[:512:2])
+    assert set(numbers) == {*range(count)} and numbers[512:] == [0, 0, 0]
