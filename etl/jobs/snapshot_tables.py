@@ -22,7 +22,7 @@ from etl.storage.table_pieces import Weigh, count_rows, write_final
 from etl.storage.work import WorkDir
 
 _BOXES_AT_ONCE = 100_000  # about: whose ledger is sorted at once
-_BOXES_PER_ROW = 10  # of a sample that count as much as a row of another table
+_BOXES_PER_ROW = 5  # of a sample that count as much as a row of another table
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from etl.storage.paths import DatasetPaths, SnapshotPaths, split_uri, table_file
 _MANIFEST: dict[str, type] = {"id": str, "config": dict, "tables": dict, "shards": list, "categories": list}
 FORMAT = 1  # of tables, shards and manifest; increased if older versions cannot read them; 0.1.0 wrote none
 
+_SAMPLES_AT_ONCE = 1_000  # that are read with their boxes
+
 if TYPE_CHECKING:
     from etl.snapshots.samples import Samples
 
@@ -110,7 +112,8 @@ class Snapshot:
         """Yield the rows of a table piece by piece, as `table` returns them; all columns or some."""
         wanted = TABLES[name] if columns is None else pa.schema([TABLES[name].field(column) for column in columns])
         with name_repair(self.uri):
-            for piece in table_pieces.read_pieces(self.paths.table(name), columns):
+            at_once = _SAMPLES_AT_ONCE if name == "samples" else None
+            for piece in table_pieces.read_pieces(self.paths.table(name), columns, at_once):
                 yield add_missing_columns(piece, wanted).select(wanted.names)
 
     def samples(self, split: str) -> Samples:

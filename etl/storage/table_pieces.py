@@ -23,12 +23,20 @@ def count_rows(rows: pa.Table) -> NDArray[np.int64]:
     return np.ones(rows.num_rows, np.int64)
 
 
-def read_pieces(uri: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file, all columns or some; StoreError if it does not exist or is not valid."""
+def read_pieces(uri: str, columns: Sequence[str] | None = None, at_once: int | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file, all columns or some; StoreError if it does not exist or is not valid.
+
+    `at_once` is the number of rows of a piece, by default those of a row group. A file without rows is one piece.
+    """
+    wanted = None if columns is None else list(columns)
     try:
         with store.open_file(uri) as source, pq.ParquetFile(source) as file:
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=None if columns is None else list(columns), use_threads=False)
+            if at_once is None or not file.metadata.num_rows:
+                for number in range(file.num_row_groups):
+                    yield file.read_row_group(number, columns=wanted, use_threads=False)
+            else:
+                for batch in file.iter_batches(at_once, columns=wanted, use_threads=False):
+                    yield pa.table(batch)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{uri}: not a valid Parquet file: {' '.join(str(error).split())}") from error
 

@@ -80,7 +80,18 @@ def test_pieces_that_are_read_are_the_rows_that_were_written(columns: list[str] 
         assert not store.exists(uri)
     pieces = list(table_pieces.read_pieces(uri, columns))
     assert [piece.num_rows for piece in pieces] == [10, 10, 5]
-    assert pa.concat_tables(pieces).equals(table if columns is None else table.select(columns))
+    expected = table if columns is None else table.select(columns)
+    assert pa.concat_tables(pieces).equals(expected)
+    few = list(table_pieces.read_pieces(uri, columns, 4))
+    assert [piece.num_rows for piece in few] == [4] * 6 + [1]
+    assert pa.concat_tables(few).select(expected.column_names).equals(expected)
+
+
+@pytest.mark.parametrize("at_once", [None, 4])
+def test_a_table_without_rows_is_one_piece(at_once: int | None, tmp_path: Path) -> None:
+    store.write_table(str(tmp_path / "empty"), boxes(0))
+    (piece,) = table_pieces.read_pieces(str(tmp_path / "empty"), ["x0"], at_once)
+    assert (piece.num_rows, piece.column_names) == (0, ["x0"])
 
 
 def test_a_damaged_table_is_an_error_of_the_store(tmp_path: Path) -> None:
