@@ -40,7 +40,7 @@ _IMAGE = ("image_id", "sha256", "width", "height", "format", "exif_orientation",
 _BOX = ("annotation_id", "category", *XYXY, "crowd", "ignore", "difficult", "truncated", "occluded")
 _AUGMENTED = ("train", schema.DIVIDED)  # splits of images with augmented samples
 _SAMPLE_STAGES = pa.array(["tile", "augment"])  # whose ledger rows have a sample_id
-_IMAGES_AT_ONCE = 500  # whose boxes are Python objects
+_IMAGES_AT_ONCE = 100  # whose boxes are Python objects
 _NONE: Numbers = np.empty(0, np.int64)
 _SPAN_BYTES = 64_000_000  # most that is read at once
 
