@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -34,7 +35,9 @@ _DECODER_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
 _ROUNDING = 1e-6  # more than what two ways of computing a variance differ by
 MEASURED_SIDE = 256  # luma is measured on a version with both sides at least this long
 
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of damaged files, which it does not name
+# what Pillow says of a damaged file, without its name
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 Image.MAX_IMAGE_PIXELS = None  # read_header checks max_megapixels before anything is decoded
 
 

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -280,13 +281,22 @@ def test_a_heif_of_another_size_than_its_header_is_a_reject() -> None:
             codec.decode(damaged)
 
 
-def test_a_damaged_tiff_brings_no_warning_of_the_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tag", "change"),
+    [
+        (270, lambda entry: entry[:8] + struct.pack("<I", 2**30)),  # a description behind the end: a warning
+        (277, lambda entry: entry[:8] + struct.pack("<I", 2048)),  # so many samples per pixel: a line of its log
+    ],
+)
+def test_a_damaged_tiff_brings_no_message_of_the_library(
+    tmp_path: Path, tag: int, change: Callable[..., bytes]
+) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30)).save(buffer, "TIFF", tiffinfo={270: "description of the image"})
     data = buffer.getvalue()
-    entry = data.index(struct.pack("<HH", 270, 2))  # ImageDescription, text
+    place = data.index(struct.pack("<HH", tag, {270: 2, 277: 3}[tag]))
     file = tmp_path / "a.tif"
-    file.write_bytes(data[: entry + 8] + struct.pack("<I", 2**30) + data[entry + 12 :])
-    script = "import sys; from etl.imaging import codec; codec.read_header(open(sys.argv[1], 'rb'), 1)"
+    file.write_bytes(data[:place] + change(data[place : place + 12]) + data[place + 12 :])
+    script = "import sys; from etl.imaging import codec; codec.read_header(open(sys.argv[1], 'rb').read(), 1)"
     ended = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=False)
-    assert "Warning" not in ended.stderr
+    assert [line for line in ended.stderr.splitlines() if "Warning" in line or line.startswith("More samples")] == []
