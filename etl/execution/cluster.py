@@ -47,17 +47,18 @@ def _one(item: object) -> int:
     return 1
 
 
-def bounded_batches(calls: Mapping[str, bytes], most: int) -> list[list[str]]:
-    """Return the keys of calls in batches of at most so many bytes; a larger call is a batch of its own."""
-    batches: list[list[str]] = []
-    size = most
-    for key, call in calls.items():
-        if not batches or size + len(call) > most:
-            batches.append([])
-            size = 0
-        batches[-1].append(key)
+def bounded_batches(calls: Iterable[tuple[str, bytes]], most: int) -> Iterator[dict[str, bytes]]:
+    """Yield calls by key in batches of at most so many bytes; a larger call is a batch of its own."""
+    batch: dict[str, bytes] = {}
+    size = 0
+    for key, call in calls:
+        if batch and size + len(call) > most:
+            yield batch
+            batch, size = {}, 0
+        batch[key] = call
         size += len(call)
-    return batches
+    if batch:
+        yield batch
 
 
 class Cluster(ABC):
@@ -241,13 +242,13 @@ class _Dask(Cluster):
             return
         at_once = _AHEAD * max(sum(self._client.nthreads().values()), 1)
         shared = code_version(), credentials.known()
-        calls = {
-            f"{prefix}-{number}": dumps(Call(run_part, dumps((function, item)), *shared))
+        calls = (
+            (f"{prefix}-{number}", dumps(Call(run_part, dumps((function, item)), *shared)))
             for number, item in islice(numbered, at_once - len(self._futures))
-        }
+        )
         for batch in bounded_batches(calls, _GRAPH_BYTES):
-            parts = [calls.pop(key) for key in batch]
-            futures = self._client.map(pickle.loads, parts, key=batch, pure=False, retries=_RETRIES)
+            parts = list(batch.values())
+            futures = self._client.map(pickle.loads, parts, key=list(batch), pure=False, retries=_RETRIES)
             self._futures += futures
             completed.update(futures)
         self._refill = at_once // 2 if len(self._futures) == at_once else -1  # fewer: these are the last

@@ -21,7 +21,7 @@ from etl.storage.buckets import MOST, Buckets, bucket_of
 from etl.storage.table_pieces import Weigh, count_rows, write_final
 from etl.storage.work import WorkDir
 
-_BOXES_AT_ONCE = 100_000  # about: whose ledger is sorted at once
+_BOXES_AT_ONCE = 30_000  # about: whose ledger is sorted at once
 _BOXES_PER_ROW = 5  # of a sample that count as much as a row of another table
 
 

@@ -22,7 +22,7 @@ from etl.stages.tile import cut_tiles
 
 log = logging.getLogger("speck")
 
-_IMAGES_AT_ONCE = 100  # whose boxes are in memory
+_IMAGES_AT_ONCE = 40  # whose boxes are in memory
 _PROGRESS_SECONDS = 8.0  # between two log lines
 
 

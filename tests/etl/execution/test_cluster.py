@@ -96,8 +96,22 @@ def test_large_items_are_sent_in_graphs_that_dask_does_not_warn_of(local: Cluste
 def test_batches_have_bounded_bytes_and_the_order_of_their_calls() -> None:
     sizes = (3, 4, 3, 1, 12, 1, 9, 2)
     calls = {str(number): bytes(size) for number, size in enumerate(sizes)}
-    assert cluster.bounded_batches(calls, 10) == [["0", "1", "2"], ["3"], ["4"], ["5", "6"], ["7"]]
-    assert cluster.bounded_batches({}, 10) == []
+    batches = list(cluster.bounded_batches(calls.items(), 10))
+    assert [list(batch) for batch in batches] == [["0", "1", "2"], ["3"], ["4"], ["5", "6"], ["7"]]
+    assert {key: call for batch in batches for key, call in batch.items()} == calls
+    assert not list(cluster.bounded_batches([], 10))
+
+
+def test_a_call_is_made_when_its_batch_is() -> None:
+    made = []
+
+    def calls() -> Iterator[tuple[str, bytes]]:
+        for number in range(6):
+            made.append(number)
+            yield str(number), bytes(5)
+
+    next(cluster.bounded_batches(calls(), 10))
+    assert made == [0, 1, 2]
 
 
 def test_the_scheduler_is_not_asked_for_its_threads_once_all_items_are_submitted(
