@@ -16,7 +16,7 @@ from etl.config import SplitRatios
 from etl.jobs import split_check
 from etl.jobs.remap import trained_boxes
 from etl.plan import Plan
-from etl.stages.ledger import ledger_row
+from etl.stages.ledger import LedgerRow, ledger_row
 from etl.stages.split import SplitPins, SplitResult, assign_splits
 from etl.storage import store
 from etl.storage.work import Answer, WorkDir
@@ -39,9 +39,8 @@ def run(uri: str) -> Answer:
             read_boxes=partial(trained_boxes, work, _COUNTED, ["ingest"]),
             metric=work.config.gate.metric,
         )
-        rows = [ledger_row(box, "split", "dropped", rule) for box, rule in _unused_boxes(work, result)]
         work.write("split", "images", result.images)
-        work.write("split", "ledger", schema.table(schema.LEDGER, rows))
+        work.write("split", "ledger", schema.table(schema.LEDGER, _drop_unused(work, result)))
         store.write_json(work.path("split", "report.json"), result.report.to_dict())
         findings = split_check.check(work, result)
         pins = {
@@ -62,8 +61,8 @@ def _pins(plan: Plan | None) -> SplitPins | None:
     return None if plan is None else SplitPins(plan.split_salt, plan.near_duplicates, plan.divided, plan.grouping)
 
 
-def _unused_boxes(work: WorkDir, result: SplitResult) -> list[tuple[str, str]]:
-    """Return the ids of the boxes that no split uses, each with its rule: of left out images, then of guard bands."""
+def _drop_unused(work: WorkDir, result: SplitResult) -> list[LedgerRow]:
+    """Return the rows of the boxes that no split uses: of left out images, then of guard bands."""
     held_out, images = work.config.source.held_out, result.images
     divided = {row["image_id"]: row for row in images.filter(pc.equal(images["split"], schema.DIVIDED)).to_pylist()}
     wanted = pa.array([*result.left_out, *divided], pa.string())
@@ -72,9 +71,9 @@ def _unused_boxes(work: WorkDir, result: SplitResult) -> list[tuple[str, str]]:
         for box in piece.filter(pc.is_in(piece["image_id"], wanted)).to_pylist():
             name, image = box["annotation_id"], box["image_id"]
             if image in result.left_out:
-                left_out.append((name, result.left_out[image]))
+                left_out.append(ledger_row(name, "split", "dropped", result.left_out[image]))
             if image in divided and _is_outside(box, region.regions_of(divided[image], held_out)):
-                outside.append((name, "guard_band"))
+                outside.append(ledger_row(name, "split", "dropped", "guard_band"))
     return [*left_out, *outside]
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from etl.imaging import codec
+from etl.imaging import codec, formats
 
 ORIENTATION = 0x0112
 
@@ -128,6 +128,11 @@ def test_a_truncated_image_is_refused_by_name(kind: str, share: float) -> None:
     assert caught.value.found
 
 
+def test_a_jpeg_whose_first_bytes_are_those_of_jpeg_xl_is_refused_as_such() -> None:
+    with pytest.raises(codec.UnreadableImageError, match="found JPEG XL, expected one of JPEG, PNG"):
+        read(b"\xff\x0a" + stored(picture(), "JPEG")[2:])
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_damaged_bytes_give_an_image_or_the_one_error(data: st.DataObject) -> None:
@@ -137,7 +142,8 @@ def test_damaged_bytes_give_an_image_or_the_one_error(data: st.DataObject) -> No
     try:
         _, pixels = read(bytes(whole))
     except codec.UnreadableImageError as error:
-        assert error.reason in ("broken_image", "too_many_pixels")
+        is_read = formats.image_format(bytes(whole[: formats.HEAD_BYTES])) in (None, *formats.READ)
+        assert error.reason in (("broken_image", "too_many_pixels") if is_read else ("unsupported_format",))
     else:
         assert pixels.dtype == np.uint8
 

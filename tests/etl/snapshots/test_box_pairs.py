@@ -34,9 +34,10 @@ def annotations(labels: list[Labelled]) -> pa.Table:
     return table(ANNOTATIONS, rows)
 
 
+IMAGES = ("0a", "fb")  # ids
 LABELS = st.lists(
     st.tuples(
-        st.sampled_from(["0a", "fb"]),
+        st.sampled_from(IMAGES),
         st.sampled_from(["car", "bus"]),
         st.integers(0, 30),
         st.integers(0, 30),
@@ -76,7 +77,7 @@ def test_every_box_is_in_one_pair_or_in_one_table_only(before: list[Labelled], a
         overlap = iou(from_rows([old.slice(one, 1).to_pylist()[0]]), from_rows([new.slice(other, 1).to_pylist()[0]]))
         assert overlap[0, 0] >= SAME_OBJECT
     removed, added = [before[row][0] for row in pairs.removed], [after[row][0] for row in pairs.added]
-    larger = sum(max(removed.count(image), added.count(image)) for image in "ab")
+    larger = sum(max(removed.count(image), added.count(image)) for image in IMAGES)
     differ = [before[one][1:] != after[other][1:] for one, other in zip(pairs.before, pairs.after, strict=True)]
     assert (pairs.changes, pairs.changed.tolist()) == (larger + sum(differ), differ)
 
