@@ -174,7 +174,7 @@ def test_a_detector_learns_coloured_squares(published, tmp_path, caplog, name, c
     snapshot = published(train=64, val=16)
     store.write_json(
         f"{snapshot.uri}/anchors.json", {"anchors": [], "strides": [], "image_size": 0, "boxes": 0}
-    )  # of another time: fitted anew
+    )  # of another time, so that it is fitted again
     engine.train(config(tmp_path, model=name, epochs=25, options=OPTIONS), snapshot)
     best = max(float(text.split("AP50 ")[1][:5]) for text in caplog.messages if "AP50" in text)
     assert best > 0.7
