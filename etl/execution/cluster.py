@@ -234,7 +234,8 @@ class _Dask(Cluster):
     ) -> None:
         """Submit the next items once half of those that were submitted are done, in graphs of bounded size.
 
-        The scheduler then holds few items however many there are. Workers that have joined get their share.
+        The scheduler then holds few items however many there are. Workers that have joined get their share; after many
+        have left, more items than their share are submitted already.
         """
         from distributed.protocol.pickle import dumps
 
@@ -244,14 +245,14 @@ class _Dask(Cluster):
         shared = code_version(), credentials.known()
         calls = (
             (f"{prefix}-{number}", dumps(Call(run_part, dumps((function, item)), *shared)))
-            for number, item in islice(numbered, at_once - len(self._futures))
+            for number, item in islice(numbered, max(at_once - len(self._futures), 0))
         )
         for batch in bounded_batches(calls, _GRAPH_BYTES):
             parts = list(batch.values())
             futures = self._client.map(pickle.loads, parts, key=list(batch), pure=False, retries=_RETRIES)
             self._futures += futures
             completed.update(futures)
-        self._refill = at_once // 2 if len(self._futures) == at_once else -1  # fewer: these are the last
+        self._refill = at_once // 2 if len(self._futures) >= at_once else -1  # fewer: these are the last
 
     def offers(self, resource: str) -> bool:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -84,6 +85,12 @@ def test_items_are_made_when_their_turn_is_near(either: Cluster, count: int) -> 
     assert either.fold(abs, items(), add, label="lazy", total=count) == sum(range(count))
     assert made == count
     assert most <= 2 * cluster._AHEAD
+
+
+def test_all_items_are_processed_when_most_workers_leave(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = iter([{"a": 16}])
+    monkeypatch.setattr(local._client, "nthreads", lambda: next(threads, {}))
+    assert local.map(abs, range(-300, 0), label="leaving") == list(range(300, 0, -1))
 
 
 def test_large_items_are_sent_in_graphs_that_dask_does_not_warn_of(local: Cluster) -> None:
