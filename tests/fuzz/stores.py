@@ -23,7 +23,6 @@ from tests.fuzz.mutations import Mutation, mutate_bytes, mutate_json, mutate_tab
 from tests.fuzz.valid_store import ValidStore
 
 _NOT_COVERED = {"manifest.json", "audit.html", "samples.html", "audit.json", "anchors.json", "keys.parquet"}
-_BUILD_SECONDS = 30.0
 _LEASE = {"host": "h", "pid": 1, "started": 1, "token": "t", "build": "b", "busy": True, "expires": 4e9}
 
 
@@ -210,7 +209,7 @@ def builds(folder: Path) -> Target:
         file = rng.choice(files)
         mutate = mutation_of(file) if file.endswith(".json") else mutate_bytes
         data = mutate(rng, copy.content(file))
-        return Case(file, data, partial(read, file, data), _BUILD_SECONDS)
+        return Case(file, data, partial(read, file, data))
 
     return case
 
